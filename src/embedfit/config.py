@@ -1,0 +1,250 @@
+"""The settings of every stage, the presets, and where they come from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from embedfit.errors import InputError, UsageError
+from embedfit.workspace import atomic_file
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+GeneratorName = Literal["local", "openai", "bedrock", "bedrock-batch"]
+StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and an unknown name is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestConfig(Section):
+    """Documents → passages."""
+
+    max_tokens: int = Field(0, ge=0, description="tokens of a passage with its title; 0: what the model's window holds, at most 256")
+    min_characters: int = Field(60, ge=0, description="shorter passages are dropped, with the reason recorded")
+    max_file_mb: int = Field(100, ge=1, description="larger text files are skipped, with the reason recorded")
+
+
+class GenerateConfig(Section):
+    """Passages → queries."""
+
+    generator: GeneratorName = "bedrock"
+    llm: str | None = Field(None, description="model id at the provider, or a GGUF file or model folder for local; default: the generator's own")
+    base_url: str | None = Field(None, description="of an OpenAI-compatible server")
+    region: str | None = Field(None, description="AWS region; default: the environment's")
+    batch_s3_uri: str | None = Field(None, description="s3://bucket/prefix for bedrock-batch")
+    batch_role_arn: str | None = Field(None, description="role that Bedrock assumes for batch jobs")
+    queries_per_passage: int = Field(0, ge=0, le=50, description="0: chosen from the number of passages and the generator")
+    max_passages: int = Field(0, ge=0, description="write queries of at most this many passages, spread over the documents; 0: chosen from the generator's speed")
+    styles: tuple[StyleName, ...] = ("question", "keywords", "conversational", "claim", "title")
+    temperature: float = Field(0.9, ge=0, le=2)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_query_tokens: int = Field(40, ge=8, le=256)
+    examples: str | None = Field(None, description="file of the user's own queries, one a line, for the prompt")
+    domain: str = Field("", description="a hint for the prompt, such as 'annual reports of US companies'")
+    language: str = Field("", description="language of the queries; empty: the passage's own")
+    max_cost: float | None = Field(None, ge=0, description="USD, never exceeded")
+    round_trip_k: int = Field(20, ge=0, description="a query is kept if its passage is in the top k of BM25 or of the base model; 0: no check")
+    dev_share: float = Field(0.15, gt=0, lt=1)
+    test_share: float = Field(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
+
+
+class MineConfig(Section):
+    """Queries → training rows."""
+
+    negatives: int = Field(4, ge=0, le=10_000, description="hard negatives a row")
+    depth: int = Field(50, ge=1, description="candidates come from the top ranks of the base model down to this one")
+    max_relative_score: float = Field(0.95, gt=0, le=2, description="candidates scoring above this share of the positive are dropped (NV-Retriever)")
+
+
+class TrainConfig(Section):
+    """Training rows → fine-tuned model."""
+
+    epochs: float = Field(3, gt=0)
+    batch_size: int = Field(64, ge=2)
+    learning_rate: float = Field(0.0, ge=0, description="0: chosen from the model's size")
+    warmup_ratio: float = Field(0.1, ge=0, le=1)
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, gt=0)
+    temperature: float = Field(0.05, gt=0)
+    loss: Literal["infonce", "distil", "margin-mse"] = "infonce"
+    hard_negatives: int = Field(4, ge=0, description="hard negatives of a row that a step uses")
+    in_batch_negatives: bool = True
+    both_directions: bool = False
+    guide_margin: float = Field(0.0, ge=0, le=1, description="mask in-batch negatives that the base model scores above (1 - margin) × positive; 0: off")
+    infonce_weight: float = Field(0.1, ge=0, description="weight of InfoNCE beside distillation")
+    teacher_temperature: float = Field(0.3, gt=0)
+    matryoshka: tuple[int, ...] = ()
+    query_max_tokens: int = Field(64, ge=8)
+    passage_max_tokens: int = Field(0, ge=0, description="0: the model's window, at most 512")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    memory_mb: int = Field(0, ge=0, description="peak memory of a step; 0: from what the machine has")
+    tokens_per_micro_batch: int = Field(0, ge=0, description="0: chosen from the precision and the cores")
+    eval_every: int = Field(0, ge=0, description="steps between dev scores; 0: chosen from the number of steps")
+    patience: int = Field(3, ge=0, description="dev scores without a new best before training stops; 0: never stop early")
+    checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: with every dev score")
+    compile: bool = False
+
+
+class MergeConfig(Section):
+    """Fine-tuned model + base → merged model."""
+
+    alpha: float | None = Field(None, ge=0, le=1, description="weight of the fine-tuned model; default: chosen on dev")
+    steps: int = Field(10, ge=1, le=100, description="the sweep tries 0, 1/steps, … 1")
+    max_retention_loss: float = Field(0.01, ge=0, description="largest drop on the retention set that a merged model may show")
+    retention_beir: str | None = Field(None, description="a BEIR folder of general queries; default: agreement with the base on text outside the corpus")
+    always_ship: bool = Field(False, description="ship the merged model whatever the gate says (as LM-Cocktail does)")
+
+
+class CheckConfig(Section):
+    """Similar and different pairs."""
+
+    pairs: str | None = Field(None, description="JSONL of {query, passage, similar: true|false}; default: drawn from the dev part")
+    count: int = Field(50, ge=2)
+
+
+class EvaluateConfig(Section):
+    """Systems → scores."""
+
+    systems: tuple[str, ...] = Field((), description="further systems, such as titan-v2")
+    bootstrap: int = Field(2000, ge=100)
+
+
+class Config(Section):
+    """Everything that decides a run. Stored in the run folder as embedfit.toml."""
+
+    preset: str = "default"
+    docs: tuple[str, ...] = ()
+    eval_docs: tuple[str, ...] = ()
+    eval_beir: str | None = None
+    model: str = "bge-base"
+    query_instruction: str | None = Field(None, description="default: the model's own")
+    seed: int = 13
+    ingest: IngestConfig = IngestConfig()
+    generate: GenerateConfig = GenerateConfig()
+    mine: MineConfig = MineConfig()
+    train: TrainConfig = TrainConfig()
+    merge: MergeConfig = MergeConfig()
+    check: CheckConfig = CheckConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+#: Settings that differ from the defaults, by preset.
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "offline": {"model": "minilm", "generate": {"generator": "local"}},
+    # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat
+    "aws-blog": {
+        "model": "bge-base",
+        "query_instruction": "Represent the Financial question for retrieving supporting documents: ",
+        "ingest": {"max_tokens": 1024, "min_characters": 20},
+        "generate": {"queries_per_passage": 2, "styles": ["question"], "round_trip_k": 0, "llm": "meta.llama3-70b-instruct-v1:0"},
+        "mine": {"negatives": 7, "depth": 200, "max_relative_score": 2.0},
+        "train": {
+            "learning_rate": 1e-5, "batch_size": 32, "temperature": 0.02, "epochs": 2, "hard_negatives": 7,
+            "query_max_tokens": 256, "passage_max_tokens": 256, "patience": 0,
+        },
+        "merge": {"alpha": 0.75, "always_ship": True},
+    },
+}
+
+
+def resolve(
+    *,
+    preset: str = "default",
+    file: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    assignments: tuple[str, ...] = (),
+) -> Config:
+    """The configuration from, in rising order of precedence, preset, file, options and --set KEY=VALUE.
+
+    Raises UsageError that names the setting and what is allowed.
+    """
+    if preset not in PRESETS:
+        raise UsageError(f"There is no preset {preset!r}.", remedy=f"Use one of: {', '.join(PRESETS)}")
+    settings: dict[str, Any] = {"preset": preset}
+    _merge(settings, PRESETS[preset])
+    if file is not None:
+        from_file = _read_toml(file)
+        chosen = from_file.pop("preset", preset)
+        if chosen != preset and preset == "default":
+            return resolve(preset=chosen, file=file, overrides=overrides, assignments=assignments)
+        _merge(settings, from_file)
+    _merge(settings, overrides or {})
+    for assignment in assignments:
+        _merge(settings, _assignment(assignment))
+    return _validated(settings, "the settings")
+
+
+def load(path: Path) -> Config:
+    """The configuration of a run folder."""
+    return _validated(_read_toml(path), str(path))
+
+
+def save(config: Config, path: Path) -> None:
+    """Write the resolved configuration as TOML (None is left out: TOML has no null)."""
+    with atomic_file(path, binary=True) as file:
+        tomli_w.dump(config.model_dump(mode="json", exclude_none=True), file)
+
+
+def _validated(settings: dict[str, Any], where: str) -> Config:
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        remedy = None
+        if first["type"] == "extra_forbidden":
+            remedy = f"Settings are: {', '.join(_known_keys(first['loc'][:-1]))}"
+        raise UsageError(f"{key} in {where}: {first['msg']}.", remedy=remedy) from error
+
+
+def _known_keys(section: tuple[Any, ...]) -> list[str]:
+    model: Any = Config
+    for part in section:
+        model = model.model_fields[part].annotation
+    return [".".join((*map(str, section), name)) for name in model.model_fields]
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing.", remedy="Name an existing TOML file with --config.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+
+
+def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise UsageError(f"--set {text!r} is not KEY=VALUE.", remedy="For example: --set train.epochs=2")
+    try:
+        parsed = tomllib.loads(f"x = {value}")["x"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()  # a bare word is a string: --set train.loss=distil
+    nested: Any = parsed
+    for part in reversed(key.strip().split(".")):
+        nested = {part: nested}
+    result: dict[str, Any] = nested
+    return result

@@ -1,0 +1,73 @@
+"""What every language model looks like to the rest of embedfit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation. role: "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One call: everything that decides the reply, so that its hash names the call.
+
+    Few-shot examples are earlier user/assistant turns in messages; providers may share the work of
+    a common prefix between requests. stop: the reply ends before the first of these strings.
+    seed: distinguishes several samples of one prompt, and makes the local generator repeatable.
+    """
+
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.9
+    top_p: float = 0.95
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What came back. finish: "stop", "length" or "refusal"; tokens as the provider counted them."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+    finish: str = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A request that got no reply, after every retry that made sense."""
+
+    error: str
+    retryable: bool
+
+
+class LanguageModel(Protocol):
+    """A provider of replies."""
+
+    @property
+    def provider(self) -> str:
+        """For example "bedrock", "openai" or "local". Part of a call's identity."""
+
+    @property
+    def model(self) -> str:
+        """The model's id at the provider (for local models a name with a content hash). Part of a call's identity."""
+
+    def count_tokens(self, request: Request) -> int:
+        """Input tokens of a request: counted where a tokenizer is at hand, else estimated upwards."""
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+        """Yield (index into requests, reply) as replies arrive, in any order, each index once.
+
+        The caller makes each yielded reply durable before it asks for the next, so a provider
+        yields as soon as it can and holds nothing back. Closing the iterator cancels what has
+        not been sent and keeps what has arrived.
+        """

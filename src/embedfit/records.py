@@ -1,0 +1,129 @@
+"""One frozen record per file format of a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Split = Literal["train", "dev", "test"]
+DocumentStatus = Literal["ok", "partial", "duplicate", "skipped"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file that was given to ingest, read or not.
+
+    pages: number of pages, 0 where the format has none. characters: of the text that was read.
+    reason: why status is not "ok"; empty otherwise. role: "train" for DOCS, "eval" for --eval-docs.
+    """
+
+    document_id: str
+    path: str
+    sha256: str
+    pages: int = 0
+    characters: int = 0
+    status: DocumentStatus = "ok"
+    reason: str = ""
+    role: Literal["train", "eval"] = "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A piece of a document that fits the model's window.
+
+    title: the heading path, or the title of a BEIR record; it is encoded before the text.
+    page: 1-based page of the first character, 0 where the format has none.
+    start, end: character offsets into the document's cleaned text.
+    """
+
+    passage_id: str
+    document_id: str
+    title: str
+    text: str
+    page: int = 0
+    start: int = 0
+    end: int = 0
+    split: Split = "train"
+
+    @property
+    def content(self) -> str:
+        """What a model encodes and BM25 indexes: title, a space, text (BEIR's and FlagEmbedding's convention)."""
+        return f"{self.title} {self.text}".strip() if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedPassage:
+    """A piece of a document that did not become a passage, with the reason."""
+
+    document_id: str
+    page: int
+    start: int
+    end: int
+    reason: str
+    preview: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A query that a language model wrote of one passage.
+
+    kept: whether it passed the filters; reason: the filter that dropped it, empty where kept.
+    call_id: the ledger's key of the call that wrote it.
+    also_relevant: further passages that answer it (near-duplicates of the source), never negatives.
+    """
+
+    query_id: str
+    passage_id: str
+    text: str
+    style: str
+    split: Split
+    kept: bool
+    reason: str = ""
+    call_id: str = ""
+    also_relevant: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRow:
+    """A row of FlagEmbedding's JSONL.
+
+    neg may be empty; pos_scores and neg_scores (a teacher's, any real numbers) are there for every
+    positive and negative or not at all. prompt: the query instruction, None for the model's own.
+    """
+
+    query: str
+    pos: tuple[str, ...]
+    neg: tuple[str, ...] = ()
+    pos_scores: tuple[float, ...] = ()
+    neg_scores: tuple[float, ...] = ()
+    prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One metric of one query under one system. rank: 1-based rank of the first relevant passage, 0 if not found."""
+
+    system: str
+    query_id: str
+    metric: str
+    value: float
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a finished stage read, under which settings, and what it wrote. Written last.
+
+    inputs, outputs: file or folder name → SHA-256 of its content. config: SHA-256 of the settings
+    that the stage depends on. seconds: wall time, summed over interrupted attempts where known.
+    """
+
+    stage: str
+    schema: int
+    code: str
+    seed: int
+    config: str
+    inputs: dict[str, str] = field(default_factory=dict)
+    outputs: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    finished: str = ""

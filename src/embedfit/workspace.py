@@ -1,0 +1,306 @@
+"""The only reader and writer of run folders: atomic files, atomic folders, manifests, a lock."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
+from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query, Score, TrainRow
+
+SCHEMA = 1
+
+#: The file of each record type; a new format is a new entry.
+FILES: dict[type, str] = {
+    Document: "documents.jsonl",
+    Passage: "passages.jsonl",
+    DroppedPassage: "dropped_passages.jsonl",
+    Query: "queries.jsonl",
+    TrainRow: "train.jsonl",
+    Score: "scores.jsonl",
+}
+#: The stage that writes each file, to name the command that brings a missing one.
+WRITERS = {
+    "documents.jsonl": "ingest",
+    "passages.jsonl": "ingest",
+    "dropped_passages.jsonl": "ingest",
+    "queries.jsonl": "generate",
+    "eval": "generate",
+    "train.jsonl": "mine",
+    "finetuned": "train",
+    "merged": "merge",
+    "merge.json": "merge",
+    "check.json": "check",
+    "scores.jsonl": "evaluate",
+    "summary.json": "evaluate",
+    "report.html": "report",
+}
+
+T = TypeVar("T")
+
+
+@lru_cache(maxsize=None)
+def _adapter(record_type: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(record_type)
+
+
+def encode_record(record: Any) -> str:  # noqa: ANN401 - any of the record types
+    """One line of JSONL, without the newline. Surrogates never reach a file: they are replaced."""
+    line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False)
+    return line.encode("utf-8", "replace").decode("utf-8")
+
+
+def read_jsonl(path: Path, record_type: type[T]) -> Iterator[T]:
+    """Records of a JSONL file. Errors name the file and the line."""
+    adapter = _adapter(record_type)
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                yield adapter.validate_json(line)
+            except ValidationError as error:
+                first = error.errors()[0]
+                field = ".".join(str(part) for part in first["loc"]) or "the line"
+                raise InputError(f"{path}, line {number}: {field}: {first['msg']}") from error
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_tree(path: Path) -> str:
+    """Hex SHA-256 of a file, or of a folder's names and contents.
+
+    The model card (README.md) and per-step losses are left out: they say something about a model
+    folder but are not part of what the next stage computes from.
+    """
+    if path.is_file():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name not in ("README.md", "losses.jsonl")):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """Hex SHA-256 of a JSON value in canonical form. Changing the form makes every run stale."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an error for people."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = _free_mib(path)
+            raise EmbedfitError(
+                f"The disk that holds {path} is full ({free} MiB free); nothing half-written was kept.",
+                remedy="Free some space and run the same command again: finished stages are not repeated.",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise EmbedfitError(f"{path} can't be written: {error.strerror}.") from error
+        raise
+
+
+def _free_mib(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free >> 20
+
+
+@contextmanager
+def atomic_file(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """A file that appears under its name whole or not at all."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb" if binary else "w", **({} if binary else {"encoding": "utf-8"})) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name whole or not at all; an older one of that name is replaced."""
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as handle:
+                        os.fsync(handle.fileno())
+            if path.exists():
+                old = path.with_name(f".{path.name}.{os.getpid()}.old")
+                path.replace(old)
+                temporary.replace(path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Workspace:
+    """A run folder. Its files are listed in DESIGN.md and FILES."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+
+    def path(self, name: str) -> Path:
+        """Where a file or folder of the run lies, whether or not it is there yet."""
+        return self.root / name
+
+    def existing(self, name: str) -> Path:
+        """The path of an artefact that must be there. Raises ArtifactMissing with the stage that makes it."""
+        path = self.path(name)
+        if not path.exists():
+            stage = WRITERS.get(name)
+            raise ArtifactMissing(
+                f"{path} is missing.", remedy=f"Run: embedfit {stage} --run {self.root}" if stage else None
+            )
+        return path
+
+    # --- records
+
+    def read(self, record_type: type[T]) -> list[T]:
+        """All records of a type."""
+        return list(read_jsonl(self.existing(FILES[record_type]), record_type))
+
+    @contextmanager
+    def writing(self, record_type: type[T]) -> Iterator[Callable[[Iterable[T]], None]]:
+        """A function that appends records; the file appears on clean exit."""
+        with atomic_file(self.path(FILES[record_type])) as file:
+
+            def extend(records: Iterable[T]) -> None:
+                for record in records:
+                    file.write(encode_record(record) + "\n")
+
+            yield extend
+
+    def write(self, record_type: type[T], records: Iterable[T]) -> None:
+        """Write all records of a type, atomically."""
+        with self.writing(record_type) as extend:
+            extend(records)
+
+    # --- JSON and text
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        """The value of a JSON file."""
+        path = self.existing(name)
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is not valid JSON: {error}") from error
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write a JSON file, atomically. NaN is refused: no reader of JSON has to accept it."""
+        with atomic_file(self.path(name)) as file:
+            json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, atomically."""
+        with atomic_file(self.path(name)) as file:
+            file.write(text)
+
+    def writing_folder(self, name: str) -> Any:  # noqa: ANN401 - a context manager of Path
+        """A temporary folder that takes the name on clean exit."""
+        return atomic_folder(self.path(name))
+
+    def scratch(self, stage: str) -> Path:
+        """A folder for what a stage needs to resume; removed when the stage is done."""
+        path = self.path(f".partial/{stage}")
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def clear_scratch(self, stage: str) -> None:
+        """Remove what an unfinished stage left."""
+        shutil.rmtree(self.path(f".partial/{stage}"), ignore_errors=True)
+        with suppress(OSError):
+            self.path(".partial").rmdir()
+
+    def has_scratch(self, stage: str) -> bool:
+        """Whether a stage began and did not finish."""
+        return self.path(f".partial/{stage}").exists()
+
+    # --- manifests
+
+    def read_manifest(self, stage: str) -> Manifest | None:
+        """The manifest of a finished stage, or None. Raises SchemaMismatch for another schema version."""
+        path = self.path(f"{stage}.manifest.json")
+        if not path.exists():
+            return None
+        try:
+            value = json.loads(path.read_text("utf-8"))
+            schema = value.get("schema")
+            if schema != SCHEMA:
+                raise SchemaMismatch(
+                    f"{path} has schema version {schema}; this embedfit reads version {SCHEMA}.",
+                    remedy="Use the embedfit that made this run folder, or choose another --run folder.",
+                )
+            return _adapter(Manifest).validate_python(value)
+        except (ValueError, AttributeError):
+            return None  # a damaged manifest means that the stage is run again
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Say that a stage is finished."""
+        self.write_json(f"{manifest.stage}.manifest.json", asdict(manifest))
+
+    def drop_manifest(self, stage: str) -> None:
+        """Say that a stage is about to run: until it ends, its outputs don't count as whole."""
+        self.path(f"{stage}.manifest.json").unlink(missing_ok=True)
+
+    # --- one run at a time
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second embedfit out of the run folder. The system releases the lock if we are killed."""
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / ".lock").open("a+")
+        try:
+            if sys.platform != "win32":
+                import fcntl
+
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise EmbedfitError(
+                        f"Another embedfit is at work in {self.root}.",
+                        remedy="Wait for it to end, or choose another --run folder.",
+                    ) from error
+            yield
+        finally:
+            file.close()
