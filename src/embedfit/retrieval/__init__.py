@@ -1,0 +1,1 @@
+"""Finding passages: rankings, their metrics and what may be concluded from them."""
