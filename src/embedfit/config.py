@@ -30,7 +30,9 @@ class Section(BaseModel):
 class IngestConfig(Section):
     """Documents → passages."""
 
-    max_tokens: int = Field(0, ge=0, description="tokens of a passage with its title; 0: what the model's window holds, at most 256")
+    max_tokens: int = Field(
+        0, ge=0, description="tokens of a passage with its title; 0: what the model's window holds, at most 256"
+    )
     min_characters: int = Field(60, ge=0, description="shorter passages are dropped, with the reason recorded")
     max_file_mb: int = Field(100, ge=1, description="larger text files are skipped, with the reason recorded")
 
@@ -39,13 +41,22 @@ class GenerateConfig(Section):
     """Passages → queries."""
 
     generator: GeneratorName = "bedrock"
-    llm: str | None = Field(None, description="model id at the provider, or a GGUF file or model folder for local; default: the generator's own")
+    llm: str | None = Field(
+        None,
+        description="model id at the provider, or a GGUF file or model folder for local; default: the generator's own",
+    )
     base_url: str | None = Field(None, description="of an OpenAI-compatible server")
     region: str | None = Field(None, description="AWS region; default: the environment's")
     batch_s3_uri: str | None = Field(None, description="s3://bucket/prefix for bedrock-batch")
     batch_role_arn: str | None = Field(None, description="role that Bedrock assumes for batch jobs")
-    queries_per_passage: int = Field(0, ge=0, le=50, description="0: chosen from the number of passages and the generator")
-    max_passages: int = Field(0, ge=0, description="write queries of at most this many passages, spread over the documents; 0: chosen from the generator's speed")
+    queries_per_passage: int = Field(
+        0, ge=0, le=50, description="0: chosen from the number of passages and the generator"
+    )
+    max_passages: int = Field(
+        0,
+        ge=0,
+        description="write queries of at most this many passages, spread over the documents; 0: automatic",
+    )
     styles: tuple[StyleName, ...] = ("question", "keywords", "conversational", "claim", "title")
     temperature: float = Field(0.9, ge=0, le=2)
     top_p: float = Field(0.95, gt=0, le=1)
@@ -54,7 +65,9 @@ class GenerateConfig(Section):
     domain: str = Field("", description="a hint for the prompt, such as 'annual reports of US companies'")
     language: str = Field("", description="language of the queries; empty: the passage's own")
     max_cost: float | None = Field(None, ge=0, description="USD, never exceeded")
-    round_trip_k: int = Field(20, ge=0, description="a query is kept if its passage is in the top k of BM25 or of the base model; 0: no check")
+    round_trip_k: int = Field(
+        20, ge=0, description="a query is kept if its passage is in the top k of BM25 or of the base model; 0: no check"
+    )
     dev_share: float = Field(0.15, gt=0, lt=1)
     test_share: float = Field(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
 
@@ -64,7 +77,9 @@ class MineConfig(Section):
 
     negatives: int = Field(4, ge=0, le=10_000, description="hard negatives a row")
     depth: int = Field(50, ge=1, description="candidates come from the top ranks of the base model down to this one")
-    max_relative_score: float = Field(0.95, gt=0, le=2, description="candidates scoring above this share of the positive are dropped (NV-Retriever)")
+    max_relative_score: float = Field(
+        0.95, gt=0, le=2, description="candidates scoring above this share of the positive are dropped (NV-Retriever)"
+    )
 
 
 class TrainConfig(Section):
@@ -81,7 +96,12 @@ class TrainConfig(Section):
     hard_negatives: int = Field(4, ge=0, description="hard negatives of a row that a step uses")
     in_batch_negatives: bool = True
     both_directions: bool = False
-    guide_margin: float = Field(0.0, ge=0, le=1, description="mask in-batch negatives that the base model scores above (1 - margin) × positive; 0: off")
+    guide_margin: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="mask in-batch negatives that the base model scores above (1 - margin) × positive; 0: off",
+    )
     infonce_weight: float = Field(0.1, ge=0, description="weight of InfoNCE beside distillation")
     teacher_temperature: float = Field(0.3, gt=0)
     matryoshka: tuple[int, ...] = ()
@@ -92,7 +112,9 @@ class TrainConfig(Section):
     memory_mb: int = Field(0, ge=0, description="peak memory of a step; 0: from what the machine has")
     tokens_per_micro_batch: int = Field(0, ge=0, description="0: chosen from the precision and the cores")
     eval_every: int = Field(0, ge=0, description="steps between dev scores; 0: chosen from the number of steps")
-    patience: int = Field(3, ge=0, description="dev scores without a new best before training stops; 0: never stop early")
+    patience: int = Field(
+        3, ge=0, description="dev scores without a new best before training stops; 0: never stop early"
+    )
     checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: with every dev score")
     compile: bool = False
 
@@ -102,15 +124,22 @@ class MergeConfig(Section):
 
     alpha: float | None = Field(None, ge=0, le=1, description="weight of the fine-tuned model; default: chosen on dev")
     steps: int = Field(10, ge=1, le=100, description="the sweep tries 0, 1/steps, … 1")
-    max_retention_loss: float = Field(0.01, ge=0, description="largest drop on the retention set that a merged model may show")
-    retention_beir: str | None = Field(None, description="a BEIR folder of general queries; default: agreement with the base on text outside the corpus")
+    max_retention_loss: float = Field(
+        0.01, ge=0, description="largest drop on the retention set that a merged model may show"
+    )
+    retention_beir: str | None = Field(
+        None,
+        description="a BEIR folder of general queries; default: agreement with the base on text outside the corpus",
+    )
     always_ship: bool = Field(False, description="ship the merged model whatever the gate says (as LM-Cocktail does)")
 
 
 class CheckConfig(Section):
     """Similar and different pairs."""
 
-    pairs: str | None = Field(None, description="JSONL of {query, passage, similar: true|false}; default: drawn from the dev part")
+    pairs: str | None = Field(
+        None, description="JSONL of {query, passage, similar: true|false}; default: drawn from the dev part"
+    )
     count: int = Field(50, ge=2)
 
 
@@ -149,11 +178,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": "bge-base",
         "query_instruction": "Represent the Financial question for retrieving supporting documents: ",
         "ingest": {"max_tokens": 1024, "min_characters": 20},
-        "generate": {"queries_per_passage": 2, "styles": ["question"], "round_trip_k": 0, "llm": "meta.llama3-70b-instruct-v1:0"},
+        "generate": {
+            "queries_per_passage": 2,
+            "styles": ["question"],
+            "round_trip_k": 0,
+            "llm": "meta.llama3-70b-instruct-v1:0",
+        },
         "mine": {"negatives": 7, "depth": 200, "max_relative_score": 2.0},
         "train": {
-            "learning_rate": 1e-5, "batch_size": 32, "temperature": 0.02, "epochs": 2, "hard_negatives": 7,
-            "query_max_tokens": 256, "passage_max_tokens": 256, "patience": 0,
+            "learning_rate": 1e-5,
+            "batch_size": 32,
+            "temperature": 0.02,
+            "epochs": 2,
+            "hard_negatives": 7,
+            "query_max_tokens": 256,
+            "passage_max_tokens": 256,
+            "patience": 0,
         },
         "merge": {"alpha": 0.75, "always_ship": True},
     },

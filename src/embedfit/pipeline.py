@@ -93,7 +93,16 @@ STAGES: tuple[Stage, ...] = (
         name="ingest",
         reads=(),
         writes=("documents.jsonl", "passages.jsonl", "dropped_passages.jsonl"),
-        settings=("docs", "eval_docs", "model", "seed", "ingest", "generate.dev_share", "generate.test_share", "eval_beir"),
+        settings=(
+            "docs",
+            "eval_docs",
+            "model",
+            "seed",
+            "ingest",
+            "generate.dev_share",
+            "generate.test_share",
+            "eval_beir",
+        ),
         external=("docs", "eval_docs"),
         run=_ingest,
     ),
@@ -137,7 +146,15 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="evaluate",
-        reads=("documents.jsonl", "passages.jsonl", "queries.jsonl", "train.jsonl", "finetuned", "merged", "merge.json"),
+        reads=(
+            "documents.jsonl",
+            "passages.jsonl",
+            "queries.jsonl",
+            "train.jsonl",
+            "finetuned",
+            "merged",
+            "merge.json",
+        ),
         writes=("scores.jsonl", "summary.json"),
         settings=("model", "query_instruction", "seed", "evaluate", "eval_beir"),
         external=("eval_beir",),
@@ -145,7 +162,16 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         name="report",
-        reads=("documents.jsonl", "passages.jsonl", "dropped_passages.jsonl", "queries.jsonl", "merge.json", "check.json", "scores.jsonl", "summary.json"),
+        reads=(
+            "documents.jsonl",
+            "passages.jsonl",
+            "dropped_passages.jsonl",
+            "queries.jsonl",
+            "merge.json",
+            "check.json",
+            "scores.jsonl",
+            "summary.json",
+        ),
         writes=("report.html",),
         settings=(),
         run=_report,
@@ -276,4 +302,3 @@ def run_all(
         if stage.name == until:
             break
     return ran
-

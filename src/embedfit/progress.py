@@ -141,9 +141,7 @@ class _BarTask:
         self._note = note or self._note
         task = next(task for task in self._bars.tasks if task.id == self._id)
         speed = task.speed
-        self._bars.update(
-            task.id, advance=amount, note=self._note, rate=f"{speed:,.1f}/s" if speed else ""
-        )
+        self._bars.update(task.id, advance=amount, note=self._note, rate=f"{speed:,.1f}/s" if speed else "")
 
 
 def duration(seconds: float) -> str:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -51,7 +51,7 @@ WRITERS = {
 T = TypeVar("T")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _adapter(record_type: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(record_type)
 

@@ -1,0 +1,1 @@
+"""Language models: the protocol, its providers and the ledger of paid calls."""

@@ -1,0 +1,1 @@
+"""Merging models, and the decision what ships."""

@@ -1,0 +1,201 @@
+"""Texts to unit vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from embedfit.errors import ModelError
+from embedfit.models.hardware import Precision, best_precision, device
+from embedfit.models.layout import Layout, Pooling, read_layout, read_tensors
+from embedfit.progress import Reporter, Silent
+
+Vectors = npt.NDArray[np.float32]
+
+
+def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """Sentence vectors. hidden: (B, L, H); mask: (B, L), 1 for tokens and 0 for padding; returns (B, H)."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def batches_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices grouped so that rows × longest ≤ budget, longest first, so that the first batch is the largest.
+
+    A single text over the budget is a batch of its own.
+    """
+    batch: list[int] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and longest * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        if not batch:
+            longest = max(lengths[index], 1)
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The fast tokenizer of a model folder, without truncation or padding."""
+    path = folder / "tokenizer.json"
+    if path.exists():
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises bare Exception
+            raise ModelError(f"{path} can't be read: {error}") from error
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelError(f"{folder} has no tokenizer that can be read: {error}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def load_backbone(folder: Path) -> torch.nn.Module:
+    """The bare transformer of a model folder with its weights in fp32, in evaluation mode."""
+    config = AutoConfig.from_pretrained(folder)
+    tensors = {name.removeprefix("bert."): tensor.float() for name, tensor in read_tensors(folder).items()}
+    pooler = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta") else {}
+    transformers_logging.disable_progress_bar()
+    model: torch.nn.Module = AutoModel.from_config(config, attn_implementation="sdpa", **pooler)
+    own = model.state_dict()
+    missing = [name for name in own if name not in tensors and not name.endswith("position_ids")]
+    if missing:
+        raise ModelError(
+            f"{folder}/model.safetensors lacks {len(missing)} weights of a {config.model_type}, such as {missing[0]}.",
+            remedy="The folder holds weights of another architecture than its config.json says.",
+        )
+    try:
+        model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in own}, strict=False)
+    except RuntimeError as error:
+        raise ModelError(f"{folder}/model.safetensors does not fit its config.json: {error}") from error
+    return model.eval()
+
+
+class Encoder:
+    """A model folder, loaded: its tokenizer, its transformer and its layout.
+
+    encode() gives the vectors that sentence-transformers gives for the folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        layout: Layout,
+        tokenizer: Tokenizer,
+        backbone: torch.nn.Module,
+        precision: Precision,
+    ) -> None:
+        self.folder = folder
+        self.layout = layout
+        self.tokenizer = tokenizer
+        self.backbone = backbone
+        self.precision = precision
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        *,
+        precision: Precision | Literal["auto"] = "auto",
+        query_instruction: str | None = None,
+    ) -> Encoder:
+        """Read a folder. query_instruction: instead of the one that the folder holds.
+
+        Raises ModelError for a folder that is not whole.
+        """
+        layout = read_layout(folder)
+        if query_instruction is not None:
+            layout = with_query_instruction(layout, query_instruction)
+        chosen: Precision = best_precision() if precision == "auto" else precision
+        backbone = load_backbone(folder).to(device())
+        return cls(folder, layout=layout, tokenizer=load_tokenizer(folder), backbone=backbone, precision=chosen)
+
+    def token_ids(self, texts: Sequence[str], *, is_query: bool = False, max_tokens: int = 0) -> list[list[int]]:
+        """Token ids with special tokens, cut to max_tokens (0: the window). Queries get the instruction."""
+        if is_query and self.layout.query_instruction:
+            texts = [self.layout.query_instruction + text for text in texts]
+        limit = min(max_tokens or self.layout.max_tokens, self.layout.max_tokens)
+        tokenizer = self.tokenizer
+        tokenizer.enable_truncation(limit)
+        try:
+            return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+        finally:
+            tokenizer.no_truncation()
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        is_query: bool = False,
+        report: Reporter | None = None,
+        description: str = "encode",
+    ) -> Vectors:
+        """Vectors of texts: (N, H) float32, unit rows. Equal texts are encoded once."""
+        distinct = list(dict.fromkeys(texts))
+        row_of = {text: row for row, text in enumerate(distinct)}
+        vectors = np.zeros((len(distinct), self.layout.hidden_size), np.float32)
+        ids = self.token_ids(distinct, is_query=is_query)
+        budget = 16_384 if device().type == "cpu" else 131_072
+        with (report or Silent()).task(description, len(distinct), "texts") as task:
+            for batch in batches_by_tokens([len(row) for row in ids], budget):
+                vectors[batch] = self._forward([ids[index] for index in batch])
+                task.advance(len(batch))
+        return vectors[[row_of[text] for text in texts]]
+
+    @torch.inference_mode()
+    def _forward(self, rows: list[list[int]]) -> Vectors:
+        ids, mask = pad(rows, self.pad_id)
+        where = next(self.backbone.parameters()).device
+        with autocast(self.precision, where):
+            hidden = self.backbone(input_ids=ids.to(where), attention_mask=mask.to(where)).last_hidden_state
+        vectors = pool(hidden.float(), mask.to(where), self.layout.pooling)
+        vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        result: Vectors = vectors.cpu().numpy()
+        return result
+
+    @property
+    def pad_id(self) -> int:
+        """The token id that fills short rows."""
+        value: Any = getattr(self.backbone.config, "pad_token_id", None)
+        return int(value) if isinstance(value, int) else 0
+
+
+def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids (B, L) and mask (B, L) of rows of different lengths."""
+    length = max(len(row) for row in rows)
+    ids = np.full((len(rows), length), pad_id, np.int64)
+    mask = np.zeros((len(rows), length), np.int64)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+        mask[index, : len(row)] = 1
+    return torch.from_numpy(ids), torch.from_numpy(mask)
+
+
+def autocast(precision: Precision, where: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a forward runs in that precision; weights stay in fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(where.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def with_query_instruction(layout: Layout, instruction: str) -> Layout:
+    """The layout with another query instruction."""
+    return replace(layout, prompts={**layout.prompts, "query": instruction})

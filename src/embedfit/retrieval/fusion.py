@@ -1,0 +1,41 @@
+"""Two rankings made one: reciprocal rank fusion and weighted sums of normalised scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Scores = npt.NDArray[np.float32]
+
+
+def ranks(scores: Scores) -> npt.NDArray[np.int64]:
+    """1-based rank of every passage. scores: (..., N); ties by lower id."""
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    result = np.empty(scores.shape, np.int64)
+    np.put_along_axis(result, order, np.arange(1, scores.shape[-1] + 1), -1)
+    return result
+
+
+def reciprocal_rank(dense: Scores, lexical: Scores, *, weight: float = 0.5, k: int = 60) -> Scores:
+    """weight / (k + dense rank) + (1 - weight) / (k + lexical rank). Scores and result: (..., N).
+
+    Cormack, Clarke and Büttcher, SIGIR 2009, with a weight. A passage that BM25 does not match at
+    all (score 0) has no lexical rank: it must not gain by its place in the corpus.
+    """
+    lexical_part = np.where(lexical > 0, 1.0 / (k + ranks(lexical)), 0.0)
+    result: Scores = (weight / (k + ranks(dense)) + (1 - weight) * lexical_part).astype(np.float32)
+    return result
+
+
+def standardised(scores: Scores) -> Scores:
+    """Scores with mean 0 and deviation 1 over the passages of a query; zeros where all are equal. (..., N)."""
+    mean = scores.mean(-1, keepdims=True)
+    deviation = scores.std(-1, keepdims=True)
+    result: Scores = np.where(deviation > 1e-9, (scores - mean) / np.maximum(deviation, 1e-9), 0.0).astype(np.float32)
+    return result
+
+
+def weighted_sum(dense: Scores, lexical: Scores, *, weight: float = 0.5) -> Scores:
+    """weight × standardised dense + (1 - weight) × standardised lexical. Scores and result: (..., N)."""
+    result: Scores = (weight * standardised(dense) + (1 - weight) * standardised(lexical)).astype(np.float32)
+    return result
