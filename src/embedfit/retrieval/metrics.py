@@ -83,8 +83,7 @@ def first_ranks(judged: Judged) -> Ints:
 
 def hit(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Floats:
     """1 where a relevant passage is among the first k (accuracy@k, trec_eval's success). (Q,)."""
-    found: NDArray[np.bool_] = (judged.grades[:, :k] > 0).any(axis=1)
-    return found.astype(np.float64)
+    return np.asarray((judged.grades[:, :k] > 0).any(1), dtype=np.float64)
 
 
 def recall(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Floats:
