@@ -214,7 +214,7 @@ def _external_hashes(stage: Stage, config: Config) -> dict[str, str]:
     hashes = {}
     for key in stage.external:
         value = setting(config, key)
-        paths = value if isinstance(value, list) else [value] if value else []
+        paths = [str(item) for item in value] if isinstance(value, list) else [str(value)] if value else []
         for path in paths:
             hashes[f"{key}:{path}"] = sha256_tree(Path(path)) if Path(path).exists() else "missing"
     return hashes

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from embedfit.errors import ModelError
 from embedfit.models.hardware import Precision, best_precision, device
@@ -72,8 +71,8 @@ def load_backbone(folder: Path) -> torch.nn.Module:
     config = AutoConfig.from_pretrained(folder)
     tensors = {name.removeprefix("bert."): tensor.float() for name, tensor in read_tensors(folder).items()}
     pooler = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta") else {}
-    transformers_logging.disable_progress_bar()
-    model: torch.nn.Module = AutoModel.from_config(config, attn_implementation="sdpa", **pooler)
+    auto: Any = AutoModel  # its from_config has no annotations
+    model: torch.nn.Module = auto.from_config(config, attn_implementation="sdpa", **pooler)
     own = model.state_dict()
     missing = [name for name in own if name not in tensors and not name.endswith("position_ids")]
     if missing:

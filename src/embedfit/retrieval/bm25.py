@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import bm25s
 import numpy as np
@@ -11,6 +12,8 @@ import Stemmer
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
+
+_bm25s: Any = bm25s  # its annotations do not cover what its documentation promises
 
 
 class Bm25:
@@ -23,15 +26,21 @@ class Bm25:
     def __init__(self, passages: Sequence[str]) -> None:
         self._stemmer = Stemmer.Stemmer("english")
         self._size = len(passages)
-        tokens = bm25s.tokenize(list(passages), stopwords="en", stemmer=self._stemmer, show_progress=False)
-        self._empty = not tokens.vocab
-        self._index = bm25s.BM25()
+        words = self._words(passages)
+        self._empty = not any(words)
+        self._index: Any = _bm25s.BM25()
         if not self._empty:
-            self._index.index(tokens, show_progress=False)
+            self._index.index(words, show_progress=False)
+
+    def _words(self, texts: Sequence[str]) -> list[list[str]]:
+        words: list[list[str]] = _bm25s.tokenize(
+            list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False
+        )
+        return words
 
     def scores(self, query: str) -> Scores:
         """The score of every passage: (N,)."""
-        words = bm25s.tokenize([query], stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False)[0]
+        words = self._words([query])[0]
         if self._empty or not words:
             return np.zeros(self._size, np.float32)
         return np.asarray(self._index.get_scores(words), np.float32)

@@ -17,7 +17,7 @@ def ranks(scores: Scores) -> npt.NDArray[np.int64]:
 
 
 def reciprocal_rank(dense: Scores, lexical: Scores, *, weight: float = 0.5, k: int = 60) -> Scores:
-    """weight / (k + dense rank) + (1 - weight) / (k + lexical rank). Scores and result: (..., N).
+    """Fused score: weight / (k + dense rank) + (1 - weight) / (k + lexical rank). Scores and result: (..., N).
 
     Cormack, Clarke and Büttcher, SIGIR 2009, with a weight. A passage that BM25 does not match at
     all (score 0) has no lexical rank: it must not gain by its place in the corpus.
@@ -36,6 +36,6 @@ def standardised(scores: Scores) -> Scores:
 
 
 def weighted_sum(dense: Scores, lexical: Scores, *, weight: float = 0.5) -> Scores:
-    """weight × standardised dense + (1 - weight) × standardised lexical. Scores and result: (..., N)."""
+    """Fused score: weight × standardised dense + (1 - weight) × standardised lexical. Scores and result: (..., N)."""
     result: Scores = (weight * standardised(dense) + (1 - weight) * standardised(lexical)).astype(np.float32)
     return result
