@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from embedfit.errors import ModelError
 from embedfit.models.hardware import Precision, best_precision, device
 from embedfit.models.layout import Layout, Pooling, read_layout, read_tensors
+from embedfit.models.sources import default_query_instruction, resolve_model
 from embedfit.progress import Reporter, Silent
 
 Vectors = npt.NDArray[np.float32]
@@ -175,6 +176,20 @@ class Encoder:
         """The token id that fills short rows."""
         value: Any = getattr(self.backbone.config, "pad_token_id", None)
         return int(value) if isinstance(value, int) else 0
+
+
+def load_base(
+    name: str, query_instruction: str | None = None, *, precision: Precision | Literal["auto"] = "auto"
+) -> Encoder:
+    """The base model of a run with the instruction that it works best with.
+
+    In order: the user's, the folder's own, the one that the authors prescribe (BGE), none.
+    """
+    folder = resolve_model(name)
+    encoder = Encoder.load(folder, precision=precision, query_instruction=query_instruction)
+    if query_instruction is None and not encoder.layout.query_instruction:
+        encoder.layout = with_query_instruction(encoder.layout, default_query_instruction(name) or "")
+    return encoder
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

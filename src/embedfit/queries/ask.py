@@ -1,0 +1,148 @@
+"""Asking a language model for queries: which calls, what they cost, and what each reply holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+from embedfit.config import GenerateConfig
+from embedfit.errors import GeneratorError, InputError, UsageError
+from embedfit.llm.client import Failure, Reply, Request
+from embedfit.llm.metered import Answered, Estimate, LedgeredModel
+from embedfit.queries import parse, prompts
+from embedfit.queries.plan import Ask
+from embedfit.records import Passage, Query
+from embedfit.runtime import Runtime
+
+
+def user_examples(path: str | None) -> list[str]:
+    """The user's own queries, one a line. Raises InputError where the file is missing or empty."""
+    if path is None:
+        return []
+    try:
+        lines = Path(path).read_text("utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise InputError(f"The file of example queries {path} can't be read: {error.strerror}.") from error
+    examples = [" ".join(line.split()) for line in lines if line.strip()]
+    if not examples:
+        raise InputError(f"{path} holds no query.", remedy="Put one query on each line.")
+    return examples
+
+
+def calls_for(
+    passages: Sequence[Passage], asks: Sequence[Ask], config: GenerateConfig
+) -> list[tuple[Request, list[int]]]:
+    """The calls, and which asks (by index) each serves.
+
+    The local model is asked for one query a call: it is too small to follow a list of styles. Others
+    write all queries of a passage in one reply, so that the passage is paid for once.
+    """
+    hint = prompts.hints(config.domain, config.language, user_examples(config.examples))
+    settings: dict[str, Any] = {
+        "hint": hint,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "max_tokens": config.max_query_tokens,
+    }
+    if config.generator == "local":
+        return [
+            (
+                prompts.one_query(
+                    passages[ask.passage].title, passages[ask.passage].text, ask.style, seed=ask.seed, **settings
+                ),
+                [number],
+            )
+            for number, ask in enumerate(asks)
+        ]
+    together: dict[tuple[int, int], list[int]] = {}
+    for number, ask in enumerate(asks):
+        together.setdefault((ask.passage, ask.seed), []).append(number)
+    return [
+        (
+            prompts.many_queries(
+                passages[index].title, passages[index].text, [asks[n].style for n in group], seed=seed, **settings
+            ),
+            group,
+        )
+        for (index, seed), group in together.items()
+    ]
+
+
+def texts_of(outcome: Reply | Failure, styles: Sequence[str]) -> list[tuple[str, str]]:
+    """(text, reason) for each style asked for: the query, or an empty text and why there is none.
+
+    A reply that names its styles is matched by them, one that does not by position.
+    """
+    if isinstance(outcome, Failure):
+        return [("", f"call failed: {outcome.error}")] * len(styles)
+    if outcome.finish == "refusal":
+        return [("", "reply rejected: the model refused")] * len(styles)
+    if len(styles) == 1:
+        found = parse.parse_many(outcome.text) if outcome.text.lstrip().startswith("[") else []
+        one = found[0] if found else parse.parse_one(outcome.text)
+        return [(one.text, "")] if one else [("", "reply rejected: no query in it")]
+    found = parse.parse_many(outcome.text)
+    named = {item.style: item.text for item in reversed(found) if item.style}
+    if named:
+        texts = [named.get(style, "") for style in styles]
+    else:
+        texts = [item.text for item in found[: len(styles)]] + [""] * (len(styles) - len(found))
+    missing = "reply rejected: no query in it" if not found else "reply rejected: this style is missing"
+    return [(text, "" if text else missing) for text in texts]
+
+
+def must_confirm(estimate: Estimate, config: GenerateConfig) -> bool:
+    """Whether the calls may cost money: unknown prices count as money."""
+    if config.generator == "local" or not estimate.calls:
+        return False
+    return estimate.price is None or estimate.price.usd(1_000_000, 1_000_000) > 0
+
+
+def ask(
+    model: LedgeredModel, passages: Sequence[Passage], asks: Sequence[Ask], config: GenerateConfig, runtime: Runtime
+) -> list[Query]:
+    """Every ask as a query record, in order. Each reply is in the ledger before it is used.
+
+    Raises UsageError if the user does not confirm the cost, GeneratorError if every call failed.
+    """
+    calls = calls_for(passages, asks, config)
+    requests = [request for request, _ in calls]
+    estimate = model.estimate(requests)
+    asked = len({item.passage for item in asks})
+    runtime.report.log(f"generate: {len(asks):,} queries of {asked:,} passages by {model.name}: {estimate}")
+    if must_confirm(estimate, config) and not runtime.confirm(f"Go on ({estimate})?"):
+        raise UsageError("Nothing was spent: the calls were not confirmed.", remedy="To go on, add --yes.")
+    drafts: list[Query | None] = [None] * len(asks)
+    failures: Counter[str] = Counter()
+    # Closing cancels what was not sent when we are interrupted, and keeps what has arrived.
+    answers = cast("Generator[Answered, None, None]", model.complete(requests))
+    with closing(answers), runtime.report.task("generate", len(requests), "calls") as task:
+        for index, outcome, key in answers:
+            group = calls[index][1]
+            if isinstance(outcome, Failure):
+                failures[outcome.error] += 1
+            for number, (text, reason) in zip(
+                group, texts_of(outcome, [asks[n].style.name for n in group]), strict=True
+            ):
+                drafts[number] = _draft(passages[asks[number].passage], asks[number], text, reason, key)
+            task.advance()
+    if requests and sum(failures.values()) == len(requests):
+        error, count = failures.most_common(1)[0]
+        raise GeneratorError(f"All {len(requests):,} calls failed; {count:,} of them with: {error}")
+    return [draft for draft in drafts if draft is not None]
+
+
+def _draft(passage: Passage, wanted: Ask, text: str, reason: str, key: str) -> Query:
+    return Query(
+        query_id=f"{passage.passage_id}#{wanted.style.name}-{wanted.seed}",
+        passage_id=passage.passage_id,
+        text=text,
+        style=wanted.style.name,
+        split=passage.split,
+        kept=not reason,
+        reason=reason,
+        call_id=key,
+    )

@@ -1,0 +1,201 @@
+"""Why a generated query is not worth training on. Each rule is a pure function."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+
+_WORD = re.compile(r"\w+", re.UNICODE)
+
+#: Words that talk about the text instead of asking for what is in it.
+_META = re.compile(
+    r"\b(?:(?:this|the|given|above|following|provided) (?:passage|text|paragraph|document|excerpt|article|context|"
+    r"author|sentence|section)|according to the|passage (?:says|describes|mentions|above)|as an ai|language model|"
+    r"(?:i'm |i am )?sorry,? (?:but )?i|i can(?:no|')t|search quer(?:y|ies)|write (?:a|one|the) (?:question|query))\b",
+    re.IGNORECASE,
+)
+#: What a text says that tries to steer the model, and what the model must not have obeyed.
+_INSTRUCTION = re.compile(
+    r"\b(?:ignore|disregard|forget) (?:all |any |the |your )?(?:above|previous|prior|earlier|instructions?|rules?)\b|"
+    r"\b(?:system|hidden|secret) prompt\b|\byou are now\b|\bnew instructions?\b",
+    re.IGNORECASE,
+)
+
+MIN_WORDS, MAX_WORDS, MAX_CHARACTERS = 2, 32, 240
+COPIED_SPAN = 9
+NEAR_DUPLICATE_COSINE = 0.95
+TWIN_COSINE, TWIN_JACCARD = 0.9, 0.8
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A query beside the passage it was written of."""
+
+    text: str
+    style: str
+    passage: str
+    title: str = ""
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a text."""
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+def malformed(candidate: Candidate) -> str:
+    """Not a line of ordinary text."""
+    text = candidate.text
+    if not any(character.isalpha() for character in text):
+        return "malformed: no letters"
+    if "\ufffd" in text or any(ord(character) < 32 for character in text):
+        return "malformed: control or replacement characters"
+    if re.search(r"https?://|<[a-z/][^>]*>|[{}\\]|```", text):
+        return "malformed: markup"
+    if re.search(r"(.)\1{5,}", text) or _repeats(words(text)):
+        return "malformed: repeats itself"
+    return ""
+
+
+def _repeats(tokens: list[str]) -> bool:
+    """Whether a run of one to four words comes three times in a row, as small models do when they loop."""
+    for size in range(1, 5):
+        for start in range(len(tokens) - 3 * size + 1):
+            first = tokens[start : start + size]
+            if tokens[start + size : start + 2 * size] == first == tokens[start + 2 * size : start + 3 * size]:
+                return True
+    return False
+
+
+def wrong_length(candidate: Candidate) -> str:
+    """Too short to mean anything, or longer than anybody types."""
+    count = len(words(candidate.text))
+    if count < MIN_WORDS:
+        return "too short"
+    if count > MAX_WORDS or len(candidate.text) > MAX_CHARACTERS:
+        return "too long"
+    return ""
+
+
+def talks_about_the_text(candidate: Candidate) -> str:
+    """Asks about "the passage" rather than for what is in it (28% of LlamaIndex's published queries do)."""
+    return "talks about the text" if _META.search(candidate.text) else ""
+
+
+def repeats_an_instruction(candidate: Candidate) -> str:
+    """Carries on a sentence by which a document tried to steer the model."""
+    return "repeats an instruction from the text" if _INSTRUCTION.search(candidate.text) else ""
+
+
+def copied(candidate: Candidate) -> str:
+    """A long span of the passage, or its whole title: such a query teaches matching words, nothing else."""
+    query = words(candidate.text)
+    title = words(candidate.title)
+    if title and query == title:
+        return "copies the title"
+    if len(query) >= COPIED_SPAN and _longest_shared_run(query, words(candidate.passage)) >= COPIED_SPAN:
+        return "copies a long span"
+    return ""
+
+
+def _longest_shared_run(query: list[str], passage: list[str]) -> int:
+    """Length in words of the longest run that both have."""
+    best = 0
+    previous = [0] * (len(passage) + 1)
+    for word in query:
+        current = [0] * (len(passage) + 1)
+        for position, other in enumerate(passage, 1):
+            if word == other:
+                current[position] = previous[position - 1] + 1
+                best = max(best, current[position])
+        previous = current
+    return best
+
+
+def prompt_example(examples: Sequence[str]) -> Callable[[Candidate], str]:
+    """A rule that drops what merely repeats an example of the prompt."""
+    known = {tuple(words(example)) for example in examples}
+
+    def rule(candidate: Candidate) -> str:
+        return "repeats an example of the prompt" if tuple(words(candidate.text)) in known else ""
+
+    return rule
+
+
+#: The rules in the order in which they are asked; the first reason counts.
+TEXT_RULES: tuple[Callable[[Candidate], str], ...] = (
+    malformed,
+    wrong_length,
+    talks_about_the_text,
+    repeats_an_instruction,
+    copied,
+)
+
+
+def first_reason(candidate: Candidate, rules: Sequence[Callable[[Candidate], str]] = TEXT_RULES) -> str:
+    """The first rule's reason to drop a candidate; empty if none has one."""
+    return next((reason for rule in rules if (reason := rule(candidate))), "")
+
+
+def exact_duplicates(texts: Sequence[str]) -> list[bool]:
+    """True for every text whose words an earlier one already had."""
+    seen: set[tuple[str, ...]] = set()
+    result = []
+    for text in texts:
+        key = tuple(words(text))
+        result.append(key in seen)
+        seen.add(key)
+    return result
+
+
+def near_duplicates(vectors: Vectors, groups: Sequence[str], *, cosine: float = NEAR_DUPLICATE_COSINE) -> list[bool]:
+    """True for every query that is close to an earlier kept one of the same passage.
+
+    vectors: (Q, H) unit rows; groups: the passage of each.
+    """
+    kept: dict[str, list[int]] = {}
+    result = []
+    for row, group in enumerate(groups):
+        earlier = kept.setdefault(group, [])
+        close = bool(earlier) and float((vectors[earlier] @ vectors[row]).max()) >= cosine
+        result.append(close)
+        if not close:
+            earlier.append(row)
+    return result
+
+
+def lost_in_round_trip(
+    ranks_by_system: Mapping[str, npt.NDArray[np.int64]], limits: npt.NDArray[np.int64]
+) -> npt.NDArray[np.bool_]:
+    """True where no system finds the source in its top k (Promptagator, ICLR 2023).
+
+    ranks: (Q,), 1-based; limits: (Q,), the k of each query.
+    """
+    best = np.min(np.stack(list(ranks_by_system.values())), axis=0)
+    result: npt.NDArray[np.bool_] = best > limits
+    return result
+
+
+def twins(vectors: Vectors, texts: Sequence[str]) -> dict[int, list[int]]:
+    """For each passage, the others that say the same in nearly the same words: as relevant as itself.
+
+    vectors: (N, H) unit rows. Close vectors propose, shared words decide.
+    """
+    found: dict[int, list[int]] = {}
+    bags: dict[int, set[str]] = {}
+    for start in range(0, len(vectors), 1024):
+        scores = vectors[start : start + 1024] @ vectors.T
+        for row, column in zip(*np.nonzero(scores >= TWIN_COSINE), strict=True):
+            one, other = start + int(row), int(column)
+            if one == other:
+                continue
+            left = bags.setdefault(one, set(words(texts[one])))
+            right = bags.setdefault(other, set(words(texts[other])))
+            if len(left & right) >= TWIN_JACCARD * len(left | right):
+                found.setdefault(one, []).append(other)
+    return found

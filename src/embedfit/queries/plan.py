@@ -1,0 +1,72 @@
+"""Which queries to ask for: how many of each passage, in which styles, with which seeds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedfit.config import GenerateConfig
+from embedfit.queries.prompts import STYLES, Style
+from embedfit.records import Passage
+
+#: GPL's rule (arXiv 2112.07577): clip(wanted / passages, low, high) queries a passage.
+WANTED_QUERIES = 20_000
+#: The local generator writes on the user's CPU; beyond this its time costs more than more queries bring.
+WANTED_LOCAL = 3_000
+#: Enough queries of dev and of test passages for an interval of about ±2 points.
+WANTED_HELD_OUT = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One query to be written of one passage."""
+
+    passage: int
+    style: Style
+    seed: int
+
+
+def queries_per_passage(passages: int, *, local: bool) -> int:
+    """How many training queries of each passage, where the user does not say."""
+    wanted, low, high = (WANTED_LOCAL, 1, 4) if local else (WANTED_QUERIES, 3, 10)
+    return int(np.clip(round(wanted / max(passages, 1)), low, high))
+
+
+def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> list[Ask]:
+    """The queries to ask for, in the order of the passages.
+
+    Train passages get queries in the training styles, dev and test passages in the held-out ones:
+    a model must not look better only because it has learned the form of its training queries.
+    """
+    local = config.generator == "local"
+    chosen = [STYLES[name] for name in config.styles]
+    training = [style for style in chosen if not style.held_out] or chosen
+    held_out = [style for style in STYLES.values() if style.held_out]
+    rng = np.random.default_rng(seed)
+    asks: list[Ask] = []
+    by_split = {split: [i for i, p in enumerate(passages) if p.split == split] for split in ("train", "dev", "test")}
+    train = _spread(by_split["train"], config.max_passages or (WANTED_LOCAL if local else 0), rng)
+    count = config.queries_per_passage or queries_per_passage(len(train), local=local)
+    first = rng.integers(0, len(training), len(passages))
+    for passage in train:
+        for number in range(count):
+            style = training[(int(first[passage]) + number) % len(training)]
+            asks.append(Ask(passage, style, seed + number // len(training)))
+    for split in ("dev", "test"):
+        members = _spread(by_split[split], WANTED_HELD_OUT, rng)
+        rounds = int(np.clip(WANTED_HELD_OUT // max(len(members), 1), 1, 3))
+        for passage in members:
+            for number in range(rounds):
+                asks.append(Ask(passage, held_out[number % len(held_out)], seed + 1000 + number // len(held_out)))
+    return sorted(asks, key=lambda ask: ask.passage)
+
+
+def _spread(passages: Sequence[int], limit: int, rng: np.random.Generator) -> list[int]:
+    """At most `limit` of the passages, drawn from equal stretches of the corpus, so that every part is there."""
+    if not limit or len(passages) <= limit:
+        return list(passages)
+    edges = np.linspace(0, len(passages), limit + 1).astype(int)
+    return [passages[int(rng.integers(low, high))] for low, high in itertools.pairwise(edges)]

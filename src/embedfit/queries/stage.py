@@ -1,0 +1,166 @@
+"""The generate stage: passages → queries, and a synthetic evaluation set where there is no other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.config import Config
+from embedfit.errors import InputError
+from embedfit.interchange import write_beir
+from embedfit.llm.ledger import Ledger
+from embedfit.llm.metered import LedgeredModel
+from embedfit.llm.prices import load_prices
+from embedfit.llm.providers import open_fallback, open_model
+from embedfit.models.encoder import Vectors, load_base
+from embedfit.queries import filters
+from embedfit.queries.ask import ask
+from embedfit.queries.plan import plan
+from embedfit.queries.prompts import EXAMPLES
+from embedfit.records import Passage, Query
+from embedfit.retrieval.bm25 import Bm25
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace
+
+#: Of test queries only those are dropped that have nothing to do with their passage: a set that holds
+#: just what the base or BM25 finds easily would flatter both.
+LOOSE_ROUND_TRIP = 200
+#: Fewer training queries than this can't tune a model; fewer dev queries can't judge one.
+MIN_TRAIN, MIN_DEV = 8, 4
+
+
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Write queries.jsonl and, without --eval-beir, eval/ in BEIR layout."""
+    passages = workspace.read(Passage)
+    asks = plan(passages, config.generate, seed=config.seed)
+    with Ledger(runtime.ledger) as ledger:
+        model = LedgeredModel(
+            open_model(config.generate, report=runtime.report),
+            ledger,
+            load_prices(),
+            config.generate.max_cost,
+            runtime.report,
+            run=str(workspace.root.resolve()),
+            fallback=open_fallback(config.generate),
+        )
+        drafts = ask(model, passages, asks, config.generate, runtime)
+    queries = filtered(passages, drafts, config, runtime)
+    workspace.write(Query, queries)
+    _log_reasons(queries, runtime)
+    _check_enough(queries)
+    if config.eval_beir is None:
+        _write_eval(workspace.path("eval"), passages, queries, own_documents=bool(config.eval_docs))
+
+
+def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Config, runtime: Runtime) -> list[Query]:
+    """The drafts with every rule's verdict: kept, or dropped with its reason."""
+    by_id = {passage.passage_id: row for row, passage in enumerate(passages)}
+    reasons = _text_reasons(passages, by_id, drafts)
+    base = load_base(config.model, config.query_instruction)
+    contents = [passage.content for passage in passages]
+    vectors = base.encode(contents, report=runtime.report, description="encode passages")
+    alive = [number for number, reason in enumerate(reasons) if not reason]
+    texts = [drafts[number].text for number in alive]
+    query_vectors = base.encode(texts, is_query=True, report=runtime.report, description="encode queries")
+    sources = np.array([by_id[drafts[number].passage_id] for number in alive], np.int64)
+    for number, close in zip(
+        alive, filters.near_duplicates(query_vectors, [drafts[n].passage_id for n in alive]), strict=True
+    ):
+        if close:
+            reasons[number] = "near-duplicate of another query of this passage"
+    twins = filters.twins(vectors, contents)
+    k = config.generate.round_trip_k
+    if k and alive:
+        ranks = {
+            "dense": _dense_ranks(query_vectors, vectors, sources),
+            "bm25": _bm25_ranks(texts, contents, sources),
+        }
+        limits = np.array([max(k, LOOSE_ROUND_TRIP) if drafts[n].split == "test" else k for n in alive])
+        for number, lost in zip(alive, filters.lost_in_round_trip(ranks, limits), strict=True):
+            if lost and not reasons[number]:
+                reasons[number] = "round trip: neither BM25 nor the base model finds its passage"
+    return [
+        replace(
+            draft,
+            kept=not reasons[number],
+            reason=reasons[number],
+            also_relevant=tuple(passages[row].passage_id for row in twins.get(by_id[draft.passage_id], ())),
+        )
+        for number, draft in enumerate(drafts)
+    ]
+
+
+def _text_reasons(passages: Sequence[Passage], by_id: dict[str, int], drafts: Sequence[Query]) -> list[str]:
+    repeated = filters.prompt_example([query for example in EXAMPLES for query in example.queries.values()])
+    rules = (*filters.TEXT_RULES, repeated)
+    reasons = []
+    for draft in drafts:
+        passage = passages[by_id[draft.passage_id]]
+        candidate = filters.Candidate(draft.text, draft.style, passage.text, passage.title)
+        reasons.append(draft.reason or filters.first_reason(candidate, rules))
+    alive = [number for number, reason in enumerate(reasons) if not reason]
+    for number, duplicate in zip(
+        alive, filters.exact_duplicates([drafts[number].text for number in alive]), strict=True
+    ):
+        if duplicate:
+            reasons[number] = "duplicate of another query"
+    return reasons
+
+
+def _dense_ranks(queries: Vectors, passages: Vectors, sources: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """1-based rank of each query's source. queries: (Q, H); passages: (N, H); sources: (Q,)."""
+    ranks = np.empty(len(queries), np.int64)
+    for start in range(0, len(queries), 1024):  # Q × N scores at once would not fit for large corpora
+        scores = queries[start : start + 1024] @ passages.T
+        own = np.take_along_axis(scores, sources[start : start + 1024, None], 1)
+        ranks[start : start + 1024] = 1 + (scores > own).sum(1)
+    return ranks
+
+
+def _bm25_ranks(
+    queries: Sequence[str], passages: Sequence[str], sources: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """1-based rank of each query's source; the last place where no word matches."""
+    index = Bm25(passages)
+    ranks = np.empty(len(queries), np.int64)
+    for row, (query, source) in enumerate(zip(queries, sources, strict=True)):
+        scores = index.scores(query)
+        ranks[row] = 1 + int((scores > scores[source]).sum()) if scores[source] > 0 else len(passages)
+    return ranks
+
+
+def _log_reasons(queries: Sequence[Query], runtime: Runtime) -> None:
+    kept = sum(query.kept for query in queries)
+    runtime.report.log(f"generate: {kept:,} of {len(queries):,} queries kept")
+    for reason, count in Counter(query.reason for query in queries if not query.kept).most_common(8):
+        runtime.report.log(f"  {count:>6,} dropped: {reason}")
+
+
+def _check_enough(queries: Sequence[Query]) -> None:
+    counts = Counter(query.split for query in queries if query.kept)
+    if counts["train"] < MIN_TRAIN or counts["dev"] < MIN_DEV:
+        raise InputError(
+            f"Only {counts['train']} training and {counts['dev']} dev queries were kept of {len(queries)}; "
+            f"at least {MIN_TRAIN} and {MIN_DEV} are needed.",
+            remedy="Give more documents, or more queries a passage: --set generate.queries_per_passage=4",
+        )
+
+
+def _write_eval(folder: Path, passages: Sequence[Passage], queries: Sequence[Query], *, own_documents: bool) -> None:
+    """A BEIR folder of the test queries.
+
+    The corpus is what a user would search: the evaluation documents where there are some, else everything.
+    """
+    corpus = [passage for passage in passages if passage.split == "test" or not own_documents]
+    test = [query for query in queries if query.split == "test" and query.kept]
+    write_beir(
+        folder,
+        corpus={passage.passage_id: (passage.title, passage.text) for passage in corpus},
+        queries={query.query_id: query.text for query in test},
+        qrels={query.query_id: {pid: 1 for pid in (query.passage_id, *query.also_relevant)} for query in test},
+    )
