@@ -1,0 +1,209 @@
+"""The model card: what the Hub and a colleague need to know, and no text of any document."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from embedfit.errors import ArtifactMissing
+from embedfit.models.sources import EMBEDDERS
+from embedfit.reporting import usage, wording
+from embedfit.reporting.advice import findings
+from embedfit.reporting.evidence import Evidence
+
+METRICS = ("ndcg@10", "mrr@10", "hit@1", "hit@5", "recall@10", "recall@100", "map@100")
+TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "retrieval", "text-embeddings-inference", "embedfit")
+#: Used where the card is not yet bound for a repository.
+UNNAMED = "PATH-OR-HUB-ID"
+
+
+def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
+    """README.md of the merged model: metadata as YAML, then Markdown.
+
+    model_id: how readers will load it. No paths, names or texts of documents are in it.
+    """
+    if evidence.layout is None:
+        raise ArtifactMissing(
+            f"{evidence.root}/merged is not a whole model folder.",
+            remedy=f"Run: embedfit merge --run {evidence.root} --force",
+        )
+    environment = Environment(
+        loader=PackageLoader("embedfit.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(cell=_cell, code=_code)
+    comparison = evidence.comparison("merged")
+    code = {
+        "loading": usage.loading(model_id),
+        "tei": usage.tei(model_id, folder=False),
+        "langchain": usage.langchain(model_id),
+    }
+    text = environment.get_template("card.md.j2").render(
+        title=_title(evidence, model_id),
+        verdict=_verdict(evidence),
+        layout=evidence.layout,
+        alpha=evidence.decision.alpha,
+        base=_base(evidence) or "a local model",
+        data=_data(evidence),
+        questions=wording.questions(evidence),
+        rows=_rows(evidence),
+        lexical="bm25" in evidence.systems,
+        hybrid="hybrid_merged" in evidence.systems,
+        comparison=_difference(evidence) if comparison else "",
+        findings=findings(evidence),
+        **{name: _verbatim(value) for name, value in code.items()},
+    )
+    return f"---\n{metadata(evidence, model_id).to_yaml()}\n---\n\n{_tidy(text)}"
+
+
+def metadata(evidence: Evidence, model_id: str = UNNAMED) -> ModelCardData:
+    """The YAML block in the Hub's terms. What is not known (licence, language) is left out, never guessed."""
+    known: dict[str, Any] = {}
+    if base := usage.hub_id(evidence.config.model):
+        known["base_model"] = base
+        known["base_model_relation"] = "finetune"
+    if language := _language(evidence):
+        known["language"] = language
+    if results := _results(evidence):
+        known["model_name"] = _title(evidence, model_id)
+        known["eval_results"] = results
+    return ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=list(TAGS),
+        metrics=sorted({result.metric_type for result in known.get("eval_results", ())}) or None,
+        **known,
+    )
+
+
+def _results(evidence: Evidence) -> list[EvalResult]:
+    merged = evidence.systems.get("merged")
+    if merged is None:
+        return []
+    kind = "human questions" if evidence.human else "synthetic questions"
+    return [
+        EvalResult(
+            task_type="information-retrieval",
+            task_name="Information Retrieval",
+            dataset_type="private",
+            dataset_name=f"Held-out {kind}",
+            metric_type=f"cosine_{metric.replace('hit', 'accuracy')}",
+            metric_name=wording.metric_name(metric),
+            metric_value=round(merged.metrics[metric], 4),
+        )
+        for metric in METRICS
+        if metric in merged.metrics
+    ]
+
+
+def _language(evidence: Evidence) -> str | None:
+    language = evidence.config.generate.language.strip().lower()
+    if re.fullmatch(r"[a-z]{2,3}", language):
+        return language
+    # The named models are English ones; another language of the queries in words can't be mapped safely.
+    return "en" if not language and evidence.config.model in EMBEDDERS else None
+
+
+def _base(evidence: Evidence) -> str | None:
+    return usage.hub_id(evidence.config.model)
+
+
+def _title(evidence: Evidence, model_id: str) -> str:
+    if model_id != UNNAMED:
+        return model_id.rsplit("/", 1)[-1]
+    base = (_base(evidence) or "embedding model").rsplit("/", 1)[-1]
+    return f"{base} tuned with embedfit"
+
+
+def _verdict(evidence: Evidence) -> str:
+    if evidence.decision.ship == "base":
+        return (
+            "**The base model is the better choice.** Tuning brought no gain that the evaluation can show, so embedfit "
+            "advises to use the base; this folder is kept for completeness."
+        )
+    return f"**{wording.verdict(evidence).action}**: {wording.verdict(evidence).sentence}."
+
+
+def _difference(evidence: Evidence) -> str:
+    comparison = evidence.comparison("merged")
+    if comparison is None:
+        return ""
+    interval = f", 95% interval {wording.points_between(comparison.ci95)}" if comparison.ci95 else ""
+    p_value = wording.p_value(comparison.p_value)
+    p_said = "" if comparison.p_value is None else f", p {p_value if p_value.startswith('<') else '= ' + p_value}"
+    return f"{wording.points(comparison.delta)} points of {wording.metric_name(comparison.metric)}{interval}{p_said}"
+
+
+def _data(evidence: Evidence) -> list[str]:
+    """Counts and kinds, in sentences."""
+    data, funnel, config = evidence.data, evidence.funnel, evidence.config
+    sentences = []
+    if data.get("documents") and data.get("passages"):
+        sentences.append(
+            f"{wording.plural(data['documents'], 'document')}, cut into {wording.plural(data['passages'], 'passage')}."
+        )
+    if data.get("queries_generated"):
+        styles = ", ".join(style for style, _, _ in funnel.styles)
+        sentences.append(
+            f"{wording.plural(data['queries_generated'], 'question')} written by a language model "
+            f"({config.generate.generator}{f'; styles: {styles}' if styles else ''}), "
+            f"of which {wording.count(data.get('queries_kept', 0))} passed the filters."
+        )
+    if data.get("train_rows"):
+        sentences.append(
+            f"{wording.plural(data['train_rows'], 'training row')} with up to "
+            f"{wording.plural(config.mine.negatives, 'mined hard negative')}, loss {config.train.loss}, "
+            f"temperature {config.train.temperature:g}, seed {config.seed}."
+        )
+    return sentences or ["The run recorded no counts."]
+
+
+def _rows(evidence: Evidence) -> list[dict[str, str]]:
+    if not {"base", "merged"} <= set(evidence.systems):
+        return []
+    columns = {"base": "base", "model": "merged", "lexical": "bm25", "hybrid": "hybrid_merged"}
+    return [
+        {
+            "metric": wording.metric_name(metric),
+            **{column: _value(evidence, system, metric) for column, system in columns.items()},
+        }
+        for metric in METRICS
+        if metric in evidence.systems["merged"].metrics
+    ]
+
+
+def _value(evidence: Evidence, system: str, metric: str) -> str:
+    found = evidence.systems.get(system)
+    if found is None or metric not in found.metrics:
+        return "–"
+    interval = found.ci95.get(metric)
+    shown = f" [{wording.score(interval[0])}, {wording.score(interval[1])}]" if interval else ""
+    return wording.score(found.metrics[metric]) + shown
+
+
+def _cell(text: str) -> Markup:
+    """Text for a table's cell or a code span inside one: on one line, with no way out of either."""
+    plain = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
+    return escape(plain)
+
+
+def _code(text: str) -> Markup:
+    """Text for a code span in a table: Markdown escapes HTML there by itself."""
+    # A space at either end is part of an instruction; a code span keeps it where the other end has one too.
+    plain = re.sub(r"\s", " ", text).replace("`", "'").replace("|", "\\|").replace("<", "‹").replace(">", "›")
+    return Markup(plain)  # noqa: S704 - nothing in it can open a tag
+
+
+def _verbatim(code: str) -> Markup:
+    return Markup(code)  # noqa: S704 - our own snippets, inside a fence
+
+
+def _tidy(text: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -1,0 +1,316 @@
+"""What a run folder says, read once and typed: the only source of the report and of the model card."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedfit.config import Config
+from embedfit.errors import ModelError
+from embedfit.models.layout import Layout, read_layout
+from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query
+from embedfit.workspace import FILES, Workspace
+
+#: In the order of the path; the report's own manifest is written after it.
+STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "evaluate")
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """A retrieval system's means over the evaluation queries. ci95: metric → (low, high)."""
+
+    name: str
+    metrics: Mapping[str, float]
+    ci95: Mapping[str, Interval]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """System a minus system b, on one metric. minimum_detectable: the smallest difference the test would find."""
+
+    a: str
+    b: str
+    metric: str
+    delta: float
+    ci95: Interval | None = None
+    p_value: float | None = None
+    queries: int = 0
+    clusters: int = 0
+    minimum_detectable: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What ships, with the weight of the fine-tuned model in the merge, and why."""
+
+    ship: str
+    alpha: float | None
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPoint:
+    """One weight that the merge tried. dev: metric → score; retention: agreement with the base elsewhere."""
+
+    alpha: float
+    dev: Mapping[str, float]
+    retention: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cosines:
+    """Cosines of similar and different pairs under one system. auc: chance that a similar pair scores higher."""
+
+    system: str
+    similar: tuple[float, ...]
+    different: tuple[float, ...]
+    auc: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """A group of evaluation queries. base, merged, delta: on the metric the evaluation slices by."""
+
+    value: str
+    queries: int
+    base: float
+    merged: float
+    delta: float
+    ci95: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Funnel:
+    """How many documents, passages and queries there were, and why the others are not there."""
+
+    documents_given: int = 0
+    documents_read: int = 0
+    unread: tuple[Document, ...] = ()
+    passages_kept: int = 0
+    passages_dropped: int = 0
+    passage_reasons: tuple[tuple[str, int], ...] = ()
+    splits: Mapping[str, int] = field(default_factory=dict)
+    queries_written: int = 0
+    queries_kept: int = 0
+    query_reasons: tuple[tuple[str, int], ...] = ()
+    styles: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Everything the report may say. missing: files that were not there, with the stage that writes each."""
+
+    root: str
+    config: Config
+    systems: Mapping[str, System]
+    comparisons: tuple[Comparison, ...]
+    decision: Decision
+    data: Mapping[str, Any]
+    timings_s: Mapping[str, float]
+    cost: Mapping[str, float]
+    funnel: Funnel
+    document_names: Mapping[str, str]
+    sweep: tuple[SweepPoint, ...]
+    fusion: Mapping[str, Any]
+    cosines: tuple[Cosines, ...]
+    check_verdict: str
+    check_passed: bool | None
+    slices: Mapping[str, tuple[Slice, ...]]
+    outcomes: tuple[Mapping[str, Any], ...]
+    passages: Mapping[str, Mapping[str, Any]]
+    losses: tuple[tuple[float, float], ...]
+    dev_scores: tuple[tuple[float, float], ...]
+    dev_metric: str
+    manifests: tuple[Manifest, ...]
+    layout: Layout | None
+    missing: tuple[str, ...]
+
+    @property
+    def human(self) -> bool:
+        """Whether people, not a language model, asked the evaluation queries."""
+        return self.data.get("eval_kind") == "human"
+
+    def comparison(self, a: str, b: str = "base", metric: str = "ndcg@10") -> Comparison | None:
+        """The comparison of two systems on a metric, or None where it was not made."""
+        return next((c for c in self.comparisons if (c.a, c.b, c.metric) == (a, b, metric)), None)
+
+
+class _Reader:
+    """Reads a run folder's files and remembers which are missing."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.missing: list[str] = []
+
+    def json(self, name: str) -> dict[str, Any]:
+        if not self.workspace.path(name).exists():
+            self.missing.append(name)
+            return {}
+        value = self.workspace.read_json(name)
+        return value if isinstance(value, dict) else {}
+
+    def records(self, record_type: type[Any]) -> list[Any]:
+        name = FILES[record_type]
+        if not self.workspace.path(name).exists():
+            self.missing.append(name)
+            return []
+        return self.workspace.read(record_type)
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """JSON objects of a log that a killed run may have cut in the middle of a line."""
+        path = self.workspace.path(name)
+        if not path.exists():
+            self.missing.append(name)
+            return []
+        rows = []
+        for line in path.read_text("utf-8", errors="replace").splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                rows.append(value)
+        return rows
+
+
+def gather(workspace: Workspace, config: Config) -> Evidence:
+    """Read a run folder. Only summary.json must be there; raises ArtifactMissing without it."""
+    summary = workspace.read_json("summary.json")
+    reader = _Reader(workspace)
+    documents = reader.records(Document)
+    funnel = _funnel(
+        documents, reader.records(Passage), reader.records(DroppedPassage), reader.records(Query)
+    )
+    merge, check = reader.json("merge.json"), reader.json("check.json")
+    evaluation = reader.json("evaluation.json")
+    losses = reader.lines("finetuned/losses.jsonl")
+    training = reader.json("finetuned/training.json")
+    dev_scores, dev_metric = _dev_scores(training)
+    decision = summary["decision"]
+    return Evidence(
+        root=workspace.root.as_posix(),
+        config=config,
+        systems={name: _system(name, value) for name, value in summary["systems"].items()},
+        comparisons=tuple(_comparison(value) for value in summary.get("comparisons", ())),
+        decision=Decision(ship=decision["ship"], alpha=decision.get("alpha"), why=decision.get("why", "")),
+        data=summary.get("data", {}),
+        timings_s=summary.get("timings_s", {}),
+        cost=summary.get("cost", {}),
+        funnel=funnel,
+        document_names={d.document_id: d.path.replace("\\", "/").rsplit("/", 1)[-1] for d in documents},
+        sweep=tuple(
+            SweepPoint(alpha=point["alpha"], dev=point.get("dev", {}), retention=point.get("retention"))
+            for point in merge.get("alphas", ())
+        ),
+        fusion=merge.get("fusion") or {},
+        cosines=tuple(
+            Cosines(
+                system=name,
+                similar=tuple(value.get("similar", ())),
+                different=tuple(value.get("different", ())),
+                auc=value.get("auc"),
+            )
+            for name, value in check.get("systems", {}).items()
+        ),
+        check_verdict=check.get("verdict", ""),
+        check_passed=check.get("passed"),
+        slices={
+            name: tuple(_slice(row) for row in rows) for name, rows in evaluation.get("slices", {}).items()
+        },
+        outcomes=tuple((*evaluation.get("wins", ()), *evaluation.get("losses", ()))),
+        passages=evaluation.get("passages", {}),
+        losses=tuple((row["step"], row["loss"]) for row in losses if _numbers(row, "step", "loss")),
+        dev_scores=dev_scores,
+        dev_metric=dev_metric,
+        manifests=tuple(m for name in STAGES if (m := workspace.read_manifest(name)) is not None),
+        layout=_layout(workspace, reader),
+        missing=tuple(reader.missing),
+    )
+
+
+def _numbers(row: Mapping[str, Any], *names: str) -> bool:
+    return all(isinstance(row.get(name), (int, float)) for name in names)
+
+
+def _system(name: str, value: Mapping[str, Any]) -> System:
+    ci95 = {metric: (low, high) for metric, (low, high) in value.get("ci95", {}).items()}
+    return System(name=name, metrics=value["metrics"], ci95=ci95)
+
+
+def _interval(value: Any) -> Interval | None:  # noqa: ANN401 - JSON
+    return (float(value[0]), float(value[1])) if value else None
+
+
+def _comparison(value: Mapping[str, Any]) -> Comparison:
+    return Comparison(
+        a=value["a"],
+        b=value["b"],
+        metric=value["metric"],
+        delta=value["delta"],
+        ci95=_interval(value.get("ci95")),
+        p_value=value.get("p_value"),
+        queries=value.get("queries", 0),
+        clusters=value.get("clusters", 0),
+        minimum_detectable=value.get("minimum_detectable"),
+    )
+
+
+def _slice(row: Mapping[str, Any]) -> Slice:
+    return Slice(
+        value=str(row["value"]),
+        queries=row["queries"],
+        base=row["base"],
+        merged=row["merged"],
+        delta=row["delta"],
+        ci95=_interval(row.get("ci95")),
+    )
+
+
+def _dev_scores(training: Mapping[str, Any]) -> tuple[tuple[tuple[float, float], ...], str]:
+    """(step, score) pairs of the dev set and the metric's name."""
+    points = []
+    metric = str(training.get("dev_metric", "ndcg@10"))
+    for row in training.get("dev_scores", training.get("dev", ())):
+        if isinstance(row, Mapping):
+            score = row.get("score", row.get(metric))
+            if isinstance(score, (int, float)) and _numbers(row, "step"):
+                points.append((float(row["step"]), float(score)))
+    return tuple(points), metric
+
+
+def _layout(workspace: Workspace, reader: _Reader) -> Layout | None:
+    try:
+        return read_layout(workspace.path("merged"))
+    except ModelError:
+        reader.missing.append("merged")
+        return None
+
+
+def _ranked(reasons: Iterable[str]) -> tuple[tuple[str, int], ...]:
+    counts = Counter(reason or "no reason recorded" for reason in reasons)
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _funnel(
+    documents: list[Document], passages: list[Passage], dropped: list[DroppedPassage], queries: list[Query]
+) -> Funnel:
+    kept = [query for query in queries if query.kept]
+    written_by_style, kept_by_style = Counter(q.style for q in queries), Counter(q.style for q in kept)
+    return Funnel(
+        documents_given=len(documents),
+        documents_read=sum(d.status in ("ok", "partial") for d in documents),
+        unread=tuple(d for d in documents if d.status != "ok"),
+        passages_kept=len(passages),
+        passages_dropped=len(dropped),
+        passage_reasons=_ranked(piece.reason for piece in dropped),
+        splits=dict(Counter(p.split for p in passages)),
+        queries_written=len(queries),
+        queries_kept=len(kept),
+        query_reasons=_ranked(q.reason for q in queries if not q.kept),
+        styles=tuple((style, count, kept_by_style[style]) for style, count in written_by_style.most_common()),
+    )

@@ -1,0 +1,111 @@
+"""Upload of the shipped model and its card to the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
+from huggingface_hub.utils import validate_repo_id
+
+from embedfit.config import load
+from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
+from embedfit.progress import Reporter, Silent
+from embedfit.reporting import card
+from embedfit.reporting.evidence import gather
+from embedfit.workspace import Workspace
+
+LOGIN = "Run: hf auth login  (or set HF_TOKEN to a token that may write)"
+
+
+class Hub(Protocol):
+    """What push needs of huggingface_hub.HfApi."""
+
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any: ...  # noqa: ANN401, D102
+
+    def create_commit(self, repo_id: str, operations: Any, *, commit_message: str) -> Any: ...  # noqa: ANN401, D102
+
+
+def push(
+    run: str | Path,
+    repo_id: str,
+    *,
+    private: bool = True,
+    force: bool = False,
+    token: str | None = None,
+    hub: Hub | None = None,
+    report: Reporter | None = None,
+) -> str:
+    """Upload merged/ of a run, with a card that names the repository, as one commit. Returns the address.
+
+    repo_id: OWNER/NAME; made where it is not there, private unless private is False.
+    force: upload even where the run decided to keep the base. token: default, that of `hf auth login` or HF_TOKEN.
+    Raises UsageError for a bad repo_id, ArtifactMissing for an unfinished run, EmbedfitError where the
+    Hub can't be reached or refuses.
+    """
+    report = report or Silent()
+    owner, slash, _ = repo_id.partition("/")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UsageError(f"{repo_id!r} is no name of a repository: {error}", remedy="For example: my-team/my-model") from error
+    if not slash or not owner:
+        raise UsageError(f"{repo_id!r} has no owner.", remedy="For example: my-team/my-model")
+    workspace = Workspace(run)
+    folder = workspace.existing("merged")
+    evidence = gather(workspace, load(workspace.existing("embedfit.toml")))
+    if evidence.decision.ship == "base" and not force:
+        raise EmbedfitError(
+            f"{workspace.root} decided to keep the base model, so there is nothing better to share.",
+            remedy=f"To upload the tuned model all the same: embedfit push --run {workspace.root} {repo_id} --force",
+        )
+    readme = card.render(evidence, model_id=repo_id)
+    operations = [CommitOperationAdd("README.md", readme.encode())]
+    operations += [CommitOperationAdd(name, str(folder / name)) for name in _files(folder)]
+    with _hub_errors(repo_id):
+        hub = hub or HfApi(token=token, library_name="embedfit")
+        report.log(f"push: {len(operations)} files to {repo_id}, {'private' if private else 'public'} where it is new")
+        hub.create_repo(repo_id, private=private, exist_ok=True)
+        commit = hub.create_commit(repo_id, operations, commit_message="Upload the model with embedfit")
+    return str(getattr(commit, "repo_url", "") or f"https://huggingface.co/{repo_id}")
+
+
+def _files(folder: Path) -> list[str]:
+    """What belongs to a model: hidden files, temporary ones and the local card stay here."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    kept = [path for path in files if not any(part.startswith(".") for part in path.parts)]
+    if not any(path.name == "model.safetensors" for path in kept):
+        raise ArtifactMissing(f"{folder} has no model.safetensors.", remedy="Run: embedfit merge --run RUN --force")
+    return sorted(path.as_posix() for path in kept if path.as_posix() != "README.md")
+
+
+@contextmanager
+def _hub_errors(repo_id: str) -> Iterator[None]:
+    """Failures of the Hub, in words and with a remedy. Tokens are in no message."""
+    try:
+        yield
+    except LocalTokenNotFoundError as error:
+        raise EmbedfitError("The Hugging Face Hub needs a token, and there is none.", remedy=LOGIN) from error
+    except OfflineModeIsEnabled as error:
+        raise EmbedfitError(
+            "The Hugging Face Hub is switched off by HF_HUB_OFFLINE.", remedy="Run again without HF_HUB_OFFLINE."
+        ) from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status in (401, 403):
+            raise EmbedfitError(f"The Hugging Face Hub does not let you write to {repo_id} ({status}).", remedy=LOGIN) from error
+        raise EmbedfitError(f"The Hugging Face Hub answered {status or 'no status'} for {repo_id}.", remedy="Try again later.") from error
+    except (httpx.TransportError, ConnectionError, TimeoutError) as error:
+        raise EmbedfitError(
+            f"The Hugging Face Hub can't be reached: {type(error).__name__}.",
+            remedy="Check the network, or copy the folder merged/ by other means: it is complete.",
+        ) from error

@@ -1,0 +1,23 @@
+"""Scores and records of a run → report.html and the model card."""
+
+from __future__ import annotations
+
+from embedfit.config import Config
+from embedfit.reporting import card, page
+from embedfit.reporting.evidence import gather
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace
+
+
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Write report.html and merged/README.md. Files that are missing are named in the report.
+
+    Raises ArtifactMissing where there is no summary.json.
+    """
+    evidence = gather(workspace, config)
+    for name in evidence.missing:
+        runtime.report.log(f"report: {name} is not there; its part is left out")
+    workspace.write_text("report.html", page.render(evidence))
+    if workspace.path("merged").is_dir():
+        workspace.write_text("merged/README.md", card.render(evidence))
+    runtime.report.log(f"report: {workspace.path('report.html')}")

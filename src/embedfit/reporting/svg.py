@@ -1,0 +1,78 @@
+"""SVG elements, axes and ticks: text is always escaped, colours come from the page's classes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+
+def element(tag: str, *children: str, **attributes: object) -> Markup:
+    """An element. Attribute names: text_anchor → text-anchor, class_ → class; values and plain strings are escaped."""
+    written = [
+        Markup(' {}="{}"').format(name.rstrip("_").replace("_", "-"), _text(value))
+        for name, value in attributes.items()
+        if value is not None
+    ]
+    body = Markup("").join(escape(child) for child in children)
+    return Markup("<{0}{1}>{2}</{0}>").format(Markup(tag), Markup("").join(written), body)
+
+
+def _text(value: object) -> str:
+    # A hundredth of a unit is finer than any screen; longer numbers only make the page heavier.
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+
+
+def picture(name: str, title: str, description: str, width: float, height: float, *children: str) -> Markup:
+    """A figure that a screen reader speaks as its title and description. name: unique on the page."""
+    return Markup(
+        '<svg role="img" aria-labelledby="{0}-title {0}-desc" viewBox="0 0 {3} {4}" class="figure">{1}{2}{5}</svg>'
+    ).format(
+        name,
+        element("title", title, id=f"{name}-title"),
+        element("desc", description, id=f"{name}-desc"),
+        _text(float(width)),
+        _text(float(height)),
+        Markup("").join(children),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A linear map from values low…high to positions start…end."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """The position of a value."""
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def ticks(low: float, high: float, count: int = 4) -> list[float]:
+    """About count round numbers within low…high: multiples of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(number * step, 12) for number in range(first, last + 1)]
+
+
+def padded(values: list[float], share: float = 0.06, least: float = 1e-3) -> tuple[float, float]:
+    """The range of some values with a margin on both sides, never empty."""
+    low, high = min(values), max(values)
+    margin = max((high - low) * share, least)
+    return low - margin, high + margin
+
+
+def tick_label(value: float, step: float) -> str:
+    """A tick's number with as many decimals as its step needs."""
+    if abs(value) >= 1000 and value % 1000 == 0:
+        return f"{value / 1000:g}k"
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
+    return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
