@@ -1,0 +1,102 @@
+"""Which mixture of base and fine-tuned model ships, if any, decided on dev queries alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.retrieval.significance import Comparison, compare
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """One α with what was measured of it.
+
+    dev: (Q,) nDCG@10 of each dev query. retention: nDCG@10 on text outside the corpus.
+    """
+
+    alpha: float
+    dev: Floats
+    retention: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What ships and why. comparison: the chosen mixture against the base on dev."""
+
+    ship: Literal["merged", "finetuned", "base"]
+    alpha: float
+    why: str
+    comparison: Comparison
+
+
+def decide(
+    mixtures: Sequence[Mixture],
+    clusters: npt.NDArray[np.int64],
+    *,
+    max_retention_loss: float,
+    rng: np.random.Generator,
+) -> Decision:
+    """The mixture with the best dev score whose retention holds, if it is surely better than the base.
+
+    mixtures: the first is the base (α = 0). clusters: (Q,) passage or document of each dev query.
+    Among mixtures within one standard error of the best, the one nearest to the base is taken: what
+    the dev queries can't tell apart is decided by what forgets less.
+    """
+    base = mixtures[0]
+    comparisons = [
+        compare(mixture.dev[:, None], base.dev[:, None], clusters, rng=rng)[0] if mixture.alpha else None
+        for mixture in mixtures
+    ]
+    allowed = [
+        number for number, mixture in enumerate(mixtures)
+        if mixture.alpha and base.retention - mixture.retention <= max_retention_loss
+    ]  # fmt: skip
+    candidates = [number for number in range(len(mixtures)) if mixtures[number].alpha]
+    if not candidates:
+        nothing = Comparison(delta=0.0, ci95=(0.0, 0.0), p_value=1.0, queries=len(base.dev), clusters=0, detectable=1.0)
+        return Decision(ship="base", alpha=0.0, why="No mixture other than the base was tried.", comparison=nothing)
+    if not allowed:
+        best = max(candidates, key=lambda number: mixtures[number].dev.mean())
+        loss = base.retention - mixtures[best].retention
+        return Decision(
+            ship="base",
+            alpha=0.0,
+            why=f"Every mixture loses more than {100 * max_retention_loss:.1f} points on general text "
+            f"(the best on dev, α = {mixtures[best].alpha:g}, loses {100 * loss:.1f}).",
+            comparison=_known(comparisons[best]),
+        )
+    best = max(allowed, key=lambda number: mixtures[number].dev.mean())
+    spread = _known(comparisons[best])
+    error = (spread.ci95[1] - spread.ci95[0]) / (2 * 1.96)
+    near = [number for number in allowed if mixtures[number].dev.mean() >= mixtures[best].dev.mean() - error / 2]
+    chosen = min(near, key=lambda number: mixtures[number].alpha)
+    comparison = _known(comparisons[chosen])
+    low, high = (100 * bound for bound in comparison.ci95)
+    gain = f"{100 * comparison.delta:+.1f} points of nDCG@10 on {comparison.queries} dev queries, 95% CI [{low:+.1f}, {high:+.1f}]"
+    if comparison.ci95[0] <= 0:
+        return Decision(
+            ship="base",
+            alpha=0.0,
+            why=f"The best mixture (α = {mixtures[chosen].alpha:g}) is not surely better than the base: {gain}.",
+            comparison=comparison,
+        )
+    alpha = mixtures[chosen].alpha
+    return Decision(
+        ship="finetuned" if alpha == 1 else "merged",
+        alpha=alpha,
+        why=f"α = {alpha:g}: {gain}; general text {100 * (mixtures[chosen].retention - base.retention):+.1f} points.",
+        comparison=comparison,
+    )
+
+
+def _known(comparison: Comparison | None) -> Comparison:
+    if comparison is None:
+        raise ValueError("only the base has no comparison")
+    return comparison

@@ -1,0 +1,222 @@
+"""The merge stage: fine-tuned model + base → merged model, with α and the decision to ship from dev queries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from embedfit.config import Config
+from embedfit.errors import InputError
+from embedfit.interchange import read_beir
+from embedfit.merging.gate import Decision, Mixture, decide
+from embedfit.merging.general import Retention, built_in
+from embedfit.merging.weights import combine
+from embedfit.models.encoder import Encoder, Vectors, load_base
+from embedfit.models.layout import read_tensors, save_model
+from embedfit.records import Passage, Query
+from embedfit.retrieval import fusion
+from embedfit.retrieval.bm25 import Bm25
+from embedfit.retrieval.metrics import judge, ndcg
+from embedfit.retrieval.significance import clusters_of
+from embedfit.retrieval.topk import top_k
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace
+
+#: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
+POOL_DEPTH = 30
+FUSION_WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class DevSet:
+    """Dev queries and the pool of passages that the mixtures rank. relevant: by number in passages."""
+
+    queries: tuple[str, ...]
+    passages: tuple[str, ...]
+    relevant: tuple[frozenset[int], ...]
+    clusters: npt.NDArray[np.int64]
+    cluster_by: str
+
+
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Write merged/ and merge.json."""
+    base = load_base(config.model, config.query_instruction)
+    tuned = Encoder.load(
+        workspace.existing("finetuned"), precision=base.precision, query_instruction=base.layout.query_instruction
+    )
+    weights = [read_weights(base), read_weights(tuned)]
+    passages, queries = workspace.read(Passage), workspace.read(Query)
+    dev = dev_set(passages, queries, base, tuned, runtime)
+    general = retention_set(config, [passage.content for passage in passages])
+    alphas = sorted({0.0, 1.0, *(n / config.merge.steps for n in range(config.merge.steps + 1))})
+    if config.merge.alpha is not None:
+        alphas = sorted({0.0, config.merge.alpha})
+    mixtures, scores = _sweep(base, weights, alphas, dev, general, runtime)
+    decision = decide(
+        mixtures,
+        dev.clusters,
+        max_retention_loss=config.merge.max_retention_loss,
+        rng=np.random.default_rng(config.seed),
+    )
+    if config.merge.always_ship:
+        decision = _as_told(mixtures, decision, config)
+    runtime.report.log(f"merge: ship {decision.ship}. {decision.why}")
+    chosen = next(row for row, mixture in enumerate(mixtures) if mixture.alpha == decision.alpha)
+    with workspace.writing_folder("merged") as folder:
+        tensors = combine(weights, [1 - decision.alpha, decision.alpha])
+        save_model(folder, tensors, base=base.folder, layout=base.layout)
+    workspace.write_json(
+        "merge.json",
+        {
+            "alphas": [
+                {"alpha": m.alpha, "dev": {"ndcg@10": float(m.dev.mean())}, "retention": m.retention} for m in mixtures
+            ],
+            "decision": {"ship": decision.ship, "alpha": decision.alpha, "why": decision.why},
+            "evidence": {
+                "delta": decision.comparison.delta,
+                "ci95": list(decision.comparison.ci95),
+                "p_value": decision.comparison.p_value,
+                "dev_queries": decision.comparison.queries,
+                "clusters": decision.comparison.clusters,
+                "cluster_by": dev.cluster_by,
+                "detectable": decision.comparison.detectable,
+                "pool": len(dev.passages),
+                "retention_set": general.source,
+                "retention_queries": len(general.queries),
+            },
+            "fusion": choose_fusion(scores[chosen], dev),
+        },
+    )
+
+
+def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
+    """The weights of a model folder under the names of the bare transformer, fp32."""
+    own = encoder.backbone.state_dict()
+    tensors = read_tensors(encoder.folder)
+    named = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
+    return {name: tensor.float() for name, tensor in named.items() if name in own and tensor.is_floating_point()}
+
+
+def dev_set(
+    passages: Sequence[Passage], queries: Sequence[Query], base: Encoder, tuned: Encoder, runtime: Runtime
+) -> DevSet:
+    """The dev queries with a pool of candidates: the best of base, fine-tuned model and BM25 for each query.
+
+    Passages of the evaluation documents stay out; passages of the test split are distractors.
+    """
+    dev = [query for query in queries if query.kept and query.split == "dev"]
+    if not dev:
+        raise InputError("No dev query was kept, so nothing can decide what ships.", remedy="Give more documents.")
+    own = {query.passage_id for query in queries}
+    corpus = [passage for passage in passages if passage.split != "test" or passage.passage_id not in own] or list(
+        passages
+    )
+    number = {passage.passage_id: row for row, passage in enumerate(corpus)}
+    contents = [passage.content for passage in corpus]
+    texts = [query.text for query in dev]
+    relevant = [{number[pid] for pid in (query.passage_id, *query.also_relevant) if pid in number} for query in dev]
+    pool: set[int] = set().union(*relevant)
+    for encoder, label in ((base, "base"), (tuned, "fine-tuned")):
+        vectors = encoder.encode(contents, report=runtime.report, description=f"dev passages, {label}")
+        ids, _ = top_k(encoder.encode(texts, is_query=True), vectors, POOL_DEPTH)
+        pool.update(int(row) for row in ids.ravel())
+    ids, scores = Bm25(contents).search(texts, POOL_DEPTH)
+    pool.update(int(row) for row in ids[scores > 0])
+    kept = sorted(pool)
+    place = {row: new for new, row in enumerate(kept)}
+    clusters, by = clusters_of([corpus[number[q.passage_id]].document_id for q in dev], [q.passage_id for q in dev])
+    return DevSet(
+        queries=tuple(texts),
+        passages=tuple(contents[row] for row in kept),
+        relevant=tuple(frozenset(place[row] for row in rows) for rows in relevant),
+        clusters=clusters,
+        cluster_by=by,
+    )
+
+
+def retention_set(config: Config, corpus: Sequence[str]) -> Retention:
+    """The user's general BEIR folder, or the built-in task."""
+    if config.merge.retention_beir is None:
+        return built_in(corpus, seed=config.seed)
+    beir = read_beir(Path(config.merge.retention_beir))
+    ids = list(beir.corpus)
+    number = {pid: row for row, pid in enumerate(ids)}
+    queries = [qid for qid in beir.queries if any(grade > 0 for grade in beir.qrels.get(qid, {}).values())]
+    return Retention(
+        passages=tuple(" ".join(filter(None, beir.corpus[pid])) for pid in ids),
+        queries=tuple(beir.queries[qid] for qid in queries),
+        relevant=tuple(
+            frozenset(number[p] for p, g in beir.qrels[q].items() if g > 0 and p in number) for q in queries
+        ),
+        source=config.merge.retention_beir,
+    )
+
+
+def per_query_ndcg(scores: npt.NDArray[np.float32], relevant: Sequence[frozenset[int]], k: int = 10) -> Floats:
+    """NDCG@k of each query. scores: (Q, N) of every passage."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return ndcg(judge(order.tolist(), relevant), k)
+
+
+def choose_fusion(dense: npt.NDArray[np.float32], dev: DevSet) -> dict[str, object]:
+    """How to fuse dense scores (Q, N) with BM25: the method and weight of dense with the best dev nDCG@10."""
+    index = Bm25(dev.passages)
+    lexical = np.stack([index.scores(query) for query in dev.queries])
+    tried = []
+    for method, fuse in (("weighted_sum", fusion.weighted_sum), ("reciprocal_rank", fusion.reciprocal_rank)):
+        for weight in FUSION_WEIGHTS:
+            score = float(per_query_ndcg(fuse(dense, lexical, weight=weight), dev.relevant).mean())
+            tried.append({"method": method, "weight": weight, "ndcg@10": score})
+    # Ties and near-ties go to the middle: an even mixture is the safest guess for queries unlike these.
+    best = max(tried, key=lambda t: (round(float(str(t["ndcg@10"])), 3), -abs(float(str(t["weight"])) - 0.5)))
+    return {"method": best["method"], "weight": best["weight"], "dev": {"ndcg@10": best["ndcg@10"]}, "tried": tried}
+
+
+def _sweep(
+    base: Encoder,
+    weights: Sequence[Mapping[str, torch.Tensor]],
+    alphas: Sequence[float],
+    dev: DevSet,
+    general: Retention,
+    runtime: Runtime,
+) -> tuple[list[Mixture], list[npt.NDArray[np.float32]]]:
+    """Every mixture's dev and retention scores, and its dense scores (Q, N) of the dev pool."""
+    mixtures, scores = [], []
+    with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
+        for alpha in alphas:
+            mixed = combine(weights, [1 - alpha, alpha])
+            base.backbone.load_state_dict(mixed, strict=False)
+            dense = _scores(base, dev.queries, dev.passages)
+            general_scores = _scores(base, general.queries, general.passages)
+            mixtures.append(
+                Mixture(
+                    alpha=alpha,
+                    dev=per_query_ndcg(dense, dev.relevant),
+                    retention=float(per_query_ndcg(general_scores, general.relevant).mean()),
+                )
+            )
+            scores.append(dense)
+            task.advance(note=f"α {alpha:g}: dev {mixtures[-1].dev.mean():.3f}")
+    return mixtures, scores
+
+
+def _scores(encoder: Encoder, queries: Sequence[str], passages: Sequence[str]) -> Vectors:
+    result: Vectors = encoder.encode(queries, is_query=True) @ encoder.encode(passages).T
+    return result
+
+
+def _as_told(mixtures: Sequence[Mixture], decision: Decision, config: Config) -> Decision:
+    """The best mixture on dev whatever the gate says, with what the gate says."""
+    best = max((m for m in mixtures if m.alpha), key=lambda m: m.dev.mean())
+    return Decision(
+        ship="finetuned" if best.alpha == 1 else "merged",
+        alpha=best.alpha,
+        why=f"α = {best.alpha:g} ships because merge.always_ship is set; the gate says: {decision.why}",
+        comparison=decision.comparison,
+    )

@@ -1,0 +1,49 @@
+"""Which candidates may serve as hard negatives of a query."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
+
+
+def below_positive(scores: Scores, positive: float, max_relative_score: float) -> npt.NDArray[np.bool_]:
+    """Candidates scoring at most max_relative_score × the positive (NV-Retriever, arXiv 2407.15831). scores: (K,).
+
+    What scores near the positive is more likely an unmarked answer than a mistake to learn from.
+    """
+    result: npt.NDArray[np.bool_] = scores <= max_relative_score * positive if positive > 0 else scores < positive
+    return result
+
+
+def select(
+    candidates: Ids,
+    scores: Scores,
+    *,
+    positive: float,
+    excluded: Collection[int],
+    count: int,
+    max_relative_score: float,
+    rng: np.random.Generator,
+) -> list[int]:
+    """Up to `count` hard negatives of one query, hardest first.
+
+    candidates: (K,) passage numbers in falling order of their scores (K,). excluded: the positives,
+    their near-duplicates and overlapping neighbours. Drawn from the 2 × count hardest that pass,
+    so that queries of one passage do not all get the same negatives.
+    """
+    allowed = below_positive(scores, positive, max_relative_score)
+    passed = [
+        int(candidate)
+        for candidate, ok in zip(candidates, allowed, strict=True)
+        if ok and int(candidate) not in excluded
+    ]
+    pool = passed[: 2 * count]
+    if len(pool) <= count:
+        return pool
+    drawn = sorted(rng.choice(len(pool), size=count, replace=False))
+    return [pool[place] for place in drawn]
