@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Split = Literal["train", "dev", "test"]
+#: "gap": a passage on the border of two parts, or a near-duplicate of an eval document's. It belongs to the
+#: searchable corpus, but no query is written of it and nothing is trained on it.
+Split = Literal["train", "dev", "test", "gap"]
 DocumentStatus = Literal["ok", "partial", "duplicate", "skipped"]
 
 

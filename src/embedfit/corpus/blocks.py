@@ -1,0 +1,46 @@
+"""What every reader makes of a file: headings, paragraphs, list items and tables in reading order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+BlockKind = Literal["heading", "text", "item", "table", "code"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """A heading, paragraph, list item, table (a row a line) or piece of code.
+
+    level: of a heading, 1 the highest. page: 1-based page of its first character, 0 where there are
+    none. breaks: (offset into text, page) of every page that begins inside the block.
+    """
+
+    kind: BlockKind
+    text: str
+    level: int = 0
+    page: int = 0
+    breaks: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removed:
+    """Text that a reader left out on purpose: a running header, a table of contents."""
+
+    page: int
+    reason: str
+    preview: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedDocument:
+    """A file that was read. note: what could not be read of it, empty where nothing was lost."""
+
+    blocks: tuple[Block, ...]
+    pages: int = 0
+    note: str = ""
+    removed: tuple[Removed, ...] = ()
+
+
+class UnreadableDocument(Exception):
+    """A file that gives no text. Its message is the reason, for people; the run goes on."""

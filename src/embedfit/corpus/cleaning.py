@@ -1,0 +1,101 @@
+"""Characters: what models can't use is removed, what typesetting broke is mended."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+#: Where PDFium found a hyphen at the end of a line, and the soft hyphen.
+LINE_HYPHENS = "\ufffe\u00ad"
+_LIGATURES = {
+    "\ufb00": "ff",
+    "\ufb01": "fi",
+    "\ufb02": "fl",
+    "\ufb03": "ffi",
+    "\ufb04": "ffl",
+    "\ufb05": "st",
+    "\ufb06": "st",
+}
+# A ligature that a font sets as a glyph of its own width is often followed by a false space. Words do
+# not end in these four (they do end in ff), so a space before a lower-case letter is that one.
+_LIGATURE_SPACE = re.compile("([\ufb01\ufb02\ufb03\ufb04]) (?=[a-z])")
+_LIGATURE = re.compile(f"[{''.join(_LIGATURES)}]")
+# Zero-width joiner and non-joiner stay: they carry meaning in Persian and in Indian scripts.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+_SPACES = re.compile("[ \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+_PRIVATE_BULLET = re.compile("[\uf0a7\uf0b7\uf06e\uf0d8\uf0fc\uf02d]")
+_PRIVATE = re.compile("[\ue000-\uf8ff]")
+_WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
+_LOST_GLYPH = re.compile("([^\\W\\d_]*)[\ufffd\x00-\x08\x0e-\x1f]([^\\W\\d_]+)|([^\\W\\d_]+)[\ufffd\x00-\x08\x0e-\x1f]")
+_LOST_LIGATURES = ("fi", "fl", "ff", "ffi", "ffl", "ti", "tt", "ft")
+
+Vocabulary = Mapping[str, int]
+
+
+def expand_ligatures(text: str) -> str:
+    """ "e\ufb03cient" → "efficient", and "\ufb01 nancial" → "financial"."""
+    if not _LIGATURE.search(text):
+        return text
+    text = _LIGATURE_SPACE.sub(r"\1", text)
+    return _LIGATURE.sub(lambda match: _LIGATURES[match[0]], text)
+
+
+def vocabulary(texts: Iterable[str]) -> Counter[str]:
+    """How often each word occurs, in lower case. Words with hyphens count whole and by their parts."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for word in _WORD.findall(text.lower()):
+            counts[word] += 1
+            if "-" in word:
+                counts.update(word.split("-"))
+    return counts
+
+
+def join_hyphen(left: str, right: str, words: Vocabulary) -> str:
+    """The two halves of a word that a line end cut, as one: "informa" + "tion", "forward" + "looking".
+
+    The document's own words decide: the form it uses elsewhere, else a hyphen where both halves are
+    words of it, else none.
+    """
+    last = (re.findall(r"[^\W_]+(?:-[^\W_]+)*$", left) or [""])[0].lower()
+    first = (re.findall(r"^[^\W_]+", right) or [""])[0].lower()
+    if not last or not first:
+        return f"{left}-{right}"
+    if not right[0].islower():
+        return f"{left}-{right}"
+    joined, hyphenated = words.get(last + first, 0), words.get(f"{last}-{first}", 0)
+    if joined or hyphenated:
+        return left + right if joined >= hyphenated else f"{left}-{right}"
+    tail = last.rsplit("-", 1)[-1]
+    both_words = min(words.get(tail, 0), words.get(first, 0)) >= 2 and len(first) > 2
+    return f"{left}-{right}" if both_words else left + right
+
+
+def mend_lost_ligatures(text: str, words: Vocabulary) -> str:
+    """Words in which a ligature came out as U+FFFD or a control character, where the document knows just one."""
+
+    def mend(match: re.Match[str]) -> str:
+        before, after = (match[1] or "", match[2]) if match[2] else (match[3], "")
+        known = {form for ligature in _LOST_LIGATURES if words.get((form := before + ligature + after).lower(), 0)}
+        return known.pop() if len(known) == 1 else match[0]
+
+    return _LOST_GLYPH.sub(mend, text)
+
+
+def clean_line(text: str) -> str:
+    """One line: NFC, single spaces, no control, invisible or private characters."""
+    text = expand_ligatures(text)
+    if not text.isascii():
+        text = _PRIVATE_BULLET.sub("•", text)
+        text = _PRIVATE.sub("", _INVISIBLE.sub("", text))
+        text = unicodedata.normalize("NFC", text)
+    text = _CONTROL.sub("", text)
+    return _SPACES.sub(" ", text.replace("\n", " ").replace("\f", " ").replace("\r", " ")).strip()
+
+
+def clean_record(text: str) -> str:
+    """A text that must stay as it is but for what breaks training: NULs, controls, lone surrogates."""
+    return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")).strip()

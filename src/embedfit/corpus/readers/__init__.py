@@ -1,0 +1,1 @@
+"""One reader for each format: a file's path → its blocks."""

@@ -1,0 +1,344 @@
+"""The ingest stage: documents → documents.jsonl, passages.jsonl, dropped_passages.jsonl."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from embedfit.config import Config
+from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
+from embedfit.corpus.chunking import Window, chunk
+from embedfit.corpus.cleaning import clean_record
+from embedfit.corpus.discover import Kind, Source, discover
+from embedfit.corpus.duplicates import clusters
+from embedfit.corpus.grouping import group_records
+from embedfit.corpus.quality import reason_to_drop
+from embedfit.corpus.readers.html import read_html
+from embedfit.corpus.readers.markdown import read_markdown
+from embedfit.corpus.readers.office import read_docx, read_pptx
+from embedfit.corpus.readers.pdf import read_pdf
+from embedfit.corpus.readers.text import read_text
+from embedfit.corpus.split import Item, assign
+from embedfit.errors import InputError
+from embedfit.interchange import read_corpus
+from embedfit.models.encoder import load_tokenizer
+from embedfit.models.layout import read_layout
+from embedfit.models.sources import resolve_model
+from embedfit.progress import Reporter
+from embedfit.records import Document, DroppedPassage, Passage
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace, sha256_file
+
+#: A passage is at most this long where the configuration leaves it open: longer ones blur what they are about.
+DEFAULT_TOKENS = 256
+_MIN_TOKENS = 16
+_PREVIEW = 120
+
+_READERS: dict[Kind, Callable[[Path], ParsedDocument]] = {
+    "pdf": read_pdf,
+    "markdown": read_markdown,
+    "text": read_text,
+    "html": read_html,
+    "docx": read_docx,
+    "pptx": read_pptx,
+}
+#: Kinds that are read into memory as a whole.
+_IN_MEMORY = ("markdown", "text", "html")
+
+
+@dataclass(slots=True)
+class Corpus:
+    """What ingest has gathered so far. contents: the first file of a content. records: ids of BEIR records."""
+
+    documents: list[Document] = field(default_factory=list)
+    passages: list[Passage] = field(default_factory=list)
+    dropped: list[DroppedPassage] = field(default_factory=list)
+    contents: dict[str, Source] = field(default_factory=dict)
+    records: set[str] = field(default_factory=set)
+
+
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Read every document, cut it into passages, and decide the split."""
+    sources = _sources(config)
+    window = _window(config, runtime.report)
+    corpus = Corpus()
+    with runtime.report.task("Reading documents", len(sources), "documents") as task:
+        for source in sources:
+            _read(source, corpus, window, config)
+            task.advance(1, source.document_id)
+    _report_problems(corpus, runtime.report)
+    if not corpus.passages:
+        raise _nothing_readable(corpus)
+    passages = _split(_without_copies(corpus), corpus, config)
+    _report_outcome(passages, corpus, window, runtime.report)
+    workspace.write(Document, corpus.documents)
+    workspace.write(DroppedPassage, corpus.dropped)
+    workspace.write(Passage, passages)
+
+
+# --- what to read, and how long a passage may be
+
+
+def _sources(config: Config) -> list[Source]:
+    if not config.docs:
+        raise InputError("No documents were named.", remedy="For example: embedfit run DOCS --run runs/mine")
+    train = discover(config.docs)
+    evaluation = discover(config.eval_docs, role="eval", taken=[source.document_id for source in train])
+    both = {source.path.resolve() for source in train} & {source.path.resolve() for source in evaluation}
+    if both:
+        raise _in_both(str(min(both)), str(min(both)))
+    if not train:
+        raise InputError(
+            f"There is no file in {', '.join(config.docs)}.", remedy="Name a folder or files with documents."
+        )
+    if config.eval_docs and not evaluation:
+        raise InputError(
+            f"There is no file in {', '.join(config.eval_docs)}.", remedy="Name documents after --eval-docs."
+        )
+    return [*train, *evaluation]
+
+
+def _in_both(first: str, second: str) -> InputError:
+    what = first if first == second else f"{second}, a copy of {first},"
+    return InputError(
+        f"{what} is both among the documents to train on and among --eval-docs.",
+        remedy="A model must be measured on text that it was not trained on: take it out of one of the two.",
+    )
+
+
+def _window(config: Config, report: Reporter) -> Window:
+    """The passage size for the model: its window or the setting, without special tokens and the prompt."""
+    folder = resolve_model(config.model)
+    layout = read_layout(folder)
+    tokenizer = load_tokenizer(folder)
+    asked = config.ingest.max_tokens
+    size = asked or min(layout.max_tokens, DEFAULT_TOKENS)
+    if asked > layout.max_tokens:
+        report.log(
+            f"Note: passages of up to {asked} tokens were asked for, but {config.model} reads only the first "
+            f"{layout.max_tokens} of a passage."
+        )
+    prompt = layout.prompts.get("document") or layout.prompts.get("passage") or ""
+    taken = tokenizer.num_special_tokens_to_add(is_pair=False) + len(
+        tokenizer.encode(prompt, add_special_tokens=False).ids
+    )
+    if size - taken < _MIN_TOKENS:
+        raise InputError(
+            f"Passages of {size} tokens leave {max(size - taken, 0)} for text; at least {_MIN_TOKENS} are needed.",
+            remedy=f"For example: --set ingest.max_tokens={_MIN_TOKENS + taken}",
+        )
+    return Window(tokenizer, size - taken)
+
+
+# --- reading
+
+
+def _read(source: Source, corpus: Corpus, window: Window, config: Config) -> None:
+    """Add one file's documents and passages, or the reason why there are none."""
+    try:
+        if source.problem:
+            raise UnreadableDocument(source.problem)
+        megabytes = source.path.stat().st_size / (1 << 20)
+        if source.kind in _IN_MEMORY and megabytes > config.ingest.max_file_mb:
+            raise UnreadableDocument(
+                f"{megabytes:,.0f} MiB is larger than ingest.max_file_mb={config.ingest.max_file_mb}"
+            )
+        digest = sha256_file(source.path)
+        if _is_copy(source, digest, digest, corpus):
+            return
+        if source.kind == "beir":
+            _read_beir(source, digest, corpus)
+        else:
+            _read_document(source, digest, _READERS[source.kind](source.path), corpus, window, config)
+    except UnreadableDocument as error:
+        corpus.documents.append(_document(source, status="skipped", reason=str(error)))
+    except OSError as error:
+        reason = f"can't be read: {error.strerror or error}"
+        corpus.documents.append(_document(source, status="skipped", reason=reason))
+
+
+def _document(source: Source, *, sha256: str = "", status: str, reason: str = "") -> Document:
+    return Document(
+        document_id=source.document_id,
+        path=str(source.path),
+        sha256=sha256,
+        status=status,  # type: ignore[arg-type]
+        reason=reason,
+        role=source.role,
+    )
+
+
+def _is_copy(source: Source, content: str, sha256: str, corpus: Corpus) -> bool:
+    """Whether a content was there before; then the file is listed as its copy."""
+    first = corpus.contents.setdefault(content, source)
+    if first is source:
+        return False
+    if first.role != source.role:
+        raise _in_both(str(first.path), str(source.path))
+    reason = f"a copy of {first.document_id}"
+    corpus.documents.append(_document(source, sha256=sha256, status="duplicate", reason=reason))
+    return True
+
+
+def _read_document(
+    source: Source, digest: str, parsed: ParsedDocument, corpus: Corpus, window: Window, config: Config
+) -> None:
+    text = "\n".join(block.text for block in parsed.blocks)
+    if not text.strip():
+        raise UnreadableDocument("no text in it")
+    words = " ".join(text.lower().split())
+    if _is_copy(source, f"text:{hashlib.sha256(words.encode('utf-8', 'replace')).hexdigest()}", digest, corpus):
+        return
+    corpus.documents.append(
+        replace(
+            _document(source, sha256=digest, status="partial" if parsed.note else "ok", reason=parsed.note),
+            pages=parsed.pages,
+            characters=len(text),
+        )
+    )
+    corpus.dropped += [
+        DroppedPassage(
+            document_id=source.document_id,
+            page=one.page,
+            start=0,
+            end=0,
+            reason=one.reason,
+            preview=one.preview[:_PREVIEW],
+        )
+        for one in parsed.removed
+    ]
+    for number, piece in enumerate(chunk(parsed.blocks, window), 1):
+        passage = Passage(
+            passage_id=f"{source.document_id}#{number:04d}",
+            document_id=source.document_id,
+            title=piece.title,
+            text=piece.text,
+            page=piece.page,
+            start=piece.start,
+            end=piece.end,
+        )
+        reason = reason_to_drop(piece.text, min_characters=config.ingest.min_characters)
+        if reason:
+            corpus.dropped.append(_dropped(passage, reason))
+        else:
+            corpus.passages.append(passage)
+
+
+def _dropped(passage: Passage, reason: str) -> DroppedPassage:
+    return DroppedPassage(
+        document_id=passage.document_id,
+        page=passage.page,
+        start=passage.start,
+        end=passage.end,
+        reason=reason,
+        preview=passage.text[:_PREVIEW],
+    )
+
+
+def _read_beir(source: Source, digest: str, corpus: Corpus) -> None:
+    """Each record is one passage under its own id. Records of one document are grouped under a document id."""
+    records: list[tuple[str, str, str]] = []
+    for identifier, entry in read_corpus(source.path):
+        if identifier in corpus.records:
+            raise InputError(
+                f"{source.path}: the _id {identifier!r} is also in another of the given files.",
+                remedy="Give every record of all corpora an _id of its own.",
+            )
+        records.append((identifier, clean_record(entry.title), clean_record(entry.text)))
+    if not records:
+        raise UnreadableDocument("no records in it")
+    corpus.records.update(identifier for identifier, _, _ in records)
+    groups = group_records([identifier for identifier, _, _ in records], [title for _, title, _ in records])
+    taken = {document.document_id for document in corpus.documents}
+    if taken & set(groups):
+        groups = [f"{source.document_id}:{group}" for group in groups]
+    characters: Counter[str] = Counter()
+    for (identifier, title, text), group in zip(records, groups, strict=True):
+        passage = Passage(passage_id=identifier, document_id=group, title=title, text=text, end=len(text))
+        characters[group] += len(text)
+        if any(char.isalnum() for char in text + title):
+            corpus.passages.append(passage)
+        else:
+            corpus.dropped.append(_dropped(passage, "the record is empty"))
+    corpus.documents += [
+        replace(_document(source, sha256=digest, status="ok"), document_id=group, characters=count)
+        for group, count in characters.items()
+    ]
+
+
+# --- copies and the split
+
+
+def _without_copies(corpus: Corpus) -> list[Passage]:
+    """Passages, of equal ones of a role the first. Records of a BEIR corpus all stay: their ids may be judged."""
+    roles = {document.document_id: document.role for document in corpus.documents}
+    first: dict[tuple[str, str], str] = {}
+    kept = []
+    for passage in corpus.passages:
+        key = (roles[passage.document_id], " ".join(passage.text.lower().split()))
+        original = first.setdefault(key, passage.passage_id)
+        if original != passage.passage_id and passage.passage_id not in corpus.records:
+            corpus.dropped.append(_dropped(passage, f"a copy of {original}"))
+        else:
+            kept.append(passage)
+    return kept
+
+
+def _split(passages: list[Passage], corpus: Corpus, config: Config) -> list[Passage]:
+    held_out = {document.document_id for document in corpus.documents if document.role == "eval"}
+    together = clusters([passage.text for passage in passages])
+    items = [
+        Item(document_id=one.document_id, title=one.title, cluster=cluster, held_out=one.document_id in held_out)
+        for one, cluster in zip(passages, together, strict=True)
+    ]
+    measured_elsewhere = bool(config.eval_docs or config.eval_beir)
+    parts = assign(
+        items,
+        dev_share=config.generate.dev_share,
+        test_share=0.0 if measured_elsewhere else config.generate.test_share,
+        seed=config.seed,
+    )
+    if config.eval_docs and "test" not in parts:
+        raise InputError("The documents of --eval-docs gave no passages.", remedy="Name documents that hold text.")
+    return [replace(passage, split=part) for passage, part in zip(passages, parts, strict=True)]
+
+
+# --- what people are told
+
+
+def _report_problems(corpus: Corpus, report: Reporter) -> None:
+    for document in corpus.documents:
+        if document.status != "ok":
+            report.log(f"{document.status}: {document.path}: {document.reason}")
+
+
+def _nothing_readable(corpus: Corpus) -> InputError:
+    reasons = Counter(document.reason for document in corpus.documents if document.reason)
+    reasons.update(f"passage dropped: {dropped.reason}" for dropped in corpus.dropped)
+    listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
+    return InputError(
+        f"None of the {len(corpus.documents)} files gave a passage: {listed}.",
+        remedy="Readable are PDF with a text layer, Markdown, text, HTML, DOCX, PPTX and BEIR corpus.jsonl.",
+    )
+
+
+def _report_outcome(passages: list[Passage], corpus: Corpus, window: Window, report: Reporter) -> None:
+    statuses = Counter(document.status for document in corpus.documents)
+    parts = Counter(passage.split for passage in passages)
+    report.log(
+        f"{statuses['ok'] + statuses['partial']:,} documents read"
+        + "".join(f", {statuses[name]:,} {name}" for name in ("partial", "duplicate", "skipped") if statuses[name])
+        + f"; {len(passages):,} passages ("
+        + ", ".join(f"{parts[name]:,} {name}" for name in ("train", "dev", "test", "gap") if parts[name])
+        + f"), {len(corpus.dropped):,} dropped"
+    )
+    records = [passage.content for passage in passages if passage.passage_id in corpus.records]
+    longer = sum(tokens > window.size for tokens in window.tokens_of(records))
+    if longer:
+        report.log(
+            f"Note: {longer:,} of {len(records):,} records are longer than {window.size} tokens; "
+            "they are kept whole, and the model reads as much as its window holds."
+        )
