@@ -107,25 +107,28 @@ class Budget:
         return usd
 
 
-Admission = Literal["send", "later", "never"]
+Admission = Literal["send", "wait", "later", "never"]
 
 
 class Gate(Protocol):
     """What a provider that sends many calls at once asks about each of them. Thread-safe.
 
-    admit comes before every attempt. "later": ask again in a while; "never": leave it out. A Reply: it
-    is there already, don't send. settle comes in the thread that received the outcome; when it returns,
-    the reply is durable. After lost, admit comes again before the next attempt.
+    admit comes before every attempt. "wait": nothing may be sent until a call in flight has ended;
+    "later": ask again about this one in a while; "never": leave it out. A Reply: it is there already.
+    returned and lost end an attempt that will be made again or given up; settle ends the call.
     """
 
     def admit(self, index: int) -> Admission | Reply:
         """Whether to send now."""
 
     def settle(self, index: int, outcome: Reply | Failure) -> None:
-        """Take the final outcome."""
+        """Take the final outcome, in the thread that received it. A reply is durable when this returns."""
+
+    def returned(self, index: int) -> None:
+        """Take note of an attempt that failed and was not billed."""
 
     def lost(self, index: int) -> None:
-        """Take note of an attempt that may have been billed for nothing."""
+        """Take note of an attempt that failed and may have been billed."""
 
     def tick(self) -> None:
         """Take note of time passing."""
@@ -327,7 +330,7 @@ class _Session:
         ceiling = _ceiling(self._price, self._missing[key])
         fits = self._budget.reserve(key, ceiling)
         if fits is None:
-            return "later"
+            return "wait"
         if not fits:
             self._refused.add(key)
             return "never"
@@ -343,6 +346,11 @@ class _Session:
 
     def settle(self, index: int, outcome: Reply | Failure) -> None:
         self._settle(self._keys[index], outcome)
+
+    def returned(self, index: int) -> None:
+        key = self._keys[index]
+        self._ledger.release([key])
+        self._budget.settle(key, 0.0)
 
     def lost(self, index: int) -> None:
         key = self._keys[index]

@@ -1,0 +1,87 @@
+"""Which failed calls are tried again, and when."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from embedfit.errors import ProviderError
+
+Resource = Literal["requests", "tokens"]
+
+#: HTTP statuses after which the same call may succeed: time-outs, model errors, throttling, overload.
+RETRYABLE_STATUSES = frozenset({408, 409, 424, 425, 429, 500, 502, 503, 504, 529})
+#: Statuses that say something about every call, not about this one: key, access, model.
+HOPELESS_STATUSES = frozenset({401, 402, 403, 404})
+
+
+class CallError(ProviderError):
+    """One attempt at a call failed.
+
+    throttled: the quota that was exhausted, where this is what the failure says. retry_after: seconds
+    that the provider asks to wait, or None. maybe_billed: the provider may have done, and billed, the
+    work, though its reply did not arrive.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        remedy: str | None = None,
+        status: int | None = None,
+        throttled: Resource | None = None,
+        retry_after: float | None = None,
+        maybe_billed: bool = False,
+    ) -> None:
+        retryable = status is None or status in RETRYABLE_STATUSES
+        super().__init__(message, remedy=remedy, status=status, retryable=retryable)
+        self.throttled = throttled
+        self.retry_after = retry_after
+        self.maybe_billed = maybe_billed
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether every other call would fail the same way."""
+        return self.status in HOPELESS_STATUSES
+
+
+def throttled_resource(text: str) -> Resource:
+    """The quota that a provider's throttling message is about ("Too many tokens, please wait …")."""
+    return "tokens" if "token" in text.lower() else "requests"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Exponential backoff with full jitter (Brooker, "Exponential backoff and jitter", 2015).
+
+    attempts: of one call, throttled ones not counted: those say nothing about the call.
+    patience_s: how long throttling may last without a single reply before calls are given up.
+    """
+
+    attempts: int = 6
+    base_s: float = 0.5
+    cap_s: float = 30.0
+    patience_s: float = 900.0
+
+    def gives_up(self, error: CallError, attempt: int, starved_s: float) -> bool:
+        """Whether a call that failed for the attempt-th time (1-based) is not tried again.
+
+        starved_s: seconds since anything succeeded.
+        """
+        if not error.retryable:
+            return True
+        if error.throttled is not None:
+            return starved_s > self.patience_s
+        return attempt >= self.attempts
+
+    def delay(self, error: CallError, attempt: int, rng: random.Random) -> float:
+        """Seconds to wait before the next attempt. attempt: 1-based number of the one that failed.
+
+        Throttled calls go back to the queue at once, in random order within one base_s: the throttle
+        alone decides when anything may be sent.
+        """
+        if error.throttled is not None:
+            return rng.uniform(0.0, self.base_s)
+        wait = rng.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** (attempt - 1)))
+        return max(wait, min(error.retry_after or 0.0, 4 * self.cap_s))
