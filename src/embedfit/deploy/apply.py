@@ -1,0 +1,379 @@
+"""Make what a plan says, and nothing else: adopt what is there, record each step, undo on failure."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedfit.deploy import sagemaker
+from embedfit.deploy.aws import (
+    Aws,
+    Clock,
+    aws_errors,
+    aws_exceptions,
+    error_code,
+    explain,
+    is_already_there,
+    is_expired,
+)
+from embedfit.deploy.destroy import remove, teardown_order
+from embedfit.deploy.logs import log_tail
+from embedfit.deploy.plan import Call, Plan, Step
+from embedfit.deploy.sagemaker import Found
+from embedfit.deploy.state import Deployment, Resource, StateFile, Status
+from embedfit.deploy.waiting import EndpointFailed, wait_gone, wait_in_service
+from embedfit.errors import DeployError, EmbedfitError
+from embedfit.progress import Reporter
+from embedfit.runtime import Runtime
+
+#: A new role is not known everywhere at once: how often, and after how many seconds, making the model is tried again.
+_ROLE_TRIES = 12
+_ROLE_SECONDS = 5.0
+#: Lines of the container's log that are shown; more are kept beside the state.
+_SHOWN_LINES = 30
+
+
+def apply(plan: Plan, aws: Aws, runtime: Runtime, *, clock: Clock | None = None) -> Deployment:
+    """Bring a plan's endpoint up and return what is recorded of it.
+
+    Asks runtime.confirm first. Whatever is there already under the same name and with the same content is
+    adopted. After a failure or Ctrl-C everything that this call made is deleted again; what could not be is in
+    the state file, for destroy. Raises DeployError.
+    """
+    clock = clock or Clock()
+    if plan.blockers or plan.account is None:
+        raise DeployError(
+            "This plan can't be applied: " + "; ".join(f"{one.check}: {one.detail}" for one in plan.blockers),
+            remedy=next((one.fix for one in plan.blockers if one.fix), None),
+        )
+    if not runtime.confirm(question(plan)):
+        raise DeployError("Nothing was made: you did not agree.", remedy="Answer y, or give --yes.")
+    state = StateFile(plan.state_folder, clock.now)
+    with state.lock():
+        worker = _Worker(plan=plan, aws=aws, state=state, clock=clock, report=runtime.report, made=[])
+        return worker.run()
+
+
+def question(plan: Plan) -> str:
+    """What the user is asked before anything is made."""
+    cost = plan.cost
+    price = (
+        "at a price that is not known" if cost.low_usd_per_hour is None else f"at ${cost.low_usd_per_hour:.2f} an hour"
+    )
+    if cost.low_usd_per_hour is not None and cost.high_usd_per_hour != cost.low_usd_per_hour:
+        price += f" (up to ${cost.high_usd_per_hour:.2f} with all instances)"
+    return f"Make the endpoint {plan.name} on {plan.instance_type} in {plan.region}, {price}?"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Worker:
+    """One apply. made: what this call made, in order."""
+
+    plan: Plan
+    aws: Aws
+    state: StateFile
+    clock: Clock
+    report: Reporter
+    made: list[Resource]
+
+    def run(self) -> Deployment:
+        self._record_deployment()
+        try:
+            for step in self.plan.steps:
+                self._step(step)
+            self._drop_what_the_plan_no_longer_has()
+            self._verify()
+        except BaseException as error:
+            self._fail(error)
+        deployment = self.state.read().named(self.plan.name)
+        if deployment is None:
+            raise DeployError(f"{self.state.path} was changed while apply ran.", remedy="Run apply again.")
+        return deployment
+
+    def _record_deployment(self) -> None:
+        plan = self.plan
+        known = self.state.read().named(plan.name)
+        now = self.clock.now().isoformat(timespec="seconds")
+        self.state.put(
+            Deployment(
+                name=plan.name,
+                region=plan.region,
+                account=plan.account or "",
+                run=plan.run,
+                owner=plan.owner or "",
+                created=known.created if known else now,
+                expires=plan.expires,
+                instance_type=plan.instance_type,
+                usd_per_hour=plan.cost.low_usd_per_hour,
+                max_client_batch=plan.max_client_batch,
+                resources=known.resources if known else (),
+            )
+        )
+
+    # --- one resource
+
+    def _step(self, step: Step) -> None:
+        what = _words(step)
+        with aws_errors(f"looking for {what}"):
+            found = sagemaker.find(self.aws, step.kind, step.name)
+        if found is not None and self._is_usable(step, found):
+            self._adopt(step, found)
+        else:
+            # New limits of scaling that is there are no reason to take it away if something fails later.
+            self._make(step, undo=found is None or step.kind not in ("scalable_target", "scaling_policy"))
+        if step.kind == "endpoint":
+            self._wait(step.name)
+
+    def _is_usable(self, step: Step, found: Found) -> bool:
+        """Whether what is there is what the step would make. Raises DeployError where it belongs to someone else."""
+        if step.kind == "scalable_target":
+            wanted = step.calls[0].parameters
+            return all(found.settings[key] == wanted[key] for key in ("MinCapacity", "MaxCapacity"))
+        if step.kind == "scaling_policy":
+            wanted = step.calls[0].parameters["TargetTrackingScalingPolicyConfiguration"]
+            return all(found.settings.get(key) == value for key, value in wanted.items())
+        if found.tags.get("embedfit:deployment") != self.plan.name:
+            raise DeployError(
+                f"There is already {_words(step)}, and embedfit did not make it.", remedy="Choose another --name."
+            )
+        if found.tags.get("embedfit:hash") != self.plan.tags["embedfit:hash"]:
+            raise DeployError(
+                f"There is already {_words(step)} with another model or other settings.",
+                remedy=f"Run: embedfit deploy sagemaker destroy --name {self.plan.name}, or choose another --name.",
+            )
+        if step.kind == "artefact":
+            return bool(found.settings["complete"])
+        if step.kind == "endpoint" and found.status == "Deleting":
+            wait_gone(self.aws, step.name, clock=self.clock, report=self.report)
+            return False
+        return True
+
+    def _adopt(self, step: Step, found: Found) -> None:
+        known = self.state.read().named(self.plan.name)
+        before = next((one for one in known.resources if _is(one, step)), None) if known else None
+        status: Status = "created" if before is not None and before.status != "adopted" else "adopted"
+        if step.kind == "endpoint":
+            self._retag(found)
+            self._mark_log_group(step.name)
+        self.state.mark(self.plan.name, Resource(kind=step.kind, name=step.name, id=found.id, status=status))
+        self.report.log(f"{_words(step)}: there already")
+
+    def _retag(self, found: Found) -> None:
+        """Bring the time to live of an endpoint that is there up to date."""
+        wanted = self.plan.tags["embedfit:ttl"]
+        if found.tags.get("embedfit:ttl") != wanted:
+            with aws_errors(f"tagging {found.id}"):
+                self.aws.client("sagemaker").add_tags(
+                    ResourceArn=found.id, Tags=[{"Key": "embedfit:ttl", "Value": wanted}]
+                )
+
+    def _make(self, step: Step, *, undo: bool) -> None:
+        resource = Resource(kind=step.kind, name=step.name, status="creating")
+        self.state.mark(self.plan.name, resource)
+        if step.kind == "endpoint":
+            self._mark_log_group(step.name)
+        if undo:
+            self.made.append(resource)
+        try:
+            replies = [self._call(call, step) for call in step.calls]
+        except aws_exceptions() as error:
+            if not is_already_there(error):
+                raise explain(error, f"making {_words(step)}") from error
+            # Another apply was faster, or the reply to our own call was lost and botocore repeated it.
+            self._adopt_race(step, error)
+            return
+        self._made(step, _arn(replies))
+
+    def _adopt_race(self, step: Step, error: Exception) -> None:
+        with aws_errors(f"looking for {_words(step)}"):
+            found = sagemaker.find(self.aws, step.kind, step.name)
+        if found is None or not self._is_usable(step, found):
+            raise explain(error, f"making {_words(step)}") from error
+        if found.tags.get("embedfit:attempt") == self.plan.attempt:
+            self._made(step, found.id)
+        else:
+            self.made[:] = [one for one in self.made if not _is(one, step)]
+            self._adopt(step, found)
+
+    def _made(self, step: Step, resource_id: str = "") -> None:
+        self.state.mark(
+            self.plan.name, Resource(kind=step.kind, name=step.name, id=resource_id or step.name, status="created")
+        )
+        self.report.log(f"{_words(step)}: made")
+
+    def _mark_log_group(self, endpoint: str) -> None:
+        group = sagemaker.log_group_of(endpoint)
+        self.state.mark(self.plan.name, Resource(kind="log_group", name=group, id=group, status="created"))
+
+    def _call(self, call: Call, step: Step) -> Any:  # noqa: ANN401 - AWS's reply
+        client = self.aws.client(call.service)
+        if call.operation == "upload_file":
+            return self._upload(client, call)
+        operation: Callable[..., Any] = getattr(client, call.operation)
+        if step.kind != "model" or self.plan.steps[0].kind != "role":
+            return operation(**call.parameters)
+        for remaining in range(_ROLE_TRIES - 1, -1, -1):
+            try:
+                return operation(**call.parameters)
+            except aws_exceptions() as error:
+                if not remaining or "assume role" not in str(error).lower():
+                    raise
+                self.clock.sleep(_ROLE_SECONDS)
+        return None
+
+    def _upload(self, client: Any, call: Call) -> None:  # noqa: ANN401 - boto3's clients have no types
+        from boto3.s3.transfer import TransferConfig  # boto3 is an optional package
+
+        size = next(file_size for name, file_size in self._sizes() if name == call.parameters["Filename"])
+        # Small files go in one request from this very thread, so that Ctrl-C arrives here.
+        config = TransferConfig(  # type: ignore[no-untyped-call]
+            use_threads=size > 8 << 20
+        )
+        with self.report.task(
+            f"uploading {call.parameters['Key'].rsplit('/', 1)[-1]}", max(size, 1) / 1e6, "MB"
+        ) as task:
+            client.upload_file(**call.parameters, Config=config, Callback=lambda sent: task.advance(sent / 1e6))
+
+    def _sizes(self) -> list[tuple[str, int]]:
+        return [
+            (call.parameters["Filename"], Path(call.parameters["Filename"]).stat().st_size)
+            for step in self.plan.steps
+            for call in step.calls
+            if call.operation == "upload_file"
+        ]
+
+    # --- the end
+
+    def _wait(self, endpoint: str) -> None:
+        try:
+            found = wait_in_service(self.aws, endpoint, clock=self.clock, report=self.report)
+        except EndpointFailed:
+            self._show_log(endpoint)
+            raise
+        self.state.mark(self.plan.name, dataclasses.replace(self._recorded("endpoint", endpoint), id=found.id))
+
+    def _recorded(self, kind: str, name: str) -> Resource:
+        known = self.state.read().named(self.plan.name)
+        resources = known.resources if known else ()
+        return next(one for one in resources if (one.kind, one.name) == (kind, name))
+
+    def _show_log(self, endpoint: str) -> None:
+        try:
+            lines = log_tail(self.aws, endpoint)
+        except aws_exceptions() as error:
+            self.report.log(f"The container's log can't be read: {explain(error, 'reading the log').message}")
+            return
+        if not lines:
+            self.report.log("The container wrote no log: it was never started.")
+            return
+        path = self.state.folder / f"{endpoint}.log"
+        path.write_text("\n".join(lines) + "\n", "utf-8")
+        self.report.log(f"The last lines of the container's log (more in {path}):")
+        for line in lines[-_SHOWN_LINES:]:
+            self.report.log(f"  {line}")
+
+    def _drop_what_the_plan_no_longer_has(self) -> None:
+        """Autoscaling that was on and now is off."""
+        known = self.state.read().named(self.plan.name)
+        planned = {(step.kind, step.name) for step in self.plan.steps}
+        dropped = [
+            one
+            for one in (known.resources if known else ())
+            if one.kind in ("scaling_policy", "scalable_target") and (one.kind, one.name) not in planned
+        ]
+        for resource in teardown_order(dropped):
+            remove(self.aws, self.state, self.plan.name, resource, clock=self.clock, report=self.report)
+
+    def _verify(self) -> None:
+        """Someone else's destroy may have taken away what an earlier step found."""
+        for step in self.plan.steps:
+            with aws_errors(f"looking for {_words(step)}"):
+                found = sagemaker.find(self.aws, step.kind, step.name)
+            if found is None:
+                raise DeployError(f"{_words(step)} has gone again while apply ran.", remedy="Run apply again.")
+
+    def _fail(self, error: BaseException) -> None:
+        """Undo, then raise. What can't be undone stays in the state file."""
+        interrupted = not isinstance(error, Exception)
+        self.report.log(f"{'Interrupted' if interrupted else 'Failed'}: deleting what was made …")
+        left = self._roll_back(error)
+        again = f"Run: embedfit deploy sagemaker destroy --name {self.plan.name} --region {self.plan.region}"
+        if left:
+            self.report.log(f"Not deleted: {_names(left)}. {again}")
+            if isinstance(error, DeployError):
+                error.remedy = f"{error.remedy} Then: {again.removeprefix('Run: ')}" if error.remedy else again
+        else:
+            self.report.log("Nothing that this apply made is left.")
+            known = self.state.read().named(self.plan.name)
+            if known is not None:
+                self.report.log(f"Still there from before: {_names(list(known.resources))}. {again}")
+        if isinstance(error, aws_exceptions()):
+            raise explain(error, "deploying") from error
+        raise error
+
+    def _roll_back(self, error: BaseException) -> list[Resource]:
+        mine = list(self.made)
+        if any(one.kind == "endpoint" for one in mine):
+            group = sagemaker.log_group_of(self.plan.name)
+            mine.append(Resource(kind="log_group", name=group, status="created"))
+        left: list[Resource] = []
+        hopeless = is_expired(error.__cause__ or error)
+        failures: tuple[type[BaseException], ...] = (EmbedfitError, OSError, KeyboardInterrupt, *aws_exceptions())
+        for resource in teardown_order(mine):
+            if hopeless or (left and resource.kind in ("model", "endpoint_config") and _has(left, "endpoint")):
+                left.append(resource)
+                continue
+            try:
+                if self._is_mine(resource):
+                    remove(self.aws, self.state, self.plan.name, resource, clock=self.clock, report=self.report)
+                else:
+                    self.state.unmark(self.plan.name, resource)
+            except failures as failure:
+                cause = failure.__cause__ or failure
+                self.report.log(f"{resource.kind} {resource.name} could not be deleted: {error_code(cause)}")
+                hopeless = is_expired(cause) or isinstance(failure, KeyboardInterrupt)
+                left.append(resource)
+        if not left:
+            self._forget()
+        return left
+
+    def _is_mine(self, resource: Resource) -> bool:
+        """Whether this very call made a resource; the reply to a call may have been lost after it worked."""
+        if resource.kind in ("scalable_target", "scaling_policy", "log_group"):
+            return True
+        found = sagemaker.find(self.aws, resource.kind, resource.name)
+        return found is not None and found.tags.get("embedfit:attempt", self.plan.attempt) == self.plan.attempt
+
+    def _forget(self) -> None:
+        known = self.state.read().named(self.plan.name)
+        if known is not None and not known.resources:
+            self.state.drop(self.plan.name)
+
+
+def _arn(replies: list[Any]) -> str:
+    """The ARN that the reply to a create call holds, or nothing."""
+    for reply in replies:
+        values = reply.get("Role", reply) if isinstance(reply, dict) else {}
+        for key, value in values.items():
+            if key.lower().endswith("arn") and isinstance(value, str):
+                return value
+    return ""
+
+
+def _names(resources: list[Resource]) -> str:
+    return ", ".join(f"{one.kind} {one.name}" for one in resources)
+
+
+def _words(step: Step) -> str:
+    return f"the {step.kind.replace('_', ' ')} {step.name}"
+
+
+def _is(resource: Resource, step: Step) -> bool:
+    return (resource.kind, resource.name) == (step.kind, step.name)
+
+
+def _has(resources: list[Resource], kind: str) -> bool:
+    return any(one.kind == kind for one in resources)

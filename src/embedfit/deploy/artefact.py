@@ -1,0 +1,219 @@
+"""What is deployed: a model folder, a prefix in S3 or a model of the hub, checked before anything is made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedfit.deploy.options import slug
+from embedfit.errors import ModelError, UsageError
+from embedfit.workspace import sha256_file
+
+#: Endings of files that a server reads; everything else (losses, cards, checkpoints) stays here.
+_SERVED = (".json", ".safetensors", ".txt", ".model", ".onnx", ".onnx_data")
+_REQUIRED = ("config.json", "tokenizer.json", "model.safetensors")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file of a model folder. key: its path in the folder, with slashes."""
+
+    key: str
+    path: Path
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artefact:
+    """A model that can be deployed; exactly one of folder, s3_uri and hub_id is set.
+
+    run: the label of the run that it belongs to. sha256: of the files, or of the name where the files are
+    elsewhere. state_folder: where the deployment's state is kept. notes: what is not ideal about it.
+    """
+
+    run: str
+    sha256: str
+    state_folder: Path
+    folder: Path | None = None
+    files: tuple[File, ...] = ()
+    s3_uri: str | None = None
+    hub_id: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def resolve_artefact(model: str, *, aliases: dict[str, str], user_folder: Path, device: str) -> Artefact:
+    """The artefact that a name stands for: s3://…, a run folder, a model folder, an alias or a hub id.
+
+    aliases: alias → hub id. user_folder: keeps the state of models that have no folder here.
+    Raises ModelError or UsageError with what to do.
+    """
+    if model.startswith("s3://"):
+        return _from_s3(model, user_folder)
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _from_folder(path, device)
+    hub_id = aliases.get(model, model)
+    if re.match(r"^[\w.-]+/[\w.-]+$", hub_id) and not model.startswith((".", "/", "~")):
+        return Artefact(
+            run=slug(hub_id.split("/")[-1]),
+            sha256=hashlib.sha256(f"hub:{hub_id}".encode()).hexdigest(),
+            state_folder=user_folder / "deploy" / slug(hub_id, 80),
+            hub_id=hub_id,
+            notes=("The container downloads the model from the Hugging Face hub each time an instance starts.",),
+        )
+    raise ModelError(
+        f"There is no model {model!r}: it is no folder here, no s3:// prefix, no hub id (owner/name) and no alias.",
+        remedy=f"Aliases are {', '.join(aliases)}. A run folder or a model folder is given by its path.",
+    )
+
+
+def state_folder_of(model: str, user_folder: Path) -> Path:
+    """Where the state of a model's deployments is kept, whether or not the model can be deployed (any more)."""
+    if model.startswith("s3://"):
+        return user_folder / "deploy" / slug(model.removeprefix("s3://"), 80)
+    path = Path(model).expanduser()
+    # A deleted model folder still has its state beside it or in its run folder: destroy must find that.
+    for candidate in _state_candidates(path):
+        if candidate.is_dir():
+            return candidate
+    if path.is_dir():
+        return _state_folder(path)
+    return user_folder / "deploy" / slug(model, 80)
+
+
+def run_label(model: str) -> str:
+    """The label of the run that a model name belongs to, as its deployments are tagged."""
+    if model.startswith("s3://"):
+        return slug(model.removeprefix("s3://"))
+    path = Path(model).expanduser()
+    if path.is_dir() or path.parent.name:
+        return slug(_run_folder(path).resolve().name)
+    return slug(model.split("/")[-1])
+
+
+def _state_candidates(path: Path) -> tuple[Path, ...]:
+    return path / "deploy", path.parent / "deploy", path.parent / f"{path.name}.deploy"
+
+
+def _run_folder(path: Path) -> Path:
+    """The run folder of a model folder inside one; the folder itself otherwise."""
+    if (path / "embedfit.toml").exists():
+        return path
+    return path.parent if (path.parent / "embedfit.toml").exists() else path
+
+
+def _state_folder(path: Path) -> Path:
+    run = _run_folder(path)
+    return run / "deploy" if (run / "embedfit.toml").exists() else path.parent / f"{path.name}.deploy"
+
+
+def _from_s3(uri: str, user_folder: Path) -> Artefact:
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    if uri.endswith(".tar.gz"):
+        raise UsageError(
+            f"{uri} is an archive; a prefix with the plain files is deployed (no unpacking at start).",
+            remedy="Unpack it under a prefix and give s3://bucket/prefix/",
+        )
+    if not bucket or not prefix.strip("/"):
+        raise UsageError(f"{uri!r} is not a prefix in S3.", remedy="It looks like s3://bucket/path/of/the/model/")
+    whole = f"s3://{bucket}/{prefix.rstrip('/')}/"
+    return Artefact(
+        run=slug(prefix.rstrip("/").rsplit("/", 1)[-1]),
+        sha256=hashlib.sha256(whole.encode()).hexdigest(),
+        state_folder=user_folder / "deploy" / slug(f"{bucket}/{prefix}", 80),
+        s3_uri=whole,
+        notes=("The files in S3 are used as they are; they are not uploaded, and destroy leaves them alone.",),
+    )
+
+
+def _from_folder(path: Path, device: str) -> Artefact:
+    folder = _model_folder(path)
+    problems = tei_problems(folder)
+    if problems:
+        raise ModelError(
+            f"Text Embeddings Inference can't load {folder}: {'; '.join(problems)}.",
+            remedy="Write the folder with embedfit (merge, or models.layout.save_model): it uses the layout TEI reads.",
+        )
+    files = tuple(
+        File(key=file.relative_to(folder).as_posix(), path=file, size=file.stat().st_size, sha256=sha256_file(file))
+        for file in sorted(folder.rglob("*"))
+        if _is_served(file, folder)
+    )
+    notes = []
+    if device == "cpu" and not any(file.key == "onnx/model.onnx" for file in files):
+        notes.append("There is no onnx/model.onnx: the CPU image falls back to its slower engine (candle).")
+    digest = hashlib.sha256("".join(f"{file.key}\0{file.sha256}\n" for file in files).encode()).hexdigest()
+    return Artefact(
+        run=slug(_run_folder(folder).resolve().name),
+        sha256=digest,
+        state_folder=_state_folder(folder),
+        folder=folder,
+        files=files,
+        notes=tuple(notes),
+    )
+
+
+def _is_served(file: Path, folder: Path) -> bool:
+    parts = file.relative_to(folder).parts
+    return file.is_file() and file.suffix in _SERVED and not any(part.startswith(".") for part in parts)
+
+
+def _model_folder(path: Path) -> Path:
+    """The model of a run folder is what its evaluation decided to ship; a model folder is itself."""
+    if not (path / "embedfit.toml").exists():
+        return path
+    ship = "merged"
+    if (path / "summary.json").exists():
+        decided = _read_json(path / "summary.json").get("decision", {}).get("ship", "merged")
+        if decided == "base":
+            raise ModelError(
+                f"The evaluation in {path} decided to keep the base model: there is nothing of its own to deploy.",
+                remedy=f"Deploy the base by its name, or {path / 'merged'} if you want the tuned model all the same.",
+            )
+        ship = decided if decided in ("merged", "finetuned") else "merged"
+    if not (path / ship).is_dir():
+        raise ModelError(f"{path / ship} is missing.", remedy=f"Run: embedfit merge --run {path}")
+    return path / ship
+
+
+def tei_problems(folder: Path) -> tuple[str, ...]:
+    """What keeps Text Embeddings Inference from booting a folder, or from pooling as the model should; empty: nothing.
+
+    TEI up to 1.9.3 wants sentence-transformers' old keys: a folder saved by version 5.4 or later does not boot.
+    """
+    problems = [f"{name} is missing" for name in _REQUIRED if not (folder / name).is_file()]
+    modules = _read_json(folder / "modules.json", missing=None)
+    if modules is None:
+        return (*problems, "modules.json is missing, so it would guess the pooling")
+    for module in modules:
+        if not str(module.get("type", "")).startswith("sentence_transformers.models."):
+            problems.append(f"modules.json names the type {module.get('type')!r}, a path it does not know")
+            break
+    problems += _pooling_problems(folder, modules)
+    if (folder / "sentence_bert_config.json").exists():
+        if "max_seq_length" not in _read_json(folder / "sentence_bert_config.json"):
+            problems.append("sentence_bert_config.json has no max_seq_length")
+    return tuple(problems)
+
+
+def _pooling_problems(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
+    path = next((module.get("path") for module in modules if str(module.get("type", "")).endswith(".Pooling")), None)
+    if not path:
+        return ["modules.json has no Pooling"]
+    config = _read_json(folder / path / "config.json", missing={})
+    needed = ("word_embedding_dimension", "pooling_mode_cls_token", "pooling_mode_mean_tokens")
+    return [f"{path}/config.json has no {key}" for key in needed if key not in config]
+
+
+def _read_json(path: Path, missing: object = ...) -> Any:  # noqa: ANN401 - JSON
+    if not path.exists() and missing is not ...:
+        return missing
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} can't be read as JSON: {error}") from error

@@ -1,0 +1,154 @@
+"""What is there in an account and what is missing, found out by reading only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from embedfit.deploy.aws import Aws, aws_exceptions, explain, is_absent, is_denied, is_without_credentials
+from embedfit.deploy.images import split_image_uri
+from embedfit.errors import DeployError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """The result of one check. status: "unknown" where it could not be made. fix: a command, where there is one."""
+
+    check: str
+    status: Literal["ok", "missing", "unknown"]
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who is asking. account: 12 digits; arn: of the user or assumed role."""
+
+    account: str
+    arn: str
+
+
+def identity(aws: Aws) -> tuple[Identity | None, Finding]:
+    """Who the credentials belong to. Without any, None and what to do; expired or refused ones are an error."""
+    try:
+        reply = aws.client("sts").get_caller_identity()
+    except aws_exceptions() as error:
+        if is_without_credentials(error):
+            return None, Finding(
+                check="identity", status="missing", detail="there are no AWS credentials", fix="aws configure sso"
+            )
+        raise explain(error, "asking who the credentials belong to") from error
+    who = Identity(account=str(reply["Account"]), arn=str(reply["Arn"]))
+    return who, Finding(check="identity", status="ok", detail=f"{who.arn} in account {who.account}")
+
+
+def role(aws: Aws, role_arn: str) -> Finding:
+    """Whether the execution role is there and lets SageMaker use it."""
+    name = role_arn.rsplit("/", 1)[-1]
+    try:
+        found = aws.client("iam").get_role(RoleName=name)["Role"]
+    except aws_exceptions() as error:
+        if is_absent(error):
+            return Finding(
+                check="role", status="missing", detail=f"there is no role {name}", fix=create_role_command(name)
+            )
+        return _unknown("role", error, "iam:GetRole")
+    if found["Arn"] != role_arn:
+        return Finding(check="role", status="missing", detail=f"{name} is {found['Arn']}, not {role_arn}")
+    if not _trusts_sagemaker(found.get("AssumeRolePolicyDocument", {})):
+        return Finding(
+            check="role",
+            status="missing",
+            detail=f"{role_arn} does not let SageMaker use it",
+            fix=f"aws iam update-assume-role-policy --role-name {name} --policy-document file://trust.json",
+        )
+    return Finding(check="role", status="ok", detail=role_arn)
+
+
+def create_role_command(name: str) -> str:
+    """The commands that make a role of the plan's policies."""
+    return (
+        f"aws iam create-role --role-name {name} --assume-role-policy-document file://trust.json && "
+        f"aws iam put-role-policy --role-name {name} --policy-name embedfit --policy-document file://execution.json"
+    )
+
+
+def _trusts_sagemaker(document: dict[str, Any]) -> bool:
+    for statement in document.get("Statement", []):
+        principals = statement.get("Principal", {})
+        services = principals.get("Service", []) if isinstance(principals, dict) else []
+        services = [services] if isinstance(services, str) else services
+        if statement.get("Effect") == "Allow" and any(service.startswith("sagemaker.") for service in services):
+            return True
+    return False
+
+
+def bucket(aws: Aws, name: str) -> Finding:
+    """Whether the bucket for the model is there, in this account's reach."""
+    make = f"aws s3 mb s3://{name} --region {aws.region}"
+    try:
+        aws.client("s3").head_bucket(Bucket=name)
+    except aws_exceptions() as error:
+        if is_absent(error):
+            return Finding(check="bucket", status="missing", detail=f"there is no bucket {name}", fix=make)
+        if is_denied(error):
+            return Finding(
+                check="bucket",
+                status="missing",
+                detail=f"the bucket {name} belongs to someone else or may not be listed",
+                fix="Give one of your own with --bucket.",
+            )
+        return _unknown("bucket", error, "s3:ListBucket")
+    return Finding(check="bucket", status="ok", detail=f"s3://{name}")
+
+
+def image(aws: Aws, uri: str) -> Finding:
+    """Whether the container image can be read from its registry."""
+    parts = split_image_uri(uri)
+    if parts is None:
+        return Finding(
+            check="image", status="unknown", detail=f"{uri} is not in ECR; only AWS can tell if it can pull it"
+        )
+    try:
+        reply = aws.client("ecr").batch_get_image(
+            registryId=parts.account, repositoryName=parts.repository, imageIds=[{"imageTag": parts.tag}]
+        )
+    except aws_exceptions() as error:
+        if is_absent(error) or "RepositoryNotFound" in str(error):
+            return Finding(
+                check="image", status="missing", detail=f"{uri} is not there", fix="Give another --image-uri."
+            )
+        return _unknown("image", error, "ecr:BatchGetImage")
+    if reply.get("images"):
+        return Finding(check="image", status="ok", detail=uri)
+    return Finding(check="image", status="missing", detail=f"{uri} is not there", fix="Give another --image-uri.")
+
+
+def quota(aws: Aws, instance_type: str, count: int) -> Finding:
+    """Whether the account may run that many instances for endpoints."""
+    wanted = f"{instance_type} for endpoint usage"
+    try:
+        pages = aws.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
+        found = next((one for page in pages for one in page["Quotas"] if one["QuotaName"] == wanted), None)
+    except aws_exceptions() as error:
+        return _unknown("quota", error, "servicequotas:ListServiceQuotas")
+    if found is None:
+        return Finding(check="quota", status="unknown", detail=f"AWS lists no quota {wanted!r} in {aws.region}")
+    allowed = int(found["Value"])
+    if allowed >= count:
+        return Finding(check="quota", status="ok", detail=f"{allowed} × {wanted}")
+    return Finding(
+        check="quota",
+        status="missing",
+        detail=f"{allowed} × {wanted}, and {count} needed",
+        fix=(
+            "aws service-quotas request-service-quota-increase --service-code sagemaker "
+            f"--quota-code {found['QuotaCode']} --desired-value {count} --region {aws.region}"
+        ),
+    )
+
+
+def _unknown(check: str, error: Exception, right: str) -> Finding:
+    explained: DeployError = explain(error, f"checking the {check}")
+    detail = f"it needs the right {right}" if is_denied(error) else explained.message
+    return Finding(check=check, status="unknown", detail=f"could not be checked: {detail}")

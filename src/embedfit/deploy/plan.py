@@ -1,0 +1,484 @@
+"""What a deployment would do, as plain data: the exact calls, the cost, the rights. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from embedfit.deploy import autoscaling, checks, images, policies
+from embedfit.deploy.artefact import Artefact
+from embedfit.deploy.aws import Aws
+from embedfit.deploy.checks import Finding, Identity
+from embedfit.deploy.options import MAX_BODY_BYTES, Options, slug
+from embedfit.deploy.prices import Cost, PriceTable, cost_of
+from embedfit.deploy.state import Kind
+from embedfit.errors import UsageError
+from embedfit.workspace import sha256_json
+
+#: Where a name is not known, because there are no credentials or nothing was chosen. apply refuses such a plan.
+UNKNOWN_ACCOUNT = "<ACCOUNT>"
+UNKNOWN_ROLE = "<ROLE_ARN>"
+#: Of every name that the user did not choose.
+DEFAULT_PREFIX = "embedfit-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One API call, exactly as it is made: boto3.client(service).operation(**parameters)."""
+
+    service: str
+    operation: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The calls that make one resource."""
+
+    kind: Kind
+    name: str
+    calls: tuple[Call, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """IAM documents: who may take on the execution role, what it may do, what the person deploying needs."""
+
+    trust: policies.Document
+    execution: policies.Document
+    deployer: policies.Document
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A deployment as data. account, owner: None without credentials."""
+
+    name: str
+    region: str
+    account: str | None
+    owner: str | None
+    run: str
+    attempt: str
+    expires: str
+    image: str
+    instance_type: str
+    max_client_batch: int
+    model: str
+    bucket: str | None
+    prefix: str | None
+    state_folder: Path
+    tags: dict[str, str]
+    steps: tuple[Step, ...]
+    cost: Cost
+    policies: Policies
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def blockers(self) -> tuple[Finding, ...]:
+        """What keeps apply from going ahead."""
+        return tuple(finding for finding in self.findings if finding.status == "missing")
+
+    def as_json(self) -> dict[str, Any]:
+        """The plan as JSON values."""
+        value: dict[str, Any] = json.loads(json.dumps({"schema": 1, **asdict(self)}, default=str))
+        return value
+
+
+def make_plan(
+    options: Options,
+    artefact: Artefact,
+    *,
+    aws: Aws | None,
+    prices: PriceTable,
+    now: datetime,
+    attempt: str | None = None,
+) -> Plan:
+    """The plan of a deployment.
+
+    aws: None where boto3 is not installed; it is read from, never changed. attempt: a unique id by which this
+    apply later knows its own resources from those of another one at work at the same time.
+    """
+    if artefact.hub_id and options.network_isolation:
+        raise UsageError(
+            "With network isolation the container can't download a model from the hub.",
+            remedy=f"Download {artefact.hub_id} and deploy its folder, or leave --network-isolation out.",
+        )
+    who, findings = _look(options, aws)
+    account = who.account if who else UNKNOWN_ACCOUNT
+    image = options.image_uri or images.image_uri(options.region, images.device_of(options.instance_type))
+    name = options.name or _default_name(options, artefact, image)
+    role_arn = _role_arn(options, account, name)
+    bucket, prefix = _location(options, artefact, account, name)
+    expires = (
+        (now + timedelta(seconds=options.ttl_seconds)).isoformat(timespec="seconds") if options.ttl_seconds else ""
+    )
+    tags = _tags(options, artefact, who, name=name, expires=expires, attempt=attempt or uuid.uuid4().hex)
+    tags["embedfit:hash"] = _hash(options, artefact, image)
+    if artefact.files:
+        tags["embedfit:artefact"] = f"s3://{bucket}/{prefix}"[:256]
+    target = _Target(
+        options=options,
+        artefact=artefact,
+        name=name,
+        image=image,
+        role_arn=role_arn,
+        bucket=bucket,
+        prefix=prefix,
+        tags=tags,
+    )
+    documents = _policies(target, account)
+    return Plan(
+        name=name,
+        region=options.region,
+        account=who.account if who else None,
+        owner=who.arn if who else None,
+        run=tags["embedfit:run"],
+        attempt=tags["embedfit:attempt"],
+        expires=expires,
+        image=image,
+        instance_type=options.instance_type,
+        max_client_batch=options.client_batch,
+        model=str(artefact.folder or artefact.s3_uri or artefact.hub_id),
+        bucket=bucket,
+        prefix=prefix,
+        state_folder=artefact.state_folder,
+        tags=tags,
+        steps=_steps(target, documents),
+        cost=cost_of(prices, options.instance_type, *options.instance_range, options.region),
+        policies=documents,
+        findings=(*findings, *_resource_findings(target, aws if who else None)),
+        notes=(*artefact.notes, *_notes(options)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """What the steps are made from."""
+
+    options: Options
+    artefact: Artefact
+    name: str
+    image: str
+    role_arn: str
+    bucket: str | None
+    prefix: str | None
+    tags: dict[str, str]
+
+    @property
+    def tag_list(self) -> list[dict[str, str]]:
+        return [{"Key": key, "Value": value} for key, value in sorted(self.tags.items())]
+
+
+def _look(options: Options, aws: Aws | None) -> tuple[Identity | None, tuple[Finding, ...]]:
+    if aws is None:
+        missing = Finding(
+            check="identity",
+            status="missing",
+            detail="boto3 is not installed, so nothing in the account could be checked",
+            fix="pip install 'embedfit[aws]'",
+        )
+        return None, (missing,)
+    who, finding = checks.identity(aws)
+    return who, (finding,)
+
+
+def _resource_findings(target: _Target, aws: Aws | None) -> tuple[Finding, ...]:
+    options = target.options
+    if target.role_arn == UNKNOWN_ROLE:
+        role = Finding(
+            check="role",
+            status="missing",
+            detail="no execution role was named",
+            fix="Give --role ARN, or --create-role to have one made from policies.execution and policies.trust.",
+        )
+    elif options.create_role:
+        role = Finding(check="role", status="ok", detail=f"{target.name} will be made")
+    elif aws is None:
+        role = _unchecked("role", target.role_arn)
+    else:
+        role = checks.role(aws, target.role_arn)
+    uploads = bool(target.artefact.files)
+    if aws is None:
+        parts = [("bucket", f"s3://{target.bucket}")] if uploads else []
+        parts.append(("quota", f"{options.instance_range[1]} × {options.instance_type}"))
+        return (role, *(_unchecked(check, what) for check, what in parts))
+    found = [role]
+    if uploads and target.bucket:
+        found.append(checks.bucket(aws, target.bucket))
+    found.append(checks.quota(aws, options.instance_type, options.instance_range[1]))
+    return tuple(found)
+
+
+def _unchecked(check: str, what: str) -> Finding:
+    return Finding(check=check, status="unknown", detail=f"{what}: could not be checked without credentials")
+
+
+def _hash(options: Options, artefact: Artefact, image: str) -> str:
+    """What an endpoint is made of: equal hash, equal endpoint. Scaling, time to live and tags can change in place."""
+    return sha256_json(
+        {
+            "artefact": artefact.sha256,
+            "image": image,
+            "instance": [options.instance_type, options.instance_count, options.inference_ami],
+            "network": [sorted(options.subnets), sorted(options.security_groups), options.network_isolation],
+            "kms": options.kms_key,
+            "role": options.role_arn,
+            "batch": [options.client_batch, options.max_batch_tokens],
+        }
+    )[:12]
+
+
+def _default_name(options: Options, artefact: Artefact, image: str) -> str:
+    run = slug(options.run or artefact.run, 40)
+    return f"{DEFAULT_PREFIX}{run}-{_hash(options, artefact, image)[:8]}"
+
+
+def _role_arn(options: Options, account: str, name: str) -> str:
+    if options.role_arn:
+        return options.role_arn
+    if options.create_role:
+        return f"arn:{images.partition_of(options.region).name}:iam::{account}:role/embedfit/{name}"
+    return UNKNOWN_ROLE
+
+
+def _location(options: Options, artefact: Artefact, account: str, name: str) -> tuple[str | None, str | None]:
+    """Bucket and prefix (with a slash at its end) of the model in S3, or None for a hub model."""
+    if artefact.hub_id:
+        return None, None
+    if artefact.s3_uri:
+        bucket, _, prefix = artefact.s3_uri.removeprefix("s3://").partition("/")
+        return bucket, prefix
+    return options.bucket or default_bucket(options.region, account), f"embedfit/{name}/model/"
+
+
+def default_bucket(region: str, account: str) -> str:
+    """The bucket that SageMaker's own tools use."""
+    return f"sagemaker-{region}-{account}"
+
+
+def _tags(
+    options: Options, artefact: Artefact, who: Identity | None, *, name: str, expires: str, attempt: str
+) -> dict[str, str]:
+    return {
+        **options.tags,
+        "embedfit:project": options.project,
+        "embedfit:run": slug(options.run or artefact.run, 40),
+        "embedfit:owner": (who.arn if who else UNKNOWN_ACCOUNT)[:256],
+        "embedfit:ttl": expires or "none",
+        "embedfit:deployment": name,
+        "embedfit:attempt": attempt,
+    }
+
+
+def _environment(target: _Target) -> dict[str, str]:
+    """The container's settings. Never API_KEY: it would shut SageMaker's own /invocations out."""
+    options = target.options
+    values = {
+        "HF_MODEL_ID": target.artefact.hub_id or "/opt/ml/model",
+        "AUTO_TRUNCATE": "true",
+        "MAX_CLIENT_BATCH_SIZE": str(options.client_batch),
+        "PAYLOAD_LIMIT": str(MAX_BODY_BYTES),
+    }
+    if options.max_batch_tokens:
+        values["MAX_BATCH_TOKENS"] = str(options.max_batch_tokens)
+    return values
+
+
+def _steps(target: _Target, documents: Policies) -> tuple[Step, ...]:
+    steps = []
+    if target.options.create_role:
+        steps.append(_role_step(target, documents))
+    if target.artefact.files:
+        steps.append(_artefact_step(target))
+    steps += [_model_step(target), _config_step(target), _endpoint_step(target)]
+    scaling = target.options.autoscaling
+    if scaling is not None:
+        resource = autoscaling.resource_id(target.name)
+        register = Call(
+            service="application-autoscaling",
+            operation="register_scalable_target",
+            parameters=autoscaling.target_parameters(target.name, scaling),
+        )
+        policy = Call(
+            service="application-autoscaling",
+            operation="put_scaling_policy",
+            parameters=autoscaling.policy_parameters(target.name, scaling),
+        )
+        steps.append(Step(kind="scalable_target", name=resource, calls=(register,)))
+        steps.append(Step(kind="scaling_policy", name=target.name, calls=(policy,)))
+    return tuple(steps)
+
+
+def _role_step(target: _Target, documents: Policies) -> Step:
+    create = Call(
+        service="iam",
+        operation="create_role",
+        parameters={
+            "RoleName": target.name,
+            "Path": "/embedfit/",
+            "AssumeRolePolicyDocument": json.dumps(documents.trust),
+            "Description": f"Execution role of the SageMaker endpoint {target.name}",
+            "Tags": target.tag_list,
+        },
+    )
+    allow = Call(
+        service="iam",
+        operation="put_role_policy",
+        parameters={
+            "RoleName": target.name,
+            "PolicyName": "embedfit",
+            "PolicyDocument": json.dumps(documents.execution),
+        },
+    )
+    return Step(kind="role", name=target.name, calls=(create, allow))
+
+
+def marker_key(name: str) -> str:
+    """The object that says whose a deployment's files in S3 are. It is written before them."""
+    return f"embedfit/{name}/artefact.json"
+
+
+def _artefact_step(target: _Target) -> Step:
+    options, bucket = target.options, target.bucket
+    sse = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": options.kms_key} if options.kms_key else {}
+    body = {
+        "tags": target.tags,
+        "sha256": target.artefact.sha256,
+        "files": {file.key: file.size for file in target.artefact.files},
+    }
+    marker = Call(
+        service="s3",
+        operation="put_object",
+        parameters={
+            "Bucket": bucket,
+            "Key": marker_key(target.name),
+            "Body": json.dumps(body, sort_keys=True),
+            "ContentType": "application/json",
+            **sse,
+        },
+    )
+    uploads = [
+        Call(
+            service="s3",
+            operation="upload_file",
+            parameters={
+                "Filename": str(file.path),
+                "Bucket": bucket,
+                "Key": f"{target.prefix}{file.key}",
+                **({"ExtraArgs": dict(sse)} if sse else {}),
+            },
+        )
+        for file in target.artefact.files
+    ]
+    return Step(kind="artefact", name=f"s3://{bucket}/embedfit/{target.name}/", calls=(marker, *uploads))
+
+
+def _model_step(target: _Target) -> Step:
+    options = target.options
+    container: dict[str, Any] = {"Image": target.image, "Environment": _environment(target)}
+    if target.bucket and target.prefix:
+        container["ModelDataSource"] = {
+            "S3DataSource": {
+                "S3Uri": f"s3://{target.bucket}/{target.prefix}",
+                "S3DataType": "S3Prefix",
+                "CompressionType": "None",
+            }
+        }
+    parameters: dict[str, Any] = {
+        "ModelName": target.name,
+        "PrimaryContainer": container,
+        "ExecutionRoleArn": target.role_arn,
+        "EnableNetworkIsolation": options.network_isolation,
+        "Tags": target.tag_list,
+    }
+    if options.subnets:
+        parameters["VpcConfig"] = {
+            "Subnets": list(options.subnets),
+            "SecurityGroupIds": list(options.security_groups),
+        }
+    call = Call(service="sagemaker", operation="create_model", parameters=parameters)
+    return Step(kind="model", name=target.name, calls=(call,))
+
+
+def _config_step(target: _Target) -> Step:
+    options = target.options
+    variant: dict[str, Any] = {
+        "VariantName": autoscaling.VARIANT,
+        "ModelName": target.name,
+        "InstanceType": options.instance_type,
+        "InitialInstanceCount": options.instance_count,
+        "InitialVariantWeight": 1.0,
+        "ContainerStartupHealthCheckTimeoutInSeconds": 900,
+        # The busiest instance is spared; the default sends requests at random.
+        "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
+    }
+    if options.inference_ami:
+        variant["InferenceAmiVersion"] = options.inference_ami
+    parameters: dict[str, Any] = {
+        "EndpointConfigName": target.name,
+        "ProductionVariants": [variant],
+        "Tags": target.tag_list,
+    }
+    if options.volume_kms_key:
+        parameters["KmsKeyId"] = options.volume_kms_key
+    call = Call(service="sagemaker", operation="create_endpoint_config", parameters=parameters)
+    return Step(kind="endpoint_config", name=target.name, calls=(call,))
+
+
+def _endpoint_step(target: _Target) -> Step:
+    call = Call(
+        service="sagemaker",
+        operation="create_endpoint",
+        parameters={"EndpointName": target.name, "EndpointConfigName": target.name, "Tags": target.tag_list},
+    )
+    return Step(kind="endpoint", name=target.name, calls=(call,))
+
+
+def _policies(target: _Target, account: str) -> Policies:
+    options = target.options
+    known = account if account != UNKNOWN_ACCOUNT else "*"
+    partition = images.partition_of(options.region).name
+    image = images.split_image_uri(target.image)
+    names = policies.Names(
+        partition=partition,
+        region=options.region,
+        account=known,
+        deployment=target.name,
+        role_arn=target.role_arn.replace(UNKNOWN_ROLE, f"arn:{partition}:iam::{known}:role/*").replace(
+            UNKNOWN_ACCOUNT, "*"
+        ),
+        bucket=target.bucket.replace(UNKNOWN_ACCOUNT, "*") if target.bucket else None,
+        prefix=target.prefix,
+        repository=f"arn:{partition}:ecr:{image.region}:{image.account}:repository/{image.repository}"
+        if image
+        else None,
+        kms_key=options.kms_key,
+        vpc=bool(options.subnets),
+        uploads=bool(target.artefact.files),
+        creates_role=options.create_role,
+        scales=options.autoscaling is not None,
+    )
+    return Policies(
+        trust=policies.trust_policy(known),
+        execution=policies.execution_policy(names),
+        deployer=policies.deployer_policy(names),
+    )
+
+
+def _notes(options: Options) -> tuple[str, ...]:
+    notes = []
+    if options.kms_key and options.volume_kms_key is None:
+        notes.append(
+            f"{options.instance_type} keeps data on a local disk that its hardware encrypts; SageMaker refuses a key "
+            "for it, so the KMS key is used for S3 only."
+        )
+    if options.ttl_seconds is None:
+        notes.append("The endpoint costs money until it is destroyed; --ttl 8h lets `sweep` delete it after 8 hours.")
+    if options.instance_range[0] == 1:
+        notes.append("One instance is one availability zone: give --instance-count 2 where an outage must not show.")
+    return tuple(notes)

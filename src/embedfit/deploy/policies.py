@@ -1,0 +1,247 @@
+"""The least rights that a deployment needs, as IAM policy documents."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """The names that policies are made of. "*" stands for what is not known yet.
+
+    prefix: of the artefact in the bucket, with a slash at its end; bucket and prefix are None for a hub model.
+    repository: ARN of the image's ECR repository, None for an image elsewhere.
+    """
+
+    partition: str
+    region: str
+    account: str
+    deployment: str
+    role_arn: str
+    bucket: str | None
+    prefix: str | None
+    repository: str | None
+    kms_key: str | None
+    vpc: bool
+    uploads: bool
+    creates_role: bool
+    scales: bool
+
+
+def trust_policy(account: str) -> Document:
+    """Who may take on the execution role: SageMaker, on behalf of this account only."""
+    statement: Document = {
+        "Effect": "Allow",
+        "Principal": {"Service": "sagemaker.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    }
+    if account != "*":
+        statement["Condition"] = {"StringEquals": {"aws:SourceAccount": account}}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def execution_policy(names: Names) -> Document:
+    """What the running endpoint needs: to read its model and image, and to write its log and metrics."""
+    arn = f"arn:{names.partition}"
+    log_group = f"{arn}:logs:{names.region}:{names.account}:log-group:/aws/sagemaker/Endpoints/{names.deployment}"
+    statements = [
+        _allow(
+            "WriteLog",
+            ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+            [log_group, f"{log_group}:*"],
+        ),
+        {
+            **_allow("WriteMetrics", ["cloudwatch:PutMetricData"], ["*"]),
+            "Condition": {"StringLike": {"cloudwatch:namespace": ["AWS/SageMaker", "/aws/sagemaker/*"]}},
+        },
+    ]
+    if names.bucket:
+        statements.append(_allow("ReadModel", ["s3:GetObject"], [f"{arn}:s3:::{names.bucket}/{names.prefix}*"]))
+        statements.append(
+            {
+                **_allow("ListModel", ["s3:ListBucket"], [f"{arn}:s3:::{names.bucket}"]),
+                "Condition": {"StringLike": {"s3:prefix": [f"{names.prefix}*"]}},
+            }
+        )
+    if names.repository:
+        statements.append(
+            _allow(
+                "PullImage",
+                ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+                [names.repository],
+            )
+        )
+        statements.append(_allow("PullImageToken", ["ecr:GetAuthorizationToken"], ["*"]))
+    if names.kms_key:
+        statements.append(
+            _allow(
+                "UseKey", ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], [_key(names)]
+            )
+        )
+    if names.vpc:
+        statements.append(
+            _allow(
+                "JoinVpc",
+                [
+                    "ec2:CreateNetworkInterface",
+                    "ec2:CreateNetworkInterfacePermission",
+                    "ec2:DeleteNetworkInterface",
+                    "ec2:DeleteNetworkInterfacePermission",
+                    "ec2:DescribeDhcpOptions",
+                    "ec2:DescribeNetworkInterfaces",
+                    "ec2:DescribeSecurityGroups",
+                    "ec2:DescribeSubnets",
+                    "ec2:DescribeVpcs",
+                ],
+                ["*"],  # most of these know no resource-level rights
+            )
+        )
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def deployer_policy(names: Names) -> Document:
+    """What whoever runs plan, apply, status, test and destroy needs."""
+    arn = f"arn:{names.partition}"
+    own = [
+        f"{arn}:sagemaker:{names.region}:{names.account}:{kind}/{names.deployment.lower()}"
+        for kind in ("model", "endpoint-config", "endpoint")
+    ]
+    statements = [
+        _allow(
+            "OwnResources",
+            [
+                "sagemaker:AddTags",
+                "sagemaker:CreateEndpoint",
+                "sagemaker:CreateEndpointConfig",
+                "sagemaker:CreateModel",
+                "sagemaker:DeleteEndpoint",
+                "sagemaker:DeleteEndpointConfig",
+                "sagemaker:DeleteModel",
+                "sagemaker:DescribeEndpoint",
+                "sagemaker:DescribeEndpointConfig",
+                "sagemaker:DescribeModel",
+                "sagemaker:InvokeEndpoint",
+                "sagemaker:ListTags",
+            ],
+            own,
+        ),
+        _allow(
+            "FindByTag",
+            [
+                "sagemaker:ListEndpointConfigs",
+                "sagemaker:ListEndpoints",
+                "sagemaker:ListModels",
+                "sagemaker:ListTags",
+                "servicequotas:ListServiceQuotas",
+                "sts:GetCallerIdentity",
+            ],
+            ["*"],
+        ),
+        _role_statement(names),
+        _allow(
+            "ReadLog",
+            ["logs:DeleteLogGroup", "logs:DescribeLogGroups", "logs:DescribeLogStreams", "logs:GetLogEvents"],
+            [f"{arn}:logs:{names.region}:{names.account}:log-group:/aws/sagemaker/Endpoints/{names.deployment}*"],
+        ),
+    ]
+    if names.repository:
+        statements.append(_allow("CheckImage", ["ecr:BatchGetImage"], [names.repository]))
+    if names.creates_role:
+        statements.append(
+            _allow(
+                "MakeRole",
+                ["iam:CreateRole", "iam:DeleteRole", "iam:DeleteRolePolicy", "iam:PutRolePolicy", "iam:TagRole"],
+                [names.role_arn],
+            )
+        )
+        statements.append(_allow("FindRoles", ["iam:ListRoles"], ["*"]))
+    statements += _scaling_statements(names)
+    if names.uploads and names.bucket:
+        statements += _upload_statements(names)
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _role_statement(names: Names) -> Document:
+    return {
+        **_allow("PassRole", ["iam:GetRole", "iam:PassRole"], [names.role_arn]),
+        "Condition": {"StringEqualsIfExists": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
+    }
+
+
+def _scaling_statements(names: Names) -> list[Document]:
+    find = _allow(
+        "FindScaling",
+        ["application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies"],
+        ["*"],
+    )
+    if not names.scales:
+        return [find]
+    arn = f"arn:{names.partition}"
+    return [
+        find,
+        _allow(
+            "Scale",
+            [
+                "application-autoscaling:DeleteScalingPolicy",
+                "application-autoscaling:DeregisterScalableTarget",
+                "application-autoscaling:PutScalingPolicy",
+                "application-autoscaling:RegisterScalableTarget",
+                "application-autoscaling:TagResource",
+            ],
+            [f"{arn}:application-autoscaling:{names.region}:{names.account}:scalable-target/*"],
+        ),
+        _allow(
+            "ScaleAlarms",
+            ["cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"],
+            [f"{arn}:cloudwatch:{names.region}:{names.account}:alarm:TargetTracking-endpoint/{names.deployment}/*"],
+        ),
+        _allow(
+            "ScaleEndpoint",
+            ["sagemaker:DescribeEndpoint", "sagemaker:UpdateEndpointWeightsAndCapacities"],
+            [f"{arn}:sagemaker:{names.region}:{names.account}:endpoint/{names.deployment.lower()}"],
+        ),
+        {
+            **_allow(
+                "ScaleServiceRole",
+                ["iam:CreateServiceLinkedRole"],
+                [f"{arn}:iam::*:role/aws-service-role/sagemaker.application-autoscaling.amazonaws.com/*"],
+            ),
+            "Condition": {"StringLike": {"iam:AWSServiceName": "sagemaker.application-autoscaling.amazonaws.com"}},
+        },
+    ]
+
+
+def _upload_statements(names: Names) -> list[Document]:
+    arn = f"arn:{names.partition}:s3:::{names.bucket}"
+    statements = [
+        _allow(
+            "WriteModel",
+            [
+                "s3:AbortMultipartUpload",
+                "s3:DeleteObject",
+                "s3:DeleteObjectVersion",
+                "s3:GetObject",
+                "s3:ListMultipartUploadParts",
+                "s3:PutObject",
+            ],
+            [f"{arn}/embedfit/*"],
+        ),
+        _allow("ListBucket", ["s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:ListBucketVersions"], [arn]),
+    ]
+    if names.kms_key:
+        statements.append(_allow("EncryptModel", ["kms:Decrypt", "kms:GenerateDataKey"], [_key(names)]))
+    return statements
+
+
+def _key(names: Names) -> str:
+    key = names.kms_key or "*"
+    if key.startswith("arn:") or key == "*":
+        return key
+    return f"arn:{names.partition}:kms:{names.region}:{names.account}:key/{key}"
+
+
+def _allow(sid: str, actions: list[str], resources: list[str]) -> Document:
+    return {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources}

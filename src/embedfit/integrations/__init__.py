@@ -1,0 +1,1 @@
+"""The model in other people's frameworks: LangChain, LlamaIndex, SageMaker content handlers."""

@@ -1,0 +1,170 @@
+"""An AWS account in this process, a clock that does not wait, and a model folder of a few bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from embedfit.deploy.artefact import Artefact, resolve_artefact
+from embedfit.deploy.aws import Aws, Clock
+from embedfit.deploy.options import Autoscaling, Options
+from embedfit.deploy.plan import Plan, make_plan
+from embedfit.deploy.prices import load_prices
+from embedfit.testkit.aws_faults import Faults
+
+REGION = "us-east-1"
+ACCOUNT = "123456789012"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/endpoint"
+BUCKET = f"sagemaker-{REGION}-{ACCOUNT}"
+TRUST = '{"Statement": [{"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}]}'
+
+
+@dataclass
+class FakeTime:
+    """A clock that only sleep moves."""
+
+    time: datetime = datetime(2026, 7, 1, 12, 0, tzinfo=timezone.utc)
+    slept: list[float] = field(default_factory=list)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += timedelta(seconds=seconds)
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(now=lambda: self.time, sleep=self.sleep)
+
+
+class Lines:
+    """A reporter that keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
+
+    def task(self, description: str, total: float, unit: str = "") -> Any:
+        from embedfit.progress import Silent
+
+        return Silent().task(description, total, unit)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+
+@dataclass
+class Account:
+    """The fake account. plain: a client that no fault reaches."""
+
+    url: str
+    session: Any
+    plain_session: Any
+    faults: Faults
+
+    def aws(self, region: str = REGION) -> Aws:
+        return Aws(session=self.session, region=region, endpoints={"*": self.url}, _clients=self._shared(region))
+
+    _clients: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def _shared(self, region: str) -> dict[str, Any]:
+        return self._clients.setdefault(region, {})
+
+    _plain: dict[tuple[str, str], Any] = field(default_factory=dict)
+
+    def plain(self, service: str, region: str = REGION) -> Any:
+        if (service, region) not in self._plain:
+            self._plain[service, region] = self.plain_session.client(
+                service, region_name=region, endpoint_url=self.url
+            )
+        return self._plain[service, region]
+
+    def everything(self, region: str = REGION) -> dict[str, list[str]]:
+        """The names of all that a deployment could leave behind."""
+        sagemaker, scaling = self.plain("sagemaker", region), self.plain("application-autoscaling", region)
+        left = {
+            "endpoints": [one["EndpointName"] for one in sagemaker.list_endpoints()["Endpoints"]],
+            "configs": [one["EndpointConfigName"] for one in sagemaker.list_endpoint_configs()["EndpointConfigs"]],
+            "models": [one["ModelName"] for one in sagemaker.list_models()["Models"]],
+            "targets": [
+                one["ResourceId"]
+                for one in scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+            ],
+            "policies": [
+                one["PolicyName"]
+                for one in scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+            ],
+            "objects": [
+                one["Key"] for one in self.plain("s3").list_object_versions(Bucket=BUCKET).get("Versions", [])
+            ],
+            "uploads": [one["Key"] for one in self.plain("s3").list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])],
+            "logs": [one["logGroupName"] for one in self.plain("logs", region).describe_log_groups()["logGroups"]],
+            "roles": [one["RoleName"] for one in self.plain("iam").list_roles(PathPrefix="/embedfit/")["Roles"]],
+        }
+        return {kind: names for kind, names in left.items() if names}
+
+
+def new_session() -> Any:
+    return boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing", region_name=REGION)
+
+
+def make_model_folder(folder: Path, weights: bytes = b"weights") -> Path:
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder.parent / "embedfit.toml").write_text("")
+    (folder / "config.json").write_text("{}")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "modules.json").write_text(
+        '[{"path": "", "type": "sentence_transformers.models.Transformer"},'
+        ' {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]'
+    )
+    (folder / "1_Pooling" / "config.json").write_text(
+        '{"word_embedding_dimension": 4, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}'
+    )
+    return folder
+
+
+def options_for(folder: Path, **changes: Any) -> Options:
+    settings: dict[str, Any] = {
+        "model": str(folder),
+        "region": REGION,
+        "instance_type": "ml.m5.xlarge",
+        "role_arn": ROLE,
+        "autoscaling": Autoscaling(minimum=1, maximum=3, target=200.0),
+    }
+    return Options(**{**settings, **changes})
+
+
+def artefact_of(folder: Path | str, tmp_path: Path) -> Artefact:
+    return resolve_artefact(str(folder), aliases={"minilm": "x/minilm"}, user_folder=tmp_path / "user", device="cpu")
+
+
+@dataclass
+class Deployer:
+    """Makes plans of the small model in the fake account."""
+
+    account: Account
+    folder: Path
+    tmp_path: Path
+    time: FakeTime
+
+    def plan(self, *, attempt: str | None = None, folder: Path | None = None, **changes: Any) -> Plan:
+        return make_plan(
+            options_for(folder or self.folder, **changes),
+            artefact_of(folder or self.folder, self.tmp_path),
+            aws=self.account.aws(),
+            prices=load_prices(),
+            now=self.time.time,
+            attempt=attempt,
+        )
+
+    @property
+    def state_folder(self) -> Path:
+        return self.folder.parent / "deploy"
+
+
