@@ -1,3 +1,54 @@
 """Documents in, a retrieval model that is provably better on them out."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from embedfit.api import RunResult, run, run_stage
+    from embedfit.config import Config
+    from embedfit.demo import demo
+    from embedfit.errors import EmbedfitError
+    from embedfit.interchange import convert
+    from embedfit.models.encoder import Encoder, load_base
+    from embedfit.runtime import Runtime
+    from embedfit.workspace import Workspace
+
+__all__ = [
+    "Config",
+    "EmbedfitError",
+    "Encoder",
+    "RunResult",
+    "Runtime",
+    "Workspace",
+    "__version__",
+    "convert",
+    "demo",
+    "load_base",
+    "run",
+    "run_stage",
+]
+
+_HOMES = {
+    "Config": "embedfit.config",
+    "EmbedfitError": "embedfit.errors",
+    "Encoder": "embedfit.models.encoder",
+    "RunResult": "embedfit.api",
+    "Runtime": "embedfit.runtime",
+    "Workspace": "embedfit.workspace",
+    "convert": "embedfit.interchange",
+    "demo": "embedfit.demo",
+    "load_base": "embedfit.models.encoder",
+    "run": "embedfit.api",
+    "run_stage": "embedfit.api",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the public names
+    """Load a public name when it is first used: importing embedfit alone loads neither torch nor boto3."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'embedfit' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

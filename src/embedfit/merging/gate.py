@@ -79,7 +79,8 @@ def decide(
     chosen = min(near, key=lambda number: mixtures[number].alpha)
     comparison = _known(comparisons[chosen])
     low, high = (100 * bound for bound in comparison.ci95)
-    gain = f"{100 * comparison.delta:+.1f} points of nDCG@10 on {comparison.queries} dev queries, 95% CI [{low:+.1f}, {high:+.1f}]"
+    points = f"{100 * comparison.delta:+.1f} points of nDCG@10, 95% CI [{low:+.1f}, {high:+.1f}]"
+    gain = f"{points}, on {comparison.queries} dev queries"
     if comparison.ci95[0] <= 0:
         return Decision(
             ship="base",

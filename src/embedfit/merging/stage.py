@@ -149,7 +149,7 @@ def retention_set(config: Config, corpus: Sequence[str]) -> Retention:
     number = {pid: row for row, pid in enumerate(ids)}
     queries = [qid for qid in beir.queries if any(grade > 0 for grade in beir.qrels.get(qid, {}).values())]
     return Retention(
-        passages=tuple(" ".join(filter(None, beir.corpus[pid])) for pid in ids),
+        passages=tuple(beir.corpus[pid].content for pid in ids),
         queries=tuple(beir.queries[qid] for qid in queries),
         relevant=tuple(
             frozenset(number[p] for p, g in beir.qrels[q].items() if g > 0 and p in number) for q in queries

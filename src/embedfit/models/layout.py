@@ -144,15 +144,17 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
 def save_model(folder: Path, tensors: Mapping[str, torch.Tensor], *, base: Path, layout: Layout) -> None:
     """Write a complete model folder in the classic layout.
 
-    tensors: under the names of the bare transformer, as in the base's model.safetensors. The
-    tokenizer and config.json come from base. TEI needs the old keys and type paths that
+    tensors: under the names of the bare transformer. The tokenizer, config.json and weights that are
+    not among the tensors (a pooler, say) come from base. TEI needs the old keys and type paths that
     sentence-transformers 6 no longer writes but still reads.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in _TRAVELLING:
         if (base / name).exists():
             shutil.copyfile(base / name, folder / name)
-    plain = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
+    others = read_tensors(base) if (base / "model.safetensors").exists() else {}
+    plain = {name.removeprefix("bert."): tensor for name, tensor in others.items()}
+    plain |= {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
     save_file(plain, folder / "model.safetensors", metadata={"format": "pt"})
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")] + (
         [("2_Normalize", "Normalize")] if layout.normalize else []

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embedfit.config import Config
 from embedfit.errors import InputError
-from embedfit.interchange import write_beir
+from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel
 from embedfit.llm.prices import load_prices
@@ -158,9 +158,11 @@ def _write_eval(folder: Path, passages: Sequence[Passage], queries: Sequence[Que
     """
     corpus = [passage for passage in passages if passage.split == "test" or not own_documents]
     test = [query for query in queries if query.split == "test" and query.kept]
-    write_beir(
-        folder,
-        corpus={passage.passage_id: (passage.title, passage.text) for passage in corpus},
+    inside = {passage.passage_id for passage in corpus}
+    relevant = {q.query_id: [pid for pid in (q.passage_id, *q.also_relevant) if pid in inside] for q in test}
+    data = RetrievalData(
+        corpus={passage.passage_id: Entry(text=passage.text, title=passage.title) for passage in corpus},
         queries={query.query_id: query.text for query in test},
-        qrels={query.query_id: {pid: 1 for pid in (query.passage_id, *query.also_relevant)} for query in test},
+        qrels={query_id: dict.fromkeys(pids, 1) for query_id, pids in relevant.items()},
     )
+    write_beir(folder, data)

@@ -1,0 +1,33 @@
+# Two commands do everything: `make demo` and `make test`. Each works from a fresh clone.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN_TESTS := $(BIN)/python -m pytest
+
+.PHONY: setup demo test test-all lint clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	# torch first and by its exact version: an unpinned torch brings gigabytes of CUDA packages.
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/embedfit demo --run runs/demo
+
+test: setup lint
+	$(RUN_TESTS)
+
+test-all: setup lint
+	$(RUN_TESTS) -m ''
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

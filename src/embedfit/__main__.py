@@ -1,0 +1,5 @@
+"""`python -m embedfit`: the command line."""
+
+from embedfit.cli import main
+
+main()

@@ -1,0 +1,470 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from embedfit import __version__, api, pipeline
+from embedfit.cli_deploy import app as deploy_app
+from embedfit.cli_serve import export as export_command
+from embedfit.cli_serve import serve as serve_command
+from embedfit.errors import EmbedfitError
+from embedfit.progress import Silent, duration, reporter_for
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace
+
+NOT_BETTER = 3
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="embedfit",
+    help="Documents in, a retrieval model that is provably better on them out, with nobody labelling anything.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(deploy_app, name="deploy")
+app.command("serve")(serve_command)
+app.command("export")(export_command)
+
+RunFolder = Annotated[Path, typer.Option("--run", help="The run folder.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as train.epochs=2.")]
+LedgerPath = Annotated[
+    Path | None, typer.Option("--ledger", help="Another file for the ledger of language-model calls.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without asking.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
+Force = Annotated[bool, typer.Option("--force", help="Do it again although it is up to date.")]
+
+
+def _runtime(*, ledger: Path | None = None, processes: int = 1, quiet: bool = False) -> Runtime:
+    report = Silent() if quiet else reporter_for(sys.stderr)
+    confirm: Callable[[str], bool] | None = typer.confirm if sys.stdin.isatty() else None
+    return api.make_runtime(report, ledger=ledger, confirm=confirm, processes=processes)
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+# --- the whole path
+
+
+@app.command()
+def run(
+    docs: Annotated[list[Path] | None, typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")] = None,
+    run_folder: RunFolder = Path("runs/embedfit"),
+    eval_docs: Annotated[list[Path] | None, typer.Option("--eval-docs", help="Evaluate on these documents.")] = None,
+    eval_beir: Annotated[
+        Path | None, typer.Option("--eval-beir", help="Evaluate on human queries in BEIR layout.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="bge-small, bge-base, bge-large, minilm, a hub id or a folder.")
+    ] = None,
+    generator: Annotated[str | None, typer.Option(help="bedrock, bedrock-batch, openai or local.")] = None,
+    preset: Annotated[str, typer.Option(help="default, offline or aws-blog.")] = "default",
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    assignments: Set = None,
+    seed: Annotated[int | None, typer.Option(help="For everything that is drawn by chance.")] = None,
+    max_cost: Annotated[float | None, typer.Option("--max-cost", help="USD, never exceeded.")] = None,
+    examples: Annotated[Path | None, typer.Option(help="The users' own queries, one a line, for the prompt.")] = None,
+    ledger: LedgerPath = None,
+    nproc: Annotated[int, typer.Option(help="Processes that train.")] = 1,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    force: Force = False,
+    fail_if_not_better: Annotated[
+        bool, typer.Option(help="Exit with 3 if the result is not better than the base.")
+    ] = False,
+) -> None:
+    """The whole path: documents to a measured, merged model and its report.
+
+    What is up to date is not done again; what was interrupted goes on.
+    """
+    generate = {"generator": generator, "max_cost": max_cost, "examples": str(examples) if examples else None}
+    result = api.run(
+        docs or (),
+        run=run_folder,
+        eval_docs=eval_docs or (),
+        eval_beir=eval_beir,
+        preset=preset,
+        settings={
+            "model": model,
+            "seed": seed,
+            "generate": {key: value for key, value in generate.items() if value is not None} or None,
+        },
+        config=config,
+        assignments=assignments or (),
+        yes=yes,
+        force=force,
+        runtime=_runtime(ledger=ledger, processes=nproc),
+    )
+    _show(result, as_json=as_json)
+    if fail_if_not_better and not is_better(result.summary):
+        raise typer.Exit(NOT_BETTER)
+
+
+@app.command()
+def ingest(
+    docs: Annotated[list[Path], typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")],
+    run_folder: RunFolder = Path("runs/embedfit"),
+    eval_docs: Annotated[list[Path] | None, typer.Option("--eval-docs", help="Evaluate on these documents.")] = None,
+    eval_beir: Annotated[
+        Path | None, typer.Option("--eval-beir", help="Evaluate on human queries in BEIR layout.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Whose window the passages must fit.")] = None,
+    preset: Annotated[str, typer.Option(help="default, offline or aws-blog.")] = "default",
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    assignments: Set = None,
+    force: Force = False,
+) -> None:
+    """Documents → passages: the first stage alone."""
+    api.run(
+        docs,
+        run=run_folder,
+        eval_docs=eval_docs or (),
+        eval_beir=eval_beir,
+        preset=preset,
+        settings={"model": model},
+        config=config,
+        assignments=assignments or (),
+        until="ingest",
+        force=force,
+        runtime=_runtime(),
+    )
+
+
+def _stage_command(name: str, help_text: str) -> None:
+    def command(
+        run_folder: RunFolder,
+        assignments: Set = None,
+        force: Force = False,
+        ledger: LedgerPath = None,
+        nproc: Annotated[int, typer.Option(help="Processes that train.")] = 1,
+        yes: Yes = False,
+    ) -> None:
+        runtime = _runtime(ledger=ledger, processes=nproc)
+        api.run_stage(name, run=run_folder, assignments=assignments or (), force=force, yes=yes, runtime=runtime)
+        if name == "report":
+            sys.stdout.write(f"{Workspace(run_folder).path('report.html')}\n")
+
+    app.command(name, help=help_text)(command)
+
+
+for _name, _help in (
+    ("generate", "Passages → queries, by a language model; filtered, with a reason for each dropped one."),
+    ("mine", "Queries → training rows with hard negatives."),
+    ("train", "Training rows → fine-tuned model."),
+    ("merge", "Fine-tuned model + base → merged model, and the decision what ships."),
+    ("check", "Similar and different pairs: are the cosines of the former higher?"),
+    ("evaluate", "Every system's scores, against the base and BM25."),
+    ("report", "report.html and the model card."),
+):
+    _stage_command(_name, _help)
+
+
+@app.command()
+def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
+    """Which stages are fresh, stale, partial or missing, and what was spent."""
+    workspace = Workspace(run_folder)
+    config = api.stored_config(workspace)
+    states = pipeline.states(workspace, config)
+    manifests = {name: workspace.read_manifest(name) for name in states}
+    cost = api.cost_so_far(workspace)
+    if as_json:
+        seconds = {name: manifest.seconds for name, manifest in manifests.items() if manifest}
+        _print_json({"stages": states, "seconds": seconds, "cost": cost})
+        return
+    table = Table("stage", "state", "time", "finished", box=None, pad_edge=False)
+    for name, now in states.items():
+        manifest = manifests[name]
+        took = duration(manifest.seconds) if manifest else ""
+        table.add_row(name, _coloured(now), took, manifest.finished if manifest else "")
+    console = Console()
+    console.print(table)
+    console.print(
+        f"cost so far: {cost['calls']:,} calls, {cost['input_tokens']:,} tokens in, "
+        f"{cost['output_tokens']:,} out, ${cost['usd']:.2f}",
+        highlight=False,
+    )
+
+
+def _coloured(state: str) -> str:
+    colour = {"fresh": "green", "stale": "yellow", "partial": "yellow", "missing": "dim"}[state]
+    return f"[{colour}]{state}[/]"
+
+
+@app.command()
+def demo(
+    run_folder: RunFolder = Path("runs/demo"),
+    assignments: Set = None,
+    ledger: LedgerPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """The whole path on text that every CPython ships, offline, in minutes."""
+    from embedfit.demo import demo as run_demo  # loads the models' stack
+
+    result = run_demo(run_folder, assignments=assignments or (), runtime=_runtime(ledger=ledger))
+    _show(result, as_json=as_json)
+
+
+@app.command()
+def sample(
+    name: Annotated[str, typer.Argument(help="10k: the filings of Lyft and Uber for 2021.")],
+    source: Annotated[Path | None, typer.Option("--from", help="A folder that has the files already.")] = None,
+    target: Annotated[Path, typer.Option("--to", help="Where to put them.")] = Path("data"),
+) -> None:
+    """Fetch and verify sample documents."""
+    from embedfit.corpus.sample import fetch  # readers are slow to import
+
+    for path in fetch(name, to=target, source=source, report=reporter_for(sys.stderr)):
+        sys.stdout.write(f"{path}\n")
+
+
+# --- models
+
+
+@app.command()
+def benchmark(
+    models: Annotated[list[str], typer.Argument(help="Models, bm25, titan-v2, tei:URL, openai:URL#MODEL, …")],
+    beir: Annotated[Path, typer.Option(help="A folder with corpus.jsonl, queries.jsonl and qrels/test.tsv.")],
+    out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
+    ledger: LedgerPath = None,
+    yes: Yes = False,
+) -> None:
+    """Any models, and BM25, side by side on any BEIR folder."""
+    from embedfit.evaluation.benchmark import benchmark as run_benchmark  # torch
+
+    runtime = _runtime(ledger=ledger)
+    result = run_benchmark(models, beir, runtime=api.with_consent(runtime, yes))
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    print_systems(result["systems"])
+
+
+@app.command()
+def encode(
+    model: Annotated[str, typer.Argument(help="A model's name, hub id or folder.")],
+    source: Annotated[Path, typer.Option("--input", help="Texts, one a line, or JSONL with a field text.")],
+    output: Annotated[Path, typer.Option(help="The vectors: .npy, float32, one row a text.")],
+    query: Annotated[
+        bool, typer.Option("--query", help="The texts are queries: put the instruction before them.")
+    ] = False,
+) -> None:
+    """Texts → vectors."""
+    from embedfit.models.files import encode_file  # torch
+
+    count, size = encode_file(model, source, output, is_query=query, report=reporter_for(sys.stderr))
+    sys.stdout.write(f"{output}: {count} vectors of {size} dimensions\n")
+
+
+@app.command()
+def search(
+    query: Annotated[str, typer.Argument(help="What you look for.")],
+    run_folder: RunFolder,
+    k: Annotated[int, typer.Option("-k", help="Passages a system.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """The top passages of the base and the tuned model side by side."""
+    from embedfit.evaluation.search import search as run_search  # torch
+
+    found = run_search(Workspace(run_folder), query, k=k, report=reporter_for(sys.stderr))
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(*(escape(name) for name in found["systems"]), show_lines=True)
+    columns = [found["systems"][name] for name in found["systems"]]
+    for row in zip(*columns, strict=False):
+        table.add_row(*(escape(_snippet(hit)) for hit in row))
+    Console().print(table)
+
+
+def _snippet(hit: dict[str, Any]) -> str:
+    page = f", p. {hit['page']}" if hit.get("page") else ""
+    title = f"{hit['title']}: " if hit.get("title") else ""
+    return f"{hit['score']:.3f}  {hit['passage_id']}{page}\n{(title + hit['text'])[:220]}"
+
+
+@app.command()
+def merge_models(
+    models: Annotated[
+        list[Path], typer.Argument(help="Model folders of one architecture; the first gives the tokenizer.")
+    ],
+    output: Annotated[Path, typer.Option(help="The folder of the result.")],
+    weights: Annotated[str | None, typer.Option(help="One a model, such as 0.3,0.7; they sum to 1.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="FlagEmbedding JSONL: weights from each model's loss on it.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of the softmax over losses; LM-Cocktail's own is 5.")] = 5.0,
+) -> None:
+    """Mix two or more models in LM-Cocktail's manner, by given weights or by example data."""
+    from embedfit.merging.cocktail import mix  # torch
+
+    given = [float(part) for part in weights.split(",")] if weights else None
+    used = mix(
+        models, output, weights=given, examples=examples, temperature=temperature, report=reporter_for(sys.stderr)
+    )
+    shares = ", ".join(f"{path.name} {share:.3f}" for path, share in zip(models, used, strict=True))
+    sys.stdout.write(f"{output}: {shares}\n")
+
+
+@app.command()
+def push(
+    run_folder: RunFolder,
+    repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
+    private: Annotated[bool, typer.Option(help="Make the repository private.")] = True,
+) -> None:
+    """Upload the merged model and its card to the Hugging Face hub."""
+    from embedfit.reporting.push import push as run_push  # huggingface_hub
+
+    sys.stdout.write(run_push(Workspace(run_folder), repo, private=private, report=reporter_for(sys.stderr)) + "\n")
+
+
+# --- data, money, machine
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="FROM", help="A file or folder in one of the three formats.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="TO", help=".jsonl FlagEmbedding, .json LlamaIndex, a folder BEIR.")
+    ],
+) -> None:
+    """Between FlagEmbedding JSONL, LlamaIndex EmbeddingQAFinetuneDataset JSON and BEIR."""
+    from embedfit.interchange import convert as run_convert
+
+    sys.stdout.write(f"{run_convert(source, target)}\n")
+
+
+@app.command()
+def doctor(
+    aws: Annotated[
+        bool, typer.Option("--aws", help="Also identity, role, model access, bucket, image, quota.")
+    ] = False,
+    region: Annotated[str | None, typer.Option(help="AWS region.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hardware, packages, models, credentials: what works, what does not, and the fix."""
+    from embedfit.doctor import diagnose  # torch
+
+    findings = diagnose(aws=aws, region=region)
+    if as_json:
+        _print_json([finding.as_dict() for finding in findings])
+    else:
+        table = Table("", "what", "found", "fix", box=None, pad_edge=False)
+        marks = {"ok": "[green]ok[/]", "warning": "[yellow]![/]", "missing": "[red]no[/]"}
+        for finding in findings:
+            table.add_row(marks[finding.state], finding.what, escape(finding.found), escape(finding.fix))
+        Console().print(table)
+    if any(finding.state == "missing" and finding.required for finding in findings):
+        raise typer.Exit(1)
+
+
+ledger_app = typer.Typer(help="The ledger of language-model calls.", no_args_is_help=True)
+app.add_typer(ledger_app, name="ledger")
+
+
+@ledger_app.command("list")
+def ledger_list(ledger: LedgerPath = None, as_json: AsJson = False) -> None:
+    """Calls, tokens and cost by provider and model."""
+    rows = api.ledger_totals(ledger)
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table("provider", "model", "calls", "tokens in", "tokens out", "USD", box=None, pad_edge=False)
+    for row in rows:
+        numbers = (f"{row['calls']:,}", f"{row['input_tokens']:,}", f"{row['output_tokens']:,}", f"{row['usd']:.2f}")
+        table.add_row(escape(row["provider"]), escape(row["model"]), *numbers)
+    Console().print(table)
+
+
+@ledger_app.command("export")
+def ledger_export(target: Annotated[Path, typer.Argument(help="A JSONL file.")], ledger: LedgerPath = None) -> None:
+    """Every call with its request and reply, as JSONL."""
+    sys.stdout.write(f"{target}: {api.ledger_export(target, ledger)} calls\n")
+
+
+# --- printing
+
+
+def is_better(summary: dict[str, Any]) -> bool:
+    """Whether something other than the base ships and the evaluation does not contradict it."""
+    if summary["decision"]["ship"] == "base":
+        return False
+    deltas = [
+        row["delta"]
+        for row in summary["comparisons"]
+        if row["a"] == "merged" and row["b"] == "base" and row["metric"] == "ndcg@10"
+    ]
+    return all(delta > 0 for delta in deltas)
+
+
+def print_systems(systems: dict[str, Any], console: Console | None = None) -> None:
+    """The table of systems with nDCG@10 and its interval first."""
+    metrics = ("ndcg@10", "hit@1", "hit@5", "mrr@10", "recall@100", "map@100")
+    table = Table(
+        "system", "nDCG@10", "95% CI", "hit@1", "hit@5", "MRR@10", "recall@100", "MAP@100", box=None, pad_edge=False
+    )
+    for name, system in systems.items():
+        values = [f"{system['metrics'][metric]:.3f}" for metric in metrics]
+        low, high = system["ci95"]["ndcg@10"]
+        table.add_row(escape(name), values[0], f"[{low:.3f}, {high:.3f}]".replace("[", "\\["), *values[1:])
+    (console or Console()).print(table)
+
+
+def _show(result: api.RunResult, *, as_json: bool) -> None:
+    summary = result.summary
+    if as_json:
+        _print_json(summary)
+        return
+    console = Console()
+    print_systems(summary["systems"], console)
+    kind = "human" if summary["data"]["eval_kind"] == "human" else "synthetic"
+    console.print(f"\n{summary['data']['eval_queries']:,} {kind} queries. ", end="", highlight=False)
+    console.print(
+        f"Decision: ship {summary['decision']['ship']}. {escape(summary['decision']['why'])}", highlight=False
+    )
+    console.print(f"Report: {escape(str(result.report))}", highlight=False, soft_wrap=True)
+    console.print(f"Model:  {escape(str(result.model))}", highlight=False, soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Documents in, a retrieval model that is provably better on them out."""
+    if show:
+        sys.stdout.write(f"embedfit {__version__}\n")
+        raise typer.Exit
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line. Errors become one message with its remedy, and an exit code."""
+    if hasattr(signal, "SIGTERM"):
+        signal.signal(signal.SIGTERM, _interrupt)  # a polite kill is like Ctrl-C: keep what is there
+    try:
+        app(args=arguments, standalone_mode=True)
+    except EmbedfitError as error:
+        Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nInterrupted. The same command goes on where it was.\n")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output is gone (| head); nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,72 @@
+"""Mixing any number of models by hand, in LM-Cocktail's two ways: given weights, or weights from example data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from embedfit.errors import InputError, UsageError
+from embedfit.interchange import read_flagembedding
+from embedfit.merging.weights import combine, weights_from_losses
+from embedfit.models.encoder import Encoder
+from embedfit.models.layout import read_layout, read_tensors, save_model
+from embedfit.progress import Reporter
+from embedfit.records import TrainRow
+from embedfit.workspace import atomic_folder
+
+#: LM-Cocktail's own temperature of the InfoNCE loss that weighs the models.
+LOSS_TEMPERATURE = 0.02
+
+
+def mix(
+    models: Sequence[Path],
+    output: Path,
+    *,
+    weights: Sequence[float] | None,
+    examples: Path | None,
+    temperature: float,
+    report: Reporter,
+) -> list[float]:
+    """Write the mixture of model folders to output and return the weights used. Without either, equal weights."""
+    if len(models) < 2:
+        raise UsageError("Mixing takes at least two models.", remedy="embedfit merge-models A B --output DIR")
+    if weights is not None and examples is not None:
+        raise UsageError("Give either --weights or --examples, not both.")
+    layouts = [read_layout(model) for model in models]
+    for model, layout in zip(models[1:], layouts[1:], strict=True):
+        if (layout.pooling, layout.hidden_size) != (layouts[0].pooling, layouts[0].hidden_size):
+            raise UsageError(f"{model} and {models[0]} differ in pooling or size; their mixture means nothing.")
+    if examples is not None:
+        rows = read_flagembedding(examples)
+        if not rows:
+            raise InputError(f"{examples} holds no rows.")
+        losses = []
+        with report.task("loss on the examples", len(models), "models") as task:
+            for model in models:
+                losses.append(example_loss(Encoder.load(model), rows))
+                task.advance(note=f"{model.name} {losses[-1]:.3f}")
+        weights = weights_from_losses(losses, temperature)
+    chosen = list(weights) if weights is not None else [1 / len(models)] * len(models)
+    tensors = [{name.removeprefix("bert."): tensor for name, tensor in read_tensors(model).items()} for model in models]
+    merged = combine(tensors, chosen)
+    with atomic_folder(output) as folder:
+        save_model(folder, merged, base=models[0], layout=layouts[0])
+    return chosen
+
+
+def example_loss(encoder: Encoder, rows: Sequence[TrainRow]) -> float:
+    """Mean InfoNCE loss of a model on rows: each first positive against the row's negatives and other positives."""
+    queries = encoder.encode([row.query for row in rows], is_query=True)
+    positives = encoder.encode([row.pos[0] for row in rows])
+    negatives = [encoder.encode(row.neg) if row.neg else positives[:0] for row in rows]
+    losses = []
+    for number, query in enumerate(queries):
+        # Another row with the same positive is not a negative.
+        others = np.array([row.pos[0] != rows[number].pos[0] for row in rows])
+        scores = np.concatenate(
+            [[positives[number] @ query], positives[others] @ query, negatives[number] @ query]
+        ) / LOSS_TEMPERATURE  # fmt: skip
+        losses.append(float(np.logaddexp.reduce(scores.astype(np.float64)) - scores[0]))
+    return float(np.mean(losses))
