@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from tokenizers import Tokenizer
 
@@ -17,6 +18,7 @@ TITLE_SHARE = 0.25
 #: Sections below this share of the budget are put together with a neighbour under the same heading.
 SMALL_SECTION = 0.4
 SEPARATOR = " > "
+_BATCH = 10_000
 
 _BOUNDARY = re.compile(
     r"(?P<lines>[ \t]*\n\s*)"
@@ -25,7 +27,7 @@ _BOUNDARY = re.compile(
 )
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(“\"])(?:[A-Z]|[A-Z](?:\.[A-Z])+|Mr|Mrs|Ms|Dr|Prof|St|Nos?|vs|v|cf|e\.g|i\.e|Figs?|Eqs?|Secs?|Art|Vol"
-    r"|pp?|approx|al|Inc|Corp|Ltd|Co|Jr|Sr|Gen|Rep|Sen|Jan|Feb|Mar|Apr|Aug|Sept?|Oct|Nov|Dec)\.$"
+    r"|pp?|[ap]\\.m|approx|al|Inc|Corp|Ltd|Co|Jr|Sr|Gen|Rep|Sen|Jan|Feb|Mar|Apr|Aug|Sept?|Oct|Nov|Dec)\.$"
 )
 
 
@@ -66,7 +68,11 @@ class Window:
 
     def tokens_of(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
-        return [len(one.ids) for one in self.tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        counts: list[int] = []
+        for start in range(0, len(texts), _BATCH):
+            encodings = self.tokenizer.encode_batch_fast(list(texts[start : start + _BATCH]), add_special_tokens=False)
+            counts += [len(one.ids) for one in encodings]
+        return counts
 
 
 def document_text(blocks: Sequence[Block]) -> tuple[str, list[int]]:
@@ -87,19 +93,39 @@ def document_text(blocks: Sequence[Block]) -> tuple[str, list[int]]:
 
 def chunk(blocks: Sequence[Block], window: Window) -> list[Chunk]:
     """The passages of a document, in order. They don't overlap, and all text but headings is in one of them."""
+    blocks = _with_text(blocks)
     text, starts = document_text(blocks)
-    sections = _sections(blocks, starts)
+    units = _units(text, window)
+    ends = [unit.end for unit in units]
     pages = _page_marks(blocks, starts)
+    groups = _grouped(_sections(blocks, starts), units, ends, window)
+    titles = [fit_title(group.path, window) for group in groups]
+    budgets = [window.size - tokens for tokens in window.tokens_of(titles)]
+    found: list[tuple[str, int, int, int]] = []
+    for group, title, budget in zip(groups, titles, budgets, strict=True):
+        # Words of the heading that the title has no room for must not be lost: the text begins with the heading.
+        whole = not group.path or title.endswith(group.path[-1])
+        start = group.body if whole else group.start
+        inside = units[bisect_right(ends, start) : bisect_left(ends, group.end) + 1]
+        found += [(title, budget, *span) for span in _packed(text, inside, start, group.end, window, budget)]
+    sizes = window.tokens_of([text[start:end] for _, _, start, end in found])
     chunks: list[Chunk] = []
-    for path, start, end in _grouped(sections, text, window):
-        title = fit_title(path, window)
-        budget = window.size - (window.tokens(title) if title else 0)
-        for begin, stop in cut(text[start:end], window, budget):
-            piece = text[start + begin : start + stop]
-            chunks.append(
-                Chunk(title=title, text=piece, page=_page(pages, start + begin), start=start + begin, end=start + stop)
-            )
+    for (title, budget, first, last), size in zip(found, sizes, strict=True):
+        # Some tokenizers count a text higher than the sum of its sentences.
+        spans = [(first, last)] if size <= budget else _smaller(text, first, last, size, window, budget)
+        chunks += [
+            Chunk(title=title, text=text[start:end], page=_page(pages, start), start=start, end=end)
+            for start, end in spans
+        ]
     return chunks
+
+
+def _with_text(blocks: Sequence[Block]) -> Sequence[Block]:
+    """The blocks; where most of a document looks like headings (a poster, a slide), they are its text."""
+    headings = sum(len(block.text) for block in blocks if block.kind == "heading")
+    if 2 * headings <= sum(len(block.text) for block in blocks):
+        return blocks
+    return [replace(block, kind="text") if block.kind == "heading" else block for block in blocks]
 
 
 def _sections(blocks: Sequence[Block], starts: Sequence[int]) -> list[_Section]:
@@ -130,28 +156,33 @@ def _sections(blocks: Sequence[Block], starts: Sequence[int]) -> list[_Section]:
     return sections
 
 
-def _grouped(sections: Sequence[_Section], text: str, window: Window) -> list[tuple[tuple[str, ...], int, int]]:
-    """(heading path, start, end) of what becomes one or more passages: small sections go with a neighbour."""
+def _grouped(
+    sections: Sequence[_Section], units: Sequence[_Unit], ends: Sequence[int], window: Window
+) -> list[_Section]:
+    """Sections, small ones put together with a neighbour under the same heading. ends: of the units."""
     if not sections:
         return []
-    sizes = window.tokens_of([text[section.start : section.end] for section in sections])
+    total = [0, *accumulate(unit.tokens for unit in units)]
+    sizes = [
+        total[min(bisect_left(ends, section.end) + 1, len(units))] - total[bisect_right(ends, section.start)]
+        for section in sections
+    ]
     room = window.size * (1 - TITLE_SHARE)
-    groups: list[tuple[tuple[str, ...], int, int]] = []
-    path, start, end, size = sections[0].path, sections[0].body, sections[0].end, sizes[0]
-    first_start = sections[0].start
+    groups: list[_Section] = [sections[0]]
+    size = sizes[0]
     for section, tokens in zip(sections[1:], sizes[1:], strict=True):
-        common = _common(path, section.path)
+        last = groups[-1]
+        common = _common(last.path, section.path)
         small = min(size, tokens) < SMALL_SECTION * window.size
-        related = len(common) >= max(1, min(len(path), len(section.path)) - 1) or not (path and section.path)
+        related = len(common) >= max(1, min(len(last.path), len(section.path)) - 1) or not (last.path and section.path)
         if small and related and size + tokens <= room:
-            if len(common) < len(path):
-                start = first_start  # its heading is no longer in the title, so it belongs to the text
-            path, end, size = common, section.end, size + tokens
+            # A heading that is no longer in the title belongs to the text.
+            body = last.start if len(common) < len(last.path) else last.body
+            groups[-1] = _Section(common, last.start, body, section.end)
+            size += tokens
         else:
-            groups.append((path, start, end))
-            path, start, end, size = section.path, section.body, section.end, tokens
-            first_start = section.start
-    groups.append((path, start, end))
+            groups.append(section)
+            size = tokens
     return groups
 
 
@@ -181,28 +212,41 @@ def cut(text: str, window: Window, budget: int) -> list[tuple[int, int]]:
     A piece ends at a paragraph, row, sentence or word. A "word" that alone exceeds the budget, and
     only that, is cut inside.
     """
-    units = _units(text, window, budget)
     pieces: list[tuple[int, int]] = []
-    for first, last in pack([unit.tokens for unit in units], [unit.boundary for unit in units], budget):
-        pieces += _fitting(text, units[first].start, units[last].end, window, budget)
+    spans = _packed(text, _units(text, window), 0, len(text), window, budget)
+    for (start, end), size in zip(spans, window.tokens_of([text[a:b] for a, b in spans]), strict=True):
+        pieces += [(start, end)] if size <= budget else _smaller(text, start, end, size, window, budget)
     return pieces
 
 
-def _fitting(text: str, start: int, end: int, window: Window, budget: int) -> list[tuple[int, int]]:
-    """The piece, in as many parts as it takes: some tokenizers count a text higher than the sum of its sentences."""
-    end = start + len(text[start:end].rstrip())
-    start += len(text[start:end]) - len(text[start:end].lstrip())
-    if start >= end:
-        return []
-    tokens = window.tokens(text[start:end])
-    if tokens <= budget or end - start == 1:
-        return [(start, end)]
-    smaller = max(1, int(budget * 0.95 * budget / tokens) if tokens < 2 * budget else budget // 2)
-    return [
-        (start + begin, start + stop)
-        for begin, stop in cut(text[start:end], window, smaller)
-        if text[start + begin : start + stop].strip()
+def _packed(
+    text: str, units: Sequence[_Unit], start: int, end: int, window: Window, budget: int
+) -> list[tuple[int, int]]:
+    """Spans of at most `budget` tokens by the count of their units, without outer space."""
+    fitting = [
+        part
+        for unit in units
+        for part in ([unit] if unit.tokens <= budget else _word_units(text, unit, window, budget))
     ]
+    spans = []
+    for first, last in pack([unit.tokens for unit in fitting], [unit.boundary for unit in fitting], budget):
+        span = _stripped(text, max(start, fitting[first].start), min(end, fitting[last].end))
+        if span[0] < span[1]:
+            spans.append(span)
+    return spans
+
+
+def _smaller(text: str, start: int, end: int, size: int, window: Window, budget: int) -> list[tuple[int, int]]:
+    """A span of `size` tokens, over the budget, in parts that keep to it. One character is never parted."""
+    if end - start <= 1:
+        return [(start, end)]
+    lower = max(1, min(budget - 1, budget * budget // size))
+    return [(start + first, start + last) for first, last in cut(text[start:end], window, lower)]
+
+
+def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,22 +298,16 @@ def pack(tokens: Sequence[int], boundaries: Sequence[int], budget: int) -> list[
     return pieces[::-1]
 
 
-def _units(text: str, window: Window, budget: int) -> list[_Unit]:
-    """The sentences of a text with their tokens; those over the budget word by word."""
+def _units(text: str, window: Window) -> list[_Unit]:
+    """The sentences of a text with their tokens."""
     spans = list(sentences(text))
-    units: list[_Unit] = []
-    for (start, end, boundary), tokens in zip(
-        spans, window.tokens_of([text[start:end] for start, end, _ in spans]), strict=True
-    ):
-        if tokens <= budget:
-            units.append(_Unit(start, end, boundary, tokens))
-        else:
-            units += _word_units(text, start, end, boundary, window, budget)
-    return units
+    counts = window.tokens_of([text[start:end] for start, end, _ in spans])
+    return [_Unit(*span, tokens) for span, tokens in zip(spans, counts, strict=True)]
 
 
-def _word_units(text: str, start: int, end: int, boundary: int, window: Window, budget: int) -> list[_Unit]:
-    spans = [(start + match.start(), start + match.end()) for match in re.finditer(r"\S+", text[start:end])]
+def _word_units(text: str, unit: _Unit, window: Window, budget: int) -> list[_Unit]:
+    """The words of a sentence that is over the budget; of a word over the budget, parts."""
+    spans = [(unit.start + m.start(), unit.start + m.end()) for m in re.finditer(r"\S+", text[unit.start : unit.end])]
     pieces: list[tuple[int, int]] = []
     for (begin, stop), tokens in zip(spans, window.tokens_of([text[a:b] for a, b in spans]), strict=True):
         # Chinese, Japanese and Thai have no spaces: between their characters a cut is as good as it gets.
@@ -282,7 +320,7 @@ def _word_units(text: str, start: int, end: int, boundary: int, window: Window, 
             pieces.append((begin, stop))
     counts = window.tokens_of([text[a:b] for a, b in pieces])
     return [
-        _Unit(a, b, boundary if number == len(pieces) - 1 else _WORD_BOUNDARY, tokens)
+        _Unit(a, b, unit.boundary if number == len(pieces) - 1 else _WORD_BOUNDARY, tokens)
         for number, ((a, b), tokens) in enumerate(zip(pieces, counts, strict=True))
     ]
 

@@ -36,7 +36,7 @@ Vocabulary = Mapping[str, int]
 
 
 def expand_ligatures(text: str) -> str:
-    """ "e\ufb03cient" → "efficient", and "\ufb01 nancial" → "financial"."""
+    """Ligatures as letters: efficient, not with U+FB03; also where a false space follows one."""
     if not _LIGATURE.search(text):
         return text
     text = _LIGATURE_SPACE.sub(r"\1", text)

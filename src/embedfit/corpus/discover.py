@@ -32,23 +32,13 @@ _EXTENSIONS: dict[str, Kind] = {
     ".pptx": "pptx",
 }
 _DATA = frozenset(
-    (
-        ".json",
-        ".jsonl",
-        ".csv",
-        ".tsv",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".toml",
-        ".ini",
-        ".lock",
-        ".log",
-        ".svg",
-        ".css",
-        ".js",
-    )
+    ".json .jsonl .csv .tsv .xml .yaml .yml .toml .ini .lock .log .svg .css .js .ipynb .xlsx .xls .doc .ppt".split()
 )
+#: Beginnings of files that are surely no text.
+_BINARY = (
+    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x7fELF", b"MZ", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"SQLite",
+    b"RIFF", b"ID3", b"OggS",
+)  # fmt: skip
 _OFFICE_LEFTOVER = "~$"
 _SNIFFED = 4096
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from itertools import pairwise
 
 #: Characters of scripts that are written without spaces and say more in one character.
 DENSE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
@@ -67,9 +68,9 @@ def is_contents(text: str) -> bool:
     if len(_LEADERS.findall(text)) >= 3:
         return True
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if len(lines) < 5:
+    if len(lines) < 5 or re.search(r"[$€£%]", text):
         return False
     numbers = [int(match[0].strip(" .…\t")) for line in lines if (match := _CONTENTS_LINE.search(line))]
-    rising = all(earlier <= later for earlier, later in zip(numbers, numbers[1:], strict=False))
+    rising = all(earlier <= later for earlier, later in pairwise(numbers))
     one_number = sum(len(re.findall(r"\d[\d,.]*%?", line)) <= 3 for line in lines) >= 0.8 * len(lines)
     return len(numbers) >= max(5, 0.7 * len(lines)) and rising and one_number and numbers[-1] > numbers[0]

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -170,7 +171,7 @@ def _deal(sizes: Sequence[int], shares: dict[Split, float], rng: np.random.Gener
 def _set_borders_aside(parts: list[Split], items: Sequence[Item], trainable: Sequence[int]) -> None:
     """Of two neighbours in a document that are in different parts, the first is set aside ("gap")."""
     before = list(parts)
-    for first, second in zip(trainable, trainable[1:], strict=False):
+    for first, second in pairwise(trainable):
         if items[first].document_id == items[second].document_id and before[first] != before[second]:
             loser = first if before[first] == "train" or before[second] != "train" else second
             parts[loser] = "gap"
@@ -189,7 +190,7 @@ def _unite_clusters(parts: list[Split], items: Sequence[Item]) -> None:
             target: Split = "gap"
         else:
             present = {parts[index] for index in free}
-            target = next(name for name in ("train", "dev", "test") if name in present)  # type: ignore[misc]
+            target = next(name for name in ("train", "dev", "test") if name in present)
         for index in free:
             parts[index] = target
 

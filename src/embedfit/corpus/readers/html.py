@@ -10,63 +10,13 @@ from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.decoding import read_text_file
 
 _SKIPPED = frozenset(
-    (
-        "script",
-        "style",
-        "noscript",
-        "template",
-        "svg",
-        "math",
-        "nav",
-        "footer",
-        "aside",
-        "form",
-        "iframe",
-        "select",
-        "button",
-        "object",
-        "head",
-    )
+    "script style noscript template svg math nav footer aside form iframe select button object head".split()
 )
-_VOID = frozenset(
-    ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr")
-)
+_VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _INLINE = frozenset(
-    (
-        "a",
-        "abbr",
-        "b",
-        "bdi",
-        "bdo",
-        "big",
-        "cite",
-        "code",
-        "data",
-        "del",
-        "dfn",
-        "em",
-        "font",
-        "i",
-        "ins",
-        "kbd",
-        "label",
-        "mark",
-        "q",
-        "s",
-        "samp",
-        "small",
-        "span",
-        "strike",
-        "strong",
-        "sub",
-        "sup",
-        "time",
-        "tt",
-        "u",
-        "var",
-        "wbr",
-    )
+    "a abbr b bdi bdo big cite code data del dfn em font i ins kbd label mark q s samp small span strike strong sub "
+    "sup time tt u var wbr".split()
 )
 _HIDDEN_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu"))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from embedfit.corpus.blocks import Block, BlockKind, ParsedDocument
+from embedfit.corpus.blocks import Block, ParsedDocument
 from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.decoding import read_text_file
 
@@ -37,37 +37,33 @@ def blocks_of(text: str) -> Iterator[Block]:
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[Block]:
     level, items = 0, 0
-    rows: list[str] = []
-    cells: list[str] = []
-    in_table = False
+    rows: list[list[str]] | None = None
     for token in tokens:
-        if token.type == "heading_open":
-            level = int(token.tag[1])
-        elif token.type == "heading_close":
-            level = 0
-        elif token.type == "list_item_open":
-            items += 1
-        elif token.type == "list_item_close":
-            items -= 1
+        if token.type in ("heading_open", "heading_close"):
+            level = int(token.tag[1]) if token.nesting > 0 else 0
+        elif token.type in ("list_item_open", "list_item_close"):
+            items += token.nesting
         elif token.type == "table_open":
-            in_table, rows = True, []
-        elif token.type == "tr_open":
-            cells = []
-        elif token.type == "tr_close":
-            rows.append(" | ".join(cells).strip(" |"))
-        elif token.type == "table_close":
-            in_table = False
-            yield Block(kind="table", text="\n".join(filter(None, rows)))
-        elif token.type in ("fence", "code_block"):
-            if token.content.strip():
-                yield Block(kind="code", text=token.content.strip("\n"))
+            rows = []
+        elif token.type == "tr_open" and rows is not None:
+            rows.append([])
+        elif token.type == "table_close" and rows is not None:
+            yield Block(kind="table", text="\n".join(" | ".join(row) for row in rows if any(row)))
+            rows = None
+        elif token.type in ("fence", "code_block") and token.content.strip():
+            yield Block(kind="code", text=token.content.strip("\n"))
         elif token.type in ("inline", "html_block"):
             text = clean_line(_inline(token))
-            if in_table:
-                cells.append(text)
+            if rows:
+                rows[-1].append(text)
             elif text:
-                kind: BlockKind = "heading" if level else "item" if items else "text"
-                yield Block(kind=kind, text=f"• {text}" if kind == "item" else text, level=level)
+                yield _block(text, level, in_list=items > 0)
+
+
+def _block(text: str, level: int, *, in_list: bool) -> Block:
+    if level:
+        return Block(kind="heading", text=text, level=level)
+    return Block(kind="item", text=f"• {text}") if in_list else Block(kind="text", text=text)
 
 
 def _inline(token: Token) -> str:

@@ -6,12 +6,16 @@ import ctypes
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pypdfium2
-import pypdfium2.raw as pdfium
+import pypdfium2.raw
 
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers.pdf_layout import Line, blocks_of
+
+#: The C functions are bound at run time, so type checkers don't see them.
+pdfium: Any = pypdfium2.raw
 
 #: A page with fewer characters than this has no text worth the name: a scan, a figure, a blank.
 _MIN_PAGE_CHARACTERS = 20
@@ -55,9 +59,10 @@ def read_pdf(path: Path, advance: Callable[[int, int], None] | None = None) -> P
     return ParsedDocument(blocks=blocks, pages=total, note="; ".join(notes), removed=removed)
 
 
-def _open(path: Path) -> pypdfium2.PdfDocument:
+def _open(path: Path) -> Any:  # noqa: ANN401 - pypdfium2 is untyped
+    library: Any = pypdfium2
     try:
-        return pypdfium2.PdfDocument(path)
+        return library.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
         message = str(error).lower()
         if "password" in message:
@@ -120,9 +125,11 @@ def _visual_lines(text_page: pypdfium2.PdfTextPage, raw: str, position: int, pag
 
 
 def _line(text_page: pypdfium2.PdfTextPage, text: str, first: int, baseline: float, page: int) -> Line:
-    left, right = pdfium.FS_RECTF(), pdfium.FS_RECTF()
+    left, middle, right = pdfium.FS_RECTF(), pdfium.FS_RECTF(), pdfium.FS_RECTF()
     last = first + max(0, len(text.rstrip()) - 1)
     pdfium.FPDFText_GetLooseCharBox(text_page, first, left)
+    # A bullet is often set in another font, and some characters have no box: the middle of three sizes.
+    pdfium.FPDFText_GetLooseCharBox(text_page, (first + last) // 2, middle)
     pdfium.FPDFText_GetLooseCharBox(text_page, last, right)
     styles = [_font(text_page, index) for index in (first, (first + last) // 2, last)]
     return Line(
@@ -131,7 +138,7 @@ def _line(text_page: pypdfium2.PdfTextPage, text: str, first: int, baseline: flo
         x0=left.left,
         x1=max(right.right, left.left),
         y=baseline,
-        size=round(abs(left.top - left.bottom), 1),
+        size=round(sorted(abs(box.top - box.bottom) for box in (left, middle, right))[1], 1),
         bold=all(bold for bold, _ in styles),
         italic=all(italic for _, italic in styles),
     )

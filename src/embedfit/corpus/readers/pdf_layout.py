@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 
 from embedfit.corpus.blocks import Block, Removed
@@ -24,19 +25,27 @@ _NUMBER = re.compile(r"^[$€£(+\-–—]*\d[\d,.]*[)%]*$|^[—–\-]+%?$|^[$�
 _PAGE_NUMBER = re.compile(
     r"^(?:[-–—]\s*)?(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,6}|[A-Z]-\d{1,3})(?:\s*(?:of|/)\s*\d{1,4})?(?:\s*[-–—])?$", re.I
 )
-_FOOTNOTE_MARK = re.compile(r"^(?:\(\d{1,2}\)|\*{1,3}|[†‡])$")
+_NOISE = re.compile(r"^(?:\(\d{1,2}\)|\*{1,3}|[†‡]|[_\-–—=.·\s]{3,}|\W)$")
 _SENTENCE_END = re.compile(r"[.!?:;][\"”’)\]]*$")
 _CONTENTS_ENTRY = re.compile(
     r"^(?P<label>.*?\S)(?:\s*\.[ .]*\.|\s*…+|\s)\s*(?P<page>\d{1,4}|[ivxl]{1,6}|[A-Z]-\d{1,3})$"
 )
 _PART = re.compile(r"^(?:part|book|volume)\s+(?:[ivxl]{1,5}|\d{1,3})\b\.?", re.I)
 _ITEM = re.compile(r"^(?:item\s+\d{1,2}[a-z]?\b|chapter\s+\w+|article\s+[ivxl\d]+|appendix\s+\w\b)", re.I)
+_UNITS = re.compile(r"^\((?:in|unaudited|amounts|dollars|continued)\b", re.I)
+_COLUMN_HEAD = re.compile(
+    r",$|\b(?:years?|quarters?|months|weeks) (?:ended|ending)\b|^(?:as of|(?:december|june|march) 3[01])\b",
+    re.I,
+)
 _NUMBERED = re.compile(r"^\d{1,2}(?:\.\d{1,2}){1,4}\.?\s+[A-Z]")
 
 _EDGE_LINES = 3
 _MAX_HEADING = 350
 _SHORT = 70
+_REFRAIN = 2
 _ENOUGH_CHARACTERS = 400
+#: From this rank on a line has no bold or larger type, only capitals or italics.
+_WEAK_RANK = 4.0
 #: Prose sets a character in about 0.45 of its size; a line much wider than its text has columns.
 _SPARSE = 0.75
 
@@ -227,22 +236,22 @@ def _usual(lines: Sequence[Line]) -> _Page:
     body = [line for line in lines if abs(line.size - size) <= 0.5] or list(lines)
     gaps = [
         above.y - below.y
-        for above, below in zip(body, body[1:], strict=False)
-        if above.page == below.page and 0 < above.y - below.y < 3 * max(size, 1)
+        for above, below in pairwise(body)
+        if above.page == below.page and 0.6 * size < above.y - below.y < 3 * max(size, 1)
     ]
     rights = sorted(line.x1 for line in body if len(line.text) > 40) or [line.x1 for line in body]
     right = rights[int(0.9 * (len(rights) - 1))]
     left = median(line.x0 for line in body)
     return _Page(
-        size=size, bold=bold, leading=_low_median(gaps) or 1.2 * size, right=right, width=max(right - left, 1.0)
+        size=size, bold=bold, leading=_usual_gap(gaps) or 1.2 * size, right=right, width=max(right - left, 1.0)
     )
 
 
-def _low_median(values: Sequence[float]) -> float:
-    """The most usual of the values (to half a point), 0 for none."""
-    if not values:
-        return 0.0
-    return Counter(round(value * 2) / 2 for value in values).most_common(1)[0][0]
+def _usual_gap(gaps: Sequence[float]) -> float:
+    """The smallest distance that occurs often: lists and tables are set wider than text. 0 for no gaps."""
+    counts = Counter(round(gap * 2) / 2 for gap in gaps)
+    often = [gap for gap, count in counts.items() if count >= 0.15 * len(gaps)]
+    return min(often, default=max(counts, key=lambda gap: counts[gap], default=0.0))
 
 
 def _is_sparse(line: Line) -> bool:
@@ -270,7 +279,7 @@ def _heading_rank(line: Line, usual: _Page, *, continues: bool = False) -> tuple
     letters = [char for char in text if char.isalpha()]
     if not letters or len(text) > 200 or _is_row(line) or text[0] in "•◦▪" or line.size < 0.93 * usual.size:
         return None
-    if not continues and (text[0].islower() or text[0] in "(,;"):
+    if (not continues and (text[0].islower() or text[0] in "(,;")) or _UNITS.match(text):
         return None
     if _is_sparse(line) and any(char.isdigit() for char in text):
         return None
@@ -289,7 +298,7 @@ def _heading_rank(line: Line, usual: _Page, *, continues: bool = False) -> tuple
         return (3.0, float(text.split()[0].strip(".").count(".")))
     short = len(text) < 90 and not _SENTENCE_END.search(text)
     if caps and short and len(text.split()) <= 12:
-        return (4.0,)
+        return (_WEAK_RANK,)
     if line.italic and short and line.x1 < usual.right - 0.25 * usual.width:
         return (5.0,)
     return None
@@ -348,7 +357,7 @@ def _kinds(lines: Sequence[Line], usual: Mapping[int, _Page]) -> tuple[list[tupl
         continues = above is not None and kinds[-1] == "heading" and _follows(above, line, here)
         rank = _heading_rank(line, here, continues=continues)
         ranks.append(rank)
-        if _FOOTNOTE_MARK.match(line.text):
+        if _NOISE.match(line.text):
             kinds.append("noise")
         elif _is_row(line):
             kinds.append("row")
@@ -356,12 +365,35 @@ def _kinds(lines: Sequence[Line], usual: Mapping[int, _Page]) -> tuple[list[tupl
             kinds.append("text" if rank is None else "heading")
     for index in range(len(lines)):
         _reconsider(lines, kinds, index, usual[lines[index].page])
+    _demote_capitals(lines, kinds, ranks, usual)
+    _demote_refrains(lines, kinds)
     # Column heads stand in small type above the first row, several lines deep.
     for index in range(len(lines) - 2, -1, -1):
         small = lines[index].size < 0.93 * usual[lines[index].page].size
         if kinds[index] == "text" and kinds[index + 1] == "row" and small and len(lines[index].text) < _SHORT:
             kinds[index] = "row"
     return ranks, kinds
+
+
+def _demote_capitals(
+    lines: Sequence[Line], kinds: list[str], ranks: Sequence[tuple[float, ...] | None], usual: Mapping[int, _Page]
+) -> None:
+    """Whole paragraphs in capitals or italics are text: such a line is no heading where its paragraph goes on."""
+    for index in range(len(lines) - 2, -1, -1):
+        rank, below = ranks[index], lines[index + 1]
+        if kinds[index] == "heading" and rank is not None and rank[0] >= _WEAK_RANK and kinds[index + 1] == "text":
+            same = below.text.isupper() if rank == (_WEAK_RANK,) else below.italic
+            if same and _follows(lines[index], below, usual[below.page]):
+                kinds[index] = "text"
+
+
+def _demote_refrains(lines: Sequence[Line], kinds: list[str]) -> None:
+    """A sentence that comes again and again ("The accompanying notes are …") is no heading."""
+    counts = Counter(line.text for line, kind in zip(lines, kinds, strict=True) if kind == "heading")
+    for index, line in enumerate(lines):
+        refrain = counts[line.text] >= _REFRAIN and line.text.endswith(".") and len(line.text.split()) >= 6
+        if kinds[index] == "heading" and refrain:
+            kinds[index] = "noise"
 
 
 def _reconsider(lines: Sequence[Line], kinds: list[str], index: int, usual: _Page) -> None:
@@ -371,10 +403,10 @@ def _reconsider(lines: Sequence[Line], kinds: list[str], index: int, usual: _Pag
     after = kinds[index + 1] if index + 1 < len(lines) else ""
     short = len(line.text) < _SHORT
     small = line.size < 0.93 * usual.size
-    if kinds[index] == "heading" and before == "row" and after == "row":
-        gap = lines[index - 1].y - line.y
+    if kinds[index] == "heading" and not (_PART.match(line.text) or _ITEM.match(line.text)):
+        gap = lines[index - 1].y - line.y if index else 0.0
         stands_off = gap > 1.5 * usual.leading or gap < 0
-        if not (stands_off or _PART.match(line.text) or _ITEM.match(line.text)):
+        if after == "row" and (_COLUMN_HEAD.search(line.text) or (before == "row" and not stands_off)):
             kinds[index] = "row"
     elif kinds[index] == "text" and short and before == "row" and (after == "row" or small):
         kinds[index] = "row"  # the first line of a long label
@@ -391,6 +423,8 @@ def _starts_paragraph(previous: Line, line: Line, builder: _Builder, usual: _Pag
     if abs(previous.size - line.size) > 0.12 * max(usual.size, 1.0):
         return True
     ended = bool(_SENTENCE_END.search(previous.text))
+    if not ended and line.text[:1].islower():
+        return False
     if line.page != previous.page or line.y > previous.y + usual.leading:
         return ended or (line.text[:1].isupper() and line.x0 > builder.margin + usual.size)  # a new page or column
     gap = previous.y - line.y
@@ -495,8 +529,3 @@ class _Builder:
             replace(block, level=order[rank]) if rank else block
             for block, rank in zip(self._blocks, self._ranks, strict=True)
         ]
-
-
-def headings(blocks: Iterable[Block]) -> list[tuple[int, str]]:
-    """(level, text) of the headings among blocks, to look at."""
-    return [(block.level, block.text) for block in blocks if block.kind == "heading"]

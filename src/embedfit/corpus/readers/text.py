@@ -12,6 +12,7 @@ from embedfit.corpus.readers.decoding import read_text_file
 
 _UNDERLINE = re.compile(r"^([=\-~^\"'`#*+.:])\1{2,}\s*$")
 _OVERLINED_LEVEL = 1
+_MAX_HEADING = 150
 _UNDERLINE_LEVELS = {"=": 2, "*": 2, "-": 3, "~": 4, "^": 5, '"': 5, "+": 5}
 _BULLET = re.compile(r"^\s*(?:[•◦▪‣●*\-–+]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 _NUMBERED_HEADING = re.compile(
