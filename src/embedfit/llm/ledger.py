@@ -52,9 +52,10 @@ CREATE TABLE claims (
 CREATE TABLE doubts (run TEXT NOT NULL, usd REAL NOT NULL, reason TEXT NOT NULL, created TEXT NOT NULL);
 CREATE TABLE jobs (
     name TEXT PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, arn TEXT NOT NULL, input_uri TEXT NOT NULL,
-    output_uri TEXT NOT NULL, state TEXT NOT NULL, run TEXT NOT NULL, usd REAL NOT NULL, created TEXT NOT NULL);
+    output_uri TEXT NOT NULL, state TEXT NOT NULL, run TEXT NOT NULL, created TEXT NOT NULL);
 CREATE TABLE job_records (
-    job TEXT NOT NULL, record_id TEXT NOT NULL, call_id TEXT NOT NULL, PRIMARY KEY (job, record_id));
+    job TEXT NOT NULL, record_id TEXT NOT NULL, call_id TEXT NOT NULL, usd REAL NOT NULL,
+    PRIMARY KEY (job, record_id));
 CREATE INDEX job_records_by_call ON job_records (call_id);
 """
 
@@ -96,10 +97,7 @@ class ModelTotals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A batch job at a provider. state: "creating", "open", or the final state that the provider named.
-
-    usd: the most that it can cost. Counted as spent while the job is open.
-    """
+    """A batch job at a provider. state: "creating", "open", or the final state that the provider named."""
 
     name: str
     provider: str
@@ -109,12 +107,21 @@ class Job:
     output_uri: str
     state: str
     run: str
-    usd: float
     created: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """A line of a batch job. usd: the most that it can cost; counted as spent while the job is open."""
+
+    record_id: str
+    call_id: str
+    usd: float
 
 
 #: States of a job that still owes replies.
 OPEN_STATES = ("creating", "open")
+_OPEN = ", ".join(f"'{state}'" for state in OPEN_STATES)
 
 
 def encode_request(request: Request) -> str:
@@ -364,50 +371,48 @@ class Ledger:
 
     def spent(self, run: str) -> float:
         """USD that a run has spent or may have: replies, doubts, unsettled claims and open batch jobs."""
-        marks = ",".join(f"'{state}'" for state in OPEN_STATES)
         sql = (
             "SELECT (SELECT total(usd) FROM calls WHERE run = ?1) + (SELECT total(usd) FROM doubts WHERE run = ?1)"
             " + (SELECT total(usd) FROM claims WHERE run = ?1)"
-            f" + (SELECT total(usd) FROM jobs WHERE run = ?1 AND state IN ({marks}))"
+            " + (SELECT total(job_records.usd) FROM job_records JOIN jobs ON jobs.name = job_records.job"
+            f" WHERE run = ?1 AND state IN ({_OPEN}))"
         )
         return _float(self._select(sql, (run,))[0][0])
 
     # --- batch jobs
 
-    def add_job(self, job: Job, records: dict[str, str]) -> None:
-        """Record a job before it is created at the provider. records: record id → key of the call."""
+    def add_job(self, job: Job, records: Sequence[JobRecord]) -> None:
+        """Record a job before it is created at the provider."""
         with self._transaction(self._paid) as connection:
-            connection.execute("INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?,?)", tuple(asdict(job).values()))
-            rows = [(job.name, record, key) for record, key in records.items()]
-            connection.executemany("INSERT INTO job_records VALUES (?,?,?)", rows)
+            connection.execute("INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?)", tuple(asdict(job).values()))
+            rows = [(job.name, record.record_id, record.call_id, record.usd) for record in records]
+            connection.executemany("INSERT INTO job_records VALUES (?,?,?,?)", rows)
 
-    def update_job(self, name: str, *, state: str, arn: str | None = None, usd: float | None = None) -> None:
+    def update_job(self, name: str, *, state: str, arn: str | None = None) -> None:
         """Record what became of a job."""
         with self._transaction(self._paid) as connection:
-            connection.execute(
-                "UPDATE jobs SET state = ?, arn = coalesce(?, arn), usd = coalesce(?, usd) WHERE name = ?",
-                (state, arn, usd, name),
-            )
+            connection.execute("UPDATE jobs SET state = ?, arn = coalesce(?, arn) WHERE name = ?", (state, arn, name))
 
     def open_jobs(self, provider: str, model: str) -> list[Job]:
         """Jobs of a model that still owe replies, oldest first."""
-        marks = ",".join("?" * len(OPEN_STATES))
-        sql = f"SELECT * FROM jobs WHERE provider = ? AND model = ? AND state IN ({marks}) ORDER BY created, name"
-        return [_job(row) for row in self._select(sql, (provider, model, *OPEN_STATES))]
+        sql = f"SELECT * FROM jobs WHERE provider = ? AND model = ? AND state IN ({_OPEN}) ORDER BY created, name"
+        return [_job(row) for row in self._select(sql, (provider, model))]
 
-    def in_open_jobs(self, call_ids: Iterable[str]) -> set[str]:
-        """Which of the calls an open job already covers."""
-        marks = ",".join(f"'{state}'" for state in OPEN_STATES)
+    def in_open_jobs(self, call_ids: Iterable[str], run: str) -> dict[str, float]:
+        """Calls that an open job covers: key → what spent(run) counts for it (0 if another run ordered it)."""
         sql = (
-            "SELECT DISTINCT call_id FROM job_records JOIN jobs ON jobs.name = job_records.job"
-            f" WHERE state IN ({marks}) AND call_id IN (?)"
+            "SELECT call_id, job_records.usd, run FROM job_records JOIN jobs ON jobs.name = job_records.job"
+            f" WHERE state IN ({_OPEN}) AND call_id IN (?)"
         )
-        return {str(row[0]) for row in self._select_in(sql, call_ids)}
+        found: dict[str, float] = {}
+        for key, usd, ordered_by in self._select_in(sql, call_ids):
+            found[str(key)] = found.get(str(key), 0.0) + (_float(usd) if ordered_by == run else 0.0)
+        return found
 
-    def job_records(self, name: str) -> dict[str, str]:
-        """Record id → key of the call, of one job."""
-        rows = self._select("SELECT record_id, call_id FROM job_records WHERE job = ?", (name,))
-        return {str(record): str(key) for record, key in rows}
+    def job_records(self, name: str) -> list[JobRecord]:
+        """The lines of one job."""
+        rows = self._select("SELECT record_id, call_id, usd FROM job_records WHERE job = ?", (name,))
+        return [JobRecord(record_id=str(record), call_id=str(key), usd=_float(usd)) for record, key, usd in rows]
 
     # --- reports
 
@@ -520,7 +525,7 @@ def _row(values: Sequence[object]) -> LedgerRow:
 
 
 def _job(values: Sequence[object]) -> Job:
-    name, provider, model, arn, input_uri, output_uri, state, run, usd, created = values
+    name, provider, model, arn, input_uri, output_uri, state, run, created = values
     return Job(
         name=str(name),
         provider=str(provider),
@@ -530,7 +535,6 @@ def _job(values: Sequence[object]) -> Job:
         output_uri=str(output_uri),
         state=str(state),
         run=str(run),
-        usd=_float(usd),
         created=str(created),
     )
 

@@ -88,6 +88,13 @@ class Budget:
             self._in_flight += usd
             return True
 
+    def adopt(self, key: str, usd: float) -> None:
+        """Take a call over that an earlier process had sent, and that was counted as spent until now."""
+        with self._lock:
+            self._spent -= min(usd, self._spent)
+            self._reserved[key] = usd
+            self._in_flight += usd
+
     def settle(self, key: str, usd: float) -> None:
         """Replace what was set aside by what it cost (0 where nothing was billed)."""
         with self._lock:
@@ -148,7 +155,8 @@ class LedgeredModel:
     prices: to count what calls cost. max_cost: USD that this run may spend, calls in flight, time-outs
     and what earlier processes of the same run spent included; BudgetExceeded ends complete() when the
     next call would not fit. run: the name under which money is booked; the default is this process's
-    own. fallback: asked for what the model failed to answer though it could (bedrock-batch: on demand).
+    own. fallback: asked for what the model failed to answer though it could; default: the model's own
+    (bedrock-batch has one: on demand).
     """
 
     def __init__(
@@ -167,13 +175,12 @@ class LedgeredModel:
         self.ledger = ledger
         self.run = run or ledger.owner
         self.price = _price_of(model, prices)
-        self._fallback = fallback
-        self._fallback_price = _price_of(fallback, prices) if fallback is not None else None
+        self._fallback: LanguageModel | None = fallback or getattr(model, "fallback", None)
+        self._fallback_price = _price_of(self._fallback, prices) if self._fallback is not None else None
         self._report = report
         self._sleep = sleep
-        if max_cost is not None and any(
-            price is None for price in (self.price, *((self._fallback_price,) if fallback is not None else ()))
-        ):
+        unpriced = self.price is None or (self._fallback is not None and self._fallback_price is None)
+        if max_cost is not None and unpriced:
             raise UsageError(
                 f"No price is known for {model.model} at {_billed_by(model)}, so --max-cost can't be kept.",
                 remedy="Add a [[price]] entry for it to a TOML file named in EMBEDFIT_PRICES, or leave --max-cost out.",
@@ -224,7 +231,7 @@ class LedgeredModel:
         )
 
     def _input_tokens(self, requests: Sequence[Request], experience: Experience | None) -> tuple[int, str]:
-        if getattr(self.model, "counts_exactly", False):
+        if getattr(self.model, "counts_exactly", self.model.provider == "local"):
             return sum(self.model.count_tokens(request) for request in requests), "counted"
         if experience is not None:
             characters = sum(len(encode_request(request)) for request in requests)
@@ -233,7 +240,7 @@ class LedgeredModel:
 
     # --- asking
 
-    def complete(self, requests: Sequence[Request]) -> Iterator[Answered]:
+    def complete(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
         """Yield (index, reply or failure, key), each index once: first what the ledger has, then the rest.
 
         Every reply is durable when it is yielded. Equal requests share one call. Closing the
@@ -302,6 +309,8 @@ class _Session:
         self._keys = list(missing)
         self._refused: set[str] = set()
         self._foreign_until: dict[str, float] = {}
+        self._keeps_jobs = bool(getattr(model, "keeps_jobs", False))
+        self._adopted: set[str] = set()
 
     @property
     def refused(self) -> int:
@@ -391,18 +400,27 @@ class _Session:
 
     def _wave(self, pending: dict[str, Request]) -> tuple[list[str], list[str]]:
         """(to be sent now, another process's). What never fits the budget is refused."""
-        ordered = self._ledger.in_open_jobs(pending)
+        ordered = self._ledger.in_open_jobs(pending, self._owner.run) if self._keeps_jobs else {}
         wave: dict[str, float] = {}
         for key, request in pending.items():
-            usd = 0.0 if key in ordered else _ceiling(self._price, request)
-            fits = self._budget.reserve(key, usd)
+            fits: bool | None = True
+            if key in ordered:  # its money is set aside already
+                usd = ordered[key]
+                if key not in self._adopted:
+                    self._adopted.add(key)
+                    self._budget.adopt(key, usd)
+            else:
+                usd = _ceiling(self._price, request)
+                fits = self._budget.reserve(key, usd)
             if fits:
                 wave[key] = usd
             elif fits is False:  # nothing in flight and still too dear
                 self._refused.add(key)
             else:
                 break
-        claimed, foreign = self._ledger.claim(wave, run=self._owner.run)
+        # A batch job keeps its own account in the ledger: there a claim must not count the same money again.
+        claims = dict.fromkeys(wave, 0.0) if self._keeps_jobs else wave
+        claimed, foreign = self._ledger.claim(claims, run=self._owner.run)
         for key in foreign:
             self._budget.settle(key, 0.0)
         return claimed, foreign

@@ -60,7 +60,7 @@ class OpenAiTransport:
             field = _refused_field(response) if response.status_code in (400, 422) else None
             if field is None or field in left_out:
                 raise error
-            self._left_out = left_out | {field}
+            self._left_out |= {field}
 
     def _post(self, body: Mapping[str, object]) -> httpx.Response:
         import httpx

@@ -51,11 +51,16 @@ class Prices:
 
         model: an id, an inference profile with its regional prefix, or an ARN that ends in one.
         """
-        name = _REGION_PREFIX.sub("", model.rsplit("/", 1)[-1] if model.startswith("arn:") else model)
+        name = bare_model(model)
         for entry in self.entries:
             if entry.provider == provider and (fnmatchcase(model, entry.model) or fnmatchcase(name, entry.model)):
                 return entry
         return None
+
+
+def bare_model(model: str) -> str:
+    """A Bedrock model's id without the regional prefix of an inference profile and without its ARN."""
+    return _REGION_PREFIX.sub("", model.rsplit("/", 1)[-1] if model.startswith("arn:") else model)
 
 
 def override_path() -> Path:

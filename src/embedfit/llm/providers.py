@@ -1,0 +1,93 @@
+"""From the settings to a language model."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from embedfit.config import GenerateConfig
+from embedfit.errors import UsageError
+from embedfit.llm.client import LanguageModel
+from embedfit.llm.ledger import Ledger
+from embedfit.llm.prices import Prices, load_prices
+from embedfit.llm.remote import RemoteModel
+from embedfit.llm.throttle import Throttle
+from embedfit.progress import Reporter, Silent
+
+#: Calls in flight at most. The throttle finds how many of them are of use.
+CONNECTIONS = 96
+
+
+def open_model(
+    generate: GenerateConfig,
+    *,
+    ledger: Ledger,
+    run: str = "",
+    report: Reporter | None = None,
+    prices: Prices | None = None,
+    endpoint_url: str | None = None,
+) -> LanguageModel:
+    """The language model that the settings name.
+
+    Asks the provider which model that is, which is free. Raises UsageError, MissingDependency or
+    ProviderError, each with its remedy. ledger: where batch jobs keep their state. run: who pays for
+    them; the same as LedgeredModel's. endpoint_url: of a stand-in for AWS, in tests.
+    """
+    told: Reporter = report if report is not None else Silent()
+    if generate.generator == "local":
+        # torch: seconds of start-up that no other provider needs
+        from embedfit.llm.local import LocalModel
+        from embedfit.models.sources import resolve_generator
+
+        return LocalModel(resolve_generator(generate.llm))
+    if generate.generator == "openai":
+        return _openai(generate)
+    return _bedrock(generate, ledger, prices if prices is not None else load_prices(), run, told, endpoint_url)
+
+
+def _remote(transport: Any) -> RemoteModel:  # noqa: ANN401 - any Transport
+    return RemoteModel(transport, throttle=Throttle(max_concurrency=CONNECTIONS), rng=random.Random())
+
+
+def _openai(generate: GenerateConfig) -> LanguageModel:
+    from embedfit.llm import openai  # httpx is an extra
+
+    client, key = openai.connect(generate.base_url, connections=CONNECTIONS)
+    model = openai.resolve_model(client, generate.llm)
+    return _remote(openai.OpenAiTransport(client, model, secret=key))
+
+
+def _bedrock(
+    generate: GenerateConfig, ledger: Ledger, prices: Prices, run: str, report: Reporter, endpoint_url: str | None
+) -> LanguageModel:
+    from embedfit.llm import bedrock, bedrock_batch  # boto3 is an extra
+
+    def client(service: str) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
+        return bedrock.connect(service, region=generate.region, endpoint_url=endpoint_url, connections=CONNECTIONS)
+
+    batch = generate.generator == "bedrock-batch"
+    place = bedrock_batch.batch_place(generate.batch_s3_uri, generate.batch_role_arn) if batch else None
+    if generate.base_url and not endpoint_url:
+        raise UsageError(
+            f"The generator {generate.generator} takes no base URL.", remedy="Use --generator openai, or leave it out."
+        )
+    control = client("bedrock")
+    resolved = bedrock.resolve_model(control, generate.llm)
+    if resolved.notice:
+        report.log(resolved.notice)
+    on_demand = _remote(bedrock.BedrockTransport(client("bedrock-runtime"), resolved))
+    if place is None:
+        return on_demand
+    s3 = client("s3")
+    bedrock_batch.check_s3(s3, place)
+    return bedrock_batch.BatchModel(
+        control,
+        s3,
+        resolved,
+        place,
+        ledger,
+        price=prices.find("bedrock-batch", resolved.model),
+        fallback=on_demand,
+        run=run,
+        report=report,
+    )
