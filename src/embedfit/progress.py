@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
@@ -25,13 +25,8 @@ class Reporter(Protocol):
     def log(self, message: str) -> None:
         """One line for people."""
 
-    def task(self, description: str, total: float, unit: str = "") -> _TaskContext:
+    def task(self, description: str, total: float, unit: str = "") -> AbstractContextManager[Task]:
         """A context manager that yields a Task."""
-
-
-class _TaskContext(Protocol):
-    def __enter__(self) -> Task: ...
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class _SilentTask:
