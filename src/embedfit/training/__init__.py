@@ -1,0 +1,1 @@
+"""Training rows → fine-tuned model."""

@@ -1,0 +1,72 @@
+"""The dev score: how well the model in training finds the passages of held-out queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from embedfit.records import Passage, Query
+from embedfit.retrieval.metrics import judge, ndcg
+from embedfit.retrieval.topk import top_k
+from embedfit.training.batches import Floats, micro_batches
+from embedfit.training.store import Tokenise, TokenStore
+from embedfit.training.trunk import Trunk
+from embedfit.training.world import World
+
+_OTHERS = 2000
+_QUERIES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class DevSet:
+    """Tokens of Q queries, tokens of the P passages they are searched in, and each query's relevant ones."""
+
+    queries: TokenStore
+    passages: TokenStore
+    relevant: tuple[frozenset[int], ...]
+
+
+def dev_set(
+    passages: Sequence[Passage], queries: Sequence[Query], tokenise: Tokenise, rng: np.random.Generator
+) -> DevSet | None:
+    """The kept dev queries, at most 2,000, over their passages and 2,000 others. None where there are none."""
+    place = {passage.passage_id: index for index, passage in enumerate(passages)}
+    chosen = [query for query in queries if query.split == "dev" and query.kept and query.passage_id in place]
+    if not chosen:
+        return None
+    if len(chosen) > _QUERIES:
+        chosen = [chosen[index] for index in sorted(rng.choice(len(chosen), _QUERIES, replace=False))]
+    relevant = [{place[name] for name in (query.passage_id, *query.also_relevant) if name in place} for query in chosen]
+    needed = set().union(*relevant)
+    others = np.array([index for index in range(len(passages)) if index not in needed], np.int64)
+    if len(others) > _OTHERS:
+        others = rng.choice(others, _OTHERS, replace=False)
+    pool = sorted(needed.union(others.tolist()))
+    column = {index: number for number, index in enumerate(pool)}
+    return DevSet(
+        queries=TokenStore.of(tokenise([query.text for query in chosen], True)),
+        passages=TokenStore.of(tokenise([passages[index].content for index in pool], False)),
+        relevant=tuple(frozenset(column[index] for index in of_query) for of_query in relevant),
+    )
+
+
+def dev_score(trunk: Trunk, dev: DevSet, micro_tokens: int, world: World) -> float:
+    """nDCG@10 of the dev queries."""
+    queries = encode_store(trunk, dev.queries, micro_tokens, world)
+    passages = encode_store(trunk, dev.passages, micro_tokens, world)
+    ranked, _ = top_k(queries, passages, 10)
+    return float(ndcg(judge(ranked.tolist(), dev.relevant), 10).mean())
+
+
+def encode_store(trunk: Trunk, store: TokenStore, micro_tokens: int, world: World) -> Floats:
+    """Unit vectors (N, H) of all texts of a store, each process encoding a share."""
+    vectors = torch.zeros(len(store), trunk.width, device=trunk.device)
+    with torch.no_grad():
+        trunk.prepare([])
+        for run in world.share(list(micro_batches(store.lengths, micro_tokens))):
+            vectors[torch.from_numpy(run).to(trunk.device)] = trunk.forward([store[text] for text in run])
+    result: Floats = world.sum_(vectors).cpu().numpy()
+    return result

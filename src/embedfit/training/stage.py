@@ -1,0 +1,281 @@
+"""The stage: train.jsonl → finetuned/."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from embedfit.config import Config, TrainConfig
+from embedfit.errors import TrainingError, UsageError
+from embedfit.models.encoder import Encoder
+from embedfit.models.hardware import Precision, cores, device
+from embedfit.models.layout import save_model
+from embedfit.models.sources import resolve_model
+from embedfit.progress import Reporter
+from embedfit.records import Passage, Query
+from embedfit.runtime import Runtime
+from embedfit.training.batches import Composer
+from embedfit.training.dev import DevSet, dev_set, encode_store
+from embedfit.training.loop import Outcome, Plan, Schedule, Trainer
+from embedfit.training.losses import Objective
+from embedfit.training.masking import known_positives, near_duplicates
+from embedfit.training.memory import MemoryBudget, graph_budget, keep_heap
+from embedfit.training.optimise import learning_rate_for
+from embedfit.training.rows import read_rows
+from embedfit.training.store import TrainingData, tokenise_rows
+from embedfit.training.trunk import TransformersTrunk, Trunk
+from embedfit.training.world import World
+from embedfit.workspace import Workspace, sha256_file
+
+_LONGEST = 512
+_DEV_SCORES = 8
+
+
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
+    train(workspace, config, runtime.report, World())
+
+
+def train(workspace: Workspace, config: Config, report: Reporter, world: World) -> None:
+    """One process of the training. Only the leading one writes."""
+    settings = config.train
+    with _process_settings(world):
+        base = resolve_model(config.model)
+        encoder = Encoder.load(base, precision=settings.precision, query_instruction=config.query_instruction)
+        trunk = make_trunk(encoder)
+        data = _training_data(workspace, encoder, settings, report)
+        dev = _dev_set(workspace, encoder, config.seed)
+        trainer = _trainer(workspace, config, encoder, trunk, data, dev, report, world)
+        outcome = trainer.run(workspace.scratch("train"))
+        if world.leads:
+            _save(workspace, config, encoder, base, data, outcome, report)
+        world.barrier()
+
+
+def make_trunk(encoder: Encoder) -> Trunk:
+    """The encoder's transformer in the form in which it trains fastest here."""
+    return TransformersTrunk(encoder.backbone, pooling=encoder.layout.pooling, precision=encoder.precision)
+
+
+def _training_data(workspace: Workspace, encoder: Encoder, settings: TrainConfig, report: Reporter) -> TrainingData:
+    path = workspace.existing("train.jsonl")
+    rows = read_rows(path)
+    limits = {True: settings.query_max_tokens, False: settings.passage_max_tokens or _LONGEST}
+
+    def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
+        # The rows carry their instruction, so the encoder must not add another.
+        return encoder.token_ids(texts, max_tokens=limits[is_query])
+
+    special = encoder.tokenizer.num_special_tokens_to_add(False)
+    data = tokenise_rows(rows, tokenise, instruction=encoder.layout.query_instruction, special_tokens=special)
+    if data.empty_texts:
+        lost = f" and with them the rows {_listed(data.dropped_rows)}" if data.dropped_rows else ""
+        report.log(f"train: {data.empty_texts} texts without a token are left out{lost}")
+    if len(data.examples) < 2:
+        raise TrainingError(
+            f"{path} holds {len(data.examples)} usable rows; a row learns from the others, so two are the least.",
+            remedy=f"Generate more queries: embedfit generate --run {workspace.root} --force",
+        )
+    report.log(_describe(data, limits, encoder.layout.max_tokens))
+    return data
+
+
+def _listed(rows: Sequence[int]) -> str:
+    return ", ".join(str(row + 1) for row in rows[:10]) + (" …" if len(rows) > 10 else "")
+
+
+def _describe(data: TrainingData, limits: dict[bool, int], window: int) -> str:
+    lengths = data.store.lengths
+    parts = []
+    for kind, name in ((True, "queries"), (False, "passages")):
+        own = lengths[data.queries == kind]
+        cut = int((own >= min(limits[kind], window)).sum())
+        parts.append(
+            f"{len(own):,} distinct {name} of {own.mean() if len(own) else 0:.0f} tokens"
+            + (f" ({cut:,} fill or exceed the limit of {min(limits[kind], window)})" if cut else "")
+        )
+    return f"train: {len(data.examples):,} rows, {', '.join(parts)}"
+
+
+def _dev_set(workspace: Workspace, encoder: Encoder, seed: int) -> DevSet | None:
+    def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
+        return encoder.token_ids(texts, is_query=is_query, max_tokens=_LONGEST)
+
+    return dev_set(workspace.read(Passage), workspace.read(Query), tokenise, np.random.default_rng([seed, len("dev")]))
+
+
+def _trainer(
+    workspace: Workspace,
+    config: Config,
+    encoder: Encoder,
+    trunk: Trunk,
+    data: TrainingData,
+    dev: DevSet | None,
+    report: Reporter,
+    world: World,
+) -> Trainer:
+    settings = config.train
+    parameters = sum(weight.numel() for weight in trunk.parameters().values())
+    micro_tokens = settings.tokens_per_micro_batch or _micro_tokens(trunk.device, encoder.precision)
+    composer = Composer(
+        examples=data.examples,
+        known=known_positives(data.examples, near_duplicates(data.store, np.flatnonzero(~data.queries).tolist())),
+        hard_negatives=min(settings.hard_negatives, max(len(example.negatives) for example in data.examples)),
+        in_batch=settings.in_batch_negatives,
+        guide=encode_store(trunk, data.store, micro_tokens, world) if settings.guide_margin else None,
+        margin=settings.guide_margin,
+    )
+    rough = Plan(
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate or learning_rate_for(parameters),
+        warmup_ratio=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        dropout=settings.dropout,
+        micro_tokens=micro_tokens,
+        eval_every=settings.eval_every,
+        checkpoint_every=settings.checkpoint_every,
+        patience=settings.patience,
+        seed=config.seed,
+        settings={},
+    )
+    total = Schedule(composer, rough).total
+    eval_every = settings.eval_every or max(1, -(-total // _DEV_SCORES))
+    plan = replace(
+        rough,
+        eval_every=eval_every,
+        checkpoint_every=settings.checkpoint_every or eval_every,
+        settings=_resume_settings(workspace, config, encoder, micro_tokens),
+    )
+    return Trainer(
+        trunk,
+        data.store,
+        Schedule(composer, plan),
+        _objective(settings, encoder.layout.hidden_size),
+        plan,
+        dev=dev,
+        memory=MemoryBudget(
+            graph_budget(settings.memory_mb, parameters, trunk.device) // world.size, trunk.parameters().values()
+        ),
+        report=report,
+        world=world,
+    )
+
+
+def _micro_tokens(where: torch.device, precision: Precision) -> int:
+    """Padded tokens that are encoded together: enough to fill the machine, few enough to stay in its caches."""
+    if where.type == "cuda":
+        return 65_536
+    return 4096 if precision == "fp32" else 8192
+
+
+def _objective(settings: TrainConfig, width: int) -> Objective:
+    if any(not 0 < size <= width for size in settings.matryoshka):
+        raise UsageError(
+            f"train.matryoshka is {list(settings.matryoshka)}, but the model's vectors have {width} dimensions.",
+            remedy=f"For example: --set 'train.matryoshka=[{width}, {width // 2}, {width // 4}]'",
+        )
+    sizes = tuple(sorted({*settings.matryoshka, width}, reverse=True)) if settings.matryoshka else ()
+    return Objective(
+        kind=settings.loss,
+        temperature=settings.temperature,
+        both_directions=settings.both_directions,
+        infonce_weight=settings.infonce_weight,
+        teacher_temperature=settings.teacher_temperature,
+        dimensions=sizes,
+    )
+
+
+def _resume_settings(workspace: Workspace, config: Config, encoder: Encoder, micro_tokens: int) -> dict[str, Any]:
+    """What must be equal for a checkpoint to be gone on with. How much memory there is may differ."""
+    settings = config.train.model_dump(mode="json", exclude={"memory_mb", "compile"})
+    return {
+        **{f"train.{key}": value for key, value in settings.items()},
+        "model": config.model,
+        "instruction": encoder.layout.query_instruction,
+        "seed": config.seed,
+        "precision": encoder.precision,
+        "micro-batch": micro_tokens,
+        "train.jsonl": sha256_file(workspace.existing("train.jsonl")),
+        "passages.jsonl": sha256_file(workspace.existing("passages.jsonl")),
+        "queries.jsonl": sha256_file(workspace.existing("queries.jsonl")),
+    }
+
+
+def _save(
+    workspace: Workspace,
+    config: Config,
+    encoder: Encoder,
+    base: Path,
+    data: TrainingData,
+    outcome: Outcome,
+    report: Reporter,
+) -> None:
+    losses = outcome.state.losses
+    seconds, tokens = sum(record.seconds for record in losses), sum(record.tokens for record in losses)
+    summary = {
+        "steps": outcome.state.step,
+        "best_step": outcome.best_step,
+        "stopped_early": outcome.state.stopped,
+        "rows": len(data.examples),
+        "dropped_rows": [row + 1 for row in data.dropped_rows],
+        "empty_texts": data.empty_texts,
+        "dev_ndcg10": {
+            "base": outcome.base_dev,
+            "after": [asdict(record) for record in outcome.state.dev if record.step > 0],
+        },
+        "seconds": round(seconds, 3),
+        "tokens": tokens,
+        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
+        "padding_share": round(outcome.padded, 4),
+        "retained_share": round(outcome.retained, 4),
+        "peak_memory_mb": _peak_memory_mb(),
+        "precision": encoder.precision,
+        "device": str(device()),
+        "threads": torch.get_num_threads(),
+        "config": config.train.model_dump(mode="json"),
+    }
+    with workspace.writing_folder("finetuned") as folder:
+        save_model(folder, outcome.tensors, base=base, layout=encoder.layout)
+        (folder / "losses.jsonl").write_text("".join(json.dumps(asdict(record)) + "\n" for record in losses), "utf-8")
+        (folder / "training.json").write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+    best = next((record.ndcg10 for record in outcome.state.dev if record.step == outcome.best_step), None)
+    score = (
+        f", dev nDCG@10 {outcome.base_dev:.4f} → {best:.4f}"
+        if best is not None and outcome.base_dev is not None
+        else ""
+    )
+    report.log(f"train: kept the weights of step {outcome.best_step} of {outcome.state.step}{score}")
+
+
+def _peak_memory_mb() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated() >> 20)
+    if sys.platform == "win32":
+        return 0
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak >> 20 if sys.platform == "darwin" else peak >> 10
+
+
+@contextmanager
+def _process_settings(world: World) -> Iterator[None]:
+    """Threads and heap for training; threads and the global random state are put back."""
+    threads = torch.get_num_threads()
+    keep_heap()
+    torch.set_num_threads(max(1, cores() // world.size))
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(threads)

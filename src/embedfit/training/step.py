@@ -1,0 +1,121 @@
+"""Gradients of one batch, whatever its size, within a memory budget.
+
+A batch's loss couples all its texts, but its gradient falls into two parts (GradCache, Gao et al. 2021):
+the loss's gradient with respect to the vectors, which needs all vectors and no transformer, and each
+micro-batch's backward from its vectors' gradient, which needs no other micro-batch. Micro-batches whose
+graphs fit the memory keep them (3 forward-equivalents); the others are encoded without a graph first and
+once more with one (4 forward-equivalents). Both give the gradient of the plain step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from embedfit.training.batches import Ints
+from embedfit.training.memory import MemoryBudget
+from embedfit.training.trunk import Tokens, Trunk
+from embedfit.training.world import World
+
+#: Vectors (N, H) of the batch's texts → mean loss.
+BatchLoss = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """loss: of the batch. tokens: of its texts; padded: with padding. retained: share whose graph this process kept."""
+
+    loss: float
+    tokens: int
+    padded: int
+    retained: float
+
+
+def accumulate_gradients(
+    trunk: Trunk,
+    texts: Tokens,
+    runs: Sequence[Ints],
+    loss: BatchLoss,
+    *,
+    memory: MemoryBudget,
+    seed: int | None = None,
+    world: World = World(),  # noqa: B008 - frozen
+) -> StepResult:
+    """Add the gradient of the batch's loss to the trunk's parameters.
+
+    texts: N token arrays. runs: places in texts of each micro-batch, together 0 … N - 1. seed: of the
+    dropout masks, which differ between micro-batches and are alike each time one is encoded; None without dropout.
+    world: the processes that share the work; each calls this with the same arguments.
+    """
+    own = world.share(range(len(runs)))
+    micro = {number: [texts[place] for place in runs[number]] for number in own}
+    trunk.prepare([tokens for members in micro.values() for tokens in members])
+    memory.start()
+    graphs: dict[int, Tensor] = {}
+    parts: dict[int, Tensor] = {}
+    for number, members in micro.items():
+        keep = memory.admits(_padded(members))
+        with memory.measured(_padded(members), _longest(members)) if keep else torch.no_grad():
+            vectors = _encode(trunk, members, number, seed)
+        if keep:
+            graphs[number] = vectors
+        parts[number] = vectors.detach()
+        del vectors
+
+    vectors = _gathered(parts, runs, trunk.width, trunk.device, world)
+    value, gradient = _loss_gradient(loss, vectors)
+
+    retained = sum(_padded(micro[number]) for number in graphs)
+    for number, members in micro.items():
+        graph = graphs.pop(number, None)  # popped, so that it is freed when its backward is done
+        if graph is None:
+            graph = _encode(trunk, members, number, seed)
+        torch.autograd.backward(graph, gradient[_places(runs[number], gradient)])
+        del graph
+    trunk.finish()
+    for weight in trunk.parameters().values():
+        if weight.grad is None:
+            weight.grad = torch.zeros_like(weight)
+        world.sum_(weight.grad)
+    computed = sum(map(_padded, micro.values()))
+    padded = sum(_padded([texts[place] for place in run]) for run in runs)
+    return StepResult(value, sum(map(len, texts)), padded, retained / max(computed, 1))
+
+
+def _gathered(
+    parts: Mapping[int, Tensor], runs: Sequence[Ints], width: int, where: torch.device, world: World
+) -> Tensor:
+    """Vectors (N, H) of all texts, from this process's micro-batches and those of the others."""
+    vectors = torch.zeros(sum(map(len, runs)), width, device=where)
+    for number, part in parts.items():
+        vectors[_places(runs[number], vectors)] = part
+    return world.sum_(vectors)
+
+
+def _loss_gradient(loss: BatchLoss, vectors: Tensor) -> tuple[float, Tensor]:
+    """The loss, and its gradient with respect to the vectors. (N, H)."""
+    leaf = vectors.requires_grad_()
+    value = loss(leaf)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    return float(value.detach()), gradient
+
+
+def _places(run: Ints, like: Tensor) -> Tensor:
+    return torch.from_numpy(run).to(like.device)
+
+
+def _encode(trunk: Trunk, members: Tokens, number: int, seed: int | None) -> Tensor:
+    if seed is not None:
+        torch.manual_seed((seed + 0x9E3779B97F4A7C15 * (number + 1)) % 2**63)
+    return trunk.forward(members)
+
+
+def _longest(members: Tokens) -> int:
+    return max(len(tokens) for tokens in members)
+
+
+def _padded(members: Tokens) -> int:
+    return len(members) * _longest(members)

@@ -1,0 +1,147 @@
+"""The token store: every distinct text tokenised once, before training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.records import TrainRow
+
+Ints = npt.NDArray[np.int64]
+#: Texts, whether they are queries → their token ids with special tokens, cut to the limit of their kind.
+Tokenise = Callable[[Sequence[str], bool], Sequence[Sequence[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStore:
+    """Token ids of N texts in one array.
+
+    tokens: (T,) int32. starts: (N + 1,) offsets; text i is tokens[starts[i] : starts[i + 1]].
+    """
+
+    tokens: npt.NDArray[np.int32]
+    starts: Ints
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[int]]) -> TokenStore:
+        """Pack token ids."""
+        starts = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=starts[1:])
+        flat = np.fromiter((token for row in rows for token in row), np.int32, count=int(starts[-1]))
+        return cls(flat, starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, text: int) -> npt.NDArray[np.int32]:
+        return self.tokens[self.starts[text] : self.starts[text + 1]]
+
+    @property
+    def lengths(self) -> Ints:
+        """(N,) tokens of each text, special tokens included."""
+        return np.diff(self.starts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A training row whose texts are numbers into the store.
+
+    row: its 0-based place among the rows that were read, to name it. The scores are a teacher's, one
+    for each passage, or empty.
+    """
+
+    row: int
+    query: int
+    positives: tuple[int, ...]
+    negatives: tuple[int, ...] = ()
+    positive_scores: tuple[float, ...] = ()
+    negative_scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What training computes from.
+
+    queries: (N,) bool, which texts are queries. empty_texts: number of texts without any token of their own,
+    which were left out. dropped_rows: rows that lost their query or all positives so.
+    """
+
+    store: TokenStore
+    examples: tuple[Example, ...]
+    queries: npt.NDArray[np.bool_]
+    empty_texts: int = 0
+    dropped_rows: tuple[int, ...] = field(default=())
+
+
+def tokenise_rows(
+    rows: Sequence[TrainRow], tokenise: Tokenise, *, instruction: str = "", special_tokens: int = 2
+) -> TrainingData:
+    """Tokenise the distinct texts of the rows.
+
+    instruction: put before the queries of rows without a prompt of their own. special_tokens: that the
+    tokenizer adds to each text; a text without further tokens says nothing and is left out, and so is
+    a query that adds no token to its instruction.
+    """
+    prompts = [instruction if row.prompt is None else row.prompt for row in rows]
+    numbers: dict[tuple[str, bool], int] = {}
+
+    def number(text: str, is_query: bool) -> int:
+        return numbers.setdefault((text, is_query), len(numbers))
+
+    queries = [number(prompt + row.query, True) for prompt, row in zip(prompts, rows, strict=True)]
+    positives = [[number(text, False) for text in row.pos] for row in rows]
+    negatives = [[number(text, False) for text in row.neg] for row in rows]
+    is_query = np.array([kind for _, kind in numbers], dtype=np.bool_)
+    store = _tokenised([text for text, _ in numbers], is_query, tokenise)
+
+    usable = store.lengths > special_tokens
+    distinct = sorted(set(prompts))
+    bare = dict(zip(distinct, (len(ids) for ids in tokenise(distinct, True)), strict=True))
+    for query, prompt in zip(queries, prompts, strict=True):
+        usable[query] &= store.lengths[query] > bare[prompt]
+
+    examples, dropped = [], []
+    for index, row in enumerate(rows):
+        example = _example(index, row, queries[index], positives[index], negatives[index], usable)
+        if example is None:
+            dropped.append(index)
+        else:
+            examples.append(example)
+    return TrainingData(
+        store=store,
+        examples=tuple(examples),
+        queries=is_query,
+        empty_texts=int((~usable).sum()),
+        dropped_rows=tuple(dropped),
+    )
+
+
+def _tokenised(texts: list[str], is_query: npt.NDArray[np.bool_], tokenise: Tokenise) -> TokenStore:
+    tokens: list[Sequence[int]] = [()] * len(texts)
+    for kind in (True, False):
+        chosen = np.flatnonzero(is_query == kind)
+        for index, ids in zip(chosen, tokenise([texts[index] for index in chosen], kind), strict=True):
+            tokens[index] = ids
+    return TokenStore.of(tokens)
+
+
+def _example(
+    index: int, row: TrainRow, query: int, positives: list[int], negatives: list[int], usable: npt.NDArray[np.bool_]
+) -> Example | None:
+    kept = [place for place, text in enumerate(positives) if usable[text]]
+    if not usable[query] or not kept:
+        return None
+    known = {positives[place] for place in kept}
+    # A passage that is listed as both is a positive: it answers the query.
+    others = [place for place, text in enumerate(negatives) if usable[text] and text not in known]
+    return Example(
+        row=index,
+        query=query,
+        positives=tuple(positives[place] for place in kept),
+        negatives=tuple(negatives[place] for place in others),
+        positive_scores=tuple(row.pos_scores[place] for place in kept) if row.pos_scores else (),
+        negative_scores=tuple(row.neg_scores[place] for place in others) if row.neg_scores else (),
+    )
