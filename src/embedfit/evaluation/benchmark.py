@@ -1,0 +1,141 @@
+"""`embedfit benchmark`: any systems side by side on any BEIR folder."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedfit.errors import InputError, UsageError
+from embedfit.evaluation.evalset import read_eval_set
+from embedfit.evaluation.measure import Plan, measure
+from embedfit.evaluation.ranking import Fuse, fusion_of
+from embedfit.evaluation.stage import vector_cache
+from embedfit.evaluation.summary import comparisons, systems_table
+from embedfit.evaluation.systems import LocalModel, open_embedder, parse
+from embedfit.evaluation.titan import Titan
+from embedfit.evaluation.vectors import Embedder, VectorCache
+from embedfit.runtime import Runtime
+from embedfit.workspace import atomic_file
+
+SCHEMA = 1
+
+
+def benchmark(
+    models: Sequence[str],
+    beir: str | Path,
+    runtime: Runtime,
+    *,
+    output: str | Path | None = None,
+    draws: int = 2000,
+    seed: int = 13,
+    max_cost: float | None = None,
+    cache: VectorCache | None = None,
+) -> dict[str, Any]:
+    """Score systems (names as in embedfit.evaluation.systems) on a BEIR folder's test queries.
+
+    Every system reads the whole passages, each as far as its own window goes. The first system is what the
+    others are compared with. output: a file for the result as JSON. Returns the result:
+
+        {"schema": 1, "beir": …, "queries": N, "passages": N, "cluster_by": …,
+         "systems": {name: {"metrics", "ci95", "model": {…}}}, "comparisons": [as in summary.json],
+         "seconds": …}
+    """
+    if not models:
+        raise UsageError("There is no model to benchmark.", remedy="For example: embedfit benchmark minilm bm25 …")
+    if len(set(models)) < len(models):
+        raise UsageError("A model is named twice.", remedy="Name each model once.")
+    for name in models:
+        parse(name)
+    folder = Path(beir)
+    if not folder.is_dir():
+        raise InputError(
+            f"There is no folder {folder}.", remedy="Give a folder with corpus.jsonl, queries.jsonl, qrels/."
+        )
+    started = time.monotonic()
+    eval_set = read_eval_set(folder, "human")
+    opened: dict[str, Embedder] = {}
+    plan = _plan(models, eval_set.contents, runtime, max_cost, opened)
+    measured = measure(plan, eval_set, cache or vector_cache(), runtime.report)
+    clusters, cluster_by = eval_set.clusters()
+    rng = np.random.default_rng(seed)
+    systems = systems_table(measured, clusters, draws=draws, rng=rng)
+    pairs = [(name, models[0]) for name in models[1:]]
+    result = {
+        "schema": SCHEMA,
+        "beir": folder.name,
+        "queries": len(eval_set.queries),
+        "passages": len(eval_set.passage_ids),
+        "cluster_by": cluster_by,
+        "systems": {
+            name: {**table, "model": _described(opened.get(name.removeprefix("hybrid:")))}
+            for name, table in systems.items()
+        },
+        "comparisons": comparisons(measured, pairs, clusters, draws=draws, rng=rng),
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    if output is not None:
+        with atomic_file(Path(output)) as file:
+            json.dump(result, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+    return result
+
+
+def _plan(
+    models: Sequence[str],
+    contents: Sequence[str],
+    runtime: Runtime,
+    max_cost: float | None,
+    opened: dict[str, Embedder],
+) -> Plan:
+    embedders: dict[str, Callable[[], Embedder]] = {}
+    hybrids: dict[str, tuple[str, Fuse]] = {}
+    lexical = {"bm25": contents} if "bm25" in models else {}
+
+    def opener(name: str) -> Callable[[], Embedder]:
+        def open_it() -> Embedder:
+            opened[name] = open_embedder(name, runtime, max_cost=max_cost)
+            return opened[name]
+
+        return open_it
+
+    for name in models:
+        if name == "bm25":
+            continue
+        dense = name.removeprefix("hybrid:")
+        embedders.setdefault(dense, opener(dense))
+        if dense != name:
+            hybrids[name] = (dense, fusion_of(None))
+    return Plan(embedders=embedders, lexical=lexical, hybrids=hybrids, order=models)
+
+
+def _described(embedder: Embedder | None) -> Mapping[str, Any]:
+    """What decides a system's vectors, so that a result can be traced."""
+    if isinstance(embedder, LocalModel):
+        return {
+            "vectors": embedder.key[:16],
+            "query_instruction": embedder.layout.query_instruction,
+            "max_tokens": embedder.layout.max_tokens,
+        }
+    if isinstance(embedder, Titan):
+        used = embedder.usage
+        return {"calls": used.calls, "input_tokens": used.input_tokens, "usd": round(used.usd, 6)}
+    return {}
+
+
+def as_table(
+    result: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10", "hit@1", "hit@5", "mrr@10")
+) -> list[list[str]]:
+    """Rows of text, the header first: name and each metric in points with its interval."""
+    rows = [["system", *metrics]]
+    for name, system in result["systems"].items():
+        cells = []
+        for metric in metrics:
+            low, high = system["ci95"][metric]
+            cells.append(f"{100 * system['metrics'][metric]:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
+        rows.append([name, *cells])
+    return rows

@@ -1,0 +1,207 @@
+"""The stage `check`: a quick local test that similar texts are closer than different ones, before and after tuning.
+
+check.json:
+    {"schema": 1, "passed": true | false | null, "verdict": "…", "source": "dev queries" | the file's name,
+     "systems": {"base": {"similar": [cosines], "different": [cosines], "mean_similar", "mean_different", "auc"},
+                 "merged": …},
+     "pairs": [{"query", "passage", "similar", "base": cosine, "merged": cosine}, … at most 200]}
+
+passed is null where there was nothing to check. auc: chance that a similar pair scores higher than a different one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.config import Config
+from embedfit.errors import EmbedfitError, InputError
+from embedfit.evaluation.stage import vector_cache
+from embedfit.evaluation.systems import LocalModel, base_model
+from embedfit.evaluation.vectors import Embedder, VectorCache
+from embedfit.progress import Reporter
+from embedfit.records import Passage, Query
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace, read_jsonl
+
+Floats = npt.NDArray[np.float64]
+
+SCHEMA = 1
+_KEPT_PAIRS = 200
+_KEPT_CHARACTERS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A query, a passage, and whether they belong together. One line of check.pairs."""
+
+    query: str
+    passage: str
+    similar: bool
+
+
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Write check.json. Raises EmbedfitError where similar pairs are not above different ones after tuning."""
+    merged = workspace.existing("merged")
+    if config.check.pairs:
+        source = Path(config.check.pairs)
+        pairs = read_pairs(source)
+    else:
+        queries, passages = workspace.read(Query), workspace.read(Passage)
+        split, pairs = draw_pairs(queries, passages, config.check.count, rng=np.random.default_rng(config.seed))
+        source = Path(f"{split} queries")
+    if not pairs:
+        workspace.write_json("check.json", {"schema": SCHEMA, **_nothing_to_check()})
+        runtime.report.log("check: no pairs to check: no query was kept, or there is a single passage")
+        return
+    models: dict[str, Embedder] = {
+        "base": base_model(config),
+        "merged": LocalModel("merged", merged),
+    }
+    cosines = {name: pair_cosines(model, pairs, vector_cache(), runtime.report) for name, model in models.items()}
+    similar = np.array([pair.similar for pair in pairs])
+    systems = {name: separation(values[similar], values[~similar]) for name, values in cosines.items()}
+    passed, verdict = judge(systems)
+    workspace.write_json(
+        "check.json",
+        {
+            "schema": SCHEMA,
+            "passed": passed,
+            "verdict": verdict,
+            "source": source.name,
+            "systems": systems,
+            "pairs": _shown(pairs, cosines),
+        },
+    )
+    runtime.report.log(f"check: {verdict}")
+    if not passed:
+        raise EmbedfitError(
+            f"The check failed: {verdict}",
+            remedy=f"See {workspace.path('check.json')}. Other pairs: --set check.pairs=FILE; another model:"
+            f" embedfit train --run {workspace.root} --force --set train.learning_rate=1e-5",
+        )
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """The user's pairs. Raises InputError naming file and line, and where similar or different pairs are missing."""
+    if not path.is_file():
+        raise InputError(f"The file of pairs {path} is missing.", remedy=_FORM)
+    pairs = list(read_jsonl(path, Pair))
+    kinds = {pair.similar for pair in pairs}
+    if kinds != {True, False}:
+        lacking = "pairs" if not kinds else "different pairs" if True in kinds else "similar pairs"
+        raise InputError(f"{path} holds no {lacking}.", remedy=_FORM)
+    return pairs
+
+
+_FORM = 'A line is {"query": "…", "passage": "…", "similar": true}; give similar and different pairs.'
+
+
+def draw_pairs(
+    queries: Iterable[Query], passages: Sequence[Passage], count: int, *, rng: np.random.Generator
+) -> tuple[str, list[Pair]]:
+    """Similar and different pairs, `count` of each where there are as many. Returns (split, pairs).
+
+    Of dev queries; where there is none, of train queries. A query's similar passage is its source; its
+    different one is drawn from the other documents or, where there is no other, from the other passages.
+    """
+    by_id = {passage.passage_id: passage for passage in passages}
+    kept = [query for query in queries if query.kept and query.passage_id in by_id]
+    split = next((name for name in ("dev", "train", "test") if any(query.split == name for query in kept)), "dev")
+    candidates = [query for query in kept if query.split == split]
+    chosen = [candidates[index] for index in sorted(rng.permutation(len(candidates))[:count].tolist())]
+    pairs = []
+    for query in chosen:
+        source = by_id[query.passage_id]
+        other = _other_passage(query, source, passages, rng)
+        if other is not None:
+            pairs.append(Pair(query=query.text, passage=source.content, similar=True))
+            pairs.append(Pair(query=query.text, passage=other.content, similar=False))
+    return split, pairs
+
+
+def _other_passage(
+    query: Query, source: Passage, passages: Sequence[Passage], rng: np.random.Generator
+) -> Passage | None:
+    answers = {query.passage_id, *query.also_relevant}
+
+    def fits(passage: Passage) -> bool:
+        return passage.passage_id not in answers and passage.content != source.content
+
+    # A random passage is nearly always of another document; only a corpus of one document needs the second look.
+    for _ in range(20):
+        passage = passages[int(rng.integers(len(passages)))]
+        if fits(passage) and passage.document_id != source.document_id:
+            return passage
+    others = [passage for passage in passages if fits(passage)]
+    return others[int(rng.integers(len(others)))] if others else None
+
+
+def pair_cosines(embedder: Embedder, pairs: Sequence[Pair], cache: VectorCache, report: Reporter) -> Floats:
+    """Cosine of query and passage of each pair. (P,)."""
+    try:
+        queries = cache.embed(embedder, [pair.query for pair in pairs], is_query=True, report=report)
+        passages = cache.embed(embedder, [pair.passage for pair in pairs], is_query=False, report=report)
+    finally:
+        embedder.release()
+    cosines: Floats = (queries.astype(np.float64) * passages).sum(1)
+    return cosines
+
+
+def auc(similar: Floats, different: Floats) -> float:
+    """Chance that a similar pair scores higher than a different one; ties count half (Mann-Whitney U / mn)."""
+    ordered = np.sort(different)
+    below = np.searchsorted(ordered, similar, side="left")
+    up_to = np.searchsorted(ordered, similar, side="right")
+    return float((below + up_to).sum() / (2 * len(similar) * len(different)))
+
+
+def separation(similar: Floats, different: Floats) -> dict[str, Any]:
+    """Both sets of cosines, their means, and how well they are apart."""
+    return {
+        "similar": np.round(similar, 6).tolist(),
+        "different": np.round(different, 6).tolist(),
+        "mean_similar": float(similar.mean()),
+        "mean_different": float(different.mean()),
+        "auc": auc(similar, different),
+    }
+
+
+def judge(systems: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str]:
+    """Whether similar pairs are above different ones under the merged model, and that in a sentence."""
+    base, merged = systems["base"], systems["merged"]
+    passed = merged["mean_similar"] > merged["mean_different"] and merged["auc"] > 0.5
+    above = "above" if passed else "not above"
+    verdict = (
+        f"similar pairs are {above} different ones: mean cosine {merged['mean_similar']:.3f} and"
+        f" {merged['mean_different']:.3f}, a similar pair scores higher in {merged['auc']:.1%} of all cases"
+        f" (base: {base['mean_similar']:.3f} and {base['mean_different']:.3f}, {base['auc']:.1%})."
+    )
+    return bool(passed), verdict
+
+
+def _shown(pairs: Sequence[Pair], cosines: Mapping[str, Floats]) -> list[dict[str, Any]]:
+    return [
+        {
+            "query": pair.query,
+            "passage": pair.passage[:_KEPT_CHARACTERS],
+            "similar": pair.similar,
+            **{name: round(float(values[index]), 6) for name, values in cosines.items()},
+        }
+        for index, pair in enumerate(pairs[:_KEPT_PAIRS])
+    ]
+
+
+def _nothing_to_check() -> dict[str, Any]:
+    return {
+        "passed": None,
+        "verdict": "There were no pairs to check.",
+        "source": "",
+        "systems": {},
+        "pairs": [],
+    }

@@ -1,0 +1,117 @@
+"""What is evaluated on: passages, queries, and which passages answer which query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from tokenizers import Tokenizer
+
+from embedfit.interchange import read_beir
+from embedfit.records import Passage
+from embedfit.retrieval.significance import ClusterBy, Ints, clusters_of
+
+EvalKind = Literal["synthetic", "human"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalSet:
+    """N passages by ascending id, and Q queries that each have at least one of them as an answer.
+
+    contents: what every system reads of each passage: title, a space, text.
+    documents: key of each passage's document. document_names: key → name for people.
+    styles: of each query, empty where it is not known. skipped: queries left out for want of an answer.
+    """
+
+    kind: EvalKind
+    passage_ids: tuple[str, ...]
+    titles: tuple[str, ...]
+    texts: tuple[str, ...]
+    contents: tuple[str, ...]
+    documents: tuple[str, ...]
+    pages: tuple[int, ...]
+    document_names: Mapping[str, str]
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    styles: tuple[str, ...]
+    relevant: tuple[Mapping[str, int], ...]
+    skipped: int = 0
+    numbers: Mapping[str, int] = field(default_factory=dict, repr=False)
+
+    def answer(self, query: int) -> int:
+        """Number of the passage that stands for a query's answers: the relevant one of the lowest id."""
+        return self.numbers[min(passage for passage in self.relevant[query] if passage in self.numbers)]
+
+    def clusters(self) -> tuple[Ints, ClusterBy]:
+        """The cluster of each query (Q,), and what a cluster is."""
+        answers = [self.answer(query) for query in range(len(self.queries))]
+        return clusters_of(
+            [self.documents[number] for number in answers], [self.passage_ids[number] for number in answers]
+        )
+
+
+def read_eval_set(
+    folder: Path,
+    kind: EvalKind,
+    *,
+    passages: Sequence[Passage] = (),
+    document_names: Mapping[str, str] | None = None,
+    styles: Mapping[str, str] | None = None,
+) -> EvalSet:
+    """The evaluation set of a BEIR folder: corpus.jsonl, queries.jsonl, qrels/test.tsv.
+
+    passages: those of the run, for documents and pages. styles: query id → style.
+    Raises InputError naming file and line, or where no query has an answer in the corpus.
+    """
+    beir = read_beir(folder)
+    ids = sorted(beir.corpus)
+    known = {passage.passage_id: passage for passage in passages}
+    answerable = [query for query in beir.queries if beir.relevant(query)]
+    entries = [beir.corpus[passage] for passage in ids]
+    titles = tuple(entry.title for entry in entries)
+    documents = _documents(ids, titles, known)
+    names = {**{key: key for key in documents}, **(document_names or {})}
+    return EvalSet(
+        kind=kind,
+        passage_ids=tuple(ids),
+        titles=titles,
+        texts=tuple(entry.text for entry in entries),
+        contents=tuple(entry.content for entry in entries),
+        documents=documents,
+        pages=tuple(known[passage].page if passage in known else 0 for passage in ids),
+        document_names={key: names[key] for key in set(documents)},
+        query_ids=tuple(answerable),
+        queries=tuple(beir.queries[query] for query in answerable),
+        styles=tuple((styles or {}).get(query, "") for query in answerable),
+        relevant=tuple(
+            {passage: grade for passage, grade in beir.qrels[query].items() if grade > 0} for query in answerable
+        ),
+        skipped=len(beir.qrels) - len(answerable),
+        numbers={passage: number for number, passage in enumerate(ids)},
+    )
+
+
+def _documents(ids: Sequence[str], titles: Sequence[str], known: Mapping[str, Passage]) -> tuple[str, ...]:
+    """The document of each passage: the run's, or in a corpus of strangers the title (a piece's article), or itself."""
+    if all(passage in known for passage in ids):
+        return tuple(known[passage].document_id for passage in ids)
+    return tuple(title or passage for passage, title in zip(ids, titles, strict=True))
+
+
+def cut(eval_set: EvalSet, tokenizer: Tokenizer, max_tokens: int) -> tuple[EvalSet, int]:
+    """The set with every passage cut to what a model's window holds, so that all systems read the same words.
+
+    tokenizer: without truncation. max_tokens: special tokens included. Returns the set and the number of passages cut.
+    """
+    room = max_tokens - tokenizer.num_special_tokens_to_add(False)
+    contents = list(eval_set.contents)
+    count = 0
+    for start in range(0, len(contents), 1000):
+        encodings = tokenizer.encode_batch(contents[start : start + 1000], add_special_tokens=False)
+        for number, encoding in enumerate(encodings, start):
+            if len(encoding.ids) > room:
+                contents[number] = contents[number][: encoding.offsets[room - 1][1]]
+                count += 1
+    return replace(eval_set, contents=tuple(contents)), count

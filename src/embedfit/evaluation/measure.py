@@ -1,0 +1,87 @@
+"""Systems and an evaluation set in, every metric of every query out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.evaluation.evalset import EvalSet
+from embedfit.evaluation.ranking import Dense, Fuse, Hybrid, Lexical, Scorer, rank_all
+from embedfit.evaluation.vectors import Embedder, VectorCache
+from embedfit.progress import Reporter
+from embedfit.retrieval.metrics import METRICS, Floats, Ints, first_ranks, judge, score
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One system on Q queries.
+
+    found: passage ids of each query, best first, at most 100. ranks: (Q,) rank of the first relevant
+    one, 0 if it is not among them. values: (Q, M), columns in the order of METRICS.
+    """
+
+    found: Sequence[Sequence[str]]
+    ranks: Ints
+    values: Floats
+
+    def column(self, metric: str) -> Floats:
+        """One metric of every query. (Q,)."""
+        column: Floats = self.values[:, METRICS.index(metric)]
+        return column
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which systems to measure, in the order of the report.
+
+    embedders: name → how to get one, opened in turn so that one model is in memory at a time.
+    lexical: name → what BM25 reads of each passage. hybrids: name → (dense system, fusion).
+    order: the names as reported.
+    """
+
+    embedders: Mapping[str, Callable[[], Embedder]]
+    lexical: Mapping[str, Sequence[str]]
+    hybrids: Mapping[str, tuple[str, Fuse]]
+    order: Sequence[str]
+
+
+def measure(plan: Plan, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> dict[str, Measured]:
+    """Embed, rank and judge."""
+    dense: dict[str, Dense] = {}
+    for name, open_one in plan.embedders.items():
+        dense[name] = encode(open_one(), eval_set, cache, report)
+    lexical = {name: Lexical(contents, eval_set.queries) for name, contents in plan.lexical.items()}
+    first = next(iter(lexical.values())) if lexical else None
+    if first is None and plan.hybrids:
+        first = Lexical(eval_set.contents, eval_set.queries)
+    hybrids = {name: Hybrid(dense[of], first, fuse) for name, (of, fuse) in plan.hybrids.items() if first is not None}
+    every: dict[str, Scorer] = {**dense, **lexical, **hybrids}
+    scorers = {name: every[name] for name in plan.order}
+    rankings = rank_all(scorers, eval_set.passage_ids, len(eval_set.queries), report=report)
+    return {name: judged(ranking.ids(eval_set.passage_ids), eval_set) for name, ranking in rankings.items()}
+
+
+def encode(embedder: Embedder, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> Dense:
+    """A dense system with its vectors."""
+    try:
+        queries = cache.embed(embedder, eval_set.queries, is_query=True, report=report)
+        passages = cache.embed(embedder, eval_set.contents, is_query=False, report=report)
+    finally:
+        embedder.release()
+    return Dense(queries, passages)
+
+
+def judged(found: Sequence[Sequence[str]], eval_set: EvalSet) -> Measured:
+    """Rankings with their ranks and metrics."""
+    judgement = judge(found, eval_set.relevant)
+    values = score(judgement, METRICS)
+    return Measured(
+        found=found,
+        ranks=first_ranks(judgement),
+        values=np.stack([values[metric] for metric in METRICS], axis=1),
+    )

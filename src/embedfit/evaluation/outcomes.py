@@ -1,0 +1,81 @@
+"""Which queries a system wins and loses against another, with what each of them found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from embedfit.evaluation.evalset import EvalSet
+from embedfit.evaluation.measure import Measured
+from embedfit.evaluation.slices import style_of
+
+#: Outcomes of each kind that are kept, those of the largest difference first.
+MAX_OUTCOMES = 200
+#: Passages shown of each system's ranking.
+TOP = 5
+#: Characters of a passage that are kept for showing.
+MAX_CHARACTERS = 700
+
+
+def outcomes(
+    eval_set: EvalSet,
+    measured: Mapping[str, Measured],
+    *,
+    metric: str,
+    base: str = "base",
+    merged: str = "merged",
+    beside: Sequence[str] = ("bm25",),
+) -> dict[str, Any]:
+    """{"wins", "losses", "counts", "passages"}: queries on which merged does better or worse than base.
+
+    beside: further systems whose ranking is shown. passages: id → text of every passage that is named.
+    """
+    deltas = measured[merged].column(metric) - measured[base].column(metric)
+    order = np.argsort(-np.abs(deltas), kind="stable")
+    won = [int(query) for query in order if deltas[query] > 0]
+    lost = [int(query) for query in order if deltas[query] < 0]
+    shown = [name for name in (base, merged, *beside) if name in measured]
+    wins = [_outcome(query, eval_set, measured, shown, deltas[query]) for query in won[:MAX_OUTCOMES]]
+    losses = [_outcome(query, eval_set, measured, shown, deltas[query]) for query in lost[:MAX_OUTCOMES]]
+    named = {
+        passage
+        for outcome in (*wins, *losses)
+        for passage in (*outcome["relevant"], *(passage for name in shown for passage in outcome[name]["top"]))
+    }
+    return {
+        "counts": {"won": len(won), "lost": len(lost), "tied": len(deltas) - len(won) - len(lost)},
+        "wins": wins,
+        "losses": losses,
+        "passages": {passage: _passage(passage, eval_set) for passage in sorted(named)},
+    }
+
+
+def _outcome(
+    query: int, eval_set: EvalSet, measured: Mapping[str, Measured], shown: Sequence[str], delta: float
+) -> dict[str, Any]:
+    of_systems = {
+        name: {"rank": int(measured[name].ranks[query]), "top": list(measured[name].found[query][:TOP])}
+        for name in shown
+    }
+    return {
+        "query_id": eval_set.query_ids[query],
+        "query": eval_set.queries[query],
+        "style": style_of(eval_set, query),
+        "relevant": [passage for passage in eval_set.relevant[query] if passage in eval_set.numbers][:TOP],
+        **of_systems,
+        "delta": float(delta),
+    }
+
+
+def _passage(passage: str, eval_set: EvalSet) -> dict[str, Any]:
+    number = eval_set.numbers[passage]
+    text = eval_set.texts[number]
+    return {
+        "title": eval_set.titles[number],
+        "text": text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS].rstrip() + "…",
+        "document_id": eval_set.documents[number],
+        "document": eval_set.document_names[eval_set.documents[number]],
+        "page": eval_set.pages[number],
+    }

@@ -1,0 +1,129 @@
+"""Where one system gains on another: by style, length and wording of the query, and by document."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import Stemmer
+from bm25s.stopwords import STOPWORDS_EN
+
+from embedfit.evaluation.evalset import EvalSet
+from embedfit.retrieval.metrics import Floats
+from embedfit.retrieval.significance import Ints, bootstrap_means, interval
+
+#: Documents with the most queries are listed, and only so many.
+MAX_DOCUMENTS = 30
+#: A group of fewer queries is shown without an interval.
+MIN_QUERIES = 5
+
+_LENGTHS = ((3, "1–3 words"), (6, "4–6 words"), (10, "7–10 words"), (15, "11–15 words"))
+_LONGEST = "16 words and more"
+_OVERLAPS = ((0.25, "0–25%"), (0.5, "25–50%"), (0.75, "50–75%"))
+_HIGHEST_OVERLAP = "75–100%"
+_WORD = re.compile(r"\w+")
+_ASKS = frozenset(
+    "what which who whom whose when where why how is are was were do does did can could should would will may".split()
+)
+
+
+def slices(
+    eval_set: EvalSet, base: Floats, merged: Floats, clusters: Ints, *, draws: int, rng: np.random.Generator
+) -> dict[str, list[dict[str, Any]]]:
+    """Name of the slicing → rows {"value", "queries", "base", "merged", "delta", "ci95"}.
+
+    base, merged: (Q,) one metric of both systems. ci95 is of the difference, None for small groups.
+    """
+    queries = range(len(eval_set.queries))
+    groupings: dict[str, tuple[list[str], Callable[[str, int], Any]]] = {
+        "style": ([style_of(eval_set, query) for query in queries], lambda value, count: -count),
+        "length": ([length_of(text) for text in eval_set.queries], lambda value, count: _LENGTH_ORDER.index(value)),
+        "overlap": (overlaps(eval_set), lambda value, count: _OVERLAP_ORDER.index(value)),
+        "document": (
+            [eval_set.document_names[eval_set.documents[eval_set.answer(query)]] for query in queries],
+            lambda value, count: (-count, value),
+        ),
+    }
+    result = {}
+    for name, (values, order) in groupings.items():
+        groups: dict[str, list[int]] = defaultdict(list)
+        for query, value in enumerate(values):
+            groups[value].append(query)
+        ordered = sorted(groups, key=lambda value: order(value, len(groups[value])))
+        limit = MAX_DOCUMENTS if name == "document" else len(ordered)
+        result[name] = [
+            _row(value, groups[value], base, merged, clusters, draws=draws, rng=rng) for value in ordered[:limit]
+        ]
+    return result
+
+
+def _row(
+    value: str,
+    rows: Sequence[int],
+    base: Floats,
+    merged: Floats,
+    clusters: Ints,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    differences = (merged[rows] - base[rows])[:, None]
+    count = len(np.unique(clusters[rows]))
+    ci95 = None
+    if len(rows) >= MIN_QUERIES and count > 1:
+        means = bootstrap_means(differences, clusters[rows], draws=draws, rng=rng)
+        ci95 = interval(means, count, bounds=(-1.0, 1.0))[0].tolist()
+    return {
+        "value": value,
+        "queries": len(rows),
+        "base": float(base[rows].mean()),
+        "merged": float(merged[rows].mean()),
+        "delta": float(differences.mean()),
+        "ci95": ci95,
+    }
+
+
+_LENGTH_ORDER = [*(name for _, name in _LENGTHS), _LONGEST]
+_OVERLAP_ORDER = [*(name for _, name in _OVERLAPS), _HIGHEST_OVERLAP]
+
+
+def style_of(eval_set: EvalSet, query: int) -> str:
+    """The style in which a query was written or, of people's queries, whether it is put as a question."""
+    if eval_set.styles[query]:
+        return eval_set.styles[query]
+    text = eval_set.queries[query].strip()
+    first = _WORD.search(text.lower())
+    asks = text.endswith(("?", "？", "؟")) or (first is not None and first.group() in _ASKS)
+    return "question" if asks else "not a question"
+
+
+def length_of(text: str) -> str:
+    """The group of a query's number of words."""
+    words = len(text.split())
+    return next((name for most, name in _LENGTHS if words <= most), _LONGEST)
+
+
+def overlaps(eval_set: EvalSet) -> list[str]:
+    """For each query the group of its share of words that the answering passage has too (the best one of several)."""
+    stemmer = Stemmer.Stemmer("english")
+    stop_words = frozenset(STOPWORDS_EN)
+    stems: dict[int, frozenset[str]] = {}
+
+    def words(text: str) -> frozenset[str]:
+        return frozenset(stemmer.stemWords([word for word in _WORD.findall(text.lower()) if word not in stop_words]))
+
+    def passage(number: int) -> frozenset[str]:
+        if number not in stems:
+            stems[number] = words(eval_set.contents[number])
+        return stems[number]
+
+    result = []
+    for text, relevant in zip(eval_set.queries, eval_set.relevant, strict=True):
+        asked = words(text)
+        answers = [eval_set.numbers[key] for key in relevant if key in eval_set.numbers]
+        share = max((len(asked & passage(number)) for number in answers), default=0) / max(len(asked), 1)
+        result.append(next((name for most, name in _OVERLAPS if share < most), _HIGHEST_OVERLAP))
+    return result

@@ -1,0 +1,172 @@
+"""Amazon Titan Text Embeddings V2 through Bedrock, every call in the ledger like any other paid call."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.errors import ProviderError
+from embedfit.evaluation.remote import aws_client
+from embedfit.evaluation.vectors import Storage
+from embedfit.llm.client import Failure, Message, Reply, Request
+from embedfit.llm.ledger import Ledger, Usage
+from embedfit.llm.metered import LedgeredModel
+from embedfit.llm.prices import Prices, load_prices
+from embedfit.progress import Reporter, Silent
+from embedfit.runtime import Runtime
+
+Vectors = npt.NDArray[np.float32]
+
+MODEL_ID = "amazon.titan-embed-text-v2:0"
+WIDTHS = (1024, 512, 256)
+#: InvokeModel takes one text a call, so calls go side by side.
+CONCURRENCY = 8
+#: 8,192 tokens and at most 50,000 characters; longer texts are cut, as every other system cuts them.
+MAX_CHARACTERS = 50_000
+
+_RETRYABLE = frozenset({
+    "ThrottlingException", "ModelNotReadyException", "ModelTimeoutException", "ModelErrorException",
+    "ServiceUnavailableException", "InternalServerException",
+})  # fmt: skip
+
+
+def request_of(text: str, width: int) -> Request:
+    """The ledger's form of an embedding call: it names text and width, and nothing else decides the vector."""
+    messages = (Message(role="system", content=f"dimensions={width}"), Message(role="user", content=text))
+    return Request(messages=messages, max_tokens=0, temperature=0.0, top_p=1.0)
+
+
+class TitanModel:
+    """Titan V2 as a language model: a reply's text is the vector, little-endian float32 in base64.
+
+    client: a bedrock-runtime client (boto3's retries for throttling included), or a fake of one.
+    """
+
+    provider = "bedrock"
+    model = MODEL_ID
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - boto3 clients have no static type
+        self._client = client
+
+    def count_tokens(self, request: Request) -> int:
+        """Estimated upwards: three characters a token."""
+        return len(request.messages[-1].content) // 3 + 1
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+        """Yield vectors as they arrive."""
+        pool = ThreadPoolExecutor(CONCURRENCY)
+        try:
+            futures = {pool.submit(self._invoke, request): index for index, request in enumerate(requests)}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _invoke(self, request: Request) -> Reply | Failure:
+        width = int(request.messages[0].content.removeprefix("dimensions="))
+        body = {"inputText": request.messages[-1].content, "dimensions": width, "normalize": True}
+        try:
+            response = self._client.invoke_model(
+                modelId=MODEL_ID, body=json.dumps(body), contentType="application/json", accept="application/json"
+            )
+            value = json.loads(response["body"].read())
+            vector = np.asarray(value["embedding"], dtype="<f4")
+            tokens = int(value["inputTextTokenCount"])
+        except Exception as error:  # botocore makes its error classes at run time; they share only `response`
+            return _failure(error)
+        if vector.shape != (width,):
+            return Failure(error=f"{vector.shape} numbers instead of {width}", retryable=False)
+        return Reply(text=base64.b64encode(vector.tobytes()).decode(), input_tokens=tokens, output_tokens=0)
+
+
+def _failure(error: Exception) -> Failure:
+    response = getattr(error, "response", None)
+    code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
+    if code in ("AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException"):
+        raise ProviderError(
+            f"Bedrock refuses {MODEL_ID}: {error}",
+            remedy="Ask for access to the model in the Bedrock console, in the region of AWS_REGION.",
+        ) from error
+    if not code and type(error).__name__ in ("NoCredentialsError", "NoRegionError", "TokenRetrievalError"):
+        raise ProviderError(
+            f"Bedrock can't be asked: {error}", remedy="Set AWS credentials and AWS_REGION; see: embedfit doctor"
+        ) from error
+    return Failure(error=f"{code or type(error).__name__}: {error}", retryable=code in _RETRYABLE or not code)
+
+
+class Titan:
+    """Titan V2 of one width. Vectors come from the ledger where they were paid for before."""
+
+    storage: Storage = "own"
+
+    def __init__(
+        self,
+        width: int,
+        client: Any,  # noqa: ANN401 - boto3 clients have no static type
+        ledger: Ledger,
+        prices: Prices,
+        *,
+        instruction: str = "",
+        max_cost: float | None = None,
+        report: Reporter | None = None,
+    ) -> None:
+        self.name = "titan-v2" if width == WIDTHS[0] else f"titan-v2:{width}"
+        self.key = f"{MODEL_ID}:{width}:{instruction}"
+        self._width = width
+        self._instruction = instruction
+        self._report = report or Silent()
+        self._ledger = ledger
+        self._model = LedgeredModel(TitanModel(client), ledger, prices, max_cost)
+        self._call_ids: set[str] = set()
+
+    @classmethod
+    def connect(cls, width: int, runtime: Runtime, *, instruction: str = "", max_cost: float | None = None) -> Titan:
+        """Titan through boto3, with the runtime's ledger. Raises MissingDependency without boto3."""
+        client = aws_client(
+            "bedrock-runtime", needed_for="titan-v2", retries={"mode": "adaptive", "max_attempts": 8},
+            max_pool_connections=CONCURRENCY,
+        )  # fmt: skip
+        return cls(
+            width,
+            client,
+            Ledger(runtime.ledger),
+            load_prices(),
+            instruction=instruction,
+            max_cost=max_cost,
+            report=runtime.report,
+        )
+
+    def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
+        """Unit rows: (N, width). Raises ProviderError naming the first text that got no vector."""
+        prefix = self._instruction if is_query else ""
+        requests = [request_of((prefix + text)[:MAX_CHARACTERS], self._width) for text in texts]
+        self._report.log(f"{self.name}: {self._model.estimate(requests)}")
+        vectors = np.zeros((len(texts), self._width), np.float32)
+        with self._report.task(f"{self.name}: {'queries' if is_query else 'passages'}", len(texts), "texts") as task:
+            for index, outcome, call_id in self._model.complete(requests):
+                if isinstance(outcome, Failure):
+                    raise ProviderError(
+                        f"{self.name} gave no vector for text {index + 1} of {len(texts)}: {outcome.error}",
+                        remedy="Run the same command again: vectors that were paid for are in the ledger.",
+                        retryable=outcome.retryable,
+                    )
+                vectors[index] = np.frombuffer(base64.b64decode(outcome.text), "<f4")
+                self._call_ids.add(call_id)
+                task.advance()
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        unit: Vectors = vectors / np.maximum(norms, 1e-12)
+        return unit
+
+    @property
+    def usage(self) -> Usage:
+        """What the vectors asked for so far have cost, whenever they were paid for."""
+        return self._ledger.usage_of(self._call_ids)
+
+    def release(self) -> None:
+        """Nothing to give back."""

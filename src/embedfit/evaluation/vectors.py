@@ -1,0 +1,180 @@
+"""Vectors that were computed or paid for before, found again by what made them and by the text.
+
+A file per embedder. Its name is a hash of the *weights*, tokenizer and layout, never of a model's name
+or path: a model trained again in the same folder finds no old vectors. What stands behind a URL can't
+be hashed; there a few probe texts are embedded first, and other vectors than last time empty the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.errors import ModelError
+from embedfit.progress import Reporter, Silent
+from embedfit.workspace import disk_errors
+
+Vectors = npt.NDArray[np.float32]
+
+#: What is embedded to see whether a remote model is still the same.
+PROBES = ("What does the warranty cover?", "net loss per share, basic and diluted", "mute", "Zwölf Boxkämpfer")
+#: Cosine to last time's vector of a probe, above which a remote model counts as the same.
+SAME_MODEL = 1 - 2e-5
+
+_CHUNK = 512  # texts between two writes: what a killed run loses at most
+_SELECT = 500  # keys in one SELECT
+
+
+#: "key": the key is a hash of the weights. "probed": the key is an address, and probes must be compared.
+#: "own": the embedder keeps its vectors itself (in the ledger, because they were paid for).
+Storage = Literal["key", "probed", "own"]
+
+
+class Embedder(Protocol):
+    """Something that turns texts into unit vectors."""
+
+    @property
+    def name(self) -> str:
+        """For people: progress bars, errors."""
+
+    @property
+    def key(self) -> str:
+        """What decides the vectors, hashed. Two embedders with one key give the same vectors."""
+
+    @property
+    def storage(self) -> Storage:
+        """How far the key can be trusted."""
+
+    def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
+        """Unit rows: (N, H) float32."""
+
+    def release(self) -> None:
+        """Give back memory; embed() may be called again."""
+
+
+class VectorCache:
+    """Vectors in a folder, one SQLite file per embedder, the longest unused ones removed over `limit` bytes."""
+
+    def __init__(self, folder: Path, *, limit: int = 4 << 30) -> None:
+        self.folder = folder
+        self.limit = limit
+
+    def embed(
+        self, embedder: Embedder, texts: Sequence[str], *, is_query: bool, report: Reporter | None = None
+    ) -> Vectors:
+        """Vectors of texts in their order: (N, H). Only texts without a stored vector are embedded, each once."""
+        if embedder.storage == "own":
+            return _checked(embedder, embedder.embed(texts, is_query=is_query))
+        keys = [_text_key(text, is_query) for text in texts]
+        text_of = dict(zip(keys, texts, strict=True))
+        with self._open(embedder) as store:
+            found = _read(store, text_of)
+            # Longest first: batches of equal length waste no padding, and too little memory shows at once.
+            missing = sorted((key for key in text_of if key not in found), key=lambda key: -len(text_of[key]))
+            kind = "queries" if is_query else "passages"
+            with (report or Silent()).task(f"{embedder.name}: {kind}", len(text_of), kind) as task:
+                task.advance(len(found), note=f"{len(found):,} known" if found else "")
+                for start in range(0, len(missing), _CHUNK):
+                    chunk = missing[start : start + _CHUNK]
+                    vectors = _checked(embedder, embedder.embed([text_of[key] for key in chunk], is_query=is_query))
+                    new = dict(zip(chunk, vectors, strict=True))
+                    _write(store, new)
+                    found.update(new)
+                    task.advance(len(chunk))
+        if not texts:
+            return np.zeros((0, 0), np.float32)
+        return np.stack([found[key] for key in keys])
+
+    @contextmanager
+    def _open(self, embedder: Embedder) -> Iterator[sqlite3.Connection]:
+        path = self.folder / f"{embedder.key[:40]}.sqlite"
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(keep=path)
+            try:
+                store = _connect(path)
+            except sqlite3.DatabaseError:  # damaged: it is only a cache
+                path.unlink(missing_ok=True)
+                store = _connect(path)
+        with closing(store):
+            if embedder.storage == "probed":
+                _check_probes(store, embedder.embed(PROBES, is_query=False))
+            yield store
+        with suppress(OSError):
+            path.touch()
+
+    def _make_room(self, *, keep: Path) -> None:
+        files = sorted(
+            (path for path in self.folder.glob("*.sqlite") if path != keep), key=lambda path: path.stat().st_mtime
+        )
+        total = sum(path.stat().st_size for path in files)
+        for path in files:
+            if total <= self.limit:
+                break
+            total -= path.stat().st_size
+            path.unlink(missing_ok=True)
+
+
+def _checked(embedder: Embedder, vectors: Vectors) -> Vectors:
+    vectors = vectors.astype(np.float32, copy=False)
+    if not np.isfinite(vectors).all():
+        raise ModelError(f"{embedder.name} gave vectors with NaN or infinity, which rank nothing.")
+    return vectors
+
+
+def _text_key(text: str, is_query: bool) -> bytes:
+    kind = b"query\0" if is_query else b"passage\0"
+    return hashlib.sha256(kind + text.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    store = sqlite3.connect(path, timeout=60)
+    try:
+        store.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
+        store.execute("CREATE TABLE IF NOT EXISTS probes (number INTEGER PRIMARY KEY, vector BLOB NOT NULL)")
+        store.commit()
+    except sqlite3.DatabaseError:
+        store.close()
+        raise
+    return store
+
+
+def _read(store: sqlite3.Connection, keys: dict[bytes, str]) -> dict[bytes, Vectors]:
+    found = {}
+    wanted = list(keys)
+    for start in range(0, len(wanted), _SELECT):
+        chunk = wanted[start : start + _SELECT]
+        marks = ",".join("?" * len(chunk))
+        for key, vector in store.execute(f"SELECT text, vector FROM vectors WHERE text IN ({marks})", chunk):
+            found[bytes(key)] = np.frombuffer(vector, np.float32)
+    return found
+
+
+def _write(store: sqlite3.Connection, vectors: dict[bytes, Vectors]) -> None:
+    with store:
+        store.executemany(
+            "INSERT OR REPLACE INTO vectors VALUES (?, ?)", [(key, vector.tobytes()) for key, vector in vectors.items()]
+        )
+
+
+def _check_probes(store: sqlite3.Connection, now: Vectors) -> None:
+    """Empty the file unless the probes' vectors are those of last time."""
+    rows = store.execute("SELECT vector FROM probes ORDER BY number").fetchall()
+    before = [np.frombuffer(row[0], np.float32) for row in rows]
+    same = len(before) == len(now) and all(
+        old.shape == new.shape and float(old @ new) >= SAME_MODEL for old, new in zip(before, now, strict=True)
+    )
+    if not same:
+        with store:
+            store.execute("DELETE FROM vectors")
+            store.execute("DELETE FROM probes")
+            store.executemany(
+                "INSERT INTO probes VALUES (?, ?)", [(number, row.tobytes()) for number, row in enumerate(now)]
+            )
