@@ -43,34 +43,58 @@ def build_run(
     _check(workspace, rng)
     queries = _evaluate(workspace, rng, passages, ship, gain, human, hostile)
     _summary(workspace, ship, gain, human, len(passages), kept, len(queries))
-    seconds = {"ingest": 3.1, "generate": 412.0, "mine": 22.4, "train": 148.9, "merge": 71.2, "check": 4.0, "evaluate": 55.3}
+    seconds = {
+        "ingest": 3.1,
+        "generate": 412.0,
+        "mine": 22.4,
+        "train": 148.9,
+        "merge": 71.2,
+        "check": 4.0,
+        "evaluate": 55.3,
+    }
     for stage, spent in seconds.items():
         workspace.write_manifest(
             Manifest(
-                stage=stage, schema=SCHEMA, code=__version__, seed=config.seed, config="ab" * 32, seconds=spent,
+                stage=stage,
+                schema=SCHEMA,
+                code=__version__,
+                seed=config.seed,
+                config="ab" * 32,
+                seconds=spent,
                 finished="2026-01-31T12:00:00+00:00",
             )
-        )  # fmt: skip
+        )
     return workspace, config
 
 
 def _ingest(workspace: Workspace, rng: random.Random, hostile: bool) -> list[Passage]:
     documents = [
         Document(
-            document_id=f"doc-{n}", path=f"manuals/{'x' + ATTRIBUTE_BREAKER if hostile and n == 0 else 'tv-' + str(n)}.pdf",
-            sha256="0" * 64, pages=40 + n, characters=90_000,
+            document_id=f"doc-{n}",
+            path=f"manuals/{'x' + ATTRIBUTE_BREAKER if hostile and n == 0 else 'tv-' + str(n)}.pdf",
+            sha256="0" * 64,
+            pages=40 + n,
+            characters=90_000,
         )
         for n in range(6)
-    ]  # fmt: skip
+    ]
     documents.append(
         Document(
-            document_id="doc-6", path="manuals/scan.pdf", sha256="1" * 64, pages=12, status="skipped",
+            document_id="doc-6",
+            path="manuals/scan.pdf",
+            sha256="1" * 64,
+            pages=12,
+            status="skipped",
             reason=HOSTILE if hostile else "no text: every page is an image",
         )
-    )  # fmt: skip
+    )
     documents.append(
         Document(
-            document_id="doc-7", path="manuals/copy.pdf", sha256="0" * 64, status="duplicate", reason="same text as tv-0.pdf"
+            document_id="doc-7",
+            path="manuals/copy.pdf",
+            sha256="0" * 64,
+            status="duplicate",
+            reason="same text as tv-0.pdf",
         )
     )
     passages = []
@@ -85,14 +109,20 @@ def _ingest(workspace: Workspace, rng: random.Random, hostile: bool) -> list[Pas
             text = f"{text} {HOSTILE} {ISLAND_BREAKER} {IMAGE} \u2028 {{{{ 7 * 7 }}}}"
         passages.append(
             Passage(
-                passage_id=f"doc-{number % 6}#{number}", document_id=f"doc-{number % 6}",
-                title=f"{ISLAND_BREAKER} {topic}" if hostile else f"Setup > {topic.capitalize()}", text=text, page=1 + number // 6,
-                start=number * 300, end=number * 300 + 280, split=("train", "train", "train", "train", "dev", "test")[number % 6],
+                passage_id=f"doc-{number % 6}#{number}",
+                document_id=f"doc-{number % 6}",
+                title=f"{ISLAND_BREAKER} {topic}" if hostile else f"Setup > {topic.capitalize()}",
+                text=text,
+                page=1 + number // 6,
+                start=number * 300,
+                end=number * 300 + 280,
+                split=("train", "train", "train", "train", "dev", "test")[number % 6],
             )
-        )  # fmt: skip
+        )
     reasons = ["shorter than 60 characters"] * 9 + ["table of contents"] * 5 + ["running header"] * 14
     dropped = [
-        DroppedPassage(document_id="doc-1", page=1, start=0, end=20, reason=reason, preview=HOSTILE) for reason in reasons
+        DroppedPassage(document_id="doc-1", page=1, start=0, end=20, reason=reason, preview=HOSTILE)
+        for reason in reasons
     ]
     if hostile:
         dropped.append(DroppedPassage(document_id="doc-1", page=1, start=0, end=20, reason=HOSTILE, preview=HOSTILE))
@@ -110,11 +140,15 @@ def _generate(workspace: Workspace, rng: random.Random, passages: list[Passage],
         kept = rng.random() < 0.68
         queries.append(
             Query(
-                query_id=f"q{number}", passage_id=passage.passage_id, text=f"how do I {rng.choice(VERBS)} {rng.choice(TOPICS)}",
-                style=STYLES[number % len(STYLES)], split=passage.split, kept=kept,
+                query_id=f"q{number}",
+                passage_id=passage.passage_id,
+                text=f"how do I {rng.choice(VERBS)} {rng.choice(TOPICS)}",
+                style=STYLES[number % len(STYLES)],
+                split=passage.split,
+                kept=kept,
                 reason="" if kept else (IMAGE if hostile and number < 40 else rng.choice(reasons)),
             )
-        )  # fmt: skip
+        )
     workspace.write(Query, queries)
     return sum(query.kept for query in queries)
 
@@ -158,7 +192,10 @@ def _merge(workspace: Workspace, ship: str, gain: float) -> None:
             "alphas": [
                 {
                     "alpha": alpha,
-                    "dev": {"ndcg@10": round(0.612 + gain * (1 - (1 - alpha) ** 2.2) - 0.008 * alpha**4, 4), "mrr@10": 0.55},
+                    "dev": {
+                        "ndcg@10": round(0.612 + gain * (1 - (1 - alpha) ** 2.2) - 0.008 * alpha**4, 4),
+                        "mrr@10": 0.55,
+                    },
                     "retention": round(0.99 - 0.021 * alpha**2, 4),
                 }
                 for alpha in alphas
@@ -188,7 +225,13 @@ def _check(workspace: Workspace, rng: random.Random) -> None:
 
 
 def _evaluate(
-    workspace: Workspace, rng: random.Random, passages: list[Passage], ship: str, gain: float, human: bool, hostile: bool
+    workspace: Workspace,
+    rng: random.Random,
+    passages: list[Passage],
+    ship: str,
+    gain: float,
+    human: bool,
+    hostile: bool,
 ) -> list[str]:
     queries = [f"e{n}" for n in range(240)]
     workspace.write(
@@ -207,9 +250,12 @@ def _evaluate(
             continue
         text = f"how can I {rng.choice(VERBS)} {rng.choice(TOPICS)} when the light is red?"
         entry = {
-            "query_id": query_id, "query": f"{ISLAND_BREAKER} {IMAGE} {text}" if hostile else text,
-            "style": (HOSTILE if hostile else rng.choice(STYLES)) if not human else "", "relevant": [relevant], "delta": delta,
-        }  # fmt: skip
+            "query_id": query_id,
+            "query": f"{ISLAND_BREAKER} {IMAGE} {text}" if hostile else text,
+            "style": (HOSTILE if hostile else rng.choice(STYLES)) if not human else "",
+            "relevant": [relevant],
+            "delta": delta,
+        }
         for system, rank in (("base", before), ("merged", after), ("bm25", rng.choice((1, 2, 3, 0)))):
             top = rng.sample([i for i in ids if i != relevant], 5)
             if 0 < rank <= 5:
@@ -221,13 +267,25 @@ def _evaluate(
 
     def row(value: str, queries: int, delta: float, width: float) -> dict[str, Any]:
         return {
-            "value": value, "queries": queries, "base": 0.49, "merged": round(0.49 + delta, 4), "delta": delta,
+            "value": value,
+            "queries": queries,
+            "base": 0.49,
+            "merged": round(0.49 + delta, 4),
+            "delta": delta,
             "ci95": [round(delta - width, 4), round(delta + width, 4)],
-        }  # fmt: skip
+        }
 
     slices = {
-        "length": [row("1–5 words", 44, gain + 0.02, 0.05), row("6–12 words", 150, gain, 0.02), row("13 and more", 46, gain - 0.05, 0.04)],
-        "overlap": [row("low", 80, gain + 0.04, 0.03), row("middle", 80, gain, 0.03), row("high", 80, gain - 0.06, 0.03)],
+        "length": [
+            row("1–5 words", 44, gain + 0.02, 0.05),
+            row("6–12 words", 150, gain, 0.02),
+            row("13 and more", 46, gain - 0.05, 0.04),
+        ],
+        "overlap": [
+            row("low", 80, gain + 0.04, 0.03),
+            row("middle", 80, gain, 0.03),
+            row("high", 80, gain - 0.06, 0.03),
+        ],
         "document": [row(f"doc-{n}", 60 - n * 8, gain + (n - 2) / 50, 0.05) for n in range(6)],
     }
     if not human:
@@ -248,27 +306,44 @@ def _evaluate(
     return queries
 
 
-def _summary(
-    workspace: Workspace, ship: str, gain: float, human: bool, passages: int, kept: int, queries: int
-) -> None:
+def _summary(workspace: Workspace, ship: str, gain: float, human: bool, passages: int, kept: int, queries: int) -> None:
     levels = {
-        "base": 0.489, "finetuned": 0.489 + gain * 0.9, "merged": 0.489 + gain, "bm25": 0.623,
-        "hybrid_base": 0.645, "hybrid_merged": 0.658 + gain / 4,
-    }  # fmt: skip
+        "base": 0.489,
+        "finetuned": 0.489 + gain * 0.9,
+        "merged": 0.489 + gain,
+        "bm25": 0.623,
+        "hybrid_base": 0.645,
+        "hybrid_merged": 0.658 + gain / 4,
+    }
 
     def system(level: float) -> dict[str, Any]:
         metrics = {
-            "hit@1": level - 0.1, "hit@3": level + 0.05, "hit@5": level + 0.11, "hit@10": level + 0.17, "mrr@10": level - 0.04,
-            "ndcg@10": level, "map@100": level - 0.03, "recall@10": level + 0.16, "recall@100": level + 0.28, "precision@10": level / 7,
-        }  # fmt: skip
+            "hit@1": level - 0.1,
+            "hit@3": level + 0.05,
+            "hit@5": level + 0.11,
+            "hit@10": level + 0.17,
+            "mrr@10": level - 0.04,
+            "ndcg@10": level,
+            "map@100": level - 0.03,
+            "recall@10": level + 0.16,
+            "recall@100": level + 0.28,
+            "precision@10": level / 7,
+        }
         metrics = {name: round(value, 4) for name, value in metrics.items()}
         return {"metrics": metrics, "ci95": {n: [round(v - 0.027, 4), round(v + 0.027, 4)] for n, v in metrics.items()}}
 
     def comparison(a: str, delta: float, p_value: float) -> dict[str, Any]:
         return {
-            "a": a, "b": "base", "metric": "ndcg@10", "delta": delta, "ci95": [round(delta - 0.015, 4), round(delta + 0.015, 4)],
-            "p_value": p_value, "queries": queries, "clusters": 84, "minimum_detectable": 0.021,
-        }  # fmt: skip
+            "a": a,
+            "b": "base",
+            "metric": "ndcg@10",
+            "delta": delta,
+            "ci95": [round(delta - 0.015, 4), round(delta + 0.015, 4)],
+            "p_value": p_value,
+            "queries": queries,
+            "clusters": 84,
+            "minimum_detectable": 0.021,
+        }
 
     p_value = 0.0005 if abs(gain) > 0.02 else 0.41
     workspace.write_json(
@@ -289,10 +364,15 @@ def _summary(
                 else "On the dev questions no weight gained more than chance would.",
             },
             "data": {
-                "documents": 6, "passages": passages, "queries_generated": 480, "queries_kept": kept, "train_rows": 226,
-                "eval_queries": queries, "eval_kind": "human" if human else "synthetic",
+                "documents": 6,
+                "passages": passages,
+                "queries_generated": 480,
+                "queries_kept": kept,
+                "train_rows": 226,
+                "eval_queries": queries,
+                "eval_kind": "human" if human else "synthetic",
             },
             "timings_s": {"ingest": 3.0, "generate": 400.0},
             "cost": {"calls": 480, "input_tokens": 181_000, "output_tokens": 9_400, "usd": 0.0},
         },
-    )  # fmt: skip
+    )

@@ -50,7 +50,7 @@ def _hybrid(evidence: Evidence, metric: str) -> str:
     single = _best(evidence, metric, tuple(name for name in everything if not name.startswith("hybrid")))
     if not best or not single or not best[0].startswith("hybrid"):
         return ""
-    gain = points(best[1] - single[1])
+    gain = points(best[1] - single[1]).lstrip("+")
     return (
         f"The best system measured is {system_name(best[0])}, at {score(best[1])}: "
         f"{gain} points above the best single system ({system_name(single[0])})."

@@ -16,7 +16,14 @@ from embedfit.reporting.advice import findings
 from embedfit.reporting.evidence import Evidence
 
 METRICS = ("ndcg@10", "mrr@10", "hit@1", "hit@5", "recall@10", "recall@100", "map@100")
-TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "retrieval", "text-embeddings-inference", "embedfit")
+TAGS = (
+    "sentence-transformers",
+    "sentence-similarity",
+    "feature-extraction",
+    "retrieval",
+    "text-embeddings-inference",
+    "embedfit",
+)
 #: Used where the card is not yet bound for a repository.
 UNNAMED = "PATH-OR-HUB-ID"
 
@@ -39,7 +46,6 @@ def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(cell=_cell, code=_code)
-    comparison = evidence.comparison("merged")
     code = {
         "loading": usage.loading(model_id),
         "tei": usage.tei(model_id, folder=False),
@@ -56,7 +62,6 @@ def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
         rows=_rows(evidence),
         lexical="bm25" in evidence.systems,
         hybrid="hybrid_merged" in evidence.systems,
-        comparison=_difference(evidence) if comparison else "",
         findings=findings(evidence),
         **{name: _verbatim(value) for name, value in code.items()},
     )
@@ -125,16 +130,22 @@ def _title(evidence: Evidence, model_id: str) -> str:
 def _verdict(evidence: Evidence) -> str:
     if evidence.decision.ship == "base":
         return (
-            "**The base model is the better choice.** Tuning brought no gain that the evaluation can show, so embedfit "
-            "advises to use the base; this folder is kept for completeness."
+            "**Use the base model.** Tuning brought no gain that embedfit could be sure of, so it kept the base; "
+            "these are the base’s weights."
         )
-    return f"**{wording.verdict(evidence).action}**: {wording.verdict(evidence).sentence}."
+    sentences = {
+        "better": "On the documents it was tuned for, it finds the right passages better than its base",
+        "unsure": "Whether it is better than its base the evaluation can’t tell",
+        "worse": "In the evaluation it is worse than its base",
+    }
+    said = sentences[wording.tone_of(evidence.comparison("merged"))]
+    return f"{said}: **{_difference(evidence)}**, measured on {wording.questions(evidence)}."
 
 
 def _difference(evidence: Evidence) -> str:
     comparison = evidence.comparison("merged")
     if comparison is None:
-        return ""
+        return "not compared"
     interval = f", 95% interval {wording.points_between(comparison.ci95)}" if comparison.ci95 else ""
     p_value = wording.p_value(comparison.p_value)
     p_said = "" if comparison.p_value is None else f", p {p_value if p_value.startswith('<') else '= ' + p_value}"
@@ -195,14 +206,15 @@ def _cell(text: str) -> Markup:
 
 
 def _code(text: str) -> Markup:
-    """Text for a code span in a table: Markdown escapes HTML there by itself."""
-    # A space at either end is part of an instruction; a code span keeps it where the other end has one too.
-    plain = re.sub(r"\s", " ", text).replace("`", "'").replace("|", "\\|").replace("<", "‹").replace(">", "›")
-    return Markup(plain)  # noqa: S704 - nothing in it can open a tag
+    """A code span for a table's cell, exact to the character: in a code span Markdown escapes HTML by itself."""
+    plain = re.sub(r"[\r\n]", " ", text).replace("|", "\\|")
+    fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
+    # Markdown strips one space on each side, and needs one beside a backtick.
+    return Markup(f"{fence} {plain} {fence}")
 
 
 def _verbatim(code: str) -> Markup:
-    return Markup(code)  # noqa: S704 - our own snippets, inside a fence
+    return Markup(code)
 
 
 def _tidy(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from embedfit.workspace import FILES, Workspace
 STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "evaluate")
 
 Interval = tuple[float, float]
+_DETAIL = re.compile(r"\s*\([^()]*\)$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +124,8 @@ class Evidence:
     check_passed: bool | None
     slices: Mapping[str, tuple[Slice, ...]]
     outcomes: tuple[Mapping[str, Any], ...]
+    outcome_counts: Mapping[str, int]
+    cluster_by: str
     passages: Mapping[str, Mapping[str, Any]]
     losses: tuple[tuple[float, float], ...]
     dev_scores: tuple[tuple[float, float], ...]
@@ -183,9 +187,7 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
     summary = workspace.read_json("summary.json")
     reader = _Reader(workspace)
     documents = reader.records(Document)
-    funnel = _funnel(
-        documents, reader.records(Passage), reader.records(DroppedPassage), reader.records(Query)
-    )
+    funnel = _funnel(documents, reader.records(Passage), reader.records(DroppedPassage), reader.records(Query))
     merge, check = reader.json("merge.json"), reader.json("check.json")
     evaluation = reader.json("evaluation.json")
     losses = reader.lines("finetuned/losses.jsonl")
@@ -219,10 +221,10 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
         ),
         check_verdict=check.get("verdict", ""),
         check_passed=check.get("passed"),
-        slices={
-            name: tuple(_slice(row) for row in rows) for name, rows in evaluation.get("slices", {}).items()
-        },
+        slices={name: tuple(_slice(row) for row in rows) for name, rows in evaluation.get("slices", {}).items()},
         outcomes=tuple((*evaluation.get("wins", ()), *evaluation.get("losses", ()))),
+        outcome_counts=evaluation.get("counts", {}),
+        cluster_by=summary.get("cluster_by", ""),
         passages=evaluation.get("passages", {}),
         losses=tuple((row["step"], row["loss"]) for row in losses if _numbers(row, "step", "loss")),
         dev_scores=dev_scores,
@@ -292,7 +294,8 @@ def _layout(workspace: Workspace, reader: _Reader) -> Layout | None:
 
 
 def _ranked(reasons: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    counts = Counter(reason or "no reason recorded" for reason in reasons)
+    # "running header (12 pages)" and "running header (3 pages)" are one reason.
+    counts = Counter(_DETAIL.sub("", reason) or "no reason recorded" for reason in reasons)
     return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 

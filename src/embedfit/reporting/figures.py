@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from markupsafe import Markup
 
 from embedfit.reporting.evidence import Cosines, Interval
-from embedfit.reporting.svg import Axis, element, padded, picture, tick_label, ticks
+from embedfit.reporting.svg import Axis, element, padded, picture, tick_labels, ticks
 
 #: Figures are drawn for a column of about this many CSS pixels, so that their text keeps its size on a phone.
 WIDTH = 380.0
@@ -53,7 +53,8 @@ def intervals(name: str, title: str, rows: Sequence[Row]) -> Markup:
         parts.append(element("circle", cx=x(row.value), cy=y, r=4.5, class_=f"dot {row.kind}"))
         parts.append(element("text", row.shown, x=WIDTH - 2, y=y + 4, text_anchor="end", class_=f"number {row.kind}"))
     said = "; ".join(
-        f"{row.label} {row.shown}" + (f", 95% interval {row.interval[0]:.3f} to {row.interval[1]:.3f}" if row.interval else "")
+        f"{row.label} {row.shown}"
+        + (f", 95% interval {row.interval[0]:.3f} to {row.interval[1]:.3f}" if row.interval else "")
         for row in rows
     )
     return picture(name, title, said + ".", WIDTH, bottom + 24, *parts)
@@ -77,9 +78,7 @@ def curves(
     x = Axis(x_low, x_high if x_high > x_low else x_low + 1, left, right)
     y = Axis(*padded([p[1] for p in every]), bottom, top)
     parts = _horizontal_grid(y, left, right)
-    marks = ticks(x.low, x.high, 5)
-    for value in marks:
-        label = tick_label(value, marks[1] - marks[0] if len(marks) > 1 else 1)
+    for value, label in tick_labels(ticks(x.low, x.high, 5)):
         parts.append(element("text", label, x=x(value), y=bottom + 16, text_anchor="middle", class_="tick"))
     parts.append(element("text", x_label, x=(left + right) / 2, y=height - 4, text_anchor="middle", class_="axis"))
     if mark is not None:
@@ -91,13 +90,15 @@ def curves(
         path = "M" + "L".join(f"{x(px):.1f} {y(py):.1f}" for px, py in line.points)
         parts.append(element("path", d=path, class_=f"line {line.kind}{' faint' if line.faint else ''}"))
         if line.marked:
-            parts.extend(element("circle", cx=x(px), cy=y(py), r=3.2, class_=f"dot {line.kind}") for px, py in line.points)
+            parts.extend(
+                element("circle", cx=x(px), cy=y(py), r=3.2, class_=f"dot {line.kind}") for px, py in line.points
+            )
     return picture(name, title, description, WIDTH, height, *parts)
 
 
 def cosines(name: str, title: str, rows: Sequence[tuple[str, Cosines]]) -> Markup:
     """Every pair's cosine as a thin tick: similar above different, one pair of strips a system, medians marked."""
-    strip, gap, top, left = 17.0, 20.0, 20.0, 76.0
+    strip, gap, top, left = 17.0, 32.0, 20.0, 76.0
     block = 2 * strip + 4 + gap
     bottom = top + block * len(rows) - gap + 8
     every = [value for _, pairs in rows for value in (*pairs.similar, *pairs.different)]
@@ -109,15 +110,19 @@ def cosines(name: str, title: str, rows: Sequence[tuple[str, Cosines]]) -> Marku
         parts.append(element("text", label, x=0, y=y - 6, class_="label strong"))
         for offset, kind, values in ((0.0, "similar", pairs.similar), (strip + 4, "different", pairs.different)):
             parts.append(
-                element("text", kind, x=left - 10, y=y + offset + 12.5, text_anchor="end", class_=f"label {kind}")
+                element("text", kind, x=left - 12, y=y + offset + 12.5, text_anchor="end", class_=f"label {kind}")
             )
             if not values:
                 continue
             path = "".join(f"M{x(value):.1f} {y + offset + 2:.1f}v{strip - 4:.0f}" for value in sorted(values))
             middle = x(median(values))
             parts.append(element("path", d=path, class_=f"strip {kind}"))
-            parts.append(element("path", d=f"M{middle:.1f} {y + offset - 1:.1f}v{strip + 2:.0f}", class_=f"median {kind}"))
-            said.append(f"{label}, {kind} pairs: median {median(values):.2f}, from {min(values):.2f} to {max(values):.2f}")
+            parts.append(
+                element("path", d=f"M{middle:.1f} {y + offset - 1:.1f}v{strip + 2:.0f}", class_=f"median {kind}")
+            )
+            said.append(
+                f"{label}, {kind} pairs: median {median(values):.2f}, from {min(values):.2f} to {max(values):.2f}"
+            )
     return picture(name, title, "; ".join(said) + ".", WIDTH, bottom + 24, *parts)
 
 
@@ -146,17 +151,19 @@ def share_bar(parts: Sequence[tuple[float, str]], whole: float, width: float = 3
         if length > 0:
             drawn.append(element("rect", x=start, y=0, width=max(length, 1.0), height=8, class_=f"bar {kind}"))
         start += length
-    return Markup('<svg aria-hidden="true" viewBox="0 0 {} 8" preserveAspectRatio="none" class="share-bar">{}</svg>').format(
-        int(width), Markup("").join(drawn)
-    )
+    return Markup(
+        '<svg aria-hidden="true" viewBox="0 0 {} 8" preserveAspectRatio="none" class="share-bar">{}</svg>'
+    ).format(int(width), Markup("").join(drawn))
 
 
-def smoothed(points: Sequence[tuple[float, float]], weight: float = 0.1) -> list[tuple[float, float]]:
-    """An exponential moving average of y, corrected for its start (as Adam's is)."""
-    result, mean = [], 0.0
-    for number, (x, y) in enumerate(points, 1):
-        mean += weight * (y - mean)
-        result.append((x, mean / (1 - (1 - weight) ** number)))
+def smoothed(points: Sequence[tuple[float, float]], share: float = 0.08) -> list[tuple[float, float]]:
+    """The mean of y over a centred window of that share of all points: unlike a running mean it does not lag."""
+    reach = max(1, round(len(points) * share / 2))
+    result = []
+    for number, (x, _) in enumerate(points):
+        near = min(reach, number, len(points) - 1 - number)
+        window = points[number - near : number + near + 1]
+        result.append((x, sum(y for _, y in window) / len(window)))
     return result
 
 
@@ -168,20 +175,14 @@ def thinned(points: Sequence[tuple[float, float]], limit: int = 400) -> list[tup
 
 
 def _vertical_grid(x: Axis, top: float, bottom: float) -> list[Markup]:
-    values = ticks(x.low, x.high)
-    step = values[1] - values[0] if len(values) > 1 else 0.1
-    parts = [element("line", x1=x(v), x2=x(v), y1=top, y2=bottom, class_="grid") for v in values]
-    return parts + _labels((x(v), bottom + 16, tick_label(v, step)) for v in values)
-
-
-def _horizontal_grid(y: Axis, left: float, right: float) -> list[Markup]:
-    values = ticks(y.low, y.high)
-    step = values[1] - values[0] if len(values) > 1 else 0.1
-    parts = [element("line", x1=left, x2=right, y1=y(v), y2=y(v), class_="grid") for v in values]
-    return parts + [
-        element("text", tick_label(v, step), x=left - 8, y=y(v) + 4, text_anchor="end", class_="tick") for v in values
+    labelled = tick_labels(ticks(x.low, x.high))
+    return [element("line", x1=x(v), x2=x(v), y1=top, y2=bottom, class_="grid") for v, _ in labelled] + [
+        element("text", label, x=x(v), y=bottom + 16, text_anchor="middle", class_="tick") for v, label in labelled
     ]
 
 
-def _labels(positions: Iterable[tuple[float, float, str]]) -> list[Markup]:
-    return [element("text", text, x=x, y=y, text_anchor="middle", class_="tick") for x, y, text in positions]
+def _horizontal_grid(y: Axis, left: float, right: float) -> list[Markup]:
+    labelled = tick_labels(ticks(y.low, y.high))
+    return [element("line", x1=left, x2=right, y1=y(v), y2=y(v), class_="grid") for v, _ in labelled] + [
+        element("text", label, x=left - 8, y=y(v) + 4, text_anchor="end", class_="tick") for v, label in labelled
+    ]

@@ -21,8 +21,17 @@ from embedfit.reporting.evidence import Evidence, Slice
 from embedfit.reporting.usage import snippets
 
 METRICS = (
-    "ndcg@10", "mrr@10", "hit@1", "hit@3", "hit@5", "hit@10", "map@100", "recall@10", "recall@100", "precision@10"
-)  # fmt: skip
+    "ndcg@10",
+    "mrr@10",
+    "hit@1",
+    "hit@3",
+    "hit@5",
+    "hit@10",
+    "map@100",
+    "recall@10",
+    "recall@100",
+    "precision@10",
+)
 PANELS = ("ndcg@10", "mrr@10", "hit@5", "recall@100")
 PANEL_NOTES = {
     "ndcg@10": "How high the right passages stand among the first ten.",
@@ -53,7 +62,7 @@ def data_island(value: object) -> Markup:
     text = text.encode("utf-8", "replace").decode("utf-8")
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)  # noqa: S704 - made safe above
+    return Markup(text)
 
 
 def _environment() -> Environment:
@@ -89,33 +98,41 @@ def _csp_hash(text: str) -> str:
 def render(evidence: Evidence) -> str:
     """The whole page. Everything that came from documents, queries or models is escaped."""
     style, script = _asset("report.css"), _asset("report.js")
-    return _environment().get_template("report.html.j2").render(
-        style=Markup(style),  # noqa: S704 - our own file
-        script=Markup(script),  # noqa: S704 - our own file
-        style_hash=_csp_hash(style),
-        script_hash=_csp_hash(script),
-        evidence=evidence,
-        name=evidence.root.rstrip("/").rsplit("/", 1)[-1] or "run",
-        verdict=wording.verdict(evidence),
-        questions=wording.questions(evidence),
-        key_figures=_key_figures(evidence),
-        findings=findings(evidence),
-        next_steps=next_steps(evidence),
-        panels=_panels(evidence),
-        metrics=[m for m in METRICS if any(m in s.metrics for s in evidence.systems.values())],
-        systems=_ordered_systems(evidence),
-        slices=_slices(evidence),
-        outcomes=_outcomes(evidence),
-        island=data_island(_explorer(evidence)),
-        funnel_bars=_funnel_bars(evidence),
-        training=_training_figures(evidence),
-        sweep=_sweep_figure(evidence),
-        cosines=_cosine_figure(evidence),
-        stages=_stages(evidence),
-        snippets=snippets(evidence),
-        settings=_settings(evidence),
-        most_rows=MOST_ROWS,
-    )  # fmt: skip
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            style=Markup(style),
+            script=Markup(script),
+            style_hash=_csp_hash(style),
+            script_hash=_csp_hash(script),
+            evidence=evidence,
+            name=evidence.root.rstrip("/").rsplit("/", 1)[-1] or "run",
+            verdict=wording.verdict(evidence),
+            questions=wording.questions(evidence),
+            key_figures=_key_figures(evidence),
+            findings=findings(evidence),
+            next_steps=next_steps(evidence),
+            panels=_panels(evidence),
+            metrics=[m for m in METRICS if any(m in s.metrics for s in evidence.systems.values())],
+            systems=_ordered_systems(evidence),
+            slices=_slices(evidence),
+            outcomes=_outcomes(evidence),
+            island=data_island(_explorer(evidence)),
+            funnel_bars=_funnel_bars(evidence),
+            training=_training_figures(evidence),
+            sweep=_sweep_figure(evidence),
+            cosines=_cosine_figure(evidence),
+            stages=_stages(evidence),
+            snippets=snippets(evidence),
+            settings=_settings(evidence),
+            check_verdict=evidence.check_verdict[:1].upper() + evidence.check_verdict[1:],
+            comparisons=[
+                [c for c in evidence.comparisons if (c.metric == PANELS[0]) == main] for main in (True, False)
+            ],
+            most_rows=MOST_ROWS,
+        )
+    )
 
 
 def _key_figures(evidence: Evidence) -> list[tuple[str, str, str]]:
@@ -137,7 +154,9 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str, str]]:
     seconds = sum(_seconds(evidence).values())
     found.append(("Time", duration(seconds), "all stages"))
     usd = evidence.cost.get("usd", 0.0)
-    found.append(("Cost", wording.money(usd), f"{wording.plural(evidence.cost.get('calls', 0), 'language-model call')}"))
+    found.append(
+        ("Cost", wording.money(usd), f"{wording.plural(evidence.cost.get('calls', 0), 'language-model call')}")
+    )
     return found
 
 
@@ -156,7 +175,7 @@ def _kind(system: str, shipped: str) -> str:
 
 def _panels(evidence: Evidence) -> list[tuple[str, str, Markup]]:
     """(metric, note, figure) of the metrics worth a picture."""
-    result = []
+    result: list[tuple[str, str, Markup]] = []
     for metric in PANELS:
         rows = [
             figures.Row(
@@ -181,8 +200,10 @@ def _short(label: str, longest: int = 18) -> str:
 
 def _slices(evidence: Evidence) -> list[tuple[str, list[tuple[Slice, str, Markup]], int]]:
     """(heading, [(slice, label, bar)], number left out) of every way to group the questions."""
-    result = []
+    result: list[tuple[str, list[tuple[Slice, str, Markup]], int]] = []
     for name, rows in evidence.slices.items():
+        if not any(row.delta for row in rows):
+            continue  # a merge at weight 0 is the base: nothing to tell apart
         shown = sorted(rows, key=lambda row: -row.queries)[:MOST_ROWS] if name == "document" else list(rows)[:MOST_ROWS]
         ends = [abs(end) for row in shown for end in (*(row.ci95 or ()), row.delta)]
         reach = max(ends, default=0.0) or 0.01
@@ -196,15 +217,18 @@ def _slices(evidence: Evidence) -> list[tuple[str, list[tuple[Slice, str, Markup
 
 
 def _outcomes(evidence: Evidence) -> dict[str, int]:
+    """How many questions were won, lost and tied, and how many of them the page shows."""
     deltas = [entry.get("delta", 0) for entry in evidence.outcomes]
-    return {"won": sum(d > 0 for d in deltas), "lost": sum(d < 0 for d in deltas)}
+    counted = {"won": sum(d > 0 for d in deltas), "lost": sum(d < 0 for d in deltas), "tied": 0}
+    return {**counted, **evidence.outcome_counts, "shown": len(deltas)}
 
 
 def _explorer(evidence: Evidence) -> dict[str, Any]:
     """What the page's script shows: entries, and each passage once."""
-    entries, used = [], set()
+    entries: list[dict[str, Any]] = []
+    used: set[str] = set()
     for outcome in evidence.outcomes:
-        found = [
+        found: list[dict[str, Any]] = [
             {"name": wording.system_name(name), "rank": value.get("rank") or 0, "top": list(value.get("top", ()))}
             for name, value in outcome.items()
             if isinstance(value, Mapping) and "top" in value
@@ -224,13 +248,17 @@ def _explorer(evidence: Evidence) -> dict[str, Any]:
         passage_id: {
             "title": passage.get("title") or "",
             "text": _cut(passage.get("text") or ""),
-            "document": evidence.document_names.get(passage.get("document_id", ""), passage.get("document_id", "")),
+            "document": passage.get("document") or _document_name(evidence, passage.get("document_id", "")),
             "page": passage.get("page") or 0,
         }
         for passage_id, passage in evidence.passages.items()
         if passage_id in used
     }
     return {"entries": entries, "passages": passages}
+
+
+def _document_name(evidence: Evidence, document_id: str) -> str:
+    return evidence.document_names.get(document_id, document_id)
 
 
 def _cut(text: str) -> str:
@@ -257,9 +285,8 @@ def _training_figures(evidence: Evidence) -> list[tuple[str, Markup]]:
     if evidence.losses:
         raw = figures.thinned(evidence.losses)
         smooth = figures.thinned(figures.smoothed(evidence.losses))
-        said = (
-            f"Loss over {wording.plural(len(evidence.losses), 'step')}: from {smooth[0][1]:.3f} to {smooth[-1][1]:.3f}, smoothed."
-        )
+        steps = wording.plural(len(evidence.losses), "step")
+        said = f"Loss over {steps}: from {smooth[0][1]:.3f} to {smooth[-1][1]:.3f}, smoothed."
         lines = [
             figures.Line(label="each step", points=raw, kind="base", faint=True),
             figures.Line(label="smoothed", points=smooth, kind="shipped"),
@@ -293,24 +320,32 @@ def _sweep_figure(evidence: Evidence, metric: str = "ndcg@10") -> dict[str, Any]
         (
             f"{wording.metric_name(metric)} on the dev questions",
             figures.curves(
-                "sweep-dev", "Dev score by weight of the fine-tuned model", said + ".",
+                "sweep-dev",
+                "Dev score by weight of the fine-tuned model",
+                said + ".",
                 [figures.Line(label="dev", points=dev, kind="shipped", marked=True)],
-                x_label="weight α of the fine-tuned model", mark=chosen, mark_label=label,
+                x_label="weight α of the fine-tuned model",
+                mark=chosen,
+                mark_label=label,
             ),
         )
-    ]  # fmt: skip
+    ]
     if retained:
         said = "; ".join(f"weight {alpha:g}: {value:.3f}" for alpha, value in retained)
         found.append(
             (
                 "Retention: what it keeps of the base elsewhere",
                 figures.curves(
-                    "sweep-retention", "Retention by weight of the fine-tuned model", said + ".",
+                    "sweep-retention",
+                    "Retention by weight of the fine-tuned model",
+                    said + ".",
                     [figures.Line(label="retention", points=retained, kind="base", marked=True)],
-                    x_label="weight α of the fine-tuned model", mark=chosen, mark_label=label,
+                    x_label="weight α of the fine-tuned model",
+                    mark=chosen,
+                    mark_label=label,
                 ),
             )
-        )  # fmt: skip
+        )
     return {"figures": found, "tried": tried, "chosen": chosen, "metric": metric}
 
 
@@ -327,9 +362,7 @@ def _seconds(evidence: Evidence) -> dict[str, float]:
 def _stages(evidence: Evidence) -> list[tuple[str, float, Markup]]:
     seconds = _seconds(evidence)
     longest = max(seconds.values(), default=0.0)
-    return [
-        (name, value, figures.share_bar([(value, "time")], longest, width=160)) for name, value in seconds.items()
-    ]
+    return [(name, value, figures.share_bar([(value, "time")], longest, width=160)) for name, value in seconds.items()]
 
 
 def _settings(evidence: Evidence) -> str:

@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
 )
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from embedfit.config import load
 from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
@@ -40,7 +40,6 @@ def push(
     repo_id: str,
     *,
     private: bool = True,
-    force: bool = False,
     token: str | None = None,
     hub: Hub | None = None,
     report: Reporter | None = None,
@@ -48,32 +47,34 @@ def push(
     """Upload merged/ of a run, with a card that names the repository, as one commit. Returns the address.
 
     repo_id: OWNER/NAME; made where it is not there, private unless private is False.
-    force: upload even where the run decided to keep the base. token: default, that of `hf auth login` or HF_TOKEN.
+    token: default, that of `hf auth login` or HF_TOKEN.
     Raises UsageError for a bad repo_id, ArtifactMissing for an unfinished run, EmbedfitError where the
-    Hub can't be reached or refuses.
+    run kept the base, or the Hub can't be reached or refuses.
     """
-    report = report or Silent()
+    log = (report or Silent()).log
     owner, slash, _ = repo_id.partition("/")
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UsageError(f"{repo_id!r} is no name of a repository: {error}", remedy="For example: my-team/my-model") from error
+        raise UsageError(
+            f"{repo_id!r} is no name of a repository: {error}", remedy="For example: my-team/my-model"
+        ) from error
     if not slash or not owner:
         raise UsageError(f"{repo_id!r} has no owner.", remedy="For example: my-team/my-model")
     workspace = Workspace(run)
     folder = workspace.existing("merged")
     evidence = gather(workspace, load(workspace.existing("embedfit.toml")))
-    if evidence.decision.ship == "base" and not force:
+    if evidence.decision.ship == "base":
         raise EmbedfitError(
-            f"{workspace.root} decided to keep the base model, so there is nothing better to share.",
-            remedy=f"To upload the tuned model all the same: embedfit push --run {workspace.root} {repo_id} --force",
+            f"{workspace.root} kept the base model: merged/ holds the base's weights, so nothing is new.",
+            remedy=f"Use {evidence.config.model} itself. The report says why: {workspace.path('report.html')}",
         )
     readme = card.render(evidence, model_id=repo_id)
     operations = [CommitOperationAdd("README.md", readme.encode())]
     operations += [CommitOperationAdd(name, str(folder / name)) for name in _files(folder)]
     with _hub_errors(repo_id):
         hub = hub or HfApi(token=token, library_name="embedfit")
-        report.log(f"push: {len(operations)} files to {repo_id}, {'private' if private else 'public'} where it is new")
+        log(f"push: {len(operations)} files to {repo_id}, {'private' if private else 'public'} where it is new")
         hub.create_repo(repo_id, private=private, exist_ok=True)
         commit = hub.create_commit(repo_id, operations, commit_message="Upload the model with embedfit")
     return str(getattr(commit, "repo_url", "") or f"https://huggingface.co/{repo_id}")
@@ -102,8 +103,12 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403):
-            raise EmbedfitError(f"The Hugging Face Hub does not let you write to {repo_id} ({status}).", remedy=LOGIN) from error
-        raise EmbedfitError(f"The Hugging Face Hub answered {status or 'no status'} for {repo_id}.", remedy="Try again later.") from error
+            raise EmbedfitError(
+                f"The Hugging Face Hub does not let you write to {repo_id} ({status}).", remedy=LOGIN
+            ) from error
+        raise EmbedfitError(
+            f"The Hugging Face Hub answered {status or 'no status'} for {repo_id}.", remedy="Try again later."
+        ) from error
     except (httpx.TransportError, ConnectionError, TimeoutError) as error:
         raise EmbedfitError(
             f"The Hugging Face Hub can't be reached: {type(error).__name__}.",

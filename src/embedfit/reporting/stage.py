@@ -18,6 +18,6 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     for name in evidence.missing:
         runtime.report.log(f"report: {name} is not there; its part is left out")
     workspace.write_text("report.html", page.render(evidence))
-    if workspace.path("merged").is_dir():
+    if evidence.layout is not None:
         workspace.write_text("merged/README.md", card.render(evidence))
     runtime.report.log(f"report: {workspace.path('report.html')}")

@@ -53,13 +53,14 @@ class Axis:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About count round numbers within low…high: multiples of 1, 2 or 5 times a power of ten."""
+    """Round numbers within low…high, at least two: multiples of 1, 2 or 5 times a power of ten, about count of them."""
     if not high > low:
         return [low]
-    rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    power = 10.0 ** math.floor(math.log10((high - low) / count))
+    for step in (10 * power, 5 * power, 2 * power, power, power / 2):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last - first + 1 >= max(count - 1, 2):
+            break
     return [round(number * step, 12) for number in range(first, last + 1)]
 
 
@@ -72,7 +73,13 @@ def padded(values: list[float], share: float = 0.06, least: float = 1e-3) -> tup
 
 def tick_label(value: float, step: float) -> str:
     """A tick's number with as many decimals as its step needs."""
-    if abs(value) >= 1000 and value % 1000 == 0:
+    if abs(value) >= 1000 and value % 100 == 0:
         return f"{value / 1000:g}k"
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9)) if step > 0 else 0
+    decimals = next(digits for digits in range(13) if abs(step - round(step, digits)) < 1e-12)
     return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def tick_labels(values: list[float]) -> list[tuple[float, str]]:
+    """Ticks with their labels, all of the same number of decimals."""
+    step = values[1] - values[0] if len(values) > 1 else values[0]
+    return [(value, tick_label(value, round(step, 12))) for value in values]

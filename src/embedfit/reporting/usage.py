@@ -34,8 +34,7 @@ def shipped_model(evidence: Evidence) -> str:
     """What to give SentenceTransformer(...): the folder that ships, or the base."""
     if evidence.decision.ship == "base":
         return hub_id(evidence.config.model) or evidence.config.model
-    folder = "finetuned" if evidence.decision.ship == "finetuned" else "merged"
-    return f"{evidence.root}/{folder}"
+    return f"{evidence.root}/merged"  # at weight 1 it holds the fine-tuned weights
 
 
 def loading(model: str) -> str:
@@ -89,10 +88,12 @@ def hybrid(model: str, method: str, weight: float) -> str:
 
 def tei(model: str, *, folder: bool) -> str:
     """Text Embeddings Inference in Docker, asked with the query prompt."""
-    volume = f'-v "$(realpath {shlex.quote(model)})":/model ' if folder else ""
+    here = "" if model.startswith("/") else '"$PWD"/'  # Docker takes absolute paths only
+    volume = f" -v {here}{shlex.quote(model)}:/model" if folder else ""
     name = "/model" if folder else shlex.quote(model)
     return (
-        f"docker run -p 8080:80 {volume}{TEI_IMAGE} --model-id {name}\n"
+        f"docker run -p 8080:80{volume} \\\n"
+        f"  {TEI_IMAGE} --model-id {name}\n"
         "curl localhost:8080/embed -H 'Content-Type: application/json' \\\n"
         """  -d '{"inputs": "what you search for", "prompt_name": "query"}'\n"""
     )
@@ -126,9 +127,7 @@ def snippets(evidence: Evidence) -> list[Snippet]:
         Snippet(
             title="Serve it with Text Embeddings Inference", note="", language="shell", code=tei(model, folder=tuned)
         ),
-        Snippet(
-            title="Use it in LangChain", note="", language="python", code=langchain(model)
-        ),
+        Snippet(title="Use it in LangChain", note="", language="python", code=langchain(model)),
     ]
     if tuned:
         found.append(

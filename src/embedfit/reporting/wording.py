@@ -8,6 +8,7 @@ from typing import Literal
 from embedfit.reporting.evidence import Comparison, Evidence, Interval
 
 MINUS = "\N{MINUS SIGN}"
+NBSP = "\N{NO-BREAK SPACE}"
 
 METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "hit": "Hit", "recall": "Recall", "precision": "Precision"}
 SYSTEM_NAMES = {
@@ -15,6 +16,7 @@ SYSTEM_NAMES = {
     "finetuned": "Fine-tuned",
     "merged": "Merged",
     "bm25": "BM25",
+    "bm25_full": "BM25, uncut passages",
     "hybrid_base": "Base + BM25",
     "hybrid_finetuned": "Fine-tuned + BM25",
     "hybrid_merged": "Merged + BM25",
@@ -47,7 +49,7 @@ def points(delta: float | None) -> str:
 
 def points_between(interval: Interval | None) -> str:
     """An interval of differences: "+5.4 to +8.5"."""
-    return "–" if interval is None else f"{points(interval[0])} to {points(interval[1])}"
+    return "–" if interval is None else f"{points(interval[0])} to{NBSP}{points(interval[1])}"
 
 
 def p_value(value: float | None) -> str:
@@ -63,7 +65,7 @@ def count(value: float | None) -> str:
 
 
 def plural(number: float, noun: str) -> str:
-    """"1 query", "2 queries"."""
+    """An amount with its noun: "1 query", "2 queries"."""
     if number != 1:
         noun = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
     return f"{count(number)} {noun}"
@@ -123,7 +125,7 @@ def verdict(evidence: Evidence, metric: str = "ndcg@10") -> Verdict:
     shown = _measured(evidence, tuned, comparison, metric)
     if evidence.decision.ship == "base":
         reasons: dict[Tone, str] = {
-            "better": f"the {system_name(tuned).lower()} model scores higher here, but the gate did not let it pass: {shown}",
+            "better": f"the {system_name(tuned).lower()} model scores higher here, but did not pass the gate: {shown}",
             "unsure": f"tuning brought no gain that this test can tell from chance: {shown}",
             "worse": f"tuning made it worse: {shown}",
             "kept": "",
@@ -132,13 +134,15 @@ def verdict(evidence: Evidence, metric: str = "ndcg@10") -> Verdict:
         return Verdict(tone="kept", action="Keep the base model", sentence=sentence, comparison=comparison)
     tone = tone_of(comparison)
     sentences = {
-        "better": f"it is better than the base on your documents, {shown}",
-        "unsure": f"whether it is better than the base this test can't tell: {shown}",
+        "better": f"it is better than the base on your documents, by {shown}",
+        "unsure": f"whether it is better than the base this test can’t tell: {shown}",
         "worse": f"the settings say so, but it is worse than the base: {shown}",
     }
     sentence = sentences[tone] if shown else "no comparison with the base was made"
     return Verdict(
-        tone=tone, action=f"Ship the {system_name(evidence.decision.ship).lower()} model", sentence=sentence,
+        tone=tone,
+        action=f"Ship the {system_name(evidence.decision.ship).lower()} model",
+        sentence=sentence,
         comparison=comparison,
     )
 
@@ -149,6 +153,6 @@ def _measured(evidence: Evidence, tuned: str, comparison: Comparison | None, met
     before, after = (evidence.systems[name].metrics.get(metric) for name in ("base", tuned))
     interval = f"; 95% interval {points_between(comparison.ci95)}" if comparison.ci95 else ""
     return (
-        f"{points(comparison.delta)} points of {metric_name(metric)} "
-        f"({score(before)} → {score(after)}{interval}), on {questions(evidence)}"
+        f"{points(comparison.delta)}{NBSP}points of {metric_name(metric)} "
+        f"({score(before)} →{NBSP}{score(after)}{interval}), on {questions(evidence)}"
     )

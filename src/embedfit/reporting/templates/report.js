@@ -50,6 +50,8 @@
     field("f-style").append(option);
   }
 
+  if (field("f-style").options.length === 1) field("f-style").parentElement.hidden = true;
+
   const detail = (entry) => {
     const box = make("div", "detail");
     box.append(make("h4", "", entry.relevant.length > 1 ? "Passages that answer it" : "The passage that answers it"));
@@ -81,7 +83,7 @@
   const row = (entry) => {
     const item = make("li"), fold = make("details"), line = make("summary");
     line.append(make("span", "delta " + (entry.delta > 0 ? "up" : entry.delta < 0 ? "down" : ""), points(entry.delta)));
-    const query = make("span", "", entry.query);
+    const query = make("span", "query", entry.query);
     if (entry.style) query.append(document.createTextNode(" "), make("span", "style", entry.style));
     line.append(query);
     line.append(make("span", "ranks", entry.systems.map((s) => s.name + " " + (s.rank || "\u2013")).join(" \u00b7 ")));
@@ -113,7 +115,8 @@
       ? "Showing " + Math.min(limit, found.length) + " of " + found.length + " questions. Numbers are points of nDCG@10, and the rank of the first right passage."
       : "No question matches these filters.";
   };
-  field("filters").addEventListener("input", () => { limit = PAGE; draw(); });
+  // Text fields say "input" at each key; some browsers say only "change" for a select.
+  for (const kind of ["input", "change"]) field("filters").addEventListener(kind, () => { limit = PAGE; draw(); });
   field("filters").addEventListener("submit", (event) => event.preventDefault());
   more.addEventListener("click", () => {
     const first = limit;

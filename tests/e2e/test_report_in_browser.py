@@ -1,0 +1,198 @@
+"""The report in a real browser: no error, no request, filters, keyboard, phone, dark."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from embedfit.reporting.stage import run
+from embedfit.runtime import Runtime
+from run_folder import build_run
+
+FLAGS = (
+    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1200,900",
+)  # fmt: skip
+
+#: Contrast by WCAG 2.2 of every text that is seen, against the nearest background that is not transparent.
+CONTRAST = """
+const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
+const light = (c) => { const [r, g, b] = c.map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  return .2126 * r + .7152 * g + .0722 * b; };
+const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+  if (c.length === 3 || c[3] > 0) return c; } return [255, 255, 255]; };
+const low = [];
+for (const e of document.querySelectorAll('body *')) {
+  const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  const box = e.getBoundingClientRect();
+  if (!own || e.closest('script, style') || box.width < 2) continue;
+  const style = getComputedStyle(e), svg = e.closest('svg');
+  const [a, b] = [parse(svg ? style.fill : style.color), behind(svg || e)].map(light);
+  const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+  if (ratio < 4.5) low.push(ratio.toFixed(2) + ' ' + e.textContent.trim().slice(0, 40));
+}
+return low;
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    chromedriver = shutil.which("chromedriver")
+    if not chromium or not chromedriver:
+        pytest.skip("chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, tmp_path: Path) -> Any:
+    """A function that builds a run and opens its report."""
+
+    def open_report(*, width: int = 1200, dark: bool = False, **kind: Any) -> Any:
+        workspace, config = build_run(tmp_path / "run", **kind)
+        run(workspace, config, Runtime())
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        browser.get_log("browser"), browser.get_log("performance")
+        browser.get(workspace.path("report.html").as_uri())
+        return browser
+
+    return open_report
+
+
+def shown(page: Any) -> list[str]:
+    return [row.text for row in page.find_elements(By.CSS_SELECTOR, "#entries > li")]
+
+
+def status(page: Any) -> str:
+    return page.find_element(By.ID, "shown").text
+
+
+def test_it_opens_without_an_error_or_a_request(opened):
+    page = opened()
+    assert page.get_log("browser") == []
+    requests = [
+        line["message"] for line in page.get_log("performance") if 'Network.requestWillBeSent"' in line["message"]
+    ]
+    assert all('"url":"file:' in line or '"url":"data:' in line for line in requests)
+    assert "Ship the merged model" in page.title
+    assert page.find_element(By.TAG_NAME, "h1").is_displayed()
+    assert len(shown(page)) == 20
+
+
+def test_filters_search_and_order(opened):
+    page = opened(human=False)
+    total = int(status(page).split(" of ")[1].split()[0])
+    Select(page.find_element(By.ID, "f-outcome")).select_by_value("lost")
+    lost = shown(page)
+    assert lost and all(text.startswith("\N{MINUS SIGN}") for text in lost)
+    Select(page.find_element(By.ID, "f-outcome")).select_by_value("won")
+    assert all(text.startswith("+") for text in shown(page))
+    Select(page.find_element(By.ID, "f-style")).select_by_visible_text("keywords")
+    assert all("keywords" in text for text in shown(page))
+    Select(page.find_element(By.ID, "f-style")).select_by_index(0)
+    Select(page.find_element(By.ID, "f-outcome")).select_by_index(0)
+    Select(page.find_element(By.ID, "f-order")).select_by_value("lost")
+    deltas = [float(text.split()[0].replace("\N{MINUS SIGN}", "-")) for text in shown(page)]
+    assert deltas == sorted(deltas) and deltas[0] < 0
+    search = page.find_element(By.ID, "f-text")
+    search.send_keys("zebra crossing")
+    assert shown(page) == [] and status(page) == "No question matches these filters."
+    search.clear()
+    search.send_keys("MUTE")
+    narrowed = int(status(page).split(" of ")[1].split()[0])
+    assert 0 < narrowed < total
+
+
+def test_a_question_opens_by_keyboard_and_shows_what_each_system_found(opened):
+    page = opened()
+    summary = page.find_element(By.CSS_SELECTOR, "#entries summary")
+    summary.send_keys(Keys.ENTER)
+    WebDriverWait(page, 5).until(lambda p: p.find_elements(By.CSS_SELECTOR, "#entries .detail"))
+    detail = page.find_element(By.CSS_SELECTOR, "#entries .detail")
+    heads = [head.text for head in detail.find_elements(By.TAG_NAME, "h4")]
+    assert heads[0] == "The passage that answers it"
+    assert [head.split(" (")[0] for head in heads[1:]] == ["Base", "Merged", "BM25"]
+    assert len(detail.find_elements(By.CSS_SELECTOR, ".found ol")[0].find_elements(By.TAG_NAME, "li")) == 5
+    assert "Answers it." in detail.text and "page" in detail.text
+
+
+def test_show_more_adds_questions_and_moves_the_focus_there(opened):
+    page = opened()
+    more = page.find_element(By.ID, "more")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", more)
+    more.click()
+    assert len(shown(page)) == 40
+    focused = page.switch_to.active_element
+    assert focused == page.find_elements(By.CSS_SELECTOR, "#entries summary")[20]
+
+
+def test_hostile_text_runs_nothing_and_is_shown(opened):
+    page = opened(hostile=True, human=False)
+    page.find_element(By.CSS_SELECTOR, "#entries summary").send_keys(Keys.ENTER)
+    WebDriverWait(page, 5).until(lambda p: p.find_elements(By.CSS_SELECTOR, "#entries .detail"))
+    for fold in page.find_elements(By.CSS_SELECTOR, ".funnel details"):
+        page.execute_script("arguments[0].open = true", fold)
+    assert page.execute_script("return typeof window.pwned") == "undefined"
+    assert page.get_log("browser") == []
+    assert page.find_elements(By.TAG_NAME, "img") == []
+    assert "<script>window.pwned = 2</script>" in page.find_element(By.CSS_SELECTOR, ".detail").text
+
+
+def test_an_injected_script_would_be_stopped_by_the_policy(opened):
+    page = opened()
+    page.execute_script(
+        "const s = document.createElement('script'); s.textContent = 'window.pwned = 5'; document.body.append(s)"
+    )
+    assert page.execute_script("return typeof window.pwned") == "undefined"
+
+
+@pytest.mark.parametrize("kind", [{}, {"ship": "base", "human": False}, {"hostile": True}])
+def test_a_phone_needs_no_sideways_scrolling(opened, kind):
+    page = opened(width=390, **kind)
+    page.find_element(By.CSS_SELECTOR, "#entries summary").send_keys(Keys.ENTER)
+    assert page.execute_script("return document.documentElement.scrollWidth") <= 390
+    smallest = page.execute_script(
+        "const heights = [...document.querySelectorAll('svg.figure text')].map((t) => t.getBoundingClientRect().height);"
+        "return Math.min(...heights)"
+    )
+    assert smallest >= 9  # the line box of a tick label, in CSS pixels
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_has_contrast(opened, dark):
+    page = opened(dark=dark)
+    page.find_element(By.CSS_SELECTOR, "#entries summary").send_keys(Keys.ENTER)
+    page.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
+    background = page.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (sum(int(v) for v in background[4:-1].split(",")) < 200) is dark
+    assert page.execute_script(CONTRAST) == []
+
+
+def test_it_reads_without_javascript(opened):
+    page = opened()
+    page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        page.refresh()
+        text = page.find_element(By.TAG_NAME, "body").text
+        assert "Ship the merged model" in text and "This list needs JavaScript" in text
+    finally:
+        page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

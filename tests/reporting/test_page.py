@@ -1,0 +1,193 @@
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedfit.reporting.evidence import gather
+from embedfit.reporting.page import data_island, render
+from run_folder import ATTRIBUTE_BREAKER, HOSTILE, IMAGE, ISLAND_BREAKER, build_run
+
+VOID = {"meta", "link", "input", "br", "img"}
+SVG = {"path", "line", "circle", "rect"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes, texts by enclosing tag; fails on tags that do not nest."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.attributes, self.texts = [], [], [], {}
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+    def text(self):
+        return " ".join(" ".join(parts) for tag, parts in self.texts.items() if tag not in ("script", "style"))
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    return render(gather(*build_run(tmp_path / "run", hostile=True, human=False)))
+
+
+def test_the_verdict_comes_first(evidence):
+    page = Page(render(evidence))
+    heading = "".join(page.texts["h1"]) + "".join(page.texts["span"][:1])
+    assert "Ship the merged model" in heading and "better than the base" in heading
+    assert page.tags.index("h1") < page.tags.index("h2") and page.tags.count("h1") == 1
+
+
+def test_every_part_is_there(evidence):
+    page = Page(render(evidence))
+    text = page.text()
+    for part in (
+        "nDCG@10", "Paired comparisons", "Length of the question", "Question by question", "table of contents",
+        "Why questions were dropped", "Merging with the base", "Similar and different pairs", "Cost and time",
+        "embedfit serve", "SentenceTransformer", "weighted_sum", "deploy sagemaker plan", "embedfit.toml", "seed = 13",
+    ):  # fmt: skip
+        assert part in text, part
+    ids = [attributes["id"] for _, attributes in page.attributes if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    figures = [attributes for tag, attributes in page.attributes if tag == "svg" and attributes.get("role") == "img"]
+    assert len(figures) == 9  # four metrics, loss, dev, two sweeps, cosines
+    spoken = {name for attributes in figures for name in attributes["aria-labelledby"].split()}
+    assert spoken <= set(ids)
+
+
+def test_tables_have_headers_with_a_scope(evidence):
+    page = Page(render(evidence))
+    assert page.tags.count("table") >= 8
+    assert all("scope" in attributes for tag, attributes in page.attributes if tag == "th")
+
+
+def test_the_page_needs_no_network_and_no_inline_style_or_handler(evidence):
+    html = render(evidence)
+    page = Page(html)
+    for tag, attributes in page.attributes:
+        assert not any(name.startswith("on") or name == "style" for name in attributes), (tag, attributes)
+        for name in ("src", "href"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+    policy = next(a["content"] for _, a in page.attributes if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert "url(" not in "".join(page.texts["style"]) and "@import" not in "".join(page.texts["style"])
+    script = "".join(page.texts["script"])
+    assert not re.search(r"\beval\b|innerHTML|insertAdjacentHTML|document\.write|fetch\(|XMLHttpRequest", script)
+
+
+def test_the_policy_allows_exactly_our_script_and_style(evidence):
+    import base64
+    import hashlib
+
+    html = render(evidence)
+    policy = next(a["content"] for _, a in Page(html).attributes if a.get("http-equiv") == "Content-Security-Policy")
+    for tag in ("style", "script"):
+        body = re.search(rf"<{tag}>(.*?)</{tag}>", html, re.S).group(1)
+        digest = base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+
+
+def test_text_of_documents_queries_and_reasons_is_escaped(hostile):
+    page = Page(hostile)
+    assert page.tags.count("script") == 2  # the data and our own
+    assert "img" not in page.tags
+    assert not any("onmouseover" in a or "onerror" in a for _, a in page.attributes)
+    for raw in (HOSTILE, ISLAND_BREAKER, IMAGE, ATTRIBUTE_BREAKER):
+        assert raw not in hostile
+    assert HOSTILE in page.text() and IMAGE in page.text()  # shown as text: escaped, not removed
+
+
+def test_the_data_of_the_explorer_is_whole_whatever_it_holds(hostile):
+    body = re.search(r'<script type="application/json" id="explorer">(.*?)</script>', hostile, re.S).group(1)
+    assert not set(body) & set("<>&\u2028\u2029")
+    data = json.loads(body)
+    entry = data["entries"][0]
+    assert ISLAND_BREAKER in entry["query"]
+    assert {system["name"] for system in entry["systems"]} == {"Base", "Merged", "BM25"}
+    named = {p for e in data["entries"] for s in e["systems"] for p in s["top"]} | {
+        p for e in data["entries"] for p in e["relevant"]
+    }
+    assert named == set(data["passages"])
+
+
+@given(st.recursive(st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_any_json_survives_the_island(value):
+    island = data_island(value)
+    assert not set(island) & set("<>&\u2028\u2029")
+    assert json.loads(island) == value
+
+
+def test_an_instruction_in_a_document_is_text_to_the_template(hostile):
+    assert "{{ 7 * 7 }}" in hostile  # in the island, not evaluated
+
+
+def test_a_kept_base_is_said_plainly_with_evidence_and_next_steps(tmp_path):
+    page = Page(render(gather(*build_run(tmp_path / "run", ship="base", human=False))))
+    text = page.text()
+    assert "Keep the base model" in text and "no gain that this test can tell from chance" in text
+    assert "What to do next" in text and "--generator bedrock" in text
+    assert "SentenceTransformer('sentence-transformers/all-MiniLM-L6-v2')" in text
+    assert "deploy sagemaker" not in text  # nothing was tuned that should be deployed
+
+
+def test_a_merge_that_is_the_base_explains_its_empty_explorer(tmp_path):
+    workspace, config = build_run(tmp_path / "run", ship="base")
+    value = workspace.read_json("evaluation.json")
+    for rows in value["slices"].values():
+        for row in rows:
+            row.update(delta=0.0, merged=row["base"], ci95=[0.0, 0.0])
+    workspace.write_json("evaluation.json", {**value, "wins": [], "losses": []})
+    text = Page(render(gather(workspace, config))).text()
+    assert "The merged model is the base itself" in text and "Length of the question" not in text
+
+
+def test_what_is_missing_is_named_and_breaks_nothing(tmp_path):
+    workspace, config = build_run(tmp_path / "run")
+    for name in ("merge.json", "check.json", "evaluation.json", "documents.jsonl", "passages.jsonl", "queries.jsonl",
+                 "dropped_passages.jsonl", "finetuned/losses.jsonl", "finetuned/training.json"):  # fmt: skip
+        workspace.path(name).unlink()
+    for path in workspace.root.glob("*.manifest.json"):
+        path.unlink()
+    page = Page(render(gather(workspace, config)))
+    text = page.text()
+    assert "Not in this report" in text and "merge.json" in text and "finetuned/losses.jsonl" in text
+    assert "Ship the merged model" in text
+
+
+def test_counts_of_all_queries_win_over_those_kept(tmp_path):
+    workspace, config = build_run(tmp_path / "run")
+    value = workspace.read_json("evaluation.json")
+    workspace.write_json("evaluation.json", {**value, "counts": {"won": 300, "lost": 120, "tied": 280}})
+    text = Page(render(gather(workspace, config))).text()
+    assert "300 won, 120 lost and 280 unchanged" in text
+    assert f"The {len(value['wins']) + len(value['losses'])} with the largest changes are here." in text
+
+
+def test_a_password_in_an_address_is_not_shown(tmp_path):
+    made = build_run(tmp_path / "run", generate={"generator": "openai", "base_url": "https://me:secret@host/v1"})
+    html = render(gather(*made))
+    assert "secret" not in html and "host/v1" in html
+
+
+def test_long_passages_are_cut_at_a_word(evidence):
+    passage_id, passage = next(iter(evidence.passages.items()))
+    long = {**evidence.passages, passage_id: {**passage, "text": "word " * 1000}}
+    body = re.search(r'id="explorer">(.*?)</script>', render(replace(evidence, passages=long)), re.S).group(1)
+    text = json.loads(body)["passages"][passage_id]["text"]
+    assert len(text) <= 1202 and text.endswith("word …")

@@ -1,0 +1,104 @@
+import httpx
+import pytest
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
+from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
+from embedfit.reporting.push import push
+from embedfit.reporting.stage import run
+from embedfit.runtime import Runtime
+from run_folder import build_run
+
+
+class FakeHub:
+    """Remembers what it was given."""
+
+    def __init__(self, failure=None):
+        self.failure, self.created, self.commits = failure, [], []
+
+    def create_repo(self, repo_id, *, private, exist_ok):
+        if self.failure:
+            raise self.failure
+        self.created.append((repo_id, private, exist_ok))
+
+    def create_commit(self, repo_id, operations, *, commit_message):
+        self.commits.append((repo_id, {op.path_in_repo: op for op in operations}, commit_message))
+
+
+def refused(status):
+    request = httpx.Request("POST", "https://hub.invalid/api")
+    return HfHubHTTPError("no", response=httpx.Response(status, request=request))
+
+
+@pytest.fixture
+def finished(tmp_path):
+    workspace, config = build_run(tmp_path / "run")
+    run(workspace, config, Runtime())
+    return workspace
+
+
+def test_one_commit_holds_the_model_and_a_card_that_names_the_repository(finished):
+    (finished.path("merged") / ".cache").mkdir()
+    (finished.path("merged") / ".cache" / "secret").write_text("x")
+    hub = FakeHub()
+    assert push(finished.root, "me/tuned", hub=hub) == "https://huggingface.co/me/tuned"
+    assert hub.created == [("me/tuned", True, True)]
+    ((repo_id, files, _),) = hub.commits
+    assert repo_id == "me/tuned"
+    assert set(files) == {
+        "README.md", "config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
+        "config_sentence_transformers.json", "model.safetensors",
+    }  # fmt: skip
+    assert b"SentenceTransformer('me/tuned')" in files["README.md"].path_or_fileobj
+
+
+def test_public_only_when_asked(finished):
+    hub = FakeHub()
+    push(finished.root, "me/tuned", private=False, hub=hub)
+    assert hub.created[0][1] is False
+
+
+@pytest.mark.parametrize("name", ["no-owner", "/x", "a/b/c", "me/..", "me/<script>"])
+def test_a_name_that_can_be_none_is_refused_before_anything_is_asked(finished, name):
+    hub = FakeHub()
+    with pytest.raises(UsageError):
+        push(finished.root, name, hub=hub)
+    assert hub.created == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "message", "remedy"),
+    [
+        (LocalTokenNotFoundError("none"), "needs a token", "hf auth login"),
+        (refused(401), "does not let you write", "hf auth login"),
+        (refused(403), "does not let you write", "hf auth login"),
+        (refused(503), "answered 503", "later"),
+        (OfflineModeIsEnabled("off"), "HF_HUB_OFFLINE", "without"),
+        (httpx.ConnectError("no route"), "can't be reached", "network"),
+    ],
+)
+def test_failures_of_the_hub_have_a_remedy(finished, failure, message, remedy):
+    with pytest.raises(EmbedfitError, match=message) as caught:
+        push(finished.root, "me/tuned", hub=FakeHub(failure))
+    assert remedy in caught.value.remedy
+
+
+def test_a_token_is_in_no_message(finished):
+    with pytest.raises(EmbedfitError) as caught:
+        push(finished.root, "me/tuned", token="hf_very_secret", hub=FakeHub(refused(401)))
+    assert "hf_very_secret" not in str(caught.value)
+
+
+def test_a_run_that_kept_its_base_has_nothing_to_share(tmp_path):
+    workspace, _ = build_run(tmp_path / "run", ship="base")
+    hub = FakeHub()
+    with pytest.raises(EmbedfitError, match="kept the base"):
+        push(workspace.root, "me/tuned", hub=hub)
+    assert hub.commits == []
+
+
+@pytest.mark.parametrize("name", ["merged", "summary.json", "merged/model.safetensors"])
+def test_an_unfinished_run_is_refused(tmp_path, name):
+    workspace, _ = build_run(tmp_path / "run")
+    workspace.path(name).rename(workspace.path("elsewhere"))
+    with pytest.raises(ArtifactMissing):
+        push(workspace.root, "me/tuned", hub=FakeHub())

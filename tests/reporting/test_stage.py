@@ -1,0 +1,46 @@
+from embedfit.reporting.stage import run
+from embedfit.runtime import Runtime
+from embedfit.workspace import sha256_tree
+from run_folder import build_run
+
+
+class Lines:
+    def __init__(self):
+        self.lines = []
+
+    def log(self, message):
+        self.lines.append(message)
+
+
+def test_the_report_and_the_card_are_written_and_the_model_is_left_alone(tmp_path):
+    workspace, config = build_run(tmp_path / "run")
+    before = sha256_tree(workspace.path("merged"))
+    report = Lines()
+    run(workspace, config, Runtime(report=report))
+    assert workspace.path("report.html").read_text("utf-8").startswith("<!doctype html>")
+    assert workspace.path("merged/README.md").read_text("utf-8").startswith("---\n")
+    assert sha256_tree(workspace.path("merged")) == before
+    assert report.lines == [f"report: {workspace.path('report.html')}"]
+
+
+def test_the_same_run_gives_the_same_report(tmp_path):
+    workspace, config = build_run(tmp_path / "run")
+    run(workspace, config, Runtime())
+    first = workspace.path("report.html").read_bytes()
+    run(workspace, config, Runtime())
+    assert workspace.path("report.html").read_bytes() == first
+
+
+def test_what_is_missing_is_logged(tmp_path):
+    workspace, config = build_run(tmp_path / "run")
+    workspace.path("evaluation.json").unlink()
+    report = Lines()
+    run(workspace, config, Runtime(report=report))
+    assert "report: evaluation.json is not there; its part is left out" in report.lines
+
+
+def test_a_broken_model_folder_still_has_a_report(tmp_path):
+    workspace, config = build_run(tmp_path / "run")
+    workspace.path("merged/config.json").unlink()
+    run(workspace, config, Runtime())
+    assert workspace.path("report.html").exists() and not workspace.path("merged/README.md").exists()
