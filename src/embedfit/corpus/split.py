@@ -26,9 +26,11 @@ MANY_DOCUMENTS = 20
 #: Fewer passages than this can't be split into parts that teach and measure anything.
 MIN_PASSAGES = 8
 MIN_PART = 2
-#: Blocks that few documents are cut into, all together, and the least passages of one.
+#: Blocks that few documents are cut into, all together. Blocks hold 8 passages or more, fewer only where
+#: that would leave less than 10 blocks.
 _BLOCKS = 40
-_MIN_BLOCK = 3
+_LEAST_BLOCKS = 10
+_MIN_BLOCK = 8
 #: Up to this many passages every one is needed, and borders are not set aside.
 _GAP_FROM = 60
 #: Single-record documents are put into runs of neighbours, so that what was cut from one text stays together.
@@ -106,9 +108,8 @@ def _units(items: Sequence[Item], trainable: Sequence[int]) -> tuple[list[list[i
         if len(groups) > 2 * _RUNS and len(trainable) < 1.5 * len(groups):
             return _runs(groups), False
         return groups, False
-    size = max(_MIN_BLOCK, round(len(trainable) / _BLOCKS))
-    if len(trainable) < 4 * _MIN_BLOCK:
-        size = MIN_PART
+    count = len(trainable)
+    size = max(count // _BLOCKS, min(_MIN_BLOCK, count // _LEAST_BLOCKS), MIN_PART)
     blocks = [block for group in groups for block in _blocks(group, items, size)]
     return blocks, True
 

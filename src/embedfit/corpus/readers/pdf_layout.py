@@ -375,6 +375,17 @@ def _kinds(lines: Sequence[Line], usual: Mapping[int, _Page]) -> tuple[list[tupl
     return ranks, kinds
 
 
+def _ends_paragraph(above: Line, line: Line, usual: _Page) -> bool:
+    """Whether a line that looks like a row is the rest of the sentence in the full line above it."""
+    return (
+        not _SENTENCE_END.search(above.text)
+        and _follows(above, line, usual)
+        and above.x1 >= usual.right - 0.2 * usual.width
+        and not _is_sparse(above)
+        and len(line.text.split()) <= 4
+    )
+
+
 def _demote_capitals(
     lines: Sequence[Line], kinds: list[str], ranks: Sequence[tuple[float, ...] | None], usual: Mapping[int, _Page]
 ) -> None:
@@ -408,6 +419,8 @@ def _reconsider(lines: Sequence[Line], kinds: list[str], index: int, usual: _Pag
         stands_off = gap > 1.5 * usual.leading or gap < 0
         if after == "row" and (_COLUMN_HEAD.search(line.text) or (before == "row" and not stands_off)):
             kinds[index] = "row"
+    elif kinds[index] == "row" and before == "text" and _ends_paragraph(lines[index - 1], line, usual):
+        kinds[index] = "text"  # "… for fiscal" / "2021."
     elif kinds[index] == "text" and short and before == "row" and (after == "row" or small):
         kinds[index] = "row"  # the first line of a long label
     elif kinds[index] == "text" and short and small and after == "row":
