@@ -171,8 +171,8 @@ def test_a_phone_needs_no_sideways_scrolling(opened, kind):
     page.find_element(By.CSS_SELECTOR, "#entries summary").send_keys(Keys.ENTER)
     assert page.execute_script("return document.documentElement.scrollWidth") <= 390
     smallest = page.execute_script(
-        "const heights = [...document.querySelectorAll('svg.figure text')].map((t) => t.getBoundingClientRect().height);"
-        "return Math.min(...heights)"
+        "const texts = [...document.querySelectorAll('svg.figure text')];"
+        "return Math.min(...texts.map((text) => text.getBoundingClientRect().height))"
     )
     assert smallest >= 9  # the line box of a tick label, in CSS pixels
 

@@ -40,7 +40,7 @@ def test_one_commit_holds_the_model_and_a_card_that_names_the_repository(finishe
     (finished.path("merged") / ".cache").mkdir()
     (finished.path("merged") / ".cache" / "secret").write_text("x")
     hub = FakeHub()
-    assert push(finished.root, "me/tuned", hub=hub) == "https://huggingface.co/me/tuned"
+    assert push(finished, "me/tuned", hub=hub) == "https://huggingface.co/me/tuned"
     assert hub.created == [("me/tuned", True, True)]
     ((repo_id, files, _),) = hub.commits
     assert repo_id == "me/tuned"
@@ -53,7 +53,7 @@ def test_one_commit_holds_the_model_and_a_card_that_names_the_repository(finishe
 
 def test_public_only_when_asked(finished):
     hub = FakeHub()
-    push(finished.root, "me/tuned", private=False, hub=hub)
+    push(finished, "me/tuned", private=False, hub=hub)
     assert hub.created[0][1] is False
 
 
@@ -61,7 +61,7 @@ def test_public_only_when_asked(finished):
 def test_a_name_that_can_be_none_is_refused_before_anything_is_asked(finished, name):
     hub = FakeHub()
     with pytest.raises(UsageError):
-        push(finished.root, name, hub=hub)
+        push(finished, name, hub=hub)
     assert hub.created == []
 
 
@@ -78,13 +78,13 @@ def test_a_name_that_can_be_none_is_refused_before_anything_is_asked(finished, n
 )
 def test_failures_of_the_hub_have_a_remedy(finished, failure, message, remedy):
     with pytest.raises(EmbedfitError, match=message) as caught:
-        push(finished.root, "me/tuned", hub=FakeHub(failure))
+        push(finished, "me/tuned", hub=FakeHub(failure))
     assert remedy in caught.value.remedy
 
 
 def test_a_token_is_in_no_message(finished):
     with pytest.raises(EmbedfitError) as caught:
-        push(finished.root, "me/tuned", token="hf_very_secret", hub=FakeHub(refused(401)))
+        push(finished, "me/tuned", token="hf_very_secret", hub=FakeHub(refused(401)))
     assert "hf_very_secret" not in str(caught.value)
 
 
@@ -92,7 +92,7 @@ def test_a_run_that_kept_its_base_has_nothing_to_share(tmp_path):
     workspace, _ = build_run(tmp_path / "run", ship="base")
     hub = FakeHub()
     with pytest.raises(EmbedfitError, match="kept the base"):
-        push(workspace.root, "me/tuned", hub=hub)
+        push(workspace, "me/tuned", hub=hub)
     assert hub.commits == []
 
 
@@ -101,4 +101,4 @@ def test_an_unfinished_run_is_refused(tmp_path, name):
     workspace, _ = build_run(tmp_path / "run")
     workspace.path(name).rename(workspace.path("elsewhere"))
     with pytest.raises(ArtifactMissing):
-        push(workspace.root, "me/tuned", hub=FakeHub())
+        push(workspace, "me/tuned", hub=FakeHub())

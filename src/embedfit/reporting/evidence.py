@@ -129,7 +129,7 @@ class Evidence:
     passages: Mapping[str, Mapping[str, Any]]
     losses: tuple[tuple[float, float], ...]
     dev_scores: tuple[tuple[float, float], ...]
-    dev_metric: str
+    training: Mapping[str, Any]
     manifests: tuple[Manifest, ...]
     layout: Layout | None
     missing: tuple[str, ...]
@@ -192,7 +192,6 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
     evaluation = reader.json("evaluation.json")
     losses = reader.lines("finetuned/losses.jsonl")
     training = reader.json("finetuned/training.json")
-    dev_scores, dev_metric = _dev_scores(training)
     decision = summary["decision"]
     return Evidence(
         root=workspace.root.as_posix(),
@@ -227,8 +226,8 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
         cluster_by=summary.get("cluster_by", ""),
         passages=evaluation.get("passages", {}),
         losses=tuple((row["step"], row["loss"]) for row in losses if _numbers(row, "step", "loss")),
-        dev_scores=dev_scores,
-        dev_metric=dev_metric,
+        dev_scores=_dev_scores(training),
+        training=training,
         manifests=tuple(m for name in STAGES if (m := workspace.read_manifest(name)) is not None),
         layout=_layout(workspace, reader),
         missing=tuple(reader.missing),
@@ -273,16 +272,12 @@ def _slice(row: Mapping[str, Any]) -> Slice:
     )
 
 
-def _dev_scores(training: Mapping[str, Any]) -> tuple[tuple[tuple[float, float], ...], str]:
-    """(step, score) pairs of the dev set and the metric's name."""
-    points = []
-    metric = str(training.get("dev_metric", "ndcg@10"))
-    for row in training.get("dev_scores", training.get("dev", ())):
-        if isinstance(row, Mapping):
-            score = row.get("score", row.get(metric))
-            if isinstance(score, (int, float)) and _numbers(row, "step"):
-                points.append((float(row["step"]), float(score)))
-    return tuple(points), metric
+def _dev_scores(training: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
+    """(step, nDCG@10) of the dev questions, the base's at step 0."""
+    scores = training.get("dev_ndcg10") or {}
+    base = scores.get("base")
+    after = [(row["step"], row["ndcg10"]) for row in scores.get("after", ()) if _numbers(row, "step", "ndcg10")]
+    return (((0, base),) if base is not None else ()) + tuple(after)
 
 
 def _layout(workspace: Workspace, reader: _Reader) -> Layout | None:

@@ -121,6 +121,7 @@ def render(evidence: Evidence) -> str:
             island=data_island(_explorer(evidence)),
             funnel_bars=_funnel_bars(evidence),
             training=_training_figures(evidence),
+            training_facts=_training_facts(evidence),
             sweep=_sweep_figure(evidence),
             cosines=_cosine_figure(evidence),
             stages=_stages(evidence),
@@ -293,17 +294,35 @@ def _training_figures(evidence: Evidence) -> list[tuple[str, Markup]]:
         ]
         result.append((said, figures.curves("loss", "Training loss", said, lines, x_label="step")))
     if evidence.dev_scores:
-        best = max(evidence.dev_scores, key=lambda point: point[1])
-        metric = wording.metric_name(evidence.dev_metric)
+        start, scores = evidence.dev_scores[0], dict(evidence.dev_scores)
+        best = evidence.training.get("best_step")
+        kept = best if best in scores else max(scores, key=lambda step: scores[step])
         said = (
-            f"{metric} on the dev questions: from {evidence.dev_scores[0][1]:.3f} to {best[1]:.3f}, "
-            f"its best, at step {best[0]:g}."
+            f"nDCG@10 on the dev questions: from {start[1]:.3f} to {scores[kept]:.3f} at step {kept:g}, which was kept."
         )
-        line = figures.Line(label=metric, points=evidence.dev_scores, kind="shipped", marked=True)
+        line = figures.Line(label="nDCG@10", points=evidence.dev_scores, kind="shipped", marked=True)
         result.append(
-            (said, figures.curves("dev", "Dev score", said, [line], x_label="step", mark=best[0], mark_label="best"))
+            (said, figures.curves("dev", "Dev score", said, [line], x_label="step", mark=kept, mark_label="kept"))
         )
     return result
+
+
+def _training_facts(evidence: Evidence) -> str:
+    """How training went, in a sentence."""
+    told = evidence.training
+    facts = []
+    if told.get("steps"):
+        stopped = " (stopped early)" if told.get("stopped_early") else ""
+        facts.append(
+            f"{wording.plural(told['steps'], 'step')}{stopped} over {wording.plural(told.get('rows', 0), 'row')}"
+        )
+    if told.get("tokens_per_second"):
+        facts.append(f"{wording.count(told['tokens_per_second'])} tokens a second")
+    if told.get("precision") and told.get("device"):
+        facts.append(f"{told['precision']} on {told['device']}")
+    if told.get("peak_memory_mb"):
+        facts.append(f"at most {told['peak_memory_mb'] / 1024:.1f} GiB of memory")
+    return ", ".join(facts)
 
 
 def _sweep_figure(evidence: Evidence, metric: str = "ndcg@10") -> dict[str, Any] | None:

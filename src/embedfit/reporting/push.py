@@ -36,7 +36,7 @@ class Hub(Protocol):
 
 
 def push(
-    run: str | Path,
+    workspace: Workspace,
     repo_id: str,
     *,
     private: bool = True,
@@ -61,7 +61,6 @@ def push(
         ) from error
     if not slash or not owner:
         raise UsageError(f"{repo_id!r} has no owner.", remedy="For example: my-team/my-model")
-    workspace = Workspace(run)
     folder = workspace.existing("merged")
     evidence = gather(workspace, load(workspace.existing("embedfit.toml")))
     if evidence.decision.ship == "base":

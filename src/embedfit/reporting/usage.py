@@ -142,7 +142,7 @@ def snippets(evidence: Evidence) -> list[Snippet]:
         found.append(
             Snippet(
                 title="Share it on the Hugging Face Hub",
-                note="Private unless you say --public. The model card holds numbers, no text of your documents.",
+                note="Private unless you say --no-private. The model card holds numbers, no text of your documents.",
                 language="shell",
                 code=f"embedfit push --run {run} YOUR-NAME/MODEL-NAME\n",
             )
