@@ -155,7 +155,7 @@ STAGES: tuple[Stage, ...] = (
             "merged",
             "merge.json",
         ),
-        writes=("scores.jsonl", "summary.json"),
+        writes=("scores.jsonl", "evaluation.json", "summary.json"),
         settings=("model", "query_instruction", "seed", "evaluate", "eval_beir"),
         external=("eval_beir",),
         run=_evaluate,
@@ -170,6 +170,7 @@ STAGES: tuple[Stage, ...] = (
             "merge.json",
             "check.json",
             "scores.jsonl",
+            "evaluation.json",
             "summary.json",
         ),
         writes=("report.html",),
@@ -288,11 +289,12 @@ def run_all(
     *,
     until: str | None = None,
     force: bool = False,
+    stages: Sequence[Stage] = STAGES,
 ) -> list[str]:
     """Run every stage that is not fresh, in order, up to and including `until`. Returns the names of those run."""
-    check_order()
+    check_order(stages)
     ran: list[str] = []
-    for stage in STAGES:
+    for stage in stages:
         # Asked after each stage that ran: an input that came out byte-equal leaves the later ones fresh.
         if not force and state(stage, workspace, config) == "fresh":
             runtime.report.log(f"{stage.name}: up to date")

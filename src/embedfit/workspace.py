@@ -44,6 +44,7 @@ WRITERS = {
     "merge.json": "merge",
     "check.json": "check",
     "scores.jsonl": "evaluate",
+    "evaluation.json": "evaluate",
     "summary.json": "evaluate",
     "report.html": "report",
 }

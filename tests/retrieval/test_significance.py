@@ -191,5 +191,10 @@ def test_clusters_are_passages_where_documents_are_few():
     assert len(set(labels.tolist())) == 10
 
 
+def test_clusters_are_passages_where_each_document_is_one():
+    names = [f"p{i}" for i in range(40)]
+    assert clusters_of(names, names)[1] == "passage"
+
+
 def test_number_counts_in_order_of_appearance():
     assert number(["b", "a", "b", "c"]).tolist() == [0, 1, 0, 2]

@@ -47,9 +47,11 @@ def clusters_of(documents: Sequence[str], passages: Sequence[str]) -> tuple[Ints
     """The cluster of each query, from the document and passage that answer it.
 
     Returns (Q,) numbers from 0, and what a cluster is: a document where there are at least
-    MIN_DOCUMENTS of them, else a passage.
+    MIN_DOCUMENTS of them and they group passages, else a passage.
     """
-    by: ClusterBy = "document" if len(set(documents)) >= MIN_DOCUMENTS else "passage"
+    found = len(set(documents))
+    # As many documents as passages: each passage is its own document, and calling it one would promise more.
+    by: ClusterBy = "document" if MIN_DOCUMENTS <= found < len(set(passages)) else "passage"
     return number(documents if by == "document" else passages), by
 
 

@@ -1,0 +1,104 @@
+"""A small run folder with real (tiny, random) models, and vectors that stay in the test's own folder."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from embedfit.config import resolve, save
+from embedfit.evaluation import stage
+from embedfit.evaluation.vectors import VectorCache
+from embedfit.interchange import Entry, RetrievalData, write_beir
+from embedfit.records import Document, Passage, Query, TrainRow
+from embedfit.workspace import Workspace
+
+TOPICS = ("mute the sound", "reset the remote", "pair a speaker", "update the set", "lock a channel", "save energy")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return VectorCache(tmp_path / "vectors")
+
+
+@pytest.fixture(autouse=True)
+def _own_vectors(tmp_path, monkeypatch):
+    """No test may read or write the user's vectors."""
+    own = VectorCache(tmp_path / "vectors")
+    for module in ("stage", "check", "search", "benchmark"):
+        monkeypatch.setattr(f"embedfit.evaluation.{module}.vector_cache", lambda: own)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "run")
+
+
+def passages_of(documents=3, each=4):
+    return [
+        Passage(
+            passage_id=f"d{document}-{number}",
+            document_id=f"d{document}",
+            title=f"Chapter {number}",
+            text=f"To {TOPICS[(document + number) % len(TOPICS)]} hold the button {number} of part {document}.",
+            page=number + 1,
+            split=("train", "dev", "test")[document % 3],
+        )
+        for document in range(documents)
+        for number in range(each)
+    ]
+
+
+def build_run(workspace, tiny_bert, *, other_model=None, documents=3, each=4, **settings):
+    """Fill a run folder up to the merge stage. Returns its configuration."""
+    config = resolve(overrides={"model": str(tiny_bert), "docs": ["manuals"], **settings})
+    workspace.root.mkdir(parents=True)
+    save(config, workspace.path("embedfit.toml"))
+    passages = passages_of(documents, each)
+    workspace.write(
+        Document,
+        [
+            Document(document_id=f"d{n}", path=f"manuals/{n}.md", sha256="0" * 64, characters=1000)
+            for n in range(documents)
+        ],
+    )
+    workspace.write(Passage, passages)
+    queries = [
+        Query(
+            query_id=f"q{number}",
+            passage_id=passage.passage_id,
+            text=f"how to {TOPICS[number % len(TOPICS)]}?" if number % 2 else f"button {number} part",
+            style="question" if number % 2 else "keywords",
+            split=passage.split,
+            kept=number % 5 != 0,
+            reason="" if number % 5 else "too short",
+            call_id=f"call{number}",
+        )
+        for number, passage in enumerate(passages)
+    ]
+    workspace.write(Query, queries)
+    workspace.write(TrainRow, [TrainRow(query="a", pos=("b",)), TrainRow(query="c", pos=("d",))])
+    kept = [query for query in queries if query.kept]
+    write_beir(
+        workspace.path("eval"),
+        RetrievalData(
+            corpus={passage.passage_id: Entry(passage.text, passage.title) for passage in passages},
+            queries={query.query_id: query.text for query in kept},
+            qrels={query.query_id: {query.passage_id: 1} for query in kept},
+        ),
+    )
+    shutil.copytree(tiny_bert, workspace.path("finetuned"))
+    shutil.copytree(other_model or tiny_bert, workspace.path("merged"))
+    workspace.write_json(
+        "merge.json",
+        {
+            "decision": {"ship": "merged", "alpha": 0.4, "why": "better on dev"},
+            "fusion": {"method": "weighted_sum", "weight": 0.6},
+        },
+    )
+    return config
+
+
+@pytest.fixture
+def stage_module():
+    return stage

@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+
+from embedfit.errors import InputError
+from embedfit.evaluation.evalset import cut, read_eval_set
+from embedfit.interchange import Entry, RetrievalData, write_beir
+from embedfit.records import Passage
+
+
+def beir(folder: Path, corpus, queries, qrels) -> Path:
+    write_beir(folder, RetrievalData(corpus=corpus, queries=queries, qrels=qrels))
+    return folder
+
+
+CORPUS = {"b": Entry("second text", "Title"), "a": Entry("first text", "Title"), "c": Entry("third text", "")}
+
+
+def test_passages_are_by_ascending_id_with_their_content(tmp_path):
+    folder = beir(tmp_path / "e", CORPUS, {"q": "first?"}, {"q": {"a": 1}})
+    read = read_eval_set(folder, "human")
+    assert read.passage_ids == ("a", "b", "c")
+    assert read.contents == ("Title first text", "Title second text", "third text")
+    assert read.relevant == ({"a": 1},)
+
+
+def test_queries_without_an_answer_are_left_out_and_counted(tmp_path):
+    queries = {"q1": "one", "q2": "two", "q3": "three"}
+    folder = beir(tmp_path / "e", CORPUS, queries, {"q1": {"a": 1}, "q2": {"zzz": 1}, "q3": {"b": 0}})
+    read = read_eval_set(folder, "human")
+    assert read.query_ids == ("q1",)
+    assert read.skipped == 2
+
+
+def test_no_answerable_query_is_an_error(tmp_path):
+    folder = beir(tmp_path / "e", CORPUS, {"q": "x"}, {"q": {"zzz": 1}})
+    with pytest.raises(InputError, match="relevant"):
+        read_eval_set(folder, "human")
+
+
+def test_documents_are_the_runs_where_it_knows_all_passages(tmp_path):
+    folder = beir(tmp_path / "e", CORPUS, {"q": "x"}, {"q": {"b": 1}})
+    passages = [
+        Passage(passage_id=key, document_id="doc" + key, title="", text="", page=ord(key) - 90) for key in "abc"
+    ]
+    read = read_eval_set(folder, "synthetic", passages=passages, document_names={"docb": "manual.pdf"})
+    assert read.documents == ("doca", "docb", "docc")
+    assert read.document_names == {"doca": "doca", "docb": "manual.pdf", "docc": "docc"}
+    assert read.pages == (7, 8, 9)
+
+
+def test_documents_of_a_strange_corpus_are_titles(tmp_path):
+    folder = beir(tmp_path / "e", CORPUS, {"q": "x"}, {"q": {"b": 1}})
+    assert read_eval_set(folder, "human").documents == ("Title", "Title", "c")
+
+
+def test_styles_are_of_the_queries(tmp_path):
+    folder = beir(tmp_path / "e", CORPUS, {"q1": "x", "q2": "y"}, {"q1": {"b": 1}, "q2": {"a": 1}})
+    assert read_eval_set(folder, "synthetic", styles={"q1": "claim"}).styles == ("claim", "")
+
+
+def test_the_answer_of_a_query_is_its_relevant_passage_of_the_lowest_id(tmp_path):
+    folder = beir(tmp_path / "e", CORPUS, {"q": "x"}, {"q": {"c": 1, "b": 2, "0 not there": 1}})
+    read = read_eval_set(folder, "human")
+    assert read.passage_ids[read.answer(0)] == "b"
+
+
+def test_cut_leaves_each_passage_as_many_tokens_as_the_window_holds(tmp_path, tiny_bert):
+    tokenizer = Tokenizer.from_file(str(tiny_bert / "tokenizer.json"))
+    corpus = {"a": Entry("how to mute the tv of the sound", "what is"), "b": Entry("mute", "")}
+    read = read_eval_set(beir(tmp_path / "e", corpus, {"q": "x"}, {"q": {"a": 1}}), "human")
+    shorter, count = cut(read, tokenizer, 7)  # 5 besides [CLS] and [SEP]
+    assert count == 1
+    assert shorter.contents == ("what is how to mute", "mute")
+    assert shorter.texts == read.texts
+    again, count = cut(shorter, tokenizer, 7)
+    assert (again, count) == (shorter, 0)

@@ -1,0 +1,123 @@
+import os
+import sqlite3
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from embedfit.errors import ModelError
+from embedfit.evaluation.vectors import PROBES, VectorCache
+
+from .fakes import WordsEmbedder
+
+TEXTS = ["mute the tv", "reset", "pair the speaker now", "reset"]
+
+
+def test_vectors_come_in_the_order_of_the_texts_and_each_text_is_embedded_once(cache):
+    embedder = WordsEmbedder()
+    vectors = cache.embed(embedder, TEXTS, is_query=False)
+    assert_allclose(vectors, WordsEmbedder().embed(TEXTS, is_query=False))
+    assert sorted(text for text, _ in embedder.asked) == sorted(set(TEXTS))
+
+
+def test_a_second_time_nothing_is_embedded(cache):
+    first = cache.embed(WordsEmbedder(), TEXTS, is_query=True)
+    again = WordsEmbedder()
+    assert_allclose(VectorCache(cache.folder).embed(again, TEXTS, is_query=True), first)
+    assert again.asked == []
+
+
+def test_only_new_texts_are_embedded(cache):
+    cache.embed(WordsEmbedder(), TEXTS, is_query=True)
+    again = WordsEmbedder()
+    cache.embed(again, [*TEXTS, "new"], is_query=True)
+    assert again.asked == [("new", True)]
+
+
+def test_queries_and_passages_are_kept_apart(cache):
+    embedder = WordsEmbedder()
+    cache.embed(embedder, ["reset"], is_query=True)
+    cache.embed(embedder, ["reset"], is_query=False)
+    assert embedder.asked == [("reset", True), ("reset", False)]
+
+
+def test_another_key_finds_nothing(cache):
+    cache.embed(WordsEmbedder(key="a"), TEXTS, is_query=True)
+    other = WordsEmbedder(key="b", turn=5)
+    vectors = cache.embed(other, TEXTS, is_query=True)
+    assert_allclose(vectors, WordsEmbedder(turn=5).embed(TEXTS, is_query=True))
+
+
+def test_a_remote_model_that_changed_loses_its_stored_vectors(cache):
+    cache.embed(WordsEmbedder(storage="probed"), TEXTS, is_query=True)
+    same = WordsEmbedder(storage="probed")
+    cache.embed(same, TEXTS, is_query=True)
+    assert [text for text, _ in same.asked] == list(PROBES)
+    changed = WordsEmbedder(storage="probed", turn=3)
+    vectors = cache.embed(changed, TEXTS, is_query=True)
+    assert_allclose(vectors, WordsEmbedder(turn=3).embed(TEXTS, is_query=True))
+
+
+def test_a_remote_model_of_another_width_loses_its_stored_vectors(cache):
+    cache.embed(WordsEmbedder(storage="probed"), TEXTS, is_query=True)
+    assert cache.embed(WordsEmbedder(storage="probed", width=32), TEXTS, is_query=True).shape == (4, 32)
+
+
+def test_what_an_embedder_keeps_itself_is_not_stored_again(cache):
+    embedder = WordsEmbedder(storage="own")
+    cache.embed(embedder, ["a"], is_query=True)
+    cache.embed(embedder, ["a"], is_query=True)
+    assert len(embedder.asked) == 2
+    assert not cache.folder.exists()
+
+
+def test_an_interrupted_run_keeps_what_was_embedded(cache, monkeypatch):
+    monkeypatch.setattr("embedfit.evaluation.vectors._CHUNK", 10)
+    texts = [f"text {n:03d}" for n in range(35)]
+    embedder = WordsEmbedder()
+    whole = embedder.embed
+
+    def breaks(chunk, *, is_query):
+        if len(embedder.asked) >= 20:
+            raise KeyboardInterrupt
+        return whole(chunk, is_query=is_query)
+
+    embedder.embed = breaks
+    with pytest.raises(KeyboardInterrupt):
+        cache.embed(embedder, texts, is_query=False)
+    again = WordsEmbedder()
+    cache.embed(again, texts, is_query=False)
+    assert len(again.asked) == 15
+
+
+def test_a_damaged_file_is_made_anew(cache):
+    cache.embed(WordsEmbedder(), TEXTS, is_query=True)
+    (path,) = cache.folder.glob("*.sqlite")
+    path.write_bytes(b"not a database at all" * 100)
+    again = WordsEmbedder()
+    cache.embed(again, TEXTS, is_query=True)
+    assert len(again.asked) == 3
+
+
+def test_the_longest_unused_files_make_room(cache):
+    small = VectorCache(cache.folder, limit=0)
+    for number, key in enumerate(("old", "new")):
+        small.embed(WordsEmbedder(key=key), TEXTS, is_query=True)
+        os.utime(cache.folder / f"{key}.sqlite", (number, number))
+    small.embed(WordsEmbedder(key="newest"), TEXTS, is_query=True)
+    assert {path.stem for path in cache.folder.glob("*.sqlite")} == {"newest"}
+
+
+def test_vectors_that_are_not_numbers_are_refused_and_not_stored(cache):
+    embedder = WordsEmbedder()
+    embedder.embed = lambda texts, is_query: np.full((len(texts), 4), np.nan, np.float32)
+    with pytest.raises(ModelError, match="NaN"):
+        cache.embed(embedder, TEXTS, is_query=True)
+    (path,) = cache.folder.glob("*.sqlite")
+    with sqlite3.connect(path) as store:
+        assert store.execute("SELECT count(*) FROM vectors").fetchone() == (0,)
+    store.close()
+
+
+def test_no_texts_are_no_vectors(cache):
+    assert len(cache.embed(WordsEmbedder(), [], is_query=True)) == 0
