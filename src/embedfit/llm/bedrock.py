@@ -210,6 +210,10 @@ class BedrockTransport:
         """Input tokens."""
         return self._count(request)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._runtime.close()
+
     def send(self, request: Request) -> Reply:
         """One Converse call. Raises CallError."""
         while True:

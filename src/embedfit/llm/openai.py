@@ -49,6 +49,10 @@ class OpenAiTransport:
         """Input tokens."""
         return self._count(request)
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def send(self, request: Request) -> Reply:
         """One chat completion. Raises CallError."""
         while True:

@@ -20,8 +20,8 @@ CONNECTIONS = 96
 
 def open_model(
     generate: GenerateConfig,
-    *,
     ledger: Ledger,
+    *,
     run: str = "",
     report: Reporter | None = None,
     prices: Prices | None = None,
