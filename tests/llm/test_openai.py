@@ -250,8 +250,8 @@ def test_the_fake_is_understood_by_the_vendors_own_client():
 
 
 def test_quota_in_a_short_form(connected, ask, ledger):
-    """A quota of 6,000 requests a minute, and a minute of 1.5 s; the fan-out must find it and lose nothing."""
-    minute, quota, calls = 1.5, 300, 1500
+    """A quota of 300 requests a minute, and a minute of 1.5 s; the fan-out must find it and lose nothing."""
+    minute, quota, calls = 1.5, 300, 1100
     behaviour = Behaviour(latency_s=0.02, requests=Quota(quota, minute=minute))
     with FakeOpenAi(behaviour) as service:
         model = model_of(connected(service), throttle=Throttle(minute=minute, max_concurrency=32))

@@ -59,7 +59,8 @@ def connect(service: str, *, region: str | None = None, endpoint_url: str | None
         tcp_keepalive=True,
     )
     try:
-        return boto3.client(  # type: ignore[no-untyped-call]
+        session = boto3.session.Session()  # of its own: the default one keeps credentials that have expired
+        return session.client(
             service, region_name=region, endpoint_url=endpoint_url, config=config
         )
     except BotoCoreError as error:
