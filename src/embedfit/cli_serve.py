@@ -1,0 +1,122 @@
+"""The commands `serve` and `export`: parse, call, print."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from embedfit.errors import EmbedfitError, UsageError
+
+ModelArgument = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads annotations at run time on 3.10
+    typer.Argument(help="Alias, hub id or folder. Default: $MODEL_ID or $HF_MODEL_ID.", show_default=False),
+]
+
+
+def _limit(text: str, flag: str) -> object:
+    return typer.Option(flag, help=text, show_default=False, rich_help_panel="Limits")
+
+
+def serve(
+    model: ModelArgument = None,
+    model_id: Annotated[Optional[str], typer.Option("--model-id", hidden=True)] = None,  # noqa: UP045
+    host: Annotated[
+        str | None, typer.Option("--host", "--hostname", help="Address to listen on. [127.0.0.1]")
+    ] = None,
+    port: Annotated[Optional[int], typer.Option("--port", "-p", help="Port; 0 takes a free one. [3000]")] = None,  # noqa: UP045
+    served_model_name: Annotated[Optional[str], typer.Option(help="What OpenAI's route calls the model.")] = None,  # noqa: UP045
+    api_key: Annotated[Optional[str], typer.Option(help="Bearer key; better given as $API_KEY.")] = None,  # noqa: UP045
+    cors_allow_origin: Annotated[Optional[list[str]], typer.Option(help="May be given several times.")] = None,  # noqa: UP045
+    default_prompt_name: Annotated[Optional[str], typer.Option(help="Prompt of requests that name none.")] = None,  # noqa: UP045
+    default_prompt: Annotated[Optional[str], typer.Option(help="Its text, instead of a name.")] = None,  # noqa: UP045
+    engine: Annotated[Optional[str], typer.Option(help="auto, openvino, onnx or torch. [auto]")] = None,  # noqa: UP045
+    precision: Annotated[
+        str | None, typer.Option("--precision", "--dtype", help="auto, fp32, bf16 or int8. [auto]")
+    ] = None,
+    gate_beir: Annotated[
+        str | None, typer.Option(help="BEIR or run folder whose queries decide whether int8 is good enough.")
+    ] = None,
+    auto_truncate: Annotated[Optional[bool], typer.Option(help="Cut inputs that are too long. [yes]")] = None,  # noqa: UP045
+    max_concurrent_requests: Annotated[Optional[int], typer.Option(help="More are answered 429. [512]")] = None,  # noqa: UP045
+    max_batch_tokens: Annotated[Optional[int], typer.Option(help="Upper bound of rows × longest. [16384]")] = None,  # noqa: UP045
+    max_batch_requests: Annotated[Optional[int], typer.Option(help="Rows of a batch.")] = None,  # noqa: UP045
+    max_client_batch_size: Annotated[
+        int | None, typer.Option(help="Inputs of a request; more are answered 422. [32]")
+    ] = None,
+    max_queue_tokens: Annotated[Optional[int], typer.Option(help="Tokens that may wait. [10 s of work]")] = None,  # noqa: UP045
+    payload_limit: Annotated[
+        int | None, typer.Option(help="Bytes of a body; more are answered 413. [2000000]")
+    ] = None,
+    tokenization_workers: Annotated[Optional[int], typer.Option(help="Threads. [cores]")] = None,  # noqa: UP045
+    header_timeout: Annotated[Optional[float], typer.Option(help="Seconds for a request's header. [10]")] = None,  # noqa: UP045
+    body_timeout: Annotated[Optional[float], typer.Option(help="Seconds for its body. [30]")] = None,  # noqa: UP045
+    drain_timeout: Annotated[Optional[float], typer.Option(help="Seconds to finish after SIGTERM. [30]")] = None,  # noqa: UP045
+    json_output: Annotated[Optional[bool], typer.Option("--json-output", help="Log lines as JSON.")] = None,  # noqa: UP045
+) -> None:
+    """Serve a model: TEI's, OpenAI's, SageMaker's and Vertex AI's protocols on one port.
+
+    Every option can be given as an environment variable of its upper-case name, as with TEI.
+    """
+    # The server's packages are an extra, and slow to import.
+    from embedfit.serving.server import logger
+    from embedfit.serving.server import serve as serve_model
+    from embedfit.serving.settings import from_environment, model_from_environment
+
+    named = model or model_id or model_from_environment()
+    if named is None:
+        raise UsageError("No model is named.", remedy="For example: embedfit serve runs/em/merged --port 8081")
+    settings = from_environment(
+        overrides={
+            "host": host,
+            "port": port,
+            "served_model_name": served_model_name,
+            "api_key": api_key,
+            "cors_allow_origin": tuple(cors_allow_origin or ()),
+            "default_prompt_name": default_prompt_name,
+            "default_prompt": default_prompt,
+            "engine": engine,
+            "precision": precision,
+            "gate_beir": gate_beir,
+            "auto_truncate": auto_truncate,
+            "max_concurrent_requests": max_concurrent_requests,
+            "max_batch_tokens": max_batch_tokens,
+            "max_batch_requests": max_batch_requests,
+            "max_client_batch_size": max_client_batch_size,
+            "max_queue_tokens": max_queue_tokens,
+            "payload_limit": payload_limit,
+            "tokenization_workers": tokenization_workers,
+            "header_timeout": header_timeout,
+            "body_timeout": body_timeout,
+            "drain_timeout": drain_timeout,
+            "json_output": json_output,
+        }
+    )
+    serve_model(named, settings, log=logger(json_output=settings.json_output))
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Alias, hub id or folder.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/model.onnx, which TEI on CPU prefers.")] = False,
+    openvino: Annotated[bool, typer.Option("--openvino", help="Write openvino/model.xml.")] = False,
+) -> None:
+    """Write a model as a graph into its folder, checked against torch."""
+    from embedfit.models.export import to_onnx, to_openvino  # loads torch
+    from embedfit.models.sources import resolve_model
+
+    if not onnx and not openvino:
+        raise UsageError("Say which graph to write.", remedy=f"For example: embedfit export {model} --onnx")
+    folder = resolve_model(model)
+    if onnx:
+        typer.echo(to_onnx(folder))
+    if openvino:
+        typer.echo(to_openvino(folder, folder / "openvino"))
+
+
+def main() -> None:
+    """`serve` alone, for `python -m embedfit.serving`."""
+    try:
+        typer.run(serve)
+    except EmbedfitError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from error

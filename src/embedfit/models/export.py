@@ -1,0 +1,196 @@
+"""A model folder as a graph for other engines: ONNX for TEI and ONNX Runtime, OpenVINO for our server."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import io
+import logging
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from embedfit.errors import MissingDependency, ModelError
+from embedfit.models.encoder import load_backbone
+from embedfit.models.layout import read_layout
+from embedfit.models.sources import cache_folder
+from embedfit.workspace import atomic_folder, sha256_file
+
+#: TEI's ONNX backend binds these inputs by name and reads this output.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+OUTPUT = "last_hidden_state"
+OPSET = 18
+#: Raised when the way a graph is made changes, so that cached graphs are made again.
+GRAPH_VERSION = 1
+#: Largest difference that an exported graph may show from torch's hidden states.
+TOLERANCE = 1e-3
+
+
+class _HiddenStates(torch.nn.Module):
+    """The backbone with positional inputs and one output, as exporters want it."""
+
+    def __init__(self, backbone: torch.nn.Module, *, token_types: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.token_types = token_types
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        """Hidden states of the last layer: (B, L, H)."""
+        extra = {"token_type_ids": rest[0]} if self.token_types else {}
+        result: torch.Tensor = self.backbone(
+            input_ids=input_ids, attention_mask=attention_mask, **extra
+        ).last_hidden_state
+        return result
+
+
+def to_onnx(folder: Path, target: Path | None = None) -> Path:
+    """Write target (default: onnx/model.onnx in the folder), which TEI on CPU prefers; returns its path.
+
+    The file is checked against torch before it takes its place. Raises ModelError where it differs,
+    MissingDependency where the extra `onnx` is not installed.
+    """
+    for package in ("onnx", "onnxruntime"):
+        _need(package, extra="onnx", needed_for="The ONNX export")
+    target = target or folder / "onnx" / "model.onnx"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    module, example, names = _traceable(folder)
+    try:
+        with _quiet():
+            # The tracing exporter needs no onnxscript, and its graph is the one that ONNX Runtime's fusions know.
+            torch.onnx.export(
+                module,
+                example,
+                str(partial),
+                dynamo=False,
+                input_names=list(names),
+                output_names=[OUTPUT],
+                dynamic_axes={name: {0: "batch", 1: "sequence"} for name in (*names, OUTPUT)},
+                opset_version=OPSET,
+            )
+        _check(folder, module, _onnx_runner(partial), names)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def to_openvino(folder: Path, target: Path) -> Path:
+    """Write target/model.xml and model.bin in fp32; returns the path of model.xml."""
+    _need("openvino", extra="serve", needed_for="The OpenVINO engine")
+    import openvino as _openvino  # an optional dependency
+
+    openvino: Any = _openvino  # it fills its modules at run time
+    module, example, names = _traceable(folder)
+    with _quiet():
+        graph = openvino.convert_model(module, example_input=example)
+    for port, name in zip(graph.inputs, names, strict=True):
+        port.get_tensor().set_names({name})
+    graph.outputs[0].get_tensor().set_names({OUTPUT})
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    _check(folder, module, lambda feed: np.asarray(compiled(feed)[0]), names)
+    with atomic_folder(target) as partial:
+        openvino.save_model(graph, partial / "model.xml", compress_to_fp16=False)
+    return target / "model.xml"
+
+
+def cached_graph(folder: Path, kind: str) -> Path:
+    """The "onnx" or "openvino" graph of a folder, made once for each content of its weights and settings.
+
+    Made in a process of its own, so that a server does not carry torch's memory. A graph that lies in the
+    folder is not trusted: it may be that of the model this one was tuned from.
+    """
+    name = {"onnx": "model.onnx", "openvino": "model.xml"}[kind]
+    target = cache_folder() / "graphs" / f"{kind}-{content_key(folder)}"
+    if (target / name).exists():
+        return target / name
+    command = [sys.executable, "-m", "embedfit.models.export", kind, str(folder.resolve()), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not (target / name).exists():
+        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
+        raise ModelError(f"{folder} could not be converted for {kind}: {lines[-1]}")
+    return target / name
+
+
+def content_key(folder: Path) -> str:
+    """A name for a model's content: changes with its weights, its configuration or the converters."""
+    digest = hashlib.sha256(f"{GRAPH_VERSION} {torch.__version__} {_version('openvino')}".encode())
+    for name in ("config.json", "model.safetensors"):
+        digest.update(sha256_file(folder / name).encode())
+    return digest.hexdigest()[:24]
+
+
+def _traceable(folder: Path) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], tuple[str, ...]]:
+    layout = read_layout(folder)
+    backbone = load_backbone(folder)
+    # DistilBERT and MPNet take no token types; RoBERTa's are all zero and may be left out.
+    names = INPUTS if layout.model_type == "bert" else INPUTS[:2]
+    ids = torch.full((2, 7), 5, dtype=torch.long)
+    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    example = (ids, mask, torch.zeros_like(ids))[: len(names)]
+    return _HiddenStates(backbone, token_types=len(names) == 3).eval(), example, names
+
+
+def _check(folder: Path, module: torch.nn.Module, run: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401
+    """Compare with torch on rows of other sizes than the example: an axis that was fixed shows here."""
+    generator = np.random.default_rng(0)
+    for rows, length in ((1, 3), (3, 40)):
+        ids = generator.integers(1, 100, (rows, length))
+        mask = np.ones_like(ids)
+        mask[-1, max(1, length // 2) :] = 0
+        values = (ids, mask, np.zeros_like(ids))[: len(names)]
+        with torch.inference_mode():
+            expected = module(*map(torch.from_numpy, values)).numpy()
+        found = run(dict(zip(names, values, strict=True)))
+        real = mask.astype(bool)
+        worst = float(np.abs(expected - found)[real].max()) / max(1.0, float(np.abs(expected[real]).max()))
+        if not worst <= TOLERANCE:
+            raise ModelError(f"The exported graph of {folder} differs from torch by {worst:.2g}; it was not kept.")
+
+
+def _onnx_runner(path: Path) -> Any:  # noqa: ANN401 - a function from named arrays to an array
+    import onnxruntime as _onnxruntime  # an optional dependency
+
+    onnxruntime: Any = _onnxruntime
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda feed: session.run([OUTPUT], feed)[0]
+
+
+def _need(package: str, *, extra: str, needed_for: str) -> None:
+    if _version(package) is None:
+        raise MissingDependency(package, extra=extra, needed_for=needed_for)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters warn about what tracing makes constant; the comparison with torch checks exactly that."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _main(kind: str, folder: str, target: str) -> None:
+    if kind == "onnx":
+        with atomic_folder(Path(target)) as partial:
+            to_onnx(Path(folder), partial / "model.onnx")
+    else:
+        to_openvino(Path(folder), Path(target))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -1,0 +1,385 @@
+"""The routes: TEI's, OpenAI's, SageMaker's and Vertex AI's, as one ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import orjson
+
+from embedfit.serving import requests
+from embedfit.serving.engine import Vectors, unit_rows
+from embedfit.serving.failures import (
+    BatchTooLarge,
+    Malformed,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    PayloadTooLarge,
+    RequestFailure,
+    Unauthorized,
+    Unhealthy,
+    UnsupportedMediaType,
+)
+from embedfit.serving.metrics import CONTENT_TYPE, Metrics
+from embedfit.serving.openapi import docs_page, openapi_document
+from embedfit.serving.service import Service, Timing
+from embedfit.serving.settings import ServeSettings
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+_JSON: Header = (b"content-type", b"application/json")
+_LOG = logging.getLogger("embedfit.serving")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer. headers: beside content-length."""
+
+    body: bytes
+    headers: tuple[Header, ...] = (_JSON,)
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What answers one method of one path.
+
+    protected: needs the key, where one is set. computes: counts as a request that may be refused under load.
+    """
+
+    method: str
+    handler: Callable[[Any], Awaitable[Reply]]
+    protected: bool
+    computes: bool = False
+    openai: bool = False
+
+
+class App:
+    """The ASGI application of one server. service is None until the model is warm.
+
+    One request is one call; nothing is shared between requests but the service and the metrics.
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.service: Service | None = None
+        self.metrics = Metrics()
+        self.metrics.gauges = {
+            "te_queue_size": lambda: self.service.batcher.queued_rows if self.service else 0,
+            "te_batch_next_size": lambda: self.service.batcher.last_batch.rows if self.service else 0,
+            "te_batch_next_tokens": lambda: self.service.batcher.last_batch.tokens if self.service else 0,
+        }
+        self.active = 0
+        self._key = settings.api_key.encode() if settings.api_key else None
+        self._routes = self._table()
+        self._openapi = orjson.dumps(openapi_document(protected=self._key is not None))
+
+    def _table(self) -> dict[str, tuple[Route, ...]]:
+        embed = partial(Route, "POST", computes=True, protected=True)
+        show = partial(Route, "GET", protected=False)
+        openai = embed(self._openai, openai=True)
+        health = show(self._health)
+        return {
+            "/embed": (embed(self._embed),),
+            "/embed_all": (embed(self._embed_all),),
+            "/similarity": (embed(self._similarity),),
+            "/tokenize": (embed(self._tokenize),),
+            "/decode": (embed(self._decode),),
+            "/vertex": (embed(self._vertex),),
+            "/invocations": (embed(self._embed),),
+            "/v1/embeddings": (openai,),
+            "/embeddings": (openai,),
+            "/v1/models": (Route("GET", self._models, protected=True, openai=True),),
+            "/info": (Route("GET", self._info, protected=True),),
+            "/": (health, embed(self._embed)),
+            "/health": (health,),
+            "/ping": (health,),
+            "/metrics": (show(self._show_metrics),),
+            "/docs": (show(self._docs),),
+            "/api-doc/openapi.json": (show(self._document),),
+            "/openapi.json": (show(self._document),),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; lifespan and websockets are not served."""
+        if scope["type"] != "http":
+            return
+        lost: list[Callable[[], object]] | None = (scope.get("extensions") or {}).get("embedfit.lost")
+        task = asyncio.current_task()
+        gone = False
+
+        def cancel() -> None:
+            nonlocal gone
+            gone = True
+            if task is not None:
+                task.cancel()
+
+        if lost is not None:
+            lost.append(cancel)
+        try:
+            reply = await self._answer(scope, receive)
+        except asyncio.CancelledError:
+            if gone:
+                return  # the client has left: there is nobody to tell
+            raise
+        finally:
+            if lost is not None:
+                lost.remove(cancel)
+        headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
+        route: Route | None = None
+        try:
+            route = self._route(scope["path"], scope["method"])
+            headers = _chosen_headers(scope["headers"])
+            if route.protected:
+                self._check_key(headers)
+            if not route.computes:
+                return await route.handler(None)
+            return await self._admitted(route, headers, receive)
+        except RequestFailure as failure:
+            self.metrics.failed(failure.label)
+            return _failure_reply(failure, openai=route is not None and route.openai)
+        except Exception as error:  # a bug: TEI's clients expect a backend error, and the log has the trace
+            _LOG.exception("A request failed unexpectedly")
+            self.metrics.failed("internal")
+            bug = RequestFailure(f"Internal error: {type(error).__name__}")
+            return _failure_reply(bug, openai=route is not None and route.openai)
+
+    def _route(self, path: str, method: str) -> Route:
+        routes = self._routes.get(path)
+        if routes is None and path.startswith("/endpoints/") and path.endswith("/invocations") and path.count("/") == 3:
+            # The SageMaker runtime's own path, so that boto3 with endpoint_url set works against this server.
+            routes = self._routes["/invocations"]
+        if routes is None:
+            raise NotFound(f"There is no route {path[:200]}")
+        wanted = "GET" if method == "HEAD" else method
+        for route in routes:
+            if route.method == wanted:
+                return route
+        allowed = ", ".join(route.method for route in routes)
+        raise MethodNotAllowed(f"{method} is not allowed here, {allowed} is", headers=(("allow", allowed),))
+
+    def _check_key(self, headers: dict[bytes, bytes]) -> None:
+        if self._key is None:
+            return
+        scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
+            raise Unauthorized("The API key is missing or wrong", headers=(("www-authenticate", "Bearer"),))
+
+    async def _admitted(self, route: Route, headers: dict[bytes, bytes], receive: Receive) -> Reply:
+        if self.service is None:
+            raise Unhealthy("The model is warming up", headers=(("retry-after", "1"),))
+        if self.active >= self.settings.max_concurrent_requests:
+            raise Overloaded(retry_after=self.service.batcher.retry_after())
+        self.active += 1
+        try:
+            return await route.handler(await self._json(headers, receive))
+        finally:
+            self.active -= 1
+
+    async def _json(self, headers: dict[bytes, bytes], receive: Receive) -> Any:  # noqa: ANN401 - JSON
+        limit = self.settings.payload_limit
+        kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+        if kind != b"application/json" and not kind.endswith(b"+json"):
+            raise UnsupportedMediaType("Expected request with `Content-Type: application/json`")
+        declared = headers.get(b"content-length", b"")
+        if declared.isdigit() and int(declared) > limit:
+            raise PayloadTooLarge(f"The body is larger than {limit} bytes")
+        body = b""
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise asyncio.CancelledError
+            body += message.get("body", b"")
+            if len(body) > limit:
+                raise PayloadTooLarge(f"The body is larger than {limit} bytes")
+            if not message.get("more_body", False):
+                break
+        try:
+            return orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise Malformed(f"Failed to parse the request body as JSON: {error}") from error
+
+    # Routes that compute -------------------------------------------------------------------------------------
+
+    def _loaded(self) -> Service:
+        if self.service is None:  # pragma: no cover - _admitted has checked
+            raise Unhealthy("The model is warming up")
+        return self.service
+
+    async def _embed(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+        request, service, started = self._embed_request(body), self._loaded(), time.monotonic()
+        vectors, timing = await service.embed(request)
+        headers = self._finished(request, timing, started)
+        return Reply(orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY), headers)
+
+    async def _embed_all(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+        request, service, started = self._embed_request(body), self._loaded(), time.monotonic()
+        states, timing = await service.token_states(request)
+        text = await asyncio.get_running_loop().run_in_executor(None, _nested_json, states)
+        return Reply(text, self._finished(request, timing, started))
+
+    async def _similarity(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+        request = requests.similarity_request(body, limit=self.settings.max_client_batch_size).embed
+        service, started = self._loaded(), time.monotonic()
+        self.metrics.received("similarity")
+        vectors, timing = await service.embed(request)
+        similarities = unit_rows(vectors[1:]) @ unit_rows(vectors[:1])[0]
+        headers = self._finished(request, timing, started, method="similarity")
+        return Reply(orjson.dumps(similarities, option=orjson.OPT_SERIALIZE_NUMPY), headers)
+
+    async def _openai(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+        service, started = self._loaded(), time.monotonic()
+        request = requests.openai_request(
+            body, limit=self.settings.max_client_batch_size, hidden_size=service.hidden_size
+        )
+        self.metrics.received("batch" if request.embed.many else "single")
+        vectors, timing = await service.embed(request.embed)
+        answer = {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "embedding": _base64(row) if request.base64 else row, "index": index}
+                for index, row in enumerate(vectors)
+            ],
+            "model": service.model_name,
+            "usage": {"prompt_tokens": timing.tokens, "total_tokens": timing.tokens},
+        }
+        headers = self._finished(request.embed, timing, started)
+        return Reply(orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY), headers)
+
+    async def _vertex(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+        instances = requests.vertex_instances(body, limit=self.settings.max_client_batch_size)
+        service = self._loaded()
+        parsed = [self._embed_request(instance) for instance in instances]
+        if sum(len(request.inputs) for request in parsed) > self.settings.max_client_batch_size:
+            raise BatchTooLarge(f"the instances hold more than {self.settings.max_client_batch_size} inputs in all")
+        answers = await asyncio.gather(*(service.embed(request) for request in parsed))
+        for request in parsed:
+            self.metrics.succeeded("batch" if request.many else "single")
+        predictions = {"predictions": [vectors for vectors, _ in answers]}
+        return Reply(orjson.dumps(predictions, option=orjson.OPT_SERIALIZE_NUMPY))
+
+    async def _tokenize(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+        request = requests.tokenize_request(body, limit=self.settings.max_client_batch_size)
+        encoder = self._loaded().encoder
+        self.metrics.received("tokenize")
+        rows = await encoder.tokens(request.inputs, prompt=encoder.prompt(request.prompt_name), special=request.special)
+        self.metrics.succeeded("tokenize")
+        return Reply(orjson.dumps([[asdict(token) for token in row] for row in rows]))
+
+    async def _decode(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+        request = requests.decode_request(body, limit=self.settings.max_client_batch_size)
+        self.metrics.received("decode")
+        texts = await self._loaded().encoder.texts(request.rows, skip_special_tokens=request.skip_special)
+        self.metrics.succeeded("decode")
+        return Reply(orjson.dumps(texts))
+
+    def _embed_request(self, body: Any) -> requests.EmbedRequest:  # noqa: ANN401 - JSON
+        request = requests.embed_request(
+            body, limit=self.settings.max_client_batch_size, hidden_size=self._loaded().hidden_size
+        )
+        self.metrics.received("batch" if request.many else "single")
+        return request
+
+    def _finished(
+        self, request: requests.EmbedRequest, timing: Timing, started: float, method: str | None = None
+    ) -> tuple[Header, ...]:
+        """Count a success; the headers that tell the client where the time went, in milliseconds."""
+        total = time.monotonic() - started
+        metrics = self.metrics
+        metrics.succeeded(method or ("batch" if request.many else "single"))
+        metrics.duration.observe(total)
+        metrics.tokenization.observe(timing.tokenization)
+        metrics.queue.observe(timing.queue)
+        metrics.inference.observe(timing.inference)
+        for length in timing.lengths:
+            metrics.input_length.observe(length)
+        total_ms = b"%d" % (total * 1e3)
+        return (
+            _JSON,
+            (b"x-compute-type", self._loaded().device.encode()),
+            (b"x-compute-time", total_ms),
+            (b"x-compute-characters", b"%d" % request.characters),
+            (b"x-compute-tokens", b"%d" % timing.tokens),
+            (b"x-total-time", total_ms),
+            (b"x-tokenization-time", b"%d" % (timing.tokenization * 1e3)),
+            (b"x-queue-time", b"%d" % (timing.queue * 1e3)),
+            (b"x-inference-time", b"%d" % (timing.inference * 1e3)),
+        )
+
+    # Routes that show ----------------------------------------------------------------------------------------
+
+    async def _health(self, _: object) -> Reply:
+        if self.service is None:
+            raise Unhealthy("The model is warming up", headers=(("retry-after", "1"),))
+        if self.service.batcher.broken:
+            try:  # the last batch failed: is the next one well?
+                await self.service.batcher.run([[1, 1]])
+            except RequestFailure as failure:
+                raise Unhealthy(failure.message) from failure
+        return Reply(b"", ())
+
+    async def _info(self, _: object) -> Reply:
+        if self.service is None:
+            raise Unhealthy("The model is warming up", headers=(("retry-after", "1"),))
+        return Reply(orjson.dumps(self.service.info))
+
+    async def _models(self, _: object) -> Reply:
+        if self.service is None:
+            raise Unhealthy("The model is warming up", headers=(("retry-after", "1"),))
+        model = {"id": self.service.model_name, "object": "model", "created": 0, "owned_by": "embedfit"}
+        return Reply(orjson.dumps({"object": "list", "data": [model]}))
+
+    async def _show_metrics(self, _: object) -> Reply:
+        return Reply(self.metrics.text().encode(), ((b"content-type", CONTENT_TYPE.encode()),))
+
+    async def _docs(self, _: object) -> Reply:
+        return Reply(docs_page(orjson.loads(self._openapi)).encode(), ((b"content-type", b"text/html; charset=utf-8"),))
+
+    async def _document(self, _: object) -> Reply:
+        return Reply(self._openapi)
+
+
+def _chosen_headers(headers: list[Header]) -> dict[bytes, bytes]:
+    wanted = (b"authorization", b"content-type", b"content-length")
+    return {name: value for name, value in headers if name in wanted}
+
+
+def _failure_reply(failure: RequestFailure, *, openai: bool) -> Reply:
+    if openai:
+        content = {"message": failure.message, "code": failure.status, "type": failure.kind}
+    else:
+        content = {"error": failure.message, "error_type": failure.kind}
+    headers = tuple((name.encode(), value.encode()) for name, value in failure.headers)
+    # A surrogate in a message (from a path, say) would not encode.
+    text = {key: _printable(value) if isinstance(value, str) else value for key, value in content.items()}
+    return Reply(orjson.dumps(text), (_JSON, *headers), failure.status)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _base64(vector: Vectors) -> str:
+    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _nested_json(states: list[Vectors]) -> bytes:
+    # One input at a time: orjson holds the interpreter lock while it writes.
+    parts = [orjson.dumps(np.ascontiguousarray(one), option=orjson.OPT_SERIALIZE_NUMPY) for one in states]
+    return b"[" + b",".join(parts) + b"]"

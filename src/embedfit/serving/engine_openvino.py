@@ -1,0 +1,88 @@
+"""The OpenVINO engine: the fastest on CPUs of the x86 and Arm kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as _openvino
+import openvino.opset13 as _ops
+
+from embedfit.models.layout import Pooling
+from embedfit.serving.engine import Batch, Vectors
+
+# The package fills its modules at run time, so its attributes are unknown to a type checker.
+openvino: Any = _openvino
+ops: Any = _ops
+
+_HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+def with_pooling(graph: Any, pooling: Pooling) -> Any:  # noqa: ANN401 - an openvino.Model
+    """The graph with a second output: hidden states (B, L, H) first, then pooled vectors (B, H)."""
+    hidden = graph.outputs[0].get_node().input_value(0)
+    if pooling == "cls":
+        pooled = ops.gather(hidden, ops.constant(np.int64(0)), ops.constant(np.int64(1)))
+    else:
+        mask = ops.convert(graph.input("attention_mask"), "f32")
+        # A matrix product sums and masks in one pass: (B, 1, L) · (B, L, H).
+        total = ops.squeeze(ops.matmul(ops.unsqueeze(mask, np.int64(1)), hidden, False, False), np.int64(1))
+        count = ops.reduce_sum(mask, np.int64(1), keep_dims=True)
+        pooled = ops.divide(total, count)
+    graph.add_outputs([pooled.output(0)])
+    return graph
+
+
+def is_bf16_supported() -> bool:
+    """Whether the CPU multiplies bf16; whether that is faster must be measured."""
+    capabilities: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in capabilities
+
+
+class OpenVinoEngine:
+    """A graph compiled for the CPU, run on a fixed number of streams."""
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, graph: Any, *, pooling: Pooling, precision: str, threads: int, streams: int) -> None:  # noqa: ANN401
+        self.precision = precision
+        self.streams = streams
+        compiled = openvino.Core().compile_model(
+            with_pooling(graph, pooling),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": _HINTS[precision],
+                "NUM_STREAMS": streams,
+                "INFERENCE_NUM_THREADS": threads,
+                # The event loop shares the cores; pinned threads would wait for it.
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._takes_token_types = any("token_type_ids" in port.get_names() for port in compiled.inputs)
+        self._requests = [compiled.create_infer_request() for _ in range(streams)]
+
+    @classmethod
+    def load(cls, path: Path, *, pooling: Pooling, precision: str, threads: int, streams: int) -> OpenVinoEngine:
+        """Read model.xml (its model.bin beside it)."""
+        graph = openvino.Core().read_model(path)
+        return cls(graph, pooling=pooling, precision=precision, threads=threads, streams=streams)
+
+    def pooled(self, batch: Batch, stream: int) -> Vectors:
+        """Pooled vectors before any normalisation: (B, H)."""
+        return self._run(batch, stream, 1)
+
+    def token_states(self, batch: Batch, stream: int) -> Vectors:
+        """Hidden states of the last layer: (B, L, H)."""
+        return self._run(batch, stream, 0)
+
+    def _run(self, batch: Batch, stream: int, output: int) -> Vectors:
+        request = self._requests[stream]
+        feed = {"input_ids": batch.ids, "attention_mask": batch.mask}
+        if self._takes_token_types:
+            feed["token_type_ids"] = np.zeros_like(batch.ids)
+        request.infer(feed, share_inputs=True, share_outputs=True)
+        # A copy: the tensor's memory is the next batch's.
+        result: Vectors = request.get_output_tensor(output).data.astype(np.float32, copy=True)
+        return result

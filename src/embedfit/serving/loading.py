@@ -1,0 +1,139 @@
+"""From a model's name to a warm service."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from embedfit.errors import UsageError
+from embedfit.models.encoder import load_tokenizer
+from embedfit.models.hardware import cores
+from embedfit.models.layout import Layout, read_layout
+from embedfit.models.sources import default_query_instruction, resolve_model
+from embedfit.serving.batcher import Batcher, Capacity
+from embedfit.serving.choice import Choice, candidates, choose
+from embedfit.serving.service import Service
+from embedfit.serving.settings import ServeSettings
+from embedfit.serving.tokens import TextEncoder
+from embedfit.serving.warmup import calibrate
+from embedfit.workspace import sha256_file
+
+#: Seconds of work that may wait where --max-queue-tokens is not given.
+_QUEUE_SECONDS = 10
+
+
+def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], None]) -> Service:
+    """Read the model, choose and warm its engine. Takes seconds; raises EmbedfitError."""
+    folder = resolve_model(model)
+    layout = read_layout(folder)
+    prompts = dict(layout.prompts)
+    if "query" not in prompts:
+        prompts["query"] = default_query_instruction(model) or ""
+    threads = cores()
+    encoder = TextEncoder(
+        load_tokenizer(folder),
+        max_tokens=layout.max_tokens,
+        prompts=prompts,
+        default_prompt=_default_prompt(settings, prompts),
+        lower_case=layout.lower_case,
+        executor=ThreadPoolExecutor(settings.tokenization_workers or threads, thread_name_prefix="tokenizer"),
+    )
+    tried = candidates(folder, layout, engine=settings.engine, precision=settings.precision, threads=threads)
+    choice = choose(tried, max_tokens=layout.max_tokens, log=log)
+    for label, rate in choice.rates.items():
+        if rate:
+            log(f"{label}: {rate:,.0f} tokens/s{' (chosen)' if label == choice.label else ''}")
+    capacity = calibrate(choice.engine, max_tokens=layout.max_tokens, max_batch_tokens=settings.max_batch_tokens)
+    log(
+        f"{choice.label}: {capacity.tokens_per_second:,.0f} tokens/s in batches of {capacity.budget:,} tokens; "
+        f"another batch costs as much as {capacity.overhead} tokens"
+    )
+    queue_tokens = settings.max_queue_tokens or max(
+        round(_QUEUE_SECONDS * capacity.tokens_per_second), settings.max_client_batch_size * layout.max_tokens
+    )
+    batcher = Batcher(
+        engine=choice.engine,
+        pad_id=_pad_id(folder),
+        capacity=capacity,
+        max_rows=settings.max_batch_requests or settings.max_batch_tokens,
+        max_queue_tokens=queue_tokens,
+    )
+    name = settings.served_model_name or model
+    return Service(
+        encoder=encoder,
+        batcher=batcher,
+        hidden_size=layout.hidden_size,
+        model_name=name,
+        device="cpu" if choice.engine.device == "cpu" else "gpu",
+        auto_truncate=settings.auto_truncate,
+        info=_info(model, folder, name, layout, prompts, choice, capacity, settings, queue_tokens),
+    )
+
+
+def _default_prompt(settings: ServeSettings, prompts: dict[str, str]) -> str:
+    if settings.default_prompt is not None:
+        return settings.default_prompt
+    if settings.default_prompt_name is None:
+        return ""
+    if settings.default_prompt_name not in prompts:
+        raise UsageError(
+            f"--default-prompt-name {settings.default_prompt_name!r} is not a prompt of this model.",
+            remedy=f"It has: {', '.join(sorted(prompts)) or 'none'}. Or give the text with --default-prompt.",
+        )
+    return prompts[settings.default_prompt_name]
+
+
+def _pad_id(folder: Path) -> int:
+    value = json.loads((folder / "config.json").read_text("utf-8")).get("pad_token_id")
+    return value if isinstance(value, int) else 0
+
+
+def _info(
+    model: str,
+    folder: Path,
+    name: str,
+    layout: Layout,
+    prompts: dict[str, str],
+    choice: Choice,
+    capacity: Capacity,
+    settings: ServeSettings,
+    queue_tokens: int,
+) -> dict[str, Any]:
+    """TEI's fields first, then what TEI does not say."""
+    return {
+        "model_id": model,
+        "model_sha": sha256_file(folder / "model.safetensors"),
+        "model_dtype": {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(
+            choice.engine.precision, choice.engine.precision
+        ),
+        "served_model_name": name,
+        "model_type": {"embedding": {"pooling": layout.pooling}},
+        "max_concurrent_requests": settings.max_concurrent_requests,
+        "max_input_length": layout.max_tokens,
+        "max_batch_tokens": settings.max_batch_tokens,
+        "max_batch_requests": settings.max_batch_requests,
+        "max_client_batch_size": settings.max_client_batch_size,
+        "auto_truncate": settings.auto_truncate,
+        "tokenization_workers": settings.tokenization_workers or cores(),
+        "version": importlib.metadata.version("embedfit"),
+        "sha": None,
+        "docker_label": None,
+        "hidden_size": layout.hidden_size,
+        "normalize": layout.normalize,
+        "prompts": prompts,
+        "max_queue_tokens": queue_tokens,
+        "payload_limit": settings.payload_limit,
+        "engine": {
+            "name": choice.engine.name,
+            "precision": choice.engine.precision,
+            "device": choice.engine.device,
+            "streams": choice.engine.streams,
+            "tokens_per_second": round(capacity.tokens_per_second),
+            "batch_budget": capacity.budget,
+            "tried": {label: rate and round(rate) for label, rate in choice.rates.items()},
+        },
+    }

@@ -1,0 +1,248 @@
+"""The OpenAPI document of the routes, and a page that shows it without fetching anything."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import Any
+
+Schema = dict[str, Any]
+
+_TEXT: Schema = {"type": "string", "minLength": 1}
+_IDS: Schema = {
+    "type": "array",
+    "items": {"type": "integer", "format": "int32", "minimum": 0},
+    "minItems": 1,
+    "description": "Token ids, used as they are",
+}
+_INPUT: Schema = {
+    "oneOf": [_TEXT, _IDS, {"type": "array", "items": {"anyOf": [_TEXT, _IDS]}, "minItems": 1}],
+    "description": "A text, token ids, or a list of these",
+    "example": "how do I mute the tv",
+}
+_NUMBERS: Schema = {"type": "array", "items": {"type": "number", "format": "float"}}
+
+
+def _object(properties: dict[str, Schema], required: tuple[str, ...] = ()) -> Schema:
+    schema: Schema = {"type": "object", "properties": properties}
+    if required:
+        schema["required"] = list(required)
+    return schema
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _nullable(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+_TRUNCATION: dict[str, Schema] = {
+    "truncate": _nullable({"type": "boolean"})
+    | {"description": "Cut inputs that are too long; default: --auto-truncate"},
+    "truncation_direction": {"type": "string", "enum": ["Left", "Right"], "default": "Right"},
+    "prompt_name": _nullable({"type": "string"})
+    | {"description": 'A prompt of the model, such as "query"', "example": None},
+}
+_DIMENSIONS: Schema = _nullable({"type": "integer", "minimum": 1}) | {
+    "description": "Keep so many numbers of a vector, then normalise"
+}
+_SCHEMAS: dict[str, Schema] = {
+    "EmbedRequest": _object(
+        {"inputs": _INPUT, **_TRUNCATION, "normalize": {"type": "boolean", "default": True}, "dimensions": _DIMENSIONS},
+        ("inputs",),
+    ),
+    "SimilarityRequest": _object(
+        {
+            "inputs": _object(
+                {"source_sentence": _TEXT, "sentences": {"type": "array", "items": _TEXT, "minItems": 1}},
+                ("source_sentence", "sentences"),
+            ),
+            "parameters": _nullable(_object(_TRUNCATION)),
+        },
+        ("inputs",),
+    ),
+    "TokenizeRequest": _object(
+        {
+            "inputs": _INPUT,
+            "add_special_tokens": {"type": "boolean", "default": True},
+            "prompt_name": _TRUNCATION["prompt_name"],
+        },
+        ("inputs",),
+    ),
+    "DecodeRequest": _object(
+        {
+            "ids": {"oneOf": [_IDS, {"type": "array", "items": _IDS, "minItems": 1}]},
+            "skip_special_tokens": {"type": "boolean", "default": True},
+        },
+        ("ids",),
+    ),
+    "OpenAIRequest": _object(
+        {
+            "input": _INPUT,
+            "model": _nullable({"type": "string"}),
+            "user": _nullable({"type": "string"}),
+            "encoding_format": {"type": "string", "enum": ["float", "base64"], "default": "float"},
+            "dimensions": _DIMENSIONS,
+            "prompt_name": _TRUNCATION["prompt_name"],
+        },
+        ("input",),
+    ),
+    "VertexRequest": _object(
+        {"instances": {"type": "array", "items": {"$ref": "#/components/schemas/EmbedRequest"}, "minItems": 1}},
+        ("instances",),
+    ),
+    "Token": _object(
+        {
+            "id": {"type": "integer"},
+            "text": {"type": "string"},
+            "special": {"type": "boolean"},
+            "start": _nullable({"type": "integer"}),
+            "stop": _nullable({"type": "integer"}),
+        },
+        ("id", "text", "special"),
+    ),
+    "OpenAIResponse": _object(
+        {
+            "object": {"const": "list"},
+            "data": _list(
+                _object(
+                    {
+                        "object": {"const": "embedding"},
+                        "embedding": {"anyOf": [_NUMBERS, {"type": "string", "format": "byte"}]},
+                        "index": {"type": "integer"},
+                    },
+                    ("object", "embedding", "index"),
+                )
+            ),
+            "model": {"type": "string"},
+            "usage": _object({"prompt_tokens": {"type": "integer"}, "total_tokens": {"type": "integer"}}),
+        },
+        ("object", "data", "model", "usage"),
+    ),
+    "Error": _object({"error": {"type": "string"}, "error_type": {"type": "string"}}, ("error", "error_type")),
+    "OpenAIError": _object(
+        {"message": {"type": "string"}, "code": {"type": "integer"}, "type": {"type": "string"}},
+        ("message", "code", "type"),
+    ),
+}
+_FAILURES = {
+    "400": "Not JSON, or an empty input",
+    "413": "The body is larger than --payload-limit",
+    "415": "Not declared as JSON",
+    "422": "Not a valid request, too many inputs, or an input that is too long",
+    "424": "The model failed",
+    "429": "Overloaded: try again after the seconds in the retry-after header",
+    "503": "Not ready",
+}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _json_content(schema: Schema) -> Schema:
+    return {"application/json": {"schema": schema}}
+
+
+def _post(summary: str, request: str, response: Schema, *, protected: bool, error: str = "Error") -> Schema:
+    failures = _FAILURES | ({"401": "The API key is missing or wrong"} if protected else {})
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": _json_content(_ref(request))},
+        "responses": {
+            "200": {"description": "OK", "content": _json_content(response)},
+            **{
+                status: {"description": text, "content": _json_content(_ref(error))}
+                for status, text in failures.items()
+            },
+        },
+        **({"security": [{"key": []}]} if protected else {}),
+    }
+
+
+def _get(summary: str, content: Schema | None = None, *, protected: bool = False, waits: bool = False) -> Schema:
+    responses: dict[str, Schema] = {"200": {"description": "OK", **({"content": content} if content else {})}}
+    if waits:
+        responses["503"] = {"description": "Not ready", "content": _json_content(_ref("Error"))}
+    if protected:
+        responses["401"] = {"description": "The API key is missing or wrong", "content": _json_content(_ref("Error"))}
+    return {"summary": summary, "responses": responses, **({"security": [{"key": []}]} if protected else {})}
+
+
+def openapi_document(*, protected: bool) -> Schema:
+    """OpenAPI 3.1. protected: a key is needed for what computes."""
+
+    def post(summary: str, request: str, response: Schema, error: str = "Error") -> Schema:
+        return _post(summary, request, response, protected=protected, error=error)
+
+    embed = post("Vectors of inputs", "EmbedRequest", _list(_NUMBERS))
+    openai = post("Vectors in OpenAI's form", "OpenAIRequest", _ref("OpenAIResponse"), "OpenAIError")
+    health = _get("Healthy and warm", waits=True)
+    anything = _json_content({"type": "object"})
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "embedfit",
+            "version": "1",
+            "description": "Embeddings, in the forms of Text Embeddings Inference, OpenAI, SageMaker and Vertex AI.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/embed": {"post": embed},
+            "/embed_all": {"post": post("Vectors of every token", "EmbedRequest", _list(_list(_NUMBERS)))},
+            "/similarity": {"post": post("Cosines of one sentence with others", "SimilarityRequest", _NUMBERS)},
+            "/tokenize": {"post": post("Tokens of inputs", "TokenizeRequest", _list(_list(_ref("Token"))))},
+            "/decode": {"post": post("Texts of token ids", "DecodeRequest", _list({"type": "string"}))},
+            "/v1/embeddings": {"post": openai},
+            "/embeddings": {"post": openai},
+            "/invocations": {"post": embed | {"summary": "SageMaker: the same as /embed"}},
+            "/vertex": {
+                "post": post(
+                    "Vertex AI: several bodies of /embed",
+                    "VertexRequest",
+                    _object({"predictions": _list(_list(_NUMBERS))}, ("predictions",)),
+                )
+            },
+            "/": {"get": health, "post": embed | {"summary": "The same as /embed"}},
+            "/health": {"get": health},
+            "/ping": {"get": health | {"summary": "SageMaker: the same as /health"}},
+            "/info": {"get": _get("Model, limits and engine", anything, protected=protected, waits=True)},
+            "/v1/models": {"get": _get("The model, in OpenAI's form", anything, protected=protected, waits=True)},
+            "/metrics": {"get": _get("Prometheus metrics", {"text/plain": {"schema": {"type": "string"}}})},
+        },
+        "components": {
+            "schemas": _SCHEMAS,
+            **({"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}} if protected else {}),
+        },
+    }
+
+
+def docs_page(document: Schema) -> str:
+    """The document as HTML that needs no script and no other host."""
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
+        "<title>embedfit</title><style>body{font:16px/1.5 system-ui;max-width:52rem;margin:2rem auto;padding:0 1rem}"
+        "code,pre{font:14px/1.4 ui-monospace,monospace}pre{background:#f4f4f4;padding:.8rem;overflow:auto}"
+        "b{display:inline-block;min-width:3.5rem}summary{cursor:pointer;padding:.3rem 0}</style>",
+        f"<h1>embedfit</h1><p>{html.escape(document['info']['description'])} "
+        "The machine-readable form is <a href='api-doc/openapi.json'>api-doc/openapi.json</a>.</p>",
+        "<pre>curl -s $SERVER/embed -H 'content-type: application/json' \\\n"
+        '  -d \'{"inputs": ["how do I mute the tv"], "prompt_name": "query"}\'</pre>',
+    ]
+    schemas = document["components"]["schemas"]
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            title = f"<b>{method.upper()}</b> <code>{html.escape(path)}</code> {html.escape(operation['summary'])}"
+            body = operation.get("requestBody")
+            name = body["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[-1] if body else None
+            shown = json.dumps(schemas[name], indent=2) if name else "no body"
+            statuses = "".join(
+                f"<li><code>{status}</code> {html.escape(answer['description'])}"
+                for status, answer in sorted(operation["responses"].items())
+            )
+            parts.append(
+                f"<details><summary>{title}</summary><pre>{html.escape(shown)}</pre><ul>{statuses}</ul></details>"
+            )
+    return "".join(parts)

@@ -1,0 +1,175 @@
+"""One process that serves one model: socket, warm-up, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
+
+import uvicorn
+
+from embedfit.errors import EmbedfitError, ServingError
+from embedfit.serving.app import App
+from embedfit.serving.limits import ConnectionLimits, bounded_protocol
+from embedfit.serving.loading import load_service
+from embedfit.serving.service import Service
+from embedfit.serving.settings import ServeSettings
+
+Log = Callable[[str], None]
+
+
+def serve(model: str, settings: ServeSettings, *, log: Log) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what was accepted and return.
+
+    Raises ServingError where the port is taken, and what loading the model raises.
+    """
+    listener = listen(settings.host, settings.port)
+    address = _url(listener)
+    log(f"{address} is open; warming up {model}")
+    # uvicorn hands a signal on to the handler it found; this one makes the drain the whole of it.
+    previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) if sys.version_info >= (3, 11) else _OldRunner() as runner:
+            runner.run(_serve(model, settings, listener, address, log))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        listener.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """An open socket; port 0 takes any free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ServingError(
+            f"{host}:{port} can't be opened: {error.strerror or error}.",
+            remedy="Give another --port (0: any free one) or --host, or stop what uses it.",
+        ) from error
+
+
+async def _serve(model: str, settings: ServeSettings, listener: socket.socket, address: str, log: Log) -> None:
+    app = App(settings)
+    server = uvicorn.Server(_uvicorn_config(app, settings))
+    loading = _in_daemon_thread(lambda: load_service(model, settings, log=log))
+    failures: list[BaseException] = []
+
+    async def warm_up() -> None:
+        try:
+            app.service = await asyncio.wrap_future(loading)
+            log(f"ready: {address} (docs: {address}/docs)")
+        except (EmbedfitError, Exception) as error:
+            failures.append(error)
+            server.should_exit = True
+
+    warming = asyncio.create_task(warm_up())
+    await server.serve(sockets=[listener])
+    warming.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await warming
+    if app.service is not None:
+        app.service.batcher.close()
+    if failures:
+        raise failures[0]
+    log("drained, bye")
+
+
+def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
+    application: Any = app
+    if settings.cors_allow_origin:
+        from starlette.middleware.cors import CORSMiddleware  # only where it is asked for
+
+        application = CORSMiddleware(
+            application,
+            allow_origins=list(settings.cors_allow_origin),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+            expose_headers=["*"],
+        )
+    return uvicorn.Config(
+        application,
+        http=bounded_protocol(
+            ConnectionLimits(
+                header_timeout=settings.header_timeout,
+                body_timeout=settings.body_timeout,
+                connections=4 * settings.max_concurrent_requests + 64,
+            )
+        ),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=True,
+        proxy_headers=False,
+        timeout_keep_alive=int(settings.keep_alive),
+        timeout_graceful_shutdown=int(settings.drain_timeout),
+    )
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # not on Windows
+    except ImportError:
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+class _OldRunner:
+    """asyncio.Runner for Python 3.10."""
+
+    def __enter__(self) -> _OldRunner:
+        self._loop = _loop_factory()()
+        asyncio.set_event_loop(self._loop)
+        return self
+
+    def run(self, coroutine: Any) -> None:  # noqa: ANN401 - a coroutine
+        self._loop.run_until_complete(coroutine)
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        self._loop.close()
+
+
+def _in_daemon_thread(work: Callable[[], Service]) -> Future[Service]:
+    """A thread that does not keep the process alive where the user stops it during warm-up."""
+    future: Future[Service] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # handed on to who waits for the future
+            future.set_exception(error)
+
+    Thread(target=run, name="warm-up", daemon=True).start()
+    return future
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    pass
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def logger(*, json_output: bool) -> Log:
+    """Lines on stderr, as JSON objects where asked for."""
+
+    def log(message: str) -> None:
+        line = json.dumps({"level": "INFO", "message": message}) if json_output else message
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+
+    return log

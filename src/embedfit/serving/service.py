@@ -1,0 +1,74 @@
+"""A loaded model: what every route needs, without HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embedfit.serving.batcher import Batcher
+from embedfit.serving.engine import Vectors, unit_rows
+from embedfit.serving.requests import EmbedRequest
+from embedfit.serving.tokens import TextEncoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Where the time of a request went, in seconds, and what it was."""
+
+    tokens: int
+    lengths: tuple[int, ...]
+    tokenization: float
+    queue: float
+    inference: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A tokenizer and a batcher with an engine.
+
+    info: the answer of /info. model_name: what OpenAI's route calls the model.
+    """
+
+    encoder: TextEncoder
+    batcher: Batcher
+    hidden_size: int
+    model_name: str
+    device: str
+    auto_truncate: bool
+    info: dict[str, Any]
+    clock: Callable[[], float] = time.monotonic
+
+    async def embed(self, request: EmbedRequest) -> tuple[Vectors, Timing]:
+        """Vectors of the inputs: (N, D). Dimensions are cut first, then rows are normalised."""
+        job_results, timing = await self._run(request, token_states=False)
+        vectors: Vectors = np.stack(job_results)
+        if request.dimensions is not None:
+            vectors = np.ascontiguousarray(vectors[:, : request.dimensions])
+        return (unit_rows(vectors) if request.normalize else vectors), timing
+
+    async def token_states(self, request: EmbedRequest) -> tuple[list[Vectors], Timing]:
+        """Hidden states of the inputs' tokens: N of (L, H), not normalised."""
+        return await self._run(request, token_states=True)
+
+    async def _run(self, request: EmbedRequest, *, token_states: bool) -> tuple[list[Vectors], Timing]:
+        started = self.clock()
+        rows = await self.encoder.rows(
+            request.inputs,
+            prompt=self.encoder.prompt(request.prompt_name),
+            truncate=self.auto_truncate if request.truncate is None else request.truncate,
+            direction=request.direction,
+        )
+        tokenized = self.clock()
+        job = await self.batcher.run(rows, token_states=token_states)
+        lengths = tuple(map(len, rows))
+        return [result for result in job.results if result is not None], Timing(
+            tokens=sum(lengths),
+            lengths=lengths,
+            tokenization=tokenized - started,
+            queue=job.queue_time,
+            inference=job.inference_time,
+        )
