@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from embedfit.testkit.strict_sagemaker import StrictSagemaker
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
+    from moto.server import MotoRequestHandler, ThreadedMotoServer
 
+    MotoRequestHandler.protocol_version = "HTTP/1.1"  # keeps connections: one for all calls, not one for each
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     host, port = moto.get_host_and_port()
@@ -41,6 +44,8 @@ def account(whole_account: Account, monkeypatch: pytest.MonkeyPatch) -> Account:
     whole_account.plain("iam").create_role(RoleName="endpoint", AssumeRolePolicyDocument=TRUST)
     whole_account.plain("s3").create_bucket(Bucket=BUCKET)
     whole_account.faults.refuse = StrictSagemaker(client=whole_account.plain("sagemaker"))
+    quota = {"QuotaName": "ml.m5.xlarge for endpoint usage", "QuotaCode": "L-1", "Value": 8.0}
+    whole_account.faults.canned["service-quotas.ListServiceQuotas"] = {"Quotas": [quota]}  # moto has none
     monkeypatch.setattr("botocore.endpoint.time.sleep", lambda seconds: None)
     return whole_account
 

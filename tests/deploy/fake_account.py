@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import backends
 import boto3
 
 from embedfit.deploy.artefact import Artefact, resolve_artefact
@@ -79,32 +80,25 @@ class Account:
 
     def plain(self, service: str, region: str = REGION) -> Any:
         if (service, region) not in self._plain:
-            self._plain[service, region] = self.plain_session.client(
-                service, region_name=region, endpoint_url=self.url
-            )
+            self._plain[service, region] = self.plain_session.client(service, region_name=region, endpoint_url=self.url)
         return self._plain[service, region]
 
     def everything(self, region: str = REGION) -> dict[str, list[str]]:
-        """The names of all that a deployment could leave behind."""
-        sagemaker, scaling = self.plain("sagemaker", region), self.plain("application-autoscaling", region)
+        """The names of all that a deployment could leave behind, read past HTTP from the server's own memory."""
+        sagemaker = backends.sagemaker_backends[ACCOUNT][region]
+        scaling = backends.applicationautoscaling_backends[ACCOUNT][region]
+        buckets = backends.s3_backends[ACCOUNT]["aws"].buckets.values()
+        roles = backends.iam_backends[ACCOUNT]["aws"].roles.values()
         left = {
-            "endpoints": [one["EndpointName"] for one in sagemaker.list_endpoints()["Endpoints"]],
-            "configs": [one["EndpointConfigName"] for one in sagemaker.list_endpoint_configs()["EndpointConfigs"]],
-            "models": [one["ModelName"] for one in sagemaker.list_models()["Models"]],
-            "targets": [
-                one["ResourceId"]
-                for one in scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
-            ],
-            "policies": [
-                one["PolicyName"]
-                for one in scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
-            ],
-            "objects": [
-                one["Key"] for one in self.plain("s3").list_object_versions(Bucket=BUCKET).get("Versions", [])
-            ],
-            "uploads": [one["Key"] for one in self.plain("s3").list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])],
-            "logs": [one["logGroupName"] for one in self.plain("logs", region).describe_log_groups()["logGroups"]],
-            "roles": [one["RoleName"] for one in self.plain("iam").list_roles(PathPrefix="/embedfit/")["Roles"]],
+            "endpoints": list(sagemaker.endpoints),
+            "configs": list(sagemaker.endpoint_configs),
+            "models": list(sagemaker._models),
+            "targets": [name for dimension in scaling.targets.values() for name in dimension],
+            "policies": [policy.policy_name for policy in scaling.policies.values()],
+            "objects": [key.name for bucket in buckets for key in bucket.keys.values()],
+            "uploads": [upload.key_name for bucket in buckets for upload in bucket.multiparts.values()],
+            "logs": list(backends.logs_backends[ACCOUNT][region].groups),
+            "roles": [role.name for role in roles if role.path == "/embedfit/"],
         }
         return {kind: names for kind, names in left.items() if names}
 
@@ -166,5 +160,3 @@ class Deployer:
     @property
     def state_folder(self) -> Path:
         return self.folder.parent / "deploy"
-
-

@@ -58,7 +58,9 @@ def test_the_calls_are_literally_those_of_the_plan(deployer, account, yes, time)
     planned = []
     for step in plan.steps:
         for call in step.calls:
-            operation = "PutObject" if call.operation == "upload_file" else "".join(map(str.title, call.operation.split("_")))
+            operation = (
+                "PutObject" if call.operation == "upload_file" else "".join(map(str.title, call.operation.split("_")))
+            )
             planned.append(f"{call.service}.{operation}")
     assert made == planned
 

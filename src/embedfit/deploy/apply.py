@@ -107,7 +107,7 @@ class _Worker:
                 created=known.created if known else now,
                 expires=plan.expires,
                 instance_type=plan.instance_type,
-                usd_per_hour=plan.cost.low_usd_per_hour,
+                usd_per_instance_hour=plan.cost.instance_usd_per_hour,
                 max_client_batch=plan.max_client_batch,
                 resources=known.resources if known else (),
             )

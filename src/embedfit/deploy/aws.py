@@ -42,6 +42,9 @@ _THROTTLED_CODES = {
     "ProvisionedThroughputExceededException",
 }
 
+#: How often a call is made at most; fewer where it only informs.
+_TRIES = {"service-quotas": 2, "ecr": 2}
+
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
@@ -90,7 +93,7 @@ class Aws:
             from botocore.config import Config
 
             config = Config(  # type: ignore[no-untyped-call]
-                retries={"mode": "standard", "total_max_attempts": 8},
+                retries={"mode": "standard", "total_max_attempts": _TRIES.get(service, 8)},
                 connect_timeout=10,
                 read_timeout=70,
                 user_agent_extra="embedfit",

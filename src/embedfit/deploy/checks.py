@@ -124,8 +124,8 @@ def image(aws: Aws, uri: str) -> Finding:
     return Finding(check="image", status="missing", detail=f"{uri} is not there", fix="Give another --image-uri.")
 
 
-def quota(aws: Aws, instance_type: str, count: int) -> Finding:
-    """Whether the account may run that many instances for endpoints."""
+def quota(aws: Aws, instance_type: str, count: int, most: int) -> Finding:
+    """Whether the account may run that many instances for endpoints. most: what autoscaling may ask for later."""
     wanted = f"{instance_type} for endpoint usage"
     try:
         pages = aws.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
@@ -135,16 +135,27 @@ def quota(aws: Aws, instance_type: str, count: int) -> Finding:
     if found is None:
         return Finding(check="quota", status="unknown", detail=f"AWS lists no quota {wanted!r} in {aws.region}")
     allowed = int(found["Value"])
+    if count <= allowed < most:
+        return Finding(
+            check="quota",
+            status="unknown",
+            detail=f"{allowed} × {wanted}: enough to start, not for autoscaling to {most}",
+            fix=_raise_quota(aws, found["QuotaCode"], most),
+        )
     if allowed >= count:
         return Finding(check="quota", status="ok", detail=f"{allowed} × {wanted}")
     return Finding(
         check="quota",
         status="missing",
         detail=f"{allowed} × {wanted}, and {count} needed",
-        fix=(
-            "aws service-quotas request-service-quota-increase --service-code sagemaker "
-            f"--quota-code {found['QuotaCode']} --desired-value {count} --region {aws.region}"
-        ),
+        fix=_raise_quota(aws, found["QuotaCode"], most),
+    )
+
+
+def _raise_quota(aws: Aws, code: str, wanted: int) -> str:
+    return (
+        "aws service-quotas request-service-quota-increase --service-code sagemaker "
+        f"--quota-code {code} --desired-value {wanted} --region {aws.region}"
     )
 
 

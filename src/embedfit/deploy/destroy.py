@@ -200,8 +200,16 @@ def _from_tags(
 ) -> tuple[Doomed, ...]:
     if name is None and run is None:
         return ()
+    unseen: list[str] = []
     with aws_errors("looking for deployments"):
-        found = sagemaker.discover(aws, buckets=buckets, name=name, warn=report.log)
+        found = sagemaker.discover(aws, buckets=buckets, name=name, warn=unseen.append)
+    for line in unseen:
+        report.log(line)
+    if unseen and not found:
+        raise DeployError(
+            "Nothing was found, but not everything could be looked at.",
+            remedy="The rights that are needed: embedfit deploy sagemaker plan MODEL --json (policies.deployer).",
+        )
     doomed = []
     for one in found:
         if name is None and not _is_of_run(one, run or ""):

@@ -210,7 +210,7 @@ def _resource_findings(target: _Target, aws: Aws | None) -> tuple[Finding, ...]:
     found = [role]
     if uploads and target.bucket:
         found.append(checks.bucket(aws, target.bucket))
-    found.append(checks.quota(aws, options.instance_type, options.instance_range[1]))
+    found.append(checks.quota(aws, options.instance_type, options.instance_count, options.instance_range[1]))
     return tuple(found)
 
 

@@ -312,13 +312,12 @@ def discover(
     could not be looked at for lack of a right.
     """
     found: dict[str, list[tuple[Resource, dict[str, str]]]] = {}
-    sources = [
-        _sagemaker_resources(aws, name),
-        _roles(aws, name),
-        *(_artefacts(aws, bucket, name) for bucket in buckets),
-    ]
+    # Without a name, not to be allowed to list endpoints means to find nothing: that is an error, not a warning.
+    listed = _sagemaker_resources(aws, name)
+    sources = [_readable(listed, warn) if name else listed, _readable(_roles(aws, name), warn)]
+    sources += [_readable(_artefacts(aws, bucket, name), warn) for bucket in buckets]
     for source in sources:
-        for resource, tags in _readable(source, warn):
+        for resource, tags in source:
             deployment = tags.get("embedfit:deployment", "")
             if deployment and name in (None, deployment):
                 found.setdefault(deployment, []).append((resource, tags))

@@ -50,8 +50,8 @@ class Resource:
 class Deployment:
     """An endpoint with all that belongs to it.
 
-    expires: when sweep may delete it (ISO 8601), empty for never. usd_per_hour: from the plan, at the fewest
-    instances; None where the price is not known.
+    expires: when sweep may delete it (ISO 8601), empty for never. usd_per_instance_hour: from the plan; None
+    where the price is not known.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Deployment:
     created: str
     expires: str = ""
     instance_type: str = ""
-    usd_per_hour: float | None = None
+    usd_per_instance_hour: float | None = None
     max_client_batch: int = 32
     resources: tuple[Resource, ...] = ()
 
