@@ -27,7 +27,7 @@ _BOUNDARY = re.compile(
 )
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(“\"])(?:[A-Z]|[A-Z](?:\.[A-Z])+|Mr|Mrs|Ms|Dr|Prof|St|Nos?|vs|v|cf|e\.g|i\.e|Figs?|Eqs?|Secs?|Art|Vol"
-    r"|pp?|[ap]\\.m|approx|al|Inc|Corp|Ltd|Co|Jr|Sr|Gen|Rep|Sen|Jan|Feb|Mar|Apr|Aug|Sept?|Oct|Nov|Dec)\.$"
+    r"|pp?|[ap]\.m|approx|al|Inc|Corp|Ltd|Co|Jr|Sr|Gen|Rep|Sen|Jan|Feb|Mar|Apr|Aug|Sept?|Oct|Nov|Dec)\.$"
 )
 
 

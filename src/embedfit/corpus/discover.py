@@ -89,6 +89,9 @@ def _walk(root: Path) -> Iterator[Path]:
             names.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
+        if "embedfit.toml" in files and ".lock" in files:
+            names.clear()  # a run folder: what embedfit wrote is no document
+            continue
         names[:] = sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
         for name in sorted(files):
             if not name.startswith((".", _OFFICE_LEFTOVER)):

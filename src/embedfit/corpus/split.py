@@ -154,7 +154,7 @@ def _deal(sizes: Sequence[int], shares: dict[Split, float], rng: np.random.Gener
     for name, share in shares.items():
         if share <= 0:
             continue
-        wanted, got = share * total, 0.0
+        wanted, got = max(share * total, MIN_PART), 0.0
         for unit in order:
             if result[unit] != "train" or sum(part == "train" for part in result) <= 1:
                 continue

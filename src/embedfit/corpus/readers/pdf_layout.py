@@ -20,7 +20,10 @@ from embedfit.corpus.cleaning import (
     vocabulary,
 )
 
-_BULLET = re.compile(r"^(?:[•◦▪‣●○■□◆➢✓\-–*]\s+|\(?(?:[a-z]|[ivx]{1,4}|\d{1,2})\)\s+|\d{1,2}\.\s+(?=[A-Z]))")
+_BULLET = re.compile(
+    r"^(?:(?P<sign>[•◦▪‣●○■□◆➢✓])\s*|[\-–*]\s+|\(?(?:[a-z]|[ivx]{1,4}|\d{1,2})\)\s+|\d{1,2}\.\s+(?=[A-Z]))"
+)
+_ITEM_END = re.compile(r"(?:[.!?:;,][\"”’)\]]*|[;,] (?:and|or))$")
 _NUMBER = re.compile(r"^[$€£(+\-–—]*\d[\d,.]*[)%]*$|^[—–\-]+%?$|^[$€£%)(]+$|^N/?A$|^NM$|^\*+$")
 _PAGE_NUMBER = re.compile(
     r"^(?:[-–—]\s*)?(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,6}|[A-Z]-\d{1,3})(?:\s*(?:of|/)\s*\d{1,4})?(?:\s*[-–—])?$", re.I
@@ -30,6 +33,7 @@ _SENTENCE_END = re.compile(r"[.!?:;][\"”’)\]]*$")
 _CONTENTS_ENTRY = re.compile(
     r"^(?P<label>.*?\S)(?:\s*\.[ .]*\.|\s*…+|\s)\s*(?P<page>\d{1,4}|[ivxl]{1,6}|[A-Z]-\d{1,3})$"
 )
+_LEADERS = re.compile(r"\.\s?\.\s?\.")
 _PART = re.compile(r"^(?:part|book|volume)\s+(?:[ivxl]{1,5}|\d{1,3})\b\.?", re.I)
 _ITEM = re.compile(r"^(?:item\s+\d{1,2}[a-z]?\b|chapter\s+\w+|article\s+[ivxl\d]+|appendix\s+\w\b)", re.I)
 _UNITS = re.compile(r"^\((?:in|unaudited|amounts|dollars|continued)\b", re.I)
@@ -178,7 +182,12 @@ def _contents_lines(texts: Sequence[str], pages: int) -> set[int]:
     entries: list[tuple[int, int]] = []
     for index, text in enumerate(texts):
         match = _CONTENTS_ENTRY.match(text.strip())
-        if match and any(char.isalpha() for char in match["label"]) and not re.search(r"\d[\d,.%)]*$", match["label"]):
+        # Without dot leaders a second number in the row means a table of figures.
+        if (
+            match
+            and any(char.isalpha() for char in match["label"])
+            and (_LEADERS.search(text) or not re.search(r"\d[\d,.%)]*$", match["label"]))
+        ):
             number = match["page"]
             entries.append((index, int(number) if number.isdigit() else -1))
     best: list[int] = []
@@ -207,10 +216,7 @@ def _contents_lines(texts: Sequence[str], pages: int) -> set[int]:
 
 def _leads_up(texts: Sequence[str], entries: Sequence[int]) -> bool:
     """Whether a run without the word "contents" is one: dot leaders, or Items and Parts."""
-    marks = sum(
-        bool(re.search(r"\.\s?\.\s?\.", texts[i]) or _ITEM.match(texts[i]) or _NUMBERED.match(texts[i]))
-        for i in entries
-    )
+    marks = sum(bool(_LEADERS.search(texts[i]) or _ITEM.match(texts[i]) or _NUMBERED.match(texts[i])) for i in entries)
     return marks >= len(entries) / 2
 
 
@@ -429,7 +435,9 @@ def _reconsider(lines: Sequence[Line], kinds: list[str], index: int, usual: _Pag
 
 def _starts_paragraph(previous: Line, line: Line, builder: _Builder, usual: _Page) -> bool:
     """Whether a line of text begins a new paragraph."""
-    if _BULLET.match(line.text):
+    bullet = _BULLET.match(line.text)
+    # "24." or a dash at the beginning of a line may also be the rest of a sentence.
+    if bullet and (bullet["sign"] or builder.is_item or _ITEM_END.search(previous.text)):
         return True
     if previous.text[-1:] in (*LINE_HYPHENS, "-"):
         return False
