@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import torch
 
 from embedfit.config import resolve, save
-from embedfit.evaluation import stage
 from embedfit.evaluation.vectors import VectorCache
 from embedfit.interchange import Entry, RetrievalData, write_beir
+from embedfit.models.layout import read_layout, read_tensors, save_model
 from embedfit.records import Document, Passage, Query, TrainRow
 from embedfit.workspace import Workspace
 
@@ -99,6 +100,14 @@ def build_run(workspace, tiny_bert, *, other_model=None, documents=3, each=4, **
     return config
 
 
-@pytest.fixture
-def stage_module():
-    return stage
+@pytest.fixture(scope="session")
+def other_bert(tiny_bert, tmp_path_factory):
+    """The tiny BERT with other weights."""
+    folder = tmp_path_factory.mktemp("models") / "other-bert"
+    generator = torch.Generator().manual_seed(5)
+    tensors = {
+        name: tensor + 0.2 * torch.randn(tensor.shape, generator=generator) if tensor.ndim > 1 else tensor
+        for name, tensor in read_tensors(tiny_bert).items()
+    }
+    save_model(folder, tensors, base=tiny_bert, layout=read_layout(tiny_bert))
+    return folder

@@ -6,6 +6,7 @@ import pytrec_eval
 import torch
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
+from embedfit.interchange import read_beir
 from embedfit.retrieval.metrics import judge, rank, score
 
 KS = (1, 3, 5, 10, 100)
@@ -27,16 +28,15 @@ def random_case(seed, *, grades=2):
 
 def real_case(data_dir, name):
     """Word overlap of human queries with passages: real texts, real judgements, many equal scores."""
-    interchange = pytest.importorskip("embedfit.interchange")
-    beir = interchange.read_beir(data_dir / name)
+    beir = read_beir(data_dir / name)
     passages = list(beir.corpus)
     words = {}
 
     def vector(text):
         return {words.setdefault(word, len(words)) for word in text.lower().split()}
 
-    bags = [vector(" ".join(beir.corpus[passage])) for passage in passages]
-    relevant = {query: grades for query, grades in beir.qrels.items() if any(grade > 0 for grade in grades.values())}
+    bags = [vector(beir.corpus[passage].content) for passage in passages]
+    relevant = {query: grades for query, grades in beir.qrels.items() if beir.relevant(query)}
     queries = [vector(beir.queries[query]) for query in relevant]
     hot = np.zeros((len(bags), len(words)), dtype=np.float32)
     for row, bag in enumerate(bags):

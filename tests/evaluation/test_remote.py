@@ -1,0 +1,186 @@
+import base64
+import io
+import json
+
+import httpx
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from embedfit.errors import ProviderError
+from embedfit.evaluation.remote import OpenAiEndpoint, SageMakerEndpoint, TeiEndpoint
+
+
+def vector(text):
+    return [float(len(text)), 1.0, float(text.startswith("query: "))]
+
+
+def unit(texts):
+    rows = np.array([vector(text) for text in texts])
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def client(handler):
+    return httpx.Client(transport=httpx.MockTransport(handler))
+
+
+def no_sleep(_):
+    pass
+
+
+TEXTS = ["a" * (n + 1) for n in range(70)]
+
+
+def test_openai_endpoints_are_asked_in_batches_and_answers_put_in_order():
+    bodies = []
+
+    def handler(request):
+        assert request.url.path == "/v1/embeddings"
+        body = json.loads(request.content)
+        bodies.append(body)
+        data = [{"object": "embedding", "index": n, "embedding": vector(t)} for n, t in enumerate(body["input"])]
+        return httpx.Response(200, json={"object": "list", "data": data[::-1]})
+
+    endpoint = OpenAiEndpoint("name", "http://h/v1", "bge", client(handler))
+    assert_allclose(endpoint.embed(TEXTS, is_query=False), unit(TEXTS), rtol=1e-6)
+    assert [len(body["input"]) for body in bodies] == [32, 32, 6]
+    assert {body["model"] for body in bodies} == {"bge"}
+
+
+def test_openai_instruction_and_base64():
+    def handler(request):
+        texts = json.loads(request.content)["input"]
+        packed = [base64.b64encode(np.array(vector(t), "<f4").tobytes()).decode() for t in texts]
+        return httpx.Response(200, json={"data": [{"index": n, "embedding": e} for n, e in enumerate(packed)]})
+
+    endpoint = OpenAiEndpoint("name", "http://h/v1", "bge", client(handler), instruction="query: ")
+    assert_allclose(endpoint.embed(["abc"], is_query=True), unit(["query: abc"]), rtol=1e-6)
+    assert_allclose(endpoint.embed(["abc"], is_query=False), unit(["abc"]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "answer", [{"data": [{"index": 0}]}, {"oops": 1}, [1, 2], {"data": [{"index": 0, "embedding": [1]}] * 2}]
+)
+def test_an_answer_of_another_form_is_an_error(answer):
+    endpoint = OpenAiEndpoint("name", "http://h/v1", "bge", client(lambda request: httpx.Response(200, json=answer)))
+    with pytest.raises(ProviderError, match="name"):
+        endpoint.embed(["abc"], is_query=False)
+
+
+def test_an_answer_that_is_not_json_is_an_error():
+    endpoint = TeiEndpoint("name", "http://h", client(lambda request: httpx.Response(200, text="<html>")))
+    with pytest.raises(ProviderError, match="JSON"):
+        endpoint.embed(["abc"], is_query=False)
+
+
+def tei(*, prompts, seen, status=422):
+    def handler(request):
+        body = json.loads(request.content)
+        seen.append(body)
+        assert request.url.path == "/embed"
+        if "prompt_name" in body and not prompts:
+            error = {"error": "`default-prompts` are not set: prompt name can't be used", "error_type": "Validation"}
+            return httpx.Response(status, json=error)
+        prefix = "query: " if "prompt_name" in body else ""
+        return httpx.Response(200, json=[vector(prefix + text) for text in body["inputs"]])
+
+    return client(handler)
+
+
+def test_tei_queries_take_the_models_own_prompt():
+    seen = []
+    endpoint = TeiEndpoint("name", "http://h", tei(prompts=True, seen=seen))
+    assert_allclose(endpoint.embed(["abc"], is_query=True), unit(["query: abc"]), rtol=1e-6)
+    assert_allclose(endpoint.embed(["abc"], is_query=False), unit(["abc"]), rtol=1e-6)
+    assert [body.get("prompt_name") for body in seen] == ["query", None]
+    assert all(body["truncate"] for body in seen)
+
+
+@pytest.mark.parametrize("status", [413, 422])
+def test_tei_without_prompts_is_asked_without(status):
+    seen = []
+    endpoint = TeiEndpoint("name", "http://h", tei(prompts=False, seen=seen, status=status))
+    assert_allclose(endpoint.embed(TEXTS, is_query=True), unit(TEXTS), rtol=1e-6)
+    assert sum("prompt_name" in body for body in seen) == 1
+
+
+def test_tei_with_an_instruction_of_ours_is_not_asked_for_its_prompt():
+    seen = []
+    endpoint = TeiEndpoint("name", "http://h", tei(prompts=True, seen=seen), instruction="query: ")
+    assert_allclose(endpoint.embed(["abc"], is_query=True), unit(["query: abc"]), rtol=1e-6)
+    assert "prompt_name" not in seen[0]
+
+
+def test_overload_is_tried_again_and_a_wrong_key_is_not():
+    statuses = iter([429, 503, 200])
+
+    def busy(request):
+        status = next(statuses)
+        return httpx.Response(status, json=[vector("a")] if status == 200 else {"error": "overloaded"})
+
+    waits = []
+    endpoint = TeiEndpoint("name", "http://h", client(busy), sleep=waits.append)
+    assert endpoint.embed(["a"], is_query=False).shape == (1, 3)
+    assert waits == [0.5, 1.0]
+
+    calls = []
+
+    def denied(request):
+        calls.append(1)
+        return httpx.Response(401, json={"error": "no key"})
+
+    with pytest.raises(ProviderError, match="401") as caught:
+        TeiEndpoint("name", "http://h", client(denied), sleep=no_sleep).embed(["a"], is_query=False)
+    assert caught.value.status == 401
+    assert len(calls) == 1
+
+
+def test_a_server_that_is_not_there_is_named():
+    def gone(request):
+        raise httpx.ConnectError("refused")
+
+    with pytest.raises(ProviderError, match="name does not answer: ConnectError"):
+        TeiEndpoint("name", "http://h", client(gone), sleep=no_sleep).embed(["a"], is_query=False)
+
+
+class FakeSageMaker:
+    def __init__(self, prompts=True):
+        self.prompts = prompts
+        self.calls = []
+
+    def invoke_endpoint(self, *, EndpointName, Body, ContentType):
+        body = json.loads(Body)
+        self.calls.append((EndpointName, ContentType, body))
+        if "prompt_name" in body and not self.prompts:
+            raise RuntimeError("ModelError: Prompt `query` not found")
+        prefix = "query: " if "prompt_name" in body else ""
+        reply = [vector(prefix + text) for text in body["inputs"]]
+        return {"Body": io.BytesIO(json.dumps(reply).encode())}
+
+
+@pytest.mark.parametrize("prompts", [True, False])
+def test_sagemaker_endpoints_speak_as_tei(prompts):
+    runtime = FakeSageMaker(prompts)
+    endpoint = SageMakerEndpoint("name", "my-endpoint", "eu-west-1", runtime)
+    assert_allclose(endpoint.embed(["abc"], is_query=True), unit(["query: abc" if prompts else "abc"]), rtol=1e-6)
+    assert_allclose(endpoint.embed(["abc"], is_query=False), unit(["abc"]), rtol=1e-6)
+    assert {call[:2] for call in runtime.calls} == {("my-endpoint", "application/json")}
+
+
+def test_a_failing_endpoint_is_named():
+    class Broken:
+        def invoke_endpoint(self, **_):
+            raise RuntimeError("container died")
+
+    with pytest.raises(ProviderError, match="name failed: RuntimeError: container died"):
+        SageMakerEndpoint("name", "e", "", Broken()).embed(["a"], is_query=False)
+
+
+def test_the_key_tells_address_model_and_instruction_apart():
+    keys = {
+        OpenAiEndpoint("n", url, model, client(None), instruction=instruction).key
+        for url in ("http://a", "http://b")
+        for model in ("m", "n")
+        for instruction in ("", "query: ")
+    }
+    assert len(keys) == 8

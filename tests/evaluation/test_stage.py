@@ -1,0 +1,207 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from embedfit.errors import ArtifactMissing, InputError, UsageError
+from embedfit.evaluation import stage
+from embedfit.interchange import Entry, RetrievalData, write_beir
+from embedfit.llm.client import Message, Reply, Request
+from embedfit.llm.ledger import Ledger
+from embedfit.records import Manifest, Query, Score
+from embedfit.retrieval.metrics import METRICS
+from embedfit.runtime import Runtime
+
+from .conftest import build_run, passages_of
+
+OWN = ["base", "finetuned", "merged", "bm25", "hybrid_base", "hybrid_merged"]
+
+
+@pytest.fixture
+def runtime(tmp_path):
+    return Runtime(ledger=tmp_path / "ledger.sqlite")
+
+
+def test_summary_is_as_the_contract_says(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(workspace, tiny_bert, other_model=other_bert)
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert summary["schema"] == 1
+    assert list(summary["systems"]) == OWN
+    for system in summary["systems"].values():
+        assert list(system["metrics"]) == list(METRICS)
+        for metric, (low, high) in system["ci95"].items():
+            assert 0 <= low <= high <= 1
+            assert low - 1e-9 <= system["metrics"][metric] <= high + 1e-9
+    assert {(row["a"], row["b"], row["metric"]) for row in summary["comparisons"]} >= {
+        (a, b, metric)
+        for a, b in [
+            ("merged", "base"),
+            ("finetuned", "base"),
+            ("merged", "bm25"),
+            ("hybrid_merged", "hybrid_base"),
+            ("hybrid_merged", "bm25"),
+        ]
+        for metric in ("ndcg@10", "hit@5", "mrr@10")
+    }
+    for row in summary["comparisons"]:
+        a, b = (summary["systems"][row[side]]["metrics"][row["metric"]] for side in "ab")
+        assert row["delta"] == pytest.approx(a - b)
+        assert 0 < row["p_value"] <= 1
+    assert summary["decision"] == {"ship": "merged", "alpha": 0.4, "why": "better on dev"}
+    data = summary["data"]
+    assert (data["documents"], data["passages"], data["train_rows"]) == (3, 12, 2)
+    assert (data["queries_generated"], data["queries_kept"], data["eval_queries"]) == (12, 9, 9)
+    assert data["eval_kind"] == "synthetic"
+    assert set(summary["cost"]) == {"calls", "input_tokens", "output_tokens", "usd"}
+
+
+def test_the_same_weights_have_the_same_scores(workspace, tiny_bert, runtime):
+    config = build_run(workspace, tiny_bert)
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert summary["systems"]["merged"] == summary["systems"]["base"]
+    (row,) = [r for r in summary["comparisons"] if (r["a"], r["b"], r["metric"]) == ("merged", "base", "ndcg@10")]
+    assert (row["delta"], row["ci95"], row["p_value"]) == (0.0, [0.0, 0.0], 1.0)
+    evaluation = workspace.read_json("evaluation.json")
+    assert evaluation["counts"] == {"won": 0, "lost": 0, "tied": 9}
+
+
+def test_scores_are_the_means_of_the_summary(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(workspace, tiny_bert, other_model=other_bert)
+    stage.run(workspace, config, runtime)
+    scores = workspace.read(Score)
+    assert len(scores) == len(OWN) * 9 * len(METRICS)
+    summary = workspace.read_json("summary.json")
+    for system in OWN:
+        for metric in METRICS:
+            values = [score.value for score in scores if (score.system, score.metric) == (system, metric)]
+            assert np.mean(values) == pytest.approx(summary["systems"][system]["metrics"][metric])
+    for score in scores:
+        if score.metric == "mrr@10":
+            assert score.value == pytest.approx(1 / score.rank if 0 < score.rank <= 10 else 0)
+
+
+def test_evaluation_json_is_what_the_report_reads(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(workspace, tiny_bert, other_model=other_bert)
+    stage.run(workspace, config, runtime)
+    evaluation = workspace.read_json("evaluation.json")
+    assert {row["value"] for row in evaluation["slices"]["style"]} == {"question", "keywords"}
+    assert {row["value"] for row in evaluation["slices"]["document"]} == {"0.md", "1.md", "2.md"}
+    for rows in evaluation["slices"].values():
+        assert all({"value", "queries", "base", "merged", "delta", "ci95"} == set(row) for row in rows)
+    assert evaluation["wins"] or evaluation["losses"]
+    for outcome in (*evaluation["wins"], *evaluation["losses"]):
+        assert {"query_id", "query", "style", "relevant", "base", "merged", "bm25", "delta"} <= set(outcome)
+        named = [*outcome["relevant"], *outcome["base"]["top"], *outcome["merged"]["top"]]
+        assert all(passage in evaluation["passages"] for passage in named)
+    assert all({"title", "text", "document_id", "page"} <= set(p) for p in evaluation["passages"].values())
+
+
+def test_human_queries_are_evaluated_where_they_are_given(workspace, tiny_bert, runtime, tmp_path):
+    passages = passages_of()
+    corpus = {passage.passage_id: Entry(passage.text, passage.title) for passage in passages}
+    human = {"h1": "which button mutes the sound?", "h2": "speaker pairing"}
+    folder = tmp_path / "human"
+    write_beir(folder, RetrievalData(corpus=corpus, queries=human, qrels={"h1": {"d0-0": 1}, "h2": {"d0-2": 1}}))
+    config = build_run(workspace, tiny_bert, eval_beir=str(folder))
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert (summary["data"]["eval_kind"], summary["data"]["eval_queries"]) == ("human", 2)
+    assert {score.query_id for score in workspace.read(Score)} == {"h1", "h2"}
+    styles = [row["value"] for row in workspace.read_json("evaluation.json")["slices"]["style"]]
+    assert sorted(styles) == ["not a question", "question"]
+
+
+def test_one_query_gives_intervals_that_say_nothing(workspace, tiny_bert, runtime, tmp_path):
+    corpus = {passage.passage_id: Entry(passage.text, passage.title) for passage in passages_of()}
+    write_beir(tmp_path / "one", RetrievalData(corpus=corpus, queries={"h": "mute"}, qrels={"h": {"d0-0": 1}}))
+    config = build_run(workspace, tiny_bert, eval_beir=str(tmp_path / "one"))
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert summary["systems"]["base"]["ci95"]["ndcg@10"] == [0.0, 1.0]
+    assert all(row["ci95"] == [-1.0, 1.0] and row["p_value"] == 1.0 for row in summary["comparisons"])
+
+
+def test_long_passages_are_cut_for_all_and_bm25_also_reads_them_whole(workspace, tiny_bert, runtime, tmp_path):
+    corpus = {"a": Entry("mute " * 200 + "unicorn"), "b": Entry("reset the remote")}
+    write_beir(tmp_path / "long", RetrievalData(corpus=corpus, queries={"h": "unicorn"}, qrels={"h": {"a": 1}}))
+    config = build_run(workspace, tiny_bert, eval_beir=str(tmp_path / "long"))
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert summary["data"]["eval_passages_cut"] == 1
+    assert summary["systems"]["bm25"]["metrics"]["hit@1"] == 0.0
+    assert summary["systems"]["bm25_full"]["metrics"]["hit@1"] == 1.0
+
+
+def test_further_systems_are_measured_and_compared(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(
+        workspace, tiny_bert, evaluate={"systems": [str(other_bert), f"hybrid:{other_bert}"], "bootstrap": 100}
+    )
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert list(summary["systems"]) == [*OWN, str(other_bert), f"hybrid:{other_bert}"]
+    assert {row["b"] for row in summary["comparisons"]} >= {str(other_bert), f"hybrid:{other_bert}"}
+
+
+def test_two_runs_give_the_same_files(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(workspace, tiny_bert, other_model=other_bert)
+    stage.run(workspace, config, runtime)
+    names = ("scores.jsonl", "evaluation.json", "summary.json")
+    first = [workspace.path(name).read_text() for name in names]
+    stage.run(workspace, config, runtime)
+    second = [workspace.path(name).read_text() for name in names]
+    assert first[:2] == second[:2]
+    before, after = json.loads(first[2]), json.loads(second[2])
+    before.pop("timings_s"), after.pop("timings_s")
+    assert before == after
+
+
+def test_cost_and_timings_come_from_ledger_and_manifests(workspace, tiny_bert, runtime):
+    config = build_run(workspace, tiny_bert)
+    request = Request(messages=(Message(role="user", content="x"),), max_tokens=5)
+    with Ledger(runtime.ledger) as ledger:
+        for key in ("call1", "call2", "of another run"):
+            reply = Reply(text="y", input_tokens=100, output_tokens=7)
+            ledger.put(key, "bedrock", "llama", request, reply, usd=0.25)
+    queries = workspace.read(Query)
+    workspace.write(Query, [*queries, queries[1]])  # one call wrote two queries: counted once
+    workspace.write_manifest(Manifest(stage="ingest", schema=1, code="0", seed=1, config="", seconds=12.5, finished=""))
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert summary["cost"] == {"calls": 2, "input_tokens": 200, "output_tokens": 14, "usd": 0.5}
+    assert summary["timings_s"]["ingest"] == 12.5
+    assert summary["timings_s"]["evaluate"] > 0
+
+
+def test_without_a_ledger_the_cost_is_zero_and_none_is_made(workspace, tiny_bert, runtime):
+    stage.run(workspace, build_run(workspace, tiny_bert), runtime)
+    assert workspace.read_json("summary.json")["cost"]["calls"] == 0
+    assert not runtime.ledger.exists()
+
+
+@pytest.mark.parametrize("name", ["merged", "bm25", "titan-v2:7"])
+def test_wrong_further_systems_fail_before_any_work(workspace, tiny_bert, runtime, name):
+    config = build_run(workspace, tiny_bert, evaluate={"systems": [name]})
+    with pytest.raises(UsageError):
+        stage.run(workspace, config, runtime)
+    assert not workspace.path("summary.json").exists()
+
+
+def test_missing_artefacts_name_the_command(workspace, tiny_bert, runtime):
+    config = build_run(workspace, tiny_bert)
+    workspace.path("merge.json").unlink()
+    with pytest.raises(ArtifactMissing, match="embedfit merge --run"):
+        stage.run(workspace, config, runtime)
+
+
+def test_a_missing_evaluation_folder_is_named(workspace, tiny_bert, runtime):
+    config = build_run(workspace, tiny_bert, eval_beir="nowhere")
+    with pytest.raises(InputError, match="nowhere"):
+        stage.run(workspace, config, runtime)
+
+
+def test_numbers_are_finite(workspace, tiny_bert, runtime):
+    stage.run(workspace, build_run(workspace, tiny_bert), runtime)
+    assert all(math.isfinite(score.value) for score in workspace.read(Score))

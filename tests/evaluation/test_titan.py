@@ -1,0 +1,127 @@
+import io
+import json
+import threading
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from embedfit.errors import BudgetExceeded, ProviderError
+from embedfit.evaluation.titan import MODEL_ID, Titan
+from embedfit.llm.ledger import Ledger
+from embedfit.llm.prices import load_prices
+
+
+class BotoError(Exception):
+    """Looks like botocore's ClientError."""
+
+    def __init__(self, code):
+        super().__init__(f"An error occurred ({code})")
+        self.response = {"Error": {"Code": code}}
+
+
+class FakeBedrock:
+    """InvokeModel of Titan V2: a vector from the text's letters, ten tokens a text. fail: text → error code."""
+
+    def __init__(self, fail=None):
+        self.bodies = []
+        self.fail = fail or {}
+        self._lock = threading.Lock()
+
+    def invoke_model(self, *, modelId, body, contentType, accept):
+        assert (modelId, contentType, accept) == (MODEL_ID, "application/json", "application/json")
+        value = json.loads(body)
+        with self._lock:
+            self.bodies.append(value)
+        code = self.fail.get(value["inputText"])
+        if code:
+            raise BotoError(code)
+        vector = np.zeros(value["dimensions"])
+        for letter in value["inputText"].encode():
+            vector[letter % len(vector)] += 1
+        if value["normalize"]:
+            vector /= np.linalg.norm(vector)
+        reply = {"embedding": vector.tolist(), "inputTextTokenCount": 10}
+        return {"body": io.BytesIO(json.dumps(reply).encode())}
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite") as opened:
+        yield opened
+
+
+def titan(client, ledger, width=256, **options):
+    return Titan(width, client, ledger, load_prices(), **options)
+
+
+def test_vectors_are_those_of_bedrock(ledger):
+    client = FakeBedrock()
+    vectors = titan(client, ledger).embed(["abc", "xyz", "abc"], is_query=False)
+    assert vectors.shape == (3, 256)
+    assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-6)
+    assert_allclose(vectors[0], vectors[2])
+    assert vectors[0] @ vectors[1] == 0
+    assert sorted(body["inputText"] for body in client.bodies) == ["abc", "xyz"]
+    assert all(body["dimensions"] == 256 and body["normalize"] for body in client.bodies)
+
+
+def test_what_was_paid_for_is_never_asked_again_and_still_counted(ledger):
+    first = titan(FakeBedrock(), ledger)
+    vectors = first.embed(["abc", "xyz"], is_query=False)
+    client = FakeBedrock()
+    again = titan(client, ledger)
+    assert_allclose(again.embed(["xyz", "abc"], is_query=False), vectors[::-1])
+    assert client.bodies == []
+    assert again.usage == first.usage
+    assert (again.usage.calls, again.usage.input_tokens) == (2, 20)
+    assert again.usage.usd == pytest.approx(20 * 0.02 / 1e6)
+
+
+def test_widths_are_calls_of_their_own(ledger):
+    titan(FakeBedrock(), ledger, 256).embed(["abc"], is_query=False)
+    client = FakeBedrock()
+    assert titan(client, ledger, 512).embed(["abc"], is_query=False).shape == (1, 512)
+    assert len(client.bodies) == 1
+
+
+def test_names_tell_widths_apart(ledger):
+    names = [titan(FakeBedrock(), ledger, width).name for width in (1024, 512)]
+    assert names == ["titan-v2", "titan-v2:512"]
+
+
+def test_an_instruction_goes_before_queries_only(ledger):
+    client = FakeBedrock()
+    embedder = titan(client, ledger, instruction="find: ")
+    embedder.embed(["abc"], is_query=True)
+    embedder.embed(["abc"], is_query=False)
+    assert [body["inputText"] for body in client.bodies] == ["find: abc", "abc"]
+
+
+def test_a_failed_text_is_named_and_the_others_are_kept(ledger):
+    client = FakeBedrock(fail={"bad": "ValidationException"})
+    with pytest.raises(ProviderError, match=r"text \d of 3: ValidationException"):
+        titan(client, ledger).embed(["one", "bad", "two"], is_query=False)
+    retry = FakeBedrock()
+    titan(retry, ledger).embed(["one", "bad", "two"], is_query=False)
+    assert "bad" in [body["inputText"] for body in retry.bodies]
+    assert ledger.usage_of([row.call_id for row in ledger.rows()]).calls == 3
+
+
+def test_no_access_says_what_to_do(ledger):
+    client = FakeBedrock(fail={"a": "AccessDeniedException"})
+    with pytest.raises(ProviderError, match="Ask for access"):
+        titan(client, ledger).embed(["a"], is_query=False)
+
+
+def test_the_budget_is_kept(ledger):
+    client = FakeBedrock()
+    with pytest.raises(BudgetExceeded):
+        titan(client, ledger, max_cost=0.0).embed(["abc"], is_query=False)
+    assert client.bodies == []
+
+
+def test_long_texts_are_cut_to_what_titan_takes(ledger):
+    client = FakeBedrock()
+    titan(client, ledger).embed(["a" * 60_000], is_query=False)
+    assert len(client.bodies[0]["inputText"]) == 50_000
