@@ -34,7 +34,7 @@ Model = Annotated[
     str, typer.Argument(help="Run folder, model folder, s3://bucket/prefix/, hub id or alias.", show_default=False)
 ]
 MaybeModel = Annotated[
-    str | None, typer.Argument(help="What was deployed. Not needed with --name or --run.", show_default=False)
+    str | None, typer.Argument(help="What was deployed. Not needed with --name or --run-label.", show_default=False)
 ]
 Region = Annotated[str | None, typer.Option(help="AWS region; default: the environment's.", show_default=False)]
 Profile = Annotated[str | None, typer.Option(help="AWS profile; default: the environment's.", show_default=False)]
@@ -42,7 +42,8 @@ Name = Annotated[
     str | None, typer.Option(help="Name of the endpoint; default: from run and content.", show_default=False)
 ]
 Run = Annotated[
-    str | None, typer.Option(help="Label that groups deployments; default: the run folder's name.", show_default=False)
+    str | None,
+    typer.Option("--run-label", help="What groups deployments; default: the run folder's name.", show_default=False),
 ]
 Bucket = Annotated[
     str | None, typer.Option(help="Bucket for the model; default: sagemaker-REGION-ACCOUNT.", show_default=False)
@@ -183,7 +184,7 @@ def _apply(plan: Plan, common: _Common) -> None:
         where = f"--region {plan.region}"
         typer.echo(f"\n{deployment.name} is in service. Next:")
         typer.echo(f"  embedfit deploy sagemaker test {plan.model} --name {deployment.name} {where}")
-        typer.echo(f"  embedfit deploy sagemaker destroy --name {deployment.name} {where}")
+        typer.echo(f"  embedfit deploy sagemaker destroy {plan.model} --name {deployment.name} {where}")
 
 
 sagemaker.command("plan", help="What apply would do, cost and need. Changes nothing, and needs no credentials.")(
@@ -275,7 +276,7 @@ def destroy(
     from embedfit.deploy.destroy import destroy as delete
 
     if model is None and name is None and run_label_option is None:
-        raise UsageError("What is to be deleted?", remedy="Name the model or its run folder, or give --name or --run.")
+        raise UsageError("What is to be deleted?", remedy="Name the model or its run folder, --name or --run-label.")
     runtime = _runtime(yes, quiet=False)
     folders = [folder for folder in _state_folders(model) if model or name]
     recorded = [folder for folder in folders if _recorded_region(folder, name)]
@@ -361,8 +362,7 @@ def _state_folders(model: str | None) -> list[Path]:
 
 
 def _recorded_region(folder: Path, name: str | None) -> str | None:
-    deployment = next((one for one in _deployments(folder) if name in (None, one.name)), None)
-    return deployment.region if deployment else None
+    return next((str(one.region) for one in _deployments(folder) if name in (None, one.name)), None)
 
 
 def _only_deployment(folder: Path) -> str:
@@ -370,7 +370,7 @@ def _only_deployment(folder: Path) -> str:
     if len(names) != 1:
         known = ", ".join(names) or "none"
         raise UsageError(f"Which endpoint? {folder} knows: {known}.", remedy="Give --name.")
-    return names[0]
+    return str(names[0])
 
 
 def _deployments(folder: Path) -> tuple[Any, ...]:

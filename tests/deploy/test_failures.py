@@ -148,7 +148,7 @@ def test_expired_credentials_in_the_middle_say_how_to_go_on(deployer, account, t
     runtime = Runtime(report=lines, confirm=lambda question: True)
     with pytest.raises(DeployError) as caught:
         _apply(deployer, account, runtime, time)
-    assert "aws sso login" in str(caught.value) and "destroy --name" in str(caught.value)
+    assert "aws sso login" in str(caught.value) and f"destroy {deployer.folder} --name" in str(caught.value)
     assert "Not deleted: " in lines.text
     before = len(account.faults.calls)
     assert before - 1 == APPLY.index("sagemaker.CreateEndpoint")  # no hopeless calls after that

@@ -300,7 +300,8 @@ class _Worker:
         interrupted = not isinstance(error, Exception)
         self.report.log(f"{'Interrupted' if interrupted else 'Failed'}: deleting what was made …")
         left = self._roll_back(error)
-        again = f"Run: embedfit deploy sagemaker destroy --name {self.plan.name} --region {self.plan.region}"
+        plan = self.plan
+        again = f"Run: embedfit deploy sagemaker destroy {plan.model} --name {plan.name} --region {plan.region}"
         if left:
             self.report.log(f"Not deleted: {_names(left)}. {again}")
             if isinstance(error, DeployError):

@@ -92,7 +92,7 @@ def run_label(model: str) -> str:
         return slug(model.removeprefix("s3://"))
     path = Path(model).expanduser()
     if path.is_dir() or path.parent.name:
-        return slug(_run_folder(path).resolve().name)
+        return slug(run_folder_of(path).resolve().name)
     return slug(model.split("/")[-1])
 
 
@@ -100,7 +100,7 @@ def _state_candidates(path: Path) -> tuple[Path, ...]:
     return path / "deploy", path.parent / "deploy", path.parent / f"{path.name}.deploy"
 
 
-def _run_folder(path: Path) -> Path:
+def run_folder_of(path: Path) -> Path:
     """The run folder of a model folder inside one; the folder itself otherwise."""
     if (path / "embedfit.toml").exists():
         return path
@@ -108,7 +108,7 @@ def _run_folder(path: Path) -> Path:
 
 
 def _state_folder(path: Path) -> Path:
-    run = _run_folder(path)
+    run = run_folder_of(path)
     return run / "deploy" if (run / "embedfit.toml").exists() else path.parent / f"{path.name}.deploy"
 
 
@@ -149,7 +149,7 @@ def _from_folder(path: Path, device: str) -> Artefact:
         notes.append("There is no onnx/model.onnx: the CPU image falls back to its slower engine (candle).")
     digest = hashlib.sha256("".join(f"{file.key}\0{file.sha256}\n" for file in files).encode()).hexdigest()
     return Artefact(
-        run=slug(_run_folder(folder).resolve().name),
+        run=slug(run_folder_of(folder).resolve().name),
         sha256=digest,
         state_folder=_state_folder(folder),
         folder=folder,

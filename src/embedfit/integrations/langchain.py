@@ -1,0 +1,173 @@
+"""LangChain embeddings of a model folder, of a TEI or embedfit server, and of a SageMaker endpoint.
+
+Queries get the model's own instruction, passages none; requests are split to the server's limits, and the
+asynchronous methods do not block the event loop.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.errors import MissingDependency
+from embedfit.models.remote import HttpTransport, RemoteEncoder, SagemakerTransport
+
+try:
+    from langchain_core.embeddings import Embeddings
+    from pydantic import SecretStr
+except ImportError as error:
+    raise MissingDependency("langchain-core", extra="langchain", needed_for="The LangChain integration") from error
+
+
+class _Encodes(Protocol):
+    def encode(self, texts: Sequence[str], *, is_query: bool = False) -> npt.NDArray[np.float32]: ...
+
+
+class EmbedfitEmbeddings(Embeddings):
+    """A model folder, an alias or a hub id, loaded into this process.
+
+    Example:
+        >>> embeddings = EmbedfitEmbeddings("runs/em/merged")  # doctest: +SKIP
+        >>> embeddings.embed_query("how do I mute the tv")[:2]  # doctest: +SKIP
+        [0.021, -0.044]
+    """
+
+    def __init__(self, model: str, *, query_instruction: str | None = None) -> None:
+        """query_instruction: instead of the model's own."""
+        self.model = model
+        self.query_instruction = query_instruction
+        self._loaded: Any = None
+
+    def _encoder(self) -> _Encodes:
+        if self._loaded is None:
+            # torch: not at import, so that the remote classes work without waiting for it
+            from embedfit.models.encoder import load_base
+
+            self._loaded = load_base(self.model, self.query_instruction)
+        encoder: _Encodes = self._loaded
+        return encoder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Unit vectors of passages. No texts give no vectors."""
+        return _lists(self._encoder().encode(texts)) if texts else []
+
+    def embed_query(self, text: str) -> list[float]:
+        """Unit vector of a query, with the instruction."""
+        return _lists(self._encoder().encode([text], is_query=True))[0]
+
+    def __repr__(self) -> str:
+        return f"EmbedfitEmbeddings({self.model!r})"
+
+
+class _RemoteEmbeddings(Embeddings):
+    """What the two remote classes share."""
+
+    _encoder: RemoteEncoder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Unit vectors of passages. No texts give no vectors."""
+        return _lists(self._encoder.encode(texts)) if texts else []
+
+    def embed_query(self, text: str) -> list[float]:
+        """Unit vector of a query, with the instruction."""
+        return _lists(self._encoder.encode([text], is_query=True))[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Unit vectors of passages, several requests at the same time."""
+        return _lists(await self._encoder.aencode(texts)) if texts else []
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Unit vector of a query, with the instruction."""
+        return _lists(await self._encoder.aencode([text], is_query=True))[0]
+
+
+class EmbedfitServerEmbeddings(_RemoteEmbeddings):
+    """A server that speaks TEI's protocol: `embedfit serve`, or Text Embeddings Inference itself.
+
+    Example:
+        >>> embeddings = EmbedfitServerEmbeddings("http://127.0.0.1:8080")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | SecretStr | None = None,
+        query_instruction: str | None = None,
+        timeout: float = 60.0,
+        concurrency: int = 4,
+    ) -> None:
+        """base_url and api_key: default $EMBEDFIT_BASE_URL and $EMBEDFIT_API_KEY.
+
+        query_instruction: instead of the server's own prompt "query". timeout: seconds of one request.
+        """
+        self.base_url = base_url or os.environ.get("EMBEDFIT_BASE_URL", "http://127.0.0.1:3000")
+        key = api_key if api_key is not None else os.environ.get("EMBEDFIT_API_KEY")
+        self.api_key = SecretStr(key) if isinstance(key, str) else key
+        self._encoder = RemoteEncoder(
+            HttpTransport(
+                self.base_url, api_key=self.api_key.get_secret_value() if self.api_key else None, timeout=timeout
+            ),
+            query_instruction=query_instruction,
+            concurrency=concurrency,
+        )
+
+    def __repr__(self) -> str:
+        return f"EmbedfitServerEmbeddings({self.base_url!r})"
+
+
+class EmbedfitSagemakerEmbeddings(_RemoteEmbeddings):
+    """A SageMaker endpoint, as `embedfit deploy sagemaker apply` makes it.
+
+    Example:
+        >>> embeddings = EmbedfitSagemakerEmbeddings("embedfit-em-385b2a61", region="us-east-1")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        region: str | None = None,
+        profile: str | None = None,
+        client: Any = None,  # noqa: ANN401 - boto3's clients have no types
+        query_instruction: str | None = None,
+        max_client_batch: int = 32,
+        concurrency: int = 4,
+    ) -> None:
+        """endpoint: default $EMBEDFIT_ENDPOINT. client: a boto3 client of sagemaker-runtime, instead of region and profile.
+
+        query_instruction: instead of the model's own prompt "query". max_client_batch: texts in one request.
+        """
+        self.endpoint = endpoint or os.environ.get("EMBEDFIT_ENDPOINT", "")
+        if not self.endpoint:
+            raise ValueError("Name the endpoint, or set EMBEDFIT_ENDPOINT.")
+        self._encoder = RemoteEncoder(
+            SagemakerTransport(client or _runtime_client(region, profile), self.endpoint, rows=max_client_batch),
+            query_instruction=query_instruction,
+            concurrency=concurrency,
+        )
+
+    def __repr__(self) -> str:
+        return f"EmbedfitSagemakerEmbeddings({self.endpoint!r})"
+
+
+def _runtime_client(region: str | None, profile: str | None) -> Any:  # noqa: ANN401
+    try:
+        import boto3  # an optional package
+        from botocore.config import Config
+    except ImportError as error:
+        raise MissingDependency("boto3", extra="aws", needed_for="A SageMaker endpoint") from error
+    config = Config(  # type: ignore[no-untyped-call]
+        retries={"mode": "standard", "total_max_attempts": 8}, read_timeout=70, user_agent_extra="embedfit"
+    )
+    return boto3.Session(region_name=region, profile_name=profile).client("sagemaker-runtime", config=config)
+
+
+def _lists(vectors: npt.NDArray[np.float32]) -> list[list[float]]:
+    """LangChain's form: lists of Python floats."""
+    rows: list[list[float]] = vectors.tolist()
+    return rows

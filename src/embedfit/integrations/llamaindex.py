@@ -1,0 +1,101 @@
+"""LlamaIndex embeddings of a model folder, of a TEI or embedfit server, and of a SageMaker endpoint."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pydantic import PrivateAttr
+
+from embedfit.errors import MissingDependency
+from embedfit.models.remote import HttpTransport, RemoteEncoder, SagemakerTransport
+
+try:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+except ImportError as error:
+    raise MissingDependency("llama-index-core", extra="llamaindex", needed_for="The LlamaIndex integration") from error
+
+
+class EmbedfitEmbedding(BaseEmbedding):
+    """Unit vectors, with the model's instruction on queries. Made by from_folder, from_server or from_sagemaker.
+
+    Example:
+        >>> embedding = EmbedfitEmbedding.from_folder("runs/em/merged")  # doctest: +SKIP
+        >>> embedding.get_query_embedding("how do I mute the tv")[:2]  # doctest: +SKIP
+        [0.021, -0.044]
+    """
+
+    _encoder: Any = PrivateAttr()
+
+    def __init__(self, encoder: Any, *, model_name: str, **settings: Any) -> None:  # noqa: ANN401
+        """encoder: has encode(texts, is_query=False), such as models.encoder.Encoder or models.remote.RemoteEncoder."""
+        super().__init__(model_name=model_name, **settings)
+        self._encoder = encoder
+
+    @classmethod
+    def class_name(cls) -> str:
+        """LlamaIndex's name of the class."""
+        return "EmbedfitEmbedding"
+
+    @classmethod
+    def from_folder(cls, model: str, *, query_instruction: str | None = None, **settings: Any) -> EmbedfitEmbedding:  # noqa: ANN401
+        """A model folder, an alias or a hub id, loaded into this process."""
+        from embedfit.models.encoder import load_base  # torch: not for those who use a server
+
+        return cls(load_base(model, query_instruction), model_name=model, **settings)
+
+    @classmethod
+    def from_server(
+        cls,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        query_instruction: str | None = None,
+        timeout: float = 60.0,
+        **settings: Any,  # noqa: ANN401
+    ) -> EmbedfitEmbedding:
+        """A server that speaks TEI's protocol. query_instruction: instead of the server's own prompt "query"."""
+        transport = HttpTransport(base_url, api_key=api_key, timeout=timeout)
+        return cls(RemoteEncoder(transport, query_instruction=query_instruction), model_name=base_url, **settings)
+
+    @classmethod
+    def from_sagemaker(
+        cls,
+        endpoint: str,
+        client: Any,  # noqa: ANN401 - boto3's clients have no types
+        *,
+        query_instruction: str | None = None,
+        max_client_batch: int = 32,
+        **settings: Any,  # noqa: ANN401
+    ) -> EmbedfitEmbedding:
+        """A SageMaker endpoint. client: of boto3's sagemaker-runtime."""
+        transport = SagemakerTransport(client, endpoint, rows=max_client_batch)
+        return cls(RemoteEncoder(transport, query_instruction=query_instruction), model_name=endpoint, **settings)
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._rows([query], is_query=True)[0]
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._rows([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._rows(texts)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return (await self._arows([query], is_query=True))[0]
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._arows([text]))[0]
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._arows(texts)
+
+    def _rows(self, texts: list[str], *, is_query: bool = False) -> list[list[float]]:
+        rows: list[list[float]] = self._encoder.encode(texts, is_query=is_query).tolist()
+        return rows
+
+    async def _arows(self, texts: list[str], *, is_query: bool = False) -> list[list[float]]:
+        if isinstance(self._encoder, RemoteEncoder):
+            remote: list[list[float]] = (await self._encoder.aencode(texts, is_query=is_query)).tolist()
+            return remote
+        return await asyncio.to_thread(self._rows, texts, is_query=is_query)

@@ -1,0 +1,43 @@
+"""A content handler for code that uses langchain-community's SagemakerEndpointEmbeddings.
+
+That class does not tell queries from passages: make two of them, the one for queries with
+model_kwargs={"prompt_name": "query"}. Its chunk size is 64; give embed_documents(texts, chunk_size=32) where the
+endpoint takes 32 texts. New code is better served by embedfit.integrations.langchain.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Protocol
+
+
+class _Readable(Protocol):
+    def read(self) -> bytes: ...
+
+
+class TeiContentHandler:
+    """Between lists of texts and TEI's JSON. content_type and accepts are what SagemakerEndpointEmbeddings asks for."""
+
+    content_type = "application/json"
+    accepts = "application/json"
+
+    def transform_input(self, prompts: list[str], model_kwargs: dict[str, Any]) -> bytes:
+        """The request's body. An empty text would fail the whole batch, so it becomes a blank."""
+        return json.dumps({"inputs": [text or " " for text in prompts], "truncate": True, **model_kwargs}).encode()
+
+    def transform_output(self, output: _Readable) -> list[list[float]]:
+        """The vectors of a reply."""
+        vectors: list[list[float]] = json.loads(output.read())
+        return vectors
+
+
+def content_handler() -> Any:  # noqa: ANN401 - a subclass of a class that may not be installed
+    """The handler, as the subclass of EmbeddingsContentHandler that SagemakerEndpointEmbeddings insists on.
+
+    Without langchain-community it is the plain TeiContentHandler.
+    """
+    try:
+        from langchain_community.embeddings.sagemaker_endpoint import EmbeddingsContentHandler
+    except ImportError:
+        return TeiContentHandler()
+    return type("ContentHandler", (TeiContentHandler, EmbeddingsContentHandler), {})()
