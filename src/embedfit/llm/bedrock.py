@@ -59,10 +59,8 @@ def connect(service: str, *, region: str | None = None, endpoint_url: str | None
         tcp_keepalive=True,
     )
     try:
-        session = boto3.session.Session()  # of its own: the default one keeps credentials that have expired
-        return session.client(
-            service, region_name=region, endpoint_url=endpoint_url, config=config
-        )
+        session: Any = boto3.session.Session()  # type: ignore[no-untyped-call]  # of its own: the default one keeps credentials that have expired
+        return session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
     except BotoCoreError as error:
         raise UsageError(
             f"The AWS client for {service} can't be made: {error}",

@@ -20,7 +20,7 @@ from embedfit.errors import GeneratorError, UsageError
 from embedfit.llm.bedrock import ResolvedModel, call_aws, converse_input, converse_reply
 from embedfit.llm.client import Failure, LanguageModel, Reply, Request
 from embedfit.llm.ledger import Job, JobRecord, Ledger, call_id
-from embedfit.llm.metered import ceiling_tokens
+from embedfit.llm.metered import most_tokens
 from embedfit.llm.prices import Price
 from embedfit.llm.retry import RETRYABLE_STATUSES, CallError
 from embedfit.llm.tokens import TokenCounter
@@ -154,7 +154,7 @@ class BatchModel:
         lines = []
         for number, key in enumerate(keys):
             request = requests[indices[key]]
-            usd = self._price.usd(ceiling_tokens(request), request.max_tokens) if self._price else 0.0
+            usd = self._price.usd(most_tokens(self, request), request.max_tokens) if self._price else 0.0
             record = JobRecord(record_id=f"R{number:010d}", call_id=key, usd=usd)  # 11 characters, as the service asks
             records.append(record)
             # stopSequences: not every model takes them, and one refusal would fail the whole job

@@ -225,7 +225,7 @@ class LedgeredModel:
             input_tokens=tokens_in,
             output_tokens=tokens_out,
             usd=price.usd(tokens_in, tokens_out) if price else None,
-            ceiling_usd=sum(_ceiling(price, request) for request in missing) if price else None,
+            ceiling_usd=sum(_ceiling(price, self.model, request) for request in missing) if price else None,
             basis=basis,
             price=price,
         )
@@ -336,7 +336,7 @@ class _Session:
         key = self._keys[index]
         if time.monotonic() < self._foreign_until.get(key, 0.0):
             return "later"
-        ceiling = _ceiling(self._price, self._missing[key])
+        ceiling = _ceiling(self._price, self._model, self._missing[key])
         fits = self._budget.reserve(key, ceiling)
         if fits is None:
             return "wait"
@@ -410,7 +410,7 @@ class _Session:
                     self._adopted.add(key)
                     self._budget.adopt(key, usd)
             else:
-                usd = _ceiling(self._price, request)
+                usd = _ceiling(self._price, self._model, request)
                 fits = self._budget.reserve(key, usd)
             if fits:
                 wave[key] = usd
@@ -458,8 +458,15 @@ def _as_generator(
             close()
 
 
-def _ceiling(price: Price | None, request: Request) -> float:
-    return price.usd(ceiling_tokens(request), request.max_tokens) if price else 0.0
+def most_tokens(model: LanguageModel, request: Request) -> int:
+    """The most input tokens that a request can take at a model: counted where its tokenizer is at hand."""
+    if getattr(model, "counts_exactly", False):
+        return model.count_tokens(request) + 64  # for a chat template that says more than ours
+    return ceiling_tokens(request)
+
+
+def _ceiling(price: Price | None, model: LanguageModel, request: Request) -> float:
+    return price.usd(most_tokens(model, request), request.max_tokens) if price else 0.0
 
 
 def _billed_by(model: LanguageModel) -> str:

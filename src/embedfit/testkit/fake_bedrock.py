@@ -300,9 +300,8 @@ class FakeBedrock(LanguageService):
             return
         if job.states[-1] == "Failed":
             return
-        lines = [line for record in records if (line := self._record(job, record)) is not None]
-        if job.states[-1] in ("Stopped", "Expired"):
-            lines = lines[: len(lines) // 2]
+        reached = len(records) // 2 if job.states[-1] in ("Stopped", "Expired") else len(records)
+        lines = [line for record in records[:reached] if (line := self._record(job, record)) is not None]
         random.Random(job.arn).shuffle(lines)
         job.processed = len(lines)
         folder = f"{target.path.strip('/')}/{job.arn.rsplit('/', 1)[-1]}"
