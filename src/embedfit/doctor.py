@@ -40,7 +40,7 @@ def diagnose(*, aws: bool = False, region: str | None = None) -> list[Finding]:
     """Every finding; with aws also what deploying and Bedrock need. Changes nothing but the model cache."""
     findings = [*_machine(), *_extras(), *_models(), *_credentials()]
     if aws:
-        from embedfit.deploy.checks import aws_findings  # boto3 is an extra
+        from embedfit.deploy.doctor import aws_findings  # boto3 is an extra
 
         findings += [Finding(**found) for found in aws_findings(region)]
     return findings
