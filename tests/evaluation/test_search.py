@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import pytest
@@ -7,29 +8,30 @@ from embedfit.evaluation.search import search
 from embedfit.evaluation.systems import LocalModel
 from embedfit.models.encoder import Encoder
 from embedfit.retrieval.topk import top_k
-from embedfit.runtime import Runtime
 
 from .conftest import build_run, passages_of
 
 
 def test_base_and_tuned_are_side_by_side(workspace, tiny_bert):
-    config = build_run(workspace, tiny_bert)
-    found = search(workspace, config, "mute the sound", Runtime(), k=3)
-    assert list(found) == ["base", "merged", "bm25"]
+    build_run(workspace, tiny_bert)
+    found = search(workspace, "mute the sound", k=3)
+    assert list(found["systems"]) == ["base", "merged"]
     encoder = Encoder.load(tiny_bert)
     passages = sorted(passages_of(), key=lambda passage: passage.passage_id)
     ids, scores = top_k(
         encoder.encode(["mute the sound"], is_query=True), encoder.encode([p.content for p in passages]), 3
     )
-    assert [hit.passage for hit in found["base"]] == [passages[row] for row in ids[0]]
-    assert [hit.score for hit in found["base"]] == pytest.approx(scores[0].tolist(), abs=1e-5)
-    assert [(hit.rank, hit.rank_in_base) for hit in found["merged"]] == [(1, 1), (2, 2), (3, 3)]
-    assert "mute the sound" in found["bm25"][0].passage.text
+    base, merged = found["systems"]["base"], found["systems"]["merged"]
+    assert [hit["passage_id"] for hit in base] == [passages[row].passage_id for row in ids[0]]
+    assert [hit["score"] for hit in base] == pytest.approx(scores[0].tolist(), abs=1e-5)
+    assert [(hit["rank"], hit["rank_in_base"]) for hit in merged] == [(1, 1), (2, 2), (3, 3)]
+    assert "mute the sound" in found["bm25"][0]["text"]
+    assert json.loads(json.dumps(found)) == found
 
 
 def test_a_second_search_encodes_no_passage(workspace, tiny_bert, monkeypatch):
-    config = build_run(workspace, tiny_bert)
-    search(workspace, config, "mute", Runtime())
+    build_run(workspace, tiny_bert)
+    search(workspace, "mute")
     asked = []
     original = LocalModel.embed
 
@@ -38,23 +40,28 @@ def test_a_second_search_encodes_no_passage(workspace, tiny_bert, monkeypatch):
         return original(self, texts, is_query=is_query)
 
     monkeypatch.setattr(LocalModel, "embed", spy)
-    search(workspace, config, "reset", Runtime())
+    search(workspace, "reset")
     assert asked == [(1, True), (1, True)]
 
 
 def test_bm25_finds_nothing_where_no_word_matches(workspace, tiny_bert):
-    config = build_run(workspace, tiny_bert)
-    assert search(workspace, config, "zebra", Runtime())["bm25"] == []
+    build_run(workspace, tiny_bert)
+    assert search(workspace, "zebra")["bm25"] == []
 
 
 def test_an_empty_query_is_refused(workspace, tiny_bert):
-    config = build_run(workspace, tiny_bert)
+    build_run(workspace, tiny_bert)
     with pytest.raises(InputError, match="empty"):
-        search(workspace, config, "  ", Runtime())
+        search(workspace, "  ")
 
 
 def test_without_a_merged_model_the_command_is_named(workspace, tiny_bert):
-    config = build_run(workspace, tiny_bert)
+    build_run(workspace, tiny_bert)
     shutil.rmtree(workspace.path("merged"))
     with pytest.raises(ArtifactMissing, match="embedfit merge"):
-        search(workspace, config, "mute", Runtime())
+        search(workspace, "mute")
+
+
+def test_a_folder_that_is_no_run_is_named(workspace):
+    with pytest.raises(ArtifactMissing, match="not a run folder"):
+        search(workspace, "mute")

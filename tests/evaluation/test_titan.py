@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from embedfit.errors import BudgetExceeded, ProviderError
+from embedfit.errors import BudgetExceeded, ProviderError, UsageError
 from embedfit.evaluation.titan import MODEL_ID, Titan
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.prices import load_prices
@@ -52,7 +52,7 @@ def ledger(tmp_path):
 
 
 def titan(client, ledger, width=256, **options):
-    return Titan(width, client, ledger, load_prices(), **options)
+    return Titan(width, client, ledger, load_prices(), **{"confirm": lambda question: True, **options})
 
 
 def test_vectors_are_those_of_bedrock(ledger):
@@ -125,3 +125,31 @@ def test_long_texts_are_cut_to_what_titan_takes(ledger):
     client = FakeBedrock()
     titan(client, ledger).embed(["a" * 60_000], is_query=False)
     assert len(client.bodies[0]["inputText"]) == 50_000
+
+
+def test_nothing_is_spent_without_consent(ledger):
+    client = FakeBedrock()
+    with pytest.raises(UsageError, match="not confirmed"):
+        titan(client, ledger, confirm=lambda question: False).embed(["abc"], is_query=False)
+    assert client.bodies == []
+
+
+def test_consent_is_asked_once_and_only_for_what_costs(ledger):
+    questions = []
+
+    def confirm(question):
+        questions.append(question)
+        return True
+
+    embedder = titan(FakeBedrock(), ledger, confirm=confirm)
+    embedder.embed(["abc"], is_query=False)
+    embedder.embed(["def"], is_query=True)
+    assert len(questions) == 1
+    assert "titan-v2:256" in questions[0] and "$" in questions[0]
+    titan(FakeBedrock(), ledger, confirm=confirm).embed(["abc"], is_query=False)
+    assert len(questions) == 1
+
+
+def test_money_is_booked_under_the_run(ledger):
+    titan(FakeBedrock(), ledger, run="runs/em").embed(["abc"], is_query=False)
+    assert ledger.spent("runs/em") == pytest.approx(10 * 0.02 / 1e6)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from embedfit.evaluation.systems import LocalModel, open_embedder, parse
 from embedfit.evaluation.titan import Titan
 from embedfit.evaluation.vectors import Embedder, VectorCache
 from embedfit.runtime import Runtime
-from embedfit.workspace import atomic_file
 
 SCHEMA = 1
 
@@ -30,7 +28,6 @@ def benchmark(
     beir: str | Path,
     runtime: Runtime,
     *,
-    output: str | Path | None = None,
     draws: int = 2000,
     seed: int = 13,
     max_cost: float | None = None,
@@ -39,7 +36,7 @@ def benchmark(
     """Score systems (names as in embedfit.evaluation.systems) on a BEIR folder's test queries.
 
     Every system reads the whole passages, each as far as its own window goes. The first system is what the
-    others are compared with. output: a file for the result as JSON. Returns the result:
+    others are compared with. max_cost: USD for paid systems. Returns:
 
         {"schema": 1, "beir": …, "queries": N, "passages": N, "cluster_by": …,
          "systems": {name: {"metrics", "ci95", "model": {…}}}, "comparisons": [as in summary.json],
@@ -65,7 +62,7 @@ def benchmark(
     rng = np.random.default_rng(seed)
     systems = systems_table(measured, clusters, draws=draws, rng=rng)
     pairs = [(name, models[0]) for name in models[1:]]
-    result = {
+    return {
         "schema": SCHEMA,
         "beir": folder.name,
         "queries": len(eval_set.queries),
@@ -78,11 +75,6 @@ def benchmark(
         "comparisons": comparisons(measured, pairs, clusters, draws=draws, rng=rng),
         "seconds": round(time.monotonic() - started, 3),
     }
-    if output is not None:
-        with atomic_file(Path(output)) as file:
-            json.dump(result, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-    return result
 
 
 def _plan(
@@ -125,17 +117,3 @@ def _described(embedder: Embedder | None) -> Mapping[str, Any]:
         used = embedder.usage
         return {"calls": used.calls, "input_tokens": used.input_tokens, "usd": round(used.usd, 6)}
     return {}
-
-
-def as_table(
-    result: Mapping[str, Any], metrics: Sequence[str] = ("ndcg@10", "hit@1", "hit@5", "mrr@10")
-) -> list[list[str]]:
-    """Rows of text, the header first: name and each metric in points with its interval."""
-    rows = [["system", *metrics]]
-    for name, system in result["systems"].items():
-        cells = []
-        for metric in metrics:
-            low, high = system["ci95"][metric]
-            cells.append(f"{100 * system['metrics'][metric]:.1f} [{100 * low:.1f}, {100 * high:.1f}]")
-        rows.append([name, *cells])
-    return rows

@@ -69,8 +69,8 @@ def measure(plan: Plan, eval_set: EvalSet, cache: VectorCache, report: Reporter)
 def encode(embedder: Embedder, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> Dense:
     """A dense system with its vectors."""
     try:
-        queries = cache.embed(embedder, eval_set.queries, is_query=True, report=report)
         passages = cache.embed(embedder, eval_set.contents, is_query=False, report=report)
+        queries = cache.embed(embedder, eval_set.queries, is_query=True, report=report)
     finally:
         embedder.release()
     return Dense(queries, passages)

@@ -3,82 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from embedfit.config import Config
-from embedfit.errors import InputError
+from embedfit import config as settings
+from embedfit.errors import ArtifactMissing, InputError
 from embedfit.evaluation.stage import vector_cache
 from embedfit.evaluation.systems import LocalModel, base_model
 from embedfit.evaluation.vectors import Embedder, VectorCache
+from embedfit.progress import Reporter, Silent
 from embedfit.records import Passage
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.topk import top_k
-from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
-    """A passage that was found. score: cosine, or BM25's. rank: 1-based. rank_in_base: 0 beyond 100."""
-
-    rank: int
-    score: float
-    passage: Passage
-    rank_in_base: int = 0
+#: Ranks of the base that a hit of another system is looked up in.
+BASE_DEPTH = 100
 
 
 def search(
     workspace: Workspace,
-    config: Config,
     query: str,
-    runtime: Runtime,
     *,
     k: int = 5,
+    report: Reporter | None = None,
     cache: VectorCache | None = None,
-) -> dict[str, list[Hit]]:
-    """The k best passages of the run for a query: {"base": …, "merged": …, "bm25": …}, best first.
+) -> dict[str, Any]:
+    """The k best passages of a run for a query.
 
     Passages of all splits are searched. Their vectors are stored, so only the first search takes long.
+    Returns {"query", "systems": {"base": [hit, …], "merged": [hit, …]}, "bm25": [hit, …]}, best first; a hit is
+    {"rank", "score", "passage_id", "document_id", "title", "text", "page", "rank_in_base" (0 beyond 100)}.
+    Raises InputError for an empty query, ArtifactMissing where the run has not got as far as merge.
     """
     if not query.strip():
         raise InputError("The query is empty.", remedy='For example: embedfit search --run DIR "how do I …"')
+    stored = workspace.path("embedfit.toml")
+    if not stored.exists():
+        raise ArtifactMissing(f"{workspace.root} is not a run folder.", remedy="Run: embedfit run DOCS... --run DIR")
     passages = sorted(workspace.read(Passage), key=lambda passage: passage.passage_id)
     if not passages:
-        raise InputError(f"{workspace.root} holds no passages.", remedy="Run: embedfit ingest DOCS --run DIR")
-    store = cache or vector_cache()
+        raise InputError(f"{workspace.root} holds no passages.", remedy="Run: embedfit ingest DOCS... --run DIR")
     contents = [passage.content for passage in passages]
+    store, report = cache or vector_cache(), report or Silent()
     models: dict[str, Embedder] = {
-        "base": base_model(config),
+        "base": base_model(settings.load(stored)),
         "merged": LocalModel("merged", workspace.existing("merged")),
     }
-    found: dict[str, list[Hit]] = {}
-    base_ranks: Mapping[str, int] = {}
-    depth = max(k, 100)
+    ranked: dict[str, tuple[list[int], list[float]]] = {}
     for name, model in models.items():
-        passage_vectors = store.embed(model, contents, is_query=False, report=runtime.report)
-        query_vector = model.embed([query], is_query=True)  # one text: not worth storing what people look for
+        vectors = store.embed(model, contents, is_query=False, report=report)
+        wanted = model.embed([query], is_query=True)  # not stored: what people look for is theirs
         model.release()
-        ids, scores = top_k(query_vector, passage_vectors, depth)
-        if name == "base":
-            base_ranks = {passages[number].passage_id: rank for rank, number in enumerate(ids[0], 1)}
-        found[name] = _hits(ids[0][:k].tolist(), scores[0][:k].tolist(), passages, base_ranks)
-    numbers, bm25_scores = Bm25(contents).search([query], k)
-    positive = int(np.count_nonzero(bm25_scores[0] > 0))
-    found["bm25"] = _hits(numbers[0][:positive].tolist(), bm25_scores[0][:positive].tolist(), passages, base_ranks)
-    return found
+        ids, scores = top_k(wanted, vectors, max(k, BASE_DEPTH))
+        ranked[name] = ids[0].tolist(), scores[0].tolist()
+    ids, scores = Bm25(contents).search([query], k)
+    matching = int(np.count_nonzero(scores[0] > 0))
+    base_ranks = {number: rank for rank, number in enumerate(ranked["base"][0], 1)}
+    return {
+        "query": query,
+        "systems": {name: _hits(ids[:k], scores[:k], passages, base_ranks) for name, (ids, scores) in ranked.items()},
+        "bm25": _hits(ids[0][:matching].tolist(), scores[0][:matching].tolist(), passages, base_ranks),
+    }
 
 
 def _hits(
-    numbers: Sequence[int], scores: Sequence[float], passages: Sequence[Passage], base_ranks: Mapping[str, int]
-) -> list[Hit]:
+    numbers: Sequence[int], scores: Sequence[float], passages: Sequence[Passage], base_ranks: Mapping[int, int]
+) -> list[dict[str, Any]]:
     return [
-        Hit(
-            rank=rank,
-            score=score,
-            passage=passages[number],
-            rank_in_base=base_ranks.get(passages[number].passage_id, 0),
-        )
+        {
+            "rank": rank,
+            "score": score,
+            "passage_id": passages[number].passage_id,
+            "document_id": passages[number].document_id,
+            "title": passages[number].title,
+            "text": passages[number].text,
+            "page": passages[number].page,
+            "rank_in_base": base_ranks.get(number, 0),
+        }
         for rank, (number, score) in enumerate(zip(numbers, scores, strict=True), 1)
     ]

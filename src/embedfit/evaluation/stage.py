@@ -204,16 +204,20 @@ def _plan(
     for name in config.evaluate.systems:
         spec = parse(name)
         dense = name.removeprefix("hybrid:")
-        embedders.setdefault(dense, _opener(dense, runtime, config, opened))
+        embedders.setdefault(dense, _opener(dense, workspace, runtime, config, opened))
         if spec.hybrid:
             hybrids[name] = (dense, plain)
     order = (*OWN, *(name for name in lexical if name not in OWN), *config.evaluate.systems)
     return Plan(embedders=embedders, lexical=lexical, hybrids=hybrids, order=order)
 
 
-def _opener(name: str, runtime: Runtime, config: Config, opened: dict[str, Embedder]) -> Callable[[], Embedder]:
+def _opener(
+    name: str, workspace: Workspace, runtime: Runtime, config: Config, opened: dict[str, Embedder]
+) -> Callable[[], Embedder]:
+    run_name = str(workspace.root.resolve())  # as the generate stage books its calls, so that --max-cost covers both
+
     def open_it() -> Embedder:
-        opened[name] = open_embedder(name, runtime, max_cost=config.generate.max_cost)
+        opened[name] = open_embedder(name, runtime, max_cost=config.generate.max_cost, run=run_name)
         return opened[name]
 
     return open_it

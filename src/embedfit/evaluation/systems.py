@@ -155,11 +155,11 @@ def parse(name: str) -> Spec:
     return Spec(kind="local", target=text, instruction=prompt)
 
 
-def open_embedder(name: str, runtime: Runtime, *, max_cost: float | None = None) -> Embedder:
-    """The embedder of a system other than bm25. max_cost: USD that a paid one may spend."""
+def open_embedder(name: str, runtime: Runtime, *, max_cost: float | None = None, run: str = "") -> Embedder:
+    """The embedder of a system other than bm25. max_cost: USD that `run` may spend where it is a paid one."""
     spec = parse(name)
     if spec.kind == "titan":
-        return Titan.connect(int(spec.target), runtime, instruction=spec.instruction or "", max_cost=max_cost)
+        return Titan.connect(int(spec.target), runtime, instruction=spec.instruction or "", max_cost=max_cost, run=run)
     if spec.kind == "openai":
         return OpenAiEndpoint.connect(name, spec.target, spec.detail, instruction=spec.instruction or "")
     if spec.kind == "tei":

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embedfit.errors import ProviderError
+from embedfit.errors import ProviderError, UsageError
 from embedfit.evaluation.remote import aws_client
 from embedfit.evaluation.vectors import Storage
 from embedfit.llm.client import Failure, Message, Reply, Request
 from embedfit.llm.ledger import Ledger, Usage
-from embedfit.llm.metered import LedgeredModel
+from embedfit.llm.metered import Estimate, LedgeredModel
 from embedfit.llm.prices import Prices, load_prices
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
@@ -101,7 +101,11 @@ def _failure(error: Exception) -> Failure:
 
 
 class Titan:
-    """Titan V2 of one width. Vectors come from the ledger where they were paid for before."""
+    """Titan V2 of one width. Vectors come from the ledger where they were paid for before.
+
+    max_cost: USD that the run named `run` may spend, its earlier calls included. confirm: asked before
+    the first call that costs anything.
+    """
 
     storage: Storage = "own"
 
@@ -114,7 +118,9 @@ class Titan:
         *,
         instruction: str = "",
         max_cost: float | None = None,
+        run: str = "",
         report: Reporter | None = None,
+        confirm: Callable[[str], bool],
     ) -> None:
         self.name = "titan-v2" if width == WIDTHS[0] else f"titan-v2:{width}"
         self.key = f"{MODEL_ID}:{width}:{instruction}"
@@ -122,11 +128,15 @@ class Titan:
         self._instruction = instruction
         self._report = report or Silent()
         self._ledger = ledger
-        self._model = LedgeredModel(TitanModel(client), ledger, prices, max_cost)
+        self._model = LedgeredModel(TitanModel(client), ledger, prices, max_cost, run=run)
+        self._confirm = confirm
+        self._confirmed = False
         self._call_ids: set[str] = set()
 
     @classmethod
-    def connect(cls, width: int, runtime: Runtime, *, instruction: str = "", max_cost: float | None = None) -> Titan:
+    def connect(
+        cls, width: int, runtime: Runtime, *, instruction: str = "", max_cost: float | None = None, run: str = ""
+    ) -> Titan:
         """Titan through boto3, with the runtime's ledger. Raises MissingDependency without boto3."""
         client = aws_client(
             "bedrock-runtime", needed_for="titan-v2", retries={"mode": "adaptive", "max_attempts": 8},
@@ -139,14 +149,20 @@ class Titan:
             load_prices(),
             instruction=instruction,
             max_cost=max_cost,
+            run=run,
             report=runtime.report,
+            confirm=runtime.confirm,
         )
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
-        """Unit rows: (N, width). Raises ProviderError naming the first text that got no vector."""
+        """Unit rows: (N, width).
+
+        Raises UsageError if the user does not confirm the cost, BudgetExceeded if it may pass max_cost,
+        ProviderError naming the first text that got no vector.
+        """
         prefix = self._instruction if is_query else ""
         requests = [request_of((prefix + text)[:MAX_CHARACTERS], self._width) for text in texts]
-        self._report.log(f"{self.name}: {self._model.estimate(requests)}")
+        self._ask_consent(self._model.estimate(requests))
         vectors = np.zeros((len(texts), self._width), np.float32)
         with self._report.task(f"{self.name}: {'queries' if is_query else 'passages'}", len(texts), "texts") as task:
             for index, outcome, call_id in self._model.complete(requests):
@@ -162,6 +178,13 @@ class Titan:
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         unit: Vectors = vectors / np.maximum(norms, 1e-12)
         return unit
+
+    def _ask_consent(self, estimate: Estimate) -> None:
+        """Once: passages come first and cost nearly everything."""
+        self._report.log(f"{self.name}: {estimate}")
+        if estimate.calls and not self._confirmed and not self._confirm(f"Go on with {self.name} ({estimate})?"):
+            raise UsageError("Nothing was spent: the calls were not confirmed.", remedy="To go on, add --yes.")
+        self._confirmed = True
 
     @property
     def usage(self) -> Usage:
