@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from embedfit.errors import EmbedfitError, UsageError
+from embedfit.errors import UsageError
 
 ModelArgument = Annotated[
     Optional[str],  # noqa: UP045 - typer reads annotations at run time on 3.10
@@ -21,9 +21,7 @@ def _limit(text: str, flag: str) -> object:
 def serve(
     model: ModelArgument = None,
     model_id: Annotated[Optional[str], typer.Option("--model-id", hidden=True)] = None,  # noqa: UP045
-    host: Annotated[
-        str | None, typer.Option("--host", "--hostname", help="Address to listen on. [127.0.0.1]")
-    ] = None,
+    host: Annotated[str | None, typer.Option("--host", "--hostname", help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[Optional[int], typer.Option("--port", "-p", help="Port; 0 takes a free one. [3000]")] = None,  # noqa: UP045
     served_model_name: Annotated[Optional[str], typer.Option(help="What OpenAI's route calls the model.")] = None,  # noqa: UP045
     api_key: Annotated[Optional[str], typer.Option(help="Bearer key; better given as $API_KEY.")] = None,  # noqa: UP045
@@ -45,9 +43,7 @@ def serve(
         int | None, typer.Option(help="Inputs of a request; more are answered 422. [32]")
     ] = None,
     max_queue_tokens: Annotated[Optional[int], typer.Option(help="Tokens that may wait. [10 s of work]")] = None,  # noqa: UP045
-    payload_limit: Annotated[
-        int | None, typer.Option(help="Bytes of a body; more are answered 413. [2000000]")
-    ] = None,
+    payload_limit: Annotated[int | None, typer.Option(help="Bytes of a body; more are answered 413. [2000000]")] = None,
     tokenization_workers: Annotated[Optional[int], typer.Option(help="Threads. [cores]")] = None,  # noqa: UP045
     header_timeout: Annotated[Optional[float], typer.Option(help="Seconds for a request's header. [10]")] = None,  # noqa: UP045
     body_timeout: Annotated[Optional[float], typer.Option(help="Seconds for its body. [30]")] = None,  # noqa: UP045
@@ -111,12 +107,3 @@ def export(
         typer.echo(to_onnx(folder))
     if openvino:
         typer.echo(to_openvino(folder, folder / "openvino"))
-
-
-def main() -> None:
-    """`serve` alone, for `python -m embedfit.serving`."""
-    try:
-        typer.run(serve)
-    except EmbedfitError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(error.exit_code) from error

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from embedfit.errors import EmbedfitError, MissingDependency, ServingError
 from embedfit.models.export import cached_graph
 from embedfit.models.hardware import best_precision, device
 from embedfit.models.layout import Layout
 from embedfit.serving.engine import Engine
+from embedfit.serving.gate import Verdict
 from embedfit.serving.settings import EngineName, PrecisionName
 from embedfit.serving.warmup import example_batch, seconds_a_batch
 
@@ -36,22 +35,36 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The engine that stays, and the tokens per second of every one that was tried (None: it failed)."""
+    """The engine that stays, and the tokens per second of every one that was tried (None: it failed).
+
+    verdict: of the quality gate, where int8 was fast enough to come before it.
+    """
 
     engine: Engine
     label: str
     rates: dict[str, float | None]
+    verdict: Verdict | None = None
+
+
+#: The verdict on a fast engine (second) beside an exact one (first); label is the fast one's.
+Gate = Callable[[Engine, Engine, str], Verdict]
+
+#: A candidate must be so much faster than those before it, which answer a lone request sooner.
+_FASTER = 1.05
 
 
 def candidates(
-    folder: Path, layout: Layout, *, engine: EngineName, precision: PrecisionName, threads: int
+    folder: Path, layout: Layout, *, engine: EngineName, precision: PrecisionName, threads: int, gated: bool
 ) -> list[Candidate]:
-    """Every engine that the settings and the installed packages allow, most promising first."""
+    """Every engine that the settings and the installed packages allow, the exact one first.
+
+    gated: there are queries to check int8 on; without them it is not tried.
+    """
     if device().type == "cuda" and engine in ("auto", "torch"):
         return list(_torch(folder, layout, precision, threads))
     found: list[Candidate] = []
     if engine in ("auto", "openvino") and _installed("openvino", engine == "openvino", "serve"):
-        found += _openvino(folder, layout, precision, threads)
+        found += _openvino(folder, layout, precision, threads, gated=gated)
     if engine == "onnx" or (engine == "auto" and not found):
         if _installed("onnxruntime", engine == "onnx", "onnx") and precision in ("auto", "fp32"):
             found += _onnx(folder, layout, threads)
@@ -65,13 +78,15 @@ def candidates(
     return found
 
 
-def choose(tried: list[Candidate], *, max_tokens: int, log: Callable[[str], None]) -> Choice:
-    """The fastest candidate on short and long rows; one candidate is not timed.
+def choose(
+    tried: list[Candidate], *, max_tokens: int, precision: PrecisionName, gate: Gate | None, log: Callable[[str], None]
+) -> Choice:
+    """The fastest candidate on short and long rows; int8 only where the gate lets it pass.
 
-    Raises the last error where none can be loaded.
+    Raises the last error where none can be loaded, and ServingError where int8 was demanded and fails the gate.
     """
     rates: dict[str, float | None] = {}
-    best: tuple[float, Candidate, Engine] | None = None
+    exact, fast = _Best(), _Best()
     failure: EmbedfitError | None = None
     for candidate in tried:
         try:
@@ -82,11 +97,34 @@ def choose(tried: list[Candidate], *, max_tokens: int, log: Callable[[str], None
             continue
         rate = _rate(engine, max_tokens) if len(tried) > 1 else 0.0
         rates[candidate.label] = rate
-        if best is None or rate > best[0]:
-            best = (rate, candidate, engine)
-    if best is None:
+        (fast if candidate.precision == "int8" else exact).offer(engine, candidate.label, rate)
+    verdict: Verdict | None = None
+    wanted = precision == "int8" or fast.rate > exact.rate * _FASTER
+    if gate is not None and fast.engine is not None and exact.engine is not None and wanted:
+        verdict = gate(exact.engine, fast.engine, fast.label)
+        log(verdict.sentence(fast.label))
+        if verdict.passed:
+            return Choice(engine=fast.engine, label=fast.label, rates=rates, verdict=verdict)
+    if precision == "int8":
+        raise failure or ServingError(
+            "int8 does not pass the quality gate on these queries.", remedy="Use --precision auto."
+        )
+    if exact.engine is None:
         raise failure or ServingError("There is no engine to try.")
-    return Choice(engine=best[2], label=best[1].label, rates=rates)
+    return Choice(engine=exact.engine, label=exact.label, rates=rates, verdict=verdict)
+
+
+@dataclass(slots=True)
+class _Best:
+    """The fastest engine so far; slower ones are let go, since each holds a model."""
+
+    engine: Engine | None = None
+    label: str = ""
+    rate: float = 0.0
+
+    def offer(self, engine: Engine, label: str, rate: float) -> None:
+        if self.engine is None or rate > self.rate * _FASTER:
+            self.engine, self.label, self.rate = engine, label, rate
 
 
 def _rate(engine: Engine, max_tokens: int) -> float:
@@ -96,7 +134,9 @@ def _rate(engine: Engine, max_tokens: int) -> float:
     return engine.streams * (queries.padded_tokens + passages.padded_tokens) / seconds
 
 
-def _openvino(folder: Path, layout: Layout, precision: PrecisionName, threads: int) -> Iterator[Candidate]:
+def _openvino(
+    folder: Path, layout: Layout, precision: PrecisionName, threads: int, *, gated: bool
+) -> Iterator[Candidate]:
     from embedfit.serving.engine_openvino import OpenVinoEngine, is_bf16_supported  # an optional dependency
 
     def loader(kind: str, streams: int) -> Callable[[], Engine]:
@@ -106,11 +146,13 @@ def _openvino(folder: Path, layout: Layout, precision: PrecisionName, threads: i
 
         return load
 
-    kinds = [kind for kind in ("fp32", "bf16") if precision in ("auto", kind)]
-    if precision == "auto" and not is_bf16_supported():
-        kinds.remove("bf16")
+    kinds = {
+        "auto": ["fp32", *(["bf16"] if is_bf16_supported() else []), *(["int8"] if gated else [])],
+        "int8": ["fp32", "int8"],  # what int8 is compared with must be there
+    }.get(precision, [precision])
+    many = threads if threads <= 4 else threads // 2
     for kind in kinds:
-        for streams in dict.fromkeys((1, threads)) if threads <= 4 else (1,):
+        for streams in dict.fromkeys((1, many)):
             yield Candidate(name="openvino", precision=kind, streams=streams, load=loader(kind, streams))
 
 
@@ -127,9 +169,9 @@ def _torch(folder: Path, layout: Layout, precision: PrecisionName, threads: int)
     from embedfit.serving.engine_torch import TorchEngine  # not needed where another engine runs
 
     where = device()
-    kind = best_precision() if precision == "auto" else precision
-    if kind == "int8":
+    if precision == "int8":
         return
+    kind = best_precision() if precision == "auto" else precision
 
     def load() -> Engine:
         return TorchEngine.load(folder, pooling=layout.pooling, precision=kind, threads=threads, device=where)
@@ -143,8 +185,3 @@ def _installed(package: str, demanded: bool, extra: str) -> bool:
     if demanded:
         raise MissingDependency(package, extra=extra, needed_for=f"--engine {package}")
     return False
-
-
-def compute_device() -> str:
-    """For x-compute-type: "cpu", or the GPU's kind."""
-    return "gpu" if torch.cuda.is_available() else "cpu"

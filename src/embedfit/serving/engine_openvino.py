@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import openvino as _openvino
 import openvino.opset13 as _ops
 
@@ -16,6 +17,9 @@ from embedfit.serving.engine import Batch, Vectors
 openvino: Any = _openvino
 ops: Any = _ops
 
+#: Tokens' activations are quantised as they come, in groups of so many numbers: of the sizes that divide
+#: the widths of these models it has the best speed; its vectors' cosine with fp32 is about .999.
+_ACTIVATION_GROUP = 128
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
@@ -34,6 +38,37 @@ def with_pooling(graph: Any, pooling: Pooling) -> Any:  # noqa: ANN401 - an open
     return graph
 
 
+def with_int8_weights(graph: Any) -> Any:  # noqa: ANN401 - an openvino.Model
+    """The graph with the weights of matrix products as 8-bit integers, a scale and a zero point a row.
+
+    OpenVINO then quantises the activations too, at run time, and multiplies integers.
+    """
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() != "MatMul" or node.input_value(1).get_node().get_type_name() != "Constant":
+            continue
+        attributes = node.get_attributes()
+        weight = node.input_value(1).get_node().get_data()
+        if weight.ndim != 2:
+            continue
+        rows = weight if attributes["transpose_b"] else weight.T
+        quantised, zero, scale = _quantised_rows(rows)
+        shifted = ops.subtract(ops.convert(ops.constant(quantised), "f32"), ops.convert(ops.constant(zero), "f32"))
+        restored = ops.multiply(shifted, ops.constant(scale))
+        product = ops.matmul(node.input_value(0), restored, attributes["transpose_a"], True)
+        node.output(0).replace(product.output(0))
+    return graph
+
+
+def _quantised_rows(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], Vectors]:
+    """Asymmetric 8-bit rows with scale · (q - zero) ≈ weight. weight: (O, I); zero, scale: (O, 1)."""
+    low = np.minimum(weight.min(1, keepdims=True), 0)
+    high = np.maximum(weight.max(1, keepdims=True), 0)
+    scale = np.maximum((high - low) / 255, np.float32(1e-12)).astype(np.float32)
+    zero = np.clip(np.rint(-low / scale), 0, 255)
+    quantised = np.clip(np.rint(weight / scale) + zero, 0, 255)
+    return quantised.astype(np.uint8), zero.astype(np.uint8), scale
+
+
 def is_bf16_supported() -> bool:
     """Whether the CPU multiplies bf16; whether that is faster must be measured."""
     capabilities: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -49,10 +84,13 @@ class OpenVinoEngine:
     def __init__(self, graph: Any, *, pooling: Pooling, precision: str, threads: int, streams: int) -> None:  # noqa: ANN401
         self.precision = precision
         self.streams = streams
+        if precision == "int8":
+            graph = with_int8_weights(graph)
         compiled = openvino.Core().compile_model(
             with_pooling(graph, pooling),
             "CPU",
             {
+                "DYNAMIC_QUANTIZATION_GROUP_SIZE": _ACTIVATION_GROUP if precision == "int8" else 0,
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],
                 "NUM_STREAMS": streams,
                 "INFERENCE_NUM_THREADS": threads,

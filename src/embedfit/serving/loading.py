@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from embedfit.errors import UsageError
 from embedfit.models.encoder import load_tokenizer
+from embedfit.models.export import content_key
 from embedfit.models.hardware import cores
 from embedfit.models.layout import Layout, read_layout
-from embedfit.models.sources import default_query_instruction, resolve_model
+from embedfit.models.sources import cache_folder, default_query_instruction, resolve_model
 from embedfit.serving.batcher import Batcher, Capacity
-from embedfit.serving.choice import Choice, candidates, choose
+from embedfit.serving.choice import Choice, Gate, candidates, choose
+from embedfit.serving.engine import Engine
+from embedfit.serving.gate import Verdict, compare, content_of, evaluation_of, remembered, trial_of
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
 from embedfit.serving.tokens import TextEncoder
@@ -42,8 +46,27 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
         lower_case=layout.lower_case,
         executor=ThreadPoolExecutor(settings.tokenization_workers or threads, thread_name_prefix="tokenizer"),
     )
-    tried = candidates(folder, layout, engine=settings.engine, precision=settings.precision, threads=threads)
-    choice = choose(tried, max_tokens=layout.max_tokens, log=log)
+    evaluation = evaluation_of(model, settings.gate_beir)
+    if settings.precision == "int8" and evaluation is None:
+        raise UsageError(
+            "int8 is served only where queries show that it finds as much as fp32.",
+            remedy="Add --gate-beir with a BEIR folder or a run folder; or use --precision auto.",
+        )
+    tried = candidates(
+        folder,
+        layout,
+        engine=settings.engine,
+        precision=settings.precision,
+        threads=threads,
+        gated=evaluation is not None,
+    )
+    choice = choose(
+        tried,
+        max_tokens=layout.max_tokens,
+        precision=settings.precision,
+        gate=None if evaluation is None else _gate(folder, evaluation, encoder, log),
+        log=log,
+    )
     for label, rate in choice.rates.items():
         if rate:
             log(f"{label}: {rate:,.0f} tokens/s{' (chosen)' if label == choice.label else ''}")
@@ -72,6 +95,23 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
         auto_truncate=settings.auto_truncate,
         info=_info(model, folder, name, layout, prompts, choice, capacity, settings, queue_tokens),
     )
+
+
+def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Callable[[str], None]) -> Gate:
+    """Measures once for each content of model and queries, and remembers."""
+
+    def rows_of(texts: Sequence[str], is_query: bool) -> list[list[int]]:
+        return encoder.encode(texts, prompt=encoder.prompts.get("query", "") if is_query else "")
+
+    def measure(exact: Engine, fast: Engine, label: str) -> Verdict:
+        log(f"measuring {label} on {evaluation}")
+        return compare(exact, fast, trial_of(evaluation, rows_of), _pad_id(folder))
+
+    def gate(exact: Engine, fast: Engine, label: str) -> Verdict:
+        name = f"{content_key(folder)}-{content_of(evaluation)}-{fast.name}-{fast.precision}.json"
+        return remembered(cache_folder() / "gates" / name, partial(measure, exact, fast, label))
+
+    return gate
 
 
 def _default_prompt(settings: ServeSettings, prompts: dict[str, str]) -> str:
@@ -134,6 +174,7 @@ def _info(
             "streams": choice.engine.streams,
             "tokens_per_second": round(capacity.tokens_per_second),
             "batch_budget": capacity.budget,
+            "quality_gate": choice.verdict and choice.verdict.as_json(),
             "tried": {label: rate and round(rate) for label, rate in choice.rates.items()},
         },
     }

@@ -76,6 +76,10 @@ class TextEncoder:
             raise Invalid(f"`prompt_name` {name!r} is not a prompt of this model; it has: {known}")
         return self.prompts[name]
 
+    def encode(self, texts: Sequence[Input], *, prompt: str = "") -> list[list[int]]:
+        """Token ids with special tokens, cut to the window, on the calling thread."""
+        return self._rows(texts, prompt=prompt, truncate=True, direction="Right")
+
     async def rows(
         self, inputs: Sequence[Input], *, prompt: str = "", truncate: bool = True, direction: Direction = "Right"
     ) -> list[list[int]]:

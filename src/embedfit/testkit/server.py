@@ -33,7 +33,7 @@ def running_server(
     *flags: str,
     environment: dict[str, str] | None = None,
     wait_seconds: float = 120.0,
-    command: Sequence[str] = (sys.executable, "-m", "embedfit.serving"),
+    command: Sequence[str] = (sys.executable, "-m", "embedfit", "serve"),
 ) -> Iterator[RunningServer]:
     """Start a server of a model on a free port, wait until it is ready, stop it at the end.
 
