@@ -41,6 +41,7 @@ class Pace:
     INCREASE = 0.15  # of the rate, in the first minute's terms; see _grow
     RESTLESS = 0.1  # minutes without refusal after which the increase has doubled
     RECENT = 1 / 12  # minutes that "a moment ago" means
+    REFUND = 0.9  # of the pause after a call, if it was refused: it took nothing
     LATENESS = 0.02  # minutes of lateness in sending that are made up for
     LEAST = 6.0  # calls a minute, however much is refused
 
@@ -81,6 +82,7 @@ class Pace:
         lowered = 0.0 if math.isinf(self.rate) else self.DECREASE * self.rate
         least = self.LEAST * self._largest / self._minute
         self.rate = min(self._ceiling, max(lowered, self._accepted_rate(now), least))
+        self._next -= self.REFUND * self._largest / self.rate
         self._refused_at = self._grown_at = now
 
     def _accepted_rate(self, now: float) -> float:
@@ -150,7 +152,7 @@ class Throttle:
 
     def succeeded(self, call: Sent, now: float) -> None:
         """Count a reply."""
-        crowded = self.in_flight >= int(self.limit)
+        crowded = 2 * self.in_flight >= int(self.limit)
         self.in_flight -= 1
         if crowded and now - call.at < self._patience_s:
             self.limit = min(self._max, self.limit + (1.0 if self._slow_start else 1.0 / self.limit))
