@@ -10,6 +10,8 @@ from typing import Any
 from embedfit.errors import InputError
 from embedfit.records import TrainRow
 
+_ROW = 'A row is {"query": "…", "pos": ["…"], "neg": ["…"]}; neg, pos_scores and neg_scores may be left out.'
+
 
 def read_rows(path: Path) -> list[TrainRow]:
     """Rows of a FlagEmbedding JSONL file.
@@ -26,10 +28,7 @@ def read_rows(path: Path) -> list[TrainRow]:
             try:
                 rows.append(_row(json.loads(line)))
             except (ValueError, RecursionError) as error:
-                raise InputError(
-                    f"{path}, line {number}: {error}",
-                    remedy='A row is {"query": "…", "pos": ["…"], "neg": ["…"]}; neg, pos_scores, neg_scores may be left out.',
-                ) from error
+                raise InputError(f"{path}, line {number}: {error}", remedy=_ROW) from error
     return rows
 
 

@@ -23,7 +23,9 @@ from embedfit.progress import Reporter
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
 from embedfit.training.batches import Composer
+from embedfit.training.bert import BertTrunk
 from embedfit.training.dev import DevSet, dev_set, encode_store
+from embedfit.training.launch import launch
 from embedfit.training.loop import Outcome, Plan, Schedule, Trainer
 from embedfit.training.losses import Objective
 from embedfit.training.masking import known_positives, near_duplicates
@@ -41,7 +43,10 @@ _DEV_SCORES = 8
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
-    train(workspace, config, runtime.report, World())
+    if runtime.processes > 1:
+        launch(workspace, config, runtime.report, runtime.processes)
+    else:
+        train(workspace, config, runtime.report, World())
 
 
 def train(workspace: Workspace, config: Config, report: Reporter, world: World) -> None:
@@ -50,7 +55,8 @@ def train(workspace: Workspace, config: Config, report: Reporter, world: World) 
     with _process_settings(world):
         base = resolve_model(config.model)
         encoder = Encoder.load(base, precision=settings.precision, query_instruction=config.query_instruction)
-        trunk = make_trunk(encoder)
+        trunk = make_trunk(encoder, compiled=settings.compile)
+        encoder.backbone = torch.nn.Identity()  # its weights live in the trunk now, and once is enough
         data = _training_data(workspace, encoder, settings, report)
         dev = _dev_set(workspace, encoder, config.seed)
         trainer = _trainer(workspace, config, encoder, trunk, data, dev, report, world)
@@ -60,9 +66,24 @@ def train(workspace: Workspace, config: Config, report: Reporter, world: World) 
         world.barrier()
 
 
-def make_trunk(encoder: Encoder) -> Trunk:
-    """The encoder's transformer in the form in which it trains fastest here."""
-    return TransformersTrunk(encoder.backbone, pooling=encoder.layout.pooling, precision=encoder.precision)
+def make_trunk(encoder: Encoder, *, compiled: bool = False) -> Trunk:
+    """The encoder's transformer in the form in which it trains fastest here.
+
+    Eager attention where bf16 products are so fast that the flash kernel's bookkeeping shows (CPUs with
+    AMX), SDPA otherwise.
+    """
+    backbone, precision, pooling = encoder.backbone, encoder.precision, encoder.layout.pooling
+    if compiled or not BertTrunk.fits(backbone.config):
+        return TransformersTrunk(backbone, pooling=pooling, precision=precision, compiled=compiled)
+    where = next(backbone.parameters()).device
+    return BertTrunk(
+        backbone.config,
+        backbone.state_dict(),
+        pooling=pooling,
+        precision=precision,
+        where=where,
+        attention="eager" if precision == "bf16" and where.type == "cpu" else "sdpa",
+    )
 
 
 def _training_data(workspace: Workspace, encoder: Encoder, settings: TrainConfig, report: Reporter) -> TrainingData:
@@ -83,6 +104,11 @@ def _training_data(workspace: Workspace, encoder: Encoder, settings: TrainConfig
         raise TrainingError(
             f"{path} holds {len(data.examples)} usable rows; a row learns from the others, so two are the least.",
             remedy=f"Generate more queries: embedfit generate --run {workspace.root} --force",
+        )
+    if settings.loss != "infonce" and not any(example.positive_scores for example in data.examples):
+        raise TrainingError(
+            f"train.loss is {settings.loss}, but the rows of {path} have no scores to learn from.",
+            remedy="Add pos_scores and neg_scores to the rows, or use --set train.loss=infonce",
         )
     report.log(_describe(data, limits, encoder.layout.max_tokens))
     return data

@@ -48,10 +48,13 @@ class Trunk(Protocol):
 
 
 class TransformersTrunk:
-    """Any encoder that transformers builds, run as it is."""
+    """Any encoder that transformers builds, run as it is or by torch.compile."""
 
-    def __init__(self, backbone: torch.nn.Module, *, pooling: Pooling, precision: Precision) -> None:
+    def __init__(
+        self, backbone: torch.nn.Module, *, pooling: Pooling, precision: Precision, compiled: bool = False
+    ) -> None:
         self._backbone = backbone
+        self._call: Any = torch.compile(backbone, dynamic=True) if compiled else backbone
         self._pooling: Pooling = pooling
         self._precision = precision
         config: Any = backbone.config
@@ -84,7 +87,7 @@ class TransformersTrunk:
         ids, mask = pad([text.tolist() for text in texts], self._pad_id)
         ids, mask = ids.to(self._device), mask.to(self._device)
         with autocast(self._precision, self._device):
-            hidden = self._backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+            hidden = self._call(input_ids=ids, attention_mask=mask).last_hidden_state
         return torch.nn.functional.normalize(pool(hidden.float(), mask, self._pooling), dim=-1)
 
     def finish(self) -> None:
