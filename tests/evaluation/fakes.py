@@ -10,10 +10,11 @@ import numpy as np
 class WordsEmbedder:
     """Counts of words, hashed, as unit rows. Remembers what it was asked; `turn` makes another model of it."""
 
-    def __init__(self, name="words", *, key="words-key", storage="key", turn=0, width=64):
+    def __init__(self, name="words", *, key="words-key", storage="key", turn=0, width=64, instruction=""):
         self.name = name
         self.key = key
         self.storage = storage
+        self.instruction = instruction
         self.turn = turn
         self.width = width
         self.asked: list[tuple[str, bool]] = []

@@ -176,11 +176,9 @@ def test_a_failing_endpoint_is_named():
         SageMakerEndpoint("name", "e", "", Broken()).embed(["a"], is_query=False)
 
 
-def test_the_key_tells_address_model_and_instruction_apart():
-    keys = {
-        OpenAiEndpoint("n", url, model, client(None), instruction=instruction).key
-        for url in ("http://a", "http://b")
-        for model in ("m", "n")
-        for instruction in ("", "query: ")
-    }
-    assert len(keys) == 8
+def test_the_key_tells_addresses_models_and_prompts_apart():
+    keys = [OpenAiEndpoint("n", url, model, client(None)).key for url in ("http://a", "http://b") for model in "mn"]
+    keys += [TeiEndpoint("n", url, client(None)).key for url in ("http://a", "http://b")]
+    keys += [TeiEndpoint("n", "http://a", client(None), instruction="x").key]
+    keys += [SageMakerEndpoint("n", "e", region, None).key for region in ("eu-west-1", "us-east-1")]
+    assert len(set(keys)) == len(keys)

@@ -72,14 +72,15 @@ def test_local_vectors_are_the_encoders(tiny_bert):
         )
 
 
-def test_the_key_follows_weights_instruction_and_tokenizer_but_not_the_path(tiny_bert, tmp_path):
+def test_the_key_follows_weights_window_and_tokenizer_but_not_the_path(tiny_bert, tmp_path):
     def key(folder, **options):
         return LocalModel("any name", folder, **options).key
 
     first = key(tiny_bert)
     shutil.copytree(tiny_bert, tmp_path / "copy")
     assert key(tmp_path / "copy") == first
-    assert key(tiny_bert, query_instruction="other: ") != first
+    assert key(tiny_bert, query_instruction="other: ") == first  # passages have the same vectors
+    assert LocalModel("any name", tiny_bert, query_instruction="other: ").instruction == "other: "
 
     tensors = read_tensors(tiny_bert)
     name = next(name for name, tensor in tensors.items() if tensor.ndim > 1)

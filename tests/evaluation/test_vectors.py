@@ -41,6 +41,15 @@ def test_queries_and_passages_are_kept_apart(cache):
     assert embedder.asked == [("reset", True), ("reset", False)]
 
 
+def test_another_instruction_is_another_query_but_the_same_passage(cache):
+    for is_query in (True, False):
+        cache.embed(WordsEmbedder(), ["reset"], is_query=is_query)
+    other = WordsEmbedder(instruction="find: ")
+    for is_query in (True, False):
+        cache.embed(other, ["reset"], is_query=is_query)
+    assert other.asked == [("reset", True)]
+
+
 def test_another_key_finds_nothing(cache):
     cache.embed(WordsEmbedder(key="a"), TEXTS, is_query=True)
     other = WordsEmbedder(key="b", turn=5)
@@ -52,7 +61,7 @@ def test_a_remote_model_that_changed_loses_its_stored_vectors(cache):
     cache.embed(WordsEmbedder(storage="probed"), TEXTS, is_query=True)
     same = WordsEmbedder(storage="probed")
     cache.embed(same, TEXTS, is_query=True)
-    assert [text for text, _ in same.asked] == list(PROBES)
+    assert same.asked == [(text, is_query) for is_query in (False, True) for text in PROBES]
     changed = WordsEmbedder(storage="probed", turn=3)
     vectors = cache.embed(changed, TEXTS, is_query=True)
     assert_allclose(vectors, WordsEmbedder(turn=3).embed(TEXTS, is_query=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -100,18 +100,18 @@ def _documents(ids: Sequence[str], titles: Sequence[str], known: Mapping[str, Pa
     return tuple(title or passage for passage, title in zip(ids, titles, strict=True))
 
 
-def cut(eval_set: EvalSet, tokenizer: Tokenizer, max_tokens: int) -> tuple[EvalSet, int]:
-    """The set with every passage cut to what a model's window holds, so that all systems read the same words.
+def cut(contents: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> tuple[tuple[str, ...], int]:
+    """The part of each passage that a model's window holds, and the number of passages that are longer.
 
-    tokenizer: without truncation. max_tokens: special tokens included. Returns the set and the number of passages cut.
+    tokenizer: without truncation. max_tokens: special tokens included.
     """
     room = max_tokens - tokenizer.num_special_tokens_to_add(False)
-    contents = list(eval_set.contents)
+    result = list(contents)
     count = 0
-    for start in range(0, len(contents), 1000):
-        encodings = tokenizer.encode_batch(contents[start : start + 1000], add_special_tokens=False)
+    for start in range(0, len(result), 1000):
+        encodings = tokenizer.encode_batch(result[start : start + 1000], add_special_tokens=False)
         for number, encoding in enumerate(encodings, start):
             if len(encoding.ids) > room:
-                contents[number] = contents[number][: encoding.offsets[room - 1][1]]
+                result[number] = result[number][: encoding.offsets[room - 1][1]]
                 count += 1
-    return replace(eval_set, contents=tuple(contents)), count
+    return tuple(result), count

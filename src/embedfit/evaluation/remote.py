@@ -126,8 +126,9 @@ class OpenAiEndpoint:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.name = name
-        self.key = _address_key("openai", url, model, instruction)
-        self._url, self._model, self._instruction = f"{url}/embeddings", model, instruction
+        self.key = _address_key("openai", url, model)
+        self.instruction = instruction
+        self._url, self._model = f"{url}/embeddings", model
         self._http = _HttpJson(name, client, sleep)
 
     @classmethod
@@ -137,7 +138,7 @@ class OpenAiEndpoint:
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
         """Unit rows: (N, H)."""
-        prefix = self._instruction if is_query else ""
+        prefix = self.instruction if is_query else ""
         parts = []
         for start in range(0, len(texts), BATCH):
             batch = [prefix + text for text in texts[start : start + BATCH]]
@@ -175,7 +176,7 @@ class _PromptedEndpoint:
     def __init__(self, name: str, key: str, instruction: str | None) -> None:
         self.name = name
         self.key = key
-        self._instruction = instruction
+        self.instruction = instruction or ""
         self._has_prompt: bool | None = None if instruction is None else False
 
     def _post(self, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
@@ -183,7 +184,7 @@ class _PromptedEndpoint:
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
         """Unit rows: (N, H)."""
-        prefix = (self._instruction or "") if is_query else ""
+        prefix = self.instruction if is_query else ""
         parts = []
         for start in range(0, len(texts), BATCH):
             batch = [prefix + text for text in texts[start : start + BATCH]]
@@ -221,7 +222,7 @@ class TeiEndpoint(_PromptedEndpoint):
         instruction: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        super().__init__(name, _address_key("tei", url, "", instruction), instruction)
+        super().__init__(name, _address_key("tei", url, "own prompt" if instruction is None else ""), instruction)
         self._url = f"{url}/embed"
         self._http = _HttpJson(name, client, sleep)
 
@@ -246,7 +247,11 @@ class SageMakerEndpoint(_PromptedEndpoint):
         *,
         instruction: str | None = None,
     ) -> None:
-        super().__init__(name, _address_key("sagemaker", endpoint, region, instruction), instruction)
+        super().__init__(
+            name,
+            _address_key("sagemaker", f"{endpoint}@{region}", "own prompt" if instruction is None else ""),
+            instruction,
+        )
         self._endpoint = endpoint
         self._client = client
 
@@ -271,5 +276,5 @@ class SageMakerEndpoint(_PromptedEndpoint):
             ) from error
 
 
-def _address_key(kind: str, address: str, model: str, instruction: str | None) -> str:
-    return sha256_json({"kind": kind, "address": address, "model": model, "instruction": instruction})
+def _address_key(kind: str, address: str, detail: str) -> str:
+    return sha256_json({"kind": kind, "address": address, "detail": detail})

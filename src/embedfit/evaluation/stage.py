@@ -1,8 +1,11 @@
 """The stage `evaluate`: every system on the same queries, written to scores.jsonl, evaluation.json and summary.json.
 
 summary.json is described in DESIGN.md. Beyond that it holds "cluster_by" ("document" or "passage"),
-"minimum_detectable" in each comparison, and in "data" the number of passages that were cut to the
-model's window ("eval_passages_cut"). evaluation.json is described in docs/evaluation.md.
+"minimum_detectable" in each comparison, and in "data" the number of passages that are longer than the
+base's window ("eval_passages_cut"). evaluation.json is described in docs/evaluation.md.
+
+Every system is given the same text of each passage, as in use. A model reads it as far as its window
+goes, BM25 to its end; where that differs, the system bm25_cut shows BM25 on what the base's window holds.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from embedfit.workspace import Workspace
 
 SCHEMA = 1
 OWN = ("base", "finetuned", "merged", "bm25", "hybrid_base", "hybrid_merged")
+CUT = "bm25_cut"
 _STAGES = ("ingest", "generate", "mine", "train", "merge", "check")
 _PAIRS = (
     ("merged", "base"),
@@ -60,12 +64,13 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     _check_names(config.evaluate.systems)
     run_files = _RunFiles.read(workspace)
     base = base_model(config)
-    eval_set, passages_cut, full = _eval_set(workspace, config, run_files, base)
+    eval_set = _eval_set(workspace, config, run_files)
+    in_window, passages_cut = cut(eval_set.contents, load_tokenizer(base.folder), base.layout.max_tokens)
     runtime.report.log(
         f"evaluate: {len(eval_set.queries):,} {eval_set.kind} queries, {len(eval_set.passage_ids):,} passages"
     )
     opened: dict[str, Embedder] = {}
-    plan = _plan(workspace, config, runtime, eval_set, base, run_files, full, opened)
+    plan = _plan(workspace, config, runtime, eval_set, base, run_files, in_window, opened)
     measured = measure(plan, eval_set, vector_cache(), runtime.report)
 
     clusters, cluster_by = eval_set.clusters()
@@ -144,29 +149,24 @@ def _check_names(systems: Sequence[str]) -> None:
     """Fail before anything is computed on a name that is wrong or taken."""
     for name in systems:
         parse(name)
-        if name in OWN or name == "bm25_full":
+        if name in (*OWN, CUT):
             raise UsageError(f"evaluate.systems: {name} is always measured.", remedy="Leave it out.")
 
 
-def _eval_set(
-    workspace: Workspace, config: Config, run_files: _RunFiles, base: LocalModel
-) -> tuple[EvalSet, int, Sequence[str]]:
-    """The evaluation set cut to the base's window, how many passages that cut, and the whole passages."""
+def _eval_set(workspace: Workspace, config: Config, run_files: _RunFiles) -> EvalSet:
     if config.eval_beir:
         folder = Path(config.eval_beir)
         if not folder.is_dir():
             raise ArtifactMissing(f"There is no evaluation folder {folder}.", remedy="Give another --eval-beir.")
     else:
         folder = workspace.existing("eval")
-    whole = read_eval_set(
+    return read_eval_set(
         folder,
         "human" if config.eval_beir else "synthetic",
         passages=run_files.passages,
         document_names=_document_names(run_files.documents),
         styles={query.query_id: query.style for query in run_files.queries} if not config.eval_beir else None,
     )
-    eval_set, passages_cut = cut(whole, load_tokenizer(base.folder), base.layout.max_tokens)
-    return eval_set, passages_cut, whole.contents
 
 
 def _document_names(documents: Sequence[Document]) -> dict[str, str]:
@@ -185,7 +185,7 @@ def _plan(
     eval_set: EvalSet,
     base: LocalModel,
     run_files: _RunFiles,
-    full: Sequence[str],
+    in_window: Sequence[str],
     opened: dict[str, Embedder],
 ) -> Plan:
     """All systems. opened: takes the embedders of evaluate.systems, for their cost."""
@@ -198,8 +198,8 @@ def _plan(
         "merged": lambda: LocalModel("merged", merged),
     }
     lexical: dict[str, Sequence[str]] = {"bm25": eval_set.contents}
-    if full != eval_set.contents:
-        lexical["bm25_full"] = full
+    if in_window != eval_set.contents:
+        lexical[CUT] = in_window
     hybrids: dict[str, tuple[str, Fuse]] = {"hybrid_base": ("base", fuse), "hybrid_merged": ("merged", fuse)}
     for name in config.evaluate.systems:
         spec = parse(name)

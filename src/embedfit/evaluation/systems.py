@@ -54,19 +54,24 @@ class LocalModel:
 
     @property
     def key(self) -> str:
-        """Hash of weights, tokenizer, layout with its instruction, and precision."""
+        """Hash of weights, tokenizer, layout and precision."""
         if self._key is None:
             files = {name: sha256_file(self.folder / name) for name in _KEY_FILES if (self.folder / name).exists()}
-            layout = asdict(self.layout)
+            layout = {name: value for name, value in asdict(self.layout).items() if name != "prompts"}
             self._key = sha256_json(
                 {"version": _VERSION, "files": files, "layout": layout, "precision": best_precision()}
             )
         return self._key
 
+    @property
+    def instruction(self) -> str:
+        """The layout's query instruction."""
+        return self.layout.query_instruction
+
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
         """Unit rows: (N, H)."""
         if self._encoder is None:
-            self._encoder = Encoder.load(self.folder, query_instruction=self.layout.query_instruction)
+            self._encoder = Encoder.load(self.folder, query_instruction=self.instruction)
         return self._encoder.encode(texts, is_query=is_query)
 
     def release(self) -> None:

@@ -123,9 +123,9 @@ class Titan:
         confirm: Callable[[str], bool],
     ) -> None:
         self.name = "titan-v2" if width == WIDTHS[0] else f"titan-v2:{width}"
-        self.key = f"{MODEL_ID}:{width}:{instruction}"
+        self.key = f"{MODEL_ID}:{width}"
+        self.instruction = instruction
         self._width = width
-        self._instruction = instruction
         self._report = report or Silent()
         self._ledger = ledger
         self._model = LedgeredModel(TitanModel(client), ledger, prices, max_cost, run=run)
@@ -160,7 +160,7 @@ class Titan:
         Raises UsageError if the user does not confirm the cost, BudgetExceeded if it may pass max_cost,
         ProviderError naming the first text that got no vector.
         """
-        prefix = self._instruction if is_query else ""
+        prefix = self.instruction if is_query else ""
         requests = [request_of((prefix + text)[:MAX_CHARACTERS], self._width) for text in texts]
         self._ask_consent(self._model.estimate(requests))
         vectors = np.zeros((len(texts), self._width), np.float32)

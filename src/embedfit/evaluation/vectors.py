@@ -46,7 +46,11 @@ class Embedder(Protocol):
 
     @property
     def key(self) -> str:
-        """What decides the vectors, hashed. Two embedders with one key give the same vectors."""
+        """What decides the vectors of passages, hashed. Two embedders with one key give the same vectors."""
+
+    @property
+    def instruction(self) -> str:
+        """What is put before queries: with the key it decides their vectors."""
 
     @property
     def storage(self) -> Storage:
@@ -72,14 +76,15 @@ class VectorCache:
         """Vectors of texts in their order: (N, H). Only texts without a stored vector are embedded, each once."""
         if embedder.storage == "own":
             return _checked(embedder, embedder.embed(texts, is_query=is_query))
-        keys = [_text_key(text, is_query) for text in texts]
+        kind = f"query {embedder.instruction}" if is_query else "passage"
+        keys = [_text_key(kind, text) for text in texts]
         text_of = dict(zip(keys, texts, strict=True))
         with self._open(embedder) as store:
             found = _read(store, text_of)
             # Longest first: batches of equal length waste no padding, and too little memory shows at once.
             missing = sorted((key for key in text_of if key not in found), key=lambda key: -len(text_of[key]))
-            kind = "queries" if is_query else "passages"
-            with (report or Silent()).task(f"{embedder.name}: {kind}", len(text_of), kind) as task:
+            unit = "queries" if is_query else "passages"
+            with (report or Silent()).task(f"{embedder.name}: {unit}", len(text_of), unit) as task:
                 task.advance(len(found), note=f"{len(found):,} known" if found else "")
                 for start in range(0, len(missing), _CHUNK):
                     chunk = missing[start : start + _CHUNK]
@@ -105,7 +110,8 @@ class VectorCache:
                 store = _connect(path)
         with closing(store):
             if embedder.storage == "probed":
-                _check_probes(store, embedder.embed(PROBES, is_query=False))
+                probes = [embedder.embed(PROBES, is_query=is_query) for is_query in (False, True)]
+                _check_probes(store, np.concatenate(probes))
             yield store
         with suppress(OSError):
             path.touch()
@@ -129,9 +135,8 @@ def _checked(embedder: Embedder, vectors: Vectors) -> Vectors:
     return vectors
 
 
-def _text_key(text: str, is_query: bool) -> bytes:
-    kind = b"query\0" if is_query else b"passage\0"
-    return hashlib.sha256(kind + text.encode("utf-8", "surrogatepass")).digest()[:16]
+def _text_key(kind: str, text: str) -> bytes:
+    return hashlib.sha256(f"{kind}\0{text}".encode("utf-8", "surrogatepass")).digest()[:16]
 
 
 def _connect(path: Path) -> sqlite3.Connection:
