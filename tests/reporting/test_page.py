@@ -142,7 +142,7 @@ def test_a_kept_base_is_said_plainly_with_evidence_and_next_steps(tmp_path):
     text = page.text()
     assert "Keep the base model" in text and "no gain that this test can tell from chance" in text
     assert "What to do next" in text and "--generator bedrock" in text
-    assert "SentenceTransformer('sentence-transformers/all-MiniLM-L6-v2')" in text
+    assert "merged/ holds the base’s weights here, unchanged" in text
     assert "deploy sagemaker" not in text  # nothing was tuned that should be deployed
 
 

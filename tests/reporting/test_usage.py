@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sentence_transformers import SentenceTransformer
 
 from embedfit.reporting import usage
 
@@ -25,7 +26,10 @@ def test_only_what_looks_like_a_hub_id_is_one(model, hub_id):
 
 def test_a_model_is_loaded_from_where_it_ships(evidence):
     assert usage.shipped_model(evidence).endswith("run/merged")
-    kept = replace(evidence, decision=replace(evidence.decision, ship="base"))
+    # At weight 0 merged/ is the base with its instruction inside.
+    kept = replace(evidence, decision=replace(evidence.decision, ship="base", alpha=0.0))
+    assert usage.shipped_model(kept).endswith("run/merged")
+    kept = replace(evidence, decision=replace(evidence.decision, ship="base", alpha=0.4))
     assert usage.shipped_model(kept) == "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -46,6 +50,17 @@ def test_the_loading_snippet_runs(tiny_bert, capsys):
     plain = names["model"].encode(["what you search for"])
     assert not np.allclose(plain, names["queries"])
     assert "tensor" in capsys.readouterr().out
+
+
+def test_the_langchain_snippets_give_the_same_vector(tiny_bert):
+    names = {}
+    exec(compile(usage.langchain(str(tiny_bert)), "snippet", "exec"), names)
+    model = SentenceTransformer(str(tiny_bert))
+    expected = model.encode_query("what you search for", normalize_embeddings=True)
+    assert np.allclose(names["vector"], expected, atol=1e-3)
+    pytest.importorskip("langchain_huggingface", reason="langchain-huggingface is not installed")
+    exec(compile(usage.langchain_alone(str(tiny_bert)), "snippet", "exec"), names)
+    assert np.allclose(names["vector"], expected, atol=1e-3)
 
 
 def test_all_snippets_are_valid_code(evidence):

@@ -49,7 +49,7 @@ def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
     code = {
         "loading": usage.loading(model_id),
         "tei": usage.tei(model_id, folder=False),
-        "langchain": usage.langchain(model_id),
+        "langchain": usage.langchain_alone(model_id),
     }
     text = environment.get_template("card.md.j2").render(
         title=_title(evidence, model_id),

@@ -31,10 +31,14 @@ def hub_id(model: str) -> str | None:
 
 
 def shipped_model(evidence: Evidence) -> str:
-    """What to give SentenceTransformer(...): the folder that ships, or the base."""
-    if evidence.decision.ship == "base":
+    """What to give SentenceTransformer(...).
+
+    merged/ holds the fine-tuned weights at weight 1 and the base's at weight 0, then with the query
+    instruction that the base's own folder often lacks.
+    """
+    if evidence.decision.ship == "base" and evidence.decision.alpha != 0:
         return hub_id(evidence.config.model) or evidence.config.model
-    return f"{evidence.root}/merged"  # at weight 1 it holds the fine-tuned weights
+    return f"{evidence.root}/merged"
 
 
 def loading(model: str) -> str:
@@ -50,7 +54,17 @@ def loading(model: str) -> str:
 
 
 def langchain(model: str) -> str:
-    """LangChain's Embeddings over the folder."""
+    """LangChain, with what embedfit ships for it."""
+    return (
+        "from embedfit.integrations.langchain import EmbedfitEmbeddings\n"
+        "\n"
+        f"embeddings = EmbedfitEmbeddings({model!r})\n"
+        'vector = embeddings.embed_query("what you search for")\n'
+    )
+
+
+def langchain_alone(model: str) -> str:
+    """LangChain without embedfit, for those who only have the model. The prompt is in the folder."""
     return (
         "from langchain_huggingface import HuggingFaceEmbeddings\n"
         "\n"
@@ -102,13 +116,15 @@ def tei(model: str, *, folder: bool) -> str:
 def snippets(evidence: Evidence) -> list[Snippet]:
     """Everything under "Use it", for the model that ships."""
     model = shipped_model(evidence)
+    folder = model.startswith(evidence.root)
+    kept = "" if evidence.decision.ship != "base" else " merged/ holds the base’s weights here, unchanged."
     tuned = evidence.decision.ship != "base"
     run = shlex.quote(evidence.root)
     fusion = evidence.fusion
     found = [
         Snippet(
             title="Load it",
-            note="The folder is an ordinary sentence-transformers model; its query instruction is inside.",
+            note=f"An ordinary sentence-transformers model; its query instruction, where it has one, is inside.{kept}",
             language="python",
             code=loading(model),
         ),
@@ -125,7 +141,7 @@ def snippets(evidence: Evidence) -> list[Snippet]:
             code=f"embedfit serve {shlex.quote(model)} --port 8080\n",
         ),
         Snippet(
-            title="Serve it with Text Embeddings Inference", note="", language="shell", code=tei(model, folder=tuned)
+            title="Serve it with Text Embeddings Inference", note="", language="shell", code=tei(model, folder=folder)
         ),
         Snippet(title="Use it in LangChain", note="", language="python", code=langchain(model)),
     ]
@@ -135,8 +151,10 @@ def snippets(evidence: Evidence) -> list[Snippet]:
                 title="Deploy it on SageMaker",
                 note="The plan lists every call and its price, and changes nothing.",
                 language="shell",
-                code=f"embedfit deploy sagemaker plan --run {run}\nembedfit deploy sagemaker apply --run {run}\n"
-                f"embedfit deploy sagemaker test --run {run}\nembedfit deploy sagemaker destroy --run {run}\n",
+                code="".join(
+                    f"embedfit deploy sagemaker {words}\n"
+                    for words in (f"plan {run}", f"apply {run}", f"test {shlex.quote(model)}", f"destroy {run}")
+                ),
             )
         )
         found.append(
