@@ -1,4 +1,6 @@
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -43,15 +45,43 @@ def one_of_two(rank, folder, file, out):
     dist.destroy_process_group()
 
 
+class Together(World):
+    """One of two ranks that are threads of this process."""
+
+    barrier_, slots = threading.Barrier(2), {}
+
+    def sum_(self, tensor):
+        self.slots[self.rank] = tensor.detach().clone()
+        self.barrier_.wait(60)
+        tensor.detach().copy_(self.slots[0] + self.slots[1])
+        self.barrier_.wait(60)
+        return tensor
+
+
+def assert_same(got, expected):
+    for name, gradient in expected.items():
+        scale = max(1.0, float(gradient.abs().max()))
+        assert float((got[name] - gradient).abs().max()) <= 1e-5 * scale, name
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_two_ranks_give_the_gradients_of_one(tiny_bert, limit):
+    result, expected = joint_gradients(tiny_bert, World(), 1 << 30)
+    with ThreadPoolExecutor(2) as pool:
+        ranks = list(pool.map(lambda rank: joint_gradients(tiny_bert, Together(rank, 2), limit), (0, 1)))
+    for of_rank, got in ranks:
+        assert of_rank.loss == pytest.approx(result.loss, rel=1e-6)
+        assert_same(got, expected)
+
+
+@pytest.mark.slow
 def test_two_processes_give_the_gradients_of_one(tiny_bert, tmp_path):
     mp.spawn(one_of_two, (tiny_bert, tmp_path / "rendezvous", tmp_path / "out"), nprocs=2)
     result, expected = joint_gradients(tiny_bert, World(), 1 << 30)
     for rank in (0, 1):
         for loss, got in torch.load(tmp_path / f"out-{rank}.pt", weights_only=True):
             assert loss == pytest.approx(result.loss, rel=1e-6)
-            for name, gradient in expected.items():
-                scale = max(1.0, float(gradient.abs().max()))
-                assert float((got[name] - gradient).abs().max()) <= 1e-5 * scale, name
+            assert_same(got, expected)
 
 
 class Lines:
