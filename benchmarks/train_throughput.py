@@ -1,0 +1,312 @@
+"""How fast embedfit trains, beside FlagEmbedding and sentence-transformers: same rows, base, lengths, batch and seed.
+
+    python benchmarks/train_throughput.py --quick      # a few minutes, prints the ratios
+    python benchmarks/train_throughput.py              # all cases; writes benchmarks/results/train_throughput.json
+
+Each peer runs in an environment of its own, which is made on first use. A system's speed is the median of its
+steps after the first. Tokens are those of the rows (query, positive, negatives, no padding), counted alike for
+all: what a system saves by encoding a passage once shows as speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+import torch
+from safetensors.torch import load_file
+
+from embedfit.models.encoder import Encoder
+from embedfit.models.hardware import best_precision, cores, gemm_rate
+from embedfit.models.layout import Layout, save_model
+from embedfit.models.sources import resolve_model
+from embedfit.retrieval.metrics import judge, ndcg
+from embedfit.retrieval.topk import top_k
+
+HERE = Path(__file__).resolve().parent
+SEED = 13
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A peer's environment: its folder's name and what pip installs there."""
+
+    name: str
+    requirements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class System:
+    """Something that trains. best: with its best settings for speed instead of its defaults."""
+
+    name: str
+    script: str
+    environment: Environment | None
+    best: bool = False
+    cached: bool = False
+
+
+TORCH = "torch==2.13.0"
+FLAG = Environment("flagembedding-1.4.2", ("FlagEmbedding==1.4.2", TORCH, "transformers<5"))
+SBERT = Environment("sentence-transformers-6.2.0", ("sentence-transformers[train]==6.2.0", TORCH))
+SYSTEMS = (
+    System("embedfit", "train_embedfit.py", None),
+    System("FlagEmbedding, stock", "train_flagembedding.py", FLAG),
+    System("FlagEmbedding, best", "train_flagembedding.py", FLAG, best=True),
+    System("sentence-transformers MNRL, stock", "train_sentence_transformers.py", SBERT),
+    System("sentence-transformers MNRL, best", "train_sentence_transformers.py", SBERT, best=True),
+    System("sentence-transformers CachedMNRL, stock", "train_sentence_transformers.py", SBERT, cached=True),
+    System("sentence-transformers CachedMNRL, best", "train_sentence_transformers.py", SBERT, best=True, cached=True),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Rows and a base. lengths: "lyft" (the published rows) or "lognormal" (made up)."""
+
+    base: str
+    lengths: str
+    batch: int
+    steps: int
+    group: int = 2
+    query_tokens: int = 64
+    passage_tokens: int = 256
+
+
+QUICK = (Case("minilm", "lyft", batch=16, steps=4),)
+FULL = (
+    Case("minilm", "lyft", batch=32, steps=12),
+    Case("minilm", "lognormal", batch=32, steps=6, passage_tokens=512),
+    Case("bert-base", "lyft", batch=32, steps=3),
+)
+
+
+def python_of(environment: Environment | None, folder: Path) -> str:
+    """The interpreter of an environment, which is made if need be."""
+    if environment is None:
+        return sys.executable
+    home = folder / environment.name
+    python = home / "bin" / "python"
+    if not (home / ".whole").exists():
+        print(f"making {home}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *environment.requirements], check=True)
+        (home / ".whole").touch()
+    return str(python)
+
+
+def base_folder(name: str, work: Path) -> Path:
+    """MiniLM, or a BERT-base of random weights with MiniLM's tokenizer."""
+    minilm = resolve_model("minilm")
+    if name == "minilm":
+        return minilm
+    from transformers import BertConfig, BertModel
+
+    source, folder = work / "bert-base-source", work / "bert-base"
+    if folder.exists():
+        return folder
+    source.mkdir(parents=True)
+    for path in minilm.iterdir():
+        if path.name in ("tokenizer.json", "vocab.txt", "special_tokens_map.json", "tokenizer_config.json"):
+            shutil.copyfile(path, source / path.name)
+    config = BertConfig(vocab_size=30522, architectures=["BertModel"])
+    config.save_pretrained(source)
+    torch.manual_seed(SEED)
+    layout = Layout(pooling="cls", normalize=True, max_tokens=512, hidden_size=768, model_type="bert")
+    save_model(folder, BertModel(config, add_pooling_layer=False).state_dict(), base=source, layout=layout)
+    return folder
+
+
+def published(data: Path, name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((data / "10k_published" / f"{name}_dataset.json").read_text("utf-8"))
+    return result
+
+
+def make_rows(case: Case, data: Path) -> list[dict[str, Any]]:
+    """Rows with case.group - 1 random negatives each, in random order."""
+    rng = np.random.default_rng(SEED)
+    source = published(data, "train")
+    corpus, queries = source["corpus"], source["queries"]
+    if case.lengths == "lyft":
+        pairs = [(text, corpus[source["relevant_docs"][key][0]]) for key, text in queries.items()]
+        passages = list(corpus.values())
+    else:
+        words = " ".join(corpus.values()).split()
+        count = case.batch * case.steps
+        lengths = np.clip(rng.lognormal(4.2, 0.8, count), 5, 400).astype(int)
+        starts = rng.integers(0, len(words) - 400, count)
+        passages = [" ".join(words[start : start + length]) for start, length in zip(starts, lengths, strict=True)]
+        pairs = [(" ".join(rng.choice(passage.split(), 8)), passage) for passage in passages]
+    rows = []
+    for index in rng.permutation(len(pairs)):
+        query, positive = pairs[index]
+        others = [passages[i] for i in rng.permutation(len(passages))[: case.group] if passages[i] != positive]
+        rows.append({"query": query, "pos": [positive], "neg": others[: case.group - 1]})
+    return rows
+
+
+def row_tokens(rows: list[dict[str, Any]], case: Case, encoder: Encoder) -> float:
+    """Mean tokens of a row's texts, cut as they are for training, without padding."""
+    queries = encoder.token_ids([row["query"] for row in rows], max_tokens=case.query_tokens)
+    passages = encoder.token_ids([t for row in rows for t in row["pos"] + row["neg"]], max_tokens=case.passage_tokens)
+    return (sum(map(len, queries)) + sum(map(len, passages))) / len(rows)
+
+
+def quality(folder: Path, base: Path, data: Path, quick: bool) -> float:
+    """nDCG@10 on the published Uber queries of the weights in a folder, encoded alike for all systems."""
+    encoder = Encoder.load(base)
+    weights = load_file(folder / "model.safetensors")
+    own = set(encoder.backbone.state_dict())
+    encoder.backbone.load_state_dict({k.removeprefix("bert."): v.float() for k, v in weights.items() if k in own})
+    source = published(data, "val")
+    keys = list(source["queries"])[:: 8 if quick else 1]
+    ids = sorted({source["relevant_docs"][key][0] for key in keys}) if quick else list(source["corpus"])
+    passages = encoder.encode([source["corpus"][name] for name in ids])
+    queries = encoder.encode([source["queries"][key] for key in keys], is_query=True)
+    ranked, _ = top_k(queries, passages, 10)
+    relevant = [{name} for name in (source["relevant_docs"][key][0] for key in keys)]
+    return float(ndcg(judge([[ids[i] for i in line] for line in ranked], relevant), 10).mean())
+
+
+def train(system: System, case: Case, base: Path, rows: Path, work: Path, peers: Path) -> dict[str, Any]:
+    """One system's result: seconds of steps, losses, peak memory. Raises CalledProcessError where it fails."""
+    out = work / "out" / "".join(c if c.isalnum() else "-" for c in system.name)
+    shutil.rmtree(out, ignore_errors=True)
+    spec = {
+        "model": str(base),
+        "rows": str(rows),
+        "out": str(out),
+        "steps": case.steps,
+        "batch": case.batch,
+        "group": case.group,
+        "query_tokens": case.query_tokens,
+        "passage_tokens": case.passage_tokens,
+        "temperature": 0.05,
+        "learning_rate": 5e-5,
+        "pooling": "mean" if case.base == "minilm" else "cls",
+        "seed": SEED,
+        "best": system.best,
+        "cached": system.cached,
+        "bf16": best_precision() == "bf16",
+        "device": "cuda" if torch.cuda.is_available() else "cpu",
+    }
+    paths = work / "spec.json", work / "result.json"
+    paths[0].write_text(json.dumps(spec), "utf-8")
+    paths[1].unlink(missing_ok=True)
+    command = [python_of(system.environment, peers), str(HERE / "peers" / system.script), *map(str, paths)]
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    log = work / "log.txt"
+    with log.open("w") as file:
+        try:
+            subprocess.run(command, check=True, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=work)
+        except subprocess.CalledProcessError:
+            print("\n".join(log.read_text("utf-8", "replace").splitlines()[-15:]), flush=True)
+            raise
+    result: dict[str, Any] = json.loads(paths[1].read_text("utf-8"))
+    return {**result, "out": str(out)}
+
+
+def measure(case: Case, systems: list[System], options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """All systems on one case."""
+    base = base_folder(case.base, work)
+    rows = make_rows(case, options.data)
+    path = work / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    tokens = row_tokens(rows, case, Encoder.load(base))
+    print(f"\n{case.base}, {case.lengths} lengths, batch {case.batch}, {tokens:.0f} tokens a row", flush=True)
+    results = {}
+    for system in systems:
+        try:
+            outcome = train(system, case, base, path, work, options.peers)
+        except subprocess.CalledProcessError as error:
+            results[system.name] = {"failed": str(error.returncode)}
+            continue
+        step = statistics.median(outcome["seconds"][1:])
+        score = quality(Path(outcome.pop("out")), base, options.data, options.quick) if case.base == "minilm" else None
+        results[system.name] = {
+            "step_s": step,
+            "rows_per_s": case.batch / step,
+            "tokens_per_s": tokens * case.batch / step,
+            "peak_mb": outcome["peak_mb"],
+            "final_loss": statistics.mean(outcome["losses"][-3:]),
+            "ndcg@10": score,
+            **{k: v for k, v in outcome.items() if k not in ("peak_mb",)},
+        }
+        one = results[system.name]
+        print(
+            f"{system.name:42} {one['tokens_per_s']:9,.0f} tokens/s {one['rows_per_s']:7.2f} rows/s "
+            f"{one['peak_mb']:7,} MB  loss {one['final_loss']:.3f}"
+            + (f"  nDCG@10 {score:.3f}" if score is not None else ""),
+            flush=True,
+        )
+    ours = results.get("embedfit", {}).get("tokens_per_s")
+    for name, one in results.items():
+        if ours and name != "embedfit" and "tokens_per_s" in one:
+            one["embedfit_times_as_fast"] = ours / one["tokens_per_s"]
+            print(f"embedfit is {one['embedfit_times_as_fast']:.1f} × {name}", flush=True)
+    return {"case": case.__dict__, "tokens_per_row": tokens, "systems": results}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    model, flags = platform.processor(), set[str]()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line.partition(":") for line in info.read_text().splitlines()]
+        model = next((value.strip() for key, _, value in lines if key.startswith("model name")), model)
+        flags = set(next((value for key, _, value in lines if key.startswith("flags")), "").split())
+    return {
+        "cpu": model,
+        "cores": cores(),
+        "load_before": os.getloadavg()[0],
+        "features": sorted(flags & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "amx_tile"}),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gemm_gflops": {kind: round(gemm_rate(kind) / 1e9) for kind in ("fp32", "bf16")},
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+        "embedfit": version("embedfit"),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data"
+    parser.add_argument("--quick", action="store_true", help="one small case")
+    parser.add_argument("--only", default="", help="systems whose name holds one of these words, separated by commas")
+    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--peers", type=Path, default=Path(platformdirs.user_cache_dir("embedfit")) / "peers")
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/train_throughput[_quick].json")
+    options = parser.parse_args()
+    name = "train_throughput_quick.json" if options.quick else "train_throughput.json"
+    out = options.out or HERE / "results" / name
+    words = [word for word in options.only.split(",") if word]
+    systems = [system for system in SYSTEMS if not words or any(word in system.name for word in words)]
+    for environment in {system.environment for system in systems if system.environment}:
+        python_of(environment, options.peers)
+    report = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "cases": []}
+    print(json.dumps(report["machine"]), flush=True)
+    with tempfile.TemporaryDirectory() as work:
+        for case in QUICK if options.quick else FULL:
+            report["cases"].append(measure(case, systems, options, Path(work)))
+            out.parent.mkdir(exist_ok=True)
+            out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    print(f"\nwritten to {out}")
+
+
+if __name__ == "__main__":
+    main()
