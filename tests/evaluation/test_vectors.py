@@ -81,7 +81,7 @@ def test_what_an_embedder_keeps_itself_is_not_stored_again(cache):
 
 
 def test_an_interrupted_run_keeps_what_was_embedded(cache, monkeypatch):
-    monkeypatch.setattr("embedfit.evaluation.vectors._CHUNK", 10)
+    monkeypatch.setattr("embedfit.evaluation.vectors._CHUNK_TEXTS", 10)
     texts = [f"text {n:03d}" for n in range(35)]
     embedder = WordsEmbedder()
     whole = embedder.embed
@@ -97,6 +97,20 @@ def test_an_interrupted_run_keeps_what_was_embedded(cache, monkeypatch):
     again = WordsEmbedder()
     cache.embed(again, texts, is_query=False)
     assert len(again.asked) == 15
+
+
+def test_long_texts_are_embedded_few_at_a_time(cache):
+    sizes = []
+    embedder = WordsEmbedder()
+    whole = embedder.embed
+
+    def counts(texts, *, is_query):
+        sizes.append(len(texts))
+        return whole(texts, is_query=is_query)
+
+    embedder.embed = counts
+    cache.embed(embedder, [f"{n} " + "x" * 20_000 for n in range(6)] + ["short"], is_query=False)
+    assert sizes == [3, 3, 1]
 
 
 def test_a_damaged_file_is_made_anew(cache):

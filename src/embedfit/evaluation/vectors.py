@@ -28,7 +28,10 @@ PROBES = ("What does the warranty cover?", "net loss per share, basic and dilute
 #: Cosine to last time's vector of a probe, above which a remote model counts as the same.
 SAME_MODEL = 1 - 2e-5
 
-_CHUNK = 512  # texts between two writes: what a killed run loses at most
+# What is embedded between two writes, and so what a killed run loses and how often a bar moves: a few
+# seconds of one core's work, yet enough for full batches.
+_CHUNK_TEXTS = 512
+_CHUNK_CHARACTERS = 60_000
 _SELECT = 500  # keys in one SELECT
 
 
@@ -86,8 +89,7 @@ class VectorCache:
             unit = "queries" if is_query else "passages"
             with (report or Silent()).task(f"{embedder.name}: {unit}", len(text_of), unit) as task:
                 task.advance(len(found), note=f"{len(found):,} known" if found else "")
-                for start in range(0, len(missing), _CHUNK):
-                    chunk = missing[start : start + _CHUNK]
+                for chunk in _chunks(missing, text_of):
                     vectors = _checked(embedder, embedder.embed([text_of[key] for key in chunk], is_query=is_query))
                     new = dict(zip(chunk, vectors, strict=True))
                     _write(store, new)
@@ -126,6 +128,19 @@ class VectorCache:
                 break
             total -= path.stat().st_size
             path.unlink(missing_ok=True)
+
+
+def _chunks(keys: Sequence[bytes], text_of: dict[bytes, str]) -> Iterator[list[bytes]]:
+    chunk: list[bytes] = []
+    characters = 0
+    for key in keys:
+        chunk.append(key)
+        characters += len(text_of[key])
+        if len(chunk) == _CHUNK_TEXTS or characters >= _CHUNK_CHARACTERS:
+            yield chunk
+            chunk, characters = [], 0
+    if chunk:
+        yield chunk
 
 
 def _checked(embedder: Embedder, vectors: Vectors) -> Vectors:
