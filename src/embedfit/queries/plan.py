@@ -16,8 +16,8 @@ from embedfit.records import Passage
 WANTED_QUERIES = 20_000
 #: The local generator writes on the user's CPU; beyond this its time costs more than more queries bring.
 WANTED_LOCAL = 3_000
-#: Enough queries of dev and of test passages for an interval of about ±2 points.
-WANTED_HELD_OUT = 400
+#: Enough queries of dev and of test passages for an interval of about ±3 points.
+WANTED_HELD_OUT = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Ask:
 
 def queries_per_passage(passages: int, *, local: bool) -> int:
     """How many training queries of each passage, where the user does not say."""
-    wanted, low, high = (WANTED_LOCAL, 1, 4) if local else (WANTED_QUERIES, 3, 10)
+    wanted, low, high = (WANTED_LOCAL, 1, 2) if local else (WANTED_QUERIES, 3, 10)
     return int(np.clip(round(wanted / max(passages, 1)), low, high))
 
 
@@ -57,7 +57,7 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
             asks.append(Ask(passage, style, seed + number // len(training)))
     for split in ("dev", "test"):
         members = _spread(by_split[split], WANTED_HELD_OUT, rng)
-        rounds = int(np.clip(WANTED_HELD_OUT // max(len(members), 1), 1, 3))
+        rounds = int(np.clip(WANTED_HELD_OUT // max(len(members), 1), 1, 2))
         for passage in members:
             for number in range(rounds):
                 asks.append(Ask(passage, held_out[number % len(held_out)], seed + 1000 + number // len(held_out)))

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from embedfit.config import Config
 from embedfit.errors import InputError
 from embedfit.interchange import Entry, RetrievalData, write_beir
+from embedfit.llm.client import LanguageModel
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel
 from embedfit.llm.prices import load_prices
-from embedfit.llm.providers import open_fallback, open_model
+from embedfit.llm.providers import open_model
 from embedfit.models.encoder import Vectors, load_base
 from embedfit.queries import filters
 from embedfit.queries.ask import ask
@@ -34,20 +35,15 @@ LOOSE_ROUND_TRIP = 200
 MIN_TRAIN, MIN_DEV = 8, 4
 
 
-def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Write queries.jsonl and, without --eval-beir, eval/ in BEIR layout."""
+def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: LanguageModel | None = None) -> None:
+    """Write queries.jsonl and, without --eval-beir, eval/ in BEIR layout. provider: instead of the configured one."""
     passages = workspace.read(Passage)
     asks = plan(passages, config.generate, seed=config.seed)
     with Ledger(runtime.ledger) as ledger:
-        model = LedgeredModel(
-            open_model(config.generate, report=runtime.report),
-            ledger,
-            load_prices(),
-            config.generate.max_cost,
-            runtime.report,
-            run=str(workspace.root.resolve()),
-            fallback=open_fallback(config.generate),
-        )
+        run_name, prices = str(workspace.root.resolve()), load_prices()
+        if provider is None:
+            provider = open_model(config.generate, ledger=ledger, prices=prices, run=run_name, report=runtime.report)
+        model = LedgeredModel(provider, ledger, prices, config.generate.max_cost, runtime.report, run=run_name)
         drafts = ask(model, passages, asks, config.generate, runtime)
     queries = filtered(passages, drafts, config, runtime)
     workspace.write(Query, queries)

@@ -1,0 +1,133 @@
+"""Weight arithmetic against the formula, the gate on cases known by hand, mixing by examples."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.conftest import make_tiny_bert
+
+from embedfit.errors import ModelError, UsageError
+from embedfit.merging.cocktail import mix
+from embedfit.merging.gate import Decision, Mixture, decide
+from embedfit.merging.general import built_in
+from embedfit.merging.weights import combine, weights_from_losses
+from embedfit.models.encoder import Encoder
+from embedfit.models.layout import read_tensors
+from embedfit.progress import Silent
+
+
+def test_a_mixture_is_the_weighted_sum() -> None:
+    models = [{"w": torch.full((2, 2), float(n)), "ids": torch.arange(3)} for n in (1, 2, 4)]
+    mixed = combine(models, [0.5, 0.25, 0.25])
+    assert torch.equal(mixed["w"], torch.full((2, 2), 2.0))
+    assert torch.equal(mixed["ids"], torch.arange(3))
+
+
+@given(st.floats(0, 1), st.integers(0, 5))
+def test_mixing_a_model_with_itself_changes_nothing(alpha: float, seed: int) -> None:
+    tensors = {"w": torch.randn(3, 4, generator=torch.Generator().manual_seed(seed))}
+    torch.testing.assert_close(combine([tensors, tensors], [1 - alpha, alpha])["w"], tensors["w"])
+
+
+def test_an_end_of_the_sweep_is_the_model_itself_bit_by_bit() -> None:
+    one, other = {"w": torch.randn(50)}, {"w": torch.randn(50)}
+    assert torch.equal(combine([one, other], [1.0, 0.0])["w"], one["w"])
+    assert torch.equal(combine([one, other], [0.0, 1.0])["w"], other["w"])
+
+
+def test_wrong_weights_and_models_are_refused() -> None:
+    one = {"w": torch.zeros(2)}
+    with pytest.raises(UsageError, match=r"sum to 0\.9"):
+        combine([one, one], [0.5, 0.4])
+    with pytest.raises(UsageError, match="one weight a model"):
+        combine([one, one], [1.0])
+    with pytest.raises(ModelError, match="only one of them has the weight b"):
+        combine([one, {"w": torch.zeros(2), "b": torch.zeros(1)}], [0.5, 0.5])
+    with pytest.raises(ModelError, match=r"w is \(2,\) in one"):
+        combine([one, {"w": torch.zeros(3)}], [0.5, 0.5])
+
+
+def test_weights_from_losses_follow_the_softmax() -> None:
+    weights = weights_from_losses([1.0, 2.0], temperature=5)
+    assert weights[0] == pytest.approx(0.549834, abs=1e-6), "RECIPE: a gap of 1.0 gives .55/.45"
+    assert sum(weights_from_losses([3.0, 1.0, 0.5], 0.1)) == pytest.approx(1)
+    with pytest.raises(UsageError, match="finite"):
+        weights_from_losses([float("nan"), 1.0])
+
+
+CLUSTERS = np.arange(200)
+
+
+def mixtures(*rows: tuple[float, float, float]) -> list[Mixture]:
+    """(alpha, gain over the base on dev, retention) for each mixture after the base."""
+    rng = np.random.default_rng(0)
+    base = rng.uniform(0.3, 0.7, 200)
+    noise = rng.normal(0, 0.02, 200)
+    made = [Mixture(alpha=0.0, dev=base, retention=0.8)]
+    return made + [Mixture(alpha=a, dev=base + gain + noise, retention=kept) for a, gain, kept in rows]
+
+
+def gate(*rows: tuple[float, float, float]) -> Decision:
+    return decide(mixtures(*rows), CLUSTERS, max_retention_loss=0.01, rng=np.random.default_rng(1))
+
+
+def test_a_sure_gain_ships() -> None:
+    decision = gate((0.5, 0.05, 0.80), (1.0, 0.08, 0.799))
+    assert (decision.ship, decision.alpha) == ("finetuned", 1.0)
+    assert "+8" in decision.why and "200 dev queries" in decision.why
+
+
+def test_among_equals_the_one_nearest_to_the_base() -> None:
+    assert gate((0.5, 0.0800, 0.80), (1.0, 0.0801, 0.80)).alpha == 0.5
+
+
+def test_what_forgets_too_much_is_out() -> None:
+    decision = gate((0.5, 0.05, 0.795), (1.0, 0.08, 0.70))
+    assert (decision.ship, decision.alpha) == ("merged", 0.5)
+    nothing = gate((0.5, 0.05, 0.70), (1.0, 0.08, 0.60))
+    assert (nothing.ship, nothing.alpha) == ("base", 0.0)
+    assert "general text" in nothing.why
+
+
+def test_without_a_sure_gain_the_base_stays() -> None:
+    for gain in (0.0, -0.05):
+        decision = gate((0.5, gain, 0.8), (1.0, gain, 0.8))
+        assert (decision.ship, decision.alpha) == ("base", 0.0)
+        assert "not surely better" in decision.why
+
+
+def test_general_text_leaves_out_the_corpus_and_hides_the_query() -> None:
+    task = built_in([])
+    assert len(task.queries) == len(task.passages) == 150
+    assert all(query not in passage for query, passage in zip(task.queries, task.passages, strict=True))
+    assert built_in([]) == task
+    other = built_in(task.passages)
+    assert other.passages != task.passages, "what the corpus begins with is left out"
+
+
+def test_mixing_by_weights_and_by_examples(tmp_path: Path) -> None:
+    one = make_tiny_bert(tmp_path / "one", seed=1)
+    two = make_tiny_bert(tmp_path / "two", seed=2)
+    assert mix([one, two], tmp_path / "out", weights=[0.3, 0.7], examples=None, temperature=5, report=Silent()) == [
+        0.3,
+        0.7,
+    ]
+    merged, left, right = (read_tensors(path) for path in (tmp_path / "out", one, two))
+    name = "encoder.layer.0.output.dense.weight"
+    torch.testing.assert_close(merged[name], 0.3 * left[name] + 0.7 * right[name])
+    assert Encoder.load(tmp_path / "out").layout.query_instruction == "query: "
+    examples = tmp_path / "examples.jsonl"
+    rows = [{"query": f"what is {n}", "pos": [f"it is {n}"], "neg": ["mute the tv"]} for n in ("sound", "tv", "mute")]
+    examples.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    weights = mix([one, two], tmp_path / "by", weights=None, examples=examples, temperature=5, report=Silent())
+    assert sum(weights) == pytest.approx(1) and all(0 < weight < 1 for weight in weights)
+    with pytest.raises(UsageError, match="not both"):
+        mix([one, two], tmp_path / "x", weights=[1, 0], examples=examples, temperature=5, report=Silent())
+    with pytest.raises(UsageError, match="at least two"):
+        mix([one], tmp_path / "x", weights=None, examples=None, temperature=5, report=Silent())

@@ -1,0 +1,111 @@
+"""Hard negatives: hard, but not so near to the positive that they may be answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedfit.config import resolve
+from embedfit.errors import InputError
+from embedfit.interchange import read_flagembedding
+from embedfit.mining.selection import below_positive, select
+from embedfit.mining.stage import mined, overlapping, run
+from embedfit.records import Passage, Query, TrainRow
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace
+
+WORDS = "tv mute sound query passage the how what is to of and wifi 12345 zebra quartz".split()
+
+
+def test_the_rule_of_nv_retriever() -> None:
+    scores = np.array([0.80, 0.76, 0.75, -0.1], np.float32)
+    assert below_positive(scores, 0.8, 0.95).tolist() == [False, True, True, True]
+    assert below_positive(scores, -0.05, 0.95).tolist() == [False, False, False, True]
+
+
+@given(
+    count=st.integers(0, 8), positive=st.floats(0.1, 1), seed=st.integers(0, 5),
+    scores=st.lists(st.floats(-1, 1, width=32), max_size=40),
+)  # fmt: skip
+def test_what_is_selected_is_allowed_hard_and_ordered(
+    count: int, positive: float, seed: int, scores: list[float]
+) -> None:
+    ordered = np.array(sorted(scores, reverse=True), np.float32)
+    ids = np.arange(len(ordered)) * 3
+    excluded = {0, 6}
+    chosen = select(
+        ids, ordered, positive=positive, excluded=excluded, count=count, max_relative_score=0.95,
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    places = [number // 3 for number in chosen]
+    passing = [n for n in range(len(ordered)) if ordered[n] <= 0.95 * positive and n * 3 not in excluded]
+    assert len(chosen) == min(count, len(passing)) == len(set(chosen))
+    assert places == sorted(places)
+    assert set(places) <= set(passing[: 2 * count])
+
+
+def passage(number: int, document: str = "d", start: int = 0, end: int = 0) -> Passage:
+    return Passage(passage_id=f"p{number}", document_id=document, title="", text=f"text {number}", start=start, end=end)
+
+
+def test_overlapping_neighbours_are_found_within_the_document() -> None:
+    passages = [
+        passage(0, start=0, end=10), passage(1, start=8, end=20), passage(2, start=15, end=30),
+        passage(3, start=30, end=40), passage(4, "other", start=0, end=99),
+    ]  # fmt: skip
+    assert overlapping(passages, 1) == [0, 2]
+    assert overlapping(passages, 3) == []
+    assert overlapping([passage(0), passage(1)], 0) == [], "BEIR records overlap with none"
+
+
+def test_rows_leave_out_positives_twins_and_near_copies() -> None:
+    vectors = np.array([[1, 0], [0.99, 0.141], [0.9, 0.436], [0.6, 0.8], [0, 1]], np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    query = Query(
+        query_id="q", passage_id="p0", text="find", style="question", split="train", kept=True, also_relevant=("p3",)
+    )
+    config = resolve(overrides={"mine": {"negatives": 4}})
+    (row,) = mined([passage(n) for n in range(5)], [query], vectors, vectors[:1], config, prompt="q: ")
+    assert row.pos == ("text 0", "text 3")
+    assert row.neg == ("text 2", "text 4"), "p1 is a near copy of p0, p3 a twin"
+    assert row.pos_scores == pytest.approx((1.0, 0.6), abs=1e-3)
+    assert row.neg_scores == pytest.approx((0.9, 0.0), abs=1e-3)
+    assert row.prompt == "q: "
+
+
+def test_the_stage_mines_from_the_train_part_only_and_is_repeatable(tiny_bert: Path, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    config = resolve(preset="offline", overrides={"model": str(tiny_bert), "mine": {"max_relative_score": 2.0}})
+    splits = ["train"] * 12 + ["dev"] * 4
+    workspace.write(
+        Passage,
+        [Passage(passage_id=f"p{n}", document_id=f"d{n}", title="", text=WORDS[n] * 3, split=split)
+         for n, split in enumerate(splits)],
+    )  # fmt: skip
+    workspace.write(
+        Query,
+        [Query(query_id=f"q{n}", passage_id=f"p{n}", text=f"{n} what", style="question", split=split, kept=n != 3)
+         for n, split in enumerate(splits)],
+    )  # fmt: skip
+    run(workspace, config, Runtime())
+    rows = workspace.read(TrainRow)
+    assert len(rows) == 11
+    texts = {WORDS[n] * 3 for n in range(12)}
+    assert all(set(row.pos) | set(row.neg) <= texts for row in rows)
+    assert all(1 <= len(row.neg) <= 4 and row.prompt == "query: " for row in rows)
+    assert read_flagembedding(workspace.path("train.jsonl")) == rows
+    before = workspace.path("train.jsonl").read_bytes()
+    run(workspace, config, Runtime())
+    assert workspace.path("train.jsonl").read_bytes() == before
+
+
+def test_without_queries_there_is_nothing_to_mine(tiny_bert: Path, tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.write(Passage, [passage(0)])
+    workspace.write(Query, [])
+    with pytest.raises(InputError, match="No training query"):
+        run(workspace, resolve(overrides={"model": str(tiny_bert)}), Runtime())
