@@ -120,6 +120,15 @@ def test_it_is_a_sqlite_file_in_wal_mode(ledger):
     plain.close()
 
 
+def test_what_thousands_of_prompts_share_is_kept_once(ledger):
+    examples = tuple(Message(role=role, content="an example " * 1000) for role in ("user", "assistant"))
+    for number in range(200):
+        asked = Request(messages=(*examples, Message(role="user", content=f"passage {number}")), max_tokens=40)
+        ledger.put(call_id("p", "m", asked), "p", "m", asked, REPLY)
+    assert [row.request.messages for row in ledger.rows(limit=1)] == [asked.messages]
+    assert ledger.path.stat().st_size < 200 * 2000
+
+
 def test_threads_share_it(ledger):
     def work(first):
         for number in range(first, first + 40):

@@ -4,6 +4,7 @@ One SQLite file per user, in WAL mode. A call's key is the hash of provider, mod
 parameters, so a second run over the same passages finds its replies and asks for nothing.
 
 calls      the replies. A row is written once and never changed.
+prompts    what comes before a call's last message (instructions, examples): the same for thousands.
 claims     calls that some process is about to send or has sent, as leases: a second run waits for
            the first one's reply instead of paying for it again. A claim that nobody settled (its
            process was killed) counts as spent, for the provider may well have billed it.
@@ -34,7 +35,7 @@ from embedfit.llm.client import Message, Reply, Request
 from embedfit.workspace import atomic_file, disk_errors
 
 #: Stored in SQLite's user_version.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 #: Seconds for which a claim keeps others away unless it is renewed.
 LEASE_S = 180.0
 _BUSY_S = 60.0
@@ -42,9 +43,11 @@ _CHUNK = 500  # keys in one SELECT: under SQLite's limit of 999 parameters in ol
 
 _SCHEMA = """
 CREATE TABLE calls (
-    call_id TEXT PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL,
-    text TEXT NOT NULL, finish TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-    usd REAL NOT NULL, run TEXT NOT NULL, created TEXT NOT NULL);
+    call_id TEXT PRIMARY KEY, provider TEXT NOT NULL, model TEXT NOT NULL, prompt_id TEXT NOT NULL,
+    request TEXT NOT NULL, characters INTEGER NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL,
+    input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL, usd REAL NOT NULL, run TEXT NOT NULL,
+    created TEXT NOT NULL);
+CREATE TABLE prompts (prompt_id TEXT PRIMARY KEY, messages TEXT NOT NULL);
 CREATE INDEX calls_by_model ON calls (provider, model);
 CREATE INDEX calls_by_run ON calls (run);
 CREATE TABLE claims (
@@ -126,23 +129,30 @@ _OPEN = ", ".join(f"'{state}'" for state in OPEN_STATES)
 
 def encode_request(request: Request) -> str:
     """Canonical JSON of a request. Changing it changes every key, and everybody pays again."""
-    value = {
-        "messages": [[message.role, message.content] for message in request.messages],
+    return _canonical(_value(request, request.messages))
+
+
+def _value(request: Request, messages: Sequence[Message]) -> dict[str, object]:
+    return {
+        "messages": [[message.role, message.content] for message in messages],
         "max_tokens": request.max_tokens,
         "temperature": float(request.temperature),
         "top_p": float(request.top_p),
         "stop": list(request.stop),
         "seed": request.seed,
     }
+
+
+def _canonical(value: object) -> str:
     # ASCII only: a lone surrogate in a document must not stop SQLite from taking the row.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def decode_request(text: str) -> Request:
-    """The request of a canonical JSON text."""
+def decode_request(text: str, prompt: str = "[]") -> Request:
+    """The request of a canonical JSON text. prompt: JSON of the messages that come before its own."""
     value = json.loads(text)
     return Request(
-        messages=tuple(Message(role=role, content=content) for role, content in value["messages"]),
+        messages=tuple(Message(role=role, content=content) for role, content in json.loads(prompt) + value["messages"]),
         max_tokens=value["max_tokens"],
         temperature=value["temperature"],
         top_p=value["top_p"],
@@ -282,8 +292,25 @@ class Ledger:
         Replies that threads bring at the same moment share one commit.
         """
         text = reply.text.encode("utf-8", "replace").decode("utf-8")
-        row = (key, provider, model, encode_request(request), text, reply.finish)
-        put = _Put(row=(*row, reply.input_tokens, reply.output_tokens, usd, run, _now()), paid=usd > 0)
+        prompt = _canonical([[message.role, message.content] for message in request.messages[:-1]])
+        prompt_id = hashlib.sha256(prompt.encode()).hexdigest()[:32]
+        last = _canonical(_value(request, request.messages[-1:]))
+        row: dict[str, str | int | float] = {
+            "call_id": key,
+            "provider": provider,
+            "model": model,
+            "prompt_id": prompt_id,
+            "request": last,
+            "characters": len(prompt) + len(last),
+            "text": text,
+            "finish": reply.finish,
+            "input_tokens": reply.input_tokens,
+            "output_tokens": reply.output_tokens,
+            "usd": usd,
+            "run": run,
+            "created": _now(),
+        }
+        put = _Put(row=row, prompt=prompt)
         with self._queue_lock:
             self._queue.append(put)
         with self._lock:
@@ -294,12 +321,10 @@ class Ledger:
 
     def _write(self, batch: list[_Put]) -> None:
         try:
-            with self._transaction(self._paid if any(put.paid for put in batch) else self._free) as connection:
+            paid = any(put.row["usd"] for put in batch)
+            with self._transaction(self._paid if paid else self._free) as connection:
                 for put in batch:
-                    cursor = connection.execute("INSERT OR IGNORE INTO calls VALUES (?,?,?,?,?,?,?,?,?,?,?)", put.row)
-                    if cursor.rowcount == 0 and put.paid:  # two runs sent it at once, against all odds
-                        _doubt(connection, str(put.row[9]), float(put.row[8]), "duplicate")
-                    connection.execute("DELETE FROM claims WHERE call_id = ?", (put.row[0],))
+                    _insert(connection, put)
         except BaseException:
             with self._queue_lock:
                 self._queue = batch + self._queue  # each thread of the batch tries, and fails, by itself
@@ -329,7 +354,7 @@ class Ledger:
                     foreign.append(str(key))
                 elif owner != self.owner:
                     gone = connection.execute("DELETE FROM claims WHERE call_id = ? AND owner = ?", (key, owner))
-                    if gone.rowcount and _float(usd) > 0:
+                    if gone.rowcount:
                         _doubt(connection, str(other_run), _float(usd), "killed or hung")
             taken = set(foreign)
             for key, usd in reservations.items():
@@ -365,9 +390,8 @@ class Ledger:
 
     def doubt(self, usd: float, reason: str, *, run: str = "") -> None:
         """Record money that may have been spent with no reply to show for it."""
-        if usd > 0:
-            with self._transaction(self._free) as connection:
-                _doubt(connection, run, usd, reason)
+        with self._transaction(self._free) as connection:
+            _doubt(connection, run, usd, reason)
 
     def spent(self, run: str) -> float:
         """USD that a run has spent or may have: replies, doubts, unsettled claims and open batch jobs."""
@@ -453,7 +477,11 @@ class Ledger:
             found = self._select(sql, (provider, model, limit - 1))
             first = _int(found[0][0]) if found else 0
         while True:
-            sql = f"SELECT rowid, * FROM calls WHERE {where} AND rowid >= ?3 ORDER BY rowid LIMIT {_CHUNK}"
+            sql = (
+                "SELECT calls.rowid, call_id, provider, model, request, prompts.messages, text, finish, input_tokens,"
+                " output_tokens, usd, run, created FROM calls JOIN prompts USING (prompt_id)"
+                f" WHERE {where} AND calls.rowid >= ?3 ORDER BY calls.rowid LIMIT {_CHUNK}"
+            )
             page = self._select(sql, (provider, model, first))
             if not page:
                 return
@@ -472,7 +500,7 @@ class Ledger:
     def experience(self, provider: str, model: str) -> Experience | None:
         """What this model's newest 500 replies teach about the size of the next ones; None with fewer than 20."""
         sql = (
-            "SELECT count(*), sum(input_tokens), sum(output_tokens), sum(length(request)) FROM (SELECT * FROM calls"
+            "SELECT count(*), sum(input_tokens), sum(output_tokens), sum(characters) FROM (SELECT * FROM calls"
             " WHERE provider = ? AND model = ? ORDER BY rowid DESC LIMIT 500)"
         )
         calls, tin, tout, characters = self._select(sql, (provider, model))[0]
@@ -493,13 +521,29 @@ class Experience:
 
 @dataclass(slots=True)
 class _Put:
-    row: tuple[str, str, str, str, str, str, int, int, float, str, str]
-    paid: bool
+    row: dict[str, str | int | float]
+    prompt: str
     done: bool = False
 
 
+_COLUMNS = (
+    "call_id, provider, model, prompt_id, request, characters, text, finish, input_tokens, output_tokens, usd, run,"
+    " created"
+)
+_INSERT = f"INSERT OR IGNORE INTO calls ({_COLUMNS}) VALUES ({', '.join(':' + name for name in _COLUMNS.split(', '))})"
+
+
+def _insert(connection: sqlite3.Connection, put: _Put) -> None:
+    row = put.row
+    connection.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (row["prompt_id"], put.prompt))
+    if connection.execute(_INSERT, row).rowcount == 0:  # two runs sent it at once, against all odds
+        _doubt(connection, str(row["run"]), _float(row["usd"]), "duplicate")
+    connection.execute("DELETE FROM claims WHERE call_id = ?", (row["call_id"],))
+
+
 def _doubt(connection: sqlite3.Connection, run: str, usd: float, reason: str) -> None:
-    connection.execute("INSERT INTO doubts VALUES (?,?,?,?)", (run, usd, reason, _now()))
+    if usd > 0:
+        connection.execute("INSERT INTO doubts VALUES (?,?,?,?)", (run, usd, reason, _now()))
 
 
 def _int(value: object) -> int:
@@ -511,12 +555,12 @@ def _float(value: object) -> float:
 
 
 def _row(values: Sequence[object]) -> LedgerRow:
-    key, provider, model, request, text, finish, tin, tout, usd, run, created = values
+    key, provider, model, request, prompt, text, finish, tin, tout, usd, run, created = values
     return LedgerRow(
         call_id=str(key),
         provider=str(provider),
         model=str(model),
-        request=decode_request(str(request)),
+        request=decode_request(str(request), str(prompt)),
         reply=Reply(text=str(text), input_tokens=_int(tin), output_tokens=_int(tout), finish=str(finish)),
         usd=_float(usd),
         run=str(run),
