@@ -228,7 +228,7 @@ def test_the_log_group_goes_with_the_endpoint(deployer, account, yes, time):
 
 
 def test_a_role_is_made_with_the_plans_policies_and_deleted_again(deployer, account, yes, time):
-    plan, deployment = up(deployer, account, yes, time, role_arn=None, create_role=True)
+    plan, _ = up(deployer, account, yes, time, role_arn=None, create_role=True)
     iam = account.plain("iam")
     assert iam.get_role(RoleName=plan.name)["Role"]["AssumeRolePolicyDocument"] == plan.policies.trust
     document = iam.get_role_policy(RoleName=plan.name, PolicyName="embedfit")["PolicyDocument"]

@@ -42,6 +42,28 @@ def identity(aws: Aws) -> tuple[Identity | None, Finding]:
     return who, Finding(check="identity", status="ok", detail=f"{who.arn} in account {who.account}")
 
 
+def trusting_role(aws: Aws, fix: str) -> tuple[str | None, Finding]:
+    """The first role that lets SageMaker use it, and the finding of that. fix: the command where there is none."""
+    try:
+        pages = aws.client("iam").get_paginator("list_roles").paginate()
+        found = next(
+            (
+                one["Arn"]
+                for page in pages
+                for one in page["Roles"]
+                if "/aws-service-role/" not in one["Arn"] and _trusts_sagemaker(one.get("AssumeRolePolicyDocument", {}))
+            ),
+            None,
+        )
+    except aws_exceptions() as error:
+        return None, _unknown("role", error, "iam:ListRoles")
+    if found is None:
+        return None, Finding(
+            check="role", status="missing", detail="no role in the account lets SageMaker use it", fix=fix
+        )
+    return str(found), Finding(check="role", status="ok", detail=found)
+
+
 def role(aws: Aws, role_arn: str) -> Finding:
     """Whether the execution role is there and lets SageMaker use it."""
     name = role_arn.rsplit("/", 1)[-1]
@@ -157,6 +179,74 @@ def _raise_quota(aws: Aws, code: str, wanted: int) -> str:
         "aws service-quotas request-service-quota-increase --service-code sagemaker "
         f"--quota-code {code} --desired-value {wanted} --region {aws.region}"
     )
+
+
+def rights(aws: Aws, check: str, principal: str, document: dict[str, Any], fix: str) -> Finding:
+    """Whether a user or role has the rights of a policy document, by simulating them. fix: gives those rights."""
+    lacking: list[str] = []
+    try:
+        for statement in document["Statement"]:
+            pages = (
+                aws.client("iam")
+                .get_paginator("simulate_principal_policy")
+                .paginate(
+                    PolicySourceArn=principal, ActionNames=statement["Action"], ResourceArns=statement["Resource"]
+                )
+            )
+            for page in pages:
+                denied = (one for one in page["EvaluationResults"] if one["EvalDecision"] != "allowed")
+                lacking += [one["EvalActionName"] for one in denied if one["EvalActionName"] not in lacking]
+    except aws_exceptions() as error:
+        return _unknown(check, error, "iam:SimulatePrincipalPolicy")
+    if lacking:
+        return Finding(check=check, status="missing", detail=f"{principal} lacks {', '.join(sorted(lacking))}", fix=fix)
+    return Finding(check=check, status="ok", detail=f"{principal} has every right that is needed")
+
+
+def model_access(aws: Aws, model_id: str) -> Finding:
+    """Whether Bedrock lets the account use a language model. model_id: without a region's prefix ("us.")."""
+    check = f"Bedrock model {model_id}"
+    try:
+        reply = aws.client("bedrock").get_foundation_model_availability(modelId=model_id)
+    except aws_exceptions() as error:
+        if is_absent(error):
+            return Finding(
+                check=check,
+                status="missing",
+                detail=f"Bedrock has no such model in {aws.region}",
+                fix=f"aws bedrock list-foundation-models --region {aws.region}",
+            )
+        return _unknown(check, error, "bedrock:GetFoundationModelAvailability")
+    if reply.get("regionAvailability") == "NOT_AVAILABLE":
+        return Finding(
+            check=check,
+            status="missing",
+            detail=f"not available in {aws.region}",
+            fix=f"aws bedrock list-foundation-models --region {aws.region}",
+        )
+    if reply.get("authorizationStatus") == "NOT_AUTHORIZED":
+        return Finding(
+            check=check,
+            status="missing",
+            detail="the account may not use it",
+            fix="Ask who manages the account's organisation: a policy of it denies the model.",
+        )
+    agreement = reply.get("agreementAvailability", {}).get("status")
+    if agreement not in (None, "AVAILABLE") or reply.get("entitlementAvailability") == "NOT_AVAILABLE":
+        offer = (
+            f"$(aws bedrock list-foundation-model-agreement-offers --model-id {model_id} "
+            f"--region {aws.region} --query 'offers[0].offerToken' --output text)"
+        )
+        return Finding(
+            check=check,
+            status="missing",
+            detail="its terms have not been accepted",
+            fix=(
+                f"aws bedrock create-foundation-model-agreement --model-id {model_id} "
+                f'--region {aws.region} --offer-token "{offer}"'
+            ),
+        )
+    return Finding(check=check, status="ok", detail=f"available in {aws.region}")
 
 
 def _unknown(check: str, error: Exception, right: str) -> Finding:

@@ -138,7 +138,7 @@ class EmbedfitSagemakerEmbeddings(_RemoteEmbeddings):
         max_client_batch: int = 32,
         concurrency: int = 4,
     ) -> None:
-        """endpoint: default $EMBEDFIT_ENDPOINT. client: a boto3 client of sagemaker-runtime, instead of region and profile.
+        """endpoint: default $EMBEDFIT_ENDPOINT. client: boto3's of sagemaker-runtime, instead of region and profile.
 
         query_instruction: instead of the model's own prompt "query". max_client_batch: texts in one request.
         """
@@ -164,7 +164,8 @@ def _runtime_client(region: str | None, profile: str | None) -> Any:  # noqa: AN
     config = Config(  # type: ignore[no-untyped-call]
         retries={"mode": "standard", "total_max_attempts": 8}, read_timeout=70, user_agent_extra="embedfit"
     )
-    return boto3.Session(region_name=region, profile_name=profile).client("sagemaker-runtime", config=config)
+    sdk: Any = boto3
+    return sdk.Session(region_name=region, profile_name=profile).client("sagemaker-runtime", config=config)
 
 
 def _lists(vectors: npt.NDArray[np.float32]) -> list[list[float]]:

@@ -37,7 +37,9 @@ def content_handler() -> Any:  # noqa: ANN401 - a subclass of a class that may n
     Without langchain-community it is the plain TeiContentHandler.
     """
     try:
-        from langchain_community.embeddings.sagemaker_endpoint import EmbeddingsContentHandler
+        from langchain_community.embeddings.sagemaker_endpoint import (  # type: ignore[import-not-found,unused-ignore]
+            EmbeddingsContentHandler,
+        )
     except ImportError:
         return TeiContentHandler()
     return type("ContentHandler", (TeiContentHandler, EmbeddingsContentHandler), {})()

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -287,6 +288,8 @@ class HttpTransport:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._timeout = timeout
         self._client = httpx.Client(headers=self._headers, timeout=timeout)
+        # Nobody closes an Embeddings object, so its connections go with it.
+        weakref.finalize(self, self._client.close)
 
     def info(self) -> ServerInfo:
         """Limits and prompts from /info; TEI's defaults where a proxy hides it."""
