@@ -54,9 +54,6 @@ def serve(
 
     Every option can be given as an environment variable of its upper-case name, as with TEI.
     """
-    # The server's packages are an extra, and slow to import.
-    from embedfit.serving.server import logger
-    from embedfit.serving.server import serve as serve_model
     from embedfit.serving.settings import from_environment, model_from_environment
 
     named = model or model_id or model_from_environment()
@@ -88,6 +85,10 @@ def serve(
             "json_output": json_output,
         }
     )
+    # An extra, and slower to import than a wrong setting deserves.
+    from embedfit.serving.server import logger
+    from embedfit.serving.server import serve as serve_model
+
     serve_model(named, settings, log=logger(json_output=settings.json_output))
 
 

@@ -31,7 +31,7 @@ from embedfit.evaluation.systems import LocalModel, base_model, open_embedder, p
 from embedfit.evaluation.titan import Titan
 from embedfit.evaluation.vectors import Embedder, VectorCache
 from embedfit.llm.ledger import Ledger, Usage
-from embedfit.models.encoder import load_tokenizer
+from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.sources import cache_folder
 from embedfit.records import Document, Passage, Query, Score, TrainRow
 from embedfit.retrieval.metrics import METRICS

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel
 
 from embedfit.errors import ModelError
 from embedfit.models.hardware import Precision, best_precision, device
 from embedfit.models.layout import Layout, Pooling, read_layout, read_tensors
 from embedfit.models.sources import default_query_instruction, resolve_model
+from embedfit.models.tokenizer import load_tokenizer
 from embedfit.progress import Reporter, Silent
 
 Vectors = npt.NDArray[np.float32]
@@ -47,24 +48,6 @@ def batches_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]
         batch.append(index)
     if batch:
         yield batch
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The fast tokenizer of a model folder, without truncation or padding."""
-    path = folder / "tokenizer.json"
-    if path.exists():
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(f"{path} can't be read: {error}") from error
-    else:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
-        except (OSError, ValueError, AttributeError) as error:
-            raise ModelError(f"{folder} has no tokenizer that can be read: {error}") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
 
 
 def load_backbone(folder: Path) -> torch.nn.Module:

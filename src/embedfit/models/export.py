@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.metadata
 import io
 import logging
-import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -19,16 +16,14 @@ import torch
 
 from embedfit.errors import MissingDependency, ModelError
 from embedfit.models.encoder import load_backbone
+from embedfit.models.graphs import version
 from embedfit.models.layout import read_layout
-from embedfit.models.sources import cache_folder
-from embedfit.workspace import atomic_folder, sha256_file
+from embedfit.workspace import atomic_folder
 
 #: TEI's ONNX backend binds these inputs by name and reads this output.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 OUTPUT = "last_hidden_state"
 OPSET = 18
-#: Raised when the way a graph is made changes, so that cached graphs are made again.
-GRAPH_VERSION = 1
 #: Largest difference that an exported graph may show from torch's hidden states.
 TOLERANCE = 1e-3
 
@@ -101,32 +96,6 @@ def to_openvino(folder: Path, target: Path) -> Path:
     return target / "model.xml"
 
 
-def cached_graph(folder: Path, kind: str) -> Path:
-    """The "onnx" or "openvino" graph of a folder, made once for each content of its weights and settings.
-
-    Made in a process of its own, so that a server does not carry torch's memory. A graph that lies in the
-    folder is not trusted: it may be that of the model this one was tuned from.
-    """
-    name = {"onnx": "model.onnx", "openvino": "model.xml"}[kind]
-    target = cache_folder() / "graphs" / f"{kind}-{content_key(folder)}"
-    if (target / name).exists():
-        return target / name
-    command = [sys.executable, "-m", "embedfit.models.export", kind, str(folder.resolve()), str(target)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode or not (target / name).exists():
-        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        raise ModelError(f"{folder} could not be converted for {kind}: {lines[-1]}")
-    return target / name
-
-
-def content_key(folder: Path) -> str:
-    """A name for a model's content: changes with its weights, its configuration or the converters."""
-    digest = hashlib.sha256(f"{GRAPH_VERSION} {torch.__version__} {_version('openvino')}".encode())
-    for name in ("config.json", "model.safetensors"):
-        digest.update(sha256_file(folder / name).encode())
-    return digest.hexdigest()[:24]
-
-
 def _traceable(folder: Path) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], tuple[str, ...]]:
     layout = read_layout(folder)
     backbone = load_backbone(folder)
@@ -164,15 +133,8 @@ def _onnx_runner(path: Path) -> Any:  # noqa: ANN401 - a function from named arr
 
 
 def _need(package: str, *, extra: str, needed_for: str) -> None:
-    if _version(package) is None:
+    if version(package) is None:
         raise MissingDependency(package, extra=extra, needed_for=needed_for)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 @contextlib.contextmanager

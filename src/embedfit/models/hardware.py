@@ -6,9 +6,10 @@ import os
 import time
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -41,13 +42,22 @@ def memory_limit() -> int:
     return min(limits) if limits else 4 << 30
 
 
+def may_have_gpu() -> bool:
+    """Whether a GPU's driver is there, so that asking torch is worth loading it."""
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")) or os.name == "nt"
+
+
 def device() -> torch.device:
     """The first GPU where there is one, else the CPU."""
+    import torch  # a server on OpenVINO asks this module for cores, and does without torch's start and memory
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def gemm_rate(precision: Precision, *, seconds: float = 0.15) -> float:
     """FLOP/s of x·Wᵀ of a transformer's feed-forward shape on the CPU, both operands in that precision."""
+    import torch  # see device()
+
     kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     rows, width = 1024, 768
     hidden = torch.ones(rows, width, dtype=kind)
@@ -67,6 +77,8 @@ def best_precision() -> Precision:
     On CPUs with AMX bf16 products are 6 to 15 times as fast as fp32; on CPUs with AVX512-BF16 alone
     they can be slower, and what surrounds the products gains nothing. Hence a probe, not a flag.
     """
+    import torch  # see device()
+
     if device().type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return "bf16" if gemm_rate("bf16") > 1.5 * gemm_rate("fp32") else "fp32"

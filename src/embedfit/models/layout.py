@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from embedfit.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 Pooling = Literal["cls", "mean"]
 
@@ -132,6 +133,8 @@ def _json(path: Path, *, optional: bool = False) -> Any:  # noqa: ANN401 - JSON
 
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a model folder, on the CPU, in the type they are stored in."""
+    from safetensors.torch import load_file  # loads torch, which reading a layout does not need
+
     path = folder / "model.safetensors"
     if not path.exists():
         raise ModelError(f"{folder} has no model.safetensors.")
@@ -148,6 +151,8 @@ def save_model(folder: Path, tensors: Mapping[str, torch.Tensor], *, base: Path,
     not among the tensors (a pooler, say) come from base. TEI needs the old keys and type paths that
     sentence-transformers 6 no longer writes but still reads.
     """
+    from safetensors.torch import save_file  # see read_tensors()
+
     folder.mkdir(parents=True, exist_ok=True)
     for name in _TRAVELLING:
         if (base / name).exists():

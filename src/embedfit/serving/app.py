@@ -103,7 +103,7 @@ class App:
             "/embeddings": (openai,),
             "/v1/models": (Route("GET", self._models, protected=True, openai=True),),
             "/info": (Route("GET", self._info, protected=True),),
-            "/": (health, embed(self._embed)),
+            "/": (health, embed(self._root)),
             "/health": (health,),
             "/ping": (health,),
             "/metrics": (show(self._show_metrics),),
@@ -227,6 +227,11 @@ class App:
         vectors, timing = await service.embed(request)
         headers = self._finished(request, timing, started)
         return Reply(orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY), headers)
+
+    async def _root(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+        # The hub's client sends its sentence-similarity task to the bare address too.
+        is_similarity = isinstance(body, dict) and isinstance(body.get("inputs"), dict)
+        return await (self._similarity if is_similarity else self._embed)(body)
 
     async def _embed_all(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
         request, service, started = self._embed_request(body), self._loaded(), time.monotonic()

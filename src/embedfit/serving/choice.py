@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedfit.errors import EmbedfitError, MissingDependency, ServingError
-from embedfit.models.export import cached_graph
-from embedfit.models.hardware import best_precision, device
+from embedfit.models.graphs import cached_graph
+from embedfit.models.hardware import best_precision, device, may_have_gpu
 from embedfit.models.layout import Layout
 from embedfit.serving.engine import Engine
 from embedfit.serving.gate import Verdict
@@ -60,7 +60,7 @@ def candidates(
 
     gated: there are queries to check int8 on; without them it is not tried.
     """
-    if device().type == "cuda" and engine in ("auto", "torch"):
+    if engine in ("auto", "torch") and may_have_gpu() and device().type == "cuda":
         return list(_torch(folder, layout, precision, threads))
     found: list[Candidate] = []
     if engine in ("auto", "openvino") and _installed("openvino", engine == "openvino", "serve"):

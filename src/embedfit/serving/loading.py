@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from embedfit.errors import UsageError
-from embedfit.models.encoder import load_tokenizer
-from embedfit.models.export import content_key
+from embedfit.models.graphs import content_key
 from embedfit.models.hardware import cores
 from embedfit.models.layout import Layout, read_layout
 from embedfit.models.sources import cache_folder, default_query_instruction, resolve_model
+from embedfit.models.tokenizer import load_tokenizer
 from embedfit.serving.batcher import Batcher, Capacity
 from embedfit.serving.choice import Choice, Gate, candidates, choose
 from embedfit.serving.engine import Engine

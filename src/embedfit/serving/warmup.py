@@ -13,8 +13,8 @@ from embedfit.serving.engine import Batch, Engine
 
 #: Batches are made of rows of so many tokens: between a query and a passage.
 _ROW = 64
-#: A budget is large enough when doubling it gains less than this.
-_GAIN = 1.05
+#: A budget is large enough where it reaches this share of the best rate.
+_NEAR_BEST = 0.95
 #: No batch of the calibration may take longer; later requests would wait that long for a stream.
 _LONGEST_BATCH = 0.25
 
@@ -48,20 +48,20 @@ def seconds_a_batch(
 def calibrate(engine: Engine, *, max_tokens: int, max_batch_tokens: int) -> Capacity:
     """The smallest budget that keeps the engine near its best rate, at least one longest row."""
     row = min(_ROW, max_tokens)
-    small = seconds_a_batch(engine, example_batch(1, min(8, max_tokens)))
-    tokens = row * 4
-    seconds = seconds_a_batch(engine, example_batch(tokens // row, row))
-    rate = tokens / seconds
-    while tokens * 2 <= max_batch_tokens and seconds * 2 < _LONGEST_BATCH:
-        next_seconds = seconds_a_batch(engine, example_batch(tokens * 2 // row, row))
-        next_rate = tokens * 2 / next_seconds
-        if next_rate < rate * _GAIN:
-            rate = max(rate, next_rate)
+    rates: dict[int, float] = {}
+    tokens = 4 * row
+    while tokens <= max(max_batch_tokens, 4 * row):
+        seconds = seconds_a_batch(engine, example_batch(tokens // row, row))
+        rates[tokens] = tokens / seconds
+        if 2 * seconds > _LONGEST_BATCH:
             break
-        tokens, seconds, rate = tokens * 2, next_seconds, next_rate
-    overhead = max(0.0, small - min(8, max_tokens) / rate) * rate
+        tokens *= 2
+    best = max(rates.values())
+    budget = min(tokens for tokens, rate in rates.items() if rate >= _NEAR_BEST * best)
+    short = min(8, max_tokens)
+    overhead = (seconds_a_batch(engine, example_batch(1, short)) - short / best) * best
     return Capacity(
-        budget=max(min(tokens, max_batch_tokens), max_tokens),
-        overhead=round(overhead),
-        tokens_per_second=rate * engine.streams,
+        budget=max(min(budget, max_batch_tokens), max_tokens),
+        overhead=max(0, round(overhead)),
+        tokens_per_second=best * engine.streams,
     )

@@ -1,0 +1,50 @@
+"""Graphs of models, made once and kept in the cache; reading one loads no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+from embedfit.errors import ModelError
+from embedfit.models.sources import cache_folder
+from embedfit.workspace import sha256_file
+
+#: Raised when the way a graph is made changes, so that cached graphs are made again.
+GRAPH_VERSION = 1
+
+
+def cached_graph(folder: Path, kind: str) -> Path:
+    """The "onnx" or "openvino" graph of a folder, made once for each content of its weights and settings.
+
+    Made in a process of its own, so that a server does not carry torch's memory. A graph that lies in the
+    folder is not trusted: it may be that of the model this one was tuned from.
+    """
+    name = {"onnx": "model.onnx", "openvino": "model.xml"}[kind]
+    target = cache_folder() / "graphs" / f"{kind}-{content_key(folder)}"
+    if (target / name).exists():
+        return target / name
+    command = [sys.executable, "-m", "embedfit.models.export", kind, str(folder.resolve()), str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not (target / name).exists():
+        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
+        raise ModelError(f"{folder} could not be converted for {kind}: {lines[-1]}")
+    return target / name
+
+
+def content_key(folder: Path) -> str:
+    """A name for a model's content: changes with its weights, its configuration or the converters."""
+    digest = hashlib.sha256(f"{GRAPH_VERSION} {version('torch')} {version('openvino')}".encode())
+    for name in ("config.json", "model.safetensors"):
+        digest.update(sha256_file(folder / name).encode())
+    return digest.hexdigest()[:24]
+
+
+def version(package: str) -> str | None:
+    """Of an installed package, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,106 @@
+"""An engine whose vectors are known, the application around it, and a real server process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+
+from embedfit.serving.app import App
+from embedfit.serving.batcher import Batcher, Capacity
+from embedfit.serving.engine import Batch, Vectors
+from embedfit.serving.service import Service
+from embedfit.serving.settings import ServeSettings
+from embedfit.serving.tokens import TextEncoder
+from embedfit.testkit.server import RunningServer, running_server
+
+HIDDEN = 8
+
+
+def known_vector(ids: list[int]) -> Vectors:
+    """What the fake engine answers for a row: a function of its ids and their order."""
+    positions = np.arange(1, len(ids) + 1)
+    angles = np.outer(np.arange(1, HIDDEN + 1), np.array(ids) * positions % 101)
+    return np.cos(angles).sum(1).astype(np.float32)
+
+
+class FakeEngine:
+    """Knows its vectors, remembers its batches, and runs only while its gate is open."""
+
+    name, precision, device = "fake", "fp32", "cpu"
+
+    def __init__(self, streams: int = 1) -> None:
+        self.streams = streams
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.started = threading.Semaphore(0)
+        self.fail_with: Exception | None = None
+        self.give_nan_for: int | None = None
+
+    def pooled(self, batch: Batch, stream: int) -> Vectors:
+        lengths = batch.mask.sum(1)
+        self.batches.append([int(length) for length in lengths])
+        self.started.release()
+        assert self.gate.wait(20)
+        if self.fail_with is not None:
+            raise self.fail_with
+        rows = [known_vector(list(ids[:length])) for ids, length in zip(batch.ids, lengths, strict=True)]
+        vectors = np.stack(rows)
+        if self.give_nan_for is not None:
+            vectors[(batch.ids == self.give_nan_for).any(1)] = np.nan
+        return vectors
+
+    def token_states(self, batch: Batch, stream: int) -> Vectors:
+        return np.repeat(batch.ids[:, :, None].astype(np.float32), HIDDEN, axis=2)
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine()
+
+
+def make_batcher(engine: FakeEngine, *, budget: int = 64, overhead: int = 0, max_queue_tokens: int = 10_000) -> Batcher:
+    return Batcher(
+        engine=engine,
+        pad_id=0,
+        capacity=Capacity(budget=budget, overhead=overhead, tokens_per_second=1000.0),
+        max_rows=1000,
+        max_queue_tokens=max_queue_tokens,
+    )
+
+
+def make_app(engine: FakeEngine, folder: Path, **changes: object) -> App:
+    settings = ServeSettings(**changes)  # type: ignore[arg-type]
+    app = App(settings)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])  # as real tokenizers have them
+    app.service = Service(
+        encoder=TextEncoder(
+            tokenizer,
+            max_tokens=32,
+            prompts={"query": "query: "},
+            default_prompt=settings.default_prompt or "",
+        ),
+        batcher=make_batcher(engine, budget=1024),
+        hidden_size=HIDDEN,
+        model_name="tiny",
+        device="cpu",
+        auto_truncate=settings.auto_truncate,
+        info={"model_id": "tiny", "max_client_batch_size": settings.max_client_batch_size},
+    )
+    return app
+
+
+@pytest.fixture(scope="session")
+def server(tiny_bert: Path) -> Iterator[RunningServer]:
+    """`embedfit serve` with the tiny BERT, in a process of its own."""
+    with running_server(
+        tiny_bert, "--engine", "openvino", "--precision", "fp32", "--header-timeout", "2", "--body-timeout", "2",
+        "--served-model-name", "tiny",
+    ) as running:  # fmt: skip
+        yield running
