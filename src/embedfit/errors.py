@@ -11,6 +11,7 @@ EmbedfitError
 │   ├── ProviderError     one call failed; says whether trying again can help
 │   └── BudgetExceeded    going on would cost more than --max-cost
 ├── TrainingError         training stopped: NaN loss, no rows, no memory
+├── CheckFailed           similar pairs are not above different ones
 ├── ServingError          the server can't start
 └── DeployError           a cloud resource could not be made, found or deleted
 """
@@ -98,6 +99,10 @@ class BudgetExceeded(GeneratorError):
 
 class TrainingError(EmbedfitError):
     """Training stopped."""
+
+
+class CheckFailed(EmbedfitError):
+    """The model does not put similar pairs above different ones. What was measured is in check.json."""
 
 
 class ServingError(EmbedfitError):

@@ -11,7 +11,7 @@ from typing import Literal
 
 from embedfit import __version__
 from embedfit.config import Config
-from embedfit.errors import EmbedfitError
+from embedfit.errors import CheckFailed, EmbedfitError
 from embedfit.progress import duration
 from embedfit.records import Manifest
 from embedfit.runtime import Runtime
@@ -261,7 +261,11 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
     inputs = _input_hashes(stage, workspace, config)  # before any work: a missing input is said at once
     workspace.drop_manifest(stage.name)
     started = time.monotonic()
-    stage.run(workspace, config, runtime)
+    failed_check = None
+    try:
+        stage.run(workspace, config, runtime)
+    except CheckFailed as error:
+        failed_check = error  # the stage did its work; its result is bad news
     seconds = time.monotonic() - started
     for name in stage.writes:
         workspace.existing(name)
@@ -280,6 +284,8 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
         )
     )
     runtime.report.log(f"{stage.name}: done in {duration(seconds)}")
+    if failed_check is not None:
+        raise failed_check
 
 
 def run_all(
@@ -291,16 +297,25 @@ def run_all(
     force: bool = False,
     stages: Sequence[Stage] = STAGES,
 ) -> list[str]:
-    """Run every stage that is not fresh, in order, up to and including `until`. Returns the names of those run."""
+    """Run every stage that is not fresh, in order, up to and including `until`. Returns the names of those run.
+
+    A failed check is raised when everything else is done: the evaluation and the report show why.
+    """
     check_order(stages)
     ran: list[str] = []
+    failed_check: CheckFailed | None = None
     for stage in stages:
         # Asked after each stage that ran: an input that came out byte-equal leaves the later ones fresh.
         if not force and state(stage, workspace, config) == "fresh":
             runtime.report.log(f"{stage.name}: up to date")
         else:
-            run_stage(stage, workspace, config, runtime)
+            try:
+                run_stage(stage, workspace, config, runtime)
+            except CheckFailed as error:
+                failed_check = error
             ran.append(stage.name)
         if stage.name == until:
             break
+    if failed_check is not None:
+        raise failed_check
     return ran

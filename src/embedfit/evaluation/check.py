@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.config import Config
-from embedfit.errors import EmbedfitError, InputError
+from embedfit.errors import CheckFailed, InputError
 from embedfit.evaluation.stage import vector_cache
 from embedfit.evaluation.systems import LocalModel, base_model
 from embedfit.evaluation.vectors import Embedder, VectorCache
@@ -80,7 +80,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     )
     runtime.report.log(f"check: {verdict}")
     if not passed:
-        raise EmbedfitError(
+        raise CheckFailed(
             f"The check failed: {verdict}",
             remedy=f"See {workspace.path('check.json')}. Other pairs: --set check.pairs=FILE; another model:"
             f" embedfit train --run {workspace.root} --force --set train.learning_rate=1e-5",
