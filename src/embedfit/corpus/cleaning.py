@@ -29,6 +29,7 @@ _SPACES = re.compile("[ \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
 _PRIVATE_BULLET = re.compile("[\uf0a7\uf0b7\uf06e\uf0d8\uf0fc\uf02d]")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
 _WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
+_LOST = re.compile("[\ufffd\x00-\x08\x0e-\x1f]")
 _LOST_GLYPH = re.compile("([^\\W\\d_]*)[\ufffd\x00-\x08\x0e-\x1f]([^\\W\\d_]+)|([^\\W\\d_]+)[\ufffd\x00-\x08\x0e-\x1f]")
 _LOST_LIGATURES = ("fi", "fl", "ff", "ffi", "ffl", "ti", "tt", "ft")
 
@@ -76,6 +77,8 @@ def join_hyphen(left: str, right: str, words: Vocabulary) -> str:
 
 def mend_lost_ligatures(text: str, words: Vocabulary) -> str:
     """Words in which a ligature came out as U+FFFD or a control character, where the document knows just one."""
+    if not _LOST.search(text):
+        return text
 
     def mend(match: re.Match[str]) -> str:
         before, after = (match[1] or "", match[2]) if match[2] else (match[3], "")

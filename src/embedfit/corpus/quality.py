@@ -54,7 +54,7 @@ def reason_to_drop(text: str, *, min_characters: int) -> str:
 
 def unreadable_share(text: str) -> float:
     """Share of characters that no reader can read: replacement, control, private or unassigned ones."""
-    if not text:
+    if not text or ("\ufffd" not in text and text.isprintable()):
         return 0.0
     if text.isascii():
         bad = sum(not char.isprintable() for char in text)

@@ -24,10 +24,10 @@ from embedfit.corpus.readers.text import read_text
 from embedfit.corpus.split import Item, assign
 from embedfit.errors import InputError
 from embedfit.interchange import read_corpus
-from embedfit.models.encoder import load_tokenizer
+from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.layout import read_layout
 from embedfit.models.sources import resolve_model
-from embedfit.progress import Reporter
+from embedfit.progress import Reporter, Task
 from embedfit.records import Document, DroppedPassage, Passage
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace, sha256_file
@@ -36,9 +36,10 @@ from embedfit.workspace import Workspace, sha256_file
 DEFAULT_TOKENS = 256
 _MIN_TOKENS = 16
 _PREVIEW = 120
+#: Of the time that a PDF takes, reading its pages.
+_READING_SHARE = 0.6
 
 _READERS: dict[Kind, Callable[[Path], ParsedDocument]] = {
-    "pdf": read_pdf,
     "markdown": read_markdown,
     "text": read_text,
     "html": read_html,
@@ -67,8 +68,9 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     corpus = Corpus()
     with runtime.report.task("Reading documents", len(sources), "documents") as task:
         for source in sources:
-            _read(source, corpus, window, config)
-            task.advance(1, source.document_id)
+            progress = _Progress(task, source.document_id)
+            _read(source, corpus, window, config, progress)
+            progress.finish()
     _report_problems(corpus, runtime.report)
     if not corpus.passages:
         raise _nothing_readable(corpus)
@@ -77,6 +79,23 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     workspace.write(Document, corpus.documents)
     workspace.write(DroppedPassage, corpus.dropped)
     workspace.write(Passage, passages)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """One document's share of the bar: pages move it while a PDF is read, the rest is for cutting."""
+
+    task: Task
+    document_id: str
+    done: float = 0.0
+
+    def page(self, number: int, pages: int) -> None:
+        share = _READING_SHARE / pages
+        self.done += share
+        self.task.advance(share, f"{self.document_id}, page {number} of {pages}")
+
+    def finish(self) -> None:
+        self.task.advance(1 - self.done, self.document_id)
 
 
 # --- what to read, and how long a passage may be
@@ -136,7 +155,7 @@ def _window(config: Config, report: Reporter) -> Window:
 # --- reading
 
 
-def _read(source: Source, corpus: Corpus, window: Window, config: Config) -> None:
+def _read(source: Source, corpus: Corpus, window: Window, config: Config, progress: _Progress) -> None:
     """Add one file's documents and passages, or the reason why there are none."""
     try:
         if source.problem:
@@ -152,7 +171,10 @@ def _read(source: Source, corpus: Corpus, window: Window, config: Config) -> Non
         if source.kind == "beir":
             _read_beir(source, digest, corpus)
         else:
-            _read_document(source, digest, _READERS[source.kind](source.path), corpus, window, config)
+            parsed = (
+                read_pdf(source.path, progress.page) if source.kind == "pdf" else _READERS[source.kind](source.path)
+            )
+            _read_document(source, digest, parsed, corpus, window, config)
     except UnreadableDocument as error:
         corpus.documents.append(_document(source, status="skipped", reason=str(error)))
     except OSError as error:

@@ -41,6 +41,8 @@ _COLUMN_HEAD = re.compile(
     r",$|\b(?:years?|quarters?|months|weeks) (?:ended|ending)\b|^(?:as of|(?:december|june|march) 3[01])\b",
     re.I,
 )
+_FIGURE = re.compile(r"[\d—–%$]")
+_LETTER = re.compile(r"[^\W\d_]")
 _NUMBERED = re.compile(r"^\d{1,2}(?:\.\d{1,2}){1,4}\.?\s+[A-Z]")
 
 _EDGE_LINES = 3
@@ -267,13 +269,14 @@ def _is_sparse(line: Line) -> bool:
 def _is_row(line: Line) -> bool:
     """Whether a line is of a table: columns with gaps, or mostly numbers."""
     tokens = line.text.split()
+    if not _FIGURE.search(line.text):
+        return 2 <= len(tokens) <= 12 and _is_sparse(line)
     numeric = sum(bool(_NUMBER.match(token)) for token in tokens)
-    has_digit = any(char.isdigit() for char in line.text)
     if numeric >= 2 and numeric / len(tokens) >= 0.4:
         return True
-    if has_digit and len(tokens) <= 4 and numeric == len(tokens):
+    if len(tokens) <= 4 and numeric == len(tokens):
         return True
-    return _is_sparse(line) and len(tokens) >= 2 and (numeric >= 1 or len(tokens) <= 12)
+    return len(tokens) >= 2 and (numeric >= 1 or len(tokens) <= 12) and _is_sparse(line)
 
 
 def _heading_rank(line: Line, usual: _Page, *, continues: bool = False) -> tuple[float, ...] | None:
@@ -282,14 +285,19 @@ def _heading_rank(line: Line, usual: _Page, *, continues: bool = False) -> tuple
     continues: the line before is a heading, and this one may be the rest of it.
     """
     text = line.text
-    letters = [char for char in text if char.isalpha()]
-    if not letters or len(text) > 200 or _is_row(line) or text[0] in "•◦▪" or line.size < 0.93 * usual.size:
+    if (
+        len(text) > 200
+        or not _LETTER.search(text)
+        or _is_row(line)
+        or text[0] in "•◦▪"
+        or line.size < 0.93 * usual.size
+    ):
         return None
     if (not continues and (text[0].islower() or text[0] in "(,;")) or _UNITS.match(text):
         return None
     if _is_sparse(line) and any(char.isdigit() for char in text):
         return None
-    caps = len(letters) >= 4 and all(char.isupper() for char in letters)
+    caps = text.isupper() and len(_LETTER.findall(text)) >= 4
     larger = line.size > 1.12 * usual.size
     bold = line.bold and not usual.bold
     styled = larger or bold
