@@ -54,17 +54,20 @@ class LlamaBackend:
         live = [drafts[index] for index in order]
         room = max(draft.request.max_tokens for draft in live)
         replies, hidden = model.start(self._root(wave.root), wave, room)
-        while True:
-            writer.extend(live, model.logits(hidden))
-            kept = [row for row, draft in enumerate(live) if draft.finish is None]
-            if len(kept) < len(live):
-                yield from [draft for draft in live if draft.finish is not None]
-                if not kept:
-                    return
-                live = [live[row] for row in kept]
-                replies.keep(kept)
-            latest = torch.tensor([draft.tokens[-1] for draft in live], device=hidden.device)
-            hidden = model.write(replies, latest)
+        try:
+            while True:
+                writer.extend(live, model.logits(hidden))
+                kept = [row for row, draft in enumerate(live) if draft.finish is None]
+                if len(kept) < len(live):
+                    yield from [draft for draft in live if draft.finish is not None]
+                    if not kept:
+                        return
+                    live = [live[row] for row in kept]
+                    replies.keep(kept)
+                latest = torch.tensor([draft.tokens[-1] for draft in live], device=hidden.device)
+                hidden = model.write(replies, latest)
+        finally:
+            model.give_back(replies)
 
     def _root(self, tokens: Tokens) -> Root:
         root = self._roots.pop(tokens, None)

@@ -22,6 +22,11 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: to
             query, key, value, 0.0, False, attn_mask=mask
         )
         return mixed, normaliser
+    return _attend_plainly(query, key, value, mask)
+
+
+def _attend_plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None) -> Part:
+    """The same for devices without an operator that returns the normaliser."""
     scores = torch.matmul(query, key.transpose(-1, -2)).float().mul_(query.shape[-1] ** -0.5)
     if mask is not None:
         scores.add_(mask)

@@ -26,15 +26,15 @@ class GenericBackend:
         # int8 is an arithmetic of local_llama.py alone.
         dtype = arithmetic.dtype
         try:
-            self._model: Any = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, local_files_only=True, use_safetensors=True
-            )
+            loader: Any = AutoModelForCausalLM
+            self._model = loader.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(
                 f"transformers can't load {path}: {str(error).splitlines()[0]}",
                 remedy="Give a causal language model saved as safetensors, of an architecture transformers has.",
             ) from error
-        self._model.eval().to(arithmetic.device)
+        self._model.eval()
+        self._model.to(arithmetic.device)
         self._device = arithmetic.device
         config = self._model.config.get_text_config()
         heads = config.num_attention_heads

@@ -171,12 +171,19 @@ class Int8Product:
         return product
 
 
+#: Added to a float32, it leaves the rounded integer plus 128 in the lowest byte of the sum's bits.
+_ROUNDER = 1.5 * 2.0**23 + 128.0
+
+
 def quantised(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(rows, width) float32 → the same as uint8 around 128, and the scale of each row (rows, 1)."""
-    scale = x.abs().amax(dim=1, keepdim=True).clamp_min_(1e-20).div_(127.0)
-    # Adding 128.5 before the cast, which cuts off, rounds to the nearest integer in one pass.
-    shifted = torch.addcmul(torch.tensor(128.5), x, scale.reciprocal())
-    return shifted.to(torch.uint8), scale
+    """(rows, width) float32 → the same as uint8 around 128, and the scale of each row (rows, 1).
+
+    Five passes over x; torch's own quantisation by rows, or a cast from float to uint8, takes several times longer.
+    """
+    peak = torch.maximum(x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True).neg_())
+    scale = peak.clamp_min_(1e-20).div_(127.0)
+    shifted = torch.mul(x, scale.reciprocal()).add_(_ROUNDER)
+    return shifted.view(torch.int32).to(torch.uint8), scale
 
 
 def _normalised_quantised(

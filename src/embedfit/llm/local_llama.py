@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from embedfit.llm.local_layers import (
 from embedfit.llm.local_prefix import Family, Tokens, Wave
 
 #: Rows of a prefill pass: enough for full speed of the products, few enough to stay in the cache.
-_CHUNK_ROWS = 512
+_CHUNK_ROWS = 320
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Llama:
             self._head = FloatHead(weights, shape, dtype, device)
         steps = torch.arange(0, shape.head_width, 2, dtype=torch.float32) / shape.head_width
         angles = torch.outer(torch.arange(shape.context, dtype=torch.float32), 1.0 / shape.rope_base**steps)
+        self._spares: list[torch.Tensor] = []
         self._rotation = torch.polar(torch.ones_like(angles), angles).to(device)
 
     @property
@@ -85,9 +87,28 @@ class Llama:
 
     def new_cache(self, rows: int, positions: int) -> torch.Tensor:
         """Room for keys and values: (layers, 2, rows, kv_heads, positions, head_width)."""
-        shape = self.shape
-        size = (shape.layers, 2, rows, shape.kv_heads, positions, shape.head_width)
+        size = self._cache_size(rows, positions)
         return torch.empty(size, dtype=self.arithmetic.dtype, device=self.arithmetic.device)
+
+    def _borrow_cache(self, rows: int, positions: int) -> torch.Tensor:
+        """The same in memory that a finished wave gave back, where it suffices."""
+        size = self._cache_size(rows, positions)
+        count = math.prod(size)
+        for index, spare in enumerate(self._spares):
+            if len(spare) >= count:
+                return self._spares.pop(index)[:count].view(size)
+        return self.new_cache(rows, positions)
+
+    @torch.inference_mode()
+    def give_back(self, replies: Replies) -> None:
+        """Keep a finished wave's memory: the kernel would hand out fresh memory page by page, zeroed."""
+        for cache in (replies.families, replies.own):
+            self._spares.append(cache.new_empty(0).set_(cache.untyped_storage()))
+        self._spares = sorted(self._spares, key=len)[-2:]
+
+    def _cache_size(self, rows: int, positions: int) -> tuple[int, ...]:
+        shape = self.shape
+        return shape.layers, 2, rows, shape.kv_heads, positions, shape.head_width
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -120,7 +141,7 @@ class Llama:
             if root is not None and root.tokens:
                 shared = root.cache[index][:, None].expand(2, count, *root.cache.shape[2:])
                 part = join(part, attend(folded, shared[0], shared[1]))
-            mixed = part[0].unflatten(2, (length, shape.group)).transpose(1, 2).reshape(count * length, -1)
+            mixed = part[0].view(count, shape.kv_heads, length, -1).transpose(1, 2).reshape(count * length, -1)
             if index == shape.layers - 1:
                 # Behind the last attention only the tokens matter whose output starts a reply.
                 hidden, mixed = hidden[ends], mixed[ends]
@@ -131,12 +152,11 @@ class Llama:
     def _rotated(self, qkv: torch.Tensor, rotation: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(rows, all heads * width) → queries, keys, values as (rows, heads, head_width), positions applied."""
         shape = self.shape
-        states = qkv.unflatten(1, (shape.heads + 2 * shape.kv_heads, shape.head_width))
-        turned, value = states.split([shape.heads + shape.kv_heads, shape.kv_heads], dim=1)
-        pairs = torch.view_as_complex(turned.float().unflatten(2, (-1, 2)))
+        states = qkv.view(len(qkv), -1, shape.head_width)
+        turning = shape.heads + shape.kv_heads
+        pairs = torch.view_as_complex(states[:, :turning].float().reshape(len(qkv), turning, -1, 2))
         turned = torch.view_as_real(pairs * rotation).flatten(2).to(qkv.dtype)
-        query, key = turned.split([shape.heads, shape.kv_heads], dim=1)
-        return query, key, value
+        return turned[:, : shape.heads], turned[:, shape.heads :], states[:, turning:]
 
     @torch.inference_mode()
     def write(self, replies: Replies, tokens: torch.Tensor) -> torch.Tensor:
@@ -160,8 +180,8 @@ class Llama:
                 part = join(
                     part,
                     (
-                        mixed[0].unflatten(1, (rows, shape.group)).transpose(0, 1),
-                        normaliser[0].unflatten(1, (rows, shape.group)).transpose(0, 1),
+                        mixed.view(shape.kv_heads, rows, shape.group, -1).transpose(0, 1),
+                        normaliser.view(shape.kv_heads, rows, shape.group).transpose(0, 1),
                     ),
                 )
             layer.add_attention(hidden, part[0].reshape(rows, -1))
@@ -178,8 +198,8 @@ class Llama:
         folded = slots.view(count, width, shape.kv_heads, shape.group, -1).transpose(1, 2).flatten(2, 3)
         cache = replies.families[index, :, :count]
         mixed, normaliser = attend(folded, cache[0], cache[1], replies.mask)
-        mixed = mixed.unflatten(2, (width, shape.group)).transpose(1, 2).flatten(0, 1)
-        normaliser = normaliser.unflatten(2, (width, shape.group)).transpose(1, 2).flatten(0, 1)
+        mixed = mixed.view(count, shape.kv_heads, width, shape.group, -1).transpose(1, 2).flatten(0, 1)
+        normaliser = normaliser.view(count, shape.kv_heads, width, shape.group).transpose(1, 2).flatten(0, 1)
         return mixed[replies.slots], normaliser[replies.slots]
 
     @torch.inference_mode()
@@ -190,7 +210,7 @@ class Llama:
         """
         families = wave.families
         longest = max(family.length for family in families)
-        cache = self.new_cache(len(families), longest)
+        cache = self._borrow_cache(len(families), longest)
         ends = []
         for part in _chunks(families):
             length = max(family.length for family in families[part])
@@ -254,7 +274,7 @@ class Replies:
         return cls(
             root,
             cache,
-            model.new_cache(len(visible), reply_tokens),
+            model._borrow_cache(len(visible), reply_tokens),
             torch.stack(visible).to(device),
             (torch.tensor(family_of, device=device), torch.tensor(column, device=device)),
             torch.tensor(starts, device=device),

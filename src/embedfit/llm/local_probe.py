@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 
@@ -12,7 +12,7 @@ from embedfit.llm.local_layers import Int8Product, quantised
 from embedfit.llm.local_llama import Arithmetic
 
 #: The feed-forward shape of a small Llama, and the rows of a prefill pass.
-_ROWS, _WIDTH, _OUT = 512, 576, 1536
+_ROWS, _WIDTH, _OUT = 256, 576, 1536
 #: Less exact arithmetic must be clearly faster to be taken.
 _CLEARLY = 1.3
 
@@ -22,44 +22,43 @@ def best_arithmetic() -> Arithmetic:
     """The arithmetic to generate in: bf16 on a GPU; on a CPU the fastest of fp32, bf16 and int8 products."""
     if torch.cuda.is_available():
         return Arithmetic("bf16" if torch.cuda.is_bf16_supported() else "fp16", torch.device("cuda"))
-    best, best_rate = "fp32", product_rate("fp32")
+    rates = product_rates()
+    best = "fp32"
     for products in ("bf16", "int8"):
-        rate = product_rate(products)
-        if rate > _CLEARLY * best_rate:
-            best, best_rate = products, rate
+        if rates[products] > _CLEARLY * rates[best]:
+            best = products
     return Arithmetic(best, torch.device("cpu"))
 
 
-def product_rate(products: str, *, repeats: int = 5) -> float:
-    """Operations per second of x·Wᵀ on the CPU, quantisation included; 0 where it does not work or is inexact."""
+def product_rates(*, rounds: int = 15) -> dict[str, float]:
+    """Operations per second of x·Wᵀ on the CPU by arithmetic, quantisation included; 0 where it is inexact.
+
+    The best of several rounds, taken in turn: other processes can only make a round slower, and a busy
+    moment then hits all alike.
+    """
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(_ROWS, _WIDTH, generator=generator)
     weight = torch.randn(_OUT, _WIDTH, generator=generator)
+    products: dict[str, Callable[[], torch.Tensor]] = {
+        "fp32": partial(torch.nn.functional.linear, x, weight),
+        "bf16": partial(torch.nn.functional.linear, x.bfloat16(), weight.bfloat16()),
+    }
+    if int8_is_exact():
+        products["int8"] = partial(_int8_product, x, Int8Product(weight))
+    fastest = dict.fromkeys(products, float("inf"))
     with torch.inference_mode():
-        multiply: Callable[[], torch.Tensor]
-        if products == "int8":
-            if not int8_is_exact():
-                return 0.0
-            product = Int8Product(weight)
+        for _ in range(rounds):
+            for name, multiply in products.items():
+                start = time.perf_counter()
+                multiply()
+                fastest[name] = min(fastest[name], time.perf_counter() - start)
+    operations = 2.0 * _ROWS * _WIDTH * _OUT
+    return {"int8": 0.0} | {name: operations / seconds for name, seconds in fastest.items()}
 
-            def multiply() -> torch.Tensor:
-                rounded, scale = quantised(x)
-                return product(rounded).mul_(scale)
-        else:
-            dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[products]
-            typed, typed_weight = x.to(dtype), weight.to(dtype)
 
-            def multiply() -> torch.Tensor:
-                return torch.nn.functional.linear(typed, typed_weight)
-
-        multiply()
-        fastest = float("inf")
-        for _ in range(repeats):
-            start = time.perf_counter()
-            multiply()
-            # The fastest of a few: other processes can only make it slower.
-            fastest = min(fastest, time.perf_counter() - start)
-    return 2.0 * _ROWS * _WIDTH * _OUT / fastest
+def _int8_product(x: torch.Tensor, product: Int8Product) -> torch.Tensor:
+    rounded, scale = quantised(x)
+    return product(rounded).mul_(scale)
 
 
 @lru_cache(maxsize=1)

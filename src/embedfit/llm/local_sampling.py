@@ -12,7 +12,7 @@ import torch
 from embedfit.llm.client import Request
 
 #: Tokens below this share of the likeliest one are looked at only where the nucleus needs them.
-_NEGLIGIBLE = 9.0
+_NEGLIGIBLE = 1e-4
 #: Rows handled at once: their logits stay in the CPU's cache between passes.
 _ROWS = 16
 
@@ -50,27 +50,26 @@ def _choose_block(
     top_p: npt.NDArray[np.float64],
     uniforms: npt.NDArray[np.float64],
 ) -> list[int]:
-    peaks, likeliest = logits.max(dim=-1)
     greedy = temperatures <= 0
-    chosen: list[int] = likeliest.tolist()
     if greedy.all():
-        return chosen
+        likeliest: list[int] = logits.argmax(dim=-1).tolist()
+        return likeliest
     scales = torch.from_numpy(np.where(greedy, 1.0, temperatures)).to(logits.device, torch.float32)
-    scaled = (logits - peaks[:, None]).div_(scales[:, None])
-    values: npt.NDArray[np.float32] = scaled.cpu().numpy()
-    totals: npt.NDArray[np.float32] = scaled.exp().sum(dim=-1).cpu().numpy()
-    for row in range(len(chosen)):
-        if not greedy[row]:
-            chosen[row] = _pick(values[row], float(totals[row]), float(top_p[row]), float(uniforms[row]))
-    return chosen
+    weights = (logits - logits.amax(dim=-1, keepdim=True)).div_(scales[:, None]).exp_()
+    totals: list[float] = weights.sum(dim=-1).tolist()
+    values: npt.NDArray[np.float32] = weights.cpu().numpy()
+    return [
+        int(values[row].argmax()) if greedy[row] else _pick(values[row], totals[row], top_p[row], uniforms[row])
+        for row in range(len(values))
+    ]
 
 
-def _pick(values: npt.NDArray[np.float32], total: float, top_p: float, uniform: float) -> int:
-    """A token of the nucleus. values: (vocabulary,) log-weights whose maximum is 0; total: the sum of their exp."""
-    candidates = np.flatnonzero(values > -_NEGLIGIBLE)
-    order, cumulative = _ordered(values, candidates)
+def _pick(weights: npt.NDArray[np.float32], total: float, top_p: float, uniform: float) -> int:
+    """A token of the nucleus. weights: (vocabulary,), the largest 1; total: their sum."""
+    candidates = np.flatnonzero(weights > _NEGLIGIBLE)
+    order, cumulative = _ordered(weights, candidates)
     if cumulative[-1] < top_p * total:
-        order, cumulative = _ordered(values, np.arange(values.size))
+        order, cumulative = _ordered(weights, np.arange(weights.size))
     # The nucleus ends with the token that reaches top_p.
     size = min(int(np.searchsorted(cumulative, top_p * total)) + 1, cumulative.size)
     position = int(np.searchsorted(cumulative[:size], uniform * cumulative[size - 1], side="right"))
@@ -78,7 +77,8 @@ def _pick(values: npt.NDArray[np.float32], total: float, top_p: float, uniform: 
 
 
 def _ordered(
-    values: npt.NDArray[np.float32], candidates: npt.NDArray[np.intp]
+    weights: npt.NDArray[np.float32], candidates: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    order = candidates[np.argsort(-values[candidates], kind="stable")]
-    return order, np.cumsum(np.exp(values[order].astype(np.float64)))
+    chosen = weights[candidates]
+    order = np.argsort(-chosen, kind="stable")
+    return candidates[order], np.cumsum(chosen[order], dtype=np.float64)

@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from embedfit.llm.local_attention import _attend_plainly, attend, join
+from embedfit.llm.local_layers import Int8Product, quantised
+from embedfit.llm.local_probe import best_arithmetic, int8_is_exact, product_rates
+
+
+def test_rows_are_quantised_to_within_half_a_step():
+    x = torch.randn(50, 33) * torch.logspace(-6, 6, 50)[:, None]
+    x[7] = 0
+    rounded, scale = quantised(x)
+    assert rounded.dtype == torch.uint8
+    back = (rounded.float() - 128) * scale
+    assert ((back - x).abs() <= 0.5001 * scale).all()
+    assert (back[7] == 0).all()
+
+
+@pytest.mark.skipif(not int8_is_exact(), reason="this torch or CPU has no exact int8 product")
+def test_int8_product_is_near_and_does_not_depend_on_other_rows():
+    weight, x = torch.randn(40, 64), torch.randn(9, 64)
+    product = Int8Product(weight)
+    rounded, scale = quantised(x)
+    result = product(rounded) * scale
+    assert torch.allclose(result, x @ weight.T, atol=0.3)
+    assert torch.equal(result[3:4], product(rounded[3:4]) * scale[3:4])
+
+
+@pytest.mark.parametrize("attend", [attend, lambda q, k, v, mask=None: _attend_plainly(q, k, v, mask)])
+def test_attention_in_parts_is_attention_over_all(attend):
+    query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 11, 8), torch.randn(2, 3, 11, 8)
+    mask = torch.zeros(2, 1, 5, 4)
+    mask[0, 0, 2, 1:] = float("-inf")
+    whole = torch.cat([torch.zeros(2, 1, 5, 7), mask], dim=-1)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=whole)
+    parts = join(attend(query, key[:, :, :7], value[:, :, :7]), attend(query, key[:, :, 7:], value[:, :, 7:], mask))
+    assert torch.allclose(parts[0], expected, atol=1e-5)
+
+
+def test_probe_names_an_arithmetic_that_works():
+    rates = product_rates(rounds=2)
+    assert rates["fp32"] > 0
+    assert best_arithmetic().products in ("fp32", "bf16", "fp16", "int8")
