@@ -88,28 +88,41 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(tiny_bert, tmp_path, mon
     assert whole.keys() == again.keys() and all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+PROGRAM = """
+import sys
+from pathlib import Path
+import torch
+from embedfit.config import load
+from embedfit.runtime import Runtime
+from embedfit.training import stage
+from embedfit.workspace import Workspace
+stage.cores = lambda: 1  # as many threads as the run it is compared with
+stage.run(Workspace(sys.argv[1]), load(Path(sys.argv[2])), Runtime())
+"""
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_it_ends_with_the_same_bits(tiny_bert, tmp_path):
     config = settings(tiny_bert, "train.epochs=12", "train.checkpoint_every=1")
     whole, _, _ = trained(make_run(tmp_path / "whole"), config)
     workspace = make_run(tmp_path / "killed")
     save(config, tmp_path / "config.toml")
-    program = (
-        "import sys, torch; torch.set_num_threads(1)\n"
-        "from pathlib import Path\nfrom embedfit.config import load\nfrom embedfit.workspace import Workspace\n"
-        "from embedfit.runtime import Runtime\nfrom embedfit.training.stage import run\n"
-        "run(Workspace(sys.argv[1]), load(Path(sys.argv[2])), Runtime())"
-    )
-    rng, kills = np.random.default_rng(0), 0
+    rng, killed_at = np.random.default_rng(0), []
+    command = [sys.executable, "-c", PROGRAM, str(workspace.root), str(tmp_path / "config.toml")]
+
+    def newest():
+        return max((path.name for path in workspace.scratch("train").glob("step-*")), default="")
+
     while not workspace.path("finetuned").exists():
-        process = subprocess.Popen([sys.executable, "-c", program, str(workspace.root), str(tmp_path / "config.toml")])
-        deadline = time.monotonic() + (3 + 5 * rng.random() if kills < 4 else 120)
-        while process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
+        with subprocess.Popen(command) as process:
+            before = newest()
+            while process.poll() is None and (len(killed_at) == 3 or newest() == before):
+                time.sleep(0.005)
+            time.sleep(rng.random() * 0.3)
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                killed_at.append(newest())
+    assert killed_at
     got = load_file(workspace.path("finetuned") / "model.safetensors")
     assert all(torch.equal(whole[name], got[name]) for name in whole)
 

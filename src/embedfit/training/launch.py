@@ -36,10 +36,11 @@ def launch(workspace: Workspace, config: Config, report: Reporter, processes: in
     threads = str(max(1, cores() // processes))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     report.log(f"train: {processes} processes of {threads} threads")
-    with (scratch / _STDERR).open("w", encoding="utf-8") as stderr:
-        running = subprocess.Popen(
-            command(processes, workspace.root), stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
-        )
+    words = command(processes, workspace.root)
+    with (
+        (scratch / _STDERR).open("w", encoding="utf-8") as stderr,
+        subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment) as running,
+    ):
         try:
             assert running.stdout is not None  # a pipe was asked for
             for line in running.stdout:
@@ -47,8 +48,7 @@ def launch(workspace: Workspace, config: Config, report: Reporter, processes: in
             status = running.wait()
         finally:
             if running.poll() is None:
-                running.terminate()
-                running.wait()
+                running.terminate()  # torchrun ends its processes
     if status:
         raise _failure(scratch, status)
 
