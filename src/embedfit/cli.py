@@ -448,23 +448,39 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
+class _Signals:
+    """Ctrl-C and a polite kill: both stop the work as KeyboardInterrupt, so that what is there is kept."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __enter__(self) -> _Signals:
+        self._previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: object) -> None:
+        self.received = True
+        raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Errors become one message with its remedy, and an exit code."""
-    if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, _interrupt)  # a polite kill is like Ctrl-C: keep what is there
-    try:
-        app(args=arguments, standalone_mode=True)
-    except EmbedfitError as error:
-        Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("\nInterrupted. The same command goes on where it was.\n")
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output is gone (| head); nothing is left to say.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    with _Signals() as signals:
+        try:
+            app(args=arguments, standalone_mode=True)
+        except EmbedfitError as error:
+            Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            sys.exit(error.exit_code)
+        except BrokenPipeError:
+            # The reader of our output is gone (| head); nothing is left to say.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+        except SystemExit:
+            if not signals.received:
+                raise
+            sys.stderr.write("Interrupted. The same command goes on where it was.\n")
+            sys.exit(INTERRUPTED)

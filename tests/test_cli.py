@@ -1,0 +1,160 @@
+"""The command line: exit codes, messages for people, and thin calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from embedfit import api, cli
+from embedfit.errors import EmbedfitError, UsageError
+
+
+def call(*arguments: str, code: int = 0) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(arguments))
+    assert (caught.value.code or 0) == code
+
+
+def test_the_module_runs() -> None:
+    done = subprocess.run([sys.executable, "-m", "embedfit", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("embedfit 0.")
+
+
+def test_errors_are_one_message_with_a_remedy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    call("status", "--run", str(tmp_path / "none"), code=1)
+    message = capsys.readouterr().err
+    assert "is not a run folder" in message and "embedfit run DOCS... --run" in message
+    assert "Traceback" not in message
+
+
+def test_wrong_usage_is_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    call("run", "--run", str(tmp_path), code=2)
+    assert "There are no documents" in capsys.readouterr().err
+    call("run", "x.txt", "--run", str(tmp_path), "--set", "train.epoch=1", code=2)
+    assert "train.epochs" in capsys.readouterr().err
+    call("nonsense", code=2)
+
+
+def test_brackets_in_messages_are_not_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise EmbedfitError("a [bold] path[/] and [0.1, 0.2]")
+
+    monkeypatch.setattr(api, "run_stage", fails)
+    call("mine", "--run", "x", code=1)
+    assert "a [bold] path[/] and [0.1, 0.2]" in capsys.readouterr().err
+
+
+def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(api, "run_stage", interrupted)
+    call("train", "--run", "x", code=130)
+    assert "goes on where it was" in capsys.readouterr().err
+
+
+def test_options_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    def record(docs: Any, **options: Any) -> None:
+        seen.update(options, docs=docs)
+        raise UsageError("stop here")
+
+    monkeypatch.setattr(api, "run", record)
+    call(
+        "run", "a.pdf", "b", "--run", str(tmp_path), "--eval-docs", "c.pdf", "--preset", "offline", "--seed", "5",
+        "--max-cost", "2.5", "--generator", "openai", "--set", "train.epochs=2", "--set", "mine.negatives=1", "--yes",
+        "--nproc", "2", "--ledger", str(tmp_path / "l"), code=2,
+    )  # fmt: skip
+    assert [str(path) for path in seen["docs"]] == ["a.pdf", "b"]
+    assert [str(path) for path in seen["eval_docs"]] == ["c.pdf"]
+    assert seen["settings"] == {"model": None, "seed": 5, "generate": {"generator": "openai", "max_cost": 2.5}}
+    assert seen["assignments"] == ["train.epochs=2", "mine.negatives=1"]
+    assert seen["yes"] is True and seen["preset"] == "offline"
+    assert (seen["runtime"].processes, seen["runtime"].ledger) == (2, tmp_path / "l")
+
+
+def test_stored_settings_go_on_without_documents(tmp_path: Path) -> None:
+    document = tmp_path / "doc.md"
+    document.write_text(
+        "# Title\n\n"
+        + " ".join(f"Device {n} mutes its sound in the evening after {n * 7} minutes of silence." for n in range(300))
+    )
+    run = tmp_path / "run"
+    arguments = (
+        "ingest",
+        str(document),
+        "--run",
+        str(run),
+        "--preset",
+        "offline",
+        "--model",
+        "minilm",
+        "--set",
+        "seed=9",
+    )
+    call(*arguments)
+    assert api.stored_config(api.Workspace(run)).seed == 9
+    result = api.run(run=run, until="ingest", settings={"seed": None})
+    assert result.folder == run
+    assert api.stored_config(api.Workspace(run)).preset == "offline"
+
+
+@pytest.mark.parametrize(
+    ("ship", "delta", "better"), [("merged", 0.02, True), ("merged", -0.01, False), ("base", 0.0, False)]
+)
+def test_what_counts_as_better(ship: str, delta: float, better: bool) -> None:
+    row = {"a": "merged", "b": "base", "metric": "ndcg@10", "delta": delta}
+    assert cli.is_better({"decision": {"ship": ship}, "comparisons": [row]}) is better
+
+
+def test_fail_if_not_better_exits_with_3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Result:
+        summary = {"decision": {"ship": "base", "why": ""}, "comparisons": []}  # noqa: RUF012
+
+    monkeypatch.setattr(api, "run", lambda *a, **k: Result())
+    monkeypatch.setattr(cli, "_show", lambda *a, **k: None)
+    call("run", "x", "--run", str(tmp_path), "--fail-if-not-better", code=3)
+
+
+def test_encode_writes_the_vectors_of_a_file(tiny_bert: Path, tmp_path: Path) -> None:
+    texts, vectors = tmp_path / "texts.jsonl", tmp_path / "vectors.npy"
+    texts.write_text(json.dumps({"text": "mute the tv"}) + "\n" + json.dumps({"title": "A", "text": "b"}) + "\n")
+    call("encode", str(tiny_bert), "--input", str(texts), "--output", str(vectors))
+    found = np.load(vectors, allow_pickle=False)
+    assert found.shape == (2, 32) and found.dtype == np.float32
+    texts.write_text('{"text": 1}\n{"no": 2}\n')
+    call("encode", str(tiny_bert), "--input", str(texts), "--output", str(vectors), code=1)
+
+
+def test_doctor_names_the_fix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from embedfit import doctor
+    from embedfit.errors import ModelError
+
+    def missing(name: str | None = None) -> Path:
+        raise ModelError("no such thing", remedy="do this")
+
+    monkeypatch.setattr(doctor, "resolve_model", missing)
+    call("doctor", "--json", code=1)
+    findings = json.loads(capsys.readouterr().out)
+    by_name = {finding["what"]: finding for finding in findings}
+    assert by_name["minilm"]["state"] == "missing" and by_name["minilm"]["fix"] == "do this"
+    assert by_name["CPU"]["state"] == "ok" and "trains in" in by_name["CPU"]["found"]
+
+
+def test_ledger_list_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "ledger.sqlite"
+    call("ledger", "list", "--ledger", str(path), "--json")
+    assert json.loads(capsys.readouterr().out) == []
+    call("ledger", "export", str(tmp_path / "calls.jsonl"), "--ledger", str(path))
+    assert "0 calls" in capsys.readouterr().out
