@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,7 @@ def test_options_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 def test_stored_settings_go_on_without_documents(tmp_path: Path) -> None:
     document = tmp_path / "doc.md"
-    document.write_text(
-        "# Title\n\n"
-        + " ".join(f"Device {n} mutes its sound in the evening after {n * 7} minutes of silence." for n in range(300))
-    )
+    document.write_text(topics["import"])
     run = tmp_path / "run"
     arguments = (
         "ingest",

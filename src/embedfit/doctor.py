@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -42,7 +42,7 @@ def diagnose(*, aws: bool = False, region: str | None = None) -> list[Finding]:
     if aws:
         from embedfit.deploy.doctor import aws_findings  # boto3 is an extra
 
-        findings += [Finding(**found) for found in aws_findings(region)]
+        findings += [Finding(**cast("dict[str, Any]", found)) for found in aws_findings(region)]
     return findings
 
 

@@ -137,7 +137,7 @@ def atomic_file(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb" if binary else "w", **({} if binary else {"encoding": "utf-8"})) as file:
+            with open(temporary, "wb" if binary else "w", encoding=None if binary else "utf-8") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -271,7 +271,8 @@ class Workspace:
                     f"{path} has schema version {schema}; this embedfit reads version {SCHEMA}.",
                     remedy="Use the embedfit that made this run folder, or choose another --run folder.",
                 )
-            return _adapter(Manifest).validate_python(value)
+            manifest: Manifest = _adapter(Manifest).validate_python(value)
+            return manifest
         except (ValueError, AttributeError):
             return None  # a damaged manifest means that the stage is run again
 

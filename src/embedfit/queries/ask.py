@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from embedfit.config import GenerateConfig
 from embedfit.errors import GeneratorError, InputError, UsageError
 from embedfit.llm.client import Failure, Reply, Request
-from embedfit.llm.metered import Answered, Estimate, LedgeredModel
+from embedfit.llm.metered import Estimate, LedgeredModel
 from embedfit.queries import parse, prompts
 from embedfit.queries.plan import Ask
 from embedfit.records import Passage, Query
@@ -118,8 +118,7 @@ def ask(
     drafts: list[Query | None] = [None] * len(asks)
     failures: Counter[str] = Counter()
     # Closing cancels what was not sent when we are interrupted, and keeps what has arrived.
-    answers = cast("Generator[Answered, None, None]", model.complete(requests))
-    with closing(answers), runtime.report.task("generate", len(requests), "calls") as task:
+    with closing(model.complete(requests)) as answers, runtime.report.task("generate", len(requests), "calls") as task:
         for index, outcome, key in answers:
             group = calls[index][1]
             if isinstance(outcome, Failure):
