@@ -66,10 +66,10 @@ def batch(s3):
 
 @pytest.fixture
 def requests(ask):
-    return [ask(f"passage {n}") for n in range(130)]
+    return [ask(f"passage {n}") for n in range(106)]
 
 
-EXPECTED = [(n, f"PASSAGE {n}") for n in range(130)]
+EXPECTED = [(n, f"PASSAGE {n}") for n in range(106)]
 
 
 def texts(answers):
@@ -81,7 +81,7 @@ def test_a_job_is_ordered_waited_for_and_joined(batch, requests, ledger, s3):
         metered = LedgeredModel(batch(service, ledger), ledger, PRICES, max_cost=1.0)
         answers = list(metered.complete(requests))
         assert texts(answers) == EXPECTED
-        assert (service.jobs, len(service.batch_records), service.seen) == (1, 130, [])
+        assert (service.jobs, len(service.batch_records), service.seen) == (1, 106, [])
         usage = ledger.usage_of([key for _, _, key in answers])
         assert usage.usd == pytest.approx((usage.input_tokens + usage.output_tokens) * 0.36e-6)  # half of on demand
         assert metered.budget.spent == pytest.approx(usage.usd)
@@ -93,9 +93,9 @@ def test_a_job_is_ordered_waited_for_and_joined(batch, requests, ledger, s3):
 def test_replies_that_were_paid_for_on_demand_are_not_ordered_in_batch(batch, requests, ledger, s3):
     with FakeBedrock(s3=s3) as service:
         model = batch(service, ledger)
-        list(LedgeredModel(model.fallback, ledger, PRICES).complete(requests[:20]))
+        list(LedgeredModel(model.fallback, ledger, PRICES).complete(requests[:5]))
         assert texts(LedgeredModel(model, ledger, PRICES).complete(requests)) == EXPECTED
-        assert sorted(service.batch_records) == sorted(f"passage {n}" for n in range(20, 130))
+        assert sorted(service.batch_records) == sorted(f"passage {n}" for n in range(5, 106))
 
 
 def test_failed_and_missing_records_are_asked_on_demand_at_its_price(batch, requests, ledger, s3):
@@ -114,7 +114,7 @@ def test_a_record_that_is_wrong_is_a_failure(batch, requests, ledger, s3):
     with FakeBedrock(s3=s3, record_fault=lambda key: ("400", "bad") if key == "passage 7" else None) as service:
         answers = {i: out for i, out, _ in LedgeredModel(batch(service, ledger), ledger, PRICES).complete(requests)}
         assert answers.pop(7) == Failure(error="Bedrock batch: 400 bad", retryable=False)
-        assert len(answers) == 129
+        assert len(answers) == 105
         assert service.seen == []
 
 
@@ -122,7 +122,7 @@ def test_a_record_that_is_wrong_is_a_failure(batch, requests, ledger, s3):
 def test_whatever_a_job_ends_as_its_replies_are_kept_and_the_rest_is_asked(batch, requests, ledger, s3, final):
     with FakeBedrock(s3=s3, batch_states=("InProgress", final)) as service:
         assert texts(LedgeredModel(batch(service, ledger), ledger, PRICES).complete(requests)) == EXPECTED
-        assert len(service.batch_records) + len(service.seen) == 130
+        assert len(service.batch_records) + len(service.seen) == 106
         assert ledger.open_jobs("bedrock", LLAMA) == []
 
 
@@ -160,7 +160,7 @@ def test_another_process_takes_up_what_this_one_ordered(batch, requests, tmp_pat
             assert texts(metered.complete(requests)) == EXPECTED
             assert metered.budget.spent == pytest.approx(second.spent("r"))
             assert second.spent("r") == pytest.approx(metered.usage.usd)
-        assert (service.jobs, len(service.batch_records), service.seen) == (1, 130, [])
+        assert (service.jobs, len(service.batch_records), service.seen) == (1, 106, [])
 
 
 def test_killed_between_the_order_and_its_receipt_nothing_is_ordered_twice(batch, requests, tmp_path, s3, monkeypatch):
@@ -173,7 +173,7 @@ def test_killed_between_the_order_and_its_receipt_nothing_is_ordered_twice(batch
         with Ledger(tmp_path / "l.sqlite") as second:
             assert [job.state for job in second.open_jobs("bedrock", LLAMA)] == ["creating"]
             assert texts(LedgeredModel(batch(service, second), second, PRICES).complete(requests)) == EXPECTED
-        assert (service.jobs, len(service.batch_records)) == (1, 130)
+        assert (service.jobs, len(service.batch_records)) == (1, 106)
 
 
 def test_killed_while_fetching_the_rest_is_fetched_and_not_paid_again(batch, requests, tmp_path, s3):
@@ -185,18 +185,18 @@ def test_killed_while_fetching_the_rest_is_fetched_and_not_paid_again(batch, req
             answers.close()
         with Ledger(tmp_path / "l.sqlite") as second:
             assert texts(LedgeredModel(batch(service, second), second, PRICES).complete(requests)) == EXPECTED
-        assert (service.jobs, len(service.batch_records), service.seen) == (1, 130, [])
+        assert (service.jobs, len(service.batch_records), service.seen) == (1, 106, [])
 
 
 def test_more_passages_later_order_only_what_is_new(batch, requests, ask, tmp_path, s3):
-    more = [*requests, *(ask(f"new {n}") for n in range(110))]
+    more = [*requests, *(ask(f"new {n}") for n in range(104))]
     with FakeBedrock(s3=s3) as service:
         with Ledger(tmp_path / "l.sqlite") as first, pytest.raises(Killed):
             list(LedgeredModel(batch(service, first, sleep=stop), first, PRICES).complete(requests))
         with Ledger(tmp_path / "l.sqlite") as second:
             answers = list(LedgeredModel(batch(service, second), second, PRICES).complete(more))
-        assert len(answers) == 240
-        assert (service.jobs, len(service.batch_records), len(set(service.batch_records))) == (2, 240, 240)
+        assert len(answers) == 210
+        assert (service.jobs, len(service.batch_records), len(set(service.batch_records))) == (2, 210, 210)
 
 
 def test_max_cost_holds_for_jobs(batch, requests, ledger, s3):
@@ -206,7 +206,7 @@ def test_max_cost_holds_for_jobs(batch, requests, ledger, s3):
         with pytest.raises(BudgetExceeded):
             answers.extend(metered.complete(requests))
         assert ledger.spent(metered.run) <= 0.0003
-        assert len(service.batch_records) + len(service.paid()) < 130
+        assert len(service.batch_records) + len(service.paid()) < 106
 
 
 def test_from_the_settings(ledger, s3, moto, monkeypatch):

@@ -285,11 +285,21 @@ class Ledger:
         }
 
     def put(
-        self, key: str, provider: str, model: str, request: Request, reply: Reply, *, usd: float = 0.0, run: str = ""
+        self,
+        key: str,
+        provider: str,
+        model: str,
+        request: Request,
+        reply: Reply,
+        *,
+        usd: float = 0.0,
+        run: str = "",
+        fetchable: bool = False,
     ) -> None:
         """Make a reply durable and settle its claim. Returns when it is; the first reply of a key stays.
 
-        Replies that threads bring at the same moment share one commit.
+        Replies that threads bring at the same moment share one commit. fetchable: the provider keeps it
+        until later, so it need not wait for the disk.
         """
         text = reply.text.encode("utf-8", "replace").decode("utf-8")
         prompt = _canonical([[message.role, message.content] for message in request.messages[:-1]])
@@ -310,7 +320,7 @@ class Ledger:
             "run": run,
             "created": _now(),
         }
-        put = _Put(row=row, prompt=prompt)
+        put = _Put(row=row, prompt=prompt, precious=usd > 0 and not fetchable)
         with self._queue_lock:
             self._queue.append(put)
         with self._lock:
@@ -321,8 +331,7 @@ class Ledger:
 
     def _write(self, batch: list[_Put]) -> None:
         try:
-            paid = any(put.row["usd"] for put in batch)
-            with self._transaction(self._paid if paid else self._free) as connection:
+            with self._transaction(self._paid if any(put.precious for put in batch) else self._free) as connection:
                 for put in batch:
                     _insert(connection, put)
         except BaseException:
@@ -523,6 +532,7 @@ class Experience:
 class _Put:
     row: dict[str, str | int | float]
     prompt: str
+    precious: bool
     done: bool = False
 
 

@@ -377,7 +377,16 @@ class _Session:
             return
         usd = self._price.usd(outcome.input_tokens, outcome.output_tokens) if self._price else 0.0
         model = self._model
-        self._ledger.put(key, model.provider, model.model, self._missing[key], outcome, usd=usd, run=self._owner.run)
+        self._ledger.put(
+            key,
+            model.provider,
+            model.model,
+            self._missing[key],
+            outcome,
+            usd=usd,
+            run=self._owner.run,
+            fetchable=self._keeps_jobs,
+        )
         self._budget.settle(key, usd)
         self._owner._count(outcome, usd)
 
