@@ -1,0 +1,83 @@
+"""BM25, exact top-k, fusion."""
+
+from __future__ import annotations
+
+import bm25s
+import numpy as np
+import pytest
+import Stemmer
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from embedfit.retrieval.bm25 import Bm25
+from embedfit.retrieval.fusion import ranks, reciprocal_rank, standardised, weighted_sum
+from embedfit.retrieval.topk import top_k
+
+PASSAGES = ["The cat sat on the mat", "Dogs were running", "A dog and a cat", "", "the of and"]
+
+
+def test_bm25_agrees_with_bm25s_retrieve() -> None:
+    stemmer = Stemmer.Stemmer("english")
+    tokens = bm25s.tokenize(PASSAGES, stopwords="en", stemmer=stemmer, show_progress=False)
+    index = bm25s.BM25()
+    index.index(tokens, show_progress=False)
+    queries = ["running dog", "cats"]
+    asked = bm25s.tokenize(queries, stopwords="en", stemmer=stemmer, show_progress=False)
+    theirs = index.retrieve(asked, k=3, show_progress=False)
+    ids, scores = Bm25(PASSAGES).search(queries, 3)
+    np.testing.assert_allclose(scores, theirs.scores, rtol=1e-6)
+    assert ids[0].tolist()[:2] == theirs.documents[0].tolist()[:2]
+
+
+def test_bm25_without_a_word_in_common_scores_nothing() -> None:
+    ids, scores = Bm25(PASSAGES).search(["zebra", "the", ""], 10)
+    assert scores.tolist() == [[0.0] * 5] * 3
+    assert ids.tolist() == [[0, 1, 2, 3, 4]] * 3
+    assert Bm25(["", "the"]).scores("cat").tolist() == [0.0, 0.0]
+
+
+@given(
+    queries=st.integers(1, 4), passages=st.integers(1, 30), k=st.integers(1, 40), block=st.integers(1, 10),
+    seed=st.integers(0, 9),
+)  # fmt: skip
+def test_top_k_is_the_sorted_beginning_whatever_the_blocks(
+    queries: int, passages: int, k: int, block: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    # Few distinct values, so that there are ties.
+    left = rng.integers(0, 2, (queries, 3)).astype(np.float32)
+    right = rng.integers(0, 2, (passages, 3)).astype(np.float32)
+    ids, scores = top_k(left, right, k, block=block)
+    everything = left @ right.T
+    expected = np.argsort(-everything, axis=1, kind="stable")[:, :k]
+    np.testing.assert_array_equal(ids, expected)
+    np.testing.assert_array_equal(scores, np.take_along_axis(everything, expected, 1))
+
+
+def test_ranks_count_from_one_and_break_ties_by_id() -> None:
+    assert ranks(np.array([0.5, 0.9, 0.5], np.float32)).tolist() == [2, 1, 3]
+
+
+def test_reciprocal_rank_by_hand() -> None:
+    dense = np.array([0.9, 0.1, 0.5], np.float32)
+    lexical = np.array([0.0, 7.0, 0.0], np.float32)
+    expected = [0.5 / 61, 0.5 / 63 + 0.5 / 61, 0.5 / 62]
+    np.testing.assert_allclose(reciprocal_rank(dense, lexical), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("fuse", [reciprocal_rank, weighted_sum])
+def test_the_ends_of_the_weight_are_the_single_systems(fuse) -> None:
+    rng = np.random.default_rng(0)
+    dense, lexical = rng.random((2, 20)).astype(np.float32), rng.random((2, 20)).astype(np.float32)
+    np.testing.assert_array_equal(ranks(fuse(dense, lexical, weight=1.0)), ranks(dense))
+    np.testing.assert_array_equal(ranks(fuse(dense, lexical, weight=0.0)), ranks(lexical))
+
+
+@given(hnp.arrays(np.float32, (3, 6), elements=st.integers(-100, 100)))
+def test_standardised_scores_have_mean_zero_and_deviation_one(scores: np.ndarray) -> None:
+    result = standardised(scores)
+    varied = scores.std(1) > 0
+    np.testing.assert_allclose(result.mean(1), 0, atol=1e-4)
+    np.testing.assert_allclose(result.std(1)[varied], 1, atol=1e-4)
+    assert not result[~varied].any()

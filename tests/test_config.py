@@ -1,0 +1,62 @@
+"""Settings: presets, precedence, errors that name what is allowed, and a round trip through TOML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from embedfit import config
+from embedfit.errors import InputError, UsageError
+
+
+@pytest.mark.parametrize("preset", config.PRESETS)
+def test_a_stored_configuration_comes_back(tmp_path: Path, preset: str) -> None:
+    resolved = config.resolve(preset=preset, overrides={"docs": ["a.pdf"], "seed": 7})
+    config.save(resolved, tmp_path / "embedfit.toml")
+    assert config.load(tmp_path / "embedfit.toml") == resolved
+
+
+def test_assignments_beat_options_beat_the_file_beats_the_preset(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('preset = "offline"\nseed = 1\n[train]\nepochs = 5\nbatch_size = 8\n')
+    resolved = config.resolve(file=file, overrides={"seed": 2}, assignments=("train.epochs=9", "train.loss=distil"))
+    assert (resolved.model, resolved.generate.generator) == ("minilm", "local")
+    assert (resolved.seed, resolved.train.epochs, resolved.train.batch_size, resolved.train.loss) == (2, 9, 8, "distil")
+
+
+def test_presets_are_not_changed_by_use() -> None:
+    config.resolve(preset="aws-blog", assignments=("train.epochs=99",))
+    assert config.PRESETS["aws-blog"]["train"]["epochs"] == 2
+
+
+def test_an_unknown_setting_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"train\.epoch") as caught:
+        config.resolve(assignments=("train.epoch=3",))
+    assert caught.value.remedy is not None and "train.epochs" in caught.value.remedy
+    assert caught.value.exit_code == 2
+
+
+def test_a_value_out_of_range_is_named() -> None:
+    with pytest.raises(UsageError, match=r"train\.temperature.*greater than 0"):
+        config.resolve(assignments=("train.temperature=0",))
+
+
+@pytest.mark.parametrize("text", ["train.epochs", "=3"])
+def test_an_assignment_without_key_or_value_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="not KEY=VALUE"):
+        config.resolve(assignments=(text,))
+
+
+def test_an_unknown_preset_lists_the_presets() -> None:
+    with pytest.raises(UsageError, match="no preset 'x'") as caught:
+        config.resolve(preset="x")
+    assert "offline" in str(caught.value)
+
+
+def test_files_that_are_missing_or_broken(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is missing"):
+        config.load(tmp_path / "none.toml")
+    (tmp_path / "broken.toml").write_text("a = [")
+    with pytest.raises(InputError, match="not valid TOML"):
+        config.load(tmp_path / "broken.toml")

@@ -1,0 +1,72 @@
+"""Imports point down, and stage packages meet in files only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import embedfit
+
+PACKAGE = Path(embedfit.__file__).parent
+#: Who may import whom: a module imports only from lower levels, or from its own package.
+LEVELS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "records", "progress"}),
+    frozenset({"workspace"}),
+    frozenset({"config", "runtime", "interchange"}),
+    frozenset({"retrieval"}),
+    frozenset({"models"}),
+    frozenset({"llm"}),
+    frozenset(
+        {"corpus", "queries", "mining", "training", "merging", "evaluation", "reporting", "serving", "deploy",
+         "integrations"}
+    ),
+    frozenset({"testkit"}),
+    frozenset({"pipeline", "doctor"}),
+    frozenset({"api"}),
+    frozenset({"demo", "cli_serve", "cli_deploy"}),
+    frozenset({"cli"}),
+    frozenset({"__init__", "__main__"}),
+)  # fmt: skip
+LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
+
+
+def imports(path: Path) -> set[str]:
+    """First-party modules that a file imports, anywhere in it, by the first name after embedfit."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "embedfit":
+            parts = node.module.split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names if alias.name in LEVEL}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("embedfit.")}
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_point_down(path: Path) -> None:
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert own in LEVEL, f"{own} has no level: say in LEVELS where it belongs"
+    for other in imports(path) - {own}:
+        assert LEVEL[other] < LEVEL[own], f"{path.relative_to(PACKAGE)} imports {other}"
+
+
+def test_importing_the_package_loads_neither_torch_nor_boto3() -> None:
+    code = (
+        "import sys, embedfit, embedfit.cli; print([m for m in ('torch', 'boto3', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in embedfit.__all__:
+        assert getattr(embedfit, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        embedfit.nothing  # noqa: B018
