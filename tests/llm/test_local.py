@@ -18,6 +18,7 @@ from embedfit.errors import ModelError
 from embedfit.llm.client import Failure, Message, Reply, Request
 from embedfit.llm.local import LocalModel
 from embedfit.llm.local_llama import Arithmetic
+from embedfit.llm.local_probe import int8_is_exact
 
 FP32 = Arithmetic("fp32", torch.device("cpu"))
 TEMPLATE = (
@@ -247,16 +248,16 @@ def _real_gguf() -> Path:
         pytest.skip(f"SmolLM2 can't be had: {error.message}")
 
 
-def test_real_model_writes_the_same_with_every_arithmetic_that_works() -> None:
-    path = _real_gguf()
+def test_real_model_answers() -> None:
     request = Request(
         messages=(Message(role="user", content="What is the capital of France? Answer in one sentence."),),
         max_tokens=12,
         temperature=0.0,
         stop=("\n", "."),
     )
-    for products in ("fp32", "int8"):
-        model = LocalModel(path, arithmetic=Arithmetic(products, torch.device("cpu")))
-        reply = _complete(model, [request])[0]
-        assert reply.text == "The capital of France is Paris"
-        assert reply.finish == "stop"
+    products = "int8" if int8_is_exact() else "fp32"
+    model = LocalModel(_real_gguf(), arithmetic=Arithmetic(products, torch.device("cpu")))
+    (reply,) = _complete(model, [request])
+    assert (reply.text, reply.finish) == ("The capital of France is Paris", "stop")
+    assert reply.input_tokens == model.count_tokens(request)
+    assert model.model.endswith("@b179c9523d0e")

@@ -2,8 +2,11 @@ import pytest
 import torch
 
 from embedfit.llm.local_attention import _attend_plainly, attend, join
-from embedfit.llm.local_layers import Int8Product, quantised
+from embedfit.llm.local_layers import Int8Product, LlamaShape, quantised
+from embedfit.llm.local_llama import Arithmetic, Llama
+from embedfit.llm.local_prefix import Family, Leaf
 from embedfit.llm.local_probe import best_arithmetic, int8_is_exact, product_rates
+from embedfit.llm.local_smooth import RecordingLayer, smoothed
 
 
 def test_rows_are_quantised_to_within_half_a_step():
@@ -41,3 +44,31 @@ def test_probe_names_an_arithmetic_that_works():
     rates = product_rates(rounds=2)
     assert rates["fp32"] > 0
     assert best_arithmetic().products in ("fp32", "bf16", "fp16", "int8")
+
+
+def test_smoothing_changes_the_weights_and_nothing_else():
+    shape = LlamaShape(
+        layers=2, width=32, heads=4, kv_heads=2, head_width=8, feed_forward=48, vocabulary=50, context=64,
+        epsilon=1e-5, rope_base=10000.0,
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"q": (32, 32), "k": (16, 32), "v": (16, 32), "o": (32, 32)}
+    weights = {"model.embed_tokens.weight": (50, 32), "model.norm.weight": (32,)}
+    for layer in range(2):
+        name = f"model.layers.{layer}"
+        weights |= {f"{name}.self_attn.{part}_proj.weight": size for part, size in sizes.items()}
+        weights |= {f"{name}.mlp.{part}_proj.weight": (48, 32) for part in ("gate", "up")}
+        weights |= {f"{name}.mlp.down_proj.weight": (32, 48)}
+        weights |= {f"{name}.{norm}_layernorm.weight": (32,) for norm in ("input", "post_attention")}
+    weights = {name: torch.randn(size, generator=generator) for name, size in weights.items()}
+    weights["model.layers.0.input_layernorm.weight"][5] *= 100
+    model = Llama(shape, weights, Arithmetic("fp32", torch.device("cpu")))
+    recording = [RecordingLayer(weights, index, shape) for index in range(2)]
+    family = Family((1, 2, 3, 4, 5, 6, 7), (Leaf((), ()),))
+    model._layers = list(recording)
+    before = model.read(None, [family], model.new_cache(1, 7))
+    even = smoothed(weights, shape, recording)
+    after = Llama(shape, even, Arithmetic("fp32", torch.device("cpu")))
+    assert torch.allclose(after.read(None, [family], after.new_cache(1, 7)), before, rtol=1e-3, atol=1e-3)
+    name = "model.layers.0.input_layernorm.weight"
+    assert even[name].abs().max() < weights[name].abs().max() / 3

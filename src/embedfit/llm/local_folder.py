@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def load_folder(path: Path, arithmetic: Arithmetic) -> tuple[PreTrainedTokenizerBase, Backend, list[int]]:
     """The tokenizer, the backend and the ids that end a turn."""
-    from embedfit.llm.local import LlamaBackend
+    from embedfit.llm.local import LlamaBackend, calibration_tokens
 
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
@@ -34,7 +34,8 @@ def load_folder(path: Path, arithmetic: Arithmetic) -> tuple[PreTrainedTokenizer
     shape = _llama_shape(config)
     backend: Backend
     if shape is not None:
-        backend = LlamaBackend(Llama(shape, _weights(path), arithmetic))
+        tokens = calibration_tokens(tokenizer)[: shape.context]
+        backend = LlamaBackend(Llama(shape, _weights(path), arithmetic, calibration=tokens))
     else:
         from embedfit.llm.local_generic import GenericBackend
 

@@ -20,7 +20,8 @@ from embedfit.llm.local_layers import (
     LlamaShape,
     Weights,
 )
-from embedfit.llm.local_prefix import Family, Tokens, Wave
+from embedfit.llm.local_prefix import Family, Leaf, Tokens, Wave
+from embedfit.llm.local_smooth import RecordingLayer, smoothed
 
 #: Rows of a prefill pass: enough for full speed of the products, few enough to stay in the cache.
 _CHUNK_ROWS = 320
@@ -51,25 +52,32 @@ class Root:
 
 
 class Llama:
-    """The model in one arithmetic."""
+    """The model in one arithmetic. calibration: a text by which int8 products are made more exact."""
 
-    def __init__(self, shape: LlamaShape, weights: Weights, arithmetic: Arithmetic) -> None:
+    def __init__(
+        self, shape: LlamaShape, weights: Weights, arithmetic: Arithmetic, *, calibration: Tokens = ()
+    ) -> None:
         self.shape = shape
         self.arithmetic = arithmetic
         device, dtype = arithmetic.device, arithmetic.dtype
         self._embedding = weights["model.embed_tokens.weight"].to(device)
+        steps = torch.arange(0, shape.head_width, 2, dtype=torch.float32) / shape.head_width
+        angles = torch.outer(torch.arange(shape.context, dtype=torch.float32), 1.0 / shape.rope_base**steps)
+        self._spares: list[torch.Tensor] = []
+        self._rotation = torch.polar(torch.ones_like(angles), angles).to(device)
         self._layers: list[Layer]
         self._head: Head
         if arithmetic.products == "int8":
+            if calibration:
+                recording = [RecordingLayer(weights, index, shape) for index in range(shape.layers)]
+                self._layers = list(recording)
+                self.read(None, [Family(calibration, (Leaf((), ()),))], self.new_cache(1, len(calibration)))
+                weights = smoothed(weights, shape, recording)
             self._layers = [Int8Layer(weights, index, shape) for index in range(shape.layers)]
             self._head = Int8Head(weights, shape)
         else:
             self._layers = [FloatLayer(weights, index, shape, dtype, device) for index in range(shape.layers)]
             self._head = FloatHead(weights, shape, dtype, device)
-        steps = torch.arange(0, shape.head_width, 2, dtype=torch.float32) / shape.head_width
-        angles = torch.outer(torch.arange(shape.context, dtype=torch.float32), 1.0 / shape.rope_base**steps)
-        self._spares: list[torch.Tensor] = []
-        self._rotation = torch.polar(torch.ones_like(angles), angles).to(device)
 
     @property
     def position_bytes(self) -> int:
