@@ -209,6 +209,7 @@ def status(
     found = [
         one
         for folder in _state_folders(model)
+        if _recorded_region(folder, name)
         for one in look(_need_aws(region or _recorded_region(folder, name), profile), folder, name=name)
     ]
     if as_json:

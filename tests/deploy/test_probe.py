@@ -1,0 +1,106 @@
+"""The endpoint test against an endpoint in this process; the example runs it against a real server."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from embedfit.deploy.aws import Aws
+from embedfit.deploy.probe import probe, texts_of
+from embedfit.models.encoder import Encoder
+from embedfit.records import Passage, Query
+from embedfit.workspace import Workspace
+
+
+class Endpoint:
+    """boto3's runtime client, as far as it is used. spoil: changes the vectors."""
+
+    def __init__(self, folder, spoil=lambda vectors: vectors, rows=4):
+        self.encoder = Encoder.load(folder, precision="fp32")
+        self.spoil, self.rows, self.sizes = spoil, rows, []
+
+    def invoke_endpoint(self, EndpointName, Body, **_):
+        from botocore.exceptions import ClientError
+
+        texts = json.loads(Body)["inputs"]
+        self.sizes.append(len(texts))
+        if len(texts) > self.rows:
+            text = json.dumps({"error": f"batch size {len(texts)} > maximum allowed batch size {self.rows}"})
+            raise ClientError(
+                {"Error": {"Code": "ModelError"}, "OriginalStatusCode": 422, "OriginalMessage": text}, "InvokeEndpoint"
+            )
+        vectors = self.spoil(self.encoder.encode(texts))
+        return {"Body": io.BytesIO(json.dumps(vectors.tolist()).encode())}
+
+
+def run(client, folder, **arguments):
+    aws = Aws(session=None, region="us-east-1", _clients={"sagemaker-runtime": client})
+    queries, passages, pairs = texts_of(folder)
+    return probe(
+        aws, "up", folder, queries=queries, passages=passages, pairs=pairs, requests=5, concurrency=2, **arguments
+    )
+
+
+def test_the_same_model_agrees(tiny_bert):
+    client = Endpoint(tiny_bert)
+    result = run(client, tiny_bert)
+    assert result.agrees and result.lowest_cosine > 0.9999
+    assert result.dimensions == 32 and result.queries == result.passages == 8
+    assert 0 < result.p50_ms <= result.p95_ms <= result.p99_ms
+    assert result.requests_per_second > 0 and result.texts_per_second > 0
+    assert [size for size in client.sizes if size > 4] == [8]  # the container's limit is learnt from one refusal
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda vectors: vectors + np.random.default_rng(0).normal(0, 0.05, vectors.shape),
+        lambda vectors: np.roll(vectors, 1, axis=1),
+        lambda vectors: vectors[:, :16],
+    ],
+    ids=["noise", "another model", "another dimension"],
+)
+def test_another_model_does_not(tiny_bert, spoil):
+    assert not run(Endpoint(tiny_bert, spoil), tiny_bert).agrees
+
+
+def test_queries_go_with_the_instruction_and_passages_without(tiny_bert):
+    sent = []
+
+    class Listening(Endpoint):
+        def invoke_endpoint(self, EndpointName, Body, **_):
+            sent.append(json.loads(Body))
+            return super().invoke_endpoint(EndpointName, Body)
+
+    run(Listening(tiny_bert, rows=32), tiny_bert)
+    queries, passages, _ = texts_of(tiny_bert)
+    assert sent[0]["inputs"] == [f"query: {text}" for text in queries]
+    assert sent[1]["inputs"] == list(passages)
+    assert "prompt_name" not in sent[0]
+
+
+def test_the_texts_of_a_run_are_its_test_queries(tmp_path):
+    run_folder = tmp_path / "em"
+    (run_folder / "merged").mkdir(parents=True)
+    (run_folder / "embedfit.toml").write_text("")
+    assert len(texts_of(run_folder / "merged")[0]) == 8  # built in, as long as there are none
+    workspace = Workspace(run_folder)
+    workspace.write(
+        Passage, [Passage(passage_id=f"p{n}", document_id="d", title="T", text=f"text {n}") for n in range(3)]
+    )
+    query = Query(query_id="q", passage_id="p0", text="?", style="question", split="train", kept=True)
+    workspace.write(
+        Query,
+        [
+            replace(query, query_id="a", text="train"),
+            replace(query, query_id="b", text="first", split="test", passage_id="p2"),
+            replace(query, query_id="c", text="again", split="test", passage_id="p2"),
+            replace(query, query_id="d", text="dropped", kept=False, passage_id="p1"),
+        ],
+    )
+    queries, passages, pairs = texts_of(run_folder / "merged")
+    assert queries == ("first", "train") and passages == ("T text 2", "T text 0") and pairs == ((0, 0), (1, 1))
