@@ -1,4 +1,5 @@
 import math
+from contextlib import closing
 
 import pytest
 
@@ -112,6 +113,17 @@ def test_no_credentials_is_said_with_the_cure(monkeypatch, client):
         with pytest.raises(CallError, match="no usable AWS credentials") as caught:
             resolve_model(client("bedrock", service), None)
         assert "aws configure" in caught.value.remedy
+
+
+def test_the_region_is_the_settings_or_the_environments_or_asked_for(monkeypatch):
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    for region, expected in (("eu-west-1", "eu-west-1"), (None, "us-east-1")):
+        with closing(bedrock.connect("bedrock", region=region)) as made:
+            assert made.meta.region_name == expected
+    monkeypatch.delenv("AWS_REGION")
+    with pytest.raises(UsageError, match="specify a region") as caught:
+        bedrock.connect("bedrock")
+    assert "generate.region" in caught.value.remedy
 
 
 # --- one call

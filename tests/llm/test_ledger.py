@@ -139,7 +139,7 @@ def test_threads_share_it(ledger):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(total.usage.calls for total in ledger.totals()) == 100
+    assert sum(total.calls for total in ledger.totals()) == 100
 
 
 # --- claims
@@ -196,7 +196,7 @@ def test_usage_totals_rows_and_export(ledger, tmp_path):
     usage = ledger.usage_of([*keys[:3], keys[0], "unknown"])
     assert (usage.calls, usage.input_tokens, usage.output_tokens) == (3, 30, 6)
     assert usage.usd == pytest.approx(0.03)
-    assert [(total.model, total.usage.calls) for total in ledger.totals()] == [("m", 3), ("n", 4)]
+    assert [(total.model, total.calls) for total in ledger.totals()] == [("m", 3), ("n", 4)]
     assert [row.call_id for row in ledger.rows()] == keys
     assert [row.reply.text for row in ledger.rows(limit=2)] == ["reply 5", "reply 6"]
     assert [row.reply.text for row in ledger.rows(model="m", limit=2)] == ["reply 3", "reply 5"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ def connect(service: str, *, region: str | None = None, endpoint_url: str | None
         from botocore.exceptions import BotoCoreError
     except ImportError as error:
         raise MissingDependency("boto3", extra="aws", needed_for="Amazon Bedrock") from error
+    # Every other AWS SDK reads AWS_REGION; boto3 reads AWS_DEFAULT_REGION and the profile.
+    region = region or os.environ.get("AWS_REGION") or None
     config = Config(  # type: ignore[no-untyped-call]
         retries={"total_max_attempts": 1},
         connect_timeout=10,

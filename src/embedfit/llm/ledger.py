@@ -93,7 +93,10 @@ class ModelTotals:
 
     provider: str
     model: str
-    usage: Usage
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
     first: str
     last: str
 
@@ -470,7 +473,10 @@ class Ledger:
             ModelTotals(
                 provider=str(provider),
                 model=str(model),
-                usage=Usage(calls=_int(calls), input_tokens=_int(tin), output_tokens=_int(tout), usd=_float(usd)),
+                calls=_int(calls),
+                input_tokens=_int(tin),
+                output_tokens=_int(tout),
+                usd=_float(usd),
                 first=str(first),
                 last=str(last),
             )
