@@ -35,7 +35,7 @@ def covers(values, labels, truth, generator):
     return low <= truth <= high
 
 
-@pytest.mark.parametrize(("clusters", "per_cluster"), [(10, 15), (40, 5)])
+@pytest.mark.parametrize(("clusters", "per_cluster"), [(3, 20), (6, 20), (10, 15), (40, 5)])
 def test_the_interval_covers_the_truth_as_often_as_it_says(clusters, per_cluster):
     generator = rng(1)
     rounds = 600

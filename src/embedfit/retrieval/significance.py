@@ -24,6 +24,9 @@ ClusterBy = Literal["document", "passage"]
 #: With fewer documents than this an interval over documents says little, and passages are the clusters.
 MIN_DOCUMENTS = 10
 
+#: Below this number of clusters, percentiles of their resamples can't reach far enough.
+FEW_CLUSTERS = 10
+
 _BLOCK = 4_000_000  # random numbers held at a time
 
 
@@ -80,11 +83,16 @@ def interval(means: Floats, clusters: int, *, bounds: tuple[float, float], level
 
     Percentiles, widened for few clusters as Student's t is (Hesterberg, "What Teachers Should Know
     about the Bootstrap", 2015, section 5.3: plain percentiles are too narrow by √((n-1)/n) and by t/z).
+    Fewer than FEW_CLUSTERS have too few resamples for that: there it is Student's t around the mean.
     bounds: the least and the greatest mean that is possible, which are the interval of a single cluster.
     """
     if clusters < 2:
         return np.tile(np.array(bounds, dtype=np.float64), (means.shape[1], 1))
     reach = np.sqrt(clusters / (clusters - 1)) * student_quantile(0.5 + level / 2, clusters - 1)
+    if clusters < FEW_CLUSTERS:
+        centre, half = means.mean(0), reach * means.std(0)
+        few: Floats = np.clip(np.stack([centre - half, centre + half], axis=1), *bounds)
+        return few
     tail = NormalDist().cdf(-reach)
     result: Floats = np.quantile(means, [tail, 1 - tail], axis=0).T
     return result
