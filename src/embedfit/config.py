@@ -58,7 +58,7 @@ class GenerateConfig(Section):
         description="write queries of at most this many passages, spread over the documents; 0: automatic",
     )
     styles: tuple[StyleName, ...] = ("question", "keywords", "conversational", "claim", "title")
-    temperature: float = Field(0.9, ge=0, le=2)
+    temperature: float | None = Field(None, ge=0, le=2, description="default: .7 for local, .9 for others")
     top_p: float = Field(0.95, gt=0, le=1)
     max_query_tokens: int = Field(40, ge=8, le=256)
     examples: str | None = Field(None, description="file of the user's own queries, one a line, for the prompt")

@@ -43,7 +43,7 @@ def test_more_passages_get_fewer_queries_each() -> None:
     assert queries_per_passage(100, local=False) == 10
     assert queries_per_passage(4_000, local=False) == 5
     assert queries_per_passage(100_000, local=False) == 3
-    assert queries_per_passage(100, local=True) == 2
+    assert queries_per_passage(100, local=True) == 4
     assert queries_per_passage(100_000, local=True) == 1
 
 

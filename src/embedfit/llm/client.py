@@ -9,7 +9,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation. role: "system", "user" or "assistant"."""
+    """One turn of a conversation. role: "system", "user" or "assistant".
+
+    A single message of the role "text" is no conversation: the local generator continues it as it stands.
+    """
 
     role: str
     content: str

@@ -159,6 +159,9 @@ class LocalModel:
         specials = sorted(tokenizer.all_special_tokens, key=len, reverse=True)
         texts = []
         for messages in distinct:
+            if messages[0].role == "text":
+                texts.append(_harmless(messages[0], specials))
+                continue
             conversation = [{"role": m.role, "content": _harmless(m, specials)} for m in messages]
             texts.append(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]

@@ -17,6 +17,9 @@ from embedfit.queries.plan import Ask
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
 
+#: Small models lose their way where large ones find variety.
+_TEMPERATURES = {"local": 0.7, "openai": 0.9, "bedrock": 0.9, "bedrock-batch": 0.9}
+
 
 def user_examples(path: str | None) -> list[str]:
     """The user's own queries, one a line. Raises InputError where the file is missing or empty."""
@@ -43,7 +46,7 @@ def calls_for(
     hint = prompts.hints(config.domain, config.language, user_examples(config.examples))
     settings: dict[str, Any] = {
         "hint": hint,
-        "temperature": config.temperature,
+        "temperature": config.temperature if config.temperature is not None else _TEMPERATURES[config.generator],
         "top_p": config.top_p,
         "max_tokens": config.max_query_tokens,
     }
@@ -80,6 +83,8 @@ def texts_of(outcome: Reply | Failure, styles: Sequence[str]) -> list[tuple[str,
         return [("", f"call failed: {outcome.error}")] * len(styles)
     if outcome.finish == "refusal":
         return [("", "reply rejected: the model refused")] * len(styles)
+    if outcome.finish == "length" and len(styles) == 1:
+        return [("", "reply rejected: cut off, longer than any query")]
     if len(styles) == 1:
         found = parse.parse_many(outcome.text) if outcome.text.lstrip().startswith("[") else []
         one = found[0] if found else parse.parse_one(outcome.text)

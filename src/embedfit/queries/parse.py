@@ -8,17 +8,26 @@ from dataclasses import dataclass
 
 _LABEL = re.compile(
     r"^(?:[-*•]|\(?\d{1,2}[.):])?\s*(?:\*\*)?(question|keywords?|search terms|chat message|conversational|claim|"
-    r"statement|title|query|need)(?:\*\*)?\s*[:–-]\s*(?:\*\*)?",
+    r"statement|title|query|need|fact)(?:\*\*)?\s*[:–-]\s*(?:\*\*)?",
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"^(?:[-*•]|\(?\d{1,2}[.):])\s+")
 _PREAMBLE = re.compile(r"^(?:sure|certainly|of course|here (?:is|are)|okay|ok)\b.*[:!.]$", re.IGNORECASE)
 _QUOTES = "\"'“”‘’«»`*"
 _STYLE_OF_LABEL = {
-    "question": "question", "query": "question", "need": "question", "keyword": "keywords", "keywords": "keywords",
-    "search terms": "keywords", "chat message": "conversational", "conversational": "conversational",
-    "claim": "claim", "statement": "claim", "title": "title",
-}  # fmt: skip
+    "question": "question",
+    "query": "question",
+    "keyword": "keywords",
+    "keywords": "keywords",
+    "search terms": "keywords",
+    "need": "conversational",
+    "chat message": "conversational",
+    "conversational": "conversational",
+    "claim": "claim",
+    "fact": "claim",
+    "statement": "claim",
+    "title": "title",
+}
 
 
 @dataclass(frozen=True, slots=True)

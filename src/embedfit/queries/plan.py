@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Ask:
 
 def queries_per_passage(passages: int, *, local: bool) -> int:
     """How many training queries of each passage, where the user does not say."""
-    wanted, low, high = (WANTED_LOCAL, 1, 2) if local else (WANTED_QUERIES, 3, 10)
+    wanted, low, high = (WANTED_LOCAL, 1, 4) if local else (WANTED_QUERIES, 3, 10)
     return int(np.clip(round(wanted / max(passages, 1)), low, high))
 
 
@@ -44,6 +45,10 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
     local = config.generator == "local"
     chosen = [STYLES[name] for name in config.styles]
     training = [style for style in chosen if not style.held_out] or chosen
+    question = STYLES["question"]
+    if local and question in training and len(training) > 1:
+        # A small model's questions are its best queries: every second one is a question.
+        training = [one for style in training if style is not question for one in (question, style)]
     held_out = [style for style in STYLES.values() if style.held_out]
     rng = np.random.default_rng(seed)
     asks: list[Ask] = []
@@ -52,9 +57,11 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
     count = config.queries_per_passage or queries_per_passage(len(train), local=local)
     first = rng.integers(0, len(training), len(passages))
     for passage in train:
+        used: Counter[str] = Counter()
         for number in range(count):
             style = training[(int(first[passage]) + number) % len(training)]
-            asks.append(Ask(passage, style, seed + number // len(training)))
+            asks.append(Ask(passage, style, seed + used[style.name]))  # the same style again: another sample
+            used[style.name] += 1
     for split in ("dev", "test"):
         members = _spread(by_split[split], WANTED_HELD_OUT, rng)
         rounds = int(np.clip(WANTED_HELD_OUT // max(len(members), 1), 1, 2))

@@ -30,9 +30,9 @@ STYLES: dict[str, Style] = {
     for style in (
         Style("question", "Question", "a short question, as asked of a colleague"),
         Style("keywords", "Keywords", "two to six key words, as typed into a search box"),
-        Style("claim", "Claim", "a statement that the passage supports"),
+        Style("claim", "Fact", "a statement that the passage supports"),
         Style("title", "Title", "a short title of what is looked for"),
-        Style("conversational", "Chat message", "a message to a help desk, with the situation in it", held_out=True),
+        Style("conversational", "Need", "a need in the first person, with the situation in it", held_out=True),
     )
 }
 
@@ -55,7 +55,7 @@ EXAMPLES: tuple[Example, ...] = (
         {
             "question": "How long does a refund take after sending something back?",
             "keywords": "refund processing time returned parcel",
-            "conversational": "I returned a jacket last week and still don't have my money, is that normal?",
+            "conversational": "I want to know when my money comes back after I returned a jacket",
             "claim": "gift cards cannot be returned for a refund",
             "title": "Return window and refund timing",
         },
@@ -68,7 +68,7 @@ EXAMPLES: tuple[Example, ...] = (
         {
             "question": "When should the battery of the pump be replaced?",
             "keywords": "low-battery alarm twice in one day",
-            "conversational": "Can I just put rechargeable batteries into the pump to save money?",
+            "conversational": "I need to find out if rechargeable batteries are safe in the pump",
             "claim": "a pump battery lasts roughly a year and a half",
             "title": "Replacing the pump battery",
         },
@@ -80,14 +80,14 @@ EXAMPLES: tuple[Example, ...] = (
         {
             "question": "Why did Northern segment revenue increase in 2019?",
             "keywords": "Northern segment operating costs warehouse leases",
-            "conversational": "What was driving the growth of the Northern freight business a few years ago?",
+            "conversational": "Tell me what drove the growth of the Northern freight business",
             "claim": "Northern segment revenue grew 12% to $48.3 million in fiscal 2019",
             "title": "Northern segment revenue and costs 2019",
         },
     ),
 )
 
-_ONE = "You write search queries. Given a passage, write the one query that a person would type to find it."
+_ONE = "Passages, each with search queries that people type to find it."
 _MANY = (
     "You write search queries for testing a search engine. Given a passage, write queries that a person who has never "
     "seen the passage, but needs exactly what it says, would type. Each query asks for one short need, names the "
@@ -120,17 +120,18 @@ def hints(domain: str, language: str, examples: Sequence[str]) -> str:
 def one_query(
     title: str, text: str, style: Style, *, hint: str, max_tokens: int, temperature: float, top_p: float, seed: int
 ) -> Request:
-    """A request for a single query: three examples of the style, then the passage. The reply is the query's line.
+    """A request for a single query of a small model: a text to continue, whose next line is the query.
 
-    All requests of a style share everything before their passage, so that a provider can compute it once.
+    Examples with a line of every style come first, then the passage, then the style's label. So all
+    requests share the examples, and those of one passage share the passage, which is read once. As a
+    conversation the same model writes longer, vaguer lines, fewer of which find their passage again
+    (measured: 55% against 70% kept).
     """
-    messages = [Message(role="system", content=_ONE + hint)]
-    for example in EXAMPLES:
-        messages.append(Message(role="user", content=_passage(example.title, example.text, style)))
-        messages.append(Message(role="assistant", content=example.queries[style.name]))
-    messages.append(Message(role="user", content=_passage(title, text, style)))
+    parts = [_ONE + hint, *(_example(example) for example in EXAMPLES)]
+    heading = f"{trim(title)}. " if title else ""
+    parts.append(f"Passage: {heading}{trim(text)}\n{style.label}:")
     return Request(
-        messages=tuple(messages),
+        messages=(Message(role="text", content="\n\n".join(parts)),),
         max_tokens=max_tokens,
         temperature=temperature,
         top_p=top_p,
@@ -139,9 +140,9 @@ def one_query(
     )
 
 
-def _passage(title: str, text: str, style: Style) -> str:
-    heading = f"{title}\n" if title else ""
-    return f"Passage: {heading}{trim(text)}\n\nWrite: {style.label}"
+def _example(example: Example) -> str:
+    lines = [f"{style.label}: {example.queries[style.name]}" for style in STYLES.values()]
+    return f"Passage: {example.title}. {example.text}\n" + "\n".join(lines)
 
 
 def many_queries(
