@@ -1,15 +1,20 @@
 """Train with embedfit's stage. Run by train_throughput.py: SPEC RESULT."""
 
+import itertools
 import json
 import resource
 import shutil
 import sys
+import time
 from pathlib import Path
 
 from embedfit.config import resolve
 from embedfit.progress import LogLines
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
+from embedfit.training.batches import Batch
+from embedfit.training.checkpoint import StepRecord
+from embedfit.training.loop import Trainer
 from embedfit.training.stage import run
 from embedfit.workspace import Workspace
 
@@ -35,6 +40,15 @@ def main(spec_path: str, result_path: str) -> None:
         "weight_decay": 0.0,
         "checkpoint_every": 1_000_000,
     }
+    cpu = [time.process_time()]
+    step = Trainer._step
+
+    def timed(trainer: Trainer, batch: Batch) -> StepRecord:
+        record = step(trainer, batch)
+        cpu.append(time.process_time())
+        return record
+
+    Trainer._step = timed  # type: ignore[method-assign]
     config = resolve(overrides={"model": spec["model"], "train": settings, "seed": spec["seed"]})
     run(workspace, config, Runtime(report=LogLines()))
     folder = workspace.path("finetuned")
@@ -45,6 +59,7 @@ def main(spec_path: str, result_path: str) -> None:
             shutil.copyfile(path, workspace.path(path.name))
     result = {
         "seconds": [record["seconds"] for record in records],
+        "cpu_seconds": [after - before for before, after in itertools.pairwise(cpu)],
         "losses": [record["loss"] for record in records],
         "encoded_tokens": [record["tokens"] for record in records],
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,

@@ -21,18 +21,23 @@ class Clock(TrainerCallback):
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self.losses: list[float] = []
-        self._began = 0.0
+        self._began = self._cpu = 0.0
 
     def on_step_begin(self, *_args: object, **_options: object) -> None:
         """Start the clock where the previous step ended, so that data loading counts."""
         self._began = self._began or time.perf_counter()
+        self._cpu = self._cpu or time.process_time()
 
     def on_step_end(self, *_args: object, **_options: object) -> None:
         """Stop it."""
         now = time.perf_counter()
         self.seconds.append(now - self._began)
         self._began = now
+        cpu = time.process_time()
+        self.cpu_seconds.append(cpu - self._cpu)
+        self._cpu = cpu
 
     def on_log(
         self, _args: object, _state: object, _control: object, logs: dict[str, float], **_options: object
@@ -80,6 +85,7 @@ def main(spec_path: str, result_path: str) -> None:
     model.save_pretrained(spec["out"])
     result = {
         "seconds": clock.seconds,
+        "cpu_seconds": clock.cpu_seconds,
         "losses": clock.losses,
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
     }

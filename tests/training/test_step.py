@@ -22,7 +22,7 @@ def loss_of(vectors):
     return Objective(temperature=0.05)(vectors[:ROWS], vectors[ROWS:], targets())
 
 
-def gradients(trunk, *, limit, budget=64, seed=None, dropout=0.0):
+def gradients(trunk, *, limit, budget=64, seed=None, dropout=0.0, scale=1.0):
     texts = random_texts(ROWS + PASSAGES)
     lengths = np.array([len(text) for text in texts])
     trunk.train(dropout)
@@ -30,7 +30,9 @@ def gradients(trunk, *, limit, budget=64, seed=None, dropout=0.0):
         weight.grad = None
     memory = MemoryBudget(limit, trunk.parameters().values())
     memory.bytes_per_token = 1.0
-    result = accumulate_gradients(trunk, texts, list(micro_batches(lengths, budget)), loss_of, memory=memory, seed=seed)
+    result = accumulate_gradients(
+        trunk, texts, list(micro_batches(lengths, budget)), loss_of, memory=memory, seed=seed, scale=scale
+    )
     return {name: weight.grad.clone() for name, weight in trunk.parameters().items()}, result
 
 
@@ -72,6 +74,13 @@ def test_dropout_is_replayed_where_a_graph_was_not_kept(tiny_bert, make):
     _, third = gradients(trunk, limit=0, seed=6, dropout=0.2)
     assert first.loss == second.loss != third.loss
     assert_same(cached, kept)
+
+
+def test_a_scale_for_fp16_cancels_out(tiny_bert):
+    trunk = bert_trunk(tiny_bert)
+    plain, _ = gradients(trunk, limit=1 << 30)
+    scaled, _ = gradients(trunk, limit=1 << 30, scale=256.0)
+    assert_same(scaled, plain)
 
 
 def test_the_memory_bound_decides_how_many_graphs_are_kept(tiny_bert):

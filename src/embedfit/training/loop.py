@@ -43,7 +43,7 @@ _ORDER, _COMPOSE, _DROPOUT = 1, 2, 3
 class Plan:
     """The settings of a training, all decided. Fields as in TrainConfig.
 
-    settings: what must be equal for a checkpoint to be gone on with.
+    gradient_scale: see accumulate_gradients. settings: what must be equal for a checkpoint to be gone on with.
     """
 
     epochs: float
@@ -58,6 +58,7 @@ class Plan:
     checkpoint_every: int
     patience: int
     seed: int
+    gradient_scale: float = 1.0
     settings: Mapping[str, Any]
 
 
@@ -186,6 +187,7 @@ class Trainer:
             if self.plan.dropout
             else None,
             world=self.world,
+            scale=self.plan.gradient_scale,
         )
 
     def _stop(self, what: str, value: float, batch: Batch) -> TrainingError:

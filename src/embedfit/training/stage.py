@@ -172,6 +172,7 @@ def _trainer(
         checkpoint_every=settings.checkpoint_every,
         patience=settings.patience,
         seed=config.seed,
+        gradient_scale=256.0 if encoder.precision == "fp16" else 1.0,
         settings={},
     )
     total = Schedule(composer, rough).total

@@ -43,12 +43,14 @@ def accumulate_gradients(
     memory: MemoryBudget,
     seed: int | None = None,
     world: World = World(),  # noqa: B008 - frozen
+    scale: float = 1.0,
 ) -> StepResult:
     """Add the gradient of the batch's loss to the trunk's parameters.
 
     texts: N token arrays. runs: places in texts of each micro-batch, together 0 … N - 1. seed: of the
     dropout masks, which differ between micro-batches and are alike each time one is encoded; None without dropout.
-    world: the processes that share the work; each calls this with the same arguments.
+    world: the processes that share the work; each calls this with the same arguments. scale: by which gradients
+    are multiplied on their way through the transformer, so that small ones don't vanish in fp16.
     """
     own = world.share(range(len(runs)))
     micro = {number: [texts[place] for place in runs[number]] for number in own}
@@ -73,13 +75,15 @@ def accumulate_gradients(
         graph = graphs.pop(number, None)  # popped, so that it is freed when its backward is done
         if graph is None:
             graph = _encode(trunk, members, number, seed)
-        torch.autograd.backward(graph, gradient[_places(runs[number], gradient)])
+        torch.autograd.backward(graph, gradient[_places(runs[number], gradient)] * scale)
         del graph
     trunk.finish()
     for weight in trunk.parameters().values():
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
         world.sum_(weight.grad)
+        if scale != 1.0:
+            weight.grad /= scale
     computed = sum(map(_padded, micro.values()))
     padded = sum(_padded([texts[place] for place in run]) for run in runs)
     return StepResult(value, sum(map(len, texts)), padded, retained / max(computed, 1))
