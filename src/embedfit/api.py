@@ -182,13 +182,18 @@ def make_runtime(
 # --- money
 
 
-def cost_so_far(workspace: Workspace) -> dict[str, Any]:
-    """What the calls of this run's queries took: calls, input_tokens, output_tokens, usd."""
-    nothing = {"calls": 0, "input_tokens": 0, "output_tokens": 0, "usd": 0.0}
-    if not workspace.path("queries.jsonl").exists() or not _ledger_path(None).exists():
-        return nothing
-    with Ledger(_ledger_path(None)) as ledger:
-        return asdict(ledger.usage_of({query.call_id for query in workspace.read(Query) if query.call_id}))
+def cost_so_far(workspace: Workspace, path: PathLike | None = None) -> dict[str, Any]:
+    """What the calls of this run's queries took: calls, input_tokens, output_tokens, usd.
+
+    path: the ledger, None for the user's own. Where it does not have the calls, the run's summary may.
+    """
+    cost: dict[str, Any] = {"calls": 0, "input_tokens": 0, "output_tokens": 0, "usd": 0.0}
+    if workspace.path("queries.jsonl").exists() and _ledger_path(path).exists():
+        with Ledger(_ledger_path(path)) as ledger:
+            cost = asdict(ledger.usage_of({query.call_id for query in workspace.read(Query) if query.call_id}))
+    if not cost["calls"] and workspace.path("summary.json").exists():
+        cost = workspace.read_json("summary.json")["cost"]
+    return cost
 
 
 def ledger_totals(path: PathLike | None = None) -> list[dict[str, Any]]:

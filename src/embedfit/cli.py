@@ -175,13 +175,13 @@ for _name, _help in (
 
 
 @app.command()
-def status(run_folder: RunFolder, as_json: AsJson = False) -> None:
+def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = False) -> None:
     """Which stages are fresh, stale, partial or missing, and what was spent."""
     workspace = Workspace(run_folder)
     config = api.stored_config(workspace)
     states = pipeline.states(workspace, config)
     manifests = {name: workspace.read_manifest(name) for name in states}
-    cost = api.cost_so_far(workspace)
+    cost = api.cost_so_far(workspace, ledger)
     if as_json:
         seconds = {name: manifest.seconds for name, manifest in manifests.items() if manifest}
         _print_json({"stages": states, "seconds": seconds, "cost": cost})

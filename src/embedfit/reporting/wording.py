@@ -17,6 +17,7 @@ SYSTEM_NAMES = {
     "merged": "Merged",
     "bm25": "BM25",
     "bm25_full": "BM25, uncut passages",
+    "bm25_cut": "BM25, cut passages",
     "hybrid_base": "Base + BM25",
     "hybrid_finetuned": "Fine-tuned + BM25",
     "hybrid_merged": "Merged + BM25",
