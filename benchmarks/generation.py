@@ -298,6 +298,12 @@ def systems(
     yield "llama.cpp server (8 slots)", lambda: run_llama_cpp(model, few)
 
 
+def save(path: Path | None, result: dict[str, Any]) -> None:
+    """Write what is known so far: a run that is cut short keeps what it measured."""
+    if path is not None:
+        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer passages")
@@ -322,6 +328,7 @@ def main() -> None:
             f"{figures['passages_per_s']:6.2f} passages/s {figures['passages_per_cpu_s']:6.2f} passages/cpu-s"
         )
         print(f"{name:45s} {shown}", flush=True)
+        save(options.json, result)
     if not options.no_quality:
         kinds = [Arithmetic(kind, CPU) for kind in ("int8", "bf16")]
         result["quality"] = quality(model, kinds, rows[: 8 if options.quick else 50])
@@ -330,8 +337,7 @@ def main() -> None:
                 f"{kind}: greedy replies equal {figures['greedy_replies_equal']:.0%}, "
                 f"perplexity of fp32 samples {figures['perplexity_of_fp32_samples']}"
             )
-    if options.json:
-        options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    save(options.json, result)
 
 
 if __name__ == "__main__":
