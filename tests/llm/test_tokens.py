@@ -1,0 +1,45 @@
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from embedfit.llm.metered import ceiling_tokens
+from embedfit.llm.tokens import TokenCounter
+
+
+@pytest.fixture
+def tokenizer_file(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    return tmp_path / "tokenizer.json"
+
+
+def test_with_a_tokenizer_tokens_are_counted(tokenizer_file, ask):
+    count = TokenCounter(tokenizer_file)
+    assert count.exact
+    assert count(ask("a b c d")) - count(ask("a")) == 3
+    assert count(ask("\ud800 a")) > 0
+
+
+def test_the_tokenizer_in_the_hugging_face_cache_is_used(tokenizer_file, monkeypatch):
+    asked = []
+
+    def cached(repository, name):
+        asked.append((repository, name))
+        return str(tokenizer_file) if "8B" in repository else None
+
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", cached)
+    assert TokenCounter.of_model("meta.llama3-3-70b-instruct-v1:0").exact  # the whole family has one tokenizer
+    assert not TokenCounter.of_model("Qwen/Qwen3-4B").exact
+    assert asked[-1] == ("Qwen/Qwen3-4B", "tokenizer.json")
+    assert not TokenCounter.of_model("gpt-4o").exact
+    assert not TokenCounter.of_model("a b/c d").exact
+
+
+@pytest.mark.parametrize(
+    "text", ["Lyft's revenue rose to $3.2 billion in 2021, a 36% increase.", "日本語の文章です。", "a1 b2 c3 | | 7", ""]
+)
+def test_without_one_they_are_estimated_upwards_but_under_the_ceiling(text, ask):
+    tokens = TokenCounter()(ask(text * 20))
+    assert tokens <= ceiling_tokens(ask(text * 20))
+    if "|" not in text:  # prose; tables of single characters can take more
+        assert tokens >= len(text.split()) * 20
