@@ -123,7 +123,7 @@ class MergeConfig(Section):
     """Fine-tuned model + base → merged model."""
 
     alpha: float | None = Field(None, ge=0, le=1, description="weight of the fine-tuned model; default: chosen on dev")
-    steps: int = Field(10, ge=1, le=100, description="the sweep tries 0, 1/steps, … 1")
+    steps: int = Field(5, ge=1, le=100, description="the sweep tries 0, 1/steps, … 1")
     max_retention_loss: float = Field(
         0.01, ge=0, description="largest drop on the retention set that a merged model may show"
     )

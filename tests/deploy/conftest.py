@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from fake_account import BUCKET, TRUST, Account, Deployer, FakeTime, Lines, make_model_folder, new_session
+from tests.deploy.fake_account import BUCKET, TRUST, Account, Deployer, FakeTime, Lines, make_model_folder, new_session
 
 from embedfit.runtime import Runtime
 from embedfit.testkit.aws_faults import Faults

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-import backends
+from tests.deploy import backends
 import boto3
 
 from embedfit.deploy.artefact import Artefact, resolve_artefact

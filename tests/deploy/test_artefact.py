@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from fake_account import artefact_of, make_model_folder
+from tests.deploy.fake_account import artefact_of, make_model_folder
 
 from embedfit.deploy.artefact import run_label, state_folder_of, tei_problems
 from embedfit.errors import ModelError, UsageError

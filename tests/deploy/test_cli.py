@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from fake_account import BUCKET, ROLE
+from tests.deploy.fake_account import BUCKET, ROLE
 from typer.testing import CliRunner
 
 from embedfit.cli_deploy import app

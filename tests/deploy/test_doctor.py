@@ -5,7 +5,7 @@ import shlex
 
 import boto3
 import pytest
-from fake_account import BUCKET, ROLE, TRUST
+from tests.deploy.fake_account import BUCKET, ROLE, TRUST
 
 from embedfit.deploy.aws import Aws
 from embedfit.deploy.doctor import aws_findings, diagnose

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from fake_account import Account, Deployer, FakeTime, Lines
+from tests.deploy.fake_account import Account, Deployer, FakeTime, Lines
 
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy

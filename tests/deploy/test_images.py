@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
+import subprocess
+import sys
+import zipfile
 
 import pytest
 
@@ -45,18 +46,28 @@ def test_partitions_agree_with_botocore():
     assert seen > 35
 
 
+@pytest.fixture(scope="session")
+def sagemaker_core(tmp_path_factory):
+    """sagemaker-core's own tables: the wheel is only looked into, as its pins would fight ours."""
+    folder = tmp_path_factory.mktemp("sagemaker-core")
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), "sagemaker-core==2.27.0"]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("sagemaker-core can't be downloaded here")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        names = {"cpu": "huggingface-tei-cpu.json", "gpu": "huggingface-tei.json"}
+        return {
+            device: json.loads(wheel.read(f"sagemaker/core/image_uri_config/{name}"))["inference"]
+            for device, name in names.items()
+        }
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_the_table_agrees_with_sagemaker_core(device):
-    """SAGEMAKER_CORE names a folder with sagemaker-core's image_uri_config, from an environment of its own."""
-    folder = os.environ.get("SAGEMAKER_CORE")
-    if not folder:
-        pytest.skip("set SAGEMAKER_CORE to the folder image_uri_config of sagemaker-core (make oracle-images)")
-    name = {"cpu": "huggingface-tei-cpu.json", "gpu": "huggingface-tei.json"}[device]
-    theirs = json.loads((Path(folder) / name).read_text())["inference"]["versions"][table()["tei"]]
+def test_the_table_agrees_with_sagemaker_core(device, sagemaker_core):
+    assert table()["tei"] == list(sagemaker_core[device]["versions"])[-1]
+    theirs = sagemaker_core[device]["versions"][table()["tei"]]
     assert table()["accounts"] == theirs["registries"]
-    container = theirs["container_version"][device]
-    python = theirs["py_versions"][0]
-    tag = f"{theirs['tag_prefix']}-{device}-{python}-{container}"
+    tag = f"{theirs['tag_prefix']}-{device}-{theirs['py_versions'][0]}-{theirs['container_version'][device]}"
     assert table()["repositories"][device] == {"repository": theirs["repository"], "tag": tag}
 
 

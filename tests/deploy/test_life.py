@@ -6,7 +6,7 @@ import json
 from datetime import timedelta
 
 import pytest
-from fake_account import ACCOUNT, BUCKET, REGION, make_model_folder
+from tests.deploy.fake_account import ACCOUNT, BUCKET, REGION, make_model_folder
 
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy, sweep
@@ -329,7 +329,7 @@ def test_a_hub_model_is_named_to_the_container(deployer, account, yes, time):
 
 def test_other_regions_are_deleted_where_they_are(deployer, account, yes, time):
     account.plain("s3").create_bucket(Bucket="eu-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    from fake_account import artefact_of, options_for
+    from tests.deploy.fake_account import artefact_of, options_for
 
     from embedfit.deploy.plan import make_plan
     from embedfit.deploy.prices import load_prices

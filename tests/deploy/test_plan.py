@@ -4,7 +4,7 @@ import json
 from fnmatch import fnmatchcase
 
 import pytest
-from fake_account import BUCKET, ROLE, artefact_of, options_for
+from tests.deploy.fake_account import BUCKET, ROLE, artefact_of, options_for
 
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy

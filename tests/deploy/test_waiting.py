@@ -28,7 +28,7 @@ def script(monkeypatch, time, account):
         time.slept.append(seconds)
         if len(statuses) > 1:
             statuses.pop(0)
-        from backends import sagemaker_backends
+        from tests.deploy.backends import sagemaker_backends
 
         for endpoint in sagemaker_backends["123456789012"]["us-east-1"].endpoints.values():
             endpoint.endpoint_status = statuses[0]
@@ -105,7 +105,7 @@ def test_an_endpoint_that_sagemaker_is_at_work_on_is_deleted_later(script, deplo
     """DeleteEndpoint is refused while an endpoint is being made."""
     script[:] = ["InService"]
     apply(deployer.plan(), account.aws(), yes, clock=time.clock)
-    from backends import sagemaker_backends
+    from tests.deploy.backends import sagemaker_backends
 
     endpoint = next(iter(sagemaker_backends["123456789012"]["us-east-1"].endpoints.values()))
     endpoint.endpoint_status = "Updating"
@@ -136,7 +136,7 @@ def test_an_endpoint_that_is_being_deleted_is_waited_for_and_made_anew(script, d
     script[:] = ["InService"]
     plan = deployer.plan()
     apply(plan, account.aws(), yes, clock=time.clock)
-    from backends import sagemaker_backends
+    from tests.deploy.backends import sagemaker_backends
 
     endpoints = sagemaker_backends["123456789012"]["us-east-1"].endpoints
     endpoints[plan.name].endpoint_status = "Deleting"

@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from embedfit.reporting.stage import run
 from embedfit.runtime import Runtime
-from run_folder import build_run
+from tests.run_folder import build_run
 
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from embedfit.reporting.evidence import Evidence, gather
-from run_folder import build_run
+from tests.run_folder import build_run
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from embedfit.errors import ArtifactMissing
 from embedfit.reporting.card import render
 from embedfit.reporting.evidence import gather
-from run_folder import HOSTILE, TOPICS, build_run
+from tests.run_folder import HOSTILE, TOPICS, build_run
 
 
 def test_the_metadata_is_what_the_hub_reads(evidence):

@@ -4,7 +4,7 @@ import pytest
 
 from embedfit.errors import ArtifactMissing
 from embedfit.reporting.evidence import gather
-from run_folder import build_run
+from tests.run_folder import build_run
 
 OPTIONAL = (
     "documents.jsonl",

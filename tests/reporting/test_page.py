@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from embedfit.reporting.evidence import gather
 from embedfit.reporting.page import data_island, render
-from run_folder import ATTRIBUTE_BREAKER, HOSTILE, IMAGE, ISLAND_BREAKER, build_run
+from tests.run_folder import ATTRIBUTE_BREAKER, HOSTILE, IMAGE, ISLAND_BREAKER, build_run
 
 VOID = {"meta", "link", "input", "br", "img"}
 SVG = {"path", "line", "circle", "rect"}

@@ -6,7 +6,7 @@ from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
 from embedfit.reporting.push import push
 from embedfit.reporting.stage import run
 from embedfit.runtime import Runtime
-from run_folder import build_run
+from tests.run_folder import build_run
 
 
 class FakeHub:

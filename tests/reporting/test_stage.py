@@ -1,7 +1,7 @@
 from embedfit.reporting.stage import run
 from embedfit.runtime import Runtime
 from embedfit.workspace import sha256_tree
-from run_folder import build_run
+from tests.run_folder import build_run
 
 
 class Lines:

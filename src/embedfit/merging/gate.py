@@ -13,6 +13,9 @@ from embedfit.retrieval.significance import Comparison, compare
 
 Floats = npt.NDArray[np.float64]
 
+#: Means of dev nDCG@10 this near to the best count as equal to it.
+SAME_SCORE = 0.002
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
@@ -46,8 +49,8 @@ def decide(
     """The mixture with the best dev score whose retention holds, if it is surely better than the base.
 
     mixtures: the first is the base (α = 0). clusters: (Q,) passage or document of each dev query.
-    Among mixtures within one standard error of the best, the one nearest to the base is taken: what
-    the dev queries can't tell apart is decided by what forgets less.
+    mixtures come with rising α; of those as good as the best to a fifth of a point, the one nearest
+    to the base is taken, which forgets least.
     """
     base = mixtures[0]
     comparisons = [
@@ -73,10 +76,8 @@ def decide(
             comparison=_known(comparisons[best]),
         )
     best = max(allowed, key=lambda number: mixtures[number].dev.mean())
-    spread = _known(comparisons[best])
-    error = (spread.ci95[1] - spread.ci95[0]) / (2 * 1.96)
-    near = [number for number in allowed if mixtures[number].dev.mean() >= mixtures[best].dev.mean() - error / 2]
-    chosen = min(near, key=lambda number: mixtures[number].alpha)
+    level = mixtures[best].dev.mean() - SAME_SCORE
+    chosen = min(number for number in allowed if mixtures[number].dev.mean() >= level)
     comparison = _known(comparisons[chosen])
     low, high = (100 * bound for bound in comparison.ci95)
     points = f"{100 * comparison.delta:+.1f} points of nDCG@10, 95% CI [{low:+.1f}, {high:+.1f}]"
