@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from embedfit.errors import ModelError
 from embedfit.models.layout import Layout, save_model
 from embedfit.models.sources import resolve_model
+
+# A slow machine is no failure: no test measures time.
+settings.register_profile("embedfit", deadline=None)
+settings.load_profile("embedfit")
 
 ROOT = Path(__file__).resolve().parents[1]
 
