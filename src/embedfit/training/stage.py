@@ -302,7 +302,7 @@ def _process_settings(world: World) -> Iterator[None]:
     keep_heap()
     torch.set_num_threads(max(1, cores() // world.size))
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
             yield
     finally:
         torch.set_num_threads(threads)

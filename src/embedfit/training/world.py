@@ -37,7 +37,7 @@ class World:
         return list(items[self.rank :: self.size])
 
     def sum_(self, tensor: Tensor) -> Tensor:
-        """Replace the tensor by its sum over all processes, in the order of their ranks."""
+        """Replace the tensor by its sum over all processes, the same in each."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
