@@ -90,6 +90,7 @@ def test_extreme_bodies(http, name, content, statuses):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("st") is None and not (Path(sys.executable).parent / "st").exists(), reason="no st")
 def test_schemathesis_finds_no_fault(server: RunningServer, tmp_path: Path):
     """Every example and many mutations of our OpenAPI document, with all of schemathesis' checks."""
@@ -97,9 +98,9 @@ def test_schemathesis_finds_no_fault(server: RunningServer, tmp_path: Path):
         str(Path(sys.executable).parent / "st"), "run", f"{server.url}/api-doc/openapi.json", "--checks", "all",
         # The tokenizer refuses what no schema can say, such as texts without a token.
         "--exclude-checks", "positive_data_acceptance",
-        "--max-examples", "40", "--seed", "1", "--request-timeout", "20", "--no-color",
+        "--max-examples", "25", "--seed", "1", "--request-timeout", "60", "--no-color",
     ]  # fmt: skip
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=280, cwd=tmp_path, env=dict(os.environ), check=False
+        command, capture_output=True, text=True, timeout=840, cwd=tmp_path, env=dict(os.environ), check=False
     )
     assert done.returncode == 0, done.stdout[-6000:]

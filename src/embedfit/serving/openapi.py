@@ -41,7 +41,7 @@ def _nullable(schema: Schema) -> Schema:
 _TRUNCATION: dict[str, Schema] = {
     "truncate": _nullable({"type": "boolean"})
     | {"description": "Cut inputs that are too long; default: --auto-truncate"},
-    "truncation_direction": {"type": "string", "enum": ["Left", "Right"], "default": "Right"},
+    "truncation_direction": _nullable({"type": "string", "enum": ["Left", "Right"]}) | {"default": "Right"},
     "prompt_name": _nullable({"type": "string"})
     | {"description": 'A prompt of the model, such as "query"', "example": None},
 }
@@ -83,7 +83,7 @@ _SCHEMAS: dict[str, Schema] = {
             "input": _INPUT,
             "model": _nullable({"type": "string"}),
             "user": _nullable({"type": "string"}),
-            "encoding_format": {"type": "string", "enum": ["float", "base64"], "default": "float"},
+            "encoding_format": _nullable({"type": "string", "enum": ["float", "base64"]}) | {"default": "float"},
             "dimensions": _DIMENSIONS,
             "prompt_name": _TRUNCATION["prompt_name"],
         },
