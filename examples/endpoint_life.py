@@ -9,6 +9,7 @@ what runs against AWS too: real boto3 clients, the same plan, the same state fil
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 import tempfile
@@ -123,6 +124,7 @@ def plan_of(folder: Path, aws: Aws, scaling: Autoscaling) -> Plan:
 
 def fake_aws(stack: ExitStack, folder: Path) -> Aws:
     """An account with a role and a bucket, whose endpoints are one local server."""
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()
     stack.callback(moto.stop)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from embedfit.deploy.artefact import resolve_artefact, run_label, state_folder_of
+from embedfit.deploy.artefact import model_folder_of, resolve_artefact, run_label, state_folder_of
 from embedfit.deploy.images import device_of
 from embedfit.deploy.options import Autoscaling, Options, default_target, parse_ttl, refuse_serverless
 from embedfit.deploy.plan import Plan, make_plan
@@ -231,7 +231,9 @@ def status(
 
 @sagemaker.command()
 def test(
-    model: Annotated[str, typer.Argument(help="The local folder of the model that was deployed.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(help="The model that was deployed: a folder, an alias or a hub id.", show_default=False)
+    ],
     region: Region = None,
     profile: Profile = None,
     name: Name = None,
@@ -244,13 +246,22 @@ def test(
 
     folder = state_folder_of(model, _user_folder())
     endpoint = name or _only_deployment(folder)
-    aws = _need_aws(region or _recorded_region(folder, endpoint), profile)
-    report = Silent() if as_json else reporter_for(sys.stderr)
-    queries, passages, pairs = texts_of(Path(model))
+    known = next((one for one in _deployments(folder) if one.name == endpoint), None)
+    aws = _need_aws(region or (known.region if known else None), profile)
+    local = _local_model(model)
+    queries, passages, pairs = texts_of(local)
     result = probe(
-        aws, endpoint, Path(model), queries=queries, passages=passages, pairs=pairs,
-        requests=requests, concurrency=concurrency, report=report,
-    )  # fmt: skip
+        aws,
+        endpoint,
+        local,
+        queries=queries,
+        passages=passages,
+        pairs=pairs,
+        requests=requests,
+        concurrency=concurrency,
+        rows=known.max_client_batch if known else 32,
+        report=Silent() if as_json else reporter_for(sys.stderr),
+    )
     if as_json:
         _print_json(asdict(result))
     else:
@@ -334,6 +345,20 @@ def _aliases() -> dict[str, str]:
     from embedfit.models.sources import EMBEDDERS  # only here: status and destroy need no models
 
     return {alias: model.hub_id for alias, model in EMBEDDERS.items()}
+
+
+def _local_model(model: str) -> Path:
+    """The folder to compare an endpoint with."""
+    if model.startswith("s3://"):
+        raise UsageError(
+            "An endpoint is compared with a model on this disk.",
+            remedy="Give the folder that was copied to S3, and the endpoint's --name.",
+        )
+    if Path(model).is_dir():
+        return model_folder_of(Path(model))
+    from embedfit.models.sources import resolve_model  # for an alias or a hub id
+
+    return resolve_model(model)
 
 
 def _user_folder() -> Path:

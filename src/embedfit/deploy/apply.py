@@ -185,7 +185,7 @@ class _Worker:
             # Another apply was faster, or the reply to our own call was lost and botocore repeated it.
             self._adopt_race(step, error)
             return
-        self._made(step, _arn(replies))
+        self._made(step, _arn(replies), word="made" if undo else "changed")
 
     def _adopt_race(self, step: Step, error: Exception) -> None:
         with aws_errors(f"looking for {_words(step)}"):
@@ -198,11 +198,11 @@ class _Worker:
             self.made[:] = [one for one in self.made if not _is(one, step)]
             self._adopt(step, found)
 
-    def _made(self, step: Step, resource_id: str = "") -> None:
+    def _made(self, step: Step, resource_id: str = "", word: str = "made") -> None:
         self.state.mark(
             self.plan.name, Resource(kind=step.kind, name=step.name, id=resource_id or step.name, status="created")
         )
-        self.report.log(f"{_words(step)}: made")
+        self.report.log(f"{_words(step)}: {word}")
 
     def _mark_log_group(self, endpoint: str) -> None:
         group = sagemaker.log_group_of(endpoint)

@@ -132,7 +132,7 @@ def _from_s3(uri: str, user_folder: Path) -> Artefact:
 
 
 def _from_folder(path: Path, device: str) -> Artefact:
-    folder = _model_folder(path)
+    folder = model_folder_of(path)
     problems = tei_problems(folder)
     if problems:
         raise ModelError(
@@ -163,8 +163,8 @@ def _is_served(file: Path, folder: Path) -> bool:
     return file.is_file() and file.suffix in _SERVED and not any(part.startswith(".") for part in parts)
 
 
-def _model_folder(path: Path) -> Path:
-    """The model of a run folder is what its evaluation decided to ship; a model folder is itself."""
+def model_folder_of(path: Path) -> Path:
+    """The model in a folder: of a run folder what its evaluation decided to ship, a model folder itself."""
     if not (path / "embedfit.toml").exists():
         return path
     ship = "merged"
