@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedfit.errors import EmbedfitError, InputError, UsageError
@@ -51,6 +51,7 @@ _TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), min_size=
 _ID = st.text("abc-_.: é0189#", min_size=1, max_size=8).filter(lambda text: text == text.strip())
 
 
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     corpus=st.dictionaries(_ID, st.tuples(_TEXT, st.text(max_size=5)), min_size=1, max_size=4),
     queries=st.dictionaries(_ID, _TEXT, min_size=1, max_size=4),

@@ -21,7 +21,7 @@ SEPARATOR = " > "
 _BATCH = 10_000
 
 _BOUNDARY = re.compile(
-    r"(?P<lines>[ \t]*\n\s*)"
+    r"(?P<lines>\n\s*)"
     r"|[.!?…][\"”’')\]]*(?P<gap>[ \t]+)(?=[\"“‘'(\[•]*[^\W_a-z])"
     r"|(?P<dense>[。！？｡][」』”’）]*)"
 )

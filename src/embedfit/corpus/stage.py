@@ -24,9 +24,9 @@ from embedfit.corpus.readers.text import read_text
 from embedfit.corpus.split import Item, assign
 from embedfit.errors import InputError
 from embedfit.interchange import read_corpus
-from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.layout import read_layout
 from embedfit.models.sources import resolve_model
+from embedfit.models.tokenizer import load_tokenizer
 from embedfit.progress import Reporter, Task
 from embedfit.records import Document, DroppedPassage, Passage
 from embedfit.runtime import Runtime
@@ -36,6 +36,8 @@ from embedfit.workspace import Workspace, sha256_file
 DEFAULT_TOKENS = 256
 _MIN_TOKENS = 16
 _PREVIEW = 120
+#: A text file of this many bytes takes long enough to say so.
+_WORTH_SAYING = 3_000_000
 #: Of the time that a PDF takes, reading its pages.
 _READING_SHARE = 0.6
 
@@ -69,6 +71,9 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     with runtime.report.task("Reading documents", len(sources), "documents") as task:
         for source in sources:
             progress = _Progress(task, source.document_id)
+            size = source.path.stat().st_size if source.kind in _IN_MEMORY and not source.problem else 0
+            if size > _WORTH_SAYING:
+                runtime.report.log(f"Reading {source.path} ({size / 1e6:,.0f} MB), about {size / 1e6 * 3:,.0f} s")
             _read(source, corpus, window, config, progress)
             progress.finish()
     _report_problems(corpus, runtime.report)

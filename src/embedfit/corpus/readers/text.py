@@ -74,8 +74,7 @@ def _heading(lines: list[str]) -> tuple[int, int, str]:
     if alone and _NUMBERED_HEADING.match(line):
         numbers = re.match(r"^[\d.]+", line)
         return 1, 2 + (numbers[0].strip(".").count(".") if numbers else 0), clean_line(line)
-    letters = [char for char in line if char.isalpha()]
-    if alone and len(letters) >= 4 and len(line.split()) <= 12 and all(char.isupper() for char in letters):
+    if alone and line.isupper() and len(line.split()) <= 12 and sum(char.isalpha() for char in line) >= 4:
         return 1, 3, clean_line(line)
     return 0, 0, ""
 
