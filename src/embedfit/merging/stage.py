@@ -29,7 +29,8 @@ from embedfit.workspace import Workspace
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
 POOL_DEPTH = 30
-FUSION_WEIGHTS = (0.0, 0.2, 0.35, 0.5, 0.65, 0.8, 1.0)
+EVEN = 0.5
+FUSION_WEIGHTS = (0.0, 0.25, EVEN, 0.75, 1.0)
 Floats = npt.NDArray[np.float64]
 
 
@@ -90,7 +91,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
                 "retention_set": general.source,
                 "retention_queries": len(general.queries),
             },
-            "fusion": choose_fusion(scores[chosen], dev),
+            "fusion": fusion_evidence(scores[chosen], dev),
         },
     )
 
@@ -164,18 +165,19 @@ def per_query_ndcg(scores: npt.NDArray[np.float32], relevant: Sequence[frozenset
     return ndcg(judge(order.tolist(), relevant), k)
 
 
-def choose_fusion(dense: npt.NDArray[np.float32], dev: DevSet) -> dict[str, object]:
-    """How to fuse dense scores (Q, N) with BM25: the method and weight of dense with the best dev nDCG@10."""
+def fusion_evidence(dense: npt.NDArray[np.float32], dev: DevSet) -> dict[str, object]:
+    """How hybrids fuse dense scores (Q, N) with BM25, and what each weight of dense gives on dev.
+
+    The weight is even and not the best on dev: written queries share fewer words with their passage
+    than people's do, so dev undervalues BM25 (on emanual it asks for .8 to 1, people's queries for .5).
+    """
     index = Bm25(dev.passages)
     lexical = np.stack([index.scores(query) for query in dev.queries])
     tried = []
-    for method, fuse in (("weighted_sum", fusion.weighted_sum), ("reciprocal_rank", fusion.reciprocal_rank)):
-        for weight in FUSION_WEIGHTS:
-            score = float(per_query_ndcg(fuse(dense, lexical, weight=weight), dev.relevant).mean())
-            tried.append({"method": method, "weight": weight, "ndcg@10": score})
-    # Ties and near-ties go to the middle: an even mixture is the safest guess for queries unlike these.
-    best = max(tried, key=lambda t: (round(float(str(t["ndcg@10"])), 3), -abs(float(str(t["weight"])) - 0.5)))
-    return {"method": best["method"], "weight": best["weight"], "dev": {"ndcg@10": best["ndcg@10"]}, "tried": tried}
+    for weight in FUSION_WEIGHTS:
+        fused = fusion.weighted_sum(dense, lexical, weight=weight)
+        tried.append({"weight": weight, "ndcg@10": float(per_query_ndcg(fused, dev.relevant).mean())})
+    return {"method": "weighted_sum", "weight": EVEN, "tried": tried}
 
 
 def _sweep(

@@ -30,7 +30,7 @@ from embedfit.training.loop import Outcome, Plan, Schedule, Trainer
 from embedfit.training.losses import Objective
 from embedfit.training.masking import known_positives, near_duplicates
 from embedfit.training.memory import MemoryBudget, graph_budget, keep_heap
-from embedfit.training.optimise import learning_rate_for
+from embedfit.training.optimise import automatic_epochs, learning_rate_for
 from embedfit.training.rows import read_rows
 from embedfit.training.store import TrainingData, tokenise_rows
 from embedfit.training.trunk import TransformersTrunk, Trunk
@@ -160,7 +160,7 @@ def _trainer(
         margin=settings.guide_margin,
     )
     rough = Plan(
-        epochs=settings.epochs,
+        epochs=settings.epochs or automatic_epochs(len(data.examples), settings.batch_size),
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or learning_rate_for(parameters),
         warmup_ratio=settings.warmup_ratio,

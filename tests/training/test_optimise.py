@@ -1,0 +1,25 @@
+"""How long and how fast to train, where the user does not say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedfit.training.optimise import automatic_epochs, scheduled
+
+
+@given(rows=st.integers(2, 10**7), batch_size=st.integers(2, 4096))
+def test_epochs_stay_between_one_and_three(rows: int, batch_size: int) -> None:
+    assert 1 <= automatic_epochs(rows, batch_size) <= 3
+
+
+def test_middling_sets_get_about_thirty_steps() -> None:
+    assert automatic_epochs(960, 64) * 960 / 64 == pytest.approx(30)
+
+
+def test_the_rate_rises_to_its_peak_and_falls_to_almost_nothing() -> None:
+    rates = [scheduled(step, 20, 1.0, 0.1) for step in range(20)]
+    assert rates[:2] == [0.5, 1.0]
+    assert max(rates) == 1.0 and rates[2:] == sorted(rates[2:], reverse=True)
+    assert 0 < rates[-1] < 0.1
