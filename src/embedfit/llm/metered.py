@@ -395,14 +395,17 @@ class _Session:
     def _in_waves(self) -> Generator[tuple[str, Reply | Failure], None, None]:
         """Send as many as the budget surely covers; with what they left over, send more."""
         pending = dict(self._missing)
+        pause = FOREIGN_POLL_S
         while pending:
             wave, waiting = self._wave(pending)
             if wave:
+                pause = FOREIGN_POLL_S
                 yield from self._send(wave)
             for key in (*wave, *self._refused):
                 pending.pop(key, None)
             if waiting and not wave:
-                self._owner._sleep(FOREIGN_POLL_S)
+                self._owner._sleep(pause)
+                pause = min(2 * pause, 10 * FOREIGN_POLL_S)
             for key, reply in self._ledger.find(waiting).items():
                 pending.pop(key)
                 yield key, reply
