@@ -1,10 +1,10 @@
 import json
 
 import pytest
+from tests.run_folder import build_run
 
 from embedfit.errors import ArtifactMissing
 from embedfit.reporting.evidence import gather
-from tests.run_folder import build_run
 
 OPTIONAL = (
     "documents.jsonl",
@@ -50,6 +50,14 @@ def test_the_funnel_counts_reasons(evidence):
     assert funnel.queries_written == 480
     assert sum(number for _, number in funnel.query_reasons) == 480 - funnel.queries_kept
     assert sum(written for _, written, _ in funnel.styles) == 480
+
+
+def test_documents_of_one_file_go_by_their_ids(tmp_path):
+    workspace, config = build_run(tmp_path / "run")
+    path = workspace.path("documents.jsonl")
+    path.write_text(path.read_text().replace("manuals/tv-1.pdf", "c.jsonl").replace("manuals/tv-2.pdf", "c.jsonl"))
+    names = gather(workspace, config).document_names
+    assert (names["doc-1"], names["doc-2"], names["doc-3"]) == ("doc-1", "doc-2", "tv-3.pdf")
 
 
 def test_reasons_that_differ_in_their_detail_alone_are_one(tmp_path):

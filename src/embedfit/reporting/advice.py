@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from embedfit.reporting.evidence import Comparison, Evidence
-from embedfit.reporting.wording import candidate, count, metric_name, plural, points, score, system_name, verdict
+from embedfit.reporting.wording import (
+    candidate,
+    count,
+    metric_name,
+    plural,
+    points,
+    points_between,
+    score,
+    system_name,
+    verdict,
+)
 
 #: Below this many clusters a bootstrap interval is known to be too narrow.
 FEW_CLUSTERS = 20
 #: Below this rate of kept queries, the generator is the bottleneck.
 FEW_KEPT = 0.4
+HYBRIDS = ("hybrid_base", "hybrid_finetuned", "hybrid_merged")
 
 
 def findings(evidence: Evidence, metric: str = "ndcg@10") -> list[str]:
@@ -38,10 +49,16 @@ def _lexical(evidence: Evidence, metric: str) -> str:
     lexical = _best(evidence, metric, ("bm25",))
     if not shipped or not lexical or lexical[1] <= shipped[1]:
         return ""
-    return (
+    said = (
         f"BM25, which needs no model, scores {score(lexical[1])} {metric_name(metric)} here, above the "
-        f"{system_name(shipped[0]).lower()} model alone ({score(shipped[1])}): use both together."
+        f"{system_name(shipped[0]).lower()} model alone ({score(shipped[1])})"
     )
+    hybrid = _best(evidence, metric, HYBRIDS)
+    if hybrid is None or hybrid[1] > lexical[1]:
+        return f"{said}: use both together."
+    comparison = evidence.comparison(hybrid[0], "bm25", metric)
+    interval = f"; 95% interval of the difference {points_between(comparison.ci95)}" if comparison else ""
+    return f"{said}, and no lower than {system_name(hybrid[0])} ({score(hybrid[1])}{interval}): it is the one to beat."
 
 
 def _hybrid(evidence: Evidence, metric: str) -> str:
@@ -80,8 +97,10 @@ def next_steps(evidence: Evidence) -> list[str]:
         )
     if not shipped:
         steps.extend(_when_kept(evidence, comparison))
-    if "hybrid_merged" in evidence.systems or "hybrid_base" in evidence.systems:
-        steps.append("Search with the model and BM25 together; the snippet is under “Use it”.")
+    if _best(evidence, "ndcg@10", HYBRIDS) is not None:
+        together = "Search with the model and BM25 together; the snippet is under “Use it”."
+        alone = "Try BM25 alone, and BM25 with the model (the snippet is under “Use it”), on queries of your own."
+        steps.append(together if _hybrid(evidence, "ndcg@10") else alone)
     return steps
 
 

@@ -203,7 +203,7 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
         timings_s=summary.get("timings_s", {}),
         cost=summary.get("cost", {}),
         funnel=funnel,
-        document_names={d.document_id: d.path.replace("\\", "/").rsplit("/", 1)[-1] for d in documents},
+        document_names=_document_names(documents),
         sweep=tuple(
             SweepPoint(alpha=point["alpha"], dev=point.get("dev", {}), retention=point.get("retention"))
             for point in merge.get("alphas", ())
@@ -232,6 +232,15 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
         layout=_layout(workspace, reader),
         missing=tuple(reader.missing),
     )
+
+
+def _document_names(documents: list[Document]) -> dict[str, str]:
+    """File names; where documents share a file, as those of a BEIR corpus do, their ids."""
+    sharing = Counter(document.path for document in documents)
+    return {
+        d.document_id: d.document_id if sharing[d.path] > 1 else d.path.replace("\\", "/").rsplit("/", 1)[-1]
+        for d in documents
+    }
 
 
 def _numbers(row: Mapping[str, Any], *names: str) -> bool:

@@ -39,7 +39,7 @@ class Line:
 
 def intervals(name: str, title: str, rows: Sequence[Row]) -> Markup:
     """Dots with 95% intervals, one row a system, on a shared axis."""
-    step, top, left, right = 27.0, 6.0, 128.0, 52.0
+    step, top, left, right = 27.0, 6.0, 134.0, 50.0
     bottom = top + step * len(rows)
     ends = [end for row in rows for end in (row.interval or (row.value, row.value))] + [row.value for row in rows]
     x = Axis(*padded(ends), left, WIDTH - right)
@@ -158,7 +158,7 @@ def share_bar(parts: Sequence[tuple[float, str]], whole: float, width: float = 3
 
 def smoothed(points: Sequence[tuple[float, float]], share: float = 0.08) -> list[tuple[float, float]]:
     """The mean of y over a centred window of that share of all points: unlike a running mean it does not lag."""
-    reach = max(1, round(len(points) * share / 2))
+    reach = max(2, round(len(points) * share / 2))
     result = []
     for number, (x, _) in enumerate(points):
         near = min(reach, number, len(points) - 1 - number)

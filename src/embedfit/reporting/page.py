@@ -81,10 +81,14 @@ def _environment() -> Environment:
         count=wording.count,
         metric=wording.metric_name,
         system=wording.system_name,
-        duration=duration,
+        duration=_time,
         money=wording.money,
     )
     return environment
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else "under 1 s"
 
 
 def _asset(name: str) -> str:
@@ -171,7 +175,7 @@ def _kind(system: str, shipped: str) -> str:
         return "shipped"
     if system.startswith("hybrid"):
         return "hybrid"
-    return {"base": "base", "bm25": "lexical"}.get(system, "other")
+    return "lexical" if system.startswith("bm25") else "base" if system == "base" else "other"
 
 
 def _panels(evidence: Evidence) -> list[tuple[str, str, Markup]]:
@@ -203,8 +207,8 @@ def _slices(evidence: Evidence) -> list[tuple[str, list[tuple[Slice, str, Markup
     """(heading, [(slice, label, bar)], number left out) of every way to group the questions."""
     result: list[tuple[str, list[tuple[Slice, str, Markup]], int]] = []
     for name, rows in evidence.slices.items():
-        if not any(row.delta for row in rows):
-            continue  # a merge at weight 0 is the base: nothing to tell apart
+        if len(rows) < 2 or not any(row.delta for row in rows):
+            continue  # one group is all questions; a merge at weight 0 is the base
         shown = sorted(rows, key=lambda row: -row.queries)[:MOST_ROWS] if name == "document" else list(rows)[:MOST_ROWS]
         ends = [abs(end) for row in shown for end in (*(row.ci95 or ()), row.delta)]
         reach = max(ends, default=0.0) or 0.01

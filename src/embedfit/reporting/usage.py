@@ -47,7 +47,7 @@ def loading(model: str) -> str:
         "from sentence_transformers import SentenceTransformer\n"
         "\n"
         f"model = SentenceTransformer({model!r})\n"
-        'queries = model.encode_query(["what you search for"])      # puts the query instruction first\n'
+        'queries = model.encode_query(["what you search for"])      # with the query instruction, if there is one\n'
         'passages = model.encode_document(["title and text of a passage"])\n'
         "print(model.similarity(queries, passages))\n"
     )

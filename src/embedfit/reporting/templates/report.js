@@ -50,7 +50,7 @@
     field("f-style").append(option);
   }
 
-  if (field("f-style").options.length === 1) field("f-style").parentElement.hidden = true;
+  if (field("f-style").options.length < 3) field("f-style").parentElement.hidden = true;
 
   const detail = (entry) => {
     const box = make("div", "detail");
