@@ -50,9 +50,15 @@ def test_documents_are_the_runs_where_it_knows_all_passages(tmp_path):
     assert read.pages == (7, 8, 9)
 
 
-def test_documents_of_a_strange_corpus_are_titles(tmp_path):
+def test_documents_of_a_strange_corpus_are_titles_that_group_passages(tmp_path):
+    corpus = {f"p{n}": Entry("text", "Article") for n in range(4)} | {"c": Entry("text", "")}
+    folder = beir(tmp_path / "e", corpus, {"q": "x"}, {"q": {"c": 1}})
+    assert read_eval_set(folder, "human").documents == ("c", *["Article"] * 4)
+
+
+def test_titles_of_single_passages_are_no_documents(tmp_path):
     folder = beir(tmp_path / "e", CORPUS, {"q": "x"}, {"q": {"b": 1}})
-    assert read_eval_set(folder, "human").documents == ("Title", "Title", "c")
+    assert read_eval_set(folder, "human").documents == ("a", "b", "c")
 
 
 def test_styles_are_of_the_queries(tmp_path):

@@ -94,9 +94,14 @@ def read_eval_set(
 
 
 def _documents(ids: Sequence[str], titles: Sequence[str], known: Mapping[str, Passage]) -> tuple[str, ...]:
-    """The document of each passage: the run's, or in a corpus of strangers the title (a piece's article), or itself."""
+    """The document of each passage: the run's; of a strange corpus the title, where titles group passages; or itself.
+
+    Pieces of an article repeat its title. Titles that nearly every passage has to itself are headings.
+    """
     if all(passage in known for passage in ids):
         return tuple(known[passage].document_id for passage in ids)
+    if 2 * len(set(titles)) > len(ids):
+        return tuple(ids)
     return tuple(title or passage for passage, title in zip(ids, titles, strict=True))
 
 

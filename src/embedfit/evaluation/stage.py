@@ -31,8 +31,8 @@ from embedfit.evaluation.systems import LocalModel, base_model, open_embedder, p
 from embedfit.evaluation.titan import Titan
 from embedfit.evaluation.vectors import Embedder, VectorCache
 from embedfit.llm.ledger import Ledger, Usage
-from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.sources import cache_folder
+from embedfit.models.tokenizer import load_tokenizer
 from embedfit.records import Document, Passage, Query, Score, TrainRow
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
