@@ -390,3 +390,21 @@ def test_a_bug_becomes_an_answer_and_a_log_line(client, caplog, monkeypatch):
     answer = client.post("/embed", {"inputs": "tv"})
     assert answer.status_code == 500
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_cors_only_for_the_origins_that_are_named(engine, tiny_bert):
+    from embedfit.serving.server import _uvicorn_config
+
+    app = make_app(engine, tiny_bert, cors_allow_origin=("https://here.example",))
+    client = Client(app)
+    client.app = _uvicorn_config(app, app.settings).app  # type: ignore[assignment]
+    named = client.post("/embed", {"inputs": "tv"}, headers={"origin": "https://here.example"})
+    assert named.headers["access-control-allow-origin"] == "https://here.example"
+    other = client.post("/embed", {"inputs": "tv"}, headers={"origin": "https://there.example"})
+    assert "access-control-allow-origin" not in other.headers
+    preflight = client(
+        "OPTIONS", "/embed",
+        headers={"origin": "https://here.example", "access-control-request-method": "POST",
+                 "access-control-request-headers": "authorization"},
+    )  # fmt: skip
+    assert preflight.status_code == 200

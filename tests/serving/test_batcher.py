@@ -239,3 +239,26 @@ def test_under_random_load_every_answer_is_the_right_one():
 
     asyncio.run(scenario())
     assert threading.active_count() < 20
+
+
+def test_the_queue_follows_the_speed_that_the_engine_shows(engine):
+    """A start on a busy machine must not make the queue short for ever."""
+
+    async def scenario():
+        batcher = make_batcher(engine, budget=64, max_queue_tokens=0)
+        assert batcher.queue_limit == 10_000  # ten seconds at the 1,000 tokens/s of the calibration
+        ticks = iter(range(10_000))
+        batcher.clock = lambda: next(ticks) / 1000  # a batch takes a few milliseconds: faster than calibrated
+        for _ in range(100):
+            await batcher.run(rows(*[8] * 8))
+        assert batcher.queue_limit > 50_000
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_slow_engine_still_takes_one_full_request(engine):
+    batcher = make_batcher(engine, max_queue_tokens=0)
+    batcher.least_queue_tokens = 40_000
+    assert batcher.queue_limit == 40_000
+    batcher.close()

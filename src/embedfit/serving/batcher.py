@@ -28,6 +28,12 @@ class Capacity:
     tokens_per_second: float
 
 
+#: Seconds of work that may wait where no number of tokens is given.
+QUEUE_SECONDS = 10.0
+#: Share of a new measurement in the running mean of the speed.
+_NEW_SHARE = 0.05
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """One request's rows. results[i] belongs to row i. Times are of the monotonic clock, in seconds."""
@@ -63,17 +69,20 @@ class Batcher:
     """Keeps every stream of the engine busy while rows wait, and starts at once when it is idle.
 
     Nothing sleeps or polls: a batch is packed when rows arrive or when a stream becomes free.
-    max_queue_tokens: more than these may not wait.
+    max_queue_tokens: more than these may not wait; 0 for QUEUE_SECONDS of the speed that it shows, and
+    least_queue_tokens at least.
     """
 
     engine: Engine
     pad_id: int
     capacity: Capacity
     max_rows: int
-    max_queue_tokens: int
+    max_queue_tokens: int = 0
+    least_queue_tokens: int = 0
     clock: Callable[[], float] = time.monotonic
     last_batch: BatchSizes = field(default_factory=BatchSizes)
     broken: str | None = None
+    _rate: float = field(init=False)
     _waiting: LengthQueue[Row] = field(default_factory=LengthQueue)
     _idle: list[int] = field(default_factory=list)
     _running: int = 0
@@ -83,6 +92,7 @@ class Batcher:
 
     def __post_init__(self) -> None:
         self._idle = list(range(self.engine.streams))
+        self._rate = self.capacity.tokens_per_second
         self._pool = ThreadPoolExecutor(self.engine.streams, thread_name_prefix="engine")
 
     @property
@@ -95,9 +105,14 @@ class Batcher:
         """Tokens that wait for a batch."""
         return self._waiting.tokens
 
+    @property
+    def queue_limit(self) -> int:
+        """Tokens that may wait now."""
+        return self.max_queue_tokens or max(round(QUEUE_SECONDS * self._rate), self.least_queue_tokens)
+
     def seconds_to_drain(self) -> float:
-        """How long what waits will take."""
-        return self._waiting.tokens / max(self.capacity.tokens_per_second, 1.0)
+        """How long what waits will take, at the speed of late."""
+        return self._waiting.tokens / max(self._rate, 1.0)
 
     async def run(self, rows: Sequence[Sequence[int]], *, token_states: bool = False) -> Job:
         """The job of these rows, when all of them are computed.
@@ -106,7 +121,7 @@ class Batcher:
         Cancelling the caller removes what still waits.
         """
         tokens = sum(map(len, rows))
-        if self._waiting.rows and self._waiting.tokens + tokens > self.max_queue_tokens:
+        if self._waiting.rows and self._waiting.tokens + tokens > self.queue_limit:
             raise Overloaded(retry_after=self.retry_after())
         loop = asyncio.get_running_loop()
         job = Job([None] * len(rows), loop.create_future(), token_states, self.clock(), len(rows))
@@ -203,6 +218,8 @@ class Batcher:
         self._dispatch(loop)  # first the engine, then the answers
         took = self.clock() - started
         self.last_batch.rows, self.last_batch.tokens = len(rows), padded
+        if 2 * padded >= self.capacity.budget and took > 0:  # smaller batches say little of the speed under load
+            self._rate += _NEW_SHARE * (padded * self.engine.streams / took - self._rate)
         if isinstance(outcome, BackendFailure):
             self.broken = outcome.message
             for row in rows:

@@ -26,9 +26,6 @@ from embedfit.serving.tokens import TextEncoder
 from embedfit.serving.warmup import calibrate
 from embedfit.workspace import sha256_file
 
-#: Seconds of work that may wait where --max-queue-tokens is not given.
-_QUEUE_SECONDS = 10
-
 
 def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], None]) -> Service:
     """Read the model, choose and warm its engine. Takes seconds; raises EmbedfitError."""
@@ -75,15 +72,13 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
         f"{choice.label}: {capacity.tokens_per_second:,.0f} tokens/s in batches of {capacity.budget:,} tokens; "
         f"another batch costs as much as {capacity.overhead} tokens"
     )
-    queue_tokens = settings.max_queue_tokens or max(
-        round(_QUEUE_SECONDS * capacity.tokens_per_second), settings.max_client_batch_size * layout.max_tokens
-    )
     batcher = Batcher(
         engine=choice.engine,
         pad_id=_pad_id(folder),
         capacity=capacity,
         max_rows=settings.max_batch_requests or settings.max_batch_tokens,
-        max_queue_tokens=queue_tokens,
+        max_queue_tokens=settings.max_queue_tokens,
+        least_queue_tokens=settings.max_client_batch_size * layout.max_tokens,
     )
     name = settings.served_model_name or model
     return Service(
@@ -93,7 +88,7 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
         model_name=name,
         device="cpu" if choice.engine.device == "cpu" else "gpu",
         auto_truncate=settings.auto_truncate,
-        info=_info(model, folder, name, layout, prompts, choice, capacity, settings, queue_tokens),
+        info=_info(model, folder, name, layout, prompts, choice, capacity, settings, batcher.queue_limit),
     )
 
 
