@@ -203,9 +203,15 @@ def run_llama_cpp(model: Path, rows: list[tuple[str, str]]) -> dict[str, Any]:
 
 
 def ask(address: str, request: Request) -> int:
-    """One chat completion; returns the tokens of the reply."""
-    body = {
-        "messages": [dataclasses.asdict(message) for message in request.messages],
+    """One completion; returns the tokens of the reply."""
+    # A text to continue is no conversation: it goes to the endpoint without a chat template.
+    plain = request.messages[0].role == "text"
+    prompt: dict[str, Any] = (
+        {"prompt": request.messages[0].content}
+        if plain
+        else {"messages": [dataclasses.asdict(message) for message in request.messages]}
+    )
+    body = prompt | {
         "temperature": request.temperature,
         "top_p": request.top_p,
         "top_k": 0,
@@ -214,7 +220,9 @@ def ask(address: str, request: Request) -> int:
         "seed": request.seed,
     }
     call = urllib.request.Request(
-        f"{address}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{address}/v1/{'' if plain else 'chat/'}completions",
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(call, timeout=600) as answer:
         return int(json.load(answer)["usage"]["completion_tokens"])

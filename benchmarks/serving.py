@@ -43,9 +43,11 @@ HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = Path(platformdirs.user_cache_dir("embedfit")) / "benchmark-environments"
 INFINITY = (
     "infinity-emb[server,torch,optimum]==0.0.78",
-    "transformers<4.50",
+    "transformers<4.49",
     "optimum[onnxruntime]<2",
     "click<8.2",
+    "pyarrow<19",
+    "datasets<4",
     "torch==2.13.0",
 )
 PLAIN = ("sentence-transformers==6.2.0", "torch==2.13.0", "fastapi", "uvicorn")

@@ -9,7 +9,6 @@ Not run yet: no GPU was to be had when this was written.
 import sys
 
 import torch
-
 from train_throughput import Case, main
 
 QUICK = (Case("minilm", "lyft", batch=128, steps=10),)

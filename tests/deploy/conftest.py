@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import requests
-from tests.deploy.fake_account import BUCKET, TRUST, Account, Deployer, FakeTime, Lines, make_model_folder, new_session
 
 from embedfit.runtime import Runtime
 from embedfit.testkit.aws_faults import Faults
 from embedfit.testkit.strict_sagemaker import StrictSagemaker
+from tests.deploy.fake_account import BUCKET, TRUST, Account, Deployer, FakeTime, Lines, make_model_folder, new_session
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from tests.deploy import backends
 import boto3
 
 from embedfit.deploy.artefact import Artefact, resolve_artefact
@@ -17,6 +16,7 @@ from embedfit.deploy.options import Autoscaling, Options
 from embedfit.deploy.plan import Plan, make_plan
 from embedfit.deploy.prices import load_prices
 from embedfit.testkit.aws_faults import Faults
+from tests.deploy import backends
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -111,7 +111,9 @@ class Account:
 
 
 def new_session() -> Any:
-    return boto3.Session(aws_access_key_id="testing", aws_secret_access_key="testing", region_name=REGION)
+    return boto3.Session(
+        aws_access_key_id="key-of-a-test", aws_secret_access_key="secret-of-a-test", region_name=REGION
+    )
 
 
 def make_model_folder(folder: Path, weights: bytes = b"weights") -> Path:

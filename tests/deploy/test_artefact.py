@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.deploy.fake_account import artefact_of, make_model_folder
 
 from embedfit.deploy.artefact import run_label, state_folder_of, tei_problems
 from embedfit.errors import ModelError, UsageError
+from tests.deploy.fake_account import artefact_of, make_model_folder
 
 
 def test_a_model_in_a_run_folder(model_folder, tmp_path):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.deploy.fake_account import BUCKET, ROLE
 from typer.testing import CliRunner
 
 from embedfit.cli_deploy import app
 from embedfit.errors import DeployError, UsageError
+from tests.deploy.fake_account import BUCKET, ROLE
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import shlex
 
 import boto3
 import pytest
-from tests.deploy.fake_account import BUCKET, ROLE, TRUST
 
 from embedfit.deploy.aws import Aws
 from embedfit.deploy.doctor import aws_findings, diagnose
 from embedfit.errors import DeployError
+from tests.deploy.fake_account import BUCKET, ROLE, TRUST
 
 AVAILABLE = {
     "modelId": "meta.llama3-3-70b-instruct-v1:0",

@@ -8,13 +8,13 @@ from __future__ import annotations
 import threading
 
 import pytest
-from tests.deploy.fake_account import Account, Deployer, FakeTime, Lines
 
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy
 from embedfit.deploy.state import StateFile
 from embedfit.errors import DeployError
 from embedfit.runtime import Runtime
+from tests.deploy.fake_account import Account, Deployer, FakeTime, Lines
 
 #: What plan and apply call, in order. test_the_lists_are_complete keeps it true.
 APPLY = (

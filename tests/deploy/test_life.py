@@ -6,7 +6,6 @@ import json
 from datetime import timedelta
 
 import pytest
-from tests.deploy.fake_account import ACCOUNT, BUCKET, REGION, make_model_folder
 
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy, sweep
@@ -14,6 +13,7 @@ from embedfit.deploy.options import Autoscaling
 from embedfit.deploy.state import StateFile
 from embedfit.errors import DeployError
 from embedfit.runtime import Runtime
+from tests.deploy.fake_account import ACCOUNT, BUCKET, REGION, make_model_folder
 
 
 def up(deployer, account, yes, time, **changes):
@@ -329,10 +329,9 @@ def test_a_hub_model_is_named_to_the_container(deployer, account, yes, time):
 
 def test_other_regions_are_deleted_where_they_are(deployer, account, yes, time):
     account.plain("s3").create_bucket(Bucket="eu-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    from tests.deploy.fake_account import artefact_of, options_for
-
     from embedfit.deploy.plan import make_plan
     from embedfit.deploy.prices import load_prices
+    from tests.deploy.fake_account import artefact_of, options_for
 
     aws = account.aws("eu-west-1")
     plan = make_plan(
@@ -346,3 +345,12 @@ def test_other_regions_are_deleted_where_they_are(deployer, account, yes, time):
     assert account.everything("eu-west-1")["endpoints"] == [plan.name]
     destroy(account.aws(REGION), yes, state_folder=deployer.state_folder, clock=time.clock)
     assert account.everything("eu-west-1") == {}
+
+
+def test_no_secret_is_written_or_said(deployer, account, yes, time, lines):
+    """The session's keys are nowhere but in the signatures of the requests."""
+    plan, _ = up(deployer, account, yes, time)
+    credentials = account.session.get_credentials()
+    state = (deployer.state_folder / "state.json").read_text()
+    for secret in (credentials.access_key, credentials.secret_key):
+        assert secret not in state + lines.text + json.dumps(plan.as_json())

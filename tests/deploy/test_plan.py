@@ -4,7 +4,6 @@ import json
 from fnmatch import fnmatchcase
 
 import pytest
-from tests.deploy.fake_account import BUCKET, ROLE, artefact_of, options_for
 
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy
@@ -12,6 +11,7 @@ from embedfit.deploy.options import Autoscaling, Options, parse_ttl, refuse_serv
 from embedfit.deploy.plan import make_plan
 from embedfit.deploy.prices import load_prices
 from embedfit.errors import InputError, UsageError
+from tests.deploy.fake_account import BUCKET, ROLE, artefact_of, options_for
 
 
 def call_of(plan, operation):

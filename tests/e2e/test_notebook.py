@@ -27,7 +27,7 @@ def excerpt(path, pages):
 lyft, uber = excerpt(lyft, list(range(10, 22))), excerpt(uber, list(range(12, 17)))
 """
 SMALL = {
-    "generate": {"max_passages": 12, "queries_per_passage": 2},
+    "generate": {"max_passages": 24, "queries_per_passage": 2},
     "mine": {"negatives": 2, "depth": 20},
     "train": {"epochs": 1, "batch_size": 16, "hard_negatives": 1},
     "merge": {"steps": 2},

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.conftest import make_tiny_bert
 
 from embedfit.errors import ModelError, UsageError
 from embedfit.merging.cocktail import mix
@@ -20,6 +19,7 @@ from embedfit.merging.weights import combine, weights_from_losses
 from embedfit.models.encoder import Encoder
 from embedfit.models.layout import read_tensors
 from embedfit.progress import Silent
+from tests.conftest import make_tiny_bert
 
 
 def test_a_mixture_is_the_weighted_sum() -> None:

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from tests.conftest import make_tiny_bert
 
 from embedfit.errors import ModelError
 from embedfit.models.encoder import Encoder, batches_by_tokens, load_backbone, load_base, pad, pool
+from tests.conftest import make_tiny_bert
 
 TEXTS = ["how to mute the tv", "", "a", "The sound is off. " * 60, "how to mute the tv"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.run_folder import build_run
 
 from embedfit.reporting.evidence import Evidence, gather
+from tests.run_folder import build_run
 
 
 @pytest.fixture

@@ -1,9 +1,8 @@
 from dataclasses import replace
 
-from tests.run_folder import build_run
-
 from embedfit.reporting.advice import findings, next_steps
 from embedfit.reporting.evidence import gather
+from tests.run_folder import build_run
 
 
 def test_a_better_bm25_and_the_best_hybrid_are_named(evidence):

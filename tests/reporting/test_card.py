@@ -5,11 +5,11 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
-from tests.run_folder import HOSTILE, TOPICS, build_run
 
 from embedfit.errors import ArtifactMissing
 from embedfit.reporting.card import render
 from embedfit.reporting.evidence import gather
+from tests.run_folder import HOSTILE, TOPICS, build_run
 
 
 def test_the_metadata_is_what_the_hub_reads(evidence):

@@ -1,10 +1,10 @@
 import json
 
 import pytest
-from tests.run_folder import build_run
 
 from embedfit.errors import ArtifactMissing
 from embedfit.reporting.evidence import gather
+from tests.run_folder import build_run
 
 OPTIONAL = (
     "documents.jsonl",

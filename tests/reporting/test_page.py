@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.run_folder import ATTRIBUTE_BREAKER, HOSTILE, IMAGE, ISLAND_BREAKER, build_run
 
 from embedfit.reporting.evidence import gather
 from embedfit.reporting.page import data_island, render
+from tests.run_folder import ATTRIBUTE_BREAKER, HOSTILE, IMAGE, ISLAND_BREAKER, build_run
 
 VOID = {"meta", "link", "input", "br", "img"}
 SVG = {"path", "line", "circle", "rect"}

@@ -1,12 +1,12 @@
 import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-from tests.run_folder import build_run
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
 from embedfit.reporting.push import push
 from embedfit.reporting.stage import run
 from embedfit.runtime import Runtime
+from tests.run_folder import build_run
 
 
 class FakeHub:

@@ -1,8 +1,7 @@
-from tests.run_folder import build_run
-
 from embedfit.reporting.stage import run
 from embedfit.runtime import Runtime
 from embedfit.workspace import sha256_tree
+from tests.run_folder import build_run
 
 
 class Lines:

@@ -1,10 +1,10 @@
 from dataclasses import replace
 
 import pytest
-from tests.run_folder import build_run
 
 from embedfit.reporting import wording
 from embedfit.reporting.evidence import gather
+from tests.run_folder import build_run
 
 
 @pytest.mark.parametrize(

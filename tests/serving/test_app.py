@@ -11,10 +11,10 @@ import numpy as np
 import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.serving.conftest import HIDDEN, FakeEngine, known_vector, make_app
 
 from embedfit.serving.app import App
 from embedfit.serving.engine import unit_rows
+from tests.serving.conftest import HIDDEN, FakeEngine, known_vector, make_app
 
 
 class Client:

@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 import pytest
-from tests.serving.conftest import FakeEngine, known_vector, make_batcher
 
 from embedfit.serving.failures import BackendFailure, Overloaded, Unhealthy
+from tests.serving.conftest import FakeEngine, known_vector, make_batcher
 
 
 def rows(*lengths: int) -> list[list[int]]:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.serving.conftest import FakeEngine
 
 from embedfit.errors import InputError, ModelError, ServingError
 from embedfit.models.layout import read_layout
@@ -13,6 +12,7 @@ from embedfit.serving import choice
 from embedfit.serving.choice import Candidate, choose
 from embedfit.serving.gate import Verdict, compare, content_of, evaluation_of, remembered, trial_of
 from embedfit.serving.warmup import calibrate
+from tests.serving.conftest import FakeEngine
 
 
 class TimedEngine(FakeEngine):

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.conftest import make_tiny_bert
 from tokenizers import Tokenizer
 
 from embedfit.models.export import to_onnx, to_openvino
@@ -19,6 +18,7 @@ from embedfit.serving.engine_onnx import OnnxEngine
 from embedfit.serving.engine_openvino import OpenVinoEngine
 from embedfit.serving.engine_torch import TorchEngine
 from embedfit.serving.tokens import TextEncoder
+from tests.conftest import make_tiny_bert
 
 TEXTS = ["mute", "how is the sound of the tv", "what? " * 100, "is 1984 a query, or a passage?", "the " * 20]
 #: Least cosine with sentence-transformers, by precision.

@@ -163,7 +163,7 @@ class LocalModel:
                 texts.append(_harmless(messages[0], specials))
                 continue
             conversation = [{"role": m.role, "content": _harmless(m, specials)} for m in messages]
-            texts.append(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True))
+            texts.append(str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)))
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
         tokens = {messages: tuple(ids) for messages, ids in zip(distinct, encoded, strict=True)}
         return [tokens[request.messages] for request in requests]
