@@ -173,7 +173,7 @@ STAGES: tuple[Stage, ...] = (
             "evaluation.json",
             "summary.json",
         ),
-        writes=("report.html",),
+        writes=("report.html", "merged/README.md"),
         settings=(),
         run=_report,
     ),
