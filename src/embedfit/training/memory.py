@@ -87,7 +87,7 @@ def keep_heap() -> bool:
     """Tell glibc to keep freed memory in the process. Returns whether it listened.
 
     By default glibc serves each large tensor by a fresh mmap and returns it when freed, so every step
-    faults its memory in again, page by page; that was 40% of the CPU time of a step. Afterwards large
+    faults its memory in again, page by page; which can cost a large part of a step. Afterwards large
     blocks come from the heap and the heap is not trimmed. It holds for the rest of the process.
     """
     if not sys.platform.startswith("linux"):
