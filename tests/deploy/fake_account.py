@@ -83,6 +83,9 @@ class Account:
     def _shared(self, region: str) -> dict[str, Any]:
         return self._clients.setdefault(region, {})
 
+    def forget_clients(self) -> None:
+        self._clients.clear()
+
     _plain: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def plain(self, service: str, region: str = REGION) -> Any:
