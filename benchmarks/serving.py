@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,6 +36,7 @@ from typing import Any
 import platformdirs
 import psutil
 
+from embedfit.models.export import to_onnx
 from embedfit.models.hardware import cores, gemm_rate
 from embedfit.models.sources import resolve_model
 from embedfit.models.tokenizer import load_tokenizer
@@ -71,11 +73,34 @@ def embedfit(*flags: str) -> Callable[[str, int], list[str]]:
     return lambda model, port: [sys.executable, "-m", "embedfit", "serve", model, "--port", str(port), *flags]
 
 
-def infinity(engine: str) -> Callable[[str, int], list[str]]:
+def infinity(engine: str, folder: str = "") -> Callable[[str, int], list[str]]:
+    """folder: of the model beside the one given, with another ONNX file in it."""
     return lambda model, port: [
-        str(ENVIRONMENTS / "infinity" / "bin" / "infinity_emb"), "v2", "--model-id", model, "--engine", engine,
-        "--device", "cpu", "--port", str(port), "--host", "127.0.0.1", "--log-level", "error",
+        python("infinity"), str(HERE / "peers" / "serve_infinity.py"), "v2", "--model-id", model + folder,
+        "--engine", engine, "--device", "cpu", "--port", str(port), "--host", "127.0.0.1", "--log-level", "error",
+        "--served-model-name", model,
     ]  # fmt: skip
+
+
+def with_onnx(model: Path) -> Path:
+    """Copies of the model folder with onnx/model.onnx, and beside it with a quantised one: infinity reads either."""
+    folder = Path(platformdirs.user_cache_dir("embedfit")) / "serving-benchmark" / "model"
+    quantised = folder.with_name("model-int8")
+    if not (quantised / "onnx" / "model_quantized.onnx").exists():
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        shutil.copytree(model, folder, dirs_exist_ok=True)
+        shutil.copytree(model, quantised, dirs_exist_ok=True)
+        source = to_onnx(folder)
+        (quantised / "onnx").mkdir(exist_ok=True)
+        quantize_dynamic(
+            source,
+            quantised / "onnx" / "model_quantized.onnx",
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            op_types_to_quantize=["MatMul"],
+        )
+    return folder
 
 
 def systems(gate: str | None) -> list[System]:
@@ -86,7 +111,8 @@ def systems(gate: str | None) -> list[System]:
     return [
         *own,
         System("infinity torch", infinity("torch"), INFINITY, "/embeddings"),
-        System("infinity optimum (ONNX)", infinity("optimum"), INFINITY, "/embeddings"),
+        System("infinity ONNX fp32", infinity("optimum"), INFINITY, "/embeddings"),
+        System("infinity ONNX int8", infinity("optimum", "-int8"), INFINITY, "/embeddings"),
         System(
             "sentence-transformers",
             lambda model, port: [
@@ -263,15 +289,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="1 and 32 clients, 4 s each")
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--gate-beir", help="BEIR folder that decides whether embedfit may serve int8")
-    parser.add_argument("--only", action="append", help="a part of a system's name; may be given several times")
+    parser.add_argument(
+        "--only", action="append", help="a part of a system's name; other systems' rows stay in the output"
+    )
     parser.add_argument("--seconds", type=float, default=0.0, help="of each case")
     parser.add_argument("--output", type=Path, help="default: results/serving.json, or nowhere with --quick")
     arguments = parser.parse_args()
     data = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parents[1] / "shared" / "data") / "emanual"
     gate = arguments.gate_beir or (str(data) if data.is_dir() else None)
-    model = resolve_model(arguments.model)
+    model = with_onnx(resolve_model(arguments.model))
     loads = workloads(model)
-    clients = [1, 32] if arguments.quick else [1, 8, 32, 128, 256]
+    clients = [1, 32] if arguments.quick else [1, 8, 32, 256]
     seconds = arguments.seconds or (4.0 if arguments.quick else 8.0)
     rows: list[dict[str, Any]] = []
     environments = {"embedfit": versions("embedfit")}
@@ -287,9 +315,14 @@ def main() -> None:
         except RuntimeError as error:
             print(error, flush=True)
             rows.append({"system": system.name, "error": str(error).splitlines()[0]})
+    measured = {row["system"] for row in rows}
     output = arguments.output or (None if arguments.quick else HERE / "results" / "serving.json")
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
+        if arguments.only and output.exists():  # systems measured one by one share a file
+            before = json.loads(output.read_text())
+            rows = [row for row in before["rows"] if row["system"] not in measured] + rows
+            environments = before["versions"] | environments
         document = {
             "date": datetime.now(timezone.utc).date().isoformat(),
             "model": arguments.model,
