@@ -46,7 +46,7 @@ ENVIRONMENTS = Path(platformdirs.user_cache_dir("embedfit")) / "benchmark-enviro
 INFINITY = (
     "infinity-emb[server,torch,optimum]==0.0.78",
     "transformers<4.49",
-    "optimum[onnxruntime]<2",
+    "optimum[onnxruntime]==1.24.0",
     "click<8.2",
     "pyarrow<19",
     "datasets<4",

@@ -1,14 +1,16 @@
 """infinity's own command, in an environment of its own.
 
-optimum's exporter imports two names that newer torch no longer has. They are for exporting, which a folder with an
-ONNX file does not need; without them nothing of optimum can be imported.
+Before it can be imported at all, optimum registers symbols with an exporter that newer torch no longer has. They are
+for exporting, which a folder with an ONNX file does not need: a stand-in takes them.
 """
 
-import torch.onnx.symbolic_opset14 as opset
+import importlib
+import sys
+from unittest.mock import MagicMock
 
-for name in ("_attention_scale", "_causal_attention_mask"):
-    if not hasattr(opset, name):
-        setattr(opset, name, None)
+name = "torch.onnx.symbolic_opset14"
+if not hasattr(importlib.import_module(name), "_attention_scale"):
+    sys.modules[name] = MagicMock()
 
 from infinity_emb.cli import cli  # noqa: E402
 

@@ -29,7 +29,7 @@ class Capacity:
 
 
 #: Seconds of work that may wait where no number of tokens is given.
-QUEUE_SECONDS = 10.0
+QUEUE_SECONDS = 5.0
 #: Share of a new measurement in the running mean of the speed.
 _NEW_SHARE = 0.05
 

@@ -21,7 +21,7 @@ class ServeSettings:
     """Settings of one server. Names and defaults are TEI's where TEI has the setting.
 
     payload_limit: bytes of a request's body. max_batch_tokens: upper bound of rows × longest of one
-    batch; the calibrated budget stays below it. max_queue_tokens: tokens that may wait, 0 for ten
+    batch; the calibrated budget stays below it. max_queue_tokens: tokens that may wait, 0 for five
     seconds of the measured speed. Time-outs are in seconds.
     """
 
