@@ -213,7 +213,7 @@ class Ledger:
 
     def _connect(self, synchronous: str, busy_s: float) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=busy_s, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection, busy_s)
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
 
@@ -597,6 +597,19 @@ def _job(values: Sequence[object]) -> Job:
         run=str(run),
         created=str(created),
     )
+
+
+def _use_wal(connection: sqlite3.Connection, busy_s: float) -> None:
+    """Switch to WAL, waiting for others that do so at the same moment: SQLite's own busy timeout does not cover it."""
+    until = time.monotonic() + busy_s
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() >= until:
+                raise
+            time.sleep(0.02)
 
 
 def _for_people(error: sqlite3.Error, path: Path) -> EmbedfitError:
