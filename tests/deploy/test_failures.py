@@ -61,7 +61,7 @@ def _speed(call, mode):
 
 def _each_call(calls, *modes):
     return [
-        pytest.param(index, mode, id=f"{mode}-{index:02}-{call}", marks=() if mode == "refused" else pytest.mark.slow)
+        pytest.param(index, mode, id=f"{mode}-{index:02}-{call}", marks=_speed(call, mode))
         for mode in modes
         for index, call in enumerate(calls)
     ]

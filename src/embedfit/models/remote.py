@@ -287,7 +287,9 @@ class HttpTransport:
         if api_key:
             self._headers["Authorization"] = f"Bearer {api_key}"
         self._timeout = timeout
-        self._client = httpx.Client(headers=self._headers, timeout=timeout)
+        # Made once: reading the certificates takes longer than a request.
+        self._verify = httpx.create_ssl_context()
+        self._client = httpx.Client(headers=self._headers, timeout=timeout, verify=self._verify)
         # Nobody closes an Embeddings object, so its connections go with it.
         weakref.finalize(self, self._client.close)
 
@@ -315,7 +317,9 @@ class HttpTransport:
     async def asend(self, body: bytes) -> bytes:
         """POST to /embed. A client of its own each time: an event loop can't use another loop's connections."""
         try:
-            async with self._httpx.AsyncClient(headers=self._headers, timeout=self._timeout) as client:
+            async with self._httpx.AsyncClient(
+                headers=self._headers, timeout=self._timeout, verify=self._verify
+            ) as client:
                 reply = await client.post(f"{self.base_url}/embed", content=body)
         except self._httpx.HTTPError as error:
             raise self._no_reply(error) from error
