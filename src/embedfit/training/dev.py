@@ -16,8 +16,9 @@ from embedfit.training.store import Tokenise, TokenStore
 from embedfit.training.trunk import Trunk
 from embedfit.training.world import World
 
-_OTHERS = 2000
-_QUERIES = 2000
+#: Passages beside the answers, and queries at most: a score every few steps must stay cheap beside the steps.
+_OTHERS = 500
+_QUERIES = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class DevSet:
 def dev_set(
     passages: Sequence[Passage], queries: Sequence[Query], tokenise: Tokenise, rng: np.random.Generator
 ) -> DevSet | None:
-    """The kept dev queries, at most 2,000, over their passages and 2,000 others. None where there are none."""
+    """The kept dev queries, at most 500, over their passages and 500 others. None where there are none."""
     place = {passage.passage_id: index for index, passage in enumerate(passages)}
     chosen = [query for query in queries if query.split == "dev" and query.kept and query.passage_id in place]
     if not chosen:

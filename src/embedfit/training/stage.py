@@ -38,7 +38,7 @@ from embedfit.training.world import World
 from embedfit.workspace import Workspace, sha256_file
 
 _LONGEST = 512
-_DEV_SCORES = 8
+_DEV_SCORES = 5
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:

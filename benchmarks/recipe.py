@@ -1,0 +1,367 @@
+"""What each part of the recipe buys: ablations over corpora with people's queries, which nothing but the score sees.
+
+    python benchmarks/recipe.py --quick                 # small corpora parts, few variants, a few minutes
+    python benchmarks/recipe.py                         # writes benchmarks/results/recipe.json
+    python benchmarks/recipe.py --only base,plain --corpora emanual,stackfaq --seeds 1,2,3
+
+Every variant is the offline preset with some settings changed, trained on the same written queries. What is
+measured is nDCG@10 (hit@5 for 10k_published) of the fine-tuned and of the shipped model on people's queries, and
+the difference to the default recipe's shipped model with a 95% interval (cluster bootstrap). Outcomes are kept
+in the user's cache: a broken off run goes on, and a variant costs its time once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from embedfit import pipeline
+from embedfit.config import Config, resolve
+from embedfit.interchange import RetrievalData, read_beir, read_llamaindex, write_beir
+from embedfit.models.encoder import Encoder, load_base
+from embedfit.models.hardware import cores, gemm_rate
+from embedfit.progress import LogLines
+from embedfit.records import Passage, Query
+from embedfit.retrieval.bm25 import Bm25
+from embedfit.retrieval.fusion import weighted_sum
+from embedfit.retrieval.metrics import hit, judge, ndcg, rank
+from embedfit.retrieval.significance import clusters_of, compare
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace
+
+HERE = Path(__file__).resolve().parent
+DATA = Path(os.environ.get("EMBEDFIT_DATA", HERE.parent.parent / "shared" / "data"))
+DEFAULT = "default"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A change to the default recipe. settings: nested as in embedfit.toml."""
+
+    name: str
+    what: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _train(**settings: float) -> dict[str, Any]:
+    return {"train": settings}
+
+
+VARIANTS = (
+    Variant(DEFAULT, "the offline preset"),
+    Variant(
+        "guide", "mask in-batch negatives near the positive by the base model (GISTEmbed)", _train(guide_margin=0.05)
+    ),
+    Variant("both", "InfoNCE in both directions", _train(both_directions=True)),
+    Variant("batch-128", "batches of 128", _train(batch_size=128)),
+    Variant("batch-32", "batches of 32", _train(batch_size=32)),
+    Variant("tau-.02", "temperature .02, FlagEmbedding's default", _train(temperature=0.02)),
+    Variant("tau-.1", "temperature .1", _train(temperature=0.1)),
+    Variant("lr-1e-5", "learning rate 1e-5", _train(learning_rate=1e-5)),
+    Variant("lr-5e-5", "learning rate 5e-5", _train(learning_rate=5e-5)),
+    Variant("lr-1e-4", "learning rate 1e-4", _train(learning_rate=1e-4)),
+    Variant("hard-1", "one mined hard negative a row", _train(hard_negatives=1)),
+    Variant("hard-4", "four mined hard negatives a row", _train(hard_negatives=4)),
+    Variant("epochs-3", "three epochs", _train(epochs=3)),
+    Variant("dropout", "dropout .1", _train(dropout=0.1)),
+)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Where training passages and people's queries come from."""
+
+    name: str
+    metric: str = "ndcg@10"
+
+    def prepare(self, home: Path, runtime: Runtime, *, quick: bool) -> tuple[Workspace, Config]:
+        """A run folder with passages and queries, written once."""
+        if self.name == "10k_published":
+            return _published(home)
+        overrides: dict[str, Any] = {
+            "docs": [str(DATA / self.name / "corpus.jsonl")],
+            "eval_beir": str(DATA / self.name),
+        }
+        if quick:
+            overrides["generate"] = {"max_passages": 200}
+        config = resolve(preset="offline", overrides=overrides)
+        workspace = Workspace(home / self.name)
+        pipeline.run_all(workspace, config, runtime, until="generate")
+        return workspace, config
+
+    def people(self) -> RetrievalData:
+        """The evaluation set."""
+        if self.name == "10k_published":
+            return read_llamaindex(DATA / self.name / "val_dataset.json")
+        return read_beir(DATA / self.name)
+
+
+CORPORA = (Corpus("emanual"), Corpus("covid_qa"), Corpus("stackfaq"), Corpus("10k_published", "hit@5"))
+
+
+def _published(home: Path) -> tuple[Workspace, Config]:
+    """Lyft's published passages and queries; every seventh stretch of passages is the dev part."""
+    data = read_llamaindex(DATA / "10k_published" / "train_dataset.json")
+    folder = home / "lyft"
+    if not folder.exists():
+        write_beir(folder, data)
+    config = resolve(preset="offline", overrides={"docs": [str(folder / "corpus.jsonl")], "eval_beir": str(folder)})
+    workspace = Workspace(home / "10k_published")
+    stretch = max(1, len(data.corpus) // 21)
+    passages = [
+        Passage(
+            passage_id=key,
+            document_id=f"part-{row // stretch}",
+            title="",
+            text=entry.text,
+            split="dev" if row // stretch % 7 == 3 else "train",
+        )
+        for row, (key, entry) in enumerate(data.corpus.items())
+    ]
+    split = {passage.passage_id: passage.split for passage in passages}
+    queries = []
+    for key, text in data.queries.items():
+        source, *others = sorted(data.relevant(key))
+        queries.append(
+            Query(
+                query_id=key,
+                passage_id=source,
+                text=text,
+                style="question",
+                split=split[source],
+                kept=True,
+                also_relevant=tuple(others),
+            )
+        )
+    workspace.write(Passage, passages)
+    workspace.write(Query, queries)
+    return workspace, config
+
+
+class Judge:
+    """People's queries of a corpus: encodes a model's passages and scores it."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        data = corpus.people()
+        self.metric = corpus.metric
+        self.ids = sorted(data.corpus)
+        number = {key: row for row, key in enumerate(self.ids)}
+        self.contents = [data.corpus[key].content for key in self.ids]
+        named = [key for key in sorted(data.queries) if data.relevant(key) & number.keys()]
+        self.queries = [data.queries[key] for key in named]
+        self.relevant = [{number[one] for one in data.relevant(key) if one in number} for key in named]
+        answers = [self.ids[min(rows)] for rows in self.relevant]
+        self.clusters, _ = clusters_of(answers, answers)
+        index = Bm25(self.contents)
+        self.lexical = np.stack([index.scores(query) for query in self.queries])
+
+    def values(self, scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The metric of each query. scores: (Q, N)."""
+        judged = judge(rank(scores, self.ids, 10).tolist(), self.relevant)
+        return hit(judged, 5) if self.metric == "hit@5" else ndcg(judged, 10)
+
+    def of(self, encoder: Encoder) -> dict[str, np.ndarray[Any, Any]]:
+        """Per-query values of a model alone and with BM25."""
+        dense = encoder.encode(self.queries, is_query=True) @ encoder.encode(self.contents).T
+        return {"dense": self.values(dense), "hybrid": self.values(weighted_sum(dense, self.lexical, weight=0.5))}
+
+
+def outcome(
+    corpus: Corpus,
+    variant: Variant,
+    seed: int,
+    home: Path,
+    source: tuple[Workspace, Config],
+    judge_: Judge,
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """Train, merge and score one variant, or what an earlier run found."""
+    workspace, config = source
+    settings = _over(config.model_dump(mode="json", exclude_none=True), variant.settings)
+    settings["seed"] = config.seed if seed == 0 else seed
+    changed = Config.model_validate(settings)
+    recipe = {key: settings[key] for key in ("model", "seed", "mine", "train", "merge")}
+    queries = hashlib.sha256(workspace.path("queries.jsonl").read_bytes()).hexdigest()
+    code = hashlib.sha256()
+    for path in sorted((HERE.parent / "src" / "embedfit").glob("*/*.py")):
+        if path.parent.name in ("mining", "training", "merging"):
+            code.update(path.read_bytes())
+    key = hashlib.sha256(json.dumps([recipe, queries, code.hexdigest()], sort_keys=True).encode()).hexdigest()[:20]
+    kept = home / "outcomes" / f"{corpus.name}-{key}.json"
+    if kept.exists():
+        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
+        return found
+    folder = home / "runs" / f"{corpus.name}-{variant.name}-{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    run = Workspace(folder)
+    for name in ("documents.jsonl", "passages.jsonl", "queries.jsonl"):
+        if workspace.path(name).exists():
+            shutil.copyfile(workspace.path(name), run.path(name))
+    started = time.monotonic()
+    for name in ("mine", "train", "merge"):
+        pipeline.run_stage(pipeline.stage_named(name), run, changed, runtime)
+    seconds = time.monotonic() - started
+    merge = run.read_json("merge.json")
+    training = json.loads((run.path("finetuned") / "training.json").read_text("utf-8"))
+    instruction = load_base(changed.model, changed.query_instruction).layout.query_instruction
+    models = {"finetuned": run.path("finetuned"), "merged": run.path("merged")}
+    values = {}
+    for name, path in models.items():
+        for kind, array in judge_.of(Encoder.load(path, query_instruction=instruction)).items():
+            values[f"{name} {kind}"] = [round(float(value), 6) for value in array]
+    result = {
+        "values": values,
+        "ship": merge["decision"]["ship"],
+        "alpha": merge["decision"]["alpha"],
+        "why": merge["decision"]["why"],
+        "sweep": merge["alphas"],
+        "dev": training["dev_ndcg10"],
+        "steps": training["steps"],
+        "best_step": training["best_step"],
+        "tokens_per_second": training["tokens_per_second"],
+        "seconds": round(seconds, 1),
+    }
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(result), "utf-8")
+    return result
+
+
+def _over(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(settings)
+    for key, value in changes.items():
+        merged[key] = _over(merged[key], value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def base_values(config: Config, judge_: Judge, cache: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The base model's and BM25's values, kept in the cache folder."""
+    kept = cache / f"base-{hashlib.sha256(''.join(judge_.ids + judge_.queries).encode()).hexdigest()[:16]}.json"
+    if not kept.exists():
+        encoder = load_base(config.model, config.query_instruction)
+        values = {name: array.tolist() for name, array in judge_.of(encoder).items()}
+        values["bm25"] = judge_.values(judge_.lexical).tolist()
+        kept.write_text(json.dumps(values), "utf-8")
+    return {name: np.array(values) for name, values in json.loads(kept.read_text("utf-8")).items()}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| corpus | variant | seeds | base | BM25 | tuned | shipped | α | against base | against default | + BM25 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['corpus']} | {row['variant']} | {row['seeds']} | {row['base']:.3f} | {row['bm25']:.3f} "
+            f"| {row['finetuned']:.3f} | {row['shipped']:.3f} | {', '.join(f'{a:g}' for a in row['alphas'])} "
+            f"| {_points(row['over_base'])} | {_points(row['over_default'])} | {row['hybrid']:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _points(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return "–"
+    low, high = difference["ci95"]
+    return f"{100 * difference['delta']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def difference(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], clusters: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """Mean difference with its interval and p."""
+    found = compare(a[:, None], b[:, None], clusters, rng=np.random.default_rng(0))[0]
+    return {"delta": found.delta, "ci95": list(found.ci95), "p_value": found.p_value}
+
+
+def main() -> int:
+    """Run the ablations and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two corpora with 200 training passages, four variants")
+    parser.add_argument("--corpora", default="", help="names separated by commas")
+    parser.add_argument("--only", default="", help="variants separated by commas; default is always among them")
+    parser.add_argument("--seeds", default="0", help="seeds separated by commas; 0: the recipe's own")
+    parser.add_argument(
+        "--cache", type=Path, default=Path(platformdirs.user_cache_dir("embedfit")) / "recipe-benchmark"
+    )
+    parser.add_argument("--out", type=Path, help="default: benchmarks/results/recipe[_quick].json")
+    options = parser.parse_args()
+    corpora = [name for name in options.corpora.split(",") if name] or (
+        ["emanual", "stackfaq"] if options.quick else [corpus.name for corpus in CORPORA]
+    )
+    only = {name for name in options.only.split(",") if name} or (
+        {"guide", "hard-4", "lr-5e-5"} if options.quick else {variant.name for variant in VARIANTS}
+    )
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    cache = options.cache / ("quick" if options.quick else "full")
+    runtime = Runtime(report=LogLines(), confirm=lambda question: True)
+    rows: list[dict[str, Any]] = []
+    for corpus in CORPORA:
+        if corpus.name not in corpora:
+            continue
+        source = corpus.prepare(cache / "sources", runtime, quick=options.quick)
+        judge_ = Judge(corpus)
+        base = base_values(source[1], judge_, cache)
+        reference: np.ndarray[Any, Any] | None = None
+        for variant in VARIANTS:
+            if variant.name != DEFAULT and variant.name not in only:
+                continue
+            found = [outcome(corpus, variant, seed, cache, source, judge_, runtime) for seed in seeds]
+            mean = {
+                name: np.mean([one["values"][name] for one in found], axis=0)
+                for name in ("finetuned dense", "merged dense", "merged hybrid")
+            }
+            if variant.name == DEFAULT:
+                reference = mean["merged dense"]
+            rows.append(
+                {
+                    "corpus": corpus.name,
+                    "metric": corpus.metric,
+                    "variant": variant.name,
+                    "what": variant.what,
+                    "seeds": len(seeds),
+                    "base": float(base["dense"].mean()),
+                    "bm25": float(base["bm25"].mean()),
+                    "base_hybrid": float(base["hybrid"].mean()),
+                    "finetuned": float(mean["finetuned dense"].mean()),
+                    "shipped": float(mean["merged dense"].mean()),
+                    "hybrid": float(mean["merged hybrid"].mean()),
+                    "alphas": [one["alpha"] for one in found],
+                    "over_base": difference(mean["merged dense"], base["dense"], judge_.clusters),
+                    "finetuned_over_base": difference(mean["finetuned dense"], base["dense"], judge_.clusters),
+                    "over_default": None
+                    if variant.name == DEFAULT or reference is None
+                    else difference(mean["merged dense"], reference, judge_.clusters),
+                    "sweep": [one["sweep"] for one in found],
+                    "seconds": [one["seconds"] for one in found],
+                    "tokens_per_second": [one["tokens_per_second"] for one in found],
+                }
+            )
+            print(table(rows[-1:]).splitlines()[-1], flush=True)
+    print("\n" + table(rows))
+    out = options.out or HERE / "results" / f"recipe{'_quick' if options.quick else ''}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "hardware": {"machine": platform.machine(), "cores": cores(), "gemm_tflops": gemm_rate("fp32")},
+        "versions": {name: version(name) for name in ("embedfit", "torch", "transformers", "numpy")},
+        "rows": rows,
+    }
+    out.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    print(f"written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
