@@ -207,6 +207,7 @@ def outcome(
         return found
     folder = home / "runs" / f"{corpus.name}-{variant.name}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     run = Workspace(folder)
     for name in ("documents.jsonl", "passages.jsonl", "queries.jsonl"):
         if workspace.path(name).exists():
