@@ -76,6 +76,7 @@ class _LogTask:
         self._parent, self._description, self._total, self._unit = parent, description, total, unit
         self._every, self._clock = every, clock
         self._done, self._note = 0.0, ""
+        self._written: float | None = None  # what was done when the last line was written
         self._start = self._last = clock()
 
     def advance(self, amount: float = 1, note: str = "") -> None:
@@ -85,11 +86,11 @@ class _LogTask:
             self._write()
 
     def finish(self) -> None:
-        if self._clock() - self._start >= 2:
+        if self._clock() - self._start >= 2 and self._written != self._done:
             self._write()
 
     def _write(self) -> None:
-        self._last = self._clock()
+        self._last, self._written = self._clock(), self._done
         elapsed = max(self._last - self._start, 1e-9)
         rate = self._done / elapsed
         left = f", {duration((self._total - self._done) / rate)} left" if 0 < self._done < self._total else ""
