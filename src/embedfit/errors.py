@@ -10,6 +10,7 @@ EmbedfitError
 ├── GeneratorError        a language model could not be asked
 │   ├── ProviderError     one call failed; says whether trying again can help
 │   └── BudgetExceeded    going on would cost more than --max-cost
+│       └── PaidInPart    the same, after a stage did what the money allowed
 ├── TrainingError         training stopped: NaN loss, no rows, no memory
 ├── CheckFailed           similar pairs are not above different ones
 ├── ServingError          the server can't start
@@ -95,6 +96,10 @@ class ProviderError(GeneratorError):
 
 class BudgetExceeded(GeneratorError):
     """Going on would cost more than the user allowed."""
+
+
+class PaidInPart(BudgetExceeded):
+    """--max-cost ended a stage early; its outputs are whole, and hold what was paid for."""
 
 
 class TrainingError(EmbedfitError):

@@ -72,6 +72,8 @@ class Query:
     kept: whether it passed the filters; reason: the filter that dropped it, empty where kept.
     call_id: the ledger's key of the call that wrote it.
     also_relevant: further passages that answer it (near-duplicates of the source), never negatives.
+    judged: how well the judge finds that the passage answers it, 0 to 1; None where none was asked.
+    judge_call_id: the ledger's key of the call that judged it, where a language model did.
     """
 
     query_id: str
@@ -83,6 +85,26 @@ class Query:
     reason: str = ""
     call_id: str = ""
     also_relevant: tuple[str, ...] = ()
+    judged: float | None = None
+    judge_call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What the judge said of one query and one candidate passage while training rows were made.
+
+    score: 0 to 1, None where it gave none, with the reason. role: what the passage was to the query.
+    kept: false for a candidate that was dropped as a false negative. call_id: the ledger's key of the
+    call, where a language model judged.
+    """
+
+    query_id: str
+    passage_id: str
+    role: Literal["positive", "negative"]
+    score: float | None
+    kept: bool
+    reason: str = ""
+    call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

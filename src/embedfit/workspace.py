@@ -18,7 +18,7 @@ from typing import IO, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
-from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query, Score, TrainRow
+from embedfit.records import Document, DroppedPassage, Judgement, Manifest, Passage, Query, Score, TrainRow
 
 SCHEMA = 1
 
@@ -29,6 +29,7 @@ FILES: dict[type, str] = {
     DroppedPassage: "dropped_passages.jsonl",
     Query: "queries.jsonl",
     TrainRow: "train.jsonl",
+    Judgement: "judgements.jsonl",
     Score: "scores.jsonl",
 }
 #: The stage that writes each file, to name the command that brings a missing one.
@@ -39,6 +40,7 @@ WRITERS = {
     "queries.jsonl": "generate",
     "eval": "generate",
     "train.jsonl": "mine",
+    "judgements.jsonl": "mine",
     "finetuned": "train",
     "merged": "merge",
     "merge.json": "merge",

@@ -1,0 +1,17 @@
+"""Which paid calls a run folder's files hold."""
+
+from __future__ import annotations
+
+from embedfit.records import Judgement, Query
+from embedfit.workspace import FILES, Workspace
+
+
+def calls_of_run(workspace: Workspace) -> set[str]:
+    """The ledger's keys of the calls that wrote or judged the run's queries and training rows."""
+    keys: set[str] = set()
+    if workspace.path(FILES[Query]).exists():
+        for query in workspace.read(Query):
+            keys |= {query.call_id, query.judge_call_id}
+    if workspace.path(FILES[Judgement]).exists():
+        keys |= {judgement.call_id for judgement in workspace.read(Judgement)}
+    return keys - {""}
