@@ -256,6 +256,20 @@ def capped(source: tuple[Workspace, Config], folder: Path, rows: int) -> tuple[W
     return fewer, config
 
 
+def training_data(workspace: Workspace) -> tuple[list[dict[str, Any]], list[str]]:
+    """The train queries with their passages, and all train passages."""
+    passages = {passage.passage_id: passage.content for passage in workspace.read(Passage) if passage.split == "train"}
+    rows = [
+        {
+            "query": query.text,
+            "pos": [passages[key] for key in (query.passage_id, *query.also_relevant) if key in passages],
+        }
+        for query in workspace.read(Query)
+        if query.kept and query.split == "train"
+    ]
+    return rows, list(dict.fromkeys(passages.values()))
+
+
 def peer_outcome(
     peer: Peer,
     corpus: Corpus,
@@ -266,16 +280,7 @@ def peer_outcome(
 ) -> dict[str, Any]:
     """Values of a peer's model and of its merge with the base, or what an earlier run found."""
     workspace, config = source
-    passages = {p.passage_id: p.content for p in workspace.read(Passage) if p.split == "train"}
-    queries = [query for query in workspace.read(Query) if query.kept and query.split == "train"]
-    rows = [
-        {
-            "query": query.text,
-            "pos": [passages[key] for key in (query.passage_id, *query.also_relevant) if key in passages],
-        }
-        for query in queries
-    ]
-    pool = list(dict.fromkeys(passages.values()))
+    rows, pool = training_data(workspace)
     identity = hashlib.sha256(json.dumps([rows, pool, config.model, effort.__dict__], sort_keys=True).encode())
     for script in peer.scripts:
         identity.update((HERE / "peers" / script).read_bytes())
@@ -288,25 +293,17 @@ def peer_outcome(
     work = cache / "work" / f"{corpus.name}-{peer.name}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    (work / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    (work / "pool.json").write_text(json.dumps(pool), "utf-8")
     base = load_base(config.model, config.query_instruction)
-    job = Job(
-        base=base,
-        rows=work / "rows.jsonl",
-        pool=work / "pool.json",
-        count=len(rows),
-        out=work / "trained",
-        work=work,
-        effort=effort,
-    )
+    job = Job(base, work / "rows.jsonl", work / "pool.json", len(rows), work / "trained", work, effort)
+    job.rows.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    job.pool.write_text(json.dumps(pool), "utf-8")
     print(f"{corpus.name}: {peer.name} trains on {len(rows):,} queries", flush=True)
     started = time.monotonic()
     peer.train(job, python_of(peer.environment, options.peers))
     seconds = time.monotonic() - started
-    tuned = {key.removeprefix("bert."): tensor.float() for key, tensor in read_tensors(job.out).items()}
     own = read_weights(base)
-    tuned = {key: tuned[key] for key in own}
+    trained = {key.removeprefix("bert."): tensor.float() for key, tensor in read_tensors(job.out).items()}
+    tuned = {key: trained[key] for key in own}
     values = {}
     for name, share in (("finetuned", 1.0), ("merged", MERGED_SHARE)):
         save_model(work / name, combine([own, tuned], [1 - share, share]), base=base.folder, layout=base.layout)
