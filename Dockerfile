@@ -13,7 +13,9 @@ ARG PIP_EXTRA_INDEX_URL=
 RUN python -m venv /opt/embedfit && /opt/embedfit/bin/pip install -c constraints.txt ".[serve]"
 
 FROM python:3.12-slim
-RUN useradd --create-home --uid 1000 embedfit
+# The cache is made here so that a volume mounted on it belongs to the user.
+RUN useradd --create-home --uid 1000 embedfit \
+    && install -d -o embedfit -g embedfit /home/embedfit/.cache /home/embedfit/.cache/embedfit
 COPY --from=build /opt/embedfit /opt/embedfit
 ENV PATH=/opt/embedfit/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -42,7 +42,10 @@ def serve(
     max_client_batch_size: Annotated[
         int | None, typer.Option(help="Inputs of a request; more are answered 422. [32]")
     ] = None,
-    max_queue_tokens: Annotated[Optional[int], typer.Option(help="Tokens that may wait. [5 s of work]")] = None,  # noqa: UP045
+    max_queue_seconds: Annotated[
+        float | None, typer.Option(help="Work that may wait; what would wait longer is answered 429. [5]")
+    ] = None,
+    max_queue_tokens: Annotated[Optional[int], typer.Option(help="The same in tokens, instead.")] = None,  # noqa: UP045
     payload_limit: Annotated[int | None, typer.Option(help="Bytes of a body; more are answered 413. [2000000]")] = None,
     tokenization_workers: Annotated[Optional[int], typer.Option(help="Threads. [cores]")] = None,  # noqa: UP045
     header_timeout: Annotated[Optional[float], typer.Option(help="Seconds for a request's header. [10]")] = None,  # noqa: UP045
@@ -76,6 +79,7 @@ def serve(
             "max_batch_tokens": max_batch_tokens,
             "max_batch_requests": max_batch_requests,
             "max_client_batch_size": max_client_batch_size,
+            "max_queue_seconds": max_queue_seconds,
             "max_queue_tokens": max_queue_tokens,
             "payload_limit": payload_limit,
             "tokenization_workers": tokenization_workers,

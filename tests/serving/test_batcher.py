@@ -257,6 +257,27 @@ def test_the_queue_follows_the_speed_that_the_engine_shows(engine):
     asyncio.run(scenario())
 
 
+def test_the_queue_may_be_bounded_by_the_expected_wait(engine):
+    """Half a second of work may wait; a larger request gets in while nothing waits, and only then."""
+
+    async def scenario():
+        batcher = make_batcher(engine, budget=64, max_queue_tokens=0)
+        batcher.max_queue_seconds = 0.5
+        assert batcher.queue_limit == 500  # at the 1,000 tokens/s of the calibration
+        engine.gate.clear()
+        running = asyncio.create_task(batcher.run(rows(64)))
+        await asyncio.to_thread(engine.started.acquire)
+        large = asyncio.create_task(batcher.run(rows(*[60] * 20)))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await batcher.run(rows(1))
+        engine.gate.set()
+        await asyncio.gather(running, large)
+        batcher.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_slow_engine_still_takes_one_full_request(engine):
     batcher = make_batcher(engine, max_queue_tokens=0)
     batcher.least_queue_tokens = 40_000

@@ -41,6 +41,11 @@ def test_options_win_over_the_environment():
     assert settings.port == 9000
 
 
+def test_the_longest_wait_is_read_from_the_environment():
+    assert ServeSettings().max_queue_seconds is None
+    assert from_environment({"MAX_QUEUE_SECONDS": "0.5"}).max_queue_seconds == 0.5
+
+
 def test_the_model_comes_from_teis_or_sagemakers_variable():
     assert model_from_environment({"HF_MODEL_ID": "/opt/ml/model"}) == "/opt/ml/model"
     assert model_from_environment({"MODEL_ID": "a", "HF_MODEL_ID": "b"}) == "a"
@@ -53,6 +58,9 @@ def test_the_model_comes_from_teis_or_sagemakers_variable():
         ({"PORT": "x"}, "PORT"),
         ({"AUTO_TRUNCATE": "maybe"}, "AUTO_TRUNCATE"),
         ({"HEADER_TIMEOUT": "soon"}, "HEADER_TIMEOUT"),
+        ({"MAX_QUEUE_SECONDS": "0"}, "max-queue-seconds"),
+        ({"MAX_QUEUE_SECONDS": "nan"}, "max-queue-seconds"),
+        ({"MAX_QUEUE_SECONDS": "short"}, "MAX_QUEUE_SECONDS"),
         ({"PRECISION": "fp8"}, "fp8"),
         ({"ENGINE": "jet"}, "jet"),
         ({"PORT": "70000"}, "70000"),

@@ -28,7 +28,7 @@ class Capacity:
     tokens_per_second: float
 
 
-#: Seconds of work that may wait where no number of tokens is given.
+#: Seconds of work that may wait where nothing else is given.
 QUEUE_SECONDS = 5.0
 #: Share of a new measurement in the running mean of the speed.
 _NEW_SHARE = 0.05
@@ -69,7 +69,7 @@ class Batcher:
     """Keeps every stream of the engine busy while rows wait, and starts at once when it is idle.
 
     Nothing sleeps or polls: a batch is packed when rows arrive or when a stream becomes free.
-    max_queue_tokens: more than these may not wait; 0 for QUEUE_SECONDS of the speed that it shows, and
+    max_queue_tokens: more than these may not wait; 0 for max_queue_seconds of the speed that it shows, and
     least_queue_tokens at least.
     """
 
@@ -78,6 +78,7 @@ class Batcher:
     capacity: Capacity
     max_rows: int
     max_queue_tokens: int = 0
+    max_queue_seconds: float = QUEUE_SECONDS
     least_queue_tokens: int = 0
     clock: Callable[[], float] = time.monotonic
     last_batch: BatchSizes = field(default_factory=BatchSizes)
@@ -108,7 +109,7 @@ class Batcher:
     @property
     def queue_limit(self) -> int:
         """Tokens that may wait now."""
-        return self.max_queue_tokens or max(round(QUEUE_SECONDS * self._rate), self.least_queue_tokens)
+        return self.max_queue_tokens or max(round(self.max_queue_seconds * self._rate), self.least_queue_tokens)
 
     def seconds_to_drain(self) -> float:
         """How long what waits will take, at the speed of late."""

@@ -16,7 +16,7 @@ from embedfit.models.hardware import cores
 from embedfit.models.layout import Layout, read_layout
 from embedfit.models.sources import cache_folder, default_query_instruction, resolve_model
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.serving.batcher import Batcher, Capacity
+from embedfit.serving.batcher import QUEUE_SECONDS, Batcher, Capacity
 from embedfit.serving.choice import Choice, Gate, candidates, choose
 from embedfit.serving.engine import Engine
 from embedfit.serving.gate import Verdict, compare, content_of, evaluation_of, remembered, trial_of
@@ -78,7 +78,9 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
         capacity=capacity,
         max_rows=settings.max_batch_requests or settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
-        least_queue_tokens=settings.max_client_batch_size * layout.max_tokens,
+        max_queue_seconds=settings.max_queue_seconds or QUEUE_SECONDS,
+        # A request that is larger than the queue still gets in while nothing waits.
+        least_queue_tokens=0 if settings.max_queue_seconds else settings.max_client_batch_size * layout.max_tokens,
     )
     name = settings.served_model_name or model
     return Service(

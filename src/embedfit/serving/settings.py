@@ -21,8 +21,9 @@ class ServeSettings:
     """Settings of one server. Names and defaults are TEI's where TEI has the setting.
 
     payload_limit: bytes of a request's body. max_batch_tokens: upper bound of rows × longest of one
-    batch; the calibrated budget stays below it. max_queue_tokens: tokens that may wait, 0 for five
-    seconds of the measured speed. Time-outs are in seconds.
+    batch; the calibrated budget stays below it. max_queue_seconds: work that may wait, at the measured
+    speed; None for five seconds, and the largest request at least. max_queue_tokens: instead, the tokens
+    that may wait; 0 for none. Time-outs are in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -35,6 +36,7 @@ class ServeSettings:
     max_batch_requests: int | None = None
     max_client_batch_size: int = 32
     max_queue_tokens: int = 0
+    max_queue_seconds: float | None = None
     payload_limit: int = 2_000_000
     auto_truncate: bool = True
     default_prompt_name: str | None = None
@@ -60,6 +62,8 @@ class ServeSettings:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1.")
         if self.max_batch_requests is not None and self.max_batch_requests < 1:
             raise UsageError("--max-batch-requests must be at least 1.")
+        if self.max_queue_seconds is not None and not 0 < self.max_queue_seconds < float("inf"):
+            raise UsageError("--max-queue-seconds must be above 0.")
         if not 0 <= self.port <= 65_535:
             raise UsageError(f"--port {self.port} is no port.", remedy="Use 1 to 65535, or 0 for any free one.")
         if self.engine not in ENGINES:
@@ -111,7 +115,7 @@ def _parsed(name: str, kind: str, variable: str, text: str) -> Any:  # noqa: ANN
             return _truth(text)
         if kind.startswith("int"):
             return int(text)
-        if kind == "float":
+        if kind.startswith("float"):
             return float(text)
     except ValueError as error:
         raise UsageError(f"The environment variable {variable}={text!r} is not a {kind.split(' ')[0]}.") from error
