@@ -80,6 +80,20 @@ def test_token_ids_are_used_as_they_are(client):
         )
 
 
+def test_of_a_very_long_text_only_the_end_that_is_read_is_tokenised(client):
+    words = ["mute", "the", "tv", "sound"] * 20_000
+    text = " ".join(words)
+    assert client.post("/embed", {"inputs": text}).json() == client.post("/embed", {"inputs": text[:500]}).json()
+    left = {"truncation_direction": "Left"}
+    assert (
+        client.post("/embed", {"inputs": text, **left}).json()
+        == client.post("/embed", {"inputs": text[-500:], **left}).json()
+    )
+    refused = client.post("/embed", {"inputs": text, "truncate": False})
+    assert refused.status_code == 422
+    assert "less than 8000 characters" in refused.json()["error"]
+
+
 def test_the_prompt_comes_before_the_text(client):
     with_prompt = client.post("/embed", {"inputs": "tv", "prompt_name": "query"}).json()
     assert with_prompt == client.post("/embed", {"inputs": "query: tv"}).json()

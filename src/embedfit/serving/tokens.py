@@ -18,6 +18,9 @@ Input = str | list[int]
 
 #: Texts of fewer characters in all are tokenised on the event loop: that takes less than changing threads.
 _INLINE_CHARACTERS = 512
+#: No more characters of a text are looked at than this for each token of the window, as in TEI: a body of
+#: megabytes must not cost a second of tokenising for the few hundred tokens that are read of it.
+_CHARACTERS_A_TOKEN = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,20 +93,31 @@ class TextEncoder:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def _rows(self, inputs: Sequence[Input], *, prompt: str, truncate: bool, direction: Direction) -> list[list[int]]:
-        texts = [(index, prompt + text) for index, text in enumerate(inputs) if isinstance(text, str)]
+        cut = direction if truncate else None
+        texts = [
+            (index, prompt + self._bounded(text, cut)) for index, text in enumerate(inputs) if isinstance(text, str)
+        ]
         rows: list[list[int]] = [[] for _ in inputs]
         tokenizer = self._cut[direction] if truncate else self._whole
         for (index, _), ids in zip(texts, self._encode(tokenizer, [text for _, text in texts]), strict=True):
             rows[index] = ids
         for index, given in enumerate(inputs):
             if not isinstance(given, str):
-                rows[index] = self._given(given, prompt, tokenizer, direction if truncate else None)
+                rows[index] = self._given(given, prompt, tokenizer, cut)
         for ids in rows:
             if len(ids) > self.max_tokens:
                 raise Invalid(f"`inputs` must have less than {self.max_tokens} tokens. Given: {len(ids)}")
             if not ids:
                 raise Invalid("`inputs` has no tokens")
         return rows
+
+    def _bounded(self, text: str, cut: Direction | None) -> str:
+        limit = self.max_tokens * _CHARACTERS_A_TOKEN
+        if len(text) <= limit:
+            return text
+        if cut is None:
+            raise Invalid(f"`inputs` must have less than {limit} characters. Given: {len(text)}")
+        return text[:limit] if cut == "Right" else text[-limit:]
 
     def _given(self, ids: list[int], prompt: str, tokenizer: Tokenizer, cut: Direction | None) -> list[int]:
         """Ids that the client made: used as they are, unless a prompt must come before them."""
