@@ -20,6 +20,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"retrieval"}),
     frozenset({"models"}),
     frozenset({"llm"}),
+    frozenset({"judging"}),
     frozenset(
         {"corpus", "queries", "mining", "training", "merging", "evaluation", "reporting", "serving", "deploy",
          "integrations"}

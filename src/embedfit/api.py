@@ -12,8 +12,8 @@ from embedfit import pipeline
 from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, UsageError
 from embedfit.llm.ledger import Ledger
+from embedfit.llm.spent import calls_of_run
 from embedfit.progress import Reporter
-from embedfit.records import Query
 from embedfit.runtime import Runtime, default_ledger
 from embedfit.workspace import Workspace
 
@@ -183,14 +183,14 @@ def make_runtime(
 
 
 def cost_so_far(workspace: Workspace, path: PathLike | None = None) -> dict[str, Any]:
-    """What the calls of this run's queries took: calls, input_tokens, output_tokens, usd.
+    """What the calls for this run's queries and their judge took: calls, input_tokens, output_tokens, usd.
 
     path: the ledger, None for the user's own. Where it does not have the calls, the run's summary may.
     """
     cost: dict[str, Any] = {"calls": 0, "input_tokens": 0, "output_tokens": 0, "usd": 0.0}
-    if workspace.path("queries.jsonl").exists() and _ledger_path(path).exists():
+    if _ledger_path(path).exists():
         with Ledger(_ledger_path(path)) as ledger:
-            cost = asdict(ledger.usage_of({query.call_id for query in workspace.read(Query) if query.call_id}))
+            cost = asdict(ledger.usage_of(calls_of_run(workspace)))
     if not cost["calls"] and workspace.path("summary.json").exists():
         cost = workspace.read_json("summary.json")["cost"]
     return cost

@@ -68,6 +68,17 @@ class GenerateConfig(Section):
     round_trip_k: int = Field(
         20, ge=0, description="a query is kept if its passage is in the top k of BM25 or of the base model; 0: no check"
     )
+    judge: str | None = Field(
+        None,
+        description="who says whether a passage answers a query: llm (the generator's own model), or a "
+        "cross-encoder's folder or hub id; default: nobody",
+    )
+    judge_min: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="a query is dropped if the judge scores its passage below this, of 1; 0: no such filter",
+    )
     dev_share: float = Field(0.15, gt=0, lt=1)
     test_share: float = Field(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
 
@@ -86,6 +97,17 @@ class TrainConfig(Section):
     """Training rows → fine-tuned model."""
 
     epochs: float = Field(0, ge=0, description="0: between 1 and 3, so that there are about 30 steps")
+    teacher: Literal["none", "fused", "judge"] = Field(
+        "none",
+        description="whose scores train.jsonl holds for train.loss=distil: the base model's cosines (none), BM25 and "
+        "the base model fused, or generate.judge's",
+    )
+    judge_max_relative_score: float = Field(
+        0.6,
+        gt=0,
+        le=1,
+        description="with teacher=judge, negatives that the judge scores above this share of the positive are dropped",
+    )
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(0.0, ge=0, description="0: chosen from the model's size")
     warmup_ratio: float = Field(0.1, ge=0, le=1)

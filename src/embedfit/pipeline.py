@@ -11,7 +11,7 @@ from typing import Literal
 
 from embedfit import __version__
 from embedfit.config import Config
-from embedfit.errors import CheckFailed, EmbedfitError
+from embedfit.errors import CheckFailed, EmbedfitError, PaidInPart
 from embedfit.progress import duration
 from embedfit.records import Manifest
 from embedfit.runtime import Runtime
@@ -118,7 +118,7 @@ STAGES: tuple[Stage, ...] = (
         name="mine",
         reads=("passages.jsonl", "queries.jsonl"),
         writes=("train.jsonl",),
-        settings=("model", "query_instruction", "seed", "mine"),
+        settings=("model", "query_instruction", "seed", "mine", "generate.judge", "generate.generator", "generate.llm"),
         run=_mine,
     ),
     Stage(
@@ -261,11 +261,11 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
     inputs = _input_hashes(stage, workspace, config)  # before any work: a missing input is said at once
     workspace.drop_manifest(stage.name)
     started = time.monotonic()
-    failed_check = None
+    bad_news: CheckFailed | PaidInPart | None = None
     try:
         stage.run(workspace, config, runtime)
-    except CheckFailed as error:
-        failed_check = error  # the stage did its work; its result is bad news
+    except (CheckFailed, PaidInPart) as error:
+        bad_news = error  # the stage did its work, or as much of it as the money allowed
     seconds = time.monotonic() - started
     for name in stage.writes:
         workspace.existing(name)
@@ -284,8 +284,8 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
         )
     )
     runtime.report.log(f"{stage.name}: done in {duration(seconds)}")
-    if failed_check is not None:
-        raise failed_check
+    if bad_news is not None:
+        raise bad_news
 
 
 def run_all(

@@ -13,7 +13,8 @@ from embedfit.config import resolve
 from embedfit.errors import InputError
 from embedfit.interchange import read_flagembedding
 from embedfit.mining.selection import below_positive, select
-from embedfit.mining.stage import mined, overlapping, run
+from embedfit.mining.stage import chosen, overlapping, rows_of, run
+from embedfit.mining.teachers import by_base
 from embedfit.records import Passage, Query, TrainRow
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -62,14 +63,20 @@ def test_overlapping_neighbours_are_found_within_the_document() -> None:
     assert overlapping([passage(0), passage(1)], 0) == [], "BEIR records overlap with none"
 
 
+def unit(*rows: tuple[float, float]) -> np.ndarray:
+    vectors = np.array(rows, np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
 def test_rows_leave_out_positives_twins_and_near_copies() -> None:
-    vectors = np.array([[1, 0], [0.99, 0.141], [0.9, 0.436], [0.6, 0.8], [0, 1]], np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit((1, 0), (0.99, 0.141), (0.9, 0.436), (0.6, 0.8), (0, 1))
     query = Query(
         query_id="q", passage_id="p0", text="find", style="question", split="train", kept=True, also_relevant=("p3",)
     )
     config = resolve(overrides={"mine": {"negatives": 4}})
-    (row,) = mined([passage(n) for n in range(5)], [query], vectors, vectors[:1], config, prompt="q: ")
+    passages = [passage(n) for n in range(5)]
+    choices = chosen(passages, [query], vectors, vectors[:1], config)
+    (row,) = rows_of(by_base(choices, vectors[:1], vectors), [query], passages, prompt="q: ")
     assert row.pos == ("text 0", "text 3")
     assert row.neg == ("text 2", "text 4"), "p1 is a near copy of p0, p3 a twin"
     assert row.pos_scores == pytest.approx((1.0, 0.6), abs=1e-3)

@@ -9,16 +9,23 @@ from pathlib import Path
 import pytest
 
 from embedfit.config import Config, resolve
-from embedfit.errors import GeneratorError, InputError, UsageError
+from embedfit.errors import BudgetExceeded, GeneratorError, InputError, PaidInPart, UsageError
 from embedfit.interchange import read_beir
-from embedfit.llm.client import Failure, Request
+from embedfit.llm.client import Failure, Reply, Request
 from embedfit.llm.fake import FakeModel
+from embedfit.llm.ledger import Ledger
+from embedfit.llm.metered import OVER_BUDGET
+from embedfit.llm.prices import Price, Prices
+from embedfit.llm.spent import calls_of_run
+from embedfit.pipeline import run_stage, stage_named, state
+from embedfit.progress import Silent
 from embedfit.queries import prompts
 from embedfit.queries.ask import user_examples
 from embedfit.queries.stage import run
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
+from tests.models.tiny_reranker import make_tiny_reranker
 
 TOPICS = (
     "tv sound mute remote",
@@ -31,7 +38,8 @@ TOPICS = (
 @pytest.fixture
 def config(tiny_bert: Path) -> Config:
     return resolve(
-        preset="offline", overrides={"docs": ["x"], "model": str(tiny_bert), "generate": {"queries_per_passage": 2}}
+        preset="offline",
+        overrides={"docs": ["x"], "model": str(tiny_bert), "generate": {"queries_per_passage": 2}},
     )
 
 
@@ -195,3 +203,122 @@ def test_the_users_examples(tmp_path: Path) -> None:
         user_examples(str(path))
     with pytest.raises(InputError, match="can't be read"):
         user_examples(str(tmp_path / "none"))
+
+
+# --- the judge
+
+
+def with_settings(config: Config, **settings: object) -> Config:
+    return replace_beir(config).model_copy(update={"generate": config.generate.model_copy(update=settings)})
+
+
+def judges_too(request: Request) -> str:
+    """answer(), and as a judge: chapter 3 answers nothing, chapter 5 is not judged readably."""
+    content = request.messages[-1].content
+    if "<queries>" not in content:
+        return answer(request)
+    number = content.split("Chapter ")[1].split()[0]
+    if number == "5":
+        return "who knows"
+    return json.dumps([1 if number == "3" else 3 for _ in content.split("<queries>\n")[1].splitlines()[:-1]])
+
+
+def test_the_judge_drops_what_its_passage_does_not_answer(tmp_path: Path, config: Config) -> None:
+    workspace, model = workspace_with(tmp_path), FakeModel(judges_too)
+    lines: list[str] = []
+    runtime = Runtime(ledger=tmp_path / "l.sqlite", report=Lines(lines))
+    run(workspace, with_settings(config, judge="llm"), runtime, provider=model)
+    queries = workspace.read(Query)
+    by_passage = {pid: [q for q in queries if q.passage_id == pid and q.judge_call_id] for pid in ("p2", "p3", "p5")}
+    assert all(by_passage.values())
+    assert all(q.kept and q.judged == 1.0 and not q.reason for q in by_passage["p2"])
+    assert all(not q.kept and q.judged == pytest.approx(1 / 3, abs=1e-3) for q in by_passage["p3"])
+    assert {q.reason for q in by_passage["p3"]} == {"judge: its passage does not answer it (score 0.33)"}
+    assert {(q.kept, q.judged, q.reason) for q in by_passage["p5"]} == {
+        (False, None, "judge: no score in the judge's reply")
+    }
+    assert any("dropped: judge: its passage does not answer it, such as" in line for line in lines)
+    judged = [request for request in model.asked if "<queries>" in request.messages[-1].content]
+    assert len(judged) <= 28, "one call for all queries of a passage"
+    keys = calls_of_run(workspace)
+    with Ledger(runtime.ledger) as ledger:
+        assert ledger.usage_of(keys).calls == len(keys) == len(model.asked), "its calls count as cost of the run"
+    again = FakeModel(judges_too)
+    run(workspace, with_settings(config, judge="llm"), runtime, provider=again)
+    assert again.asked == [] and workspace.read(Query) == queries
+
+
+class Lines(Silent):
+    def __init__(self, lines: list[str]) -> None:
+        self.lines = lines
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_without_a_threshold_the_judge_is_not_asked(tmp_path: Path, config: Config) -> None:
+    workspace, model = workspace_with(tmp_path), FakeModel(answer)
+    chosen = with_settings(config, judge="llm", judge_min=0.0)
+    run(workspace, chosen, Runtime(ledger=tmp_path / "l.sqlite"), provider=model)
+    assert len(model.asked) == 56
+    assert all(query.judged is None for query in workspace.read(Query))
+
+
+def test_a_cross_encoder_judges(tmp_path: Path, config: Config, tiny_bert: Path) -> None:
+    reranker = make_tiny_reranker(tiny_bert, tmp_path / "reranker")
+    workspace, runtime = workspace_with(tmp_path), Runtime(ledger=tmp_path / "l.sqlite")
+    chosen = with_settings(config, judge=str(reranker), judge_min=0.001)
+    run(workspace, chosen, runtime, provider=FakeModel(answer))
+    scores = [query.judged for query in workspace.read(Query) if query.judged is not None]
+    assert len(scores) > 30 and len(set(scores)) > 10
+    assert all(0.0 <= score <= 1.0 for score in scores)
+
+
+# --- the budget
+
+
+def priced(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Prices((Price(provider="fake", model="*", input=1.0, output=1.0),))
+    monkeypatch.setattr("embedfit.llm.providers.load_prices", lambda: table)
+
+
+def test_what_the_budget_bought_is_kept_and_the_same_command_goes_on(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    priced(monkeypatch)
+    workspace = workspace_with(tmp_path)
+    runtime = Runtime(ledger=tmp_path / "l.sqlite", confirm=lambda question: True)
+    model = FakeModel(lambda request: Reply(text=many(request), input_tokens=900, output_tokens=100))
+    paid = with_settings(config, generator="openai", max_cost=0.033)
+    stage = stage_named("generate")
+    generate = replace(stage, run=lambda w, c, r: run(w, c, r, provider=model))
+    with pytest.raises(PaidInPart, match=r"queries were not written: .* --max-cost") as caught:
+        run_stage(generate, workspace, paid, runtime)
+    assert "run the same command again" in str(caught.value)
+    queries = workspace.read(Query)
+    assert 20 < len(model.asked) < 33, "a thousandth of a dollar each"
+    missing = [query for query in queries if query.reason == OVER_BUDGET]
+    assert len(queries) == 56 and {query.split for query in missing} == {"train"}, "dev queries are bought first"
+    bought = [query for query in queries if query.split == "train" and query.call_id]
+    assert len({query.passage_id for query in bought}) >= 8
+    assert max(int(query.passage_id[1:]) for query in bought) > 12, "what is bought is spread over the corpus"
+    assert state(stage, workspace, paid) == "fresh", "the next run goes on with what there is"
+    more = paid.model_copy(update={"generate": paid.generate.model_copy(update={"max_cost": 1.0})})
+    assert state(stage, workspace, more) == "stale", "with more money the rest is asked for"
+    before = len(model.asked)
+    run(workspace, more, runtime, provider=model)
+    assert len(model.asked) == 36 > before
+    assert not any(query.reason == OVER_BUDGET for query in workspace.read(Query))
+
+
+def test_a_budget_for_too_little_is_an_error_that_says_so(
+    tmp_path: Path, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    priced(monkeypatch)
+    workspace = workspace_with(tmp_path)
+    model = FakeModel(lambda request: Reply(text=many(request), input_tokens=900, output_tokens=100))
+    for max_cost, pattern in ((0.008, r"not written.*Only 0 training"), (0.0001, "were not sent")):
+        runtime = Runtime(ledger=tmp_path / f"{max_cost}.sqlite", confirm=lambda question: True)
+        with pytest.raises(BudgetExceeded, match=pattern) as caught:
+            run(workspace, with_settings(config, generator="openai", max_cost=max_cost), runtime, provider=model)
+        assert not isinstance(caught.value, PaidInPart) and "--max-cost" in str(caught.value)

@@ -31,6 +31,7 @@ from embedfit.evaluation.systems import LocalModel, base_model, open_embedder, p
 from embedfit.evaluation.titan import Titan
 from embedfit.evaluation.vectors import Embedder, VectorCache
 from embedfit.llm.ledger import Ledger, Usage
+from embedfit.llm.spent import calls_of_run
 from embedfit.models.sources import cache_folder
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.records import Document, Passage, Query, Score, TrainRow
@@ -117,7 +118,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
             },
             "cluster_by": cluster_by,
             "timings_s": _timings(workspace, time.monotonic() - started),
-            "cost": _cost(runtime.ledger, run_files.queries, opened.values()),
+            "cost": _cost(runtime.ledger, workspace, opened.values()),
         },
     )
     for line in _verdict_lines(compared):
@@ -248,10 +249,10 @@ def _timings(workspace: Workspace, seconds: float) -> dict[str, float]:
     return {**timings, "evaluate": round(seconds, 3)}
 
 
-def _cost(ledger: Path, queries: Sequence[Query], embedders: Iterable[Embedder]) -> dict[str, Any]:
+def _cost(ledger: Path, workspace: Workspace, embedders: Iterable[Embedder]) -> dict[str, Any]:
     """What the run's language-model calls and paid vectors have cost, whenever they were paid for."""
     total = Usage()
-    call_ids = {query.call_id for query in queries if query.call_id}
+    call_ids = calls_of_run(workspace)
     if call_ids and ledger.exists():
         with Ledger(ledger) as calls:
             total = calls.usage_of(call_ids)

@@ -50,6 +50,7 @@ class TitanModel:
 
     provider = "bedrock"
     model = MODEL_ID
+    counts_exactly = False
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - boto3 clients have no static type
         self._client = client

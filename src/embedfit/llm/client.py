@@ -64,6 +64,10 @@ class LanguageModel(Protocol):
     def model(self) -> str:
         """The model's id at the provider (for local models a name with a content hash). Part of a call's identity."""
 
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether count_tokens counts with the model's own tokenizer, rather than estimates upwards."""
+
     def count_tokens(self, request: Request) -> int:
         """Input tokens of a request: counted where a tokenizer is at hand, else estimated upwards."""
 

@@ -27,6 +27,7 @@ class FakeModel:
     ) -> None:
         self.provider = provider
         self.model = model
+        self.counts_exactly = False
         self.asked: list[Request] = []
         self._answer = answer
         self._order = order

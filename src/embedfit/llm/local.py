@@ -92,6 +92,7 @@ class LocalModel:
     """
 
     provider = "local"
+    counts_exactly = True
 
     def __init__(
         self,

@@ -18,6 +18,8 @@ from embedfit.progress import Reporter
 
 Answered = tuple[int, Reply | Failure, str]
 
+#: Why something was not asked for, where max_cost did not reach for its call.
+OVER_BUDGET = "not asked: --max-cost was reached"
 #: Seconds between two looks at the ledger while another process holds a call.
 FOREIGN_POLL_S = 1.0
 
@@ -231,7 +233,7 @@ class LedgeredModel:
         )
 
     def _input_tokens(self, requests: Sequence[Request], experience: Experience | None) -> tuple[int, str]:
-        if getattr(self.model, "counts_exactly", self.model.provider == "local"):
+        if self.model.counts_exactly:
             return sum(self.model.count_tokens(request) for request in requests), "counted"
         if experience is not None:
             characters = sum(len(encode_request(request)) for request in requests)
@@ -472,7 +474,7 @@ def _as_generator(
 
 def most_tokens(model: LanguageModel, request: Request) -> int:
     """The most input tokens that a request can take at a model: counted where its tokenizer is at hand."""
-    if getattr(model, "counts_exactly", False):
+    if model.counts_exactly:
         return model.count_tokens(request) + 64  # for a chat template that says more than ours
     return ceiling_tokens(request)
 

@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from embedfit.config import GenerateConfig
 from embedfit.errors import UsageError
 from embedfit.llm.client import LanguageModel
 from embedfit.llm.ledger import Ledger
+from embedfit.llm.metered import LedgeredModel
 from embedfit.llm.prices import Prices, load_prices
 from embedfit.llm.remote import RemoteModel
 from embedfit.llm.throttle import Throttle
 from embedfit.progress import Reporter, Silent
+from embedfit.runtime import Runtime
 
 #: Calls in flight at most. The throttle finds how many of them are of use.
 CONNECTIONS = 96
+
+
+@contextmanager
+def opened_model(
+    generate: GenerateConfig, runtime: Runtime, *, run: str, provider: LanguageModel | None = None
+) -> Iterator[LedgeredModel]:
+    """The language model that the settings name, behind the runtime's ledger and under --max-cost.
+
+    run: who pays. provider: instead of the configured one.
+    """
+    with Ledger(runtime.ledger) as ledger:
+        prices = load_prices()
+        if provider is None:
+            provider = open_model(generate, ledger, run=run, report=runtime.report, prices=prices)
+        yield LedgeredModel(provider, ledger, prices, generate.max_cost, runtime.report, run=run)
 
 
 def open_model(

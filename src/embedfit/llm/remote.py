@@ -39,6 +39,10 @@ class Transport(Protocol):
     def model(self) -> str:
         """The model's id."""
 
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether count_tokens counts with the model's own tokenizer."""
+
     def count_tokens(self, request: Request) -> int:
         """Input tokens."""
 
@@ -108,7 +112,7 @@ class RemoteModel:
     @property
     def counts_exactly(self) -> bool:
         """Whether count_tokens counts, rather than estimates."""
-        return bool(getattr(self.transport, "counts_exactly", False))
+        return self.transport.counts_exactly
 
     def count_tokens(self, request: Request) -> int:
         """Input tokens."""

@@ -1,60 +1,88 @@
-"""The mine stage: queries → training rows with hard negatives."""
+"""The mine stage: queries → training rows with hard negatives and a teacher's scores."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
 from embedfit.config import Config
-from embedfit.errors import InputError
+from embedfit.errors import InputError, PaidInPart, UsageError
+from embedfit.judging.opening import opened_judge
+from embedfit.llm.client import LanguageModel
+from embedfit.llm.metered import OVER_BUDGET
+from embedfit.mining import teachers
 from embedfit.mining.selection import select
+from embedfit.mining.teachers import Choice
 from embedfit.models.encoder import Vectors, load_base
-from embedfit.records import Passage, Query, TrainRow
+from embedfit.records import Judgement, Passage, Query, TrainRow
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
+from embedfit.workspace import FILES, Workspace
 
 #: Above this cosine two passages say the same: neither may be the other's negative.
 SAME_COSINE = 0.95
 
 
-def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Write train.jsonl. Candidates, like queries, come from the train part only."""
+def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: LanguageModel | None = None) -> None:
+    """Write train.jsonl. Candidates, like queries, come from the train part only.
+
+    With a judge as teacher also judgements.jsonl. provider: instead of the configured language model.
+    Raises PaidInPart, after everything was written, where --max-cost did not reach for all judgements.
+    """
     passages = [passage for passage in workspace.read(Passage) if passage.split == "train"]
     queries = [query for query in workspace.read(Query) if query.kept and query.split == "train"]
     if not queries:
         raise InputError("No training query was kept.", remedy=f"Look at {workspace.path('queries.jsonl')} for why.")
+    if config.mine.teacher == "judge" and config.generate.judge is None:
+        raise UsageError(
+            "mine.teacher=judge needs a judge.",
+            remedy="Name one: --set generate.judge=llm, or a cross-encoder's folder or hub id.",
+        )
     base = load_base(config.model, config.query_instruction)
     vectors = base.encode([p.content for p in passages], report=runtime.report, description="encode passages")
     query_vectors = base.encode(
         [query.text for query in queries], is_query=True, report=runtime.report, description="encode queries"
     )
-    rows = mined(passages, queries, vectors, query_vectors, config, prompt=base.layout.query_instruction)
+    choices = chosen(passages, queries, vectors, query_vectors, config)
+    judgements: list[Judgement] = []
+    if config.mine.teacher == "judge":
+        choices, judgements = _judged(choices, queries, passages, workspace, config, runtime, provider)
+    elif config.mine.teacher == "fused":
+        choices = teachers.fused(choices, queries, passages, query_vectors, vectors)
+    else:
+        choices = teachers.by_base(choices, query_vectors, vectors)
+    if not judgements:
+        workspace.path(FILES[Judgement]).unlink(missing_ok=True)  # of an earlier run with other settings
+    rows = rows_of(choices, queries, passages, prompt=base.layout.query_instruction)
     workspace.write(TrainRow, rows)
     without = sum(not row.neg for row in rows)
     mean = sum(len(row.neg) for row in rows) / len(rows)
     runtime.report.log(f"mine: {len(rows):,} rows, {mean:.1f} hard negatives each; {without:,} rows have none")
+    unjudged = sum(judgement.reason == OVER_BUDGET for judgement in judgements)
+    if unjudged:
+        raise PaidInPart(
+            f"{unjudged:,} of {len(judgements):,} queries and passages were not judged: with them the cost could pass "
+            f"--max-cost ${config.generate.max_cost:,.2f}. The rows of the others have scores.",
+            remedy="For the rest, allow more with --max-cost; to go on with these, run the same command again.",
+        )
 
 
-def mined(
-    passages: Sequence[Passage],
-    queries: Sequence[Query],
-    vectors: Vectors,
-    query_vectors: Vectors,
-    config: Config,
-    *,
-    prompt: str,
-) -> list[TrainRow]:
-    """A row for each query. vectors: (N, H) of the passages; query_vectors: (Q, H).
+def chosen(
+    passages: Sequence[Passage], queries: Sequence[Query], vectors: Vectors, query_vectors: Vectors, config: Config
+) -> list[Choice]:
+    """Positives and hard negatives of each query. vectors: (N, H) of the passages; query_vectors: (Q, H).
 
-    Scores are cosines of the base model. prompt is written even if empty: FlagEmbedding formats it into the query.
+    Hardness is the cosine of the base model. For a judge there are half as many negatives again as a
+    row shall have: some will turn out to be answers.
     """
     number = {passage.passage_id: row for row, passage in enumerate(passages)}
     depth = min(config.mine.depth + 1, len(passages))
     candidates, scores = top_k(query_vectors, vectors, depth)
     rng = np.random.default_rng(config.seed)
-    rows = []
+    spare = config.mine.negatives // 2 if config.mine.teacher == "judge" else 0
+    choices = []
     for place, query in enumerate(queries):
         source = number[query.passage_id]
         positives = [source, *(number[pid] for pid in query.also_relevant if pid in number)]
@@ -64,27 +92,67 @@ def mined(
             *(int(candidates[place][column]) for column in similar),
             *overlapping(passages, source),
         }
-        own = query_vectors[place] @ vectors[source]
         negatives = select(
             candidates[place],
             scores[place],
-            positive=float(own),
+            positive=float(query_vectors[place] @ vectors[source]),
             excluded=excluded,
-            count=config.mine.negatives,
+            count=config.mine.negatives + spare,
             max_relative_score=config.mine.max_relative_score,
             rng=rng,
         )
-        rows.append(
-            TrainRow(
-                query=query.text,
-                pos=tuple(passages[row].content for row in positives),
-                neg=tuple(passages[row].content for row in negatives),
-                pos_scores=tuple(_cosine(query_vectors[place], vectors[row]) for row in positives),
-                neg_scores=tuple(_cosine(query_vectors[place], vectors[row]) for row in negatives),
-                prompt=prompt,
-            )
+        choices.append(Choice(positives=tuple(positives), negatives=tuple(negatives)))
+    return choices
+
+
+def rows_of(
+    choices: Sequence[Choice], queries: Sequence[Query], passages: Sequence[Passage], *, prompt: str
+) -> list[TrainRow]:
+    """A row for each query. prompt is written even if empty: FlagEmbedding formats it into the query."""
+    return [
+        TrainRow(
+            query=query.text,
+            pos=tuple(passages[row].content for row in choice.positives),
+            neg=tuple(passages[row].content for row in choice.negatives),
+            pos_scores=choice.positive_scores,
+            neg_scores=choice.negative_scores,
+            prompt=prompt,
         )
-    return rows
+        for query, choice in zip(queries, choices, strict=True)
+    ]
+
+
+def _judged(
+    choices: Sequence[Choice],
+    queries: Sequence[Query],
+    passages: Sequence[Passage],
+    workspace: Workspace,
+    config: Config,
+    runtime: Runtime,
+    provider: LanguageModel | None,
+) -> tuple[list[Choice], list[Judgement]]:
+    """The choices with a judge's scores; what it said is written down."""
+    with opened_judge(config.generate, runtime, run=str(workspace.root.resolve()), provider=provider) as judge:
+        scored, judgements = teachers.judged(
+            choices,
+            queries,
+            passages,
+            judge,
+            count=config.mine.negatives,
+            max_relative_score=config.mine.judge_max_relative_score,
+        )
+    workspace.write(Judgement, judgements)
+    _log_judgements(judgements, runtime)
+    return scored, judgements
+
+
+def _log_judgements(judgements: Sequence[Judgement], runtime: Runtime) -> None:
+    negatives = [judgement for judgement in judgements if judgement.role == "negative"]
+    dropped = sum(not judgement.kept and judgement.score is not None for judgement in negatives)
+    silent = Counter(judgement.reason for judgement in judgements if judgement.score is None)
+    runtime.report.log(f"mine: {len(negatives):,} candidates judged, {dropped:,} dropped as answers or spare ones")
+    for reason, count in silent.most_common(4):
+        runtime.report.log(f"  {count:>6,} without a score: {reason}")
 
 
 def overlapping(passages: Sequence[Passage], source: int) -> list[int]:
@@ -102,7 +170,3 @@ def overlapping(passages: Sequence[Passage], source: int) -> list[int]:
             found.append(other)
             other += step
     return found
-
-
-def _cosine(query: Vectors, passage: Vectors) -> float:
-    return round(float(query @ passage), 5)

@@ -81,11 +81,11 @@ def read_layout(folder: Path) -> Layout:
     sentence_bert = _json(folder / "sentence_bert_config.json", optional=True)
     own = _json(folder / "config_sentence_transformers.json", optional=True)
     positions = int(config.get("max_position_embeddings", 512))
-    window = sentence_bert.get("max_seq_length") or _tokenizer_window(folder) or positions
+    window = sentence_bert.get("max_seq_length") or tokenizer_window(folder) or positions
     return Layout(
         pooling=_pooling(folder / kinds["pooling"] / "config.json"),
         normalize="normalize" in kinds,
-        max_tokens=min(int(window), _usable_positions(config)),
+        max_tokens=min(int(window), usable_positions(config)),
         hidden_size=int(config["hidden_size"]),
         model_type=str(config.get("model_type", "bert")),
         lower_case=bool(sentence_bert.get("do_lower_case", False)),
@@ -93,13 +93,15 @@ def read_layout(folder: Path) -> Layout:
     )
 
 
-def _usable_positions(config: dict[str, Any]) -> int:
+def usable_positions(config: Mapping[str, Any]) -> int:
+    """Positions that a text can take, special tokens included. config: config.json's content."""
     positions = int(config.get("max_position_embeddings", 512))
     # RoBERTa's positions start after the padding index, so two of them can't be used.
     return positions - 2 if config.get("model_type") in ("roberta", "xlm-roberta") else positions
 
 
-def _tokenizer_window(folder: Path) -> int | None:
+def tokenizer_window(folder: Path) -> int | None:
+    """The longest text that a folder's tokenizer is set for, or None where it has no limit."""
     value = _json(folder / "tokenizer_config.json", optional=True).get("model_max_length")
     return int(value) if isinstance(value, (int, float)) and value < 1e6 else None
 

@@ -8,10 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embedfit.config import GenerateConfig
-from embedfit.errors import GeneratorError, InputError, UsageError
+from embedfit.errors import BudgetExceeded, GeneratorError, InputError
 from embedfit.llm.client import Failure, Reply, Request
-from embedfit.llm.metered import Estimate, LedgeredModel
+from embedfit.llm.consent import agree
+from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.queries import parse, prompts
 from embedfit.queries.plan import Ask
 from embedfit.records import Passage, Query
@@ -99,44 +102,55 @@ def texts_of(outcome: Reply | Failure, styles: Sequence[str]) -> list[tuple[str,
     return [(text, "" if text else missing) for text in texts]
 
 
-def must_confirm(estimate: Estimate, config: GenerateConfig) -> bool:
-    """Whether the calls may cost money: unknown prices count as money."""
-    if config.generator == "local" or not estimate.calls:
-        return False
-    return estimate.price is None or estimate.price.usd(1_000_000, 1_000_000) > 0
-
-
 def ask(
     model: LedgeredModel, passages: Sequence[Passage], asks: Sequence[Ask], config: GenerateConfig, runtime: Runtime
 ) -> list[Query]:
     """Every ask as a query record, in order. Each reply is in the ledger before it is used.
 
-    Raises UsageError if the user does not confirm the cost, GeneratorError if every call failed.
+    Asks for which --max-cost left no money have OVER_BUDGET as their reason. Raises UsageError if the
+    user does not confirm the cost, GeneratorError if every call failed.
     """
     calls = calls_for(passages, asks, config)
+    if config.generator != "local":  # which reads each passage once where its requests follow each other
+        calls = most_useful_first(calls, [passages[item.passage].split for item in asks])
     requests = [request for request, _ in calls]
-    estimate = model.estimate(requests)
     asked = len({item.passage for item in asks})
-    runtime.report.log(f"generate: {len(asks):,} queries of {asked:,} passages by {model.name}: {estimate}")
-    if must_confirm(estimate, config) and not runtime.confirm(f"Go on ({estimate})?"):
-        raise UsageError("Nothing was spent: the calls were not confirmed.", remedy="To go on, add --yes.")
-    drafts: list[Query | None] = [None] * len(asks)
+    what = f"generate: {len(asks):,} queries of {asked:,} passages"
+    agree(model, requests, what, runtime, free=config.generator == "local")
+    drafts = [_draft(passages[item.passage], item, "", OVER_BUDGET, "") for item in asks]
     failures: Counter[str] = Counter()
     # Closing cancels what was not sent when we are interrupted, and keeps what has arrived.
     with closing(model.complete(requests)) as answers, runtime.report.task("generate", len(requests), "calls") as task:
-        for index, outcome, key in answers:
-            group = calls[index][1]
-            if isinstance(outcome, Failure):
-                failures[outcome.error] += 1
-            for number, (text, reason) in zip(
-                group, texts_of(outcome, [asks[n].style.name for n in group]), strict=True
-            ):
-                drafts[number] = _draft(passages[asks[number].passage], asks[number], text, reason, key)
-            task.advance()
+        try:
+            for index, outcome, key in answers:
+                group = calls[index][1]
+                if isinstance(outcome, Failure):
+                    failures[outcome.error] += 1
+                for number, (text, reason) in zip(
+                    group, texts_of(outcome, [asks[n].style.name for n in group]), strict=True
+                ):
+                    drafts[number] = _draft(passages[asks[number].passage], asks[number], text, reason, key)
+                task.advance()
+        except BudgetExceeded as error:
+            if all(draft.reason == OVER_BUDGET for draft in drafts):
+                raise  # nothing was bought: there is nothing to go on with
+            runtime.report.log(f"generate: {error.message}")
     if requests and sum(failures.values()) == len(requests):
-        error, count = failures.most_common(1)[0]
-        raise GeneratorError(f"All {len(requests):,} calls failed; {count:,} of them with: {error}")
-    return [draft for draft in drafts if draft is not None]
+        error_text, count = failures.most_common(1)[0]
+        raise GeneratorError(f"All {len(requests):,} calls failed; {count:,} of them with: {error_text}")
+    return drafts
+
+
+def most_useful_first(
+    calls: Sequence[tuple[Request, list[int]]], splits: Sequence[str]
+) -> list[tuple[Request, list[int]]]:
+    """The calls in the order in which money should be spent on them, should it not reach for all.
+
+    Dev and test queries first, without which nothing can be judged; then those of training passages,
+    spread over the corpus. splits: of each ask.
+    """
+    rank = np.random.default_rng(0).permutation(len(calls))
+    return [calls[n] for n in sorted(range(len(calls)), key=lambda n: (splits[calls[n][1][0]] == "train", rank[n]))]
 
 
 def _draft(passage: Passage, wanted: Ask, text: str, reason: str, key: str) -> Query:

@@ -22,13 +22,17 @@ _META = re.compile(
 )
 #: What a text says that tries to steer the model, and what the model must not have obeyed.
 _INSTRUCTION = re.compile(
-    r"\b(?:ignore|disregard|forget) (?:all |any |the |your )?(?:above|previous|prior|earlier|instructions?|rules?)\b|"
+    r"\b(?:ignore|disregard|forget) (?:(?:all|any|of|the|your|my|these|everything) ){0,3}"
+    r"(?:above|previous|prior|earlier|instructions?|rules?)\b|"
     r"\b(?:system|hidden|secret) prompt\b|\byou are now\b|\bnew instructions?\b",
     re.IGNORECASE,
 )
 
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
+
 MIN_WORDS, MAX_WORDS, MAX_CHARACTERS = 2, 32, 240
 COPIED_SPAN = 9
+BARE_INSTRUCTION = 7  # words
 NEAR_DUPLICATE_COSINE = 0.95
 TWIN_COSINE, TWIN_JACCARD = 0.9, 0.8
 
@@ -92,6 +96,26 @@ def repeats_an_instruction(candidate: Candidate) -> str:
     return "repeats an instruction from the text" if _INSTRUCTION.search(candidate.text) else ""
 
 
+def obeys_an_instruction(candidate: Candidate) -> str:
+    """Says what a sentence of the passage told the model to say: most of its words are found there alone.
+
+    A sentence that only says "ignore the above" passes its role on to the next one.
+    """
+    sentences = _SENTENCE_END.split(candidate.passage)
+    steering: set[int] = set()
+    for number, sentence in enumerate(sentences):
+        if _INSTRUCTION.search(sentence):
+            steering |= {number, number + 1} if len(sentence.split()) <= BARE_INSTRUCTION else {number}
+    if not steering:
+        return ""
+    told = set(words(" ".join(text for number, text in enumerate(sentences) if number in steering)))
+    rest = set(words(candidate.title))
+    rest |= set(words(" ".join(text for number, text in enumerate(sentences) if number not in steering)))
+    query = [word for word in words(candidate.text) if len(word) > 3] or words(candidate.text)
+    only_told = sum(word in told and word not in rest for word in query)
+    return "obeys an instruction from the text" if 2 * only_told > len(query) else ""
+
+
 def copied(candidate: Candidate) -> str:
     """A long span of the passage, or its whole title: such a query teaches matching words, nothing else."""
     query = words(candidate.text)
@@ -133,6 +157,7 @@ TEXT_RULES: tuple[Callable[[Candidate], str], ...] = (
     wrong_length,
     talks_about_the_text,
     repeats_an_instruction,
+    obeys_an_instruction,
     copied,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.config import Config
-from embedfit.errors import InputError
+from embedfit.errors import BudgetExceeded, EmbedfitError, InputError, PaidInPart
 from embedfit.interchange import Entry, RetrievalData, write_beir
+from embedfit.judging.judge import Judge, Pair
+from embedfit.judging.opening import OWN_MODEL, opened_judge
 from embedfit.llm.client import LanguageModel
-from embedfit.llm.ledger import Ledger
-from embedfit.llm.metered import LedgeredModel
-from embedfit.llm.prices import load_prices
-from embedfit.llm.providers import open_model
+from embedfit.llm.metered import OVER_BUDGET
+from embedfit.llm.providers import opened_model
 from embedfit.models.encoder import Vectors, load_base
 from embedfit.queries import filters
-from embedfit.queries.ask import ask
+from embedfit.queries.ask import ask, user_examples
 from embedfit.queries.plan import plan
 from embedfit.queries.prompts import EXAMPLES
 from embedfit.records import Passage, Query
@@ -33,30 +34,45 @@ from embedfit.workspace import Workspace
 LOOSE_ROUND_TRIP = 200
 #: Fewer training queries than this can't tune a model; fewer dev queries can't judge one.
 MIN_TRAIN, MIN_DEV = 8, 4
+#: Details of a reason, such as the judge's score: reasons that differ in them alone are counted as one.
+_DETAIL = re.compile(r"\s*\([^()]*\)$")
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: LanguageModel | None = None) -> None:
-    """Write queries.jsonl and, without --eval-beir, eval/ in BEIR layout. provider: instead of the configured one."""
+    """Write queries.jsonl and, without --eval-beir, eval/ in BEIR layout. provider: instead of the configured one.
+
+    Raises PaidInPart, after everything was written, where --max-cost did not reach for all queries.
+    """
     passages = workspace.read(Passage)
     asks = plan(passages, config.generate, seed=config.seed)
-    with Ledger(runtime.ledger) as ledger:
-        run_name, prices = str(workspace.root.resolve()), load_prices()
-        if provider is None:
-            provider = open_model(config.generate, ledger=ledger, prices=prices, run=run_name, report=runtime.report)
-        model = LedgeredModel(provider, ledger, prices, config.generate.max_cost, runtime.report, run=run_name)
+    payer = str(workspace.root.resolve())
+    judges = config.generate.judge is not None and config.generate.judge_min > 0
+    if judges and config.generate.judge == OWN_MODEL:
+        runtime.report.log("generate: the judge then reads each query that passes the filters, for more calls")
+    with opened_model(config.generate, runtime, run=payer, provider=provider) as model:
         drafts = ask(model, passages, asks, config.generate, runtime)
     queries = filtered(passages, drafts, config, runtime)
+    if judges:
+        workspace.write(Query, queries)  # should the judge fail, or the user say no
+        with opened_judge(config.generate, runtime, run=payer, provider=provider) as judge:
+            queries = judged(passages, queries, judge, config.generate.judge_min)
     workspace.write(Query, queries)
     _log_reasons(queries, runtime)
-    _check_enough(queries)
+    short = _over_budget(queries, config.generate.max_cost)
+    _check_enough(queries, short)
     if config.eval_beir is None:
         _write_eval(workspace.path("eval"), passages, queries, own_documents=bool(config.eval_docs))
+    if short:
+        raise PaidInPart(
+            f"{short} What was written is kept: {sum(query.kept for query in queries):,} queries.",
+            remedy="For the rest, allow more with --max-cost; to go on with these, run the same command again.",
+        )
 
 
 def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Config, runtime: Runtime) -> list[Query]:
     """The drafts with every rule's verdict: kept, or dropped with its reason."""
     by_id = {passage.passage_id: row for row, passage in enumerate(passages)}
-    reasons = _text_reasons(passages, by_id, drafts)
+    reasons = _text_reasons(passages, by_id, drafts, user_examples(config.generate.examples))
     base = load_base(config.model, config.query_instruction)
     contents = [passage.content for passage in passages]
     vectors = base.encode(contents, report=runtime.report, description="encode passages")
@@ -91,8 +107,37 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
     ]
 
 
-def _text_reasons(passages: Sequence[Passage], by_id: dict[str, int], drafts: Sequence[Query]) -> list[str]:
-    repeated = filters.prompt_example([query for example in EXAMPLES for query in example.queries.values()])
+def judged(passages: Sequence[Passage], queries: Sequence[Query], judge: Judge, lowest: float) -> list[Query]:
+    """The queries with the judge's verdict on those that are kept: dropped where it scores below `lowest`, of 1.
+
+    Of a query without a verdict nobody knows whether its passage answers it: it is dropped, with the reason.
+    """
+    content = {passage.passage_id: passage.content for passage in passages}
+    alive = [number for number, query in enumerate(queries) if query.kept]
+    verdicts = judge.judge([Pair(queries[number].text, content[queries[number].passage_id]) for number in alive])
+    result = list(queries)
+    for number, verdict in zip(alive, verdicts, strict=True):
+        reason = ""
+        if verdict.score is None:
+            reason = f"judge: {verdict.reason}"
+        elif verdict.score < lowest:
+            reason = f"judge: its passage does not answer it (score {verdict.score:.2f})"
+        result[number] = replace(
+            queries[number],
+            kept=not reason,
+            reason=reason,
+            judged=None if verdict.score is None else round(verdict.score, 4),
+            judge_call_id=verdict.call_id,
+        )
+    return result
+
+
+def _text_reasons(
+    passages: Sequence[Passage], by_id: dict[str, int], drafts: Sequence[Query], examples: Sequence[str]
+) -> list[str]:
+    """The reason to drop each draft by its text alone. examples: the user's own, which the prompt has shown."""
+    shown = [query for example in EXAMPLES for query in example.queries.values()]
+    repeated = filters.prompt_example([*shown, *examples])
     rules = (*filters.TEXT_RULES, repeated)
     reasons = []
     for draft in drafts:
@@ -133,18 +178,40 @@ def _bm25_ranks(
 def _log_reasons(queries: Sequence[Query], runtime: Runtime) -> None:
     kept = sum(query.kept for query in queries)
     runtime.report.log(f"generate: {kept:,} of {len(queries):,} queries kept")
-    for reason, count in Counter(query.reason for query in queries if not query.kept).most_common(8):
-        runtime.report.log(f"  {count:>6,} dropped: {reason}")
+    dropped = [(_DETAIL.sub("", query.reason), query.text) for query in queries if not query.kept]
+    examples = {reason: text for reason, text in reversed(dropped) if text}
+    for reason, count in Counter(reason for reason, _ in dropped).most_common(8):
+        example = f', such as "{examples[reason][:80]}"' if reason in examples else ""
+        runtime.report.log(f"  {count:>6,} dropped: {reason}{example}")
 
 
-def _check_enough(queries: Sequence[Query]) -> None:
+def _over_budget(queries: Sequence[Query], max_cost: float | None) -> str:
+    """What --max-cost left undone, in a sentence; empty where it reached for everything."""
+    unasked = sum(query.reason == OVER_BUDGET for query in queries)
+    unjudged = sum(query.reason == f"judge: {OVER_BUDGET}" for query in queries)
+    parts = [f"{unasked:,} queries were not written"] if unasked else []
+    parts += [f"{unjudged:,} were not judged"] if unjudged else []
+    return f"{' and '.join(parts)}: with them the cost could pass --max-cost ${max_cost:,.2f}." if parts else ""
+
+
+def _check_enough(queries: Sequence[Query], short: str) -> None:
     counts = Counter(query.split for query in queries if query.kept)
-    if counts["train"] < MIN_TRAIN or counts["dev"] < MIN_DEV:
-        raise InputError(
-            f"Only {counts['train']} training and {counts['dev']} dev queries were kept of {len(queries)}; "
-            f"at least {MIN_TRAIN} and {MIN_DEV} are needed.",
-            remedy="Give more documents, or more queries a passage: --set generate.queries_per_passage=4",
+    if counts["train"] >= MIN_TRAIN and counts["dev"] >= MIN_DEV:
+        return
+    few = (
+        f"Only {counts['train']} training and {counts['dev']} dev queries were kept of {len(queries)}; "
+        f"at least {MIN_TRAIN} and {MIN_DEV} are needed."
+    )
+    error: EmbedfitError
+    if short:
+        error = BudgetExceeded(
+            f"{short} {few}", remedy="Every reply so far is in the ledger. Allow more with --max-cost."
         )
+    else:
+        error = InputError(
+            few, remedy="Give more documents, or more queries a passage: --set generate.queries_per_passage=4"
+        )
+    raise error
 
 
 def _write_eval(folder: Path, passages: Sequence[Passage], queries: Sequence[Query], *, own_documents: bool) -> None:

@@ -1,0 +1,1 @@
+"""Whether a passage answers a query, said by a model."""

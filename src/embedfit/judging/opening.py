@@ -1,0 +1,40 @@
+"""From the settings to a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from embedfit.config import GenerateConfig
+from embedfit.errors import UsageError
+from embedfit.judging.by_cross_encoder import CrossEncoderJudge
+from embedfit.judging.by_llm import LlmJudge
+from embedfit.judging.judge import Judge
+from embedfit.llm.client import LanguageModel
+from embedfit.llm.providers import opened_model
+from embedfit.models.cross_encoder import CrossEncoder
+from embedfit.models.sources import resolve_model
+from embedfit.runtime import Runtime
+
+#: What generate.judge is where the generator's own model judges.
+OWN_MODEL = "llm"
+
+
+@contextmanager
+def opened_judge(
+    generate: GenerateConfig, runtime: Runtime, *, run: str, provider: LanguageModel | None = None
+) -> Iterator[Judge]:
+    """The judge that generate.judge names. run: who pays; provider: instead of the configured generator.
+
+    Raises UsageError where none is named, ModelError for a folder that holds no cross-encoder.
+    """
+    if generate.judge is None:
+        raise UsageError(
+            "No judge is named.",
+            remedy="Name one: --set generate.judge=llm, or a cross-encoder's folder or hub id.",
+        )
+    if generate.judge == OWN_MODEL:
+        with opened_model(generate, runtime, run=run, provider=provider) as model:
+            yield LlmJudge(model, runtime, free=generate.generator == "local")
+        return
+    yield CrossEncoderJudge(CrossEncoder.load(resolve_model(generate.judge)), runtime.report)
