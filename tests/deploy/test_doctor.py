@@ -21,6 +21,13 @@ AVAILABLE = {
 MODEL = "Bedrock model meta.llama3-3-70b-instruct-v1:0"
 
 
+def language_model(version: str, **more):
+    return {
+        "modelId": f"meta.llama3-{version}70b-instruct-v1:0", "modelArn": f"arn:aws:bedrock:us-east-1::m/{version}",
+        "inferenceTypesSupported": ["ON_DEMAND"], "modelLifecycle": {"status": "ACTIVE"}, **more,
+    }  # fmt: skip
+
+
 @pytest.fixture
 def complete(account):
     """An account in which nothing is missing: what moto does not know is canned."""
@@ -33,6 +40,8 @@ def complete(account):
             "sts.GetCallerIdentity": {"Account": "123456789012", "Arn": "arn:aws:iam::123456789012:user/me"},
             "service-quotas.ListServiceQuotas": {"Quotas": quotas},
             "ecr.BatchGetImage": {"images": [{"imageId": {"imageTag": "x"}}], "failures": []},
+            "bedrock.ListFoundationModels": {"modelSummaries": [language_model("3-")]},
+            "bedrock.ListInferenceProfiles": {"inferenceProfileSummaries": []},
             "bedrock.GetFoundationModelAvailability": AVAILABLE,
             "iam.SimulatePrincipalPolicy": {"EvaluationResults": [], "IsTruncated": False},
         }
@@ -138,6 +147,19 @@ def test_missing_model_access(complete, change, detail, fix):
     complete.faults.canned["bedrock.GetFoundationModelAvailability"] = {**AVAILABLE, **change}
     finding = found(complete)[MODEL]
     assert finding.status == "missing" and detail in finding.detail and fix in finding.fix
+
+
+def test_the_language_model_is_the_one_that_the_region_has(complete):
+    canned = complete.faults.canned
+    canned["bedrock.ListFoundationModels"] = {"modelSummaries": [language_model("1-")]}
+    assert found(complete)["Bedrock model meta.llama3-1-70b-instruct-v1:0"].status == "ok"
+    ending = language_model("", modelLifecycle={"status": "LEGACY"})
+    canned["bedrock.ListFoundationModels"] = {"modelSummaries": [ending]}
+    finding = found(complete)["Bedrock model meta.llama3-70b-instruct-v1:0"]
+    assert finding.status == "unknown" and "will switch it off" in finding.detail
+    canned["bedrock.ListFoundationModels"] = {"modelSummaries": [{**ending, "modelId": "other.model"}]}
+    finding = found(complete)["Bedrock model"]
+    assert finding.status == "missing" and "other.model" in finding.detail and "generate.llm=ID" in finding.fix
 
 
 def test_a_missing_image_and_quota(complete):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 
 from embedfit.deploy import checks, images, policies
 from embedfit.deploy.aws import Aws
 from embedfit.deploy.checks import Finding
 from embedfit.deploy.plan import default_bucket
-from embedfit.errors import EmbedfitError
-from embedfit.llm.bedrock import DEFAULT_FAMILY
+from embedfit.errors import EmbedfitError, ProviderError, UsageError
+from embedfit.llm.bedrock import DEFAULT_FAMILY, resolve_model
 
 _ROLE = "embedfit-endpoint"
 #: The cheapest sensible CPU and GPU instance: what plans are usually made for.
@@ -24,9 +25,8 @@ def diagnose(
     role_arn: str | None = None,
     bucket: str | None = None,
     instance_types: tuple[str, ...] = INSTANCE_TYPES,
-    model_ids: tuple[str, ...] = DEFAULT_FAMILY[:1],
 ) -> tuple[Finding, ...]:
-    """Identity, rights, execution role, Bedrock models, bucket, image and quota of an account. Changes nothing.
+    """Identity, rights, execution role, language model, bucket, image and quota of an account. Changes nothing.
 
     Without credentials only that is said. Raises DeployError where they have expired.
     """
@@ -38,11 +38,25 @@ def diagnose(
     found = [first, _caller_rights(aws, who.arn, policies.deployer_policy(names))]
     found += _role(aws, names, role_arn)
     found.append(checks.bucket(aws, where))
-    found += [checks.model_access(aws, model_id) for model_id in model_ids]
+    found += _language_model(aws)
     for instance_type in instance_types:
         found.append(checks.image(aws, images.image_uri(aws.region, images.device_of(instance_type))))
         found.append(checks.quota(aws, instance_type, 1, 1))
     return tuple(found)
+
+
+def _language_model(aws: Aws) -> list[Finding]:
+    """Whether the model that generating asks by default is there, and may be used."""
+    try:
+        resolved = resolve_model(aws.client("bedrock"), None)
+    except UsageError as error:
+        return [Finding(check="Bedrock model", status="missing", detail=error.message, fix=error.remedy or "")]
+    except ProviderError:
+        return [checks.model_access(aws, DEFAULT_FAMILY[0])]  # says what may not be asked
+    access = checks.model_access(aws, resolved.model)
+    if access.status == "ok" and resolved.notice:
+        access = replace(access, status="unknown", detail=resolved.notice)
+    return [access]
 
 
 def aws_findings(region: str | None = None) -> list[dict[str, str]]:
