@@ -50,7 +50,7 @@ class CrossEncoder:
         Raises ModelError for a folder that is not whole, or is no cross-encoder.
         """
         try:
-            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{folder} is not a complete model folder: {str(error).splitlines()[0]}") from error
         if config.num_labels != 1:
