@@ -8,7 +8,7 @@ All systems start from MiniLM and train on the same queries of the train part: t
 its filters kept. So the peers are given what they don't have themselves. The systems:
 
 * embedfit: mine, train, merge and gate of the preset offline, the shipped model.
-* aws-blog: mine, train and merge settings of that preset in embedfit (random negatives from ranks 1-200, .75 merge).
+* aws-blog: mine, train and merge settings of that preset in embedfit (7 of the 14 hardest, .75 merge).
 * FlagEmbedding: negatives by the rule of its hn_mine (15 from ranks 3-200 of all train passages), then its own
   trainer with its README's settings (7 of them a row, temperature .02, rate 1e-5, 2 epochs, gradient checkpointing)
   and the published recipe's batch of 32. Texts are cut where embedfit cuts them. "FlagEmbedding, merged" is .75 of
