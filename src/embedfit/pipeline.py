@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -281,11 +284,21 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
             outputs={name: sha256_tree(workspace.path(name)) for name in stage.writes},
             seconds=round(seconds, 3),
             finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            versions=versions(),
         )
     )
     runtime.report.log(f"{stage.name}: done in {duration(seconds)}")
     if bad_news is not None:
         raise bad_news
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a stage's numbers may depend on, without importing them."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "transformers", "tokenizers", "sentence-transformers", "numpy"):
+        with suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def run_all(

@@ -140,6 +140,7 @@ class Manifest:
 
     inputs, outputs: file or folder name → SHA-256 of its content. config: SHA-256 of the settings
     that the stage depends on. seconds: wall time, summed over interrupted attempts where known.
+    versions: of Python and of the packages that numbers may depend on; another one makes nothing stale.
     """
 
     stage: str
@@ -151,3 +152,4 @@ class Manifest:
     outputs: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     finished: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
