@@ -6,6 +6,7 @@ Afterwards either everything is up and recorded, or destroy leaves nothing.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -248,5 +249,67 @@ def test_a_killed_apply_is_taken_up_by_the_next(deployer, account, yes, time, mo
     state = StateFile(deployer.state_folder, time.clock.now).read()
     assert {one.kind: one.status for one in state.deployments[0].resources}["endpoint"] == "creating"
     _apply(deployer, account, yes, time)
+    _destroy(deployer, account, yes, time)
+    assert account.everything() == {}
+
+
+ROLE_CALLS = ("iam.CreateRole", "iam.PutRolePolicy")
+ROLE_DELETIONS = ("iam.DeleteRolePolicy", "iam.DeleteRole")
+
+
+def _named(calls, *modes):
+    return [
+        pytest.param(call, mode, id=f"{mode}-{call}", marks=() if mode == "refused" else pytest.mark.slow)
+        for mode in modes
+        for call in calls
+    ]
+
+
+@pytest.mark.parametrize(("call", "mode"), _named(ROLE_CALLS, *MODES))
+def test_apply_that_makes_a_role(call, mode, deployer, account, yes, time):
+    role = {"role_arn": None, "create_role": True}
+    apply(deployer.plan(**role), account.aws(), yes, clock=time.clock)
+    index = account.faults.calls.index(call)
+    _destroy(deployer, account, yes, time)
+    account.faults.calls.clear()
+    account.faults.fail_at, account.faults.mode = index, mode
+    with suppress(DeployError, KeyboardInterrupt):
+        apply(deployer.plan(**role), account.aws(), yes, clock=time.clock)
+    there = account.everything()
+    assert "endpoints" in there or mode in ("expired", "dead") or there == {}
+    account.faults.fail_at = None
+    _destroy(deployer, account, yes, time, state=mode != "expired")
+    assert account.everything() == {}
+
+
+@pytest.mark.parametrize(("call", "mode"), _named(ROLE_DELETIONS, *MODES))
+def test_destroy_that_deletes_a_role(call, mode, deployer, account, yes, time):
+    def up_and_down(fail_at=None):
+        account.faults.fail_at = None
+        apply(deployer.plan(role_arn=None, create_role=True), account.aws(), yes, clock=time.clock)
+        account.faults.calls.clear()
+        account.faults.fail_at, account.faults.mode = fail_at, mode
+        _destroy(deployer, account, yes, time)
+
+    up_and_down()
+    with suppress(DeployError, KeyboardInterrupt):
+        up_and_down(account.faults.calls.index(call))
+        assert account.everything() == {}, "destroy said that nothing is left"
+    account.faults.fail_at = None
+    _destroy(deployer, account, yes, time, state=mode != "expired")
+    assert account.everything() == {}
+
+
+@pytest.mark.parametrize("call", ["s3.CreateMultipartUpload", "s3.UploadPart", "s3.CompleteMultipartUpload"])
+def test_a_large_upload_that_breaks_off_leaves_no_part(call, deployer, account, yes, time):
+    """Over 8 MB boto3 uploads in parts from threads of its own; parts that stay are paid for and never listed."""
+    (deployer.folder / "model.safetensors").write_bytes(bytes(9 << 20))
+    account.faults.refuse = lambda name, _: ("AccessDenied", "no") if name == call else None
+    with pytest.raises(DeployError, match=r"AccessDenied|not allowed|denied"):
+        _apply(deployer, account, yes, time)
+    assert account.everything() == {}
+    account.faults.refuse = None
+    _apply(deployer, account, yes, time)
+    assert f"embedfit/{deployer.plan().name}/model/model.safetensors" in account.everything()["objects"]
     _destroy(deployer, account, yes, time)
     assert account.everything() == {}

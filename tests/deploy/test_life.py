@@ -121,9 +121,36 @@ def test_another_model_under_the_same_name_is_refused(deployer, account, yes, ti
     up(deployer, account, yes, time, name="search")
     other = make_model_folder(tmp_path / "other" / "merged", weights=b"other weights")
     before = account.everything()
-    with pytest.raises(DeployError, match="another model or other settings"):
+    with pytest.raises(DeployError, match="another model or other settings") as caught:
         up(deployer, account, yes, time, name="search", folder=other)
     assert account.everything() == before
+    assert "apply again with --name search-" in str(caught.value)
+    assert f"embedfit deploy sagemaker destroy {other} --name search --region us-east-1" in str(caught.value)
+
+
+def test_another_instance_type_under_the_same_name_is_refused_and_the_record_stays(deployer, account, yes, time):
+    _, first = up(deployer, account, yes, time, name="search", ttl_seconds=3600)
+    before = account.everything()
+    with pytest.raises(DeployError, match="not changed in place"):
+        up(deployer, account, yes, time, name="search", instance_type="ml.m5.2xlarge", ttl_seconds=7200)
+    assert account.everything() == before
+    (recorded,) = StateFile(deployer.state_folder, time.clock.now).read().deployments
+    assert (recorded.instance_type, recorded.usd_per_instance_hour, recorded.expires) == (
+        first.instance_type,
+        first.usd_per_instance_hour,
+        first.expires,
+    )
+    assert down(deployer, account, yes, time) == ("search",)
+    assert account.everything() == {}
+
+
+def test_a_second_endpoint_of_a_run_is_announced_with_the_way_to_replace_the_first(deployer, account, yes, time):
+    first, _ = up(deployer, account, yes, time)
+    assert not any("second endpoint" in note for note in deployer.plan().notes)  # the same again
+    larger = deployer.plan(instance_type="ml.m5.2xlarge")
+    (note,) = [note for note in larger.notes if "second endpoint" in note]
+    assert f"{first.name} on ml.m5.xlarge is recorded" in note
+    assert f"embedfit deploy sagemaker destroy {deployer.folder} --name {first.name} --region us-east-1" in note
 
 
 def test_another_model_gets_another_name(deployer, account, tmp_path):

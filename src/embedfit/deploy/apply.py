@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from embedfit.deploy.aws import (
 )
 from embedfit.deploy.destroy import remove, teardown_order
 from embedfit.deploy.logs import log_tail
+from embedfit.deploy.options import slug
 from embedfit.deploy.plan import Call, Plan, Step
 from embedfit.deploy.sagemaker import Found
 from embedfit.deploy.state import Deployment, Resource, StateFile, Status
@@ -53,7 +55,8 @@ def apply(plan: Plan, aws: Aws, runtime: Runtime, *, clock: Clock | None = None)
         raise DeployError("Nothing was made: you did not agree.", remedy="Answer y, or give --yes.")
     state = StateFile(plan.state_folder, clock.now)
     with state.lock():
-        worker = _Worker(plan=plan, aws=aws, state=state, clock=clock, report=runtime.report, made=[])
+        before = state.read().named(plan.name)
+        worker = _Worker(plan=plan, aws=aws, state=state, clock=clock, report=runtime.report, made=[], before=before)
         return worker.run()
 
 
@@ -70,7 +73,7 @@ def question(plan: Plan) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Worker:
-    """One apply. made: what this call made, in order."""
+    """One apply. made: what this call made, in order. before: what was recorded under the name until now."""
 
     plan: Plan
     aws: Aws
@@ -78,6 +81,7 @@ class _Worker:
     clock: Clock
     report: Reporter
     made: list[Resource]
+    before: Deployment | None
 
     def run(self) -> Deployment:
         self._record_deployment()
@@ -95,7 +99,7 @@ class _Worker:
 
     def _record_deployment(self) -> None:
         plan = self.plan
-        known = self.state.read().named(plan.name)
+        known = self.before
         now = self.clock.now().isoformat(timespec="seconds")
         self.state.put(
             Deployment(
@@ -141,8 +145,9 @@ class _Worker:
             )
         if found.tags.get("embedfit:hash") != self.plan.tags["embedfit:hash"]:
             raise DeployError(
-                f"There is already {_words(step)} with another model or other settings.",
-                remedy=f"Run: embedfit deploy sagemaker destroy --name {self.plan.name}, or choose another --name.",
+                f"There is already {_words(step)} with another model or other settings, and what an endpoint is made "
+                "of is not changed in place.",
+                remedy=self._replacing(),
             )
         if step.kind == "artefact":
             return bool(found.settings["complete"])
@@ -150,6 +155,17 @@ class _Worker:
             wait_gone(self.aws, step.name, clock=self.clock, report=self.report)
             return False
         return True
+
+    def _replacing(self) -> str:
+        """The commands that bring another model or instance type under a name that is taken."""
+        plan = self.plan
+        model, where = shlex.quote(plan.model), f"--region {plan.region}"
+        destroy = f"embedfit deploy sagemaker destroy {model} --name {plan.name} {where}"
+        beside = slug(f"{plan.name[:54]}-{plan.tags['embedfit:hash'][:8]}", 63)
+        return (
+            f"Without a pause: apply again with --name {beside}, let your callers use that one, then destroy this one. "
+            f"With a pause: destroy this one, then apply again. To destroy it: {destroy}"
+        )
 
     def _adopt(self, step: Step, found: Found) -> None:
         known = self.state.read().named(self.plan.name)
@@ -301,7 +317,8 @@ class _Worker:
         self.report.log(f"{'Interrupted' if interrupted else 'Failed'}: deleting what was made …")
         left = self._roll_back(error)
         plan = self.plan
-        again = f"Run: embedfit deploy sagemaker destroy {plan.model} --name {plan.name} --region {plan.region}"
+        where = f"{shlex.quote(plan.model)} --name {plan.name} --region {plan.region}"
+        again = f"Run: embedfit deploy sagemaker destroy {where}"
         if left:
             self.report.log(f"Not deleted: {_names(left)}. {again}")
             if isinstance(error, DeployError):
@@ -310,6 +327,8 @@ class _Worker:
             self.report.log("Nothing that this apply made is left.")
             known = self.state.read().named(self.plan.name)
             if known is not None:
+                if self.before is not None:  # what is up is still the one of before, at its price
+                    self.state.put(dataclasses.replace(self.before, resources=known.resources))
                 self.report.log(f"Still there from before: {_names(list(known.resources))}. {again}")
         if isinstance(error, aws_exceptions()):
             raise explain(error, "deploying") from error

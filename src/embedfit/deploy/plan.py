@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
@@ -15,7 +16,7 @@ from embedfit.deploy.aws import Aws
 from embedfit.deploy.checks import Finding, Identity
 from embedfit.deploy.options import MAX_BODY_BYTES, Options, slug
 from embedfit.deploy.prices import Cost, PriceTable, cost_of
-from embedfit.deploy.state import Kind
+from embedfit.deploy.state import Kind, StateFile
 from embedfit.errors import UsageError
 from embedfit.workspace import sha256_json
 
@@ -152,7 +153,7 @@ def make_plan(
         cost=cost_of(prices, options.instance_type, *options.instance_range, options.region),
         policies=documents,
         findings=(*findings, *_resource_findings(target, aws if who else None)),
-        notes=(*artefact.notes, *_notes(options)),
+        notes=(*artefact.notes, *_notes(options), *_others(artefact, name, now)),
     )
 
 
@@ -172,6 +173,19 @@ class _Target:
     @property
     def tag_list(self) -> list[dict[str, str]]:
         return [{"Key": key, "Value": value} for key, value in sorted(self.tags.items())]
+
+
+def _others(artefact: Artefact, name: str, now: datetime) -> tuple[str, ...]:
+    """What to know of endpoints of the same run that are recorded under other names, and go on costing money."""
+    recorded = StateFile(artefact.state_folder, lambda: now).read().deployments
+    model = shlex.quote(str(artefact.folder or artefact.s3_uri or artefact.hub_id))
+    return tuple(
+        f"{one.name} on {one.instance_type} is recorded for this run and stays as it is; this plan makes a second "
+        f"endpoint. When your callers use the new one: "
+        f"embedfit deploy sagemaker destroy {model} --name {one.name} --region {one.region}"
+        for one in recorded
+        if one.name != name
+    )
 
 
 def _look(options: Options, aws: Aws | None) -> tuple[Identity | None, tuple[Finding, ...]]:
