@@ -21,7 +21,7 @@ def unit(texts):
 
 
 def client(handler):
-    return httpx.Client(transport=httpx.MockTransport(handler))
+    return lambda: httpx.Client(transport=httpx.MockTransport(handler))
 
 
 def no_sleep(_):
@@ -147,6 +147,10 @@ class FakeSageMaker:
     def __init__(self, prompts=True):
         self.prompts = prompts
         self.calls = []
+        self.closed = False
+
+    def close(self):
+        self.closed = True
 
     def invoke_endpoint(self, *, EndpointName, Body, ContentType):
         body = json.loads(Body)
@@ -182,3 +186,33 @@ def test_the_key_tells_addresses_models_and_prompts_apart():
     keys += [TeiEndpoint("n", "http://a", client(None), instruction="x").key]
     keys += [SageMakerEndpoint("n", "e", region, None).key for region in ("eu-west-1", "us-east-1")]
     assert len(set(keys)) == len(keys)
+
+
+def test_release_closes_the_connections_and_the_next_request_opens_new_ones():
+    opened = []
+
+    def connect():
+        opened.append(httpx.Client(transport=httpx.MockTransport(answer)))
+        return opened[-1]
+
+    def answer(request):
+        body = json.loads(request.content)
+        rows = [vector(text) for text in body.get("inputs", body.get("input", ()))]
+        data = [{"index": number, "embedding": row} for number, row in enumerate(rows)]
+        return httpx.Response(200, json=rows if request.url.path == "/embed" else {"data": data})
+
+    for endpoint in (TeiEndpoint("n", "http://h", connect), OpenAiEndpoint("n", "http://h/v1", "m", connect)):
+        opened.clear()
+        endpoint.release()
+        assert not opened  # nothing was asked yet
+        for number in (1, 2):
+            endpoint.embed(["abc"], is_query=False)
+            assert len(opened) == number and not opened[-1].is_closed
+            endpoint.release()
+            assert opened[-1].is_closed
+
+
+def test_release_closes_the_connections_to_sagemaker():
+    runtime = FakeSageMaker()
+    SageMakerEndpoint("name", "my-endpoint", "eu-west-1", runtime).release()
+    assert runtime.closed

@@ -1,12 +1,15 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from embedfit.errors import ArtifactMissing, InputError
 from embedfit.evaluation.search import search
 from embedfit.evaluation.systems import LocalModel
 from embedfit.models.encoder import Encoder
+from embedfit.retrieval.bm25 import Bm25
+from embedfit.retrieval.fusion import weighted_sum
 from embedfit.retrieval.topk import top_k
 
 from .conftest import build_run, passages_of
@@ -15,7 +18,7 @@ from .conftest import build_run, passages_of
 def test_base_and_tuned_are_side_by_side(workspace, tiny_bert):
     build_run(workspace, tiny_bert)
     found = search(workspace, "mute the sound", k=3)
-    assert list(found["systems"]) == ["base", "merged"]
+    assert list(found["systems"]) == ["base", "merged", "hybrid_merged"]
     encoder = Encoder.load(tiny_bert)
     passages = sorted(passages_of(), key=lambda passage: passage.passage_id)
     ids, scores = top_k(
@@ -65,3 +68,16 @@ def test_without_a_merged_model_the_command_is_named(workspace, tiny_bert):
 def test_a_folder_that_is_no_run_is_named(workspace):
     with pytest.raises(ArtifactMissing, match="not a run folder"):
         search(workspace, "mute")
+
+
+def test_the_hybrid_fuses_as_the_merge_stage_said(workspace, tiny_bert):
+    build_run(workspace, tiny_bert)
+    found = search(workspace, "mute the sound", k=12)
+    contents = {passage.passage_id: passage.content for passage in passages_of()}
+    dense = {hit["passage_id"]: hit["score"] for hit in found["systems"]["merged"]}
+    ids = sorted(contents)
+    lexical = Bm25([contents[key] for key in ids]).scores("mute the sound")
+    fused = weighted_sum(np.array([dense[key] for key in ids], np.float32), lexical, weight=0.6)
+    hits = found["systems"]["hybrid_merged"]
+    assert [hit["passage_id"] for hit in hits[:3]] == [ids[row] for row in np.argsort(-fused, kind="stable")[:3]]
+    assert [hit["score"] for hit in hits] == pytest.approx(sorted(fused.tolist(), reverse=True), abs=1e-4)

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -205,3 +206,24 @@ def test_a_missing_evaluation_folder_is_named(workspace, tiny_bert, runtime):
 def test_numbers_are_finite(workspace, tiny_bert, runtime):
     stage.run(workspace, build_run(workspace, tiny_bert), runtime)
     assert all(math.isfinite(score.value) for score in workspace.read(Score))
+
+
+def test_where_the_base_ships_the_fine_tuned_model_is_held_against_it(workspace, tiny_bert, other_bert, runtime):
+    """At weight 0 the merged model is the base: its queries won and lost would say nothing."""
+    config = build_run(workspace, tiny_bert)
+    shutil.rmtree(workspace.path("finetuned"))
+    shutil.copytree(other_bert, workspace.path("finetuned"))
+    merge = workspace.read_json("merge.json")
+    decision = {"ship": "base", "alpha": 0.0, "why": "not surely better"}
+    workspace.write_json("merge.json", {**merge, "decision": decision})
+    stage.run(workspace, config, runtime)
+    evaluation = workspace.read_json("evaluation.json")
+    assert evaluation["tuned"] == "finetuned"
+    assert evaluation["wins"] or evaluation["losses"]
+    assert all("finetuned" in one and "merged" not in one for one in (*evaluation["wins"], *evaluation["losses"]))
+    row = evaluation["slices"]["style"][0]
+    assert set(row) == {"value", "queries", "base", "finetuned", "delta", "ci95"}
+    systems = workspace.read_json("summary.json")["systems"]
+    rows = evaluation["slices"]["style"]
+    mean = sum(row["finetuned"] * row["queries"] for row in rows) / sum(row["queries"] for row in rows)
+    assert mean == pytest.approx(systems["finetuned"]["metrics"]["ndcg@10"])

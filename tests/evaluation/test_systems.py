@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose
 
 from embedfit.config import resolve
 from embedfit.errors import ModelError, UsageError
-from embedfit.evaluation.systems import LocalModel, base_model, local_model, open_embedder, own_instruction, parse
-from embedfit.models.encoder import Encoder
+from embedfit.evaluation.systems import LocalModel, base_model, local_model, open_embedder, parse
+from embedfit.models.encoder import Encoder, base_instruction
 from embedfit.models.layout import read_layout, read_tensors, save_model
 from embedfit.runtime import Runtime
 
@@ -118,7 +118,7 @@ def test_bge_without_a_stored_instruction_gets_the_prescribed_one(tiny_bert, tmp
     folder = tmp_path / "bge-small-en-v1.5"
     save_model(folder, read_tensors(tiny_bert), base=tiny_bert, layout=replace(read_layout(tiny_bert), prompts={}))
     prescribed = "Represent this sentence for searching relevant passages: "
-    assert own_instruction(str(folder), folder) == prescribed
+    assert base_instruction(str(folder), folder, otherwise="find: ") == prescribed
     assert local_model("bge", str(folder)).layout.query_instruction == prescribed
     assert base_model(resolve(overrides={"model": str(folder)})).layout.query_instruction == prescribed
     assert local_model("bge", str(folder), query_instruction="").layout.query_instruction == ""

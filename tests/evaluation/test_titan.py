@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from embedfit.errors import BudgetExceeded, ProviderError, UsageError
+from embedfit.errors import BudgetExceeded, EmbedfitError, ProviderError, UsageError
 from embedfit.evaluation.titan import MODEL_ID, Titan
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.prices import load_prices
@@ -26,7 +26,11 @@ class FakeBedrock:
     def __init__(self, fail=None):
         self.bodies = []
         self.fail = fail or {}
+        self.closed = 0
         self._lock = threading.Lock()
+
+    def close(self):
+        self.closed += 1
 
     def invoke_model(self, *, modelId, body, contentType, accept):
         assert (modelId, contentType, accept) == (MODEL_ID, "application/json", "application/json")
@@ -153,3 +157,18 @@ def test_consent_is_asked_once_and_only_for_what_costs(ledger):
 def test_money_is_booked_under_the_run(ledger):
     titan(FakeBedrock(), ledger, run="runs/em").embed(["abc"], is_query=False)
     assert ledger.spent("runs/em") == pytest.approx(10 * 0.02 / 1e6)
+
+
+def test_connections_are_closed_and_a_ledger_only_by_who_opened_it(tmp_path, ledger):
+    client = FakeBedrock()
+    embedder = titan(client, ledger)
+    embedder.embed(["abc"], is_query=False)
+    embedder.release()
+    assert client.closed == 1
+    assert embedder.usage.calls == 1
+    embedder.close()
+    assert ledger.spent("") >= 0  # still open: it was given
+    own = Ledger(tmp_path / "own.sqlite")
+    titan(FakeBedrock(), own, owns_ledger=True).close()
+    with pytest.raises(EmbedfitError, match="closed"):
+        own.spent("")

@@ -123,6 +123,16 @@ async def test_queries_use_the_servers_own_prompt_and_passages_none():
     assert [body.get("prompt_name") for body in script.bodies] == ["query", "query", None, None]
 
 
+async def test_passages_get_what_the_model_wants_before_them():
+    script = Script(prompts={"query": "q: ", "passage": "passage: "})
+    await both(encoder(script), ["a", ""])
+    assert [body["inputs"] for body in script.bodies] == [["passage: a", "passage:  "]] * 2
+    told = Script(prompts=None)
+    await both(encoder(told, document_instruction="text: "), ["a"])
+    await both(encoder(told, document_instruction="text: ", query_instruction=""), ["a"], is_query=True)
+    assert [body["inputs"] for body in told.bodies] == [["text: a"], ["text: a"], ["a"], ["a"]]
+
+
 async def test_an_instruction_of_the_users_comes_before_the_servers():
     script = Script(prompts={"query": "q: "})
     await both(encoder(script, query_instruction="find: "), ["a"], is_query=True)

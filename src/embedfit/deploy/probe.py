@@ -137,10 +137,11 @@ def probe(
     report = report or Silent()
     report.log(f"loading {model} to compare with")
     local = Encoder.load(model)
-    # The very text that the local model puts before a query, so that both see the same input.
+    # The very text that the local model puts before a query or a passage, so that both see the same input.
     remote = RemoteEncoder(
         SagemakerTransport(aws.client("sagemaker-runtime"), endpoint, rows=rows),
         query_instruction=local.layout.query_instruction,
+        document_instruction=local.layout.document_instruction,
         concurrency=concurrency,
     )
     agreement = _cosines(local, remote, queries, passages)

@@ -15,7 +15,7 @@ from embedfit.evaluation.measure import Plan, measure
 from embedfit.evaluation.ranking import Fuse, fusion_of
 from embedfit.evaluation.stage import vector_cache
 from embedfit.evaluation.summary import comparisons, systems_table
-from embedfit.evaluation.systems import LocalModel, open_embedder, parse
+from embedfit.evaluation.systems import LocalModel, open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
 from embedfit.evaluation.vectors import Embedder, VectorCache
 from embedfit.runtime import Runtime
@@ -55,9 +55,10 @@ def benchmark(
         )
     started = time.monotonic()
     eval_set = read_eval_set(folder, "human")
-    opened: dict[str, Embedder] = {}
-    plan = _plan(models, eval_set.contents, runtime, max_cost, opened)
-    measured = measure(plan, eval_set, cache or vector_cache(), runtime.report)
+    with opened_embedders() as opened:
+        plan = _plan(models, eval_set.contents, runtime, max_cost, opened)
+        measured = measure(plan, eval_set, cache or vector_cache(), runtime.report)
+        described = {name: _described(embedder) for name, embedder in opened.items()}
     clusters, cluster_by = eval_set.clusters()
     rng = np.random.default_rng(seed)
     systems = systems_table(measured, clusters, draws=draws, rng=rng)
@@ -69,7 +70,7 @@ def benchmark(
         "passages": len(eval_set.passage_ids),
         "cluster_by": cluster_by,
         "systems": {
-            name: {**table, "model": _described(opened.get(name.removeprefix("hybrid:")))}
+            name: {**table, "model": described.get(name.removeprefix("hybrid:"), {})}
             for name, table in systems.items()
         },
         "comparisons": comparisons(measured, pairs, clusters, draws=draws, rng=rng),
@@ -105,7 +106,7 @@ def _plan(
     return Plan(embedders=embedders, lexical=lexical, hybrids=hybrids, order=models)
 
 
-def _described(embedder: Embedder | None) -> Mapping[str, Any]:
+def _described(embedder: Embedder) -> Mapping[str, Any]:
     """What decides a system's vectors, so that a result can be traced."""
     if isinstance(embedder, LocalModel):
         return {

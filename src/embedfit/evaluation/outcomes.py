@@ -25,18 +25,18 @@ def outcomes(
     *,
     metric: str,
     base: str = "base",
-    merged: str = "merged",
+    tuned: str = "merged",
     beside: Sequence[str] = ("bm25",),
 ) -> dict[str, Any]:
-    """{"wins", "losses", "counts", "passages"}: queries on which merged does better or worse than base.
+    """{"wins", "losses", "counts", "passages"}: queries on which the tuned system does better or worse than base.
 
     beside: further systems whose ranking is shown. passages: id → text of every passage that is named.
     """
-    deltas = measured[merged].column(metric) - measured[base].column(metric)
+    deltas = measured[tuned].column(metric) - measured[base].column(metric)
     order = np.argsort(-np.abs(deltas), kind="stable")
     won = [int(query) for query in order if deltas[query] > 0]
     lost = [int(query) for query in order if deltas[query] < 0]
-    shown = [name for name in (base, merged, *beside) if name in measured]
+    shown = [name for name in (base, tuned, *beside) if name in measured]
     wins = [_outcome(query, eval_set, measured, shown, deltas[query]) for query in won[:MAX_OUTCOMES]]
     losses = [_outcome(query, eval_set, measured, shown, deltas[query]) for query in lost[:MAX_OUTCOMES]]
     named = {

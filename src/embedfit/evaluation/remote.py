@@ -30,16 +30,28 @@ _ATTEMPTS = 6
 
 
 class _HttpJson:
-    """POST and GET of JSON with a few retries. A status that trying again can't help is a ProviderError."""
+    """POST and GET of JSON with a few retries. A status that trying again can't help is a ProviderError.
 
-    def __init__(self, name: str, client: httpx.Client, sleep: Callable[[float], None]) -> None:
+    connect: opens a client, at the first request and at the first one after close().
+    """
+
+    def __init__(self, name: str, connect: Callable[[], httpx.Client], sleep: Callable[[float], None]) -> None:
         self.name = name
-        self._client = client
+        self._connect = connect
+        self._client: httpx.Client | None = None
         self._sleep = sleep
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def request(self, method: str, url: str, body: object = None) -> Any:  # noqa: ANN401 - JSON
         import httpx
 
+        if self._client is None:
+            self._client = self._connect()
         for attempt in range(_ATTEMPTS):
             last = attempt == _ATTEMPTS - 1
             try:
@@ -70,13 +82,15 @@ class _HttpJson:
             raise ProviderError(f"{self.name} did not answer with JSON: {response.text[:200]}") from error
 
 
-def _http(key_variable: str) -> httpx.Client:
+def _http(key_variable: str) -> Callable[[], httpx.Client]:
+    """How to open a client that sends the key of an environment variable. Raises MissingDependency at once."""
     try:
         import httpx
     except ImportError as error:
         raise MissingDependency("httpx", extra="openai", needed_for="A remote embedding model") from error
     key = os.environ.get(key_variable)
-    return httpx.Client(timeout=120, headers={"Authorization": f"Bearer {key}"} if key else {})
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    return lambda: httpx.Client(timeout=120, headers=headers)
 
 
 def aws_client(service: str, region: str = "", *, needed_for: str, **settings: Any) -> Any:  # noqa: ANN401 - boto3
@@ -120,7 +134,7 @@ class OpenAiEndpoint:
         name: str,
         url: str,
         model: str,
-        client: httpx.Client,
+        connect: Callable[[], httpx.Client],
         *,
         instruction: str = "",
         sleep: Callable[[float], None] = time.sleep,
@@ -129,7 +143,7 @@ class OpenAiEndpoint:
         self.key = _address_key("openai", url, model)
         self.instruction = instruction
         self._url, self._model = f"{url}/embeddings", model
-        self._http = _HttpJson(name, client, sleep)
+        self._http = _HttpJson(name, connect, sleep)
 
     @classmethod
     def connect(cls, name: str, url: str, model: str, *, instruction: str = "") -> OpenAiEndpoint:
@@ -156,7 +170,8 @@ class OpenAiEndpoint:
             raise ProviderError(f"{self.name} did not answer as OpenAI's embeddings endpoint does.") from error
 
     def release(self) -> None:
-        """Nothing to give back."""
+        """Close the connections."""
+        self._http.close()
 
 
 def _floats(embedding: Any) -> Any:  # noqa: ANN401 - JSON
@@ -206,9 +221,6 @@ class _PromptedEndpoint:
         self._has_prompt = True
         return rows
 
-    def release(self) -> None:
-        """Nothing to give back."""
-
 
 class TeiEndpoint(_PromptedEndpoint):
     """POST URL/embed."""
@@ -217,14 +229,14 @@ class TeiEndpoint(_PromptedEndpoint):
         self,
         name: str,
         url: str,
-        client: httpx.Client,
+        connect: Callable[[], httpx.Client],
         *,
         instruction: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         super().__init__(name, _address_key("tei", url, "own prompt" if instruction is None else ""), instruction)
         self._url = f"{url}/embed"
-        self._http = _HttpJson(name, client, sleep)
+        self._http = _HttpJson(name, connect, sleep)
 
     @classmethod
     def connect(cls, name: str, url: str, *, instruction: str | None = None) -> TeiEndpoint:
@@ -233,6 +245,10 @@ class TeiEndpoint(_PromptedEndpoint):
 
     def _post(self, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         return self._http.request("POST", self._url, body)
+
+    def release(self) -> None:
+        """Close the connections."""
+        self._http.close()
 
 
 class SageMakerEndpoint(_PromptedEndpoint):
@@ -274,6 +290,10 @@ class SageMakerEndpoint(_PromptedEndpoint):
                 f"{self.name} failed: {type(error).__name__}: {error}",
                 remedy="See: embedfit deploy sagemaker status",
             ) from error
+
+    def release(self) -> None:
+        """Close the connections; boto3 opens new ones where it needs them."""
+        self._client.close()
 
 
 def _address_key(kind: str, address: str, detail: str) -> str:

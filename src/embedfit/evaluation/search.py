@@ -1,4 +1,4 @@
-"""`embedfit search`: the first passages of a query under the base model and under the tuned one, side by side."""
+"""`embedfit search`: the first passages of a query under the base model, the tuned one, and that one with BM25."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from embedfit import config as settings
 from embedfit.errors import ArtifactMissing, InputError
+from embedfit.evaluation.ranking import Dense, Scores, fusion_of
 from embedfit.evaluation.stage import vector_cache
 from embedfit.evaluation.systems import LocalModel, base_model
 from embedfit.evaluation.vectors import Embedder, VectorCache
 from embedfit.progress import Reporter, Silent
 from embedfit.records import Passage
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.topk import top_k
 from embedfit.workspace import Workspace
 
 #: Ranks of the base that a hit of another system is looked up in.
@@ -33,8 +33,9 @@ def search(
     """The k best passages of a run for a query.
 
     Passages of all splits are searched. Their vectors are stored, so only the first search takes long.
-    Returns {"query", "systems": {"base": [hit, …], "merged": [hit, …]}, "bm25": [hit, …]}, best first; a hit is
-    {"rank", "score", "passage_id", "document_id", "title", "text", "page", "rank_in_base" (0 beyond 100)}.
+    Returns {"query", "systems": {"base": [hit, …], "merged": …, "hybrid_merged": …}, "bm25": [hit, …]}, best
+    first; a hit is {"rank", "score", "passage_id", "document_id", "title", "text", "page", "rank_in_base" (0
+    beyond 100)}. The hybrid fuses as merge.json says, like the evaluation's.
     Raises InputError for an empty query, ArtifactMissing where the run has not got as far as merge.
     """
     if not query.strip():
@@ -51,21 +52,31 @@ def search(
         "base": base_model(settings.load(stored)),
         "merged": LocalModel("merged", workspace.existing("merged")),
     }
-    ranked: dict[str, tuple[list[int], list[float]]] = {}
+    scored: dict[str, Scores] = {}
     for name, model in models.items():
         vectors = store.embed(model, contents, is_query=False, report=report)
         wanted = model.embed([query], is_query=True)  # not stored: what people look for is theirs
         model.release()
-        ids, scores = top_k(wanted, vectors, max(k, BASE_DEPTH))
-        ranked[name] = ids[0].tolist(), scores[0].tolist()
-    ids, scores = Bm25(contents).search([query], k)
-    matching = int(np.count_nonzero(scores[0] > 0))
-    base_ranks = {number: rank for rank, number in enumerate(ranked["base"][0], 1)}
+        scored[name] = Dense(wanted, vectors).scores(0, 1)[0]
+    lexical = Bm25(contents).scores(query)
+    scored["hybrid_merged"] = fusion_of(workspace.read_json("merge.json").get("fusion"))(scored["merged"], lexical)
+    base_ranks = {number: rank for rank, number in enumerate(_best(scored["base"], BASE_DEPTH), 1)}
+
+    def hits(scores: Scores, count: int) -> list[dict[str, Any]]:
+        best = _best(scores, count)
+        return _hits(best, [float(scores[number]) for number in best], passages, base_ranks)
+
     return {
         "query": query,
-        "systems": {name: _hits(ids[:k], scores[:k], passages, base_ranks) for name, (ids, scores) in ranked.items()},
-        "bm25": _hits(ids[0][:matching].tolist(), scores[0][:matching].tolist(), passages, base_ranks),
+        "systems": {name: hits(scores, k) for name, scores in scored.items()},
+        "bm25": hits(lexical, min(k, int(np.count_nonzero(lexical > 0)))),
     }
+
+
+def _best(scores: Scores, count: int) -> list[int]:
+    """Numbers of the best passages, best first, equal ones in their order."""
+    order: list[int] = np.argsort(-scores, kind="stable")[:count].tolist()
+    return order
 
 
 def _hits(

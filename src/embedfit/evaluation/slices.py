@@ -31,11 +31,19 @@ _ASKS = frozenset(
 
 
 def slices(
-    eval_set: EvalSet, base: Floats, merged: Floats, clusters: Ints, *, draws: int, rng: np.random.Generator
+    eval_set: EvalSet,
+    base: Floats,
+    tuned_values: Floats,
+    clusters: Ints,
+    *,
+    tuned: str = "merged",
+    draws: int,
+    rng: np.random.Generator,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Name of the slicing → rows {"value", "queries", "base", "merged", "delta", "ci95"}.
+    """Name of the slicing → rows {"value", "queries", "base", tuned, "delta", "ci95"}.
 
-    base, merged: (Q,) one metric of both systems. ci95 is of the difference, None for small groups.
+    base, tuned_values: (Q,) one metric of both systems. tuned: the tuned system's name.
+    ci95 is of the difference, None for small groups.
     """
     queries = range(len(eval_set.queries))
     groupings: dict[str, tuple[list[str], Callable[[str, int], Any]]] = {
@@ -55,7 +63,8 @@ def slices(
         ordered = sorted(groups, key=lambda value: order(value, len(groups[value])))
         limit = MAX_DOCUMENTS if name == "document" else len(ordered)
         result[name] = [
-            _row(value, groups[value], base, merged, clusters, draws=draws, rng=rng) for value in ordered[:limit]
+            _row(value, groups[value], base, tuned_values, clusters, tuned=tuned, draws=draws, rng=rng)
+            for value in ordered[:limit]
         ]
     return result
 
@@ -64,13 +73,14 @@ def _row(
     value: str,
     rows: Sequence[int],
     base: Floats,
-    merged: Floats,
+    tuned_values: Floats,
     clusters: Ints,
     *,
+    tuned: str,
     draws: int,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    differences = (merged[rows] - base[rows])[:, None]
+    differences = (tuned_values[rows] - base[rows])[:, None]
     count = len(np.unique(clusters[rows]))
     ci95 = None
     if len(rows) >= MIN_QUERIES and count > 1:
@@ -80,7 +90,7 @@ def _row(
         "value": value,
         "queries": len(rows),
         "base": float(base[rows].mean()),
-        "merged": float(merged[rows].mean()),
+        tuned: float(tuned_values[rows].mean()),
         "delta": float(differences.mean()),
         "ci95": ci95,
     }

@@ -27,7 +27,7 @@ from embedfit.evaluation.outcomes import outcomes
 from embedfit.evaluation.ranking import Fuse, fusion_of
 from embedfit.evaluation.slices import slices
 from embedfit.evaluation.summary import COMPARED, comparisons, systems_table
-from embedfit.evaluation.systems import LocalModel, base_model, open_embedder, parse
+from embedfit.evaluation.systems import LocalModel, base_model, open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
 from embedfit.evaluation.vectors import Embedder, VectorCache
 from embedfit.llm.ledger import Ledger, Usage
@@ -46,6 +46,7 @@ _STAGES = ("ingest", "generate", "mine", "train", "merge", "check")
 _PAIRS = (
     ("merged", "base"),
     ("finetuned", "base"),
+    ("finetuned", "bm25"),
     ("merged", "finetuned"),
     ("merged", "bm25"),
     ("hybrid_merged", "hybrid_base"),
@@ -63,6 +64,13 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Evaluate the run's systems, and those of evaluate.systems."""
     started = time.monotonic()
     _check_names(config.evaluate.systems)
+    with opened_embedders() as opened:
+        _evaluate(workspace, config, runtime, opened, started)
+
+
+def _evaluate(
+    workspace: Workspace, config: Config, runtime: Runtime, opened: dict[str, Embedder], started: float
+) -> None:
     run_files = _RunFiles.read(workspace)
     base = base_model(config)
     eval_set = _eval_set(workspace, config, run_files)
@@ -70,7 +78,6 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     runtime.report.log(
         f"evaluate: {len(eval_set.queries):,} {eval_set.kind} queries, {len(eval_set.passage_ids):,} passages"
     )
-    opened: dict[str, Embedder] = {}
     plan = _plan(workspace, config, runtime, eval_set, base, run_files, in_window, opened)
     measured = measure(plan, eval_set, vector_cache(), runtime.report)
 
@@ -81,16 +88,20 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     systems = systems_table(measured, clusters, draws=draws, rng=rng)
     compared = comparisons(measured, pairs, clusters, draws=draws, rng=rng)
     metric = COMPARED[0]
+    decision = _decision(run_files.merge)
+    tuned = _tuned(decision)
     evaluation = {
         "schema": SCHEMA,
         "metric": metric,
         "cluster_by": cluster_by,
-        **outcomes(eval_set, measured, metric=metric, beside=("bm25", "hybrid_merged")),
+        "tuned": tuned,
+        **outcomes(eval_set, measured, metric=metric, tuned=tuned, beside=("bm25", "hybrid_merged")),
         "slices": slices(
             eval_set,
             measured["base"].column(metric),
-            measured["merged"].column(metric),
+            measured[tuned].column(metric),
             clusters,
+            tuned=tuned,
             draws=draws,
             rng=rng,
         ),
@@ -103,7 +114,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
             "schema": SCHEMA,
             "systems": systems,
             "comparisons": compared,
-            "decision": _decision(run_files.merge),
+            "decision": decision,
             "data": {
                 "documents": sum(document.status in ("ok", "partial") for document in run_files.documents),
                 "passages": len(run_files.passages),
@@ -121,7 +132,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
             "cost": _cost(runtime.ledger, workspace, opened.values()),
         },
     )
-    for line in _verdict_lines(compared):
+    for line in _verdict_lines(compared, tuned):
         runtime.report.log(line)
 
 
@@ -243,6 +254,11 @@ def _decision(merge: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _tuned(decision: Mapping[str, Any]) -> str:
+    """The system whose queries won and lost are told: at weight 0 the merged model is the base itself."""
+    return "finetuned" if decision["alpha"] == 0 else "merged"
+
+
 def _timings(workspace: Workspace, seconds: float) -> dict[str, float]:
     manifests = {stage: workspace.read_manifest(stage) for stage in _STAGES}
     timings = {stage: manifest.seconds for stage, manifest in manifests.items() if manifest is not None}
@@ -273,11 +289,11 @@ def _cost(ledger: Path, workspace: Workspace, embedders: Iterable[Embedder]) -> 
     }
 
 
-def _verdict_lines(compared: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _verdict_lines(compared: Sequence[Mapping[str, Any]], tuned: str) -> Iterator[str]:
     for row in compared:
-        if row["metric"] == COMPARED[0] and row["a"] == "merged":
+        if row["metric"] == COMPARED[0] and row["a"] == tuned:
             low, high = row["ci95"]
             yield (
-                f"evaluate: merged - {row['b']}: {100 * row['delta']:+.1f} points of {row['metric']},"
+                f"evaluate: {tuned} - {row['b']}: {100 * row['delta']:+.1f} points of {row['metric']},"
                 f" 95% CI [{100 * low:+.1f}, {100 * high:+.1f}], p = {row['p_value']:.4f}"
             )

@@ -14,7 +14,8 @@ A name may end in |INSTRUCTION to put that text before every query, such as "bge
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -26,10 +27,10 @@ from embedfit.errors import UsageError
 from embedfit.evaluation.remote import OpenAiEndpoint, SageMakerEndpoint, TeiEndpoint
 from embedfit.evaluation.titan import WIDTHS, Titan
 from embedfit.evaluation.vectors import Embedder, Storage
-from embedfit.models.encoder import Encoder
+from embedfit.models.encoder import Encoder, base_instruction
 from embedfit.models.hardware import best_precision
 from embedfit.models.layout import Layout, read_layout
-from embedfit.models.sources import default_query_instruction, resolve_model
+from embedfit.models.sources import resolve_model
 from embedfit.runtime import Runtime
 from embedfit.workspace import sha256_file, sha256_json
 
@@ -58,6 +59,8 @@ class LocalModel:
         if self._key is None:
             files = {name: sha256_file(self.folder / name) for name in _KEY_FILES if (self.folder / name).exists()}
             layout = {name: value for name, value in asdict(self.layout).items() if name != "prompts"}
+            if self.layout.document_instruction:
+                layout["document"] = self.layout.document_instruction
             self._key = sha256_json(
                 {"version": _VERSION, "files": files, "layout": layout, "precision": best_precision()}
             )
@@ -86,26 +89,17 @@ def with_instruction(layout: Layout, instruction: str | None) -> Layout:
     return replace(layout, prompts={**layout.prompts, "query": instruction})
 
 
-def own_instruction(name: str, folder: Path) -> str:
-    """The query instruction that a model's folder holds or, where it holds none, that its authors prescribe."""
-    return read_layout(folder).query_instruction or default_query_instruction(name) or ""
-
-
 def local_model(label: str, name: str, *, query_instruction: str | None = None) -> LocalModel:
     """A model by alias, hub id or path. query_instruction: default its right one."""
     folder = resolve_model(name)
-    instruction = own_instruction(name, folder) if query_instruction is None else query_instruction
+    instruction = base_instruction(name, folder) if query_instruction is None else query_instruction
     return LocalModel(label, folder, query_instruction=instruction)
 
 
 def base_model(config: Config) -> LocalModel:
-    """The base of a run with its right query instruction, whatever the tuned model was trained with.
-
-    In order: its folder's own, the one that its authors prescribe, the user's. A base that is measured
-    without its instruction, or with one that it never saw, makes any tuning look good.
-    """
+    """The base of a run with its right query instruction, whatever the tuned model was trained with."""
     folder = resolve_model(config.model)
-    instruction = own_instruction(config.model, folder) or config.query_instruction or ""
+    instruction = base_instruction(config.model, folder, otherwise=config.query_instruction)
     return LocalModel("base", folder, query_instruction=instruction)
 
 
@@ -158,6 +152,18 @@ def parse(name: str) -> Spec:
     if not text:
         raise UsageError("A system has no name.", remedy="For example: minilm, bm25, titan-v2 or a model folder.")
     return Spec(kind="local", target=text, instruction=prompt)
+
+
+@contextmanager
+def opened_embedders() -> Iterator[dict[str, Embedder]]:
+    """A dictionary for the embedders that are opened on the way; at the end their ledgers are closed."""
+    opened: dict[str, Embedder] = {}
+    try:
+        yield opened
+    finally:
+        for embedder in opened.values():
+            if isinstance(embedder, Titan):
+                embedder.close()
 
 
 def open_embedder(name: str, runtime: Runtime, *, max_cost: float | None = None, run: str = "") -> Embedder:

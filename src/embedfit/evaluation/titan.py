@@ -122,13 +122,16 @@ class Titan:
         run: str = "",
         report: Reporter | None = None,
         confirm: Callable[[str], bool],
+        owns_ledger: bool = False,
     ) -> None:
         self.name = "titan-v2" if width == WIDTHS[0] else f"titan-v2:{width}"
         self.key = f"{MODEL_ID}:{width}"
         self.instruction = instruction
         self._width = width
         self._report = report or Silent()
+        self._client = client
         self._ledger = ledger
+        self._owns_ledger = owns_ledger
         self._model = LedgeredModel(TitanModel(client), ledger, prices, max_cost, run=run)
         self._confirm = confirm
         self._confirmed = False
@@ -153,6 +156,7 @@ class Titan:
             run=run,
             report=runtime.report,
             confirm=runtime.confirm,
+            owns_ledger=True,
         )
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
@@ -193,4 +197,11 @@ class Titan:
         return self._ledger.usage_of(self._call_ids)
 
     def release(self) -> None:
-        """Nothing to give back."""
+        """Close the connections; boto3 opens new ones where it needs them."""
+        self._client.close()
+
+    def close(self) -> None:
+        """Close the ledger too, where connect() opened it. Nothing can be asked afterwards, not even usage."""
+        self.release()
+        if self._owns_ledger:
+            self._ledger.close()

@@ -111,10 +111,14 @@ class Encoder:
         backbone = load_backbone(folder).to(device())
         return cls(folder, layout=layout, tokenizer=load_tokenizer(folder), backbone=backbone, precision=chosen)
 
-    def token_ids(self, texts: Sequence[str], *, is_query: bool = False, max_tokens: int = 0) -> list[list[int]]:
-        """Token ids with special tokens, cut to max_tokens (0: the window). Queries get the instruction."""
-        if is_query and self.layout.query_instruction:
-            texts = [self.layout.query_instruction + text for text in texts]
+    def token_ids(self, texts: Sequence[str], *, is_query: bool | None = False, max_tokens: int = 0) -> list[list[int]]:
+        """Token ids with special tokens, cut to max_tokens (0: the window), after the layout's instruction.
+
+        is_query: None for texts that already hold what comes before them.
+        """
+        instructions = {True: self.layout.query_instruction, False: self.layout.document_instruction, None: ""}
+        if instructions[is_query]:
+            texts = [instructions[is_query] + text for text in texts]
         limit = min(max_tokens or self.layout.max_tokens, self.layout.max_tokens)
         tokenizer = self.tokenizer
         tokenizer.enable_truncation(limit)
@@ -164,15 +168,20 @@ class Encoder:
 def load_base(
     name: str, query_instruction: str | None = None, *, precision: Precision | Literal["auto"] = "auto"
 ) -> Encoder:
-    """The base model of a run with the instruction that it works best with.
-
-    In order: the user's, the folder's own, the one that the authors prescribe (BGE), none.
-    """
+    """A model by name. query_instruction: instead of its right one (base_instruction)."""
     folder = resolve_model(name)
-    encoder = Encoder.load(folder, precision=precision, query_instruction=query_instruction)
-    if query_instruction is None and not encoder.layout.query_instruction:
-        encoder.layout = with_query_instruction(encoder.layout, default_query_instruction(name) or "")
-    return encoder
+    instruction = base_instruction(name, folder) if query_instruction is None else query_instruction
+    return Encoder.load(folder, precision=precision, query_instruction=instruction)
+
+
+def base_instruction(name: str, folder: Path, *, otherwise: str | None = None) -> str:
+    """The query instruction with which an untuned model works best.
+
+    In order: its folder's own, the one that its authors prescribe (BGE), `otherwise`, none. Wherever a tuned
+    model is held against its base, the base has this one, even if the user chose another to train with: a base
+    without its instruction, or with one that it never saw, makes any tuning look good.
+    """
+    return read_layout(folder).query_instruction or default_query_instruction(name) or otherwise or ""
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -53,6 +53,16 @@ class Layout:
         """What is put before every query; empty where the model has none."""
         return self.prompts.get("query", "")
 
+    @property
+    def document_instruction(self) -> str:
+        """What is put before every passage, such as E5's "passage: "; empty for BGE, MiniLM and most others."""
+        return document_instruction(self.prompts)
+
+
+def document_instruction(prompts: Mapping[str, str]) -> str:
+    """What a model's prompts put before passages: the names of sentence-transformers' encode_document, in its order."""
+    return next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
+
 
 def read_layout(folder: Path) -> Layout:
     """The layout of a model folder. Raises ModelError naming the file that is missing or not understood."""
@@ -196,7 +206,7 @@ def save_model(folder: Path, tensors: Mapping[str, torch.Tensor], *, base: Path,
         folder / "config_sentence_transformers.json",
         {
             "__version__": {"sentence_transformers": "2.7.0", "transformers": "4.40.0", "pytorch": "2.2.0"},
-            "prompts": {"query": layout.query_instruction, "document": layout.prompts.get("document", "")},
+            "prompts": {"query": layout.query_instruction, "document": layout.document_instruction},
             "default_prompt_name": None,
             "similarity_fn_name": "cosine",
         },

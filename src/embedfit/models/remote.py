@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import EmbedfitError, MissingDependency
+from embedfit.models.layout import document_instruction
 
 Vectors = npt.NDArray[np.float32]
 
@@ -100,6 +101,7 @@ class RemoteEncoder:
     """A server with the face of models.encoder.Encoder: encode() gives unit rows.
 
     query_instruction: put before queries here; None: the server's own prompt "query" is used, where it has one.
+    document_instruction: put before passages here; None: what the server says that its model has.
     concurrency: requests at the same time for a long list of texts.
     """
 
@@ -108,12 +110,14 @@ class RemoteEncoder:
         transport: Transport,
         *,
         query_instruction: str | None = None,
+        document_instruction: str | None = None,
         concurrency: int = 4,
         sleep: Callable[[float], None] = time.sleep,
         asleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.transport = transport
         self.query_instruction = query_instruction
+        self.document_instruction = document_instruction
         self.concurrency = concurrency
         self._sleep, self._asleep = sleep, asleep
         self._info: ServerInfo | None = None
@@ -137,7 +141,7 @@ class RemoteEncoder:
                 return self._encode(prepared, info.limits, prompted=False)
             rest = self._encode(prepared[1:], info.limits, prompted=True) if len(prepared) > 1 else first[:0]
             return np.concatenate([first, rest])
-        return self._encode(prepared, info.limits, prompted=False)
+        return self._encode(self._instructed(prepared, is_query, info), info.limits, prompted=False)
 
     def _encode(self, texts: Sequence[str], limits: Limits, *, prompted: bool) -> Vectors:
         try:
@@ -186,7 +190,7 @@ class RemoteEncoder:
             if len(prepared) == 1:
                 return first
             return np.concatenate([first, await self._aencode(prepared[1:], info.limits, prompted=True)])
-        return await self._aencode(prepared, info.limits, prompted=False)
+        return await self._aencode(self._instructed(prepared, is_query, info), info.limits, prompted=False)
 
     async def _aencode(self, texts: Sequence[str], limits: Limits, *, prompted: bool) -> Vectors:
         gate = asyncio.Semaphore(self.concurrency)
@@ -220,6 +224,14 @@ class RemoteEncoder:
         prefix = self.query_instruction if is_query and self.query_instruction else ""
         # A server answers 400 to a whole batch for one empty text; a blank has the same tokens: none of its own.
         return [f"{prefix}{text}" or " " for text in texts]
+
+    def _instructed(self, texts: list[str], is_query: bool, info: ServerInfo) -> list[str]:
+        """Passages with what the model wants before them."""
+        if is_query:
+            return texts
+        known = self.document_instruction
+        prefix = document_instruction(info.prompts or {}) if known is None else known
+        return [prefix + text for text in texts] if prefix else texts
 
     def _known_info(self) -> ServerInfo:
         info = self._info if self._info is not None else self.transport.info()

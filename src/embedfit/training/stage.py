@@ -15,7 +15,7 @@ import torch
 
 from embedfit.config import Config, TrainConfig
 from embedfit.errors import TrainingError, UsageError
-from embedfit.models.encoder import Encoder
+from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.hardware import Precision, cores, device
 from embedfit.models.layout import save_model
 from embedfit.models.sources import resolve_model
@@ -54,7 +54,7 @@ def train(workspace: Workspace, config: Config, report: Reporter, world: World) 
     settings = config.train
     with _process_settings(world):
         base = resolve_model(config.model)
-        encoder = Encoder.load(base, precision=settings.precision, query_instruction=config.query_instruction)
+        encoder = load_base(config.model, config.query_instruction, precision=settings.precision)
         trunk = make_trunk(encoder, compiled=settings.compile)
         encoder.backbone = torch.nn.Identity()  # its weights live in the trunk now, and once is enough
         data = _training_data(workspace, encoder, settings, report)
@@ -92,8 +92,8 @@ def _training_data(workspace: Workspace, encoder: Encoder, settings: TrainConfig
     limits = {True: settings.query_max_tokens, False: settings.passage_max_tokens or _LONGEST}
 
     def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
-        # The rows carry their instruction, so the encoder must not add another.
-        return encoder.token_ids(texts, max_tokens=limits[is_query])
+        # Queries carry their row's instruction, so the encoder must not add another.
+        return encoder.token_ids(texts, is_query=None if is_query else False, max_tokens=limits[is_query])
 
     special = encoder.tokenizer.num_special_tokens_to_add(False)
     data = tokenise_rows(rows, tokenise, instruction=encoder.layout.query_instruction, special_tokens=special)
