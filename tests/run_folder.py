@@ -62,6 +62,7 @@ def build_run(
                 config="ab" * 32,
                 seconds=spent,
                 finished="2026-01-31T12:00:00+00:00",
+                versions={"python": "3.11.4", "torch": "2.13.0"},
             )
         )
     return workspace, config
@@ -247,6 +248,7 @@ def _evaluate(
     hostile: bool,
 ) -> list[str]:
     queries = [f"e{n}" for n in range(240)]
+    tuned = "finetuned" if ship == "base" else "merged"  # at weight 0 the merged model is the base
     workspace.write(
         Score, [Score(system="base", query_id=q, metric="ndcg@10", value=rng.random(), rank=1) for q in queries]
     )
@@ -269,7 +271,7 @@ def _evaluate(
             "relevant": [relevant],
             "delta": delta,
         }
-        for system, rank in (("base", before), ("merged", after), ("bm25", rng.choice((1, 2, 3, 0)))):
+        for system, rank in (("base", before), (tuned, after), ("bm25", rng.choice((1, 2, 3, 0)))):
             top = rng.sample([i for i in ids if i != relevant], 5)
             if 0 < rank <= 5:
                 top[rank - 1] = relevant
@@ -283,7 +285,7 @@ def _evaluate(
             "value": value,
             "queries": queries,
             "base": 0.49,
-            "merged": round(0.49 + delta, 4),
+            tuned: round(0.49 + delta, 4),
             "delta": delta,
             "ci95": [round(delta - width, 4), round(delta + width, 4)],
         }
@@ -306,6 +308,7 @@ def _evaluate(
     workspace.write_json(
         "evaluation.json",
         {
+            "tuned": tuned,
             "wins": wins,
             "losses": losses,
             "slices": slices,

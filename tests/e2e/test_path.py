@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from embedfit.config import Config, resolve
 from embedfit.errors import CheckFailed, EmbedfitError
+from embedfit.interchange import read_beir
 from embedfit.llm.client import Request
 from embedfit.llm.fake import FakeModel
+from embedfit.models.hardware import best_precision
 from embedfit.pipeline import STAGES, Stage, check_order, run_all, states
 from embedfit.queries import stage as generate_stage
+from embedfit.retrieval.metrics import judge, score
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
 
@@ -170,3 +177,31 @@ def test_the_order_of_the_stages_is_checked() -> None:
         check_order(tuple(stage for stage in STAGES if stage.name != "generate"))
     with pytest.raises(EmbedfitError, match="written by both"):
         check_order((*STAGES, STAGES[0]))
+
+
+def test_the_hybrid_snippet_of_the_report_reproduces_its_row(
+    finished: tuple[Workspace, Config, Runtime, FakeModel],
+) -> None:
+    """What the page shows, copied and run as it stands, finds what the row "Merged + BM25" says."""
+    workspace = finished[0]
+    page = workspace.path("report.html").read_text("utf-8")
+    code = re.search(r'aria-label="Search with BM25 beside it"><code class="python">(.*?)</code>', page, re.S)
+    assert code is not None
+    assert "embedfit." not in code.group(1), "sentence-transformers and bm25s are enough"
+    names: dict[str, Any] = {}
+    exec(compile(html.unescape(code.group(1)), "snippet", "exec"), names)
+    data = read_beir(workspace.path("eval"))
+    assert set(data.corpus) == set(names["ids"])
+    found = [[passage for passage, _ in names["search"](text)] for text in data.queries.values()]
+    values = score(judge(found, [data.qrels[query] for query in data.queries]), ("ndcg@10",))["ndcg@10"]
+    expected = workspace.read_json("summary.json")["systems"]["hybrid_merged"]["metrics"]["ndcg@10"]
+    assert values.mean() == pytest.approx(expected, abs=0.005 if best_precision() != "fp32" else 1e-6)
+
+
+def test_manifests_say_what_the_numbers_were_made_with(
+    finished: tuple[Workspace, Config, Runtime, FakeModel],
+) -> None:
+    manifest = finished[0].read_manifest("train")
+    assert manifest is not None
+    assert {"python", "torch", "transformers", "numpy"} <= set(manifest.versions)
+    assert manifest.versions["torch"] == torch.__version__

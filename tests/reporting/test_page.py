@@ -60,7 +60,7 @@ def test_every_part_is_there(evidence):
     for part in (
         "nDCG@10", "Paired comparisons", "Length of the question", "Question by question", "table of contents",
         "Why questions were dropped", "Merging with the base", "Similar and different pairs", "Cost and time",
-        "embedfit serve", "SentenceTransformer", "weighted_sum", "deploy sagemaker plan", "embedfit.toml", "seed = 13",
+        "embedfit serve", "SentenceTransformer", "bm25s.BM25()", "deploy sagemaker plan", "embedfit.toml", "seed = 13",
     ):  # fmt: skip
         assert part in text, part
     ids = [attributes["id"] for _, attributes in page.attributes if "id" in attributes]
@@ -146,15 +146,24 @@ def test_a_kept_base_is_said_plainly_with_evidence_and_next_steps(tmp_path):
     assert "deploy sagemaker" not in text  # nothing was tuned that should be deployed
 
 
-def test_a_merge_that_is_the_base_explains_its_empty_explorer(tmp_path):
-    workspace, config = build_run(tmp_path / "run", ship="base")
+def test_where_the_base_is_kept_the_fine_tuned_model_is_held_against_it(tmp_path):
+    html = render(gather(*build_run(tmp_path / "run", ship="base")))
+    text = " ".join(Page(html).text().split())
+    assert "Here the fine-tuned model, which does not ship, is held against it" in text
+    assert "The fine-tuned model against the base:" in text and "Length of the question" in text
+    body = re.search(r'id="explorer">(.*?)</script>', html, re.S).group(1)
+    assert {one["name"] for one in json.loads(body)["entries"][0]["systems"]} == {"Base", "Fine-tuned", "BM25"}
+
+
+def test_an_evaluation_without_wins_and_losses_says_so(tmp_path):
+    workspace, config = build_run(tmp_path / "run")
     value = workspace.read_json("evaluation.json")
-    for rows in value["slices"].values():
-        for row in rows:
-            row.update(delta=0.0, merged=row["base"], ci95=[0.0, 0.0])
     workspace.write_json("evaluation.json", {**value, "wins": [], "losses": []})
-    text = Page(render(gather(workspace, config))).text()
-    assert "The merged model is the base itself" in text and "Length of the question" not in text
+    assert "No question is won or lost." in Page(render(gather(workspace, config))).text()
+
+
+def test_the_versions_are_told(evidence):
+    assert "python 3.11.4, torch 2.13.0" in Page(render(evidence)).text()
 
 
 def test_what_is_missing_is_named_and_breaks_nothing(tmp_path):

@@ -1,11 +1,16 @@
+import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
+from embedfit.evaluation.ranking import fusion_of
+from embedfit.models.encoder import Encoder
 from embedfit.reporting import usage
+from embedfit.retrieval.bm25 import Bm25
 
 
 @pytest.mark.parametrize(
@@ -33,13 +38,27 @@ def test_a_model_is_loaded_from_where_it_ships(evidence):
     assert usage.shipped_model(kept) == "sentence-transformers/all-MiniLM-L6-v2"
 
 
-@pytest.mark.parametrize("method", ["weighted_sum", "reciprocal_rank", ""])
-def test_the_hybrid_snippet_runs_and_ranks(tiny_bert, method):
+@pytest.mark.parametrize("method", ["weighted_sum", "reciprocal_rank"])
+@pytest.mark.parametrize("query", ["mute the tv", "xylophone", "the of", ""])
+def test_the_hybrid_snippet_fuses_as_the_evaluation_does(tiny_bert, tmp_path, method, query):
+    texts = ["mute the tv with a button", "reset the tv", "what is the sound of the tv", "the warranty ends"]
+    rows = [{"passage_id": f"p{n}", "title": "", "text": text} for n, text in enumerate(texts)]
+    path = tmp_path / "passages.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = {}
-    exec(compile(usage.hybrid(str(tiny_bert), method, 0.6), "snippet", "exec"), names)
-    found = names["search"]("title and text of a passage", k=2)
-    assert len(found) == 2 and found[0][0] == "title and text of a passage"
-    assert found[0][1] >= found[1][1]
+    exec(compile(usage.hybrid(str(tiny_bert), str(path), method, 0.6), "snippet", "exec"), names)
+    found = names["search"](query, k=3)
+    encoder = Encoder.load(tiny_bert, precision="fp32")
+    dense = encoder.encode(texts) @ encoder.encode([query], is_query=True)[0]
+    fused = fusion_of({"method": method, "weight": 0.6})(dense, Bm25(texts).scores(query))
+    order = np.argsort(-fused, kind="stable")[:3]
+    assert [passage_id for passage_id, _ in found] == [f"p{row}" for row in order]
+    assert [score for _, score in found] == pytest.approx(fused[order].tolist(), abs=1e-3)
+
+
+def test_the_docs_hold_the_hybrid_snippet():
+    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text("utf-8")
+    assert usage.hybrid("runs/em/merged", "runs/em/passages.jsonl", "weighted_sum", 0.5) in page
 
 
 def test_the_loading_snippet_runs(tiny_bert, capsys):

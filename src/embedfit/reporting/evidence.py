@@ -76,12 +76,12 @@ class Cosines:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """A group of evaluation queries. base, merged, delta: on the metric the evaluation slices by."""
+    """A group of evaluation queries. base, tuned, delta: on the metric the evaluation slices by."""
 
     value: str
     queries: int
     base: float
-    merged: float
+    tuned: float
     delta: float
     ci95: Interval | None = None
 
@@ -105,7 +105,11 @@ class Funnel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Everything the report may say. missing: files that were not there, with the stage that writes each."""
+    """Everything the report may say.
+
+    tuned: the system that slices and outcomes hold against the base. missing: files that were not there,
+    with the stage that writes each.
+    """
 
     root: str
     config: Config
@@ -122,6 +126,7 @@ class Evidence:
     cosines: tuple[Cosines, ...]
     check_verdict: str
     check_passed: bool | None
+    tuned: str
     slices: Mapping[str, tuple[Slice, ...]]
     outcomes: tuple[Mapping[str, Any], ...]
     outcome_counts: Mapping[str, int]
@@ -193,6 +198,7 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
     losses = reader.lines("finetuned/losses.jsonl")
     training = reader.json("finetuned/training.json")
     decision = summary["decision"]
+    tuned = evaluation.get("tuned", "merged")
     return Evidence(
         root=workspace.root.as_posix(),
         config=config,
@@ -220,7 +226,8 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
         ),
         check_verdict=check.get("verdict", ""),
         check_passed=check.get("passed"),
-        slices={name: tuple(_slice(row) for row in rows) for name, rows in evaluation.get("slices", {}).items()},
+        tuned=tuned,
+        slices={name: tuple(_slice(row, tuned) for row in rows) for name, rows in evaluation.get("slices", {}).items()},
         outcomes=tuple((*evaluation.get("wins", ()), *evaluation.get("losses", ()))),
         outcome_counts=evaluation.get("counts", {}),
         cluster_by=summary.get("cluster_by", ""),
@@ -270,12 +277,12 @@ def _comparison(value: Mapping[str, Any]) -> Comparison:
     )
 
 
-def _slice(row: Mapping[str, Any]) -> Slice:
+def _slice(row: Mapping[str, Any], tuned: str) -> Slice:
     return Slice(
         value=str(row["value"]),
         queries=row["queries"],
         base=row["base"],
-        merged=row["merged"],
+        tuned=row[tuned],
         delta=row["delta"],
         ci95=_interval(row.get("ci95")),
     )

@@ -208,7 +208,7 @@ def _slices(evidence: Evidence) -> list[tuple[str, list[tuple[Slice, str, Markup
     result: list[tuple[str, list[tuple[Slice, str, Markup]], int]] = []
     for name, rows in evidence.slices.items():
         if len(rows) < 2 or not any(row.delta for row in rows):
-            continue  # one group is all questions; a merge at weight 0 is the base
+            continue  # one group is all questions
         shown = sorted(rows, key=lambda row: -row.queries)[:MOST_ROWS] if name == "document" else list(rows)[:MOST_ROWS]
         ends = [abs(end) for row in shown for end in (*(row.ci95 or ()), row.delta)]
         reach = max(ends, default=0.0) or 0.01

@@ -77,26 +77,76 @@ def langchain_alone(model: str) -> str:
     )
 
 
-def hybrid(model: str, method: str, weight: float) -> str:
-    """The model and BM25 together, fused as the evaluation did it."""
-    fuse = "reciprocal_rank" if "recip" in method or "rrf" in method or not method else "weighted_sum"
-    return (
-        "import numpy as np\n"
-        "from sentence_transformers import SentenceTransformer\n"
-        "\n"
-        "from embedfit.retrieval.bm25 import Bm25\n"
-        f"from embedfit.retrieval.fusion import {fuse}\n"
-        "\n"
-        'passages = ["title and text of a passage", "of another", "…"]\n'
-        f"model = SentenceTransformer({model!r})\n"
-        "vectors = model.encode_document(passages, normalize_embeddings=True)\n"
-        "bm25 = Bm25(passages)\n"
-        "\n"
-        "\n"
-        "def search(query, k=10):\n"
-        "    dense = vectors @ model.encode_query(query, normalize_embeddings=True)\n"
-        f"    fused = {fuse}(dense, bm25.scores(query), weight={weight:g})\n"
-        "    return [(passages[i], float(fused[i])) for i in np.argsort(-fused)[:k]]\n"
+_STANDARDISED = """\
+def standardised(scores):
+    return (scores - scores.mean()) / max(scores.std(), 1e-9)
+"""
+_RECIPROCAL = """\
+def reciprocal_rank(scores):
+    ranks = np.empty(len(scores))
+    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
+    return 1 / (60 + ranks)
+"""
+_SEARCH = """\
+import json
+
+import bm25s
+import numpy as np
+import Stemmer
+from sentence_transformers import SentenceTransformer
+
+# Passages by id: these are the run's; put yours here.
+with open({passages!r}, encoding="utf-8") as lines:
+    rows = [json.loads(line) for line in lines]
+passages = {{row["passage_id"]: f"{{row['title']}} {{row['text']}}".strip() for row in rows}}
+ids = list(passages)
+
+model = SentenceTransformer({model!r})
+vectors = model.encode_document(list(passages.values()), normalize_embeddings=True)
+stemmer = Stemmer.Stemmer("english")
+
+
+def words(text):
+    return bm25s.tokenize([text], stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)[0]
+
+
+bm25 = bm25s.BM25()
+bm25.index([words(text) for text in passages.values()], show_progress=False)
+
+
+{function}
+
+def search(query, k=10):
+    dense = vectors @ model.encode_query(query, normalize_embeddings=True)
+    asked = words(query)
+    lexical = bm25.get_scores(asked) if asked else np.zeros(len(ids))
+    fused = {dense:g} * {fused_dense} + {lexical:g} * {fused_lexical}
+    return [(ids[i], float(fused[i])) for i in np.argsort(-fused, kind="stable")[:k]]
+
+
+for passage_id, score in search("what you search for", k=3):
+    print(f"{{score:.3f}}  {{passage_id}}: {{passages[passage_id][:100]}}")
+"""
+
+
+def hybrid(model: str, passages: str, method: str, weight: float) -> str:
+    """The model and BM25 together, fused as the evaluation did it, with bm25s and sentence-transformers alone.
+
+    passages: path of a passages.jsonl. method: of merge.json's fusion; weight: of the dense scores.
+    """
+    if method == "weighted_sum":
+        parts = (_STANDARDISED, "standardised(dense)", "standardised(lexical)")
+    else:
+        parts = (_RECIPROCAL, "reciprocal_rank(dense)", "np.where(lexical > 0, reciprocal_rank(lexical), 0)")
+    function, fused_dense, fused_lexical = parts
+    return _SEARCH.format(
+        model=model,
+        passages=passages,
+        function=function,
+        dense=weight,
+        lexical=1 - weight,
+        fused_dense=fused_dense,
+        fused_lexical=fused_lexical,
     )
 
 
@@ -130,9 +180,15 @@ def snippets(evidence: Evidence) -> list[Snippet]:
         ),
         Snippet(
             title="Search with BM25 beside it",
-            note="Fused as in the rows “+ BM25” above.",
+            note="Fused as in the rows “+ BM25” above; needs sentence-transformers, bm25s and PyStemmer, no embedfit. "
+            f'To try it at once: embedfit search --run {run} "…"',
             language="python",
-            code=hybrid(model, str(fusion.get("method", "")), float(fusion.get("weight", 0.5))),
+            code=hybrid(
+                model,
+                f"{evidence.root}/passages.jsonl",
+                str(fusion.get("method", "reciprocal_rank")),
+                float(fusion.get("weight", 0.5)),
+            ),
         ),
         Snippet(
             title="Serve it",
