@@ -19,7 +19,7 @@ from embedfit import __version__, api, pipeline
 from embedfit.cli_deploy import app as deploy_app
 from embedfit.cli_serve import export as export_command
 from embedfit.cli_serve import serve as serve_command
-from embedfit.errors import EmbedfitError
+from embedfit.errors import EmbedfitError, UsageError
 from embedfit.progress import Silent, duration, reporter_for
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -239,6 +239,9 @@ def sample(
 def benchmark(
     models: Annotated[list[str], typer.Argument(help="Models, bm25, titan-v2, tei:URL, openai:URL#MODEL, …")],
     beir: Annotated[Path, typer.Option(help="A folder with corpus.jsonl, queries.jsonl and qrels/test.tsv.")],
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Each model also with long passages read window by window.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
     ledger: LedgerPath = None,
     yes: Yes = False,
@@ -247,7 +250,7 @@ def benchmark(
     from embedfit.evaluation.benchmark import benchmark as run_benchmark  # torch
 
     runtime = _runtime(ledger=ledger)
-    result = run_benchmark(models, beir, runtime=api.with_consent(runtime, yes))
+    result = run_benchmark(models, beir, runtime=api.with_consent(runtime, yes), windows=windows)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -262,12 +265,23 @@ def encode(
     query: Annotated[
         bool, typer.Option("--query", help="The texts are queries: put the instruction before them.")
     ] = False,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Several vectors for a passage that is longer than the model's window.")
+    ] = False,
 ) -> None:
     """Texts → vectors."""
-    from embedfit.models.files import encode_file  # torch
+    from embedfit.models.files import encode_file, encode_windows  # torch
 
-    count, size = encode_file(model, source, output, is_query=query, report=reporter_for(sys.stderr))
+    if windows and query:
+        raise UsageError("--query and --windows exclude each other.", remedy="Queries are short: leave --windows out.")
+    report = reporter_for(sys.stderr)
+    if windows:
+        count, size = encode_windows(model, source, output, report=report)
+    else:
+        count, size = encode_file(model, source, output, is_query=query, report=report)
     sys.stdout.write(f"{output}: {count} vectors of {size} dimensions\n")
+    if windows:
+        sys.stdout.write(f"{output.with_suffix('.windows.jsonl')}: the passage and the text of each\n")
 
 
 @app.command()

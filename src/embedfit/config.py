@@ -170,6 +170,11 @@ class EvaluateConfig(Section):
 
     systems: tuple[str, ...] = Field((), description="further systems, such as titan-v2")
     bootstrap: int = Field(2000, ge=100)
+    windows: bool = Field(
+        False,
+        description="where passages are longer than the model's window, also measure it with several vectors for "
+        "each of them",
+    )
 
 
 class Config(Section):

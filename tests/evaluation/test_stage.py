@@ -134,6 +134,20 @@ def test_bm25_reads_long_passages_whole_and_also_as_far_as_the_models_do(workspa
     assert summary["data"]["eval_passages_cut"] == 1
     assert summary["systems"]["bm25_cut"]["metrics"]["hit@1"] == 0.0
     assert summary["systems"]["bm25"]["metrics"]["hit@1"] == 1.0
+    assert list(summary["systems"]) == [*OWN, "bm25_cut"]
+
+
+def test_models_read_long_passages_to_the_end_where_that_is_asked_for(workspace, tiny_bert, runtime, tmp_path):
+    corpus = {"a": Entry("mute " * 200 + "unicorn"), "b": Entry("reset the remote")}
+    write_beir(tmp_path / "long", RetrievalData(corpus=corpus, queries={"h": "unicorn"}, qrels={"h": {"a": 1}}))
+    config = build_run(
+        workspace, tiny_bert, eval_beir=str(tmp_path / "long"), evaluate={"windows": True, "bootstrap": 100}
+    )
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    extra = ["bm25_cut", "base_windowed", "merged_windowed", "hybrid_merged_windowed"]
+    assert list(summary["systems"]) == [*OWN, *extra]
+    assert ("merged_windowed", "merged") in {(row["a"], row["b"]) for row in summary["comparisons"]}
 
 
 def test_further_systems_are_measured_and_compared(workspace, tiny_bert, other_bert, runtime):

@@ -21,6 +21,8 @@ from embedfit.evaluation.vectors import Embedder, VectorCache
 from embedfit.runtime import Runtime
 
 SCHEMA = 1
+#: Before the name of a model that reads long passages window by window.
+WINDOWED = "windowed:"
 
 
 def benchmark(
@@ -31,12 +33,15 @@ def benchmark(
     draws: int = 2000,
     seed: int = 13,
     max_cost: float | None = None,
+    windows: bool = False,
     cache: VectorCache | None = None,
 ) -> dict[str, Any]:
     """Score systems (names as in embedfit.evaluation.systems) on a BEIR folder's test queries.
 
-    Every system reads the whole passages, each as far as its own window goes. The first system is what the
-    others are compared with. max_cost: USD for paid systems. Returns:
+    Every system reads the whole passages, each as far as its own window goes. windows: every model on this
+    machine once more, "windowed:NAME" after "NAME", with a passage scored by the best of its windows; such
+    names may be given too. The first system is what the others are compared with. max_cost: USD for paid
+    systems. Returns:
 
         {"schema": 1, "beir": …, "queries": N, "passages": N, "cluster_by": …,
          "systems": {name: {"metrics", "ci95", "model": {…}}}, "comparisons": [as in summary.json],
@@ -44,10 +49,12 @@ def benchmark(
     """
     if not models:
         raise UsageError("There is no model to benchmark.", remedy="For example: embedfit benchmark minilm bm25 …")
+    if windows:
+        models = [row for name in models for row in _with_windows(name) if row == name or row not in models]
     if len(set(models)) < len(models):
         raise UsageError("A model is named twice.", remedy="Name each model once.")
     for name in models:
-        parse(name)
+        _check(name)
     folder = Path(beir)
     if not folder.is_dir():
         raise InputError(
@@ -69,13 +76,35 @@ def benchmark(
         "queries": len(eval_set.queries),
         "passages": len(eval_set.passage_ids),
         "cluster_by": cluster_by,
-        "systems": {
-            name: {**table, "model": described.get(name.removeprefix("hybrid:"), {})}
-            for name, table in systems.items()
-        },
+        "systems": {name: {**table, "model": described.get(_embedder_of(name), {})} for name, table in systems.items()},
         "comparisons": comparisons(measured, pairs, clusters, draws=draws, rng=rng),
         "seconds": round(time.monotonic() - started, 3),
     }
+
+
+def _dense(name: str) -> str:
+    """The dense system of a hybrid, or the name itself."""
+    return name.removeprefix("hybrid:")
+
+
+def _embedder_of(name: str) -> str:
+    """Whose vectors a system ranks by."""
+    return _dense(name).removeprefix(WINDOWED)
+
+
+def _with_windows(name: str) -> list[str]:
+    dense = _dense(name)
+    if dense.startswith(WINDOWED) or parse(dense).kind != "local":
+        return [name]
+    return [name, f"{name[: -len(dense)]}{WINDOWED}{dense}"]
+
+
+def _check(name: str) -> None:
+    """Raise UsageError for a name that is none."""
+    dense = _dense(name)
+    spec = parse(name.replace(WINDOWED, "", 1) if dense.startswith(WINDOWED) else name)
+    if dense.startswith(WINDOWED) and spec.kind != "local":
+        raise UsageError(f"{name!r}: windows are of a model on this machine.", remedy="For example: windowed:minilm")
 
 
 def _plan(
@@ -86,6 +115,7 @@ def _plan(
     opened: dict[str, Embedder],
 ) -> Plan:
     embedders: dict[str, Callable[[], Embedder]] = {}
+    windowed: dict[str, str] = {}
     hybrids: dict[str, tuple[str, Fuse]] = {}
     lexical = {"bm25": contents} if "bm25" in models else {}
 
@@ -99,11 +129,13 @@ def _plan(
     for name in models:
         if name == "bm25":
             continue
-        dense = name.removeprefix("hybrid:")
-        embedders.setdefault(dense, opener(dense))
+        dense, embedder = _dense(name), _embedder_of(name)
+        embedders.setdefault(embedder, opener(embedder))
+        if dense != embedder:
+            windowed[dense] = embedder
         if dense != name:
             hybrids[name] = (dense, fusion_of(None))
-    return Plan(embedders=embedders, lexical=lexical, hybrids=hybrids, order=models)
+    return Plan(embedders=embedders, windowed=windowed, lexical=lexical, hybrids=hybrids, order=models)
 
 
 def _described(embedder: Embedder) -> Mapping[str, Any]:

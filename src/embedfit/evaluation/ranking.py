@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError
+from embedfit.models.windows import max_pool
 from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import reciprocal_rank, weighted_sum
@@ -17,6 +18,7 @@ from embedfit.retrieval.metrics import rank
 
 Scores = npt.NDArray[np.float32]
 Vectors = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 
 #: Ranks that are kept of each query: what map@100 and recall@100 look at.
 DEPTH = 100
@@ -32,15 +34,19 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """Cosine of unit vectors. queries: (Q, H); passages: (N, H)."""
+    """Cosine of unit vectors. queries: (Q, H); passages: (N, H).
+
+    starts: where passages holds windows, the row of each passage's first one (N,); the best of them counts.
+    """
 
     queries: Vectors
     passages: Vectors
+    starts: Ints | None = None
 
     def scores(self, start: int, stop: int) -> Scores:
         """Inner products."""
         result: Scores = self.queries[start:stop] @ self.passages.T
-        return result
+        return result if self.starts is None else max_pool(result, self.starts)
 
 
 class Lexical:

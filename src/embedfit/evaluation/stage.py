@@ -6,6 +6,8 @@ base's window ("eval_passages_cut"). evaluation.json is described in docs/evalua
 
 Every system is given the same text of each passage, as in use. A model reads it as far as its window
 goes, BM25 to its end; where that differs, the system bm25_cut shows BM25 on what the base's window holds.
+With evaluate.windows, base_windowed, merged_windowed and hybrid_merged_windowed then show what models find
+that read to the end too, window by window.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ from embedfit.workspace import Workspace
 SCHEMA = 1
 OWN = ("base", "finetuned", "merged", "bm25", "hybrid_base", "hybrid_merged")
 CUT = "bm25_cut"
+#: Rows of models that read long passages window by window, and the model of each.
+WINDOWED = {"base_windowed": "base", "merged_windowed": "merged"}
+HYBRID_WINDOWED = "hybrid_merged_windowed"
 _STAGES = ("ingest", "generate", "mine", "train", "merge", "check")
 _PAIRS = (
     ("merged", "base"),
@@ -52,6 +57,9 @@ _PAIRS = (
     ("hybrid_merged", "hybrid_base"),
     ("hybrid_merged", "bm25"),
     ("hybrid_merged", "merged"),
+    ("merged_windowed", "merged"),
+    ("merged_windowed", "base_windowed"),
+    (HYBRID_WINDOWED, "hybrid_merged"),
 )
 
 
@@ -161,7 +169,7 @@ def _check_names(systems: Sequence[str]) -> None:
     """Fail before anything is computed on a name that is wrong or taken."""
     for name in systems:
         parse(name)
-        if name in (*OWN, CUT):
+        if name in (*OWN, CUT, *WINDOWED, HYBRID_WINDOWED):
             raise UsageError(f"evaluate.systems: {name} is always measured.", remedy="Leave it out.")
 
 
@@ -213,14 +221,18 @@ def _plan(
     if in_window != eval_set.contents:
         lexical[CUT] = in_window
     hybrids: dict[str, tuple[str, Fuse]] = {"hybrid_base": ("base", fuse), "hybrid_merged": ("merged", fuse)}
+    windowed = WINDOWED if config.evaluate.windows and in_window != eval_set.contents else {}
+    if windowed:
+        hybrids[HYBRID_WINDOWED] = ("merged_windowed", fuse)
+    long_passages = (*windowed, *(name for name in hybrids if name not in OWN))
     for name in config.evaluate.systems:
         spec = parse(name)
         dense = name.removeprefix("hybrid:")
         embedders.setdefault(dense, _opener(dense, workspace, runtime, config, opened))
         if spec.hybrid:
             hybrids[name] = (dense, plain)
-    order = (*OWN, *(name for name in lexical if name not in OWN), *config.evaluate.systems)
-    return Plan(embedders=embedders, lexical=lexical, hybrids=hybrids, order=order)
+    order = (*OWN, *(name for name in lexical if name not in OWN), *long_passages, *config.evaluate.systems)
+    return Plan(embedders=embedders, windowed=windowed, lexical=lexical, hybrids=hybrids, order=order)
 
 
 def _opener(

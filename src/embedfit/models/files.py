@@ -9,6 +9,7 @@ import numpy as np
 
 from embedfit.errors import InputError
 from embedfit.models.encoder import load_base
+from embedfit.models.windows import windows_of_model
 from embedfit.progress import Reporter
 from embedfit.workspace import atomic_file
 
@@ -22,8 +23,31 @@ def encode_file(model: str, source: Path, output: Path, *, is_query: bool, repor
     return vectors.shape[0], vectors.shape[1]
 
 
+def encode_windows(model: str, source: Path, output: Path, *, report: Reporter) -> tuple[int, int]:
+    """Write the vectors of all windows of a file's passages, and beside it OUTPUT.windows.jsonl.
+
+    That file says of each row of the vectors of which passage it is, counted from 0, and what the window's
+    text is: {"passage": 3, "text": "…"}. A passage's score is that of its best window. Returns (W, H).
+    """
+    titles, contents = _titled(source)
+    encoder = load_base(model)
+    windows = windows_of_model(contents, titles, encoder.tokenizer, encoder.layout)
+    vectors = encoder.encode(windows.texts, report=report)
+    with atomic_file(output, binary=True) as file:
+        np.save(file, vectors, allow_pickle=False)
+    with atomic_file(output.with_suffix(".windows.jsonl")) as lines:
+        for owner, text in zip(windows.owners.tolist(), windows.texts, strict=True):
+            lines.write(json.dumps({"passage": owner, "text": text}, ensure_ascii=False) + "\n")
+    return vectors.shape[0], vectors.shape[1]
+
+
 def read_texts(path: Path) -> list[str]:
     """The texts of a file: one a line, or, in a .jsonl file, the field "text" (after "title", if there is one)."""
+    return _titled(path)[1]
+
+
+def _titled(path: Path) -> tuple[list[str], list[str]]:
+    """Titles, empty where there are none, and whole texts."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except OSError as error:
@@ -31,17 +55,19 @@ def read_texts(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
     if path.suffix == ".jsonl":
-        texts = [_text_of(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+        passages = [_passage(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
     else:
-        texts = lines
-    if not texts:
+        passages = [("", line) for line in lines]
+    if not passages:
         raise InputError(f"{path} holds no text.", remedy="Put one text on each line.")
-    return texts
+    return [title for title, _ in passages], [text for _, text in passages]
 
 
-def _text_of(line: str, path: Path, number: int) -> str:
+def _passage(line: str, path: Path, number: int) -> tuple[str, str]:
+    """Title and whole text of a line."""
     try:
         record = json.loads(line)
-        return f"{record.get('title') or ''} {record['text']}".strip()
+        title = record.get("title") or ""
+        return title, f"{title} {record['text']}".strip()
     except (ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path}, line {number}: not a JSON object with a field text.") from error

@@ -21,6 +21,9 @@ SYSTEM_NAMES = {
     "hybrid_base": "Base + BM25",
     "hybrid_finetuned": "Fine-tuned + BM25",
     "hybrid_merged": "Merged + BM25",
+    "base_windowed": "Base, windowed",
+    "merged_windowed": "Merged, windowed",
+    "hybrid_merged_windowed": "Merged, windowed + BM25",
 }
 
 

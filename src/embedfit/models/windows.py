@@ -1,0 +1,121 @@
+"""Passages longer than a model's window: overlapping windows, and the best of them as the passage's score."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding, Tokenizer
+
+from embedfit.models.layout import Layout
+
+Scores = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+#: Tokens that two neighbouring windows share, so that what a border cuts is whole in one of them.
+OVERLAP = 64
+#: A title is repeated before every window where it takes no more than this share of it.
+_TITLE_SHARE = 0.25
+_CHUNK = 1000  # passages tokenised at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """W windows of N passages.
+
+    texts: (W,), passage by passage. starts: (N,), the number of each passage's first window.
+    """
+
+    texts: tuple[str, ...]
+    starts: Ints
+
+    @property
+    def owners(self) -> Ints:
+        """The number of the passage that each window is of. (W,)."""
+        counts = np.diff(np.append(self.starts, len(self.texts)))
+        return np.repeat(np.arange(len(self.starts)), counts)
+
+
+def max_pool(scores: Scores, starts: Ints) -> Scores:
+    """Scores of passages: the highest of their windows'. scores: (Q, W); starts: (N,) as in Windows; returns (Q, N)."""
+    if not len(starts):
+        return scores[:, :0]
+    result: Scores = np.maximum.reduceat(scores, starts, axis=1)
+    return result
+
+
+def spans(sizes: Sequence[int], room: int, overlap: int) -> list[tuple[int, int]]:
+    """Half-open ranges of words, each of at most `room` tokens, that hold every word.
+
+    sizes: tokens of each word, 1 to room. Neighbours share at most `overlap` tokens, but the last range
+    reaches back as far as fits: a short rest would say little.
+    """
+    ends = [0, *accumulate(sizes)]
+    found: list[tuple[int, int]] = []
+    start = stop = 0
+    while stop < len(sizes):
+        stop = bisect_right(ends, ends[start] + room) - 1
+        if stop == len(sizes):
+            start = bisect_left(ends, ends[-1] - room)
+        found.append((start, stop))
+        start = max(start + 1, bisect_left(ends, ends[stop] - overlap))
+    return found or [(0, 0)]
+
+
+def split(
+    contents: Sequence[str], titles: Sequence[str], tokenizer: Tokenizer, max_tokens: int, *, overlap: int = OVERLAP
+) -> Windows:
+    """Cut passages, between words, into what a model reads of them at a time.
+
+    contents: title, a space, text, as models read it; one that fits is its only window. Of others the
+    title stands before every window, unless it is long itself. tokenizer: without truncation.
+    max_tokens: of a window, special tokens included.
+    """
+    room = max_tokens - tokenizer.num_special_tokens_to_add(False)
+    windows: list[str] = []
+    starts: list[int] = []
+    for first in range(0, len(contents), _CHUNK):
+        chunk = list(contents[first : first + _CHUNK])
+        encodings = tokenizer.encode_batch(chunk, add_special_tokens=False)
+        for content, title, encoding in zip(chunk, titles[first : first + _CHUNK], encodings, strict=True):
+            starts.append(len(windows))
+            if len(encoding.ids) <= room:
+                windows.append(content)
+            else:
+                windows.extend(_windows(content, title, tokenizer, room, overlap))
+    return Windows(tuple(windows), np.array(starts, np.int64))
+
+
+def windows_of_model(contents: Sequence[str], titles: Sequence[str], tokenizer: Tokenizer, layout: Layout) -> Windows:
+    """The same for a model, whose instruction for passages takes its part of every window."""
+    instruction = tokenizer.encode(layout.document_instruction, add_special_tokens=False)
+    return split(contents, titles, tokenizer, layout.max_tokens - len(instruction.ids))
+
+
+def _windows(content: str, title: str, tokenizer: Tokenizer, room: int, overlap: int) -> Iterator[str]:
+    head = f"{title} " if title else ""
+    head_tokens = len(tokenizer.encode(head, add_special_tokens=False).ids)
+    if head_tokens > room * _TITLE_SHARE or not content.startswith(head):
+        head, head_tokens = "", 0
+    text = content[len(head) :]
+    words = _words(tokenizer.encode(text, add_special_tokens=False), room - head_tokens)
+    sizes = [size for size, _, _ in words]
+    for start, stop in spans(sizes, room - head_tokens, min(overlap, (room - head_tokens) // 2)):
+        yield head + text[words[start][1] : words[stop - 1][2]]
+
+
+def _words(encoding: Encoding, room: int) -> list[tuple[int, int, int]]:
+    """(tokens, first character, end) of each word; one of more tokens than `room` is several."""
+    words: list[tuple[int, int, int]] = []
+    last: int | None = None
+    for word, (start, stop) in zip(encoding.word_ids, encoding.offsets, strict=True):
+        if words and word is not None and word == last and words[-1][0] < room:
+            words[-1] = words[-1][0] + 1, words[-1][1], stop
+        else:
+            words.append((1, start, stop))
+        last = word
+    return words
