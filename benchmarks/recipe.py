@@ -19,9 +19,8 @@ import os
 import platform
 import shutil
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,11 +49,12 @@ DEFAULT = "default"
 
 @dataclass(frozen=True)
 class Variant:
-    """A change to the default recipe. settings: nested as in embedfit.toml."""
+    """A change to the default recipe. settings: nested as in embedfit.toml. without: styles of queries to leave out."""
 
     name: str
     what: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
 
 def _train(**settings: float) -> dict[str, Any]:
@@ -63,21 +63,30 @@ def _train(**settings: float) -> dict[str, Any]:
 
 VARIANTS = (
     Variant(DEFAULT, "the offline preset"),
-    Variant(
-        "guide", "mask in-batch negatives near the positive by the base model (GISTEmbed)", _train(guide_margin=0.05)
-    ),
-    Variant("both", "InfoNCE in both directions", _train(both_directions=True)),
-    Variant("batch-128", "batches of 128", _train(batch_size=128)),
-    Variant("batch-32", "batches of 32", _train(batch_size=32)),
+    Variant("alpha-1", "the gate may ship the fine-tuned model itself", {"merge": {"max_alpha": 1.0}}),
+    Variant("no-terms", "without queries made of a passage's rare words", without=("terms",)),
+    Variant("no-guide", "in-batch negatives are not masked by the base model", _train(guide_margin=0.0)),
+    Variant("lr-3e-5", "learning rate 3e-5", _train(learning_rate=3e-5)),
+    Variant("lr-1e-4", "learning rate 1e-4", _train(learning_rate=1e-4)),
     Variant("tau-.02", "temperature .02, FlagEmbedding's default", _train(temperature=0.02)),
     Variant("tau-.1", "temperature .1", _train(temperature=0.1)),
-    Variant("lr-1e-5", "learning rate 1e-5", _train(learning_rate=1e-5)),
-    Variant("lr-5e-5", "learning rate 5e-5", _train(learning_rate=5e-5)),
-    Variant("lr-1e-4", "learning rate 1e-4", _train(learning_rate=1e-4)),
+    Variant("both", "InfoNCE in both directions", _train(both_directions=True)),
+    Variant("batch-128", "batches of 128", _train(batch_size=128)),
     Variant("hard-1", "one mined hard negative a row", _train(hard_negatives=1)),
     Variant("hard-4", "four mined hard negatives a row", _train(hard_negatives=4)),
     Variant("epochs-3", "three epochs", _train(epochs=3)),
     Variant("dropout", "dropout .1", _train(dropout=0.1)),
+    Variant(
+        "fused-teacher",
+        "distillation from BM25 and the base model fused",
+        {"mine": {"teacher": "fused"}, "train": {"loss": "distil", "hard_negatives": 7}},
+    ),
+    Variant(
+        "plain",
+        "plain InfoNCE on the writer's queries: no terms, no guide, α up to 1",
+        {"train": {"guide_margin": 0.0, "learning_rate": 5e-5}, "merge": {"max_alpha": 1.0}},
+        without=("terms",),
+    ),
 )
 
 
@@ -187,35 +196,31 @@ def outcome(
     home: Path,
     source: tuple[Workspace, Config],
     judge_: Judge,
+    general: Judge,
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """Train, merge and score one variant, or what an earlier run found."""
+    """Train, merge and score one variant, or what an earlier run found. general: people's queries of no corpus."""
     workspace, config = source
     settings = _over(config.model_dump(mode="json", exclude_none=True), variant.settings)
     settings["seed"] = config.seed if seed == 0 else seed
     changed = Config.model_validate(settings)
-    recipe = {key: settings[key] for key in ("model", "seed", "mine", "train", "merge")}
-    queries = hashlib.sha256(workspace.path("queries.jsonl").read_bytes()).hexdigest()
-    code = hashlib.sha256()
-    for path in sorted((HERE.parent / "src" / "embedfit").glob("*/*.py")):
-        if path.parent.name in ("mining", "training", "merging"):
-            code.update(path.read_bytes())
-    key = hashlib.sha256(json.dumps([recipe, queries, code.hexdigest()], sort_keys=True).encode()).hexdigest()[:20]
+    queries = [query for query in workspace.read(Query) if query.style not in variant.without]
+    recipe = {key: settings[key] for key in ("model", "seed", "mine", "train")}
+    trained = _key(recipe, [asdict(query) for query in queries], _code("mining", "training"))
+    key = _key(trained, settings["merge"], _code("merging"))
     kept = home / "outcomes" / f"{corpus.name}-{key}.json"
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
         return found
-    folder = home / "runs" / f"{corpus.name}-{variant.name}-{seed}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    run = Workspace(folder)
-    for name in ("documents.jsonl", "passages.jsonl", "queries.jsonl"):
-        if workspace.path(name).exists():
-            shutil.copyfile(workspace.path(name), run.path(name))
-    started = time.monotonic()
-    for name in ("mine", "train", "merge"):
-        pipeline.run_stage(pipeline.stage_named(name), run, changed, runtime)
-    seconds = time.monotonic() - started
+    run = Workspace(home / "runs" / f"{corpus.name}-{trained}")
+    if not run.path("train.manifest.json").exists():
+        shutil.rmtree(run.root, ignore_errors=True)
+        run.root.mkdir(parents=True)
+        shutil.copyfile(workspace.path("passages.jsonl"), run.path("passages.jsonl"))
+        run.write(Query, queries)
+        for name in ("mine", "train"):
+            pipeline.run_stage(pipeline.stage_named(name), run, changed, runtime)
+    pipeline.run_stage(pipeline.stage_named("merge"), run, changed, runtime)
     merge = run.read_json("merge.json")
     training = json.loads((run.path("finetuned") / "training.json").read_text("utf-8"))
     instruction = load_base(changed.model, changed.query_instruction).layout.query_instruction
@@ -224,6 +229,8 @@ def outcome(
     for name, path in models.items():
         for kind, array in judge_.of(Encoder.load(path, query_instruction=instruction)).items():
             values[f"{name} {kind}"] = [round(float(value), 6) for value in array]
+    shipped = Encoder.load(models["merged"], query_instruction=instruction)
+    values["general"] = [round(float(value), 6) for value in general.of(shipped)["dense"]]
     result = {
         "values": values,
         "ship": merge["decision"]["ship"],
@@ -234,11 +241,24 @@ def outcome(
         "steps": training["steps"],
         "best_step": training["best_step"],
         "tokens_per_second": training["tokens_per_second"],
-        "seconds": round(seconds, 1),
+        "seconds": training["seconds"],
     }
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text(json.dumps(result), "utf-8")
     return result
+
+
+def _key(*parts: Any) -> str:  # noqa: ANN401 - JSON
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _code(*packages: str) -> str:
+    """A hash of the source of these packages: other code, other outcome."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for path in sorted((HERE.parent / "src" / "embedfit" / package).glob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _over(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -262,14 +282,15 @@ def base_values(config: Config, judge_: Judge, cache: Path) -> dict[str, np.ndar
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| corpus | variant | seeds | base | BM25 | tuned | shipped | α | against base | against default | + BM25 |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| corpus | variant | seeds | base | BM25 | tuned | ships | α | to base | to default | + BM25 | general |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['corpus']} | {row['variant']} | {row['seeds']} | {row['base']:.3f} | {row['bm25']:.3f} "
             f"| {row['finetuned']:.3f} | {row['shipped']:.3f} | {', '.join(f'{a:g}' for a in row['alphas'])} "
-            f"| {_points(row['over_base'])} | {_points(row['over_default'])} | {row['hybrid']:.3f} |"
+            f"| {_points(row['over_base'])} | {_points(row['over_default'])} | {row['hybrid']:.3f} "
+            f"| {100 * row['general']['delta']:+.1f} |"
         )
     return "\n".join(lines)
 
@@ -309,20 +330,22 @@ def main() -> int:
     cache = options.cache / ("quick" if options.quick else "full")
     runtime = Runtime(report=LogLines(), confirm=lambda question: True)
     rows: list[dict[str, Any]] = []
+    general = Judge(Corpus("xquad_en"))
     for corpus in CORPORA:
         if corpus.name not in corpora:
             continue
         source = corpus.prepare(cache / "sources", runtime, quick=options.quick)
         judge_ = Judge(corpus)
         base = base_values(source[1], judge_, cache)
+        general_base = base_values(source[1], general, cache)["dense"]
         reference: np.ndarray[Any, Any] | None = None
         for variant in VARIANTS:
             if variant.name != DEFAULT and variant.name not in only:
                 continue
-            found = [outcome(corpus, variant, seed, cache, source, judge_, runtime) for seed in seeds]
+            found = [outcome(corpus, variant, seed, cache, source, judge_, general, runtime) for seed in seeds]
             mean = {
                 name: np.mean([one["values"][name] for one in found], axis=0)
-                for name in ("finetuned dense", "merged dense", "merged hybrid")
+                for name in ("finetuned dense", "merged dense", "merged hybrid", "general")
             }
             if variant.name == DEFAULT:
                 reference = mean["merged dense"]
@@ -345,6 +368,8 @@ def main() -> int:
                     "over_default": None
                     if variant.name == DEFAULT or reference is None
                     else difference(mean["merged dense"], reference, judge_.clusters),
+                    "general_base": float(general_base.mean()),
+                    "general": difference(mean["general"], general_base, general.clusters),
                     "sweep": [one["sweep"] for one in found],
                     "seconds": [one["seconds"] for one in found],
                     "tokens_per_second": [one["tokens_per_second"] for one in found],

@@ -79,6 +79,12 @@ class GenerateConfig(Section):
         le=1,
         description="a query is dropped if the judge scores its passage below this, of 1; 0: no such filter",
     )
+    term_queries: int = Field(
+        0,
+        ge=0,
+        le=20,
+        description="further training queries of each passage, made of its own rare words without a model",
+    )
     dev_share: float = Field(0.15, gt=0, lt=1)
     test_share: float = Field(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
 
@@ -91,12 +97,6 @@ class MineConfig(Section):
     max_relative_score: float = Field(
         0.95, gt=0, le=2, description="candidates scoring above this share of the positive are dropped (NV-Retriever)"
     )
-
-
-class TrainConfig(Section):
-    """Training rows → fine-tuned model."""
-
-    epochs: float = Field(0, ge=0, description="0: between 1 and 3, so that there are about 30 steps")
     teacher: Literal["none", "fused", "judge"] = Field(
         "none",
         description="whose scores train.jsonl holds for train.loss=distil: the base model's cosines (none), BM25 and "
@@ -108,6 +108,12 @@ class TrainConfig(Section):
         le=1,
         description="with teacher=judge, negatives that the judge scores above this share of the positive are dropped",
     )
+
+
+class TrainConfig(Section):
+    """Training rows → fine-tuned model."""
+
+    epochs: float = Field(0, ge=0, description="0: between 1 and 3, so that there are about 30 steps")
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(0.0, ge=0, description="0: chosen from the model's size")
     warmup_ratio: float = Field(0.1, ge=0, le=1)
@@ -145,7 +151,15 @@ class MergeConfig(Section):
     """Fine-tuned model + base → merged model."""
 
     alpha: float | None = Field(None, ge=0, le=1, description="weight of the fine-tuned model; default: chosen on dev")
-    steps: int = Field(5, ge=1, le=100, description="the sweep tries 0, 1/steps, … 1")
+    max_alpha: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="the largest α that may be chosen: written queries overrate what is learned of them",
+    )
+    steps: int = Field(
+        5, ge=1, le=100, description="the sweep tries so many equal steps up to max_alpha, and 1 to be seen"
+    )
     max_retention_loss: float = Field(
         0.01, ge=0, description="largest drop on the retention set that a merged model may show"
     )
@@ -199,12 +213,12 @@ class Config(Section):
 #: Settings that differ from the defaults, by preset.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # The small writer's queries are noisy: hard negatives then teach its mistakes (emanual, nDCG@10 of the
-    # fine-tuned model on people's queries: .560 without, .536 with one a row and a rate of 5e-5).
+    # The small writer's queries are noisy and vague: hard negatives teach its mistakes, and its queries alone teach
+    # the model to lose names and numbers. What each of these settings buys: docs/recipe.md.
     "offline": {
         "model": "minilm",
-        "generate": {"generator": "local"},
-        "train": {"hard_negatives": 0, "learning_rate": 3e-5},
+        "generate": {"generator": "local", "term_queries": 2},
+        "train": {"hard_negatives": 0, "learning_rate": 5e-5, "guide_margin": 0.1},
     },
     # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat
     "aws-blog": {

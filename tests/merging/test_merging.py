@@ -11,10 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedfit.config import MergeConfig
 from embedfit.errors import ModelError, UsageError
 from embedfit.merging.cocktail import mix
 from embedfit.merging.gate import Decision, Mixture, decide
 from embedfit.merging.general import built_in
+from embedfit.merging.stage import sweep_of
 from embedfit.merging.weights import combine, weights_from_losses
 from embedfit.models.encoder import Encoder
 from embedfit.models.layout import read_tensors
@@ -81,6 +83,24 @@ def test_a_sure_gain_ships() -> None:
     decision = gate((0.5, 0.05, 0.80), (1.0, 0.08, 0.799))
     assert (decision.ship, decision.alpha) == ("finetuned", 1.0)
     assert "+8" in decision.why and "200 dev queries" in decision.why
+
+
+def test_mixtures_beyond_the_highest_alpha_are_only_shown() -> None:
+    found = decide(
+        mixtures((0.25, 0.02, 0.8), (0.5, 0.05, 0.8), (1.0, 0.30, 0.8)),
+        CLUSTERS,
+        max_retention_loss=0.01,
+        rng=np.random.default_rng(1),
+        max_alpha=0.5,
+    )
+    assert (found.ship, found.alpha) == ("merged", 0.5)
+    assert "+5" in found.why
+
+
+def test_the_sweep_ends_at_the_highest_alpha_and_shows_the_fine_tuned_model() -> None:
+    assert sweep_of(MergeConfig(steps=5, max_alpha=0.5)) == ([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0], 0.5)
+    assert sweep_of(MergeConfig(steps=2, max_alpha=1.0)) == ([0.0, 0.5, 1.0], 1.0)
+    assert sweep_of(MergeConfig(alpha=0.75)) == ([0.0, 0.75], 0.75)
 
 
 def test_among_equals_the_one_nearest_to_the_base() -> None:

@@ -45,10 +45,12 @@ def decide(
     *,
     max_retention_loss: float,
     rng: np.random.Generator,
+    max_alpha: float = 1.0,
 ) -> Decision:
     """The mixture with the best dev score whose retention holds, if it is surely better than the base.
 
     mixtures: the first is the base (α = 0). clusters: (Q,) passage or document of each dev query.
+    max_alpha: mixtures beyond it are there to be seen and are not chosen.
     mixtures come with rising α; of those as good as the best to a fifth of a point, the one nearest
     to the base is taken, which forgets least.
     """
@@ -59,9 +61,9 @@ def decide(
     ]
     allowed = [
         number for number, mixture in enumerate(mixtures)
-        if mixture.alpha and base.retention - mixture.retention <= max_retention_loss
+        if 0 < mixture.alpha <= max_alpha and base.retention - mixture.retention <= max_retention_loss
     ]  # fmt: skip
-    candidates = [number for number in range(len(mixtures)) if mixtures[number].alpha]
+    candidates = [number for number in range(len(mixtures)) if 0 < mixtures[number].alpha <= max_alpha]
     if not candidates:
         nothing = Comparison(delta=0.0, ci95=(0.0, 0.0), p_value=1.0, queries=len(base.dev), clusters=0, detectable=1.0)
         return Decision(ship="base", alpha=0.0, why="No mixture other than the base was tried.", comparison=nothing)

@@ -10,14 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedfit.config import Config
+from embedfit.config import Config, MergeConfig
 from embedfit.errors import InputError
 from embedfit.interchange import read_beir
 from embedfit.merging.gate import Decision, Mixture, decide
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.weights import combine
-from embedfit.models.encoder import Encoder, Vectors, load_base
+from embedfit.models.encoder import Encoder, Vectors, base_instruction
 from embedfit.models.layout import read_tensors, save_model
+from embedfit.models.sources import resolve_model
 from embedfit.records import Passage, Query
 from embedfit.retrieval import fusion
 from embedfit.retrieval.bm25 import Bm25
@@ -28,7 +29,7 @@ from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
-POOL_DEPTH = 30
+POOL_DEPTH = 15
 EVEN = 0.5
 FUSION_WEIGHTS = (0.0, 0.25, EVEN, 0.75, 1.0)
 Floats = npt.NDArray[np.float64]
@@ -36,42 +37,47 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class DevSet:
-    """Dev queries and the pool of passages that the mixtures rank. relevant: by number in passages."""
+    """Dev queries and the pool of passages that the mixtures rank.
+
+    relevant: by number in passages. base, tuned: (Q, N) scores of the pool by the two models.
+    """
 
     queries: tuple[str, ...]
     passages: tuple[str, ...]
     relevant: tuple[frozenset[int], ...]
     clusters: npt.NDArray[np.int64]
     cluster_by: str
+    base: npt.NDArray[np.float32]
+    tuned: npt.NDArray[np.float32]
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write merged/ and merge.json."""
-    base = load_base(config.model, config.query_instruction)
-    tuned = Encoder.load(
-        workspace.existing("finetuned"), precision=base.precision, query_instruction=base.layout.query_instruction
-    )
+    folder = resolve_model(config.model)
+    instruction = base_instruction(config.model, folder, otherwise=config.query_instruction)
+    base = Encoder.load(folder, query_instruction=instruction)
+    tuned = Encoder.load(workspace.existing("finetuned"), precision=base.precision)
     weights = [read_weights(base), read_weights(tuned)]
     passages, queries = workspace.read(Passage), workspace.read(Query)
     dev = dev_set(passages, queries, base, tuned, runtime)
     general = retention_set(config, [passage.content for passage in passages])
-    alphas = sorted({0.0, 1.0, *(n / config.merge.steps for n in range(config.merge.steps + 1))})
-    if config.merge.alpha is not None:
-        alphas = sorted({0.0, config.merge.alpha})
-    mixtures, scores = _sweep(base, weights, alphas, dev, general, runtime)
+    alphas, highest = sweep_of(config.merge)
+    mixtures, scores = _sweep(base, tuned, weights, alphas, dev, general, runtime)
     decision = decide(
         mixtures,
         dev.clusters,
         max_retention_loss=config.merge.max_retention_loss,
         rng=np.random.default_rng(config.seed),
+        max_alpha=highest,
     )
     if config.merge.always_ship:
-        decision = _as_told(mixtures, decision, config)
+        decision = _as_told(mixtures, decision, highest)
     runtime.report.log(f"merge: ship {decision.ship}. {decision.why}")
     chosen = next(row for row, mixture in enumerate(mixtures) if mixture.alpha == decision.alpha)
-    with workspace.writing_folder("merged") as folder:
+    with workspace.writing_folder("merged") as merged:
         tensors = combine(weights, [1 - decision.alpha, decision.alpha])
-        save_model(folder, tensors, base=base.folder, layout=base.layout)
+        layout = base.layout if decision.alpha == 0 else tuned.layout
+        save_model(merged, tensors, base=base.folder, layout=layout)
     workspace.write_json(
         "merge.json",
         {
@@ -94,6 +100,14 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
             "fusion": fusion_evidence(scores[chosen], dev),
         },
     )
+
+
+def sweep_of(settings: MergeConfig) -> tuple[list[float], float]:
+    """The α to try, rising, and the highest that may ship. 1 is tried to be seen: it is the fine-tuned model."""
+    if settings.alpha is not None:
+        return sorted({0.0, settings.alpha}), settings.alpha
+    steps = (round(settings.max_alpha * n / settings.steps, 4) for n in range(settings.steps + 1))
+    return sorted({0.0, *steps, 1.0}), settings.max_alpha
 
 
 def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
@@ -123,10 +137,13 @@ def dev_set(
     texts = [query.text for query in dev]
     relevant = [{number[pid] for pid in (query.passage_id, *query.also_relevant) if pid in number} for query in dev]
     pool: set[int] = set().union(*relevant)
+    vectors = []
     for encoder, label in ((base, "base"), (tuned, "fine-tuned")):
-        vectors = encoder.encode(contents, report=runtime.report, description=f"dev passages, {label}")
-        ids, _ = top_k(encoder.encode(texts, is_query=True), vectors, POOL_DEPTH)
+        found = encoder.encode(contents, report=runtime.report, description=f"dev passages, {label}")
+        asked = encoder.encode(texts, is_query=True)
+        ids, _ = top_k(asked, found, POOL_DEPTH)
         pool.update(int(row) for row in ids.ravel())
+        vectors.append((asked, found))
     ids, scores = Bm25(contents).search(texts, POOL_DEPTH)
     pool.update(int(row) for row in ids[scores > 0])
     kept = sorted(pool)
@@ -138,6 +155,8 @@ def dev_set(
         relevant=tuple(frozenset(place[row] for row in rows) for rows in relevant),
         clusters=clusters,
         cluster_by=by,
+        base=vectors[0][0] @ vectors[0][1][kept].T,
+        tuned=vectors[1][0] @ vectors[1][1][kept].T,
     )
 
 
@@ -182,20 +201,27 @@ def fusion_evidence(dense: npt.NDArray[np.float32], dev: DevSet) -> dict[str, ob
 
 def _sweep(
     base: Encoder,
+    tuned: Encoder,
     weights: Sequence[Mapping[str, torch.Tensor]],
     alphas: Sequence[float],
     dev: DevSet,
     general: Retention,
     runtime: Runtime,
 ) -> tuple[list[Mixture], list[npt.NDArray[np.float32]]]:
-    """Every mixture's dev and retention scores, and its dense scores (Q, N) of the dev pool."""
+    """Every mixture's dev and retention scores, and its dense scores (Q, N) of the dev pool.
+
+    The base alone keeps its own query instruction; mixtures have the one that was trained with.
+    """
     mixtures, scores = [], []
     with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
         for alpha in alphas:
             mixed = combine(weights, [1 - alpha, alpha])
-            base.backbone.load_state_dict(mixed, strict=False)
-            dense = _scores(base, dev.queries, dev.passages)
-            general_scores = _scores(base, general.queries, general.passages)
+            mixture = base if alpha == 0 else tuned
+            mixture.backbone.load_state_dict(mixed, strict=False)
+            # The two ends were scored when the pool was drawn.
+            known = {0.0: dev.base, 1.0: dev.tuned}.get(alpha)
+            dense = _scores(mixture, dev.queries, dev.passages) if known is None else known
+            general_scores = _scores(mixture, general.queries, general.passages)
             mixtures.append(
                 Mixture(
                     alpha=alpha,
@@ -213,9 +239,9 @@ def _scores(encoder: Encoder, queries: Sequence[str], passages: Sequence[str]) -
     return result
 
 
-def _as_told(mixtures: Sequence[Mixture], decision: Decision, config: Config) -> Decision:
+def _as_told(mixtures: Sequence[Mixture], decision: Decision, highest: float) -> Decision:
     """The best mixture on dev whatever the gate says, with what the gate says."""
-    best = max((m for m in mixtures if m.alpha), key=lambda m: m.dev.mean())
+    best = max((m for m in mixtures if 0 < m.alpha <= highest), key=lambda m: m.dev.mean())
     return Decision(
         ship="finetuned" if best.alpha == 1 else "merged",
         alpha=best.alpha,

@@ -20,8 +20,10 @@ WANTED_LOCAL = 3_000
 #: Passages that these are written of: three or four queries of a third of a large corpus teach more for the
 #: same time than one of each, because a passage is read once (DUQGen: a thousand chosen beat five thousand).
 MAX_LOCAL_PASSAGES = 1_000
-#: Enough queries of dev and of test passages for an interval of about ±3 points.
-WANTED_HELD_OUT = 250
+#: Enough queries of dev and of test passages for an interval of about ±2.5 points.
+WANTED_HELD_OUT = 400
+#: More of one passage hardly narrow it: they rise and fall together.
+MOST_HELD_OUT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
             used[style.name] += 1
     for split in ("dev", "test"):
         members = _spread(by_split[split], WANTED_HELD_OUT, rng)
-        rounds = int(np.clip(WANTED_HELD_OUT // max(len(members), 1), 1, 2))
+        rounds = int(np.clip(WANTED_HELD_OUT // max(len(members), 1), 1, MOST_HELD_OUT))
         for passage in members:
             for number in range(rounds):
                 asks.append(Ask(passage, held_out[number % len(held_out)], seed + 1000 + number // len(held_out)))
