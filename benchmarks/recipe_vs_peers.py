@@ -5,7 +5,8 @@
     python benchmarks/recipe_vs_peers.py --corpora emanual --systems aws-blog,sentence-transformers
 
 All systems start from MiniLM and train on the same queries of the train part: those that embedfit's writer wrote and
-its filters kept. So the peers are given what they don't have themselves. The systems:
+its filters kept. So the peers are given what they don't have themselves. Queries that embedfit's recipe makes of a
+passage's rare words are its own and stay out of the peers' rows. The systems:
 
 * embedfit: mine, train, merge and gate of the preset offline, the shipped model.
 * aws-blog: mine, train and merge settings of that preset in embedfit (7 of the 14 hardest, .75 merge).
@@ -60,8 +61,12 @@ from embedfit.workspace import Workspace
 HERE = Path(__file__).resolve().parent
 #: What the mean over corpora is taken of.
 COMMON = "ndcg@10"
+#: General text, which recipe.py scores beside.
+GENERAL = Corpus("xquad_en")
 #: The fine-tuned model's share in the published recipe's merge.
 MERGED_SHARE = 0.75
+#: Queries that embedfit makes of a passage's own words, which no writer wrote: a part of its recipe.
+OWN_STYLES = ("terms",)
 Values = dict[str, np.ndarray[Any, Any]]
 
 
@@ -231,19 +236,28 @@ def aws_blog(effort: Effort) -> Variant:
     """The published recipe's settings in embedfit, without its query instruction, which is BGE's."""
     preset = PRESETS["aws-blog"]
     changes = {"epochs": effort.epochs, "hard_negatives": effort.group - 1}
-    settings = {"mine": preset["mine"], "train": {**preset["train"], **changes}, "merge": preset["merge"]}
-    return Variant("aws-blog", "the settings of the published AWS recipe in embedfit", settings)
+    settings = {
+        "mine": preset["mine"],
+        "train": {"guide_margin": 0.0, **preset["train"], **changes},
+        "merge": preset["merge"],
+    }
+    what = "the settings of the published AWS recipe in embedfit"
+    return Variant("aws-blog", what, settings, without=OWN_STYLES)
 
 
 def capped(source: tuple[Workspace, Config], folder: Path, rows: int) -> tuple[Workspace, Config]:
-    """The source with at most `rows` training queries, drawn at random."""
+    """The source with at most `rows` written training queries, drawn at random, and as large a share of the others."""
     workspace, config = source
     queries = workspace.read(Query)
     train = [place for place, query in enumerate(queries) if query.kept and query.split == "train"]
-    if not rows or len(train) <= rows:
+    written = [place for place in train if queries[place].style not in OWN_STYLES]
+    if not rows or len(written) <= rows:
         return source
-    chosen = {train[place] for place in np.random.default_rng(SEED).permutation(len(train))[:rows]}
-    left = set(train) - chosen
+    share = rows / len(written)
+    rng = np.random.default_rng(SEED)
+    left = set(train)
+    for group in (written, sorted(left - set(written))):
+        left -= {group[place] for place in rng.permutation(len(group))[: round(share * len(group))]}
     fewer = Workspace(folder)
     fewer.write(Passage, workspace.read(Passage))
     fewer.write(
@@ -257,7 +271,7 @@ def capped(source: tuple[Workspace, Config], folder: Path, rows: int) -> tuple[W
 
 
 def training_data(workspace: Workspace) -> tuple[list[dict[str, Any]], list[str]]:
-    """The train queries with their passages, and all train passages."""
+    """The written train queries with their passages, and all train passages."""
     passages = {passage.passage_id: passage.content for passage in workspace.read(Passage) if passage.split == "train"}
     rows = [
         {
@@ -265,7 +279,7 @@ def training_data(workspace: Workspace) -> tuple[list[dict[str, Any]], list[str]
             "pos": [passages[key] for key in (query.passage_id, *query.also_relevant) if key in passages],
         }
         for query in workspace.read(Query)
-        if query.kept and query.split == "train"
+        if query.kept and query.split == "train" and query.style not in OWN_STYLES
     ]
     return rows, list(dict.fromkeys(passages.values()))
 
@@ -355,7 +369,7 @@ def measure(
     source = corpus.prepare(home / "sources", runtime, quick=options.quick)
     if effort.rows:
         source = capped(source, home / "sources" / f"{corpus.name}-{effort.rows}", effort.rows)
-    judge = Scorer(corpus)
+    judge, general = Scorer(corpus), Judge(GENERAL)
     home.mkdir(parents=True, exist_ok=True)
     base = base_values(source[1], judge, home)
     systems: dict[str, Values] = {"base": {name: base[name] for name in base if name != "bm25"}}
@@ -364,7 +378,7 @@ def measure(
     default = next(variant for variant in VARIANTS if variant.name == DEFAULT)
     for name, variant in (("embedfit", default), ("aws-blog", aws_blog(effort))):
         if name in wanted:
-            found = outcome(corpus, variant, 0, home, source, judge, runtime)
+            found = outcome(corpus, variant, 0, home, source, judge, general, runtime)
             systems[name], seconds[name] = _part(found["values"], "merged"), found["seconds"]
             notes[name] = f"α {found['alpha']:g}"
     for peer in PEERS:
