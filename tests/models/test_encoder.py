@@ -59,7 +59,7 @@ def test_minilm_gives_the_vectors_of_sentence_transformers(minilm: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["document", "passage", "corpus"])
-def test_a_prompt_for_passages_is_put_before_them_as_sentence_transformers_does(tmp_path: Path, name: str) -> None:
+def test_a_prompt_for_passages_is_put_before_them_under_any_of_its_names(tmp_path: Path, name: str) -> None:
     from sentence_transformers import SentenceTransformer
 
     folder = make_tiny_bert(tmp_path / "model")
@@ -67,7 +67,7 @@ def test_a_prompt_for_passages_is_put_before_them_as_sentence_transformers_does(
     path.write_text(json.dumps({**json.loads(path.read_text()), "prompts": {"query": "query: ", name: "passage: "}}))
     ours, theirs = Encoder.load(folder, precision="fp32"), SentenceTransformer(str(folder), device="cpu")
     assert ours.layout.document_instruction == "passage: "
-    assert_allclose(ours.encode(TEXTS), theirs.encode_document(TEXTS), atol=1e-5)
+    assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS, prompt_name=name), atol=1e-5)
     assert_allclose(ours.encode(TEXTS, is_query=True), theirs.encode_query(TEXTS), atol=1e-5)
     assert ours.token_ids(["tv"], is_query=None) == Encoder.load(make_tiny_bert(tmp_path / "plain")).token_ids(["tv"])
 

@@ -15,6 +15,9 @@ def make_tiny_reranker(encoder: Path, folder: Path) -> Path:
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         shutil.copyfile(encoder / name, folder / name)
+    path = folder / "tokenizer_config.json"
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]  # as BERT's tokenizers give them
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": inputs}))
     config = json.loads((encoder / "config.json").read_text())
     config |= {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"},
                "label2id": {"LABEL_0": 0}}  # fmt: skip

@@ -70,7 +70,7 @@ def test_queries_are_written_once_and_come_from_the_ledger_afterwards(tmp_path: 
     runtime = Runtime(ledger=tmp_path / "ledger.sqlite")
     run(workspace, replace_beir(config), runtime, provider=model)
     first = workspace.read(Query)
-    assert len(model.asked) == len(first) == 20 * 2 + 8 * 2
+    assert len(model.asked) == len(first) == 20 * 2 + 8 * 4
     assert all(query.kept or query.reason for query in first)
     assert sum(query.kept for query in first) > 30
     again = FakeModel(answer)
@@ -97,7 +97,7 @@ def test_a_run_that_broke_off_asks_only_for_the_rest(tmp_path: Path, config: Con
         run(workspace, config, runtime, provider=model)
     rest = FakeModel(answer)
     run(workspace, replace_beir(config), runtime, provider=rest)
-    assert len(rest.asked) == 56 - 10
+    assert len(rest.asked) == 72 - 10
 
 
 def test_the_synthetic_evaluation_set(tmp_path: Path, config: Config) -> None:
@@ -127,7 +127,7 @@ def test_failures_are_recorded_and_all_failures_are_an_error(tmp_path: Path, con
     reasons = {query.reason for query in workspace.read(Query) if query.passage_id == "p3"}
     assert reasons == {"call failed: overloaded"}
     broken = FakeModel(lambda request: Failure(error="no access", retryable=False), model="other")
-    with pytest.raises(GeneratorError, match=r"All 56 calls failed.*no access"):
+    with pytest.raises(GeneratorError, match=r"All 72 calls failed.*no access"):
         run(workspace, config, runtime, provider=broken)
 
 
@@ -260,7 +260,7 @@ def test_without_a_threshold_the_judge_is_not_asked(tmp_path: Path, config: Conf
     workspace, model = workspace_with(tmp_path), FakeModel(answer)
     chosen = with_settings(config, judge="llm", judge_min=0.0)
     run(workspace, chosen, Runtime(ledger=tmp_path / "l.sqlite"), provider=model)
-    assert len(model.asked) == 56
+    assert len(model.asked) == 72
     assert all(query.judged is None for query in workspace.read(Query))
 
 

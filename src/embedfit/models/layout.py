@@ -60,7 +60,10 @@ class Layout:
 
 
 def document_instruction(prompts: Mapping[str, str]) -> str:
-    """What a model's prompts put before passages: the names of sentence-transformers' encode_document, in its order."""
+    """What a model's prompts put before passages, under any name that sentence-transformers' encode_document knows.
+
+    There an unset "document" counts as found, so that E5's "passage" is passed over; its authors trained with it.
+    """
     return next((prompts[name] for name in ("document", "passage", "corpus") if prompts.get(name)), "")
 
 

@@ -22,8 +22,8 @@ WANTED_LOCAL = 3_000
 MAX_LOCAL_PASSAGES = 1_000
 #: Enough queries of dev and of test passages for an interval of about ±2.5 points.
 WANTED_HELD_OUT = 400
-#: More of one passage hardly narrow it: they rise and fall together.
-MOST_HELD_OUT = 4
+#: Of one passage: more hardly narrow it, because they rise and fall together. Others than the local one cost money.
+MOST_LOCAL_HELD_OUT, MOST_HELD_OUT = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,9 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
             used[style.name] += 1
     for split in ("dev", "test"):
         members = _spread(by_split[split], WANTED_HELD_OUT, rng)
-        rounds = int(np.clip(WANTED_HELD_OUT // max(len(members), 1), 1, MOST_HELD_OUT))
+        rounds = int(
+            np.clip(WANTED_HELD_OUT // max(len(members), 1), 1, MOST_LOCAL_HELD_OUT if local else MOST_HELD_OUT)
+        )
         for passage in members:
             for number in range(rounds):
                 asks.append(Ask(passage, held_out[number % len(held_out)], seed + 1000 + number // len(held_out)))
