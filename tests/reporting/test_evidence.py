@@ -3,8 +3,8 @@ import json
 import pytest
 
 from embedfit.errors import ArtifactMissing
-from embedfit.reporting.evidence import gather
-from tests.run_folder import build_run
+from embedfit.reporting.evidence import _ranked, gather
+from tests.run_folder import HOSTILE, build_run
 
 OPTIONAL = (
     "documents.jsonl",
@@ -42,13 +42,14 @@ def test_the_funnel_counts_reasons(evidence):
     funnel = evidence.funnel
     assert (funnel.documents_given, funnel.documents_read) == (8, 6)
     assert {d.document_id for d in funnel.unread} == {"doc-6", "doc-7"}
-    assert funnel.passage_reasons == (
+    assert [(reason, number) for reason, number, _ in funnel.passage_reasons] == [
         ("running header", 14),
         ("shorter than 60 characters", 9),
         ("table of contents", 5),
-    )
+    ]
+    assert all(example == HOSTILE for *_, example in funnel.passage_reasons)
     assert funnel.queries_written == 480
-    assert sum(number for _, number in funnel.query_reasons) == 480 - funnel.queries_kept
+    assert sum(number for _, number, _ in funnel.query_reasons) == 480 - funnel.queries_kept
     assert sum(written for _, written, _ in funnel.styles) == 480
 
 
@@ -64,7 +65,12 @@ def test_reasons_that_differ_in_their_detail_alone_are_one(tmp_path):
     workspace, config = build_run(tmp_path / "run")
     path = workspace.path("dropped_passages.jsonl")
     path.write_text(path.read_text().replace("running header", "running header (7 pages)", 3))
-    assert ("running header", 14) in gather(workspace, config).funnel.passage_reasons
+    assert ("running header", 14, HOSTILE) in gather(workspace, config).funnel.passage_reasons
+
+
+def test_a_reason_shows_the_beginning_of_its_first_text():
+    found = _ranked([("too long", ""), ("too long", "a" * 500), ("too long", "b"), ("too short", "c")])
+    assert found == (("too long", 3, "a" * 99 + "…"), ("too short", 1, "c"))
 
 
 @pytest.mark.parametrize("name", OPTIONAL)

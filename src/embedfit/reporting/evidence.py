@@ -19,6 +19,7 @@ from embedfit.workspace import FILES, Workspace
 STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "evaluate")
 
 Interval = tuple[float, float]
+_EXAMPLE = 100  # characters of a dropped text that are shown
 _DETAIL = re.compile(r"\s*\([^()]*\)$")
 
 
@@ -88,18 +89,21 @@ class Slice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
-    """How many documents, passages and queries there were, and why the others are not there."""
+    """How many documents, passages and queries there were, and why the others are not there.
+
+    passage_reasons, query_reasons: (reason, number, example). styles: (style, written, kept).
+    """
 
     documents_given: int = 0
     documents_read: int = 0
     unread: tuple[Document, ...] = ()
     passages_kept: int = 0
     passages_dropped: int = 0
-    passage_reasons: tuple[tuple[str, int], ...] = ()
+    passage_reasons: tuple[tuple[str, int, str], ...] = ()
     splits: Mapping[str, int] = field(default_factory=dict)
     queries_written: int = 0
     queries_kept: int = 0
-    query_reasons: tuple[tuple[str, int], ...] = ()
+    query_reasons: tuple[tuple[str, int, str], ...] = ()
     styles: tuple[tuple[str, int, int], ...] = ()
 
 
@@ -304,10 +308,18 @@ def _layout(workspace: Workspace, reader: _Reader) -> Layout | None:
         return None
 
 
-def _ranked(reasons: Iterable[str]) -> tuple[tuple[str, int], ...]:
-    # "running header (12 pages)" and "running header (3 pages)" are one reason.
-    counts = Counter(_DETAIL.sub("", reason) or "no reason recorded" for reason in reasons)
-    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+def _ranked(dropped: Iterable[tuple[str, str]]) -> tuple[tuple[str, int, str], ...]:
+    """(reason, number, an example) of (reason, text) pairs, the most frequent reason first."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for reason, text in dropped:
+        # "running header (12 pages)" and "running header (3 pages)" are one reason.
+        name = _DETAIL.sub("", reason) or "no reason recorded"
+        counts[name] += 1
+        if text and name not in examples:
+            examples[name] = text if len(text) <= _EXAMPLE else text[: _EXAMPLE - 1] + "…"
+    order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return tuple((reason, number, examples.get(reason, "")) for reason, number in order)
 
 
 def _funnel(
@@ -321,10 +333,10 @@ def _funnel(
         unread=tuple(d for d in documents if d.status != "ok"),
         passages_kept=len(passages),
         passages_dropped=len(dropped),
-        passage_reasons=_ranked(piece.reason for piece in dropped),
+        passage_reasons=_ranked((piece.reason, piece.preview) for piece in dropped),
         splits=dict(Counter(p.split for p in passages)),
         queries_written=len(queries),
         queries_kept=len(kept),
-        query_reasons=_ranked(q.reason for q in queries if not q.kept),
+        query_reasons=_ranked((q.reason, q.text) for q in queries if not q.kept),
         styles=tuple((style, count, kept_by_style[style]) for style, count in written_by_style.most_common()),
     )
