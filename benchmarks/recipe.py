@@ -61,6 +61,10 @@ def _train(**settings: float) -> dict[str, Any]:
     return {"train": settings}
 
 
+def _hard(count: int) -> dict[str, Any]:
+    return {"mine": {"negatives": count}, "train": {"hard_negatives": count}}
+
+
 VARIANTS = (
     Variant(DEFAULT, "the offline preset"),
     Variant("alpha-1", "the gate may ship the fine-tuned model itself", {"merge": {"max_alpha": 1.0}}),
@@ -72,14 +76,14 @@ VARIANTS = (
     Variant("tau-.1", "temperature .1", _train(temperature=0.1)),
     Variant("both", "InfoNCE in both directions", _train(both_directions=True)),
     Variant("batch-128", "batches of 128", _train(batch_size=128)),
-    Variant("hard-1", "one mined hard negative a row", _train(hard_negatives=1)),
-    Variant("hard-4", "four mined hard negatives a row", _train(hard_negatives=4)),
+    Variant("hard-1", "one mined hard negative a row", _hard(1)),
+    Variant("hard-4", "four mined hard negatives a row", _hard(4)),
     Variant("epochs-3", "three epochs", _train(epochs=3)),
     Variant("dropout", "dropout .1", _train(dropout=0.1)),
     Variant(
         "fused-teacher",
         "distillation from BM25 and the base model fused",
-        {"mine": {"teacher": "fused"}, "train": {"loss": "distil", "hard_negatives": 7}},
+        {"mine": {"teacher": "fused", "negatives": 7}, "train": {"loss": "distil", "hard_negatives": 7}},
     ),
     Variant(
         "plain",

@@ -218,6 +218,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "offline": {
         "model": "minilm",
         "generate": {"generator": "local", "term_queries": 2},
+        "mine": {"negatives": 0},
         "train": {"hard_negatives": 0, "learning_rate": 5e-5, "guide_margin": 0.1},
     },
     # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat

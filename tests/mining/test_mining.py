@@ -89,7 +89,8 @@ def test_the_stage_mines_from_the_train_part_only_and_is_repeatable(
 ) -> None:
     monkeypatch.setattr("embedfit.mining.stage.SAME_COSINE", 2.0)  # a random model finds all texts alike
     workspace = Workspace(tmp_path)
-    config = resolve(preset="offline", overrides={"model": str(tiny_bert), "mine": {"max_relative_score": 2.0}})
+    settings = {"negatives": 4, "max_relative_score": 2.0}
+    config = resolve(preset="offline", overrides={"model": str(tiny_bert), "mine": settings})
     splits = ["train"] * 12 + ["dev"] * 4
     workspace.write(
         Passage,
@@ -112,6 +113,26 @@ def test_the_stage_mines_from_the_train_part_only_and_is_repeatable(
     before = workspace.path("train.jsonl").read_bytes()
     run(workspace, config, Runtime())
     assert workspace.path("train.jsonl").read_bytes() == before
+
+
+def test_without_negatives_nothing_is_encoded(tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedfit.models.encoder.Encoder.encode", None)
+    workspace = Workspace(tmp_path)
+    workspace.write(Passage, [passage(n) for n in range(3)])
+    query = Query(
+        query_id="q",
+        passage_id="p1",
+        text="what",
+        style="question",
+        split="train",
+        kept=True,
+        also_relevant=("p2", "x"),
+    )
+    workspace.write(Query, [query])
+    run(workspace, resolve(overrides={"model": str(tiny_bert), "mine": {"negatives": 0}}), Runtime())
+    (row,) = workspace.read(TrainRow)
+    assert row.pos == (passage(1).content, passage(2).content)
+    assert (row.query, row.neg, row.pos_scores, row.neg_scores, row.prompt) == ("what", (), (), (), "query: ")
 
 
 def test_without_queries_there_is_nothing_to_mine(tiny_bert: Path, tmp_path: Path) -> None:

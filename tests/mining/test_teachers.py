@@ -112,7 +112,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 def settings(tiny_bert: Path, judge: str | None = None, **mine: object) -> Config:
-    overrides = {"model": str(tiny_bert), "mine": {"max_relative_score": 2.0, **mine}}
+    overrides = {"model": str(tiny_bert), "mine": {"negatives": 4, "max_relative_score": 2.0, **mine}}
     if judge is not None:
         overrides["generate"] = {"generator": "local", "judge": judge}
     return resolve(preset="offline", overrides=overrides)

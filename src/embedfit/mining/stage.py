@@ -15,7 +15,7 @@ from embedfit.llm.metered import OVER_BUDGET
 from embedfit.mining import teachers
 from embedfit.mining.selection import select
 from embedfit.mining.teachers import Choice
-from embedfit.models.encoder import Vectors, load_base
+from embedfit.models.encoder import Encoder, Vectors, load_base
 from embedfit.records import Judgement, Passage, Query, TrainRow
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
@@ -41,18 +41,12 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
             remedy="Name one: --set generate.judge=llm, or a cross-encoder's folder or hub id.",
         )
     base = load_base(config.model, config.query_instruction)
-    vectors = base.encode([p.content for p in passages], report=runtime.report, description="encode passages")
-    query_vectors = base.encode(
-        [query.text for query in queries], is_query=True, report=runtime.report, description="encode queries"
-    )
-    choices = chosen(passages, queries, vectors, query_vectors, config)
     judgements: list[Judgement] = []
-    if config.mine.teacher == "judge":
-        choices, judgements = _judged(choices, queries, passages, workspace, config, runtime, provider)
-    elif config.mine.teacher == "fused":
-        choices = teachers.fused(choices, queries, passages, query_vectors, vectors)
+    if config.mine.negatives == 0 and config.mine.teacher == "none":
+        # Nothing to choose, and encoding every passage for its own cosine would be all the work of this stage.
+        choices = [Choice(positives=positives) for positives in positives_of(passages, queries)]
     else:
-        choices = teachers.by_base(choices, query_vectors, vectors)
+        choices, judgements = _mined(base, passages, queries, workspace, config, runtime, provider)
     if not judgements:
         workspace.path(FILES[Judgement]).unlink(missing_ok=True)  # of an earlier run with other settings
     rows = rows_of(choices, queries, passages, prompt=base.layout.query_instruction)
@@ -69,6 +63,36 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
         )
 
 
+def _mined(
+    base: Encoder,
+    passages: Sequence[Passage],
+    queries: Sequence[Query],
+    workspace: Workspace,
+    config: Config,
+    runtime: Runtime,
+    provider: LanguageModel | None,
+) -> tuple[list[Choice], list[Judgement]]:
+    """Positives and hard negatives with the scores of the configured teacher, and what a judge said."""
+    vectors = base.encode([p.content for p in passages], report=runtime.report, description="encode passages")
+    query_vectors = base.encode(
+        [query.text for query in queries], is_query=True, report=runtime.report, description="encode queries"
+    )
+    choices = chosen(passages, queries, vectors, query_vectors, config)
+    if config.mine.teacher == "judge":
+        return _judged(choices, queries, passages, workspace, config, runtime, provider)
+    if config.mine.teacher == "fused":
+        return teachers.fused(choices, queries, passages, query_vectors, vectors), []
+    return teachers.by_base(choices, query_vectors, vectors), []
+
+
+def positives_of(passages: Sequence[Passage], queries: Sequence[Query]) -> list[tuple[int, ...]]:
+    """The passages (by number) that answer each query: its source, then those that say the same."""
+    number = {passage.passage_id: row for row, passage in enumerate(passages)}
+    return [
+        (number[query.passage_id], *(number[pid] for pid in query.also_relevant if pid in number)) for query in queries
+    ]
+
+
 def chosen(
     passages: Sequence[Passage], queries: Sequence[Query], vectors: Vectors, query_vectors: Vectors, config: Config
 ) -> list[Choice]:
@@ -77,15 +101,13 @@ def chosen(
     Hardness is the cosine of the base model. For a judge there are half as many negatives again as a
     row shall have: some will turn out to be answers.
     """
-    number = {passage.passage_id: row for row, passage in enumerate(passages)}
     depth = min(config.mine.depth + 1, len(passages))
     candidates, scores = top_k(query_vectors, vectors, depth)
     rng = np.random.default_rng(config.seed)
     spare = config.mine.negatives // 2 if config.mine.teacher == "judge" else 0
     choices = []
-    for place, query in enumerate(queries):
-        source = number[query.passage_id]
-        positives = [source, *(number[pid] for pid in query.also_relevant if pid in number)]
+    for place, positives in enumerate(positives_of(passages, queries)):
+        source = positives[0]
         similar = np.flatnonzero(vectors[candidates[place]] @ vectors[source] >= SAME_COSINE)
         excluded = {
             *positives,
@@ -101,7 +123,7 @@ def chosen(
             max_relative_score=config.mine.max_relative_score,
             rng=rng,
         )
-        choices.append(Choice(positives=tuple(positives), negatives=tuple(negatives)))
+        choices.append(Choice(positives=positives, negatives=tuple(negatives)))
     return choices
 
 

@@ -22,7 +22,7 @@ class Choice:
     """The passages of one row, by their numbers, and a teacher's score of each; () where it has none."""
 
     positives: tuple[int, ...]
-    negatives: tuple[int, ...]
+    negatives: tuple[int, ...] = ()
     positive_scores: tuple[float, ...] = ()
     negative_scores: tuple[float, ...] = ()
 
