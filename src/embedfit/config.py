@@ -152,13 +152,13 @@ class MergeConfig(Section):
 
     alpha: float | None = Field(None, ge=0, le=1, description="weight of the fine-tuned model; default: chosen on dev")
     max_alpha: float = Field(
-        0.5,
+        0.4,
         gt=0,
         le=1,
         description="the largest α that may be chosen: written queries overrate what is learned of them",
     )
     steps: int = Field(
-        5, ge=1, le=100, description="the sweep tries so many equal steps up to max_alpha, and 1 to be seen"
+        4, ge=1, le=100, description="the sweep tries so many equal steps up to max_alpha, and 1 to be seen"
     )
     max_retention_loss: float = Field(
         0.01, ge=0, description="largest drop on the retention set that a merged model may show"
@@ -219,7 +219,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": "minilm",
         "generate": {"generator": "local", "term_queries": 2},
         "mine": {"negatives": 0},
-        "train": {"hard_negatives": 0, "learning_rate": 5e-5, "guide_margin": 0.1},
+        "train": {"hard_negatives": 0, "learning_rate": 3e-5, "guide_margin": 0.1},
     },
     # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat
     "aws-blog": {
