@@ -140,8 +140,11 @@ class TrainConfig(Section):
     memory_mb: int = Field(0, ge=0, description="peak memory of a step; 0: from what the machine has")
     tokens_per_micro_batch: int = Field(0, ge=0, description="0: chosen from the precision and the cores")
     eval_every: int = Field(0, ge=0, description="steps between dev scores; 0: chosen from the number of steps")
+    keep: Literal["best", "last"] = Field(
+        "best", description="which weights: the best by dev, or the last ones, whatever dev says"
+    )
     patience: int = Field(
-        3, ge=0, description="dev scores without a new best before training stops; 0: never stop early"
+        3, ge=0, description="dev scores without a new best before training stops; 0: never. Not with keep=last"
     )
     checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: with every dev score")
     compile: bool = False
@@ -162,6 +165,9 @@ class MergeConfig(Section):
     )
     max_retention_loss: float = Field(
         0.01, ge=0, description="largest drop on the retention set that a merged model may show"
+    )
+    max_dev_loss: float = Field(
+        0.005, ge=0, description="ship only if the loss on dev is, by its 95% interval, surely smaller than this"
     )
     retention_beir: str | None = Field(
         None,
@@ -219,7 +225,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "model": "minilm",
         "generate": {"generator": "local", "term_queries": 2},
         "mine": {"negatives": 0},
-        "train": {"hard_negatives": 0, "learning_rate": 3e-5, "guide_margin": 0.1},
+        "train": {"hard_negatives": 0, "learning_rate": 3e-5, "guide_margin": 0.1, "keep": "last"},
     },
     # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat
     "aws-blog": {

@@ -115,11 +115,37 @@ def test_what_forgets_too_much_is_out() -> None:
     assert "general text" in nothing.why
 
 
-def test_without_a_sure_gain_the_base_stays() -> None:
-    for gain in (0.0, -0.05):
+def test_without_a_gain_the_base_stays() -> None:
+    for gain in (-0.004, -0.05):
         decision = gate((0.5, gain, 0.8), (1.0, gain, 0.8))
         assert (decision.ship, decision.alpha) == ("base", 0.0)
-        assert "not surely better" in decision.why
+        assert "not better than the base" in decision.why
+
+
+def test_a_gain_that_may_be_a_loss_does_not_ship() -> None:
+    base, *_ = mixtures()
+    unsure = np.random.default_rng(3).normal(0.01, 0.3, 200)
+    found = decide(
+        [base, Mixture(alpha=0.5, dev=base.dev + unsure - unsure.mean() + 0.01, retention=0.8)],
+        CLUSTERS,
+        max_retention_loss=0.01,
+        rng=np.random.default_rng(1),
+    )
+    assert (found.ship, found.alpha) == ("base", 0.0)
+    assert "may be worse than the base by more than 0.5 points" in found.why
+
+
+def test_a_small_gain_that_is_surely_no_loss_ships() -> None:
+    base, *_ = mixtures()
+    noise = np.random.default_rng(3).normal(0, 0.02, 200)
+    found = decide(
+        [base, Mixture(alpha=0.5, dev=base.dev + noise - noise.mean() + 0.002, retention=0.8)],
+        CLUSTERS,
+        max_retention_loss=0.01,
+        rng=np.random.default_rng(1),
+    )
+    assert found.ship == "merged"
+    assert found.comparison.ci95[0] < 0
 
 
 def test_general_text_leaves_out_the_corpus_and_hides_the_query() -> None:

@@ -170,6 +170,19 @@ def test_early_stop(tiny_bert, tmp_path, monkeypatch):
     assert any("no better dev score than 0.7000 at step 4" in line for line in lines)
 
 
+def test_the_last_weights_are_kept_where_that_is_asked_for(tiny_bert, tmp_path, monkeypatch):
+    scores = iter([0.5, 0.9, 0.4, 0.3, 0.2, 0.1])
+    monkeypatch.setattr(loop, "dev_score", lambda *_: next(scores))
+    config = settings(tiny_bert, "train.keep=last", "train.patience=1")
+    weights, summary, _ = trained(make_run(tmp_path), config)
+    assert (summary["steps"], summary["best_step"], summary["stopped_early"]) == (9, 9, False)
+    assert len(summary["dev_ndcg10"]["after"]) > 1
+    blind = settings(tiny_bert, "train.keep=last", "train.eval_every=9")
+    monkeypatch.setattr(loop, "dev_score", lambda *_: 0.0)
+    other, _, _ = trained(make_run(tmp_path / "blind"), blind)
+    assert all(torch.equal(weights[name], other[name]) for name in weights), "dev scores change nothing"
+
+
 @pytest.mark.parametrize("loss", ["distil", "margin-mse"])
 def test_losses_with_a_teacher(tiny_bert, tmp_path, loss):
     workspace = make_run(tmp_path)

@@ -69,6 +69,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         max_retention_loss=config.merge.max_retention_loss,
         rng=np.random.default_rng(config.seed),
         max_alpha=highest,
+        max_dev_loss=config.merge.max_dev_loss,
     )
     if config.merge.always_ship:
         decision = _as_told(mixtures, decision, highest)

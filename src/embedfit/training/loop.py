@@ -57,6 +57,7 @@ class Plan:
     eval_every: int
     checkpoint_every: int
     patience: int
+    keep_last: bool
     seed: int
     gradient_scale: float = 1.0
     settings: Mapping[str, Any]
@@ -215,6 +216,8 @@ class Trainer:
 
     def _judge(self) -> None:
         """Keep the weights if they are the best so far; stop if no better ones came for too long."""
+        if self.plan.keep_last:
+            return
         trained = [record for record in self.state.dev if record.step > 0]
         best = max(trained, key=lambda record: (record.ndcg10, -record.step))
         if best.step == self.state.step:

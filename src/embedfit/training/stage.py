@@ -171,6 +171,7 @@ def _trainer(
         eval_every=settings.eval_every,
         checkpoint_every=settings.checkpoint_every,
         patience=settings.patience,
+        keep_last=settings.keep == "last",
         seed=config.seed,
         gradient_scale=256.0 if encoder.precision == "fp16" else 1.0,
         settings={},
