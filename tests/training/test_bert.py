@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from embedfit.training.bert import split
-
-from .conftest import bert_trunk, random_texts, transformers_trunk
+from tests.training.conftest import bert_trunk, random_texts, transformers_trunk
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -19,9 +19,8 @@ from embedfit.training.memory import MemoryBudget
 from embedfit.training.stage import run
 from embedfit.training.step import accumulate_gradients
 from embedfit.training.world import World
-
-from .conftest import bert_trunk, make_run, random_texts
-from .test_step import PASSAGES, ROWS, loss_of
+from tests.training.conftest import bert_trunk, make_run, random_texts
+from tests.training.test_step import PASSAGES, ROWS, loss_of
 
 
 def joint_gradients(folder, world, limit):

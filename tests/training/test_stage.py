@@ -17,8 +17,7 @@ from embedfit.records import TrainRow
 from embedfit.runtime import Runtime
 from embedfit.training import loop
 from embedfit.training.stage import run
-
-from .conftest import make_run
+from tests.training.conftest import make_run
 
 
 class Log:

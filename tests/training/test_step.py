@@ -6,8 +6,7 @@ from embedfit.training.batches import micro_batches
 from embedfit.training.losses import Objective, Targets
 from embedfit.training.memory import MemoryBudget
 from embedfit.training.step import accumulate_gradients
-
-from .conftest import bert_trunk, random_texts, transformers_trunk
+from tests.training.conftest import bert_trunk, random_texts, transformers_trunk
 
 ROWS, PASSAGES = 4, 12
 

@@ -97,11 +97,21 @@ def next_steps(evidence: Evidence) -> list[str]:
         )
     if not shipped:
         steps.extend(_when_kept(evidence, comparison))
-    if _best(evidence, "ndcg@10", HYBRIDS) is not None:
-        together = "Search with the model and BM25 together; the snippet is under “Use it”."
-        alone = "Try BM25 alone, and BM25 with the model (the snippet is under “Use it”), on queries of your own."
-        steps.append(together if _hybrid(evidence, "ndcg@10") else alone)
+    steps.extend(_with_bm25(evidence, "ndcg@10"))
     return steps
+
+
+def _with_bm25(evidence: Evidence, metric: str) -> list[str]:
+    """Whether to search with BM25 beside the model, by what was measured."""
+    best, hybrid = _best(evidence, metric, tuple(evidence.systems)), _best(evidence, metric, HYBRIDS)
+    if best is None or hybrid is None:
+        return []
+    if _hybrid(evidence, metric):
+        return ["Search with the model and BM25 together; the snippet is under “Use it”."]
+    if best[0].startswith("bm25"):
+        return ["Try BM25 alone, and BM25 with the model (the snippet is under “Use it”), on queries of your own."]
+    lost = points(best[1] - hybrid[1]).lstrip("+")
+    return [f"Search with the model alone: on these questions BM25 beside it takes {lost} points away."]
 
 
 def _when_kept(evidence: Evidence, comparison: Comparison | None) -> list[str]:
