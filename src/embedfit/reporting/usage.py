@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 
@@ -96,12 +97,12 @@ import Stemmer
 from sentence_transformers import SentenceTransformer
 
 # Passages by id: these are the run's; put yours here.
-with open({passages!r}, encoding="utf-8") as lines:
+with open({passages}, encoding="utf-8") as lines:
     rows = [json.loads(line) for line in lines]
 passages = {{row["passage_id"]: f"{{row['title']}} {{row['text']}}".strip() for row in rows}}
 ids = list(passages)
 
-model = SentenceTransformer({model!r})
+model = SentenceTransformer({model})
 vectors = model.encode_document(list(passages.values()), normalize_embeddings=True)
 stemmer = Stemmer.Stemmer("english")
 
@@ -140,8 +141,8 @@ def hybrid(model: str, passages: str, method: str, weight: float) -> str:
         parts = (_RECIPROCAL, "reciprocal_rank(dense)", "np.where(lexical > 0, reciprocal_rank(lexical), 0)")
     function, fused_dense, fused_lexical = parts
     return _SEARCH.format(
-        model=model,
-        passages=passages,
+        model=json.dumps(model),
+        passages=json.dumps(passages),
         function=function,
         dense=weight,
         lexical=1 - weight,
