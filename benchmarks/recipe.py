@@ -29,9 +29,10 @@ import numpy as np
 import platformdirs
 
 from embedfit import pipeline
+from embedfit.api import change
 from embedfit.config import Config, resolve
 from embedfit.interchange import RetrievalData, read_beir, read_llamaindex, write_beir
-from embedfit.models.encoder import Encoder, load_base
+from embedfit.models.encoder import Encoder, load_base, training_instruction
 from embedfit.models.hardware import cores, gemm_rate
 from embedfit.progress import LogLines
 from embedfit.records import Passage, Query
@@ -205,9 +206,8 @@ def outcome(
 ) -> dict[str, Any]:
     """Train, merge and score one variant, or what an earlier run found. general: people's queries of no corpus."""
     workspace, config = source
-    settings = _over(config.model_dump(mode="json", exclude_none=True), variant.settings)
-    settings["seed"] = config.seed if seed == 0 else seed
-    changed = Config.model_validate(settings)
+    changed = change(config, {**variant.settings, "seed": seed or config.seed}, ())
+    settings = changed.model_dump(mode="json", exclude_none=True)
     queries = [query for query in workspace.read(Query) if query.style not in variant.without]
     recipe = {key: settings[key] for key in ("model", "seed", "mine", "train")}
     trained = _key(recipe, [asdict(query) for query in queries], _code("mining", "training"))
@@ -227,7 +227,7 @@ def outcome(
     pipeline.run_stage(pipeline.stage_named("merge"), run, changed, runtime)
     merge = run.read_json("merge.json")
     training = json.loads((run.path("finetuned") / "training.json").read_text("utf-8"))
-    instruction = load_base(changed.model, changed.query_instruction).layout.query_instruction
+    instruction = training_instruction(changed.model, changed.query_instruction)
     models = {"finetuned": run.path("finetuned"), "merged": run.path("merged")}
     values = {}
     for name, path in models.items():
@@ -263,13 +263,6 @@ def _code(*packages: str) -> str:
         for path in sorted((HERE.parent / "src" / "embedfit" / package).glob("*.py")):
             digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _over(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(settings)
-    for key, value in changes.items():
-        merged[key] = _over(merged[key], value) if isinstance(value, Mapping) else value
-    return merged
 
 
 def base_values(config: Config, judge_: Judge, cache: Path) -> dict[str, np.ndarray[Any, Any]]:

@@ -122,28 +122,22 @@ def test_without_a_gain_the_base_stays() -> None:
         assert "not better than the base" in decision.why
 
 
-def test_a_gain_that_may_be_a_loss_does_not_ship() -> None:
+def gate_of_noisy(gain: float, spread: float) -> Decision:
+    """The gate on one mixture whose queries differ from the base's by exactly `gain` on the mean, ± spread."""
     base, *_ = mixtures()
-    unsure = np.random.default_rng(3).normal(0.01, 0.3, 200)
-    found = decide(
-        [base, Mixture(alpha=0.5, dev=base.dev + unsure - unsure.mean() + 0.01, retention=0.8)],
-        CLUSTERS,
-        max_retention_loss=0.01,
-        rng=np.random.default_rng(1),
-    )
+    noise = np.random.default_rng(3).normal(0, spread, 200)
+    noisy = Mixture(alpha=0.5, dev=base.dev + noise - noise.mean() + gain, retention=0.8)
+    return decide([base, noisy], CLUSTERS, max_retention_loss=0.01, rng=np.random.default_rng(1))
+
+
+def test_a_gain_that_may_be_a_loss_does_not_ship() -> None:
+    found = gate_of_noisy(0.01, 0.3)
     assert (found.ship, found.alpha) == ("base", 0.0)
     assert "may be worse than the base by more than 0.5 points" in found.why
 
 
 def test_a_small_gain_that_is_surely_no_loss_ships() -> None:
-    base, *_ = mixtures()
-    noise = np.random.default_rng(3).normal(0, 0.02, 200)
-    found = decide(
-        [base, Mixture(alpha=0.5, dev=base.dev + noise - noise.mean() + 0.002, retention=0.8)],
-        CLUSTERS,
-        max_retention_loss=0.01,
-        rng=np.random.default_rng(1),
-    )
+    found = gate_of_noisy(0.002, 0.02)
     assert found.ship == "merged"
     assert found.comparison.ci95[0] < 0
 

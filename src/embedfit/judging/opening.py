@@ -18,6 +18,7 @@ from embedfit.runtime import Runtime
 
 #: What generate.judge is where the generator's own model judges.
 OWN_MODEL = "llm"
+NAME_A_JUDGE = "Name one: --set generate.judge=llm, or a cross-encoder's folder or hub id."
 
 
 @contextmanager
@@ -29,10 +30,7 @@ def opened_judge(
     Raises UsageError where none is named, ModelError for a folder that holds no cross-encoder.
     """
     if generate.judge is None:
-        raise UsageError(
-            "No judge is named.",
-            remedy="Name one: --set generate.judge=llm, or a cross-encoder's folder or hub id.",
-        )
+        raise UsageError("No judge is named.", remedy=NAME_A_JUDGE)
     if generate.judge == OWN_MODEL:
         with opened_model(generate, runtime, run=run, provider=provider) as model:
             yield LlmJudge(model, runtime, free=generate.generator == "local")

@@ -63,23 +63,18 @@ def decide(
         compare(mixture.dev[:, None], base.dev[:, None], clusters, rng=rng)[0] if mixture.alpha else None
         for mixture in mixtures
     ]
-    allowed = [
-        number for number, mixture in enumerate(mixtures)
-        if 0 < mixture.alpha <= max_alpha and base.retention - mixture.retention <= max_retention_loss
-    ]  # fmt: skip
-    candidates = [number for number in range(len(mixtures)) if 0 < mixtures[number].alpha <= max_alpha]
+    candidates = [number for number, mixture in enumerate(mixtures) if 0 < mixture.alpha <= max_alpha]
+    allowed = [number for number in candidates if base.retention - mixtures[number].retention <= max_retention_loss]
     if not candidates:
         nothing = Comparison(delta=0.0, ci95=(0.0, 0.0), p_value=1.0, queries=len(base.dev), clusters=0, detectable=1.0)
-        return Decision(ship="base", alpha=0.0, why="No mixture other than the base was tried.", comparison=nothing)
+        return _keep_base("No mixture other than the base was tried.", nothing)
     if not allowed:
         best = max(candidates, key=lambda number: mixtures[number].dev.mean())
         loss = base.retention - mixtures[best].retention
-        return Decision(
-            ship="base",
-            alpha=0.0,
-            why=f"Every mixture loses more than {100 * max_retention_loss:.1f} points on general text "
+        return _keep_base(
+            f"Every mixture loses more than {100 * max_retention_loss:.1f} points on general text "
             f"(the best on dev, α = {mixtures[best].alpha:g}, loses {100 * loss:.1f}).",
-            comparison=_known(comparisons[best]),
+            _known(comparisons[best]),
         )
     best = max(allowed, key=lambda number: mixtures[number].dev.mean())
     level = mixtures[best].dev.mean() - SAME_SCORE
@@ -90,15 +85,10 @@ def decide(
     gain = f"{points}, on {comparison.queries} dev queries"
     best_try = f"The best mixture (α = {mixtures[chosen].alpha:g})"
     if comparison.delta <= 0:
-        return Decision(
-            ship="base", alpha=0.0, why=f"{best_try} is not better than the base: {gain}.", comparison=comparison
-        )
+        return _keep_base(f"{best_try} is not better than the base: {gain}.", comparison)
     if comparison.ci95[0] <= -max_dev_loss:
-        return Decision(
-            ship="base",
-            alpha=0.0,
-            why=f"{best_try} may be worse than the base by more than {100 * max_dev_loss:g} points: {gain}.",
-            comparison=comparison,
+        return _keep_base(
+            f"{best_try} may be worse than the base by more than {100 * max_dev_loss:g} points: {gain}.", comparison
         )
     alpha = mixtures[chosen].alpha
     return Decision(
@@ -107,6 +97,10 @@ def decide(
         why=f"α = {alpha:g}: {gain}; general text {100 * (mixtures[chosen].retention - base.retention):+.1f} points.",
         comparison=comparison,
     )
+
+
+def _keep_base(why: str, comparison: Comparison) -> Decision:
+    return Decision(ship="base", alpha=0.0, why=why, comparison=comparison)
 
 
 def _known(comparison: Comparison | None) -> Comparison:

@@ -9,13 +9,13 @@ import numpy as np
 
 from embedfit.config import Config
 from embedfit.errors import InputError, PaidInPart, UsageError
-from embedfit.judging.opening import opened_judge
+from embedfit.judging.opening import NAME_A_JUDGE, opened_judge
 from embedfit.llm.client import LanguageModel
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.mining import teachers
 from embedfit.mining.selection import select
 from embedfit.mining.teachers import Choice
-from embedfit.models.encoder import Encoder, Vectors, load_base
+from embedfit.models.encoder import Vectors, load_base, training_instruction
 from embedfit.records import Judgement, Passage, Query, TrainRow
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
@@ -38,18 +38,17 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
     if config.mine.teacher == "judge" and config.generate.judge is None:
         raise UsageError(
             "mine.teacher=judge needs a judge.",
-            remedy="Name one: --set generate.judge=llm, or a cross-encoder's folder or hub id.",
+            remedy=NAME_A_JUDGE,
         )
-    base = load_base(config.model, config.query_instruction)
     judgements: list[Judgement] = []
     if config.mine.negatives == 0 and config.mine.teacher == "none":
         # Nothing to choose, and encoding every passage for its own cosine would be all the work of this stage.
         choices = [Choice(positives=positives) for positives in positives_of(passages, queries)]
     else:
-        choices, judgements = _mined(base, passages, queries, workspace, config, runtime, provider)
+        choices, judgements = _mined(passages, queries, workspace, config, runtime, provider)
     if not judgements:
         workspace.path(FILES[Judgement]).unlink(missing_ok=True)  # of an earlier run with other settings
-    rows = rows_of(choices, queries, passages, prompt=base.layout.query_instruction)
+    rows = rows_of(choices, queries, passages, prompt=training_instruction(config.model, config.query_instruction))
     workspace.write(TrainRow, rows)
     without = sum(not row.neg for row in rows)
     mean = sum(len(row.neg) for row in rows) / len(rows)
@@ -64,7 +63,6 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
 
 
 def _mined(
-    base: Encoder,
     passages: Sequence[Passage],
     queries: Sequence[Query],
     workspace: Workspace,
@@ -73,6 +71,7 @@ def _mined(
     provider: LanguageModel | None,
 ) -> tuple[list[Choice], list[Judgement]]:
     """Positives and hard negatives with the scores of the configured teacher, and what a judge said."""
+    base = load_base(config.model, config.query_instruction)
     vectors = base.encode([p.content for p in passages], report=runtime.report, description="encode passages")
     query_vectors = base.encode(
         [query.text for query in queries], is_query=True, report=runtime.report, description="encode queries"

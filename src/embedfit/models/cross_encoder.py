@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from embedfit.errors import ModelError
-from embedfit.models.encoder import autocast, batches_by_tokens, pad
+from embedfit.models.encoder import autocast, batches_by_tokens, pad, tokens_per_batch
 from embedfit.models.hardware import Precision, best_precision, device
 from embedfit.models.layout import read_tensors, tokenizer_window, usable_positions
 from embedfit.models.tokenizer import load_tokenizer
@@ -94,7 +94,7 @@ class CrossEncoder:
         row_of = {pair: row for row, pair in enumerate(distinct)}
         ids, types = self._encode(distinct)
         scores = np.zeros(len(distinct), np.float32)
-        budget = 16_384 if device().type == "cpu" else 131_072
+        budget = tokens_per_batch()
         with (report or Silent()).task(description, len(distinct), "pairs") as task:
             for batch in batches_by_tokens([len(row) for row in ids], budget):
                 scores[batch] = self._forward([ids[row] for row in batch], [types[row] for row in batch])

@@ -32,6 +32,11 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Te
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
 
 
+def tokens_per_batch() -> int:
+    """Padded tokens that are encoded at a time: they fill the machine and fit into its memory."""
+    return 16_384 if device().type == "cpu" else 131_072
+
+
 def batches_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Indices grouped so that rows × longest ≤ budget, longest first, so that the first batch is the largest.
 
@@ -140,7 +145,7 @@ class Encoder:
         row_of = {text: row for row, text in enumerate(distinct)}
         vectors = np.zeros((len(distinct), self.layout.hidden_size), np.float32)
         ids = self.token_ids(distinct, is_query=is_query)
-        budget = 16_384 if device().type == "cpu" else 131_072
+        budget = tokens_per_batch()
         with (report or Silent()).task(description, len(distinct), "texts") as task:
             for batch in batches_by_tokens([len(row) for row in ids], budget):
                 vectors[batch] = self._forward([ids[index] for index in batch])
@@ -169,9 +174,13 @@ def load_base(
     name: str, query_instruction: str | None = None, *, precision: Precision | Literal["auto"] = "auto"
 ) -> Encoder:
     """A model by name. query_instruction: instead of its right one (base_instruction)."""
-    folder = resolve_model(name)
-    instruction = base_instruction(name, folder) if query_instruction is None else query_instruction
-    return Encoder.load(folder, precision=precision, query_instruction=instruction)
+    instruction = training_instruction(name, query_instruction)
+    return Encoder.load(resolve_model(name), precision=precision, query_instruction=instruction)
+
+
+def training_instruction(name: str, query_instruction: str | None = None) -> str:
+    """The query instruction that a model is trained with: the user's, or its right one (base_instruction)."""
+    return base_instruction(name, resolve_model(name)) if query_instruction is None else query_instruction
 
 
 def base_instruction(name: str, folder: Path, *, otherwise: str | None = None) -> str:

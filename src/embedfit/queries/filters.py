@@ -28,7 +28,7 @@ _INSTRUCTION = re.compile(
     re.IGNORECASE,
 )
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 
 MIN_WORDS, MAX_WORDS, MAX_CHARACTERS = 2, 32, 240
 COPIED_SPAN = 9
@@ -101,7 +101,7 @@ def obeys_an_instruction(candidate: Candidate) -> str:
 
     A sentence that only says "ignore the above" passes its role on to the next one.
     """
-    sentences = _SENTENCE_END.split(candidate.passage)
+    sentences = SENTENCE_END.split(candidate.passage)
     steering: set[int] = set()
     for number, sentence in enumerate(sentences):
         if _INSTRUCTION.search(sentence):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedfit.llm.client import Message, Request
+from embedfit.queries.filters import SENTENCE_END
 
 #: Words of a passage that a large model reads: enough for any need, and money for no more.
 MAX_PASSAGE_WORDS = 600
@@ -103,9 +103,6 @@ _MANY = (
 )
 
 
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
-
-
 def trim(text: str, max_words: int = MAX_PASSAGE_WORDS) -> str:
     """The first words of a passage, on one line, without tags that could end the passage early."""
     words = text.replace("<passage>", " ").replace("</passage>", " ").split()
@@ -118,7 +115,7 @@ def stretch(text: str, words: int = STRETCH_WORDS) -> str:
     So the queries of a corpus are about beginnings, middles and ends, and those of one passage share their prompt.
     Texts that are not much longer are kept whole.
     """
-    parts = _SENTENCE_END.split(trim(text, 100_000))
+    parts = SENTENCE_END.split(trim(text, 100_000))
     lengths = [len(part.split()) for part in parts]
     if sum(lengths) <= 1.4 * words:
         return trim(" ".join(parts))
