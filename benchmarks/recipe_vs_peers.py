@@ -53,7 +53,6 @@ from embedfit.models.hardware import best_precision
 from embedfit.models.layout import read_tensors, save_model
 from embedfit.progress import LogLines
 from embedfit.records import Passage, Query
-from embedfit.retrieval.fusion import weighted_sum
 from embedfit.retrieval.significance import bootstrap_means, interval
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -91,14 +90,12 @@ QUICK = Effort(rows=256, epochs=1, group=4)
 class Scorer(Judge):
     """A corpus' judge that adds nDCG@10 where the corpus is told by another metric."""
 
-    def of(self, encoder: Encoder) -> Values:
-        """Per-query values by kind ("dense", "hybrid") and, where it isn't the corpus' own, metric."""
-        dense = encoder.encode(self.queries, is_query=True) @ encoder.encode(self.contents).T
-        scores = {"dense": dense, "hybrid": weighted_sum(dense, self.lexical, weight=0.5)}
-        found = {kind: self.values(one) for kind, one in scores.items()}
+    def of(self, encoder: Encoder, *, windows: bool = False) -> Values:
+        """Per-query values by kind, as Judge's, and, where it isn't the corpus' own, metric."""
+        found = super().of(encoder, windows=windows)
         if self.metric != COMMON:
             own, self.metric = self.metric, COMMON
-            found |= {f"{kind} {COMMON}": self.values(one) for kind, one in scores.items()}
+            found |= {f"{kind} {COMMON}": values for kind, values in super().of(encoder, windows=windows).items()}
             self.metric = own
         return found
 

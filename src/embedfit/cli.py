@@ -19,6 +19,7 @@ from embedfit import __version__, api, pipeline
 from embedfit.cli_deploy import app as deploy_app
 from embedfit.cli_serve import export as export_command
 from embedfit.cli_serve import serve as serve_command
+from embedfit.config import WINDOW_TOKENS
 from embedfit.errors import EmbedfitError, UsageError
 from embedfit.progress import Silent, duration, reporter_for
 from embedfit.runtime import Runtime
@@ -43,6 +44,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 LedgerPath = Annotated[
     Path | None, typer.Option("--ledger", help="Another file for the ledger of language-model calls.")
 ]
+WindowTokens = Annotated[int, typer.Option(min=16, help="Tokens of a window, with --windows.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without asking.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again although it is up to date.")]
@@ -240,8 +242,9 @@ def benchmark(
     models: Annotated[list[str], typer.Argument(help="Models, bm25, titan-v2, tei:URL, openai:URL#MODEL, …")],
     beir: Annotated[Path, typer.Option(help="A folder with corpus.jsonl, queries.jsonl and qrels/test.tsv.")],
     windows: Annotated[
-        bool, typer.Option("--windows", help="Each model also with long passages read window by window.")
+        bool, typer.Option("--windows", help="Each model also with a vector for every window of a passage.")
     ] = False,
+    window_tokens: WindowTokens = WINDOW_TOKENS,
     out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
     ledger: LedgerPath = None,
     yes: Yes = False,
@@ -250,7 +253,9 @@ def benchmark(
     from embedfit.evaluation.benchmark import benchmark as run_benchmark  # torch
 
     runtime = _runtime(ledger=ledger)
-    result = run_benchmark(models, beir, runtime=api.with_consent(runtime, yes), windows=windows)
+    result = run_benchmark(
+        models, beir, runtime=api.with_consent(runtime, yes), windows=windows, window_tokens=window_tokens
+    )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -266,8 +271,9 @@ def encode(
         bool, typer.Option("--query", help="The texts are queries: put the instruction before them.")
     ] = False,
     windows: Annotated[
-        bool, typer.Option("--windows", help="Several vectors for a passage that is longer than the model's window.")
+        bool, typer.Option("--windows", help="A vector for every window of a passage, the best of which counts.")
     ] = False,
+    window_tokens: WindowTokens = WINDOW_TOKENS,
 ) -> None:
     """Texts → vectors."""
     from embedfit.models.files import encode_file, encode_windows  # torch
@@ -276,7 +282,7 @@ def encode(
         raise UsageError("--query and --windows exclude each other.", remedy="Queries are short: leave --windows out.")
     report = reporter_for(sys.stderr)
     if windows:
-        count, size = encode_windows(model, source, output, report=report)
+        count, size = encode_windows(model, source, output, max_tokens=window_tokens, report=report)
     else:
         count, size = encode_file(model, source, output, is_query=query, report=report)
     sys.stdout.write(f"{output}: {count} vectors of {size} dimensions\n")

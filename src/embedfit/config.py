@@ -21,6 +21,10 @@ GeneratorName = Literal["local", "openai", "bedrock", "bedrock-batch"]
 StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
 
 
+#: Tokens of a window where a passage has a vector for each: docs/recipe.md has what it brings.
+WINDOW_TOKENS = 64
+
+
 class Section(BaseModel):
     """A group of settings: frozen, and an unknown name is an error."""
 
@@ -190,10 +194,11 @@ class EvaluateConfig(Section):
 
     systems: tuple[str, ...] = Field((), description="further systems, such as titan-v2")
     bootstrap: int = Field(2000, ge=100)
-    windows: bool = Field(
-        False,
-        description="where passages are longer than the model's window, also measure it with several vectors for "
-        "each of them",
+    windows: int = Field(
+        WINDOW_TOKENS,
+        ge=0,
+        description="also measure base and merged model with a vector for every window of so many tokens of a "
+        "passage, the best of which counts; 0: don't",
     )
 
 

@@ -18,8 +18,10 @@ from embedfit.errors import CheckFailed, EmbedfitError
 from embedfit.interchange import read_beir
 from embedfit.llm.client import Request
 from embedfit.llm.fake import FakeModel
+from embedfit.models.files import encode_windows
 from embedfit.models.hardware import best_precision
 from embedfit.pipeline import STAGES, Stage, check_order, run_all, states
+from embedfit.progress import Silent
 from embedfit.queries import stage as generate_stage
 from embedfit.retrieval.metrics import judge, score
 from embedfit.runtime import Runtime
@@ -195,6 +197,33 @@ def test_the_hybrid_snippet_of_the_report_reproduces_its_row(
     found = [[passage for passage, _ in names["search"](text)] for text in data.queries.values()]
     values = score(judge(found, [data.qrels[query] for query in data.queries]), ("ndcg@10",))["ndcg@10"]
     expected = workspace.read_json("summary.json")["systems"]["hybrid_merged"]["metrics"]["ndcg@10"]
+    assert values.mean() == pytest.approx(expected, abs=0.005 if best_precision() != "fp32" else 1e-6)
+
+
+def test_the_windows_snippet_of_the_report_reproduces_its_row(
+    finished: tuple[Workspace, Config, Runtime, FakeModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace, config = finished[:2]
+    page = workspace.path("report.html").read_text("utf-8")
+    code = re.search(r'aria-label="Search among them"><code class="python">(.*?)</code>', page, re.S)
+    assert code is not None
+    passages = workspace.path("passages.jsonl")
+    encode_windows(
+        str(workspace.path("merged")),
+        passages,
+        tmp_path / "windows.npy",
+        max_tokens=config.evaluate.windows,
+        report=Silent(),
+    )
+    ids = [json.loads(line)["passage_id"] for line in passages.read_text("utf-8").splitlines()]
+    names: dict[str, Any] = {}
+    program = compile(html.unescape(code.group(1)), "snippet", "exec")
+    monkeypatch.chdir(tmp_path)
+    exec(program, names)
+    data = read_beir(workspace.path("eval"))
+    found = [[ids[number] for number in names["search"](text)] for text in data.queries.values()]
+    values = score(judge(found, [data.qrels[query] for query in data.queries]), ("ndcg@10",))["ndcg@10"]
+    expected = workspace.read_json("summary.json")["systems"]["merged_windowed"]["metrics"]["ndcg@10"]
     assert values.mean() == pytest.approx(expected, abs=0.005 if best_precision() != "fp32" else 1e-6)
 
 

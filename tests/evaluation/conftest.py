@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from embedfit.config import resolve, save
-from embedfit.evaluation.vectors import VectorCache
 from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.models.layout import read_layout, read_tensors, save_model
+from embedfit.models.vectors import VectorCache
 from embedfit.records import Document, Passage, Query, TrainRow
 from embedfit.workspace import Workspace
 
@@ -20,14 +20,6 @@ TOPICS = ("mute the sound", "reset the remote", "pair a speaker", "update the se
 @pytest.fixture
 def cache(tmp_path):
     return VectorCache(tmp_path / "vectors")
-
-
-@pytest.fixture(autouse=True)
-def _own_vectors(tmp_path, monkeypatch):
-    """No test may read or write the user's vectors."""
-    own = VectorCache(tmp_path / "vectors")
-    for module in ("stage", "check", "search", "benchmark"):
-        monkeypatch.setattr(f"embedfit.evaluation.{module}.vector_cache", lambda: own)
 
 
 @pytest.fixture

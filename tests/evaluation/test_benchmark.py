@@ -10,7 +10,7 @@ from embedfit.evaluation.evalset import read_eval_set
 from embedfit.evaluation.ranking import Dense
 from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.models.encoder import Encoder
-from embedfit.models.windows import windows_of_model
+from embedfit.models.windows import blended, windows_of_model
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
 
@@ -95,15 +95,17 @@ def test_a_windowed_score_is_the_best_of_the_windows_of_a_passage(long_beir, tin
     """By hand: every window encoded alone, every cosine compared."""
     eval_set = read_eval_set(long_beir, "human")
     encoder = Encoder.load(tiny_bert)
-    windows = windows_of_model(eval_set.contents, eval_set.titles, encoder.tokenizer, encoder.layout)
+    windows = windows_of_model(eval_set.contents, eval_set.titles, encoder.tokenizer, encoder.layout, max_tokens=64)
+    whole = encoder.encode(eval_set.contents)
     queries = encoder.encode(eval_set.queries, is_query=True)
-    dense = Dense(queries, encoder.encode(windows.texts), windows.starts)
+    dense = Dense(queries, blended(encoder.encode(windows.texts), whole, windows.starts), windows.starts)
     assert len(windows.texts) > 2 * len(eval_set.passage_ids)
     assert all(text.startswith("title ") for text in windows.texts)
     scores = dense.scores(0, len(queries))
     for passage in range(len(eval_set.passage_ids)):
         mine = [text for text, owner in zip(windows.texts, windows.owners, strict=True) if owner == passage]
-        by_hand = [max(float(query @ encoder.encode([text])[0]) for text in mine) for query in queries]
+        rows = [2 * encoder.encode([text])[0] + whole[passage] for text in mine]
+        by_hand = [max(float(query @ row) / float(np.linalg.norm(row)) for row in rows) for query in queries]
         np.testing.assert_allclose(scores[:, passage], by_hand, atol=1e-5)
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from embedfit.errors import ArtifactMissing, InputError
 from embedfit.evaluation.search import search
-from embedfit.evaluation.systems import LocalModel
 from embedfit.models.encoder import Encoder
+from embedfit.models.local import LocalModel
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import weighted_sum
 from embedfit.retrieval.topk import top_k

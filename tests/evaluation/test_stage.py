@@ -128,7 +128,9 @@ def test_one_query_gives_intervals_that_say_nothing(workspace, tiny_bert, runtim
 def test_bm25_reads_long_passages_whole_and_also_as_far_as_the_models_do(workspace, tiny_bert, runtime, tmp_path):
     corpus = {"a": Entry("mute " * 200 + "unicorn"), "b": Entry("reset the remote")}
     write_beir(tmp_path / "long", RetrievalData(corpus=corpus, queries={"h": "unicorn"}, qrels={"h": {"a": 1}}))
-    config = build_run(workspace, tiny_bert, eval_beir=str(tmp_path / "long"))
+    config = build_run(
+        workspace, tiny_bert, eval_beir=str(tmp_path / "long"), evaluate={"windows": 0, "bootstrap": 100}
+    )
     stage.run(workspace, config, runtime)
     summary = workspace.read_json("summary.json")
     assert summary["data"]["eval_passages_cut"] == 1
@@ -137,11 +139,11 @@ def test_bm25_reads_long_passages_whole_and_also_as_far_as_the_models_do(workspa
     assert list(summary["systems"]) == [*OWN, "bm25_cut"]
 
 
-def test_models_read_long_passages_to_the_end_where_that_is_asked_for(workspace, tiny_bert, runtime, tmp_path):
+def test_models_read_long_passages_to_the_end_with_a_vector_for_every_window(workspace, tiny_bert, runtime, tmp_path):
     corpus = {"a": Entry("mute " * 200 + "unicorn"), "b": Entry("reset the remote")}
     write_beir(tmp_path / "long", RetrievalData(corpus=corpus, queries={"h": "unicorn"}, qrels={"h": {"a": 1}}))
     config = build_run(
-        workspace, tiny_bert, eval_beir=str(tmp_path / "long"), evaluate={"windows": True, "bootstrap": 100}
+        workspace, tiny_bert, eval_beir=str(tmp_path / "long"), evaluate={"windows": 32, "bootstrap": 100}
     )
     stage.run(workspace, config, runtime)
     summary = workspace.read_json("summary.json")

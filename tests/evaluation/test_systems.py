@@ -8,9 +8,10 @@ from numpy.testing import assert_allclose
 
 from embedfit.config import resolve
 from embedfit.errors import ModelError, UsageError
-from embedfit.evaluation.systems import LocalModel, base_model, local_model, open_embedder, parse
+from embedfit.evaluation.systems import open_embedder, parse
 from embedfit.models.encoder import Encoder, base_instruction
 from embedfit.models.layout import read_layout, read_tensors, save_model
+from embedfit.models.local import LocalModel, base_model, local_model
 from embedfit.runtime import Runtime
 
 

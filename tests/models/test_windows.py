@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.models.windows import max_pool, spans, split
+from embedfit.models.windows import blended, max_pool, spans, split
 
 
 @st.composite
@@ -121,3 +121,18 @@ def test_an_empty_passage_is_one_window(tiny_bert: Path, text: str) -> None:
     windows = split([text, "mute"], ["", ""], load_tokenizer(tiny_bert), 10)
     assert windows.texts == (text, "mute")
     assert windows.starts.tolist() == [0, 1]
+
+
+def test_blended_scores_are_two_parts_of_the_window_and_one_of_its_passage() -> None:
+    generator = np.random.default_rng(3)
+    windows, passages, query = (generator.normal(size=(n, 8)).astype(np.float32) for n in (5, 3, 1))
+    for rows in (windows, passages, query):
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    windows[2] = passages[1]  # the second passage is one window
+    found = blended(windows, passages, np.array([0, 2, 3]))
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(found[2], passages[1], atol=1e-6)
+    for row, owner in enumerate([0, 0, 1, 2, 2]):
+        by_hand = 2 * windows[row] + passages[owner]
+        expected = float(query[0] @ by_hand) / float(np.linalg.norm(by_hand))
+        assert float(query[0] @ found[row]) == pytest.approx(expected, abs=1e-6)

@@ -2,6 +2,8 @@ from dataclasses import replace
 
 from embedfit.reporting.advice import findings, next_steps
 from embedfit.reporting.evidence import gather
+from embedfit.reporting.usage import snippets
+from embedfit.reporting.wording import indexed
 from tests.run_folder import build_run
 
 
@@ -26,6 +28,32 @@ def test_a_bm25_above_the_hybrid_is_not_sold_as_a_hybrid(evidence):
     said = " ".join(findings(lexical))
     assert "the one to beat" in said and "5.0 to" in said and "use both together" not in said
     assert any("BM25 alone" in step for step in next_steps(lexical))
+
+
+def _windowed(evidence, delta, ci95):
+    systems = {**evidence.systems, "merged_windowed": replace(evidence.systems["merged"], metrics={"ndcg@10": 0.7})}
+    rows = [
+        replace(evidence.comparisons[0], a="merged_windowed", b=other, delta=delta, ci95=ci95)
+        for other in ("merged", "base", "base_windowed")
+    ]
+    return replace(evidence, systems=systems, comparisons=(*evidence.comparisons, *rows))
+
+
+def test_several_vectors_a_passage_are_advised_only_where_they_help(evidence):
+    better = _windowed(evidence, 0.08, (0.05, 0.11))
+    assert "Index a vector for every window" in " ".join(findings(better))
+    assert "+8.0" in indexed(better) and "training’s" in indexed(better) and "0.700" in indexed(better)
+    unsure = _windowed(evidence, 0.001, (-0.02, 0.02))
+    assert "one a passage will do" in " ".join(findings(unsure)) and not indexed(unsure)
+    worse = _windowed(evidence, -0.04, (-0.06, -0.02))
+    assert "Keep one vector a passage" in " ".join(findings(worse)) and not indexed(worse)
+    assert not any("window" in sentence for sentence in findings(evidence)) and not indexed(evidence)
+
+
+def test_the_command_for_several_vectors_is_given_where_they_were_measured(evidence):
+    assert not any("--windows" in snippet.code for snippet in snippets(evidence))
+    found = [snippet for snippet in snippets(_windowed(evidence, 0.08, (0.05, 0.11))) if "--windows" in snippet.code]
+    assert [snippet.title for snippet in found] == ["Index several vectors a passage"]
 
 
 def test_synthetic_questions_and_few_clusters_are_pointed_out(tmp_path):

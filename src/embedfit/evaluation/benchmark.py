@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from embedfit.config import WINDOW_TOKENS
 from embedfit.errors import InputError, UsageError
 from embedfit.evaluation.evalset import read_eval_set
 from embedfit.evaluation.measure import Plan, measure
 from embedfit.evaluation.ranking import Fuse, fusion_of
-from embedfit.evaluation.stage import vector_cache
 from embedfit.evaluation.summary import comparisons, systems_table
-from embedfit.evaluation.systems import LocalModel, open_embedder, opened_embedders, parse
+from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
-from embedfit.evaluation.vectors import Embedder, VectorCache
+from embedfit.models.local import LocalModel
+from embedfit.models.vectors import Embedder, VectorCache, vector_cache
 from embedfit.runtime import Runtime
 
 SCHEMA = 1
-#: Before the name of a model that reads long passages window by window.
+#: Before the name of a model that has a vector for every window of a passage.
 WINDOWED = "windowed:"
 
 
@@ -34,14 +36,15 @@ def benchmark(
     seed: int = 13,
     max_cost: float | None = None,
     windows: bool = False,
+    window_tokens: int = WINDOW_TOKENS,
     cache: VectorCache | None = None,
 ) -> dict[str, Any]:
     """Score systems (names as in embedfit.evaluation.systems) on a BEIR folder's test queries.
 
     Every system reads the whole passages, each as far as its own window goes. windows: every model on this
-    machine once more, "windowed:NAME" after "NAME", with a passage scored by the best of its windows; such
-    names may be given too. The first system is what the others are compared with. max_cost: USD for paid
-    systems. Returns:
+    machine once more, "windowed:NAME" after "NAME", with a vector for every window of window_tokens of a
+    passage, the best of which is its score; such names may be given too. The first system is what the
+    others are compared with. max_cost: USD for paid systems. Returns:
 
         {"schema": 1, "beir": …, "queries": N, "passages": N, "cluster_by": …,
          "systems": {name: {"metrics", "ci95", "model": {…}}}, "comparisons": [as in summary.json],
@@ -63,7 +66,7 @@ def benchmark(
     started = time.monotonic()
     eval_set = read_eval_set(folder, "human")
     with opened_embedders() as opened:
-        plan = _plan(models, eval_set.contents, runtime, max_cost, opened)
+        plan = replace(_plan(models, eval_set.contents, runtime, max_cost, opened), window_tokens=window_tokens)
         measured = measure(plan, eval_set, cache or vector_cache(), runtime.report)
         described = {name: _described(embedder) for name, embedder in opened.items()}
     clusters, cluster_by = eval_set.clusters()

@@ -21,9 +21,8 @@ import numpy.typing as npt
 
 from embedfit.config import Config
 from embedfit.errors import CheckFailed, InputError
-from embedfit.evaluation.stage import vector_cache
-from embedfit.evaluation.systems import LocalModel, base_model
-from embedfit.evaluation.vectors import Embedder, VectorCache
+from embedfit.models.local import LocalModel, base_model
+from embedfit.models.vectors import Embedder, VectorCache, vector_cache
 from embedfit.progress import Reporter
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime

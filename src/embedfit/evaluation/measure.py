@@ -11,10 +11,10 @@ import numpy.typing as npt
 from embedfit.errors import UsageError
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.evaluation.ranking import Dense, Fuse, Hybrid, Lexical, Scorer, rank_all
-from embedfit.evaluation.systems import LocalModel
-from embedfit.evaluation.vectors import Embedder, VectorCache
+from embedfit.models.local import LocalModel
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.models.windows import windows_of_model
+from embedfit.models.vectors import Embedder, VectorCache
+from embedfit.models.windows import blended, windows_of_model
 from embedfit.progress import Reporter
 from embedfit.retrieval.metrics import METRICS, Floats, Ints, first_ranks, judge, score
 
@@ -44,7 +44,8 @@ class Plan:
     """Which systems to measure, in the order of the report.
 
     embedders: name → how to get one, opened in turn so that one model is in memory at a time.
-    windowed: name → the dense system, of embedders, that reads long passages window by window there.
+    windowed: name → the dense system, of embedders, that has a vector for every window of a passage there.
+    window_tokens: of such a window.
     lexical: name → what BM25 reads of each passage. hybrids: name → (dense system, fusion).
     order: the names as reported.
     """
@@ -54,6 +55,7 @@ class Plan:
     hybrids: Mapping[str, tuple[str, Fuse]]
     order: Sequence[str]
     windowed: Mapping[str, str] = field(default_factory=dict)
+    window_tokens: int = 0
 
 
 def measure(plan: Plan, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> dict[str, Measured]:
@@ -63,7 +65,7 @@ def measure(plan: Plan, eval_set: EvalSet, cache: VectorCache, report: Reporter)
         embedder = open_one()
         dense[name] = encode(embedder, eval_set, cache, report)
         for row in (row for row, of in plan.windowed.items() if of == name):
-            dense[row] = in_windows(dense[name].queries, embedder, eval_set, cache, report)
+            dense[row] = in_windows(dense[name], embedder, eval_set, plan.window_tokens, cache, report)
     lexical = {name: Lexical(contents, eval_set.queries) for name, contents in plan.lexical.items()}
     first = next(iter(lexical.values())) if lexical else None
     if first is None and plan.hybrids:
@@ -85,23 +87,28 @@ def encode(embedder: Embedder, eval_set: EvalSet, cache: VectorCache, report: Re
     return Dense(queries, passages)
 
 
-def in_windows(queries: Vectors, embedder: Embedder, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> Dense:
-    """A dense system that reads passages to their end. Raises UsageError where nobody knows the model's window."""
+def in_windows(
+    whole: Dense, embedder: Embedder, eval_set: EvalSet, max_tokens: int, cache: VectorCache, report: Reporter
+) -> Dense:
+    """The system with a vector for every window of a passage. Raises UsageError where its tokenizer is not here.
+
+    whole: with one vector a passage. max_tokens: of a window.
+    """
     if not isinstance(embedder, LocalModel):
         raise UsageError(
             f"{embedder.name} can't read windows: its tokenizer is not here.", remedy="Name a model's folder."
         )
     tokenizer = load_tokenizer(embedder.folder)
-    windows = windows_of_model(eval_set.contents, eval_set.titles, tokenizer, embedder.layout)
+    windows = windows_of_model(eval_set.contents, eval_set.titles, tokenizer, embedder.layout, max_tokens=max_tokens)
     report.log(
         f"{embedder.name}: {len(windows.starts):,} passages are {len(windows.texts):,} windows"
-        f" of at most {embedder.layout.max_tokens} tokens"
+        f" of at most {max_tokens} tokens"
     )
     try:
-        passages = cache.embed(embedder, windows.texts, is_query=False, report=report)
+        vectors = cache.embed(embedder, windows.texts, is_query=False, report=report)
     finally:
         embedder.release()
-    return Dense(queries, passages, windows.starts)
+    return Dense(whole.queries, blended(vectors, whole.passages, windows.starts), windows.starts)
 
 
 def judged(found: Sequence[Sequence[str]], eval_set: EvalSet) -> Measured:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import MissingDependency, ProviderError
-from embedfit.evaluation.vectors import Storage
 from embedfit.llm.retry import RETRYABLE_STATUSES
+from embedfit.models.vectors import Storage
 from embedfit.workspace import sha256_json
 
 if TYPE_CHECKING:

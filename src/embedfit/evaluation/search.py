@@ -10,9 +10,8 @@ import numpy as np
 from embedfit import config as settings
 from embedfit.errors import ArtifactMissing, InputError
 from embedfit.evaluation.ranking import Dense, Scores, fusion_of
-from embedfit.evaluation.stage import vector_cache
-from embedfit.evaluation.systems import LocalModel, base_model
-from embedfit.evaluation.vectors import Embedder, VectorCache
+from embedfit.models.local import LocalModel, base_model
+from embedfit.models.vectors import Embedder, VectorCache, vector_cache
 from embedfit.progress import Reporter, Silent
 from embedfit.records import Passage
 from embedfit.retrieval.bm25 import Bm25

@@ -6,8 +6,8 @@ base's window ("eval_passages_cut"). evaluation.json is described in docs/evalua
 
 Every system is given the same text of each passage, as in use. A model reads it as far as its window
 goes, BM25 to its end; where that differs, the system bm25_cut shows BM25 on what the base's window holds.
-With evaluate.windows, base_windowed, merged_windowed and hybrid_merged_windowed then show what models find
-that read to the end too, window by window.
+Where passages are longer than evaluate.windows tokens, base_windowed, merged_windowed and
+hybrid_merged_windowed have a vector for every window of them, and so read to the end and in detail.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from embedfit.evaluation.outcomes import outcomes
 from embedfit.evaluation.ranking import Fuse, fusion_of
 from embedfit.evaluation.slices import slices
 from embedfit.evaluation.summary import COMPARED, comparisons, systems_table
-from embedfit.evaluation.systems import LocalModel, base_model, open_embedder, opened_embedders, parse
+from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
-from embedfit.evaluation.vectors import Embedder, VectorCache
 from embedfit.llm.ledger import Ledger, Usage
 from embedfit.llm.spent import calls_of_run
-from embedfit.models.sources import cache_folder
+from embedfit.models.local import LocalModel, base_model
 from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.vectors import Embedder, vector_cache
 from embedfit.records import Document, Passage, Query, Score, TrainRow
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
@@ -44,7 +44,7 @@ from embedfit.workspace import Workspace
 SCHEMA = 1
 OWN = ("base", "finetuned", "merged", "bm25", "hybrid_base", "hybrid_merged")
 CUT = "bm25_cut"
-#: Rows of models that read long passages window by window, and the model of each.
+#: Rows of models that have several vectors a passage, and the model of each.
 WINDOWED = {"base_windowed": "base", "merged_windowed": "merged"}
 HYBRID_WINDOWED = "hybrid_merged_windowed"
 _STAGES = ("ingest", "generate", "mine", "train", "merge", "check")
@@ -58,14 +58,11 @@ _PAIRS = (
     ("hybrid_merged", "bm25"),
     ("hybrid_merged", "merged"),
     ("merged_windowed", "merged"),
+    ("merged_windowed", "base"),
     ("merged_windowed", "base_windowed"),
+    ("merged_windowed", "bm25"),
     (HYBRID_WINDOWED, "hybrid_merged"),
 )
-
-
-def vector_cache() -> VectorCache:
-    """The user's vectors, shared by all runs: their names are hashes of what made them."""
-    return VectorCache(cache_folder() / "vectors")
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
@@ -221,18 +218,27 @@ def _plan(
     if in_window != eval_set.contents:
         lexical[CUT] = in_window
     hybrids: dict[str, tuple[str, Fuse]] = {"hybrid_base": ("base", fuse), "hybrid_merged": ("merged", fuse)}
-    windowed = WINDOWED if config.evaluate.windows and in_window != eval_set.contents else {}
+    tokens = config.evaluate.windows
+    longer = tokens and cut(eval_set.contents, load_tokenizer(base.folder), tokens)[1]  # else the rows would be alike
+    windowed = WINDOWED if longer else {}
     if windowed:
         hybrids[HYBRID_WINDOWED] = ("merged_windowed", fuse)
-    long_passages = (*windowed, *(name for name in hybrids if name not in OWN))
+    in_windows = (*windowed, *(name for name in hybrids if name not in OWN))
     for name in config.evaluate.systems:
         spec = parse(name)
         dense = name.removeprefix("hybrid:")
         embedders.setdefault(dense, _opener(dense, workspace, runtime, config, opened))
         if spec.hybrid:
             hybrids[name] = (dense, plain)
-    order = (*OWN, *(name for name in lexical if name not in OWN), *long_passages, *config.evaluate.systems)
-    return Plan(embedders=embedders, windowed=windowed, lexical=lexical, hybrids=hybrids, order=order)
+    order = (*OWN, *(name for name in lexical if name not in OWN), *in_windows, *config.evaluate.systems)
+    return Plan(
+        embedders=embedders,
+        windowed=windowed,
+        lexical=lexical,
+        hybrids=hybrids,
+        order=order,
+        window_tokens=tokens,
+    )
 
 
 def _opener(
@@ -303,9 +309,9 @@ def _cost(ledger: Path, workspace: Workspace, embedders: Iterable[Embedder]) -> 
 
 def _verdict_lines(compared: Sequence[Mapping[str, Any]], tuned: str) -> Iterator[str]:
     for row in compared:
-        if row["metric"] == COMPARED[0] and row["a"] == tuned:
+        if row["metric"] == COMPARED[0] and row["a"] in (tuned, "merged_windowed"):
             low, high = row["ci95"]
             yield (
-                f"evaluate: {tuned} - {row['b']}: {100 * row['delta']:+.1f} points of {row['metric']},"
+                f"evaluate: {row['a']} - {row['b']}: {100 * row['delta']:+.1f} points of {row['metric']},"
                 f" 95% CI [{100 * low:+.1f}, {100 * high:+.1f}], p = {row['p_value']:.4f}"
             )

@@ -14,93 +14,21 @@ A name may end in |INSTRUCTION to put that text before every query, such as "bge
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from embedfit.config import Config
 from embedfit.errors import UsageError
 from embedfit.evaluation.remote import OpenAiEndpoint, SageMakerEndpoint, TeiEndpoint
 from embedfit.evaluation.titan import WIDTHS, Titan
-from embedfit.evaluation.vectors import Embedder, Storage
-from embedfit.models.encoder import Encoder, base_instruction
-from embedfit.models.hardware import best_precision
-from embedfit.models.layout import Layout, read_layout
-from embedfit.models.sources import resolve_model
+from embedfit.models.local import local_model
+from embedfit.models.vectors import Embedder
 from embedfit.runtime import Runtime
-from embedfit.workspace import sha256_file, sha256_json
 
 Vectors = npt.NDArray[np.float32]
-
-#: Changing how vectors are computed means changing this: stored ones are then not found.
-_VERSION = 1
-_KEY_FILES = ("model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model")
-
-
-class LocalModel:
-    """A model folder. Loaded when a vector is really missing, released when asked to."""
-
-    storage: Storage = "key"
-
-    def __init__(self, name: str, folder: Path, *, query_instruction: str | None = None) -> None:
-        self.name = name
-        self.folder = folder
-        self.layout = with_instruction(read_layout(folder), query_instruction)
-        self._encoder: Encoder | None = None
-        self._key: str | None = None
-
-    @property
-    def key(self) -> str:
-        """Hash of weights, tokenizer, layout and precision."""
-        if self._key is None:
-            files = {name: sha256_file(self.folder / name) for name in _KEY_FILES if (self.folder / name).exists()}
-            layout = {name: value for name, value in asdict(self.layout).items() if name != "prompts"}
-            if self.layout.document_instruction:
-                layout["document"] = self.layout.document_instruction
-            self._key = sha256_json(
-                {"version": _VERSION, "files": files, "layout": layout, "precision": best_precision()}
-            )
-        return self._key
-
-    @property
-    def instruction(self) -> str:
-        """The layout's query instruction."""
-        return self.layout.query_instruction
-
-    def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
-        """Unit rows: (N, H)."""
-        if self._encoder is None:
-            self._encoder = Encoder.load(self.folder, query_instruction=self.instruction)
-        return self._encoder.encode(texts, is_query=is_query)
-
-    def release(self) -> None:
-        """Drop the weights."""
-        self._encoder = None
-
-
-def with_instruction(layout: Layout, instruction: str | None) -> Layout:
-    """The layout with another query instruction; None leaves it as it is."""
-    if instruction is None:
-        return layout
-    return replace(layout, prompts={**layout.prompts, "query": instruction})
-
-
-def local_model(label: str, name: str, *, query_instruction: str | None = None) -> LocalModel:
-    """A model by alias, hub id or path. query_instruction: default its right one."""
-    folder = resolve_model(name)
-    instruction = base_instruction(name, folder) if query_instruction is None else query_instruction
-    return LocalModel(label, folder, query_instruction=instruction)
-
-
-def base_model(config: Config) -> LocalModel:
-    """The base of a run with its right query instruction, whatever the tuned model was trained with."""
-    folder = resolve_model(config.model)
-    instruction = base_instruction(config.model, folder, otherwise=config.query_instruction)
-    return LocalModel("base", folder, query_instruction=instruction)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,9 @@ from embedfit.merging.general import Retention, built_in
 from embedfit.merging.weights import combine
 from embedfit.models.encoder import Encoder, Vectors, base_instruction
 from embedfit.models.layout import read_tensors, save_model
+from embedfit.models.local import LocalModel, base_model
 from embedfit.models.sources import resolve_model
+from embedfit.models.vectors import Embedder, vector_cache
 from embedfit.records import Passage, Query
 from embedfit.retrieval import fusion
 from embedfit.retrieval.bm25 import Bm25
@@ -59,7 +61,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     tuned = Encoder.load(workspace.existing("finetuned"), precision=base.precision)
     weights = [read_weights(base), read_weights(tuned)]
     passages, queries = workspace.read(Passage), workspace.read(Query)
-    dev = dev_set(passages, queries, base, tuned, runtime)
+    models = (base_model(config), LocalModel("finetuned", tuned.folder))
+    dev = dev_set(passages, queries, models, runtime)
     general = retention_set(config, [passage.content for passage in passages])
     alphas, highest = sweep_of(config.merge)
     mixtures, scores = _sweep(base, tuned, weights, alphas, dev, general, runtime)
@@ -120,11 +123,12 @@ def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
 
 
 def dev_set(
-    passages: Sequence[Passage], queries: Sequence[Query], base: Encoder, tuned: Encoder, runtime: Runtime
+    passages: Sequence[Passage], queries: Sequence[Query], models: tuple[Embedder, Embedder], runtime: Runtime
 ) -> DevSet:
     """The dev queries with a pool of candidates: the best of base, fine-tuned model and BM25 for each query.
 
-    Passages of the evaluation documents stay out; passages of the test split are distractors.
+    models: base and fine-tuned model; their vectors of passages are stored for the evaluation. Passages of the
+    evaluation documents stay out; passages of the test split are distractors.
     """
     dev = [query for query in queries if query.kept and query.split == "dev"]
     if not dev:
@@ -139,9 +143,10 @@ def dev_set(
     relevant = [{number[pid] for pid in (query.passage_id, *query.also_relevant) if pid in number} for query in dev]
     pool: set[int] = set().union(*relevant)
     vectors = []
-    for encoder, label in ((base, "base"), (tuned, "fine-tuned")):
-        found = encoder.encode(contents, report=runtime.report, description=f"dev passages, {label}")
-        asked = encoder.encode(texts, is_query=True)
+    for model in models:
+        found = vector_cache().embed(model, contents, is_query=False, report=runtime.report)
+        asked = model.embed(texts, is_query=True)
+        model.release()
         ids, _ = top_k(asked, found, POOL_DEPTH)
         pool.update(int(row) for row in ids.ravel())
         vectors.append((asked, found))

@@ -15,7 +15,9 @@ from embedfit.llm.metered import OVER_BUDGET
 from embedfit.mining import teachers
 from embedfit.mining.selection import select
 from embedfit.mining.teachers import Choice
-from embedfit.models.encoder import Vectors, load_base, training_instruction
+from embedfit.models.encoder import Vectors, training_instruction
+from embedfit.models.local import local_model
+from embedfit.models.vectors import vector_cache
 from embedfit.records import Judgement, Passage, Query, TrainRow
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
@@ -71,11 +73,11 @@ def _mined(
     provider: LanguageModel | None,
 ) -> tuple[list[Choice], list[Judgement]]:
     """Positives and hard negatives with the scores of the configured teacher, and what a judge said."""
-    base = load_base(config.model, config.query_instruction)
-    vectors = base.encode([p.content for p in passages], report=runtime.report, description="encode passages")
-    query_vectors = base.encode(
-        [query.text for query in queries], is_query=True, report=runtime.report, description="encode queries"
-    )
+    base = local_model("base", config.model, query_instruction=config.query_instruction)
+    cache = vector_cache()
+    vectors = cache.embed(base, [p.content for p in passages], is_query=False, report=runtime.report)
+    query_vectors = cache.embed(base, [query.text for query in queries], is_query=True, report=runtime.report)
+    base.release()
     choices = chosen(passages, queries, vectors, query_vectors, config)
     if config.mine.teacher == "judge":
         return _judged(choices, queries, passages, workspace, config, runtime, provider)

@@ -9,7 +9,7 @@ import numpy as np
 
 from embedfit.errors import InputError
 from embedfit.models.encoder import load_base
-from embedfit.models.windows import windows_of_model
+from embedfit.models.windows import blended, windows_of_model
 from embedfit.progress import Reporter
 from embedfit.workspace import atomic_file
 
@@ -23,16 +23,18 @@ def encode_file(model: str, source: Path, output: Path, *, is_query: bool, repor
     return vectors.shape[0], vectors.shape[1]
 
 
-def encode_windows(model: str, source: Path, output: Path, *, report: Reporter) -> tuple[int, int]:
+def encode_windows(model: str, source: Path, output: Path, *, max_tokens: int, report: Reporter) -> tuple[int, int]:
     """Write the vectors of all windows of a file's passages, and beside it OUTPUT.windows.jsonl.
 
     That file says of each row of the vectors of which passage it is, counted from 0, and what the window's
-    text is: {"passage": 3, "text": "…"}. A passage's score is that of its best window. Returns (W, H).
+    text is: {"passage": 3, "text": "…"}. A row is the window's vector blended with its passage's, and a
+    passage's score that of its best row. max_tokens: of a window. Returns (W, H).
     """
     titles, contents = _titled(source)
     encoder = load_base(model)
-    windows = windows_of_model(contents, titles, encoder.tokenizer, encoder.layout)
-    vectors = encoder.encode(windows.texts, report=report)
+    windows = windows_of_model(contents, titles, encoder.tokenizer, encoder.layout, max_tokens=max_tokens)
+    whole = encoder.encode(contents, report=report, description="passages")
+    vectors = blended(encoder.encode(windows.texts, report=report, description="windows"), whole, windows.starts)
     with atomic_file(output, binary=True) as file:
         np.save(file, vectors, allow_pickle=False)
     with atomic_file(output.with_suffix(".windows.jsonl")) as lines:

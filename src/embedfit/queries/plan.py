@@ -17,8 +17,8 @@ from embedfit.records import Passage
 WANTED_QUERIES = 20_000
 #: The local generator writes on the user's CPU; beyond this its time costs more than more queries bring.
 WANTED_LOCAL = 3_000
-#: Passages that these are written of: three or four queries of a third of a large corpus teach more for the
-#: same time than one of each, because a passage is read once (DUQGen: a thousand chosen beat five thousand).
+#: Passages that these are written of: of a large corpus a part, with three queries each (DUQGen: a thousand chosen
+#: passages beat five thousand).
 MAX_LOCAL_PASSAGES = 1_000
 #: Enough queries of dev and of test passages for an interval of about ±2.5 points.
 WANTED_HELD_OUT = 400

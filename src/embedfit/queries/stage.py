@@ -19,7 +19,9 @@ from embedfit.judging.opening import OWN_MODEL, opened_judge
 from embedfit.llm.client import LanguageModel
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.llm.providers import opened_model
-from embedfit.models.encoder import Vectors, load_base
+from embedfit.models.encoder import Vectors
+from embedfit.models.local import local_model
+from embedfit.models.vectors import vector_cache
 from embedfit.queries import filters
 from embedfit.queries.ask import ask, user_examples
 from embedfit.queries.plan import plan
@@ -80,12 +82,14 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
     """The drafts with every rule's verdict: kept, or dropped with its reason."""
     by_id = {passage.passage_id: row for row, passage in enumerate(passages)}
     reasons = _text_reasons(passages, by_id, drafts, user_examples(config.generate.examples))
-    base = load_base(config.model, config.query_instruction)
+    base = local_model("base", config.model, query_instruction=config.query_instruction)
+    cache = vector_cache()
     contents = [passage.content for passage in passages]
-    vectors = base.encode(contents, report=runtime.report, description="encode passages")
+    vectors = cache.embed(base, contents, is_query=False, report=runtime.report)
     alive = [number for number, reason in enumerate(reasons) if not reason]
     texts = [drafts[number].text for number in alive]
-    query_vectors = base.encode(texts, is_query=True, report=runtime.report, description="encode queries")
+    query_vectors = cache.embed(base, texts, is_query=True, report=runtime.report)
+    base.release()
     sources = np.array([by_id[drafts[number].passage_id] for number in alive], np.int64)
     for number, close in zip(
         alive, filters.near_duplicates(query_vectors, [drafts[n].passage_id for n in alive]), strict=True

@@ -19,12 +19,17 @@ from embedfit.reporting.wording import (
 FEW_CLUSTERS = 20
 #: Below this rate of kept queries, the generator is the bottleneck.
 FEW_KEPT = 0.4
-HYBRIDS = ("hybrid_base", "hybrid_finetuned", "hybrid_merged")
+HYBRIDS = ("hybrid_base", "hybrid_finetuned", "hybrid_merged", "hybrid_merged_windowed")
 
 
 def findings(evidence: Evidence, metric: str = "ndcg@10") -> list[str]:
     """Sentences that a sceptic would otherwise have to find alone."""
-    said = [_lexical(evidence, metric), _hybrid(evidence, metric), _interval_quality(verdict(evidence).comparison)]
+    said = [
+        _windowed(evidence, metric),
+        _lexical(evidence, metric),
+        _hybrid(evidence, metric),
+        _interval_quality(verdict(evidence).comparison),
+    ]
     if not evidence.human:
         said.append(
             "The evaluation questions were written by a language model. Such a test flatters models trained on "
@@ -42,6 +47,23 @@ def _best(evidence: Evidence, metric: str, names: tuple[str, ...]) -> tuple[str,
         if name in evidence.systems and (value := evidence.systems[name].metrics.get(metric)) is not None
     ]
     return max(measured, key=lambda item: item[1]) if measured else None
+
+
+def _windowed(evidence: Evidence, metric: str) -> str:
+    """What several vectors a passage bring beyond the model, of either sign."""
+    comparison = evidence.comparison("merged_windowed", "merged", metric)
+    measured = _best(evidence, metric, ("merged_windowed",))
+    if comparison is None or comparison.ci95 is None or measured is None:
+        return ""
+    found = f"{points(comparison.delta)} points, 95% interval {points_between(comparison.ci95)}"
+    if comparison.ci95[1] < 0:
+        return f"Keep one vector a passage: a vector for every window of it finds less here ({found})."
+    if comparison.ci95[0] <= 0:
+        return f"A vector for every window of a passage makes no sure difference here ({found}): one a passage will do."
+    return (
+        f"Index a vector for every window of a passage and not one a passage: the same model then scores "
+        f"{score(measured[1])} {metric_name(metric)} ({found}). Use it, below, has the command."
+    )
 
 
 def _lexical(evidence: Evidence, metric: str) -> str:

@@ -45,7 +45,18 @@ SLICE_NAMES = {
     "overlap": "Words shared with the passage",
     "document": "Document",
 }
-SYSTEM_ORDER = ("base", "finetuned", "merged", "bm25", "hybrid_base", "hybrid_finetuned", "hybrid_merged")
+SYSTEM_ORDER = (
+    "base",
+    "finetuned",
+    "merged",
+    "base_windowed",
+    "merged_windowed",
+    "bm25",
+    "hybrid_base",
+    "hybrid_finetuned",
+    "hybrid_merged",
+    "hybrid_merged_windowed",
+)
 #: Longer lists say how many more there are.
 MOST_ROWS = 15
 #: Characters of a passage that the page carries; a whole corpus would make it too heavy to open.
@@ -113,6 +124,7 @@ def render(evidence: Evidence) -> str:
             evidence=evidence,
             name=evidence.root.rstrip("/").rsplit("/", 1)[-1] or "run",
             verdict=wording.verdict(evidence),
+            indexed=wording.indexed(evidence),
             questions=wording.questions(evidence),
             key_figures=_key_figures(evidence),
             findings=findings(evidence),

@@ -6,6 +6,7 @@ import json
 import shlex
 from dataclasses import dataclass
 
+from embedfit.config import WINDOW_TOKENS
 from embedfit.models.sources import EMBEDDERS
 from embedfit.reporting.evidence import Evidence
 
@@ -151,6 +152,38 @@ def hybrid(model: str, passages: str, method: str, weight: float) -> str:
     )
 
 
+_WINDOWS = """\
+import json
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({model})
+vectors = np.load("windows.npy")
+with open("windows.windows.jsonl", encoding="utf-8") as lines:
+    windows = [json.loads(line) for line in lines]
+
+
+def search(query, k=10):
+    scores = vectors @ model.encode_query(query, normalize_embeddings=True)
+    best = {{}}
+    for row in np.argsort(-scores, kind="stable"):
+        best.setdefault(windows[row]["passage"], (float(scores[row]), windows[row]["text"]))
+        if len(best) == k:
+            break
+    return best
+
+
+for passage, (score, text) in search("what you search for", k=3).items():
+    print(f"{{score:.3f}}  passage {{passage}}: {{text[:100]}}")
+"""
+
+
+def windowed(model: str) -> str:
+    """Search among the vectors that `embedfit encode --windows` wrote; the best window of a passage counts."""
+    return _WINDOWS.format(model=json.dumps(model))
+
+
 def tei(model: str, *, folder: bool) -> str:
     """Text Embeddings Inference in Docker, asked with the query prompt."""
     here = "" if model.startswith("/") else '"$PWD"/'  # Docker takes absolute paths only
@@ -162,6 +195,23 @@ def tei(model: str, *, folder: bool) -> str:
         "curl localhost:8080/embed -H 'Content-Type: application/json' \\\n"
         """  -d '{"inputs": "what you search for", "prompt_name": "query"}'\n"""
     )
+
+
+def _search_by_windows(evidence: Evidence, model: str, run: str) -> list[Snippet]:
+    if "merged_windowed" not in evidence.systems:
+        return []
+    return [
+        Snippet(
+            title="Index several vectors a passage",
+            note="One for every window of it, as in the rows “windowed” above. In a vector database each row is a "
+            "record with its passage’s number; ask for more neighbours than you need and keep the first of each "
+            "passage.",
+            language="shell",
+            code=f"embedfit encode {shlex.quote(model)} --input {run}/passages.jsonl --output windows.npy --windows"
+            f" --window-tokens {evidence.config.evaluate.windows or WINDOW_TOKENS}\n",
+        ),
+        Snippet(title="Search among them", note="", language="python", code=windowed(model)),
+    ]
 
 
 def snippets(evidence: Evidence) -> list[Snippet]:
@@ -191,6 +241,7 @@ def snippets(evidence: Evidence) -> list[Snippet]:
                 float(fusion.get("weight", 0.5)),
             ),
         ),
+        *_search_by_windows(evidence, model, run),
         Snippet(
             title="Serve it",
             note="embedfit’s own server speaks the protocols of Text Embeddings Inference and of OpenAI.",

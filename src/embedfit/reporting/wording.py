@@ -23,7 +23,7 @@ SYSTEM_NAMES = {
     "hybrid_merged": "Merged + BM25",
     "base_windowed": "Base, windowed",
     "merged_windowed": "Merged, windowed",
-    "hybrid_merged_windowed": "Merged, windowed + BM25",
+    "hybrid_merged_windowed": "Windowed + BM25",
 }
 
 
@@ -148,6 +148,20 @@ def verdict(evidence: Evidence, metric: str = "ndcg@10") -> Verdict:
         action=f"Ship the {system_name(evidence.decision.ship).lower()} model",
         sentence=sentence,
         comparison=comparison,
+    )
+
+
+def indexed(evidence: Evidence, metric: str = "ndcg@10") -> str:
+    """What several vectors a passage and the training bring together, and which part is whose; empty if not sure."""
+    both = evidence.comparison("merged_windowed", "base", metric)
+    training = evidence.comparison("merged_windowed", "base_windowed", metric)
+    if both is None or both.ci95 is None or both.ci95[0] <= 0 or evidence.decision.ship == "base":
+        return ""
+    part = f", of which {points(training.delta)} are the training’s" if training is not None else ""
+    return (
+        f"Indexed with a vector for every window of {evidence.config.evaluate.windows} tokens of a passage, it scores "
+        f"{score(evidence.systems['merged_windowed'].metrics.get(metric))}: {points(both.delta)}{NBSP}points over the "
+        f"base with one vector a passage (95% interval {points_between(both.ci95)}){part}."
     )
 
 

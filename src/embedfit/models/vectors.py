@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import ModelError
+from embedfit.models.sources import cache_folder
 from embedfit.progress import Reporter, Silent
 from embedfit.workspace import disk_errors
 
@@ -64,6 +65,11 @@ class Embedder(Protocol):
 
     def release(self) -> None:
         """Give back memory; embed() may be called again."""
+
+
+def vector_cache() -> VectorCache:
+    """The user's vectors, shared by all stages and runs: their names are hashes of what made them."""
+    return VectorCache(cache_folder() / "vectors")
 
 
 class VectorCache:
