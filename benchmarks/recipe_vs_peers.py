@@ -84,7 +84,7 @@ class Effort:
 
 
 FULL = Effort()
-QUICK = Effort(rows=256, epochs=1, group=4)
+QUICK = Effort(rows=128, epochs=1, group=4)
 
 
 class Scorer(Judge):

@@ -159,13 +159,13 @@ class MergeConfig(Section):
 
     alpha: float | None = Field(None, ge=0, le=1, description="weight of the fine-tuned model; default: chosen on dev")
     max_alpha: float = Field(
-        0.4,
+        0.5,
         gt=0,
         le=1,
         description="the largest α that may be chosen: written queries overrate what is learned of them",
     )
     steps: int = Field(
-        4, ge=1, le=100, description="the sweep tries so many equal steps up to max_alpha, and 1 to be seen"
+        2, ge=1, le=100, description="the sweep tries so many equal steps up to max_alpha, and 1 to be seen"
     )
     max_retention_loss: float = Field(
         0.01, ge=0, description="largest drop on the retention set that a merged model may show"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,8 +104,17 @@ def test_the_sweep_ends_at_the_highest_alpha_and_shows_the_fine_tuned_model() ->
     assert sweep_of(MergeConfig(alpha=0.75)) == ([0.0, 0.75], 0.75)
 
 
-def test_among_equals_the_one_nearest_to_the_base() -> None:
-    assert gate((0.5, 0.0800, 0.80), (1.0, 0.0801, 0.80)).alpha == 0.5
+def test_among_equals_the_one_farthest_from_the_base() -> None:
+    assert gate((0.25, 0.0601, 0.80), (0.5, 0.0590, 0.80)).alpha == 0.5
+    assert gate((0.25, 0.0700, 0.80), (0.5, 0.0590, 0.80)).alpha == 0.25
+
+
+def test_of_equals_one_that_may_harm_gives_way_to_one_that_does_not() -> None:
+    base, steady = mixtures((0.25, 0.01, 0.8))
+    noise = np.random.default_rng(3).normal(0, 0.3, 200)
+    wild = replace(steady, alpha=0.5, dev=base.dev + 0.01 + noise - noise.mean())
+    found = decide([base, steady, wild], CLUSTERS, max_retention_loss=0.01, rng=np.random.default_rng(1))
+    assert (found.ship, found.alpha) == ("merged", 0.25)
 
 
 def test_what_forgets_too_much_is_out() -> None:

@@ -14,7 +14,7 @@ from embedfit.retrieval.significance import Comparison, compare
 Floats = npt.NDArray[np.float64]
 
 #: Means of dev nDCG@10 this near to the best count as equal to it.
-SAME_SCORE = 0.002
+SAME_SCORE = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +55,8 @@ def decide(
 
     mixtures: the first is the base (α = 0). clusters: (Q,) passage or document of each dev query.
     max_alpha: mixtures beyond it are there to be seen and are not chosen.
-    mixtures come with rising α; of those as good as the best to a fifth of a point, the one nearest
-    to the base is taken, which forgets least.
+    mixtures come with rising α; of those as good as the best to half a point the one farthest from the base is
+    taken: dev queries are too few to tell neighbours apart, and it is max_alpha that guards what dev doesn't see.
     """
     base = mixtures[0]
     comparisons = [
@@ -78,7 +78,8 @@ def decide(
         )
     best = max(allowed, key=lambda number: mixtures[number].dev.mean())
     level = mixtures[best].dev.mean() - SAME_SCORE
-    chosen = min(number for number in allowed if mixtures[number].dev.mean() >= level)
+    equals = [number for number in reversed(allowed) if mixtures[number].dev.mean() >= level]
+    chosen = next((n for n in equals if _passes(_known(comparisons[n]), max_dev_loss)), equals[0])
     comparison = _known(comparisons[chosen])
     low, high = (100 * bound for bound in comparison.ci95)
     points = f"{100 * comparison.delta:+.1f} points of nDCG@10, 95% CI [{low:+.1f}, {high:+.1f}]"
@@ -86,7 +87,7 @@ def decide(
     best_try = f"The best mixture (α = {mixtures[chosen].alpha:g})"
     if comparison.delta <= 0:
         return _keep_base(f"{best_try} is not better than the base: {gain}.", comparison)
-    if comparison.ci95[0] <= -max_dev_loss:
+    if not _passes(comparison, max_dev_loss):
         return _keep_base(
             f"{best_try} may be worse than the base by more than {100 * max_dev_loss:g} points: {gain}.", comparison
         )
@@ -97,6 +98,10 @@ def decide(
         why=f"α = {alpha:g}: {gain}; general text {100 * (mixtures[chosen].retention - base.retention):+.1f} points.",
         comparison=comparison,
     )
+
+
+def _passes(comparison: Comparison, max_dev_loss: float) -> bool:
+    return comparison.delta > 0 and comparison.ci95[0] > -max_dev_loss
 
 
 def _keep_base(why: str, comparison: Comparison) -> Decision:
