@@ -46,7 +46,7 @@ def decide(
     max_retention_loss: float,
     rng: np.random.Generator,
     max_alpha: float = 1.0,
-    max_dev_loss: float = 0.005,
+    max_dev_loss: float = 0.01,
 ) -> Decision:
     """The mixture with the best dev score whose retention holds, if it is better than the base and surely not worse.
 
@@ -76,10 +76,9 @@ def decide(
             f"(the best on dev, α = {mixtures[best].alpha:g}, loses {100 * loss:.1f}).",
             _known(comparisons[best]),
         )
-    best = max(allowed, key=lambda number: mixtures[number].dev.mean())
-    level = mixtures[best].dev.mean() - SAME_SCORE
-    equals = [number for number in reversed(allowed) if mixtures[number].dev.mean() >= level]
-    chosen = next((n for n in equals if _passes(_known(comparisons[n]), max_dev_loss)), equals[0])
+    passing = [number for number in allowed if _passes(_known(comparisons[number]), max_dev_loss)] or allowed
+    level = max(mixtures[number].dev.mean() for number in passing) - SAME_SCORE
+    chosen = max(number for number in passing if mixtures[number].dev.mean() >= level)
     comparison = _known(comparisons[chosen])
     low, high = (100 * bound for bound in comparison.ci95)
     points = f"{100 * comparison.delta:+.1f} points of nDCG@10, 95% CI [{low:+.1f}, {high:+.1f}]"
@@ -89,7 +88,7 @@ def decide(
         return _keep_base(f"{best_try} is not better than the base: {gain}.", comparison)
     if not _passes(comparison, max_dev_loss):
         return _keep_base(
-            f"{best_try} may be worse than the base by more than {100 * max_dev_loss:g} points: {gain}.", comparison
+            f"{best_try} may be worse than the base by {100 * max_dev_loss:.1f} points or more: {gain}.", comparison
         )
     alpha = mixtures[chosen].alpha
     return Decision(
