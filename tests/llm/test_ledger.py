@@ -369,7 +369,7 @@ def test_killed_50_times_nothing_is_lost_and_nothing_repeated(tmp_path):
 
 def test_interrupted_it_ends_in_time_and_keeps_what_arrived(tmp_path):
     with FakeOpenAi(Behaviour(latency_s=0.1)) as service:
-        run = _start(tmp_path / "l", service, 500)
+        run = _start(tmp_path / "l", service, 5000)
         assert run.stdout.readline() == "ready\n"
         while len(service.seen) < 20:
             time.sleep(0.01)
