@@ -205,8 +205,12 @@ class Judge:
 
     def of(self, encoder: Encoder, *, windows: bool = False) -> dict[str, np.ndarray[Any, Any]]:
         """Per-query values of a model alone and with BM25, of windows too if asked."""
+        return self.judged(self.scores(encoder, windows=windows))
+
+    def judged(self, found: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        """Per-query values of scores by kind, and of each kind with BM25."""
         values = {}
-        for kind, scores in self.scores(encoder, windows=windows).items():
+        for kind, scores in found.items():
             fused = "hybrid" if kind == "dense" else f"hybrid {kind}"
             values[kind] = self.values(scores)
             values[fused] = self.values(weighted_sum(scores, self.lexical, weight=0.5))

@@ -92,10 +92,11 @@ class Scorer(Judge):
 
     def of(self, encoder: Encoder, *, windows: bool = False) -> Values:
         """Per-query values by kind, as Judge's, and, where it isn't the corpus' own, metric."""
-        found = super().of(encoder, windows=windows)
+        scores = self.scores(encoder, windows=windows)
+        found = self.judged(scores)
         if self.metric != COMMON:
             own, self.metric = self.metric, COMMON
-            found |= {f"{kind} {COMMON}": values for kind, values in super().of(encoder, windows=windows).items()}
+            found |= {f"{kind} {COMMON}": values for kind, values in self.judged(scores).items()}
             self.metric = own
         return found
 

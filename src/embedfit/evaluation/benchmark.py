@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def benchmark(
     started = time.monotonic()
     eval_set = read_eval_set(folder, "human")
     with opened_embedders() as opened:
-        plan = replace(_plan(models, eval_set.contents, runtime, max_cost, opened), window_tokens=window_tokens)
+        plan = _plan(models, eval_set.contents, runtime, max_cost, window_tokens, opened)
         measured = measure(plan, eval_set, cache or vector_cache(), runtime.report)
         described = {name: _described(embedder) for name, embedder in opened.items()}
     clusters, cluster_by = eval_set.clusters()
@@ -115,6 +114,7 @@ def _plan(
     contents: Sequence[str],
     runtime: Runtime,
     max_cost: float | None,
+    window_tokens: int,
     opened: dict[str, Embedder],
 ) -> Plan:
     embedders: dict[str, Callable[[], Embedder]] = {}
@@ -138,7 +138,14 @@ def _plan(
             windowed[dense] = embedder
         if dense != name:
             hybrids[name] = (dense, fusion_of(None))
-    return Plan(embedders=embedders, windowed=windowed, lexical=lexical, hybrids=hybrids, order=models)
+    return Plan(
+        embedders=embedders,
+        windowed=windowed,
+        window_tokens=window_tokens,
+        lexical=lexical,
+        hybrids=hybrids,
+        order=models,
+    )
 
 
 def _described(embedder: Embedder) -> Mapping[str, Any]:

@@ -79,11 +79,7 @@ def measure(plan: Plan, eval_set: EvalSet, cache: VectorCache, report: Reporter)
 
 def encode(embedder: Embedder, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> Dense:
     """A dense system with its vectors."""
-    try:
-        passages = cache.embed(embedder, eval_set.contents, is_query=False, report=report)
-        queries = cache.embed(embedder, eval_set.queries, is_query=True, report=report)
-    finally:
-        embedder.release()
+    passages, queries = cache.embed_both(embedder, eval_set.contents, eval_set.queries, report=report)
     return Dense(queries, passages)
 
 

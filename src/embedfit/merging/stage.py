@@ -16,10 +16,9 @@ from embedfit.interchange import read_beir
 from embedfit.merging.gate import Decision, Mixture, decide
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.weights import combine
-from embedfit.models.encoder import Encoder, Vectors, base_instruction
+from embedfit.models.encoder import Encoder, Vectors
 from embedfit.models.layout import read_tensors, save_model
 from embedfit.models.local import LocalModel, base_model
-from embedfit.models.sources import resolve_model
 from embedfit.models.vectors import Embedder, vector_cache
 from embedfit.records import Passage, Query
 from embedfit.retrieval import fusion
@@ -55,14 +54,12 @@ class DevSet:
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write merged/ and merge.json."""
-    folder = resolve_model(config.model)
-    instruction = base_instruction(config.model, folder, otherwise=config.query_instruction)
-    base = Encoder.load(folder, query_instruction=instruction)
-    tuned = Encoder.load(workspace.existing("finetuned"), precision=base.precision)
-    weights = [read_weights(base), read_weights(tuned)]
+    ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
     passages, queries = workspace.read(Passage), workspace.read(Query)
-    models = (base_model(config), LocalModel("finetuned", tuned.folder))
-    dev = dev_set(passages, queries, models, runtime)
+    dev = dev_set(passages, queries, ends, runtime)
+    base = Encoder.load(ends[0].folder, query_instruction=ends[0].instruction)
+    tuned = Encoder.load(ends[1].folder, precision=base.precision)
+    weights = [read_weights(base), read_weights(tuned)]
     general = retention_set(config, [passage.content for passage in passages])
     alphas, highest = sweep_of(config.merge)
     mixtures, scores = _sweep(base, tuned, weights, alphas, dev, general, runtime)
@@ -127,7 +124,7 @@ def dev_set(
 ) -> DevSet:
     """The dev queries with a pool of candidates: the best of base, fine-tuned model and BM25 for each query.
 
-    models: base and fine-tuned model; their vectors of passages are stored for the evaluation. Passages of the
+    models: base and fine-tuned model; their vectors are stored for the evaluation. Passages of the
     evaluation documents stay out; passages of the test split are distractors.
     """
     dev = [query for query in queries if query.kept and query.split == "dev"]
@@ -144,9 +141,7 @@ def dev_set(
     pool: set[int] = set().union(*relevant)
     vectors = []
     for model in models:
-        found = vector_cache().embed(model, contents, is_query=False, report=runtime.report)
-        asked = model.embed(texts, is_query=True)
-        model.release()
+        found, asked = vector_cache().embed_both(model, contents, texts, report=runtime.report)
         ids, _ = top_k(asked, found, POOL_DEPTH)
         pool.update(int(row) for row in ids.ravel())
         vectors.append((asked, found))

@@ -74,10 +74,9 @@ def _mined(
 ) -> tuple[list[Choice], list[Judgement]]:
     """Positives and hard negatives with the scores of the configured teacher, and what a judge said."""
     base = local_model("base", config.model, query_instruction=config.query_instruction)
-    cache = vector_cache()
-    vectors = cache.embed(base, [p.content for p in passages], is_query=False, report=runtime.report)
-    query_vectors = cache.embed(base, [query.text for query in queries], is_query=True, report=runtime.report)
-    base.release()
+    vectors, query_vectors = vector_cache().embed_both(
+        base, [p.content for p in passages], [query.text for query in queries], report=runtime.report
+    )
     choices = chosen(passages, queries, vectors, query_vectors, config)
     if config.mine.teacher == "judge":
         return _judged(choices, queries, passages, workspace, config, runtime, provider)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.config import Config
-from embedfit.models.encoder import Encoder, base_instruction
+from embedfit.models.encoder import Encoder, base_instruction, training_instruction
 from embedfit.models.hardware import best_precision
 from embedfit.models.layout import Layout, read_layout
 from embedfit.models.sources import resolve_model
@@ -74,9 +74,7 @@ def with_instruction(layout: Layout, instruction: str | None) -> Layout:
 
 def local_model(label: str, name: str, *, query_instruction: str | None = None) -> LocalModel:
     """A model by alias, hub id or path. query_instruction: default its right one."""
-    folder = resolve_model(name)
-    instruction = base_instruction(name, folder) if query_instruction is None else query_instruction
-    return LocalModel(label, folder, query_instruction=instruction)
+    return LocalModel(label, resolve_model(name), query_instruction=training_instruction(name, query_instruction))
 
 
 def base_model(config: Config) -> LocalModel:

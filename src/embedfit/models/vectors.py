@@ -105,6 +105,18 @@ class VectorCache:
             return np.zeros((0, 0), np.float32)
         return np.stack([found[key] for key in keys])
 
+    def embed_both(
+        self, embedder: Embedder, passages: Sequence[str], queries: Sequence[str], *, report: Reporter | None = None
+    ) -> tuple[Vectors, Vectors]:
+        """Vectors of passages (N, H) and of queries (Q, H); the embedder's memory is given back."""
+        try:
+            return (
+                self.embed(embedder, passages, is_query=False, report=report),
+                self.embed(embedder, queries, is_query=True, report=report),
+            )
+        finally:
+            embedder.release()
+
     @contextmanager
     def _open(self, embedder: Embedder) -> Iterator[sqlite3.Connection]:
         path = self.folder / f"{embedder.key[:40]}.sqlite"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from embedfit.llm.client import Message, Request
@@ -115,13 +115,7 @@ def stretch(text: str, place: str, words: int = STRETCH_WORDS) -> str:
     So the queries of one passage are about its beginning, middle and end. Texts that are not much longer are
     kept whole. place: any string, another for every query.
     """
-    parts = [
-        " ".join(sentence[first : first + step])
-        for sentence in map(str.split, SENTENCE_END.split(trim(text, 100_000)))
-        # one so long is none, but a table or a menu
-        for step in [words if len(sentence) > 2 * words else max(len(sentence), 1)]
-        for first in range(0, len(sentence), step)
-    ]
+    parts = list(_pieces(text, words))
     lengths = [len(part.split()) for part in parts]
     if sum(lengths) <= 1.4 * words:
         return trim(" ".join(parts))
@@ -136,6 +130,15 @@ def stretch(text: str, place: str, words: int = STRETCH_WORDS) -> str:
         taken += lengths[stop]
         stop += 1
     return trim(" ".join(parts[start:stop]), 2 * words)
+
+
+def _pieces(text: str, words: int) -> Iterator[str]:
+    """Sentences. What is more than twice as long as asked is none, but a table or a menu, and is cut."""
+    for sentence in SENTENCE_END.split(trim(text, 100_000)):
+        found = sentence.split()
+        step = words if len(found) > 2 * words else max(len(found), 1)
+        for first in range(0, len(found), step):
+            yield " ".join(found[first : first + step])
 
 
 def hints(domain: str, language: str, examples: Sequence[str]) -> str:

@@ -83,13 +83,10 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
     by_id = {passage.passage_id: row for row, passage in enumerate(passages)}
     reasons = _text_reasons(passages, by_id, drafts, user_examples(config.generate.examples))
     base = local_model("base", config.model, query_instruction=config.query_instruction)
-    cache = vector_cache()
     contents = [passage.content for passage in passages]
-    vectors = cache.embed(base, contents, is_query=False, report=runtime.report)
     alive = [number for number, reason in enumerate(reasons) if not reason]
     texts = [drafts[number].text for number in alive]
-    query_vectors = cache.embed(base, texts, is_query=True, report=runtime.report)
-    base.release()
+    vectors, query_vectors = vector_cache().embed_both(base, contents, texts, report=runtime.report)
     sources = np.array([by_id[drafts[number].passage_id] for number in alive], np.int64)
     for number, close in zip(
         alive, filters.near_duplicates(query_vectors, [drafts[n].passage_id for n in alive]), strict=True
