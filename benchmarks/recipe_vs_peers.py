@@ -5,8 +5,7 @@
     python benchmarks/recipe_vs_peers.py --corpora emanual --systems aws-blog,sentence-transformers
 
 All systems start from MiniLM and train on the same queries of the train part: those that embedfit's writer wrote and
-its filters kept. So the peers are given what they don't have themselves. Queries that embedfit's recipe makes of a
-passage's rare words are its own and stay out of the peers' rows. The systems:
+its filters kept. So the peers are given what they don't have themselves. The systems:
 
 * embedfit: mine, train, merge and gate of the preset offline, the shipped model.
 * aws-blog: mine, train and merge settings of that preset in embedfit (7 of the 14 hardest, .75 merge).
@@ -64,8 +63,6 @@ COMMON = "ndcg@10"
 GENERAL = Corpus("xquad_en")
 #: The fine-tuned model's share in the published recipe's merge.
 MERGED_SHARE = 0.75
-#: Queries that embedfit makes of a passage's own words, which no writer wrote: a part of its recipe.
-OWN_STYLES = ("terms",)
 Values = dict[str, np.ndarray[Any, Any]]
 
 
@@ -236,26 +233,21 @@ def aws_blog(effort: Effort) -> Variant:
     changes = {"epochs": effort.epochs, "hard_negatives": effort.group - 1}
     settings = {
         "mine": preset["mine"],
-        "train": {"guide_margin": 0.0, **preset["train"], **changes},
+        "train": {"loss": "infonce", "keep": "best", **preset["train"], **changes},
         "merge": preset["merge"],
     }
     what = "the settings of the published AWS recipe in embedfit"
-    return Variant("aws-blog", what, settings, without=OWN_STYLES)
+    return Variant("aws-blog", what, settings)
 
 
 def capped(source: tuple[Workspace, Config], folder: Path, rows: int) -> tuple[Workspace, Config]:
-    """The source with at most `rows` written training queries, drawn at random, and as large a share of the others."""
+    """The source with at most `rows` training queries, drawn at random."""
     workspace, config = source
     queries = workspace.read(Query)
     train = [place for place, query in enumerate(queries) if query.kept and query.split == "train"]
-    written = [place for place in train if queries[place].style not in OWN_STYLES]
-    if not rows or len(written) <= rows:
+    if not rows or len(train) <= rows:
         return source
-    share = rows / len(written)
-    rng = np.random.default_rng(SEED)
-    left = set(train)
-    for group in (written, sorted(left - set(written))):
-        left -= {group[place] for place in rng.permutation(len(group))[: round(share * len(group))]}
+    left = {train[place] for place in np.random.default_rng(SEED).permutation(len(train))[rows:]}
     fewer = Workspace(folder)
     fewer.write(Passage, workspace.read(Passage))
     fewer.write(
@@ -269,7 +261,7 @@ def capped(source: tuple[Workspace, Config], folder: Path, rows: int) -> tuple[W
 
 
 def training_data(workspace: Workspace) -> tuple[list[dict[str, Any]], list[str]]:
-    """The written train queries with their passages, and all train passages."""
+    """The train queries with their passages, and all train passages."""
     passages = {passage.passage_id: passage.content for passage in workspace.read(Passage) if passage.split == "train"}
     rows = [
         {
@@ -277,7 +269,7 @@ def training_data(workspace: Workspace) -> tuple[list[dict[str, Any]], list[str]
             "pos": [passages[key] for key in (query.passage_id, *query.also_relevant) if key in passages],
         }
         for query in workspace.read(Query)
-        if query.kept and query.split == "train" and query.style not in OWN_STYLES
+        if query.kept and query.split == "train"
     ]
     return rows, list(dict.fromkeys(passages.values()))
 

@@ -90,9 +90,9 @@ class Case:
 
 QUICK = (Case("minilm", "lyft", batch=16, steps=3),)
 FULL = (
-    Case("minilm", "lyft", batch=32, steps=12),
-    Case("minilm", "lognormal", batch=32, steps=6, passage_tokens=512),
-    Case("bert-base", "lyft", batch=32, steps=3),
+    Case("minilm", "lyft", batch=32, steps=5),
+    Case("minilm", "lognormal", batch=32, steps=4, passage_tokens=512),
+    Case("bert-base", "lyft", batch=8, steps=3),
 )
 
 

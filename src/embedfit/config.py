@@ -83,12 +83,6 @@ class GenerateConfig(Section):
         le=1,
         description="a query is dropped if the judge scores its passage below this, of 1; 0: no such filter",
     )
-    term_queries: int = Field(
-        0,
-        ge=0,
-        le=20,
-        description="further training queries of each passage, made of its own rare words without a model",
-    )
     dev_share: float = Field(0.15, gt=0, lt=1)
     test_share: float = Field(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
 
@@ -124,7 +118,7 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     temperature: float = Field(0.05, gt=0)
-    loss: Literal["infonce", "distil", "margin-mse"] = "infonce"
+    loss: Literal["infonce", "distil", "margin-mse", "in-batch-distil"] = "infonce"
     hard_negatives: int = Field(4, ge=0, description="hard negatives of a row that a step uses")
     in_batch_negatives: bool = True
     both_directions: bool = False
@@ -135,7 +129,9 @@ class TrainConfig(Section):
         description="mask in-batch negatives that the base model scores above (1 - margin) × positive; 0: off",
     )
     infonce_weight: float = Field(0.1, ge=0, description="weight of InfoNCE beside distillation")
-    teacher_temperature: float = Field(0.3, gt=0)
+    teacher_temperature: float = Field(
+        0.3, gt=0, description="of the teacher's scores: a judge's from 0 to 1; deviations with in-batch-distil"
+    )
     matryoshka: tuple[int, ...] = ()
     query_max_tokens: int = Field(64, ge=8)
     passage_max_tokens: int = Field(0, ge=0, description="0: the model's window, at most 512")
@@ -224,13 +220,20 @@ class Config(Section):
 #: Settings that differ from the defaults, by preset.
 PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    # The small writer's queries are noisy and vague: hard negatives teach its mistakes, and its queries alone teach
-    # the model to lose names and numbers. What each of these settings buys: docs/recipe.md.
+    # The small writer's queries are noisy and vague: hard negatives teach its mistakes, and so does taking each query's
+    # own passage for its only answer. A teacher of whole batches knows better. What each setting buys: docs/recipe.md.
     "offline": {
         "model": "minilm",
-        "generate": {"generator": "local", "term_queries": 2},
+        "generate": {"generator": "local"},
         "mine": {"negatives": 0},
-        "train": {"hard_negatives": 0, "learning_rate": 3e-5, "guide_margin": 0.1, "keep": "last"},
+        "train": {
+            "loss": "in-batch-distil",
+            "teacher_temperature": 0.5,
+            "infonce_weight": 0.0,
+            "hard_negatives": 0,
+            "learning_rate": 3e-5,
+            "keep": "last",
+        },
     },
     # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat
     "aws-blog": {

@@ -1,5 +1,7 @@
 """Our losses against those of sentence-transformers, values and gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sentence_transformers.sentence_transformer import losses as theirs
@@ -114,6 +116,22 @@ def test_kl_divergence():
     ours = kl_divergence(student / temperature, teacher / temperature, present).mean() * temperature**2
     loss = theirs.DistillKLDivLoss(Vectors(), temperature=temperature)
     assert_agree(ours, loss, vectors, loss([{"vectors": vector} for vector in vectors], teacher))
+
+
+def test_in_batch_distillation_is_kl_over_every_passage_of_the_batch():
+    vectors = leaves(3)
+    unit = [normalize(vector, dim=1) for vector in vectors]
+    labels = 2 * torch.randn(ROWS, 2 * ROWS, generator=torch.Generator().manual_seed(3))
+    objective = Objective(kind="in-batch-distil", temperature=0.05, teacher_temperature=0.5, infonce_weight=0.25)
+    ours = objective(unit[0], torch.cat(unit[1:]), replace(targets(2), soft_labels=labels))
+    # The same by theirs: every passage is a column of every row, at one temperature, which theirs squares.
+    unit = [normalize(vector, dim=1) for vector in vectors]
+    columns = [passage.expand(ROWS, WIDTH) for passage in torch.cat(unit[1:])]
+    taught = theirs.DistillKLDivLoss(Vectors(), temperature=0.05)
+    taught = taught([{"vectors": vector} for vector in (unit[0], *columns)], labels * 0.05 / 0.5) / 0.05**2
+    contrast = theirs.MultipleNegativesRankingLoss(Vectors(), scale=20.0)
+    reference = taught + 0.25 * contrast.compute_loss_from_embeddings(list(vectors), None)
+    assert_agree(ours, None, vectors, reference)
 
 
 def test_matryoshka():

@@ -39,7 +39,7 @@ TOPICS = (
 def config(tiny_bert: Path) -> Config:
     return resolve(
         preset="offline",
-        overrides={"docs": ["x"], "model": str(tiny_bert), "generate": {"queries_per_passage": 2, "term_queries": 0}},
+        overrides={"docs": ["x"], "model": str(tiny_bert), "generate": {"queries_per_passage": 2}},
     )
 
 

@@ -109,3 +109,19 @@ def test_micro_batches_are_whole_within_budget_and_little_padded(lengths, budget
     for run, top in zip(runs, longest, strict=True):
         assert len(run) == 1 or len(run) * top <= budget
         assert len(run) * top - lengths[run].sum() <= 256
+
+
+class Named:
+    """A teacher whose scores name their query and passage."""
+
+    def scores(self, queries, passages):
+        return (100 * queries[:, None] + passages[None]).astype(np.float32)
+
+
+def test_soft_labels_stand_in_the_columns_of_their_passages():
+    examples = [example(0, 3, [10], [11, 12]), example(1, 1, [11], [10]), example(2, 3, [13], [12])]
+    batch = composer(examples, teacher=Named()).compose(np.arange(3), np.random.default_rng(0))
+    texts = batch.texts
+    wanted = [[100 * texts[query] + texts[passage] for passage in batch.passages] for query in batch.queries]
+    assert batch.soft_labels.tolist() == wanted
+    assert composer(examples).compose(np.arange(3), np.random.default_rng(0)).soft_labels is None

@@ -62,9 +62,9 @@ def test_training_learns_and_leaves_a_model_folder(tiny_bert, tmp_path):
     assert not torch.equal(weights[changed], before[changed])
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_a_run_that_was_cut_off_ends_with_the_same_bits(tiny_bert, tmp_path, monkeypatch, dropout):
-    config = settings(tiny_bert, f"train.dropout={dropout}")
+@pytest.mark.parametrize("setting", ["train.dropout=0.0", "train.dropout=0.1", "train.loss=in-batch-distil"])
+def test_a_run_that_was_cut_off_ends_with_the_same_bits(tiny_bert, tmp_path, monkeypatch, setting):
+    config = settings(tiny_bert, setting)
     whole, _, _ = trained(make_run(tmp_path / "whole"), config)
     workspace = make_run(tmp_path / "cut")
     step = loop.Trainer._step
@@ -196,6 +196,33 @@ def test_losses_with_a_teacher(tiny_bert, tmp_path, loss):
     workspace.write(TrainRow, rows)
     with pytest.raises(TrainingError, match="no scores"):
         trained(workspace, settings(tiny_bert, f"train.loss={loss}"))
+
+
+def test_in_batch_distillation_follows_its_teacher(tiny_bert, tmp_path, monkeypatch):
+    class Favourite:
+        """Whatever is asked, the first passage of the store is best."""
+
+        def __init__(self, texts, *_):
+            self.best = next(number for number, text in enumerate(texts) if text.prompt is None)
+
+        def scores(self, queries, passages):
+            return np.tile(np.where(passages == self.best, 9.0, 0.0).astype(np.float32), (len(queries), 1))
+
+    monkeypatch.setattr("embedfit.training.stage.fused_teacher", Favourite)
+    workspace = make_run(tmp_path)
+    config = settings(
+        tiny_bert, "train.loss=in-batch-distil", "train.infonce_weight=0", "train.batch_size=24", "train.epochs=12"
+    )
+    trained(workspace, config)
+    rows = workspace.read(TrainRow)
+
+    def lead(folder):
+        encoder = Encoder.load(folder, query_instruction="")
+        queries = encoder.encode([row.query for row in rows], is_query=True)
+        scores = queries @ encoder.encode([row.pos[0] for row in rows]).T
+        return float((scores[:, 0] - scores[:, 1:].mean(1)).mean())
+
+    assert lead(tiny_bert) < 0.02 and lead(tmp_path / "finetuned") > 0.07
 
 
 def test_bad_settings_and_rows(tiny_bert, tmp_path):

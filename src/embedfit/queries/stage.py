@@ -26,7 +26,6 @@ from embedfit.queries import filters
 from embedfit.queries.ask import ask, user_examples
 from embedfit.queries.plan import plan
 from embedfit.queries.prompts import EXAMPLES
-from embedfit.queries.terms import term_queries
 from embedfit.records import Passage, Query
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
@@ -63,12 +62,6 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
     _log_reasons(queries, runtime)
     short = _over_budget(queries, config.generate.max_cost)
     _check_enough(queries, short)
-    if config.generate.term_queries:
-        twins = {query.passage_id: query.also_relevant for query in queries if query.split == "train"}
-        rng = np.random.default_rng([config.seed, len("terms")])
-        made = term_queries(passages, twins, config.generate.term_queries, rng)
-        runtime.report.log(f"generate: {len(made):,} more queries of the passages' own rare words")
-        workspace.write(Query, [*queries, *made])
     if config.eval_beir is None:
         _write_eval(workspace.path("eval"), passages, queries, own_documents=bool(config.eval_docs))
     if short:

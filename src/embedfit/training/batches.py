@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,7 @@ class Batch:
     queries: (B,) places in texts. passages: (P,) places in texts. group: (B, 1 + K) columns of passages,
     the positive first, then the row's own hard negatives, -1 where there are fewer. allowed: (B, P), whether
     the passage takes part in the row's denominator; always true for its positive. teacher: (B, 1 + K) scores,
-    NaN where there are none.
+    NaN where there are none. soft_labels: (B, P), a teacher's scores of all passages; None without one of these.
     """
 
     rows: Ints
@@ -35,6 +36,14 @@ class Batch:
     group: Ints
     allowed: Bools
     teacher: Floats
+    soft_labels: Floats | None = None
+
+
+class BatchTeacher(Protocol):
+    """What scores all passages of a batch."""
+
+    def scores(self, queries: Ints, passages: Ints) -> Floats:
+        """(B, P), of numbers into the store: (B,) and (P,)."""
 
 
 def epoch_batches(examples: Sequence[Example], batch_size: int, rng: np.random.Generator) -> list[Ints]:
@@ -73,7 +82,7 @@ class Composer:
 
     known: for each example the passages that are no negatives of it. hard_negatives: of a row that one step
     uses. in_batch: whether the passages of other rows are negatives too. guide: (N, H) unit vectors of all
-    texts by the guide model, or None; margin: see guide_allows.
+    texts by the guide model, or None; margin: see guide_allows. teacher: of whole batches, or None.
     """
 
     examples: Sequence[Example]
@@ -82,6 +91,7 @@ class Composer:
     in_batch: bool = True
     guide: Floats | None = None
     margin: float = 0.0
+    teacher: BatchTeacher | None = None
 
     def compose(self, chosen: Ints, rng: np.random.Generator) -> Batch:
         """The batch of these examples: one positive each and a sample of the hard negatives, drawn by rng."""
@@ -104,6 +114,7 @@ class Composer:
             group=group,
             allowed=self._allowed(chosen, columns, group, texts, np.array(queries, np.int64), len(places)),
             teacher=teacher,
+            soft_labels=None if self.teacher is None else self.teacher.scores(texts[queries], texts[len(places) :]),
         )
 
     def _draw(self, row: Example, known: frozenset[int], rng: np.random.Generator) -> tuple[list[int], list[float]]:

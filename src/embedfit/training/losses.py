@@ -16,7 +16,7 @@ from torch.nn.functional import log_softmax, normalize
 
 from embedfit.training.batches import Batch
 
-LossName = Literal["infonce", "distil", "margin-mse"]
+LossName = Literal["infonce", "distil", "margin-mse", "in-batch-distil"]
 
 
 def info_nce(scores: Tensor, positive: Tensor, allowed: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def info_nce(scores: Tensor, positive: Tensor, allowed: Tensor) -> Tensor:
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, present: Tensor) -> Tensor:
-    """KL(teacher ‖ student) of the distributions over a row's own passages. Returns (B,).
+    """KL(teacher ‖ student) of the distributions over a row's passages. Returns (B,).
 
     student, teacher: (B, G) scores divided by their temperatures; present: (B, G) bool, not all false.
     """
@@ -68,6 +68,7 @@ class Targets:
     allowed: Tensor
     teacher: Tensor
     has_teacher: Tensor
+    soft_labels: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Batch, where: torch.device) -> Targets:
@@ -79,6 +80,7 @@ class Targets:
             allowed=torch.from_numpy(batch.allowed).to(where),
             teacher=teacher.nan_to_num(0.0).to(where),
             has_teacher=has_teacher.to(where),
+            soft_labels=None if batch.soft_labels is None else torch.from_numpy(batch.soft_labels).to(where),
         )
 
 
@@ -105,6 +107,11 @@ class Objective:
         contrast = self._contrast(scores, targets)
         if self.kind == "infonce":
             return contrast
+        if self.kind == "in-batch-distil":
+            if targets.soft_labels is None:
+                raise ValueError("in-batch-distil needs soft labels of the batch")
+            labels = targets.soft_labels / self.teacher_temperature
+            return kl_divergence(scores, labels, torch.ones_like(targets.allowed)) + self.infonce_weight * contrast
         present = targets.group >= 0
         own = scores.gather(1, targets.group.clamp(min=0))
         if self.kind == "distil":

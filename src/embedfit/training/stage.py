@@ -19,7 +19,7 @@ from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.hardware import Precision, cores, device
 from embedfit.models.layout import save_model
 from embedfit.models.sources import resolve_model
-from embedfit.progress import Reporter
+from embedfit.progress import Reporter, Silent
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
 from embedfit.training.batches import Composer
@@ -33,6 +33,7 @@ from embedfit.training.memory import MemoryBudget, graph_budget, keep_heap
 from embedfit.training.optimise import automatic_epochs, learning_rate_for
 from embedfit.training.rows import read_rows
 from embedfit.training.store import TrainingData, tokenise_rows
+from embedfit.training.teacher import FusedTeacher, fused_teacher
 from embedfit.training.trunk import TransformersTrunk, Trunk
 from embedfit.training.world import World
 from embedfit.workspace import Workspace, sha256_file
@@ -44,6 +45,9 @@ _DEV_SCORES = 5
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
     if runtime.processes > 1:
+        if config.train.loss == "in-batch-distil":  # its vectors are stored, and each process finds them
+            encoder = load_base(config.model, config.query_instruction)
+            _teacher(workspace, config, _training_data(workspace, encoder, config.train, Silent()), runtime.report)
         launch(workspace, config, runtime.report, runtime.processes)
     else:
         train(workspace, config, runtime.report, World())
@@ -105,7 +109,7 @@ def _training_data(workspace: Workspace, encoder: Encoder, settings: TrainConfig
             f"{path} holds {len(data.examples)} usable rows; a row learns from the others, so two are the least.",
             remedy=f"Generate more queries: embedfit generate --run {workspace.root} --force",
         )
-    if settings.loss != "infonce" and not any(example.positive_scores for example in data.examples):
+    if settings.loss in ("distil", "margin-mse") and not any(example.positive_scores for example in data.examples):
         raise TrainingError(
             f"train.loss is {settings.loss}, but the rows of {path} have no scores to learn from.",
             remedy="Add pos_scores and neg_scores to the rows, or use --set train.loss=infonce",
@@ -138,6 +142,11 @@ def _dev_set(workspace: Workspace, encoder: Encoder, seed: int) -> DevSet | None
     return dev_set(workspace.read(Passage), workspace.read(Query), tokenise, np.random.default_rng([seed, len("dev")]))
 
 
+def _teacher(workspace: Workspace, config: Config, data: TrainingData, report: Reporter) -> FusedTeacher:
+    titles = {passage.content: passage.title for passage in workspace.read(Passage)}
+    return fused_teacher(data.texts, config.model, titles, report)
+
+
 def _trainer(
     workspace: Workspace,
     config: Config,
@@ -158,6 +167,7 @@ def _trainer(
         in_batch=settings.in_batch_negatives,
         guide=encode_store(trunk, data.store, micro_tokens, world) if settings.guide_margin else None,
         margin=settings.guide_margin,
+        teacher=_teacher(workspace, config, data, report) if settings.loss == "in-batch-distil" else None,
     )
     rough = Plan(
         epochs=settings.epochs or automatic_epochs(len(data.examples), settings.batch_size),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,19 +62,31 @@ class Example:
     negative_scores: tuple[float, ...] = ()
 
 
+class Text(NamedTuple):
+    """A text as it was given. prompt: what stands before a query in the store; None for a passage."""
+
+    content: str
+    prompt: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
     """What training computes from.
 
-    queries: (N,) bool, which texts are queries. empty_texts: number of texts without any token of their own,
-    which were left out. dropped_rows: rows that lost their query or all positives so.
+    texts: (N,), those of the store. empty_texts: number of texts without any token of their own, which were left
+    out. dropped_rows: rows that lost their query or all positives so.
     """
 
     store: TokenStore
+    texts: tuple[Text, ...]
     examples: tuple[Example, ...]
-    queries: npt.NDArray[np.bool_]
     empty_texts: int = 0
     dropped_rows: tuple[int, ...] = field(default=())
+
+    @property
+    def queries(self) -> npt.NDArray[np.bool_]:
+        """Which texts are queries. (N,)."""
+        return np.array([text.prompt is not None for text in self.texts], np.bool_)
 
 
 def tokenise_rows(
@@ -86,16 +99,15 @@ def tokenise_rows(
     a query that adds no token to its instruction.
     """
     prompts = [instruction if row.prompt is None else row.prompt for row in rows]
-    numbers: dict[tuple[str, bool], int] = {}
+    numbers: dict[Text, int] = {}
 
-    def number(text: str, is_query: bool) -> int:
-        return numbers.setdefault((text, is_query), len(numbers))
+    def number(content: str, prompt: str | None = None) -> int:
+        return numbers.setdefault(Text(content, prompt), len(numbers))
 
-    queries = [number(prompt + row.query, True) for prompt, row in zip(prompts, rows, strict=True)]
-    positives = [[number(text, False) for text in row.pos] for row in rows]
-    negatives = [[number(text, False) for text in row.neg] for row in rows]
-    is_query = np.array([kind for _, kind in numbers], dtype=np.bool_)
-    store = _tokenised([text for text, _ in numbers], is_query, tokenise)
+    queries = [number(row.query, prompt) for prompt, row in zip(prompts, rows, strict=True)]
+    positives = [[number(text) for text in row.pos] for row in rows]
+    negatives = [[number(text) for text in row.neg] for row in rows]
+    store = _tokenised(list(numbers), tokenise)
 
     usable = store.lengths > special_tokens
     distinct = sorted(set(prompts))
@@ -112,19 +124,20 @@ def tokenise_rows(
             examples.append(example)
     return TrainingData(
         store=store,
+        texts=tuple(numbers),
         examples=tuple(examples),
-        queries=is_query,
         empty_texts=int((~usable).sum()),
         dropped_rows=tuple(dropped),
     )
 
 
-def _tokenised(texts: list[str], is_query: npt.NDArray[np.bool_], tokenise: Tokenise) -> TokenStore:
+def _tokenised(texts: Sequence[Text], tokenise: Tokenise) -> TokenStore:
     tokens: list[Sequence[int]] = [()] * len(texts)
     for kind in (True, False):
-        chosen = np.flatnonzero(is_query == kind)
-        for index, ids in zip(chosen, tokenise([texts[index] for index in chosen], kind), strict=True):
-            tokens[index] = ids
+        chosen = [place for place, text in enumerate(texts) if (text.prompt is not None) == kind]
+        whole = [(texts[place].prompt or "") + texts[place].content for place in chosen]
+        for place, ids in zip(chosen, tokenise(whole, kind), strict=True):
+            tokens[place] = ids
     return TokenStore.of(tokens)
 
 
