@@ -172,7 +172,6 @@ class Judge:
         self.ids = sorted(data.corpus)
         number = {key: row for row, key in enumerate(self.ids)}
         self.contents = [data.corpus[key].content for key in self.ids]
-        self.titles = [data.corpus[key].title for key in self.ids]
         named = [key for key in sorted(data.queries) if data.relevant(key) & number.keys()]
         self.queries = [data.queries[key] for key in named]
         self.relevant = [{number[one] for one in data.relevant(key) if one in number} for key in named]
@@ -191,9 +190,7 @@ class Judge:
         queries, passages = encoder.encode(self.queries, is_query=True), encoder.encode(self.contents)
         found = {"dense": queries @ passages.T}
         if windows:
-            parts = windows_of_model(
-                self.contents, self.titles, encoder.tokenizer, encoder.layout, max_tokens=WINDOW_TOKENS
-            )
+            parts = windows_of_model(self.contents, encoder.tokenizer, encoder.layout, max_tokens=WINDOW_TOKENS)
             vectors = blended(encoder.encode(parts.texts), passages, parts.starts)
             found["windowed"] = max_pool(queries @ vectors.T, parts.starts)
         return found

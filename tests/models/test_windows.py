@@ -68,19 +68,16 @@ WORDS = ["mute", "the", "tv", "sound", "query", "what", "is", "how", "unheardof"
 
 @given(
     lengths=st.lists(st.integers(0, 90), min_size=1, max_size=4),
-    title_length=st.integers(0, 8),
     max_tokens=st.integers(18, 40),  # the longest word fits, so that windows end between words
     seed=st.integers(0, 99),
 )
 def test_every_token_of_a_passage_is_in_a_window(
-    tiny_bert: Path, lengths: list[int], title_length: int, max_tokens: int, seed: int
+    tiny_bert: Path, lengths: list[int], max_tokens: int, seed: int
 ) -> None:
     tokenizer = load_tokenizer(tiny_bert)
     generator = np.random.default_rng(seed)
-    title = " ".join(["Manual"] * title_length)  # which no text holds
-    texts = [" ".join(generator.choice(WORDS, length)) for length in lengths]
-    contents = [f"{title} {text}".strip() for text in texts]
-    windows = split(contents, [title] * len(texts), tokenizer, max_tokens)
+    contents = [" ".join(generator.choice(WORDS, length)) for length in lengths]
+    windows = split(contents, tokenizer, max_tokens)
 
     def ids(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -94,31 +91,18 @@ def test_every_token_of_a_passage_is_in_a_window(
             assert mine == [content]
             continue
         assert all(len(ids(text)) <= max_tokens - 2 for text in mine)
-        repeated = title_length and all(text.startswith(title) for text in mine)
-        body = whole[len(ids(title)) :] if repeated else whole
         position = 0  # the first token that no window has held yet
         for text in mine:
-            held = ids(text)[len(ids(title)) :] if repeated else ids(text)
-            starts = [start for start in range(position + 1) if body[start : start + len(held)] == held]
+            held = ids(text)
+            starts = [start for start in range(position + 1) if whole[start : start + len(held)] == held]
             assert starts, "a window is a stretch of the passage, and leaves no gap"
             position = max(position, starts[-1] + len(held))
-        assert position == len(body)
-
-
-def test_a_title_is_repeated_unless_it_is_long(tiny_bert: Path) -> None:
-    tokenizer = load_tokenizer(tiny_bert)
-    text = "mute the sound " * 30
-    short = split([f"tv {text}".strip()], ["tv"], tokenizer, 22)
-    assert len(short.texts) > 1
-    assert all(window.startswith("tv mute") or window.startswith("tv ") for window in short.texts)
-    long_title = "what is the query " * 3
-    windows = split([f"{long_title} {text}".strip()], [long_title], tokenizer, 22).texts
-    assert [window.startswith("what is the query") for window in windows].count(True) == 1
+        assert position == len(whole)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n"])
 def test_an_empty_passage_is_one_window(tiny_bert: Path, text: str) -> None:
-    windows = split([text, "mute"], ["", ""], load_tokenizer(tiny_bert), 10)
+    windows = split([text, "mute"], load_tokenizer(tiny_bert), 10)
     assert windows.texts == (text, "mute")
     assert windows.starts.tolist() == [0, 1]
 

@@ -44,9 +44,9 @@ def test_scores_are_those_of_windowed_hybrid_retrieval():
 def test_vectors_are_the_base_models_of_windows_and_of_queries_with_their_prompts(tiny_bert):
     texts = [Text(PASSAGES[0]), Text(QUERIES[0], "query: "), *map(Text, PASSAGES[1:3]), Text(QUERIES[1], "ask: ")]
     texts += [*map(Text, PASSAGES[3:]), Text(QUERIES[2], "query: ")]
-    teacher = fused_teacher(texts, str(tiny_bert), {}, Silent())
+    teacher = fused_teacher(texts, str(tiny_bert), Silent())
     encoder = Encoder.load(tiny_bert)
-    windows = windows_of_model(PASSAGES, [""] * 5, encoder.tokenizer, encoder.layout, max_tokens=64)
+    windows = windows_of_model(PASSAGES, encoder.tokenizer, encoder.layout, max_tokens=64)
     assert len(windows.texts) > len(PASSAGES)
     vectors = blended(encoder.encode(windows.texts), encoder.encode(PASSAGES), windows.starts)
     np.testing.assert_allclose(teacher.windows, vectors, atol=0.02)  # bf16, where that is fast
@@ -57,17 +57,10 @@ def test_vectors_are_the_base_models_of_windows_and_of_queries_with_their_prompt
     assert teacher.place[[0, 2, 3, 5, 6]].tolist() == [0, 1, 2, 3, 4]
 
 
-def test_titles_stand_before_their_windows(tiny_bert):
-    titled = "fast " + PASSAGES[0]
-    plain = fused_teacher([Text(titled), Text("red", "")], str(tiny_bert), {}, Silent())
-    named = fused_teacher([Text(titled), Text("red", "")], str(tiny_bert), {titled: "fast"}, Silent())
-    assert plain.windows.shape != named.windows.shape or not np.allclose(plain.windows, named.windows)
-
-
 def test_vectors_are_stored_for_the_next_process(tiny_bert, monkeypatch):
     texts = [*map(Text, PASSAGES), Text(QUERIES[0], "query: ")]
-    first = fused_teacher(texts, str(tiny_bert), {}, Silent())
+    first = fused_teacher(texts, str(tiny_bert), Silent())
     monkeypatch.setattr(LocalModel, "embed", lambda *_, **__: pytest.fail("nothing is left to encode"))
-    again = fused_teacher(texts, str(tiny_bert), {}, Silent())
+    again = fused_teacher(texts, str(tiny_bert), Silent())
     np.testing.assert_array_equal(first.windows, again.windows)
     np.testing.assert_array_equal(first.queries, again.queries)

@@ -95,7 +95,7 @@ def in_windows(
             f"{embedder.name} can't read windows: its tokenizer is not here.", remedy="Name a model's folder."
         )
     tokenizer = load_tokenizer(embedder.folder)
-    windows = windows_of_model(eval_set.contents, eval_set.titles, tokenizer, embedder.layout, max_tokens=max_tokens)
+    windows = windows_of_model(eval_set.contents, tokenizer, embedder.layout, max_tokens=max_tokens)
     report.log(
         f"{embedder.name}: {len(windows.starts):,} passages are {len(windows.texts):,} windows"
         f" of at most {max_tokens} tokens"

@@ -30,9 +30,9 @@ def encode_windows(model: str, source: Path, output: Path, *, max_tokens: int, r
     text is: {"passage": 3, "text": "…"}. A row is the window's vector blended with its passage's, and a
     passage's score that of its best row. max_tokens: of a window. Returns (W, H).
     """
-    titles, contents = _titled(source)
+    contents = read_texts(source)
     encoder = load_base(model)
-    windows = windows_of_model(contents, titles, encoder.tokenizer, encoder.layout, max_tokens=max_tokens)
+    windows = windows_of_model(contents, encoder.tokenizer, encoder.layout, max_tokens=max_tokens)
     whole = encoder.encode(contents, report=report, description="passages")
     vectors = blended(encoder.encode(windows.texts, report=report, description="windows"), whole, windows.starts)
     with atomic_file(output, binary=True) as file:
@@ -45,11 +45,6 @@ def encode_windows(model: str, source: Path, output: Path, *, max_tokens: int, r
 
 def read_texts(path: Path) -> list[str]:
     """The texts of a file: one a line, or, in a .jsonl file, the field "text" (after "title", if there is one)."""
-    return _titled(path)[1]
-
-
-def _titled(path: Path) -> tuple[list[str], list[str]]:
-    """Titles, empty where there are none, and whole texts."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except OSError as error:
@@ -57,19 +52,15 @@ def _titled(path: Path) -> tuple[list[str], list[str]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
     if path.suffix == ".jsonl":
-        passages = [_passage(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
-    else:
-        passages = [("", line) for line in lines]
-    if not passages:
+        lines = [_passage(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+    if not lines:
         raise InputError(f"{path} holds no text.", remedy="Put one text on each line.")
-    return [title for title, _ in passages], [text for _, text in passages]
+    return lines
 
 
-def _passage(line: str, path: Path, number: int) -> tuple[str, str]:
-    """Title and whole text of a line."""
+def _passage(line: str, path: Path, number: int) -> str:
     try:
         record = json.loads(line)
-        title = record.get("title") or ""
-        return title, f"{title} {record['text']}".strip()
+        return f"{record.get('title') or ''} {record['text']}".strip()
     except (ValueError, KeyError, AttributeError) as error:
         raise InputError(f"{path}, line {number}: not a JSON object with a field text.") from error

@@ -27,8 +27,6 @@ OVERLAP = 0.25
 #: Parts of a window's own vector beside one part of its passage's. The best window alone harms where a passage is
 #: about one thing (stackfaq: -1.0 points against -0.1 with the passage's part).
 _OWN_PARTS = 2
-#: A title is repeated before every window where it takes no more than this share of it.
-_TITLE_SHARE = 0.25
 _CHUNK = 1000  # passages tokenised at a time
 
 
@@ -89,46 +87,39 @@ def spans(sizes: Sequence[int], room: int, overlap: int) -> list[tuple[int, int]
     return found or [(0, 0)]
 
 
-def split(contents: Sequence[str], titles: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Windows:
+def split(contents: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Windows:
     """Cut passages, between words, into what a model reads of them at a time.
 
-    contents: title, a space, text, as models read it; one that fits is its only window. Of others the
-    title stands before every window, unless it is long itself. tokenizer: without truncation.
-    max_tokens: of a window, special tokens included.
+    contents: title, a space, text, as models read it; one that fits is its only window. tokenizer: without
+    truncation. max_tokens: of a window, special tokens included.
+
+    A passage's title stands in its first window alone: before each of them it brings half a point on emanual, costs
+    two on covid_qa, where papers have long titles, and blended() says what a passage is about anyway.
     """
     room = max_tokens - tokenizer.num_special_tokens_to_add(False)
     windows: list[str] = []
     starts: list[int] = []
     for first in range(0, len(contents), _CHUNK):
         chunk = list(contents[first : first + _CHUNK])
-        encodings = tokenizer.encode_batch(chunk, add_special_tokens=False)
-        for content, title, encoding in zip(chunk, titles[first : first + _CHUNK], encodings, strict=True):
+        for content, encoding in zip(chunk, tokenizer.encode_batch(chunk, add_special_tokens=False), strict=True):
             starts.append(len(windows))
             if len(encoding.ids) <= room:
                 windows.append(content)
             else:
-                windows.extend(_windows(content, title, tokenizer, room))
+                windows.extend(_windows(content, encoding, room))
     return Windows(tuple(windows), np.array(starts, np.int64))
 
 
-def windows_of_model(
-    contents: Sequence[str], titles: Sequence[str], tokenizer: Tokenizer, layout: Layout, *, max_tokens: int
-) -> Windows:
+def windows_of_model(contents: Sequence[str], tokenizer: Tokenizer, layout: Layout, *, max_tokens: int) -> Windows:
     """The same for a model, which reads max_tokens and its instruction for passages, at most what it can."""
     instruction = len(tokenizer.encode(layout.document_instruction, add_special_tokens=False).ids)
-    return split(contents, titles, tokenizer, min(max_tokens, layout.max_tokens - instruction))
+    return split(contents, tokenizer, min(max_tokens, layout.max_tokens - instruction))
 
 
-def _windows(content: str, title: str, tokenizer: Tokenizer, room: int) -> Iterator[str]:
-    head = f"{title} " if title else ""
-    head_tokens = len(tokenizer.encode(head, add_special_tokens=False).ids)
-    if head_tokens > room * _TITLE_SHARE or not content.startswith(head):
-        head, head_tokens = "", 0
-    text = content[len(head) :]
-    words = _words(tokenizer.encode(text, add_special_tokens=False), room - head_tokens)
-    sizes = [size for size, _, _ in words]
-    for start, stop in spans(sizes, room - head_tokens, int(OVERLAP * (room - head_tokens))):
-        yield head + text[words[start][1] : words[stop - 1][2]]
+def _windows(content: str, encoding: Encoding, room: int) -> Iterator[str]:
+    words = _words(encoding, room)
+    for start, stop in spans([size for size, _, _ in words], room, int(OVERLAP * room)):
+        yield content[words[start][1] : words[stop - 1][2]]
 
 
 def _words(encoding: Encoding, room: int) -> list[tuple[int, int, int]]:

@@ -33,7 +33,7 @@ from embedfit.training.memory import MemoryBudget, graph_budget, keep_heap
 from embedfit.training.optimise import automatic_epochs, learning_rate_for
 from embedfit.training.rows import read_rows
 from embedfit.training.store import TrainingData, tokenise_rows
-from embedfit.training.teacher import FusedTeacher, fused_teacher
+from embedfit.training.teacher import fused_teacher
 from embedfit.training.trunk import TransformersTrunk, Trunk
 from embedfit.training.world import World
 from embedfit.workspace import Workspace, sha256_file
@@ -47,7 +47,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     if runtime.processes > 1:
         if config.train.loss == "in-batch-distil":  # its vectors are stored, and each process finds them
             encoder = load_base(config.model, config.query_instruction)
-            _teacher(workspace, config, _training_data(workspace, encoder, config.train, Silent()), runtime.report)
+            data = _training_data(workspace, encoder, config.train, Silent())
+            fused_teacher(data.texts, config.model, runtime.report)
         launch(workspace, config, runtime.report, runtime.processes)
     else:
         train(workspace, config, runtime.report, World())
@@ -142,11 +143,6 @@ def _dev_set(workspace: Workspace, encoder: Encoder, seed: int) -> DevSet | None
     return dev_set(workspace.read(Passage), workspace.read(Query), tokenise, np.random.default_rng([seed, len("dev")]))
 
 
-def _teacher(workspace: Workspace, config: Config, data: TrainingData, report: Reporter) -> FusedTeacher:
-    titles = {passage.content: passage.title for passage in workspace.read(Passage)}
-    return fused_teacher(data.texts, config.model, titles, report)
-
-
 def _trainer(
     workspace: Workspace,
     config: Config,
@@ -167,7 +163,7 @@ def _trainer(
         in_batch=settings.in_batch_negatives,
         guide=encode_store(trunk, data.store, micro_tokens, world) if settings.guide_margin else None,
         margin=settings.guide_margin,
-        teacher=_teacher(workspace, config, data, report) if settings.loss == "in-batch-distil" else None,
+        teacher=fused_teacher(data.texts, config.model, report) if settings.loss == "in-batch-distil" else None,
     )
     rough = Plan(
         epochs=settings.epochs or automatic_epochs(len(data.examples), settings.batch_size),

@@ -9,7 +9,7 @@ teacher that trains along).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,8 +56,8 @@ class FusedTeacher:
         return weighted_sum(dense, lexical)[:, self.place[passages]]
 
 
-def fused_teacher(texts: Sequence[Text], name: str, titles: Mapping[str, str], report: Reporter) -> FusedTeacher:
-    """The teacher of a store's texts. name: of the base model; titles: of passages, by their content.
+def fused_teacher(texts: Sequence[Text], name: str, report: Reporter) -> FusedTeacher:
+    """The teacher of a store's texts. name: of the base model.
 
     Vectors are stored, for the evaluation, which asks for the same ones, and for other processes of this training.
     """
@@ -68,7 +68,6 @@ def fused_teacher(texts: Sequence[Text], name: str, titles: Mapping[str, str], r
     cache, base = vector_cache(), local_model("base", name)
     windows = windows_of_model(
         contents,
-        [titles.get(content, "") for content in contents],
         load_tokenizer(base.folder),
         base.layout,
         max_tokens=WINDOW_TOKENS,
