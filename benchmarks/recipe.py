@@ -108,7 +108,7 @@ class Corpus:
             "eval_beir": str(DATA / self.name),
         }
         if quick:
-            overrides |= {"generate": {"max_passages": 150}, "train": {"epochs": 1}}
+            overrides |= {"generate": {"max_passages": 60}}
         config = resolve(preset="offline", overrides=overrides)
         workspace = Workspace(home / self.name)
         pipeline.run_all(workspace, config, runtime, until="generate")
@@ -283,7 +283,7 @@ def _code(*packages: str) -> str:
 
 def base_values(config: Config, judge_: Judge, cache: Path) -> dict[str, np.ndarray[Any, Any]]:
     """The base model's and BM25's values, kept in the cache folder."""
-    kept = cache / f"base-{hashlib.sha256(''.join(judge_.ids + judge_.queries).encode()).hexdigest()[:16]}.json"
+    kept = cache / f"base-{_key(judge_.ids, judge_.queries, judge_.metric, _code('models', 'retrieval'))}.json"
     if not kept.exists():
         encoder = load_base(config.model, config.query_instruction)
         values = {name: array.tolist() for name, array in judge_.of(encoder, windows=True).items()}
@@ -326,9 +326,7 @@ def difference(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], clusters: np.nd
 def main() -> int:
     """Run the ablations and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--quick", action="store_true", help="two corpora, 150 training passages, one epoch, three variants"
-    )
+    parser.add_argument("--quick", action="store_true", help="two corpora, 60 training passages, three variants")
     parser.add_argument("--corpora", default="", help="names separated by commas")
     parser.add_argument("--only", default="", help="variants separated by commas; default is always among them")
     parser.add_argument("--seeds", default="0", help="seeds separated by commas; 0: the recipe's own")
