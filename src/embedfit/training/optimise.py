@@ -15,12 +15,13 @@ def learning_rate_for(parameters: int) -> float:
 
 
 def automatic_epochs(rows: int, batch_size: int) -> float:
-    """Between 1 and 3, so that there are about 30 steps.
+    """Between 1 and 10, so that there are about 30 steps.
 
     Written queries are noisy: on emanual, 28 steps of 64 rows and 11 of 84 gained alike on people's
-    queries, and what a small model's queries teach after that is mostly their noise.
+    queries, and what a small model's queries teach after that is mostly their noise. Few rows need their steps all
+    the same: of 128, 10 epochs gained 5.2 points and 3 epochs 3.6.
     """
-    return min(3.0, max(1.0, 30 * batch_size / rows))
+    return min(10.0, max(1.0, 30 * batch_size / rows))
 
 
 def scheduled(step: int, total: int, peak: float, warmup_ratio: float) -> float:
