@@ -11,10 +11,8 @@ import numpy.typing as npt
 from embedfit.errors import UsageError
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.evaluation.ranking import Dense, Fuse, Hybrid, Lexical, Scorer, rank_all
-from embedfit.models.local import LocalModel
-from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.local import LocalModel, stored_windows
 from embedfit.models.vectors import Embedder, VectorCache
-from embedfit.models.windows import blended, windows_of_model
 from embedfit.progress import Reporter
 from embedfit.retrieval.metrics import METRICS, Floats, Ints, first_ranks, judge, score
 
@@ -94,17 +92,7 @@ def in_windows(
         raise UsageError(
             f"{embedder.name} can't read windows: its tokenizer is not here.", remedy="Name a model's folder."
         )
-    tokenizer = load_tokenizer(embedder.folder)
-    windows = windows_of_model(eval_set.contents, tokenizer, embedder.layout, max_tokens=max_tokens)
-    report.log(
-        f"{embedder.name}: {len(windows.starts):,} passages are {len(windows.texts):,} windows"
-        f" of at most {max_tokens} tokens"
-    )
-    try:
-        vectors = cache.embed(embedder, windows.texts, is_query=False, report=report)
-    finally:
-        embedder.release()
-    return Dense(whole.queries, blended(vectors, whole.passages, windows.starts), windows.starts)
+    return Dense(whole.queries, *stored_windows(embedder, eval_set.contents, whole.passages, max_tokens, cache, report))
 
 
 def judged(found: Sequence[Sequence[str]], eval_set: EvalSet) -> Measured:

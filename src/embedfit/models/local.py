@@ -14,7 +14,10 @@ from embedfit.models.encoder import Encoder, base_instruction, training_instruct
 from embedfit.models.hardware import best_precision
 from embedfit.models.layout import Layout, read_layout
 from embedfit.models.sources import resolve_model
-from embedfit.models.vectors import Storage
+from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.vectors import Storage, VectorCache
+from embedfit.models.windows import Ints, blended, windows_of_model
+from embedfit.progress import Reporter
 from embedfit.workspace import sha256_file, sha256_json
 
 Vectors = npt.NDArray[np.float32]
@@ -75,6 +78,25 @@ def with_instruction(layout: Layout, instruction: str | None) -> Layout:
 def local_model(label: str, name: str, *, query_instruction: str | None = None) -> LocalModel:
     """A model by alias, hub id or path. query_instruction: default its right one."""
     return LocalModel(label, resolve_model(name), query_instruction=training_instruction(name, query_instruction))
+
+
+def stored_windows(
+    model: LocalModel, contents: Sequence[str], whole: Vectors, max_tokens: int, cache: VectorCache, report: Reporter
+) -> tuple[Vectors, Ints]:
+    """Vectors (W, H) of all windows of N passages, and the number (N,) of each passage's first one.
+
+    whole: (N, H), the passages' own vectors, with which their windows' are blended. max_tokens: of a window.
+    """
+    windows = windows_of_model(contents, load_tokenizer(model.folder), model.layout, max_tokens=max_tokens)
+    report.log(
+        f"{model.name}: {len(windows.starts):,} passages are {len(windows.texts):,} windows"
+        f" of at most {max_tokens} tokens"
+    )
+    try:
+        vectors = cache.embed(model, windows.texts, is_query=False, report=report)
+    finally:
+        model.release()
+    return blended(vectors, whole, windows.starts), windows.starts
 
 
 def base_model(config: Config) -> LocalModel:

@@ -16,10 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.config import WINDOW_TOKENS
-from embedfit.models.local import local_model
-from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.local import local_model, stored_windows
 from embedfit.models.vectors import vector_cache
-from embedfit.models.windows import blended, max_pool, windows_of_model
+from embedfit.models.windows import max_pool
 from embedfit.progress import Reporter
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import weighted_sum
@@ -66,17 +65,8 @@ def fused_teacher(texts: Sequence[Text], name: str, report: Reporter) -> FusedTe
     place[passages] = np.arange(len(passages))
     contents = [texts[number].content for number in passages]
     cache, base = vector_cache(), local_model("base", name)
-    windows = windows_of_model(
-        contents,
-        load_tokenizer(base.folder),
-        base.layout,
-        max_tokens=WINDOW_TOKENS,
-    )
-    try:
-        whole = cache.embed(base, contents, is_query=False, report=report)
-        parts = cache.embed(base, windows.texts, is_query=False, report=report)
-    finally:
-        base.release()
+    whole = cache.embed(base, contents, is_query=False, report=report)
+    windows, starts = stored_windows(base, contents, whole, WINDOW_TOKENS, cache, report)
     queries = [number for number, text in enumerate(texts) if text.prompt is not None]
     place[queries] = np.arange(len(queries))
     vectors = np.zeros((len(queries), whole.shape[1]), np.float32)
@@ -93,7 +83,7 @@ def fused_teacher(texts: Sequence[Text], name: str, report: Reporter) -> FusedTe
         place=place,
         queries=vectors,
         words=[texts[number].content for number in queries],
-        windows=blended(parts, whole, windows.starts),
-        starts=windows.starts,
+        windows=windows,
+        starts=starts,
         index=Bm25(contents),
     )
