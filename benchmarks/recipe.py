@@ -46,7 +46,7 @@ from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
 
 HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("EMBEDFIT_DATA", HERE.parent.parent / "shared" / "data"))
+DATA = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data")
 DEFAULT = "default"
 
 
@@ -72,6 +72,8 @@ VARIANTS = (
     Variant("alpha-1", "the gate may ship the fine-tuned model itself", {"merge": {"max_alpha": 1.0}}),
     Variant("infonce", "InfoNCE, false negatives masked by the base model", _train(loss="infonce", guide_margin=0.1)),
     Variant("plain", "InfoNCE alone", _train(loss="infonce")),
+    Variant("alpha-.5", "at most half of the fine-tuned model", {"merge": {"max_alpha": 0.5, "steps": 2}}),
+    Variant("half", "a teacher that is half BM25", _train(teacher_dense_weight=0.5)),
     Variant("soft-1", "a teacher's temperature of 1 deviation", _train(teacher_temperature=1.0)),
     Variant("soft-.25", "a teacher's temperature of a quarter of a deviation", _train(teacher_temperature=0.25)),
     Variant("lr-1e-4", "learning rate 1e-4", _train(learning_rate=1e-4)),

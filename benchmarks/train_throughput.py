@@ -132,6 +132,11 @@ def base_folder(name: str, work: Path) -> Path:
     return folder
 
 
+def default_data() -> Path:
+    """Where the corpora are."""
+    return Path(os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data")
+
+
 def published(data: Path, name: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((data / "10k_published" / f"{name}_dataset.json").read_text("utf-8"))
     return result
@@ -183,8 +188,13 @@ def quality(folder: Path, base: Path, data: Path, quick: bool) -> float:
     return float(ndcg(judge([[ids[i] for i in line] for line in ranked], relevant), 10).mean())
 
 
-def train(system: System, case: Case, base: Path, rows: Path, work: Path, peers: Path) -> dict[str, Any]:
-    """One system's result: seconds of steps, losses, peak memory. Raises CalledProcessError where it fails."""
+def train(
+    system: System, case: Case, base: Path, rows: Path, work: Path, peers: Path, **more: object
+) -> dict[str, Any]:
+    """One system's result: seconds of steps, losses, peak memory. Raises CalledProcessError where it fails.
+
+    more: what else its script is told.
+    """
     out = work / "out" / "".join(c if c.isalnum() else "-" for c in system.name)
     shutil.rmtree(out, ignore_errors=True)
     spec = {
@@ -204,6 +214,7 @@ def train(system: System, case: Case, base: Path, rows: Path, work: Path, peers:
         "cached": system.cached,
         "bf16": best_precision() == "bf16",
         "device": "cuda" if torch.cuda.is_available() else "cpu",
+        **more,
     }
     paths = work / "spec.json", work / "result.json"
     paths[0].write_text(json.dumps(spec), "utf-8")
@@ -291,10 +302,9 @@ def machine() -> dict[str, Any]:
 def main(description: str, quick: tuple[Case, ...], full: tuple[Case, ...], name: str) -> None:
     """Parse, run the cases, print, write the report."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data"
     parser.add_argument("--quick", action="store_true", help="one small case")
     parser.add_argument("--only", default="", help="systems whose name holds one of these words, separated by commas")
-    parser.add_argument("--data", type=Path, default=Path(default))
+    parser.add_argument("--data", type=Path, default=default_data())
     parser.add_argument("--peers", type=Path, default=Path(platformdirs.user_cache_dir("embedfit")) / "peers")
     parser.add_argument("--out", type=Path, help=f"default: benchmarks/results/{name}[_quick].json")
     options = parser.parse_args()

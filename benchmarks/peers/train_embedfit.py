@@ -38,6 +38,7 @@ def main(spec_path: str, result_path: str) -> None:
         "passage_max_tokens": spec["passage_tokens"],
         "dropout": spec.get("dropout", 0.0),
         "weight_decay": 0.0,
+        "memory_mb": spec.get("memory_mb", 0),
         "checkpoint_every": 1_000_000,
     }
     cpu = [time.process_time()]

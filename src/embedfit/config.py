@@ -132,6 +132,9 @@ class TrainConfig(Section):
     teacher_temperature: float = Field(
         0.3, gt=0, description="of the teacher's scores: a judge's from 0 to 1; deviations with in-batch-distil"
     )
+    teacher_dense_weight: float = Field(
+        0.75, ge=0, le=1, description="the base model's part in the teacher of in-batch-distil; BM25 has the rest"
+    )
     matryoshka: tuple[int, ...] = ()
     query_max_tokens: int = Field(64, ge=8)
     passage_max_tokens: int = Field(0, ge=0, description="0: the model's window, at most 512")
@@ -234,6 +237,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "learning_rate": 3e-5,
             "keep": "last",
         },
+        "merge": {"max_alpha": 0.75, "steps": 3},
     },
     # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat
     "aws-blog": {

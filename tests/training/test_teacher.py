@@ -29,14 +29,16 @@ def test_scores_are_those_of_windowed_hybrid_retrieval():
     # Queries and passages take turns, as in a store.
     place, starts = np.array([0, 0, 1, 2, 1, 3, 4, 2]), np.array([0, 2, 3, 4, 7])
     queries, windows, index = unit(3), unit(9), Bm25(PASSAGES)
-    teacher = FusedTeacher(place=place, queries=queries, words=QUERIES, windows=windows, starts=starts, index=index)
+    teacher = FusedTeacher(
+        place=place, queries=queries, words=QUERIES, windows=windows, starts=starts, index=index, dense_weight=0.75
+    )
     asked, columns = np.array([1, 4, 7, 1]), np.array([0, 2, 3, 5, 6])
     got = teacher.scores(asked, columns)
     rows = place[asked]
     cosines = queries[rows] @ windows.T
     dense = np.stack([cosines[:, a:b].max(1) for a, b in zip(starts, [*starts[1:], 9], strict=True)], 1)
     lexical = np.stack([index.scores(QUERIES[row]) for row in rows])
-    wanted = (standardised(dense) + standardised(lexical)) / 2
+    wanted = 0.75 * standardised(dense) + 0.25 * standardised(lexical)
     np.testing.assert_allclose(got, wanted, atol=1e-5)
     np.testing.assert_allclose(teacher.scores(asked, columns[[3, 1]]), wanted[:, [3, 1]], atol=1e-5)
 
@@ -44,7 +46,7 @@ def test_scores_are_those_of_windowed_hybrid_retrieval():
 def test_vectors_are_the_base_models_of_windows_and_of_queries_with_their_prompts(tiny_bert):
     texts = [Text(PASSAGES[0]), Text(QUERIES[0], "query: "), *map(Text, PASSAGES[1:3]), Text(QUERIES[1], "ask: ")]
     texts += [*map(Text, PASSAGES[3:]), Text(QUERIES[2], "query: ")]
-    teacher = fused_teacher(texts, str(tiny_bert), Silent())
+    teacher = fused_teacher(texts, str(tiny_bert), 0.75, Silent())
     encoder = Encoder.load(tiny_bert)
     windows = windows_of_model(PASSAGES, encoder.tokenizer, encoder.layout, max_tokens=64)
     assert len(windows.texts) > len(PASSAGES)
@@ -59,8 +61,8 @@ def test_vectors_are_the_base_models_of_windows_and_of_queries_with_their_prompt
 
 def test_vectors_are_stored_for_the_next_process(tiny_bert, monkeypatch):
     texts = [*map(Text, PASSAGES), Text(QUERIES[0], "query: ")]
-    first = fused_teacher(texts, str(tiny_bert), Silent())
+    first = fused_teacher(texts, str(tiny_bert), 0.75, Silent())
     monkeypatch.setattr(LocalModel, "embed", lambda *_, **__: pytest.fail("nothing is left to encode"))
-    again = fused_teacher(texts, str(tiny_bert), Silent())
+    again = fused_teacher(texts, str(tiny_bert), 0.75, Silent())
     np.testing.assert_array_equal(first.windows, again.windows)
     np.testing.assert_array_equal(first.queries, again.queries)

@@ -14,32 +14,78 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
+_PROC = Path("/proc")
+_GROUPS = Path("/sys/fs/cgroup")
+
+
 def cores() -> int:
-    """Cores that this process may use: its affinity and the container's CPU quota, at least one."""
+    """Cores that this process may use: its affinity and its containers' CPU quotas, at least one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
+    for group in _control_groups("cpu"):
+        quota, period = (
+            _words(group / "cpu.max")
+            or (
+                *_words(group / "cpu.cfs_quota_us"),
+                *_words(group / "cpu.cfs_period_us"),
+            )
+            or ("max", "")
+        )
+        if quota not in ("max", "-1"):
             allowed = min(allowed, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
     return max(1, allowed)
 
 
 def memory_limit() -> int:
-    """Bytes that this process may still take: free memory, and what a container leaves of its limit."""
-    limits = []
+    """Bytes that this process may still take: free memory, and what its containers leave of their limits."""
+    limits = [4 << 30]
+    free = _table(_PROC / "meminfo").get("MemAvailable:")
+    if free is not None:
+        limits = [free * 1024]
+    for group in _control_groups("memory"):
+        maximum = _words(group / "memory.max") or _words(group / "memory.limit_in_bytes")
+        used = _words(group / "memory.current") or _words(group / "memory.usage_in_bytes")
+        if maximum and used and maximum[0] != "max":
+            # Files that were read and not used since count as used, but are dropped before anything is killed.
+            held = _table(group / "memory.stat")
+            reclaimable = held.get("total_inactive_file", held.get("inactive_file", 0))
+            limits.append(max(0, int(maximum[0]) - max(0, int(used[0]) - reclaimable)))
+    return min(limits)
+
+
+def _control_groups(controller: str) -> list[Path]:
+    """Folders of the control groups that this process is in, of versions 1 and 2, from the innermost outwards.
+
+    In a container the path that the kernel names may be the host's; the root then is the container's own group.
+    """
+    found = []
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                limits.append(int(line.split()[1]) * 1024)
-        maximum = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        if maximum != "max":
-            used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-            limits.append(max(0, int(maximum) - used))
-    except (OSError, ValueError):
-        pass
-    return min(limits) if limits else 4 << 30
+        lines = (_PROC / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        _, names, path = line.split(":", 2)
+        if names and controller not in names.split(","):
+            continue
+        root = _GROUPS / controller if names else _GROUPS
+        own = root / path.strip("/")
+        found += [folder for folder in (own, *own.parents) if folder.is_relative_to(root) and folder.is_dir()]
+    return found
+
+
+def _words(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(path.read_text().split())
+    except OSError:
+        return ()
+
+
+def _table(path: Path) -> dict[str, int]:
+    """The first number after each line's first word."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
 
 
 def may_have_gpu() -> bool:

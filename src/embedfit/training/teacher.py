@@ -34,7 +34,7 @@ class FusedTeacher:
 
     place: (N,) of each text of the store, its row in queries or its passage. queries: (Q, H) unit vectors;
     words: (Q,) queries as BM25 reads them. windows: (W, H) unit vectors of the P passages' windows; starts: (P,) as
-    in models.windows. index: of the P passages.
+    in models.windows. index: of the P passages. dense_weight: the base model's part in a score; BM25 has the rest.
     """
 
     place: Ints
@@ -43,20 +43,21 @@ class FusedTeacher:
     windows: Floats
     starts: Ints
     index: Bm25
+    dense_weight: float
 
     def scores(self, queries: Ints, passages: Ints) -> Floats:
-        """Means of the base model's and BM25's scores, each in deviations from its mean over all P passages.
+        """Weighted sums of the base model's and BM25's scores, in deviations from their means over all P passages.
 
         queries: (B,), passages: (G,): numbers into the store. Returns (B, G).
         """
         rows = self.place[queries]
         dense = max_pool(self.queries[rows] @ self.windows.T, self.starts)
         lexical = np.stack([self.index.scores(self.words[row]) for row in rows])
-        return weighted_sum(dense, lexical)[:, self.place[passages]]
+        return weighted_sum(dense, lexical, weight=self.dense_weight)[:, self.place[passages]]
 
 
-def fused_teacher(texts: Sequence[Text], name: str, report: Reporter) -> FusedTeacher:
-    """The teacher of a store's texts. name: of the base model.
+def fused_teacher(texts: Sequence[Text], name: str, dense_weight: float, report: Reporter) -> FusedTeacher:
+    """The teacher of a store's texts. name: of the base model. dense_weight: as in FusedTeacher.
 
     Vectors are stored, for the evaluation, which asks for the same ones, and for other processes of this training.
     """
@@ -86,4 +87,5 @@ def fused_teacher(texts: Sequence[Text], name: str, report: Reporter) -> FusedTe
         windows=windows,
         starts=starts,
         index=Bm25(contents),
+        dense_weight=dense_weight,
     )
