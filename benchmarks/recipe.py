@@ -39,7 +39,7 @@ from embedfit.models.windows import blended, max_pool, windows_of_model
 from embedfit.progress import LogLines
 from embedfit.records import Passage, Query
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.fusion import weighted_sum
+from embedfit.retrieval.fusion import DENSE_WEIGHT, WINDOWED_WEIGHT, weighted_sum
 from embedfit.retrieval.metrics import hit, judge, ndcg, rank
 from embedfit.retrieval.significance import clusters_of, compare
 from embedfit.runtime import Runtime
@@ -205,9 +205,9 @@ class Judge:
         """Per-query values of scores by kind, and of each kind with BM25."""
         values = {}
         for kind, scores in found.items():
-            fused = "hybrid" if kind == "dense" else f"hybrid {kind}"
+            fused, weight = ("hybrid", DENSE_WEIGHT) if kind == "dense" else (f"hybrid {kind}", WINDOWED_WEIGHT)
             values[kind] = self.values(scores)
-            values[fused] = self.values(weighted_sum(scores, self.lexical, weight=0.5))
+            values[fused] = self.values(weighted_sum(scores, self.lexical, weight=weight))
         return values
 
 

@@ -90,7 +90,7 @@ class Case:
 
 QUICK = (Case("minilm", "lyft", batch=16, steps=3),)
 FULL = (
-    Case("minilm", "lyft", batch=32, steps=5),
+    Case("minilm", "lyft", batch=32, steps=4),
     Case("minilm", "lognormal", batch=32, steps=4, passage_tokens=512),
     Case("bert-base", "lyft", batch=8, steps=3),
 )

@@ -55,6 +55,15 @@ def test_no_more_than_a_hundred_are_kept():
     assert rank_all({"dense": dense}, ids, 1)["dense"].ids(ids)[0] == [f"p{n}" for n in range(149, 49, -1)]
 
 
+def test_windows_may_have_a_weight_of_their_own():
+    dense, lexical = np.array([[0.9, 0.1, 0.2]], np.float32), np.array([[0.0, 3.0, 1.0]], np.float32)
+    setting = {"method": "weighted_sum", "weight": 0.2, "windowed_weight": 0.9}
+    assert fusion_of(setting)(dense, lexical).argmax() == 1
+    assert fusion_of(setting, windowed=True)(dense, lexical).argmax() == 0
+    old = {"method": "weighted_sum", "weight": 0.2}
+    np.testing.assert_array_equal(fusion_of(old, windowed=True)(dense, lexical), fusion_of(old)(dense, lexical))
+
+
 def test_an_unknown_fusion_is_refused():
     with pytest.raises(InputError, match=r"merge\.json.*reciprocal_rank, weighted_sum"):
         fusion_of({"method": "magic"})

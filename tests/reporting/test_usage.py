@@ -9,8 +9,11 @@ from sentence_transformers import SentenceTransformer
 
 from embedfit.evaluation.ranking import fusion_of
 from embedfit.models.encoder import Encoder
+from embedfit.models.windows import blended, max_pool, windows_of_model
 from embedfit.reporting import usage
 from embedfit.retrieval.bm25 import Bm25
+
+LONG = ("mute reset sound", "warranty", "reset what mute the ends sound", "warranty warranty ends")
 
 
 @pytest.mark.parametrize(
@@ -51,6 +54,32 @@ def test_the_hybrid_snippet_fuses_as_the_evaluation_does(tiny_bert, tmp_path, me
     encoder = Encoder.load(tiny_bert, precision="fp32")
     dense = encoder.encode(texts) @ encoder.encode([query], is_query=True)[0]
     fused = fusion_of({"method": method, "weight": 0.6})(dense, Bm25(texts).scores(query))
+    order = np.argsort(-fused, kind="stable")[:3]
+    assert [passage_id for passage_id, _ in found] == [f"p{row}" for row in order]
+    assert [score for _, score in found] == pytest.approx(fused[order].tolist(), abs=1e-3)
+
+
+def test_the_hybrid_snippet_of_windows_fuses_as_the_evaluation_does(tiny_bert, tmp_path, monkeypatch):
+    texts = [" ".join(f"{word} the tv with a button" for word in words.split()) for words in LONG]
+    rows = [{"passage_id": f"p{n}", "title": "", "text": text} for n, text in enumerate(texts)]
+    path = tmp_path / "passages.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    encoder = Encoder.load(tiny_bert, precision="fp32")
+    windows = windows_of_model(texts, encoder.tokenizer, encoder.layout, max_tokens=16)
+    assert len(windows.texts) > len(texts) + 2
+    vectors = blended(encoder.encode(windows.texts), encoder.encode(texts), windows.starts)
+    monkeypatch.chdir(tmp_path)
+    np.save("windows.npy", vectors)
+    numbers = np.searchsorted(windows.starts, np.arange(len(vectors)), side="right") - 1
+    Path("windows.windows.jsonl").write_text("".join(json.dumps({"passage": int(n)}) + "\n" for n in numbers))
+    names = {}
+    code = usage.hybrid(str(tiny_bert), str(path), "weighted_sum", 0.7, windows=True)
+    exec(compile(code, "snippet", "exec"), names)
+    query = "mute the tv"
+    found = names["search"](query, k=3)
+    dense = max_pool(encoder.encode([query], is_query=True) @ vectors.T, windows.starts)[0]
+    setting = {"method": "weighted_sum", "weight": 0.1, "windowed_weight": 0.7}
+    fused = fusion_of(setting, windowed=True)(dense, Bm25(texts).scores(query))
     order = np.argsort(-fused, kind="stable")[:3]
     assert [passage_id for passage_id, _ in found] == [f"p{row}" for row in order]
     assert [score for _, score in found] == pytest.approx(fused[order].tolist(), abs=1e-3)

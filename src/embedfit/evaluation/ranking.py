@@ -13,7 +13,7 @@ from embedfit.errors import InputError
 from embedfit.models.windows import max_pool
 from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.fusion import reciprocal_rank, weighted_sum
+from embedfit.retrieval.fusion import DENSE_WEIGHT, reciprocal_rank, weighted_sum
 from embedfit.retrieval.metrics import rank
 
 Scores = npt.NDArray[np.float32]
@@ -76,9 +76,15 @@ Fuse = Callable[[Scores, Scores], Scores]
 FUSIONS: dict[str, Callable[..., Scores]] = {"reciprocal_rank": reciprocal_rank, "weighted_sum": weighted_sum}
 
 
-def fusion_of(setting: Mapping[str, Any] | None) -> Fuse:
-    """The fusion that the merge stage chose, {"method", "weight"}; without one, plain reciprocal rank fusion."""
-    method, weight = (setting or {}).get("method", "reciprocal_rank"), (setting or {}).get("weight", 0.5)
+def fusion_of(setting: Mapping[str, Any] | None, *, windowed: bool = False) -> Fuse:
+    """The fusion that merge.json names, {"method", "weight", "windowed_weight"}; without one, even reciprocal ranks.
+
+    windowed: of dense scores that are the best of a passage's windows, which may have a weight of their own.
+    """
+    found = setting or {}
+    method, weight = found.get("method", "reciprocal_rank"), found.get("weight", DENSE_WEIGHT)
+    if windowed:
+        weight = found.get("windowed_weight", weight)
     if method not in FUSIONS:
         raise InputError(f"merge.json: fusion.method {method!r} is none of {', '.join(FUSIONS)}.")
     return lambda dense, lexical: FUSIONS[method](dense, lexical, weight=float(weight))

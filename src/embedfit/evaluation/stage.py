@@ -207,8 +207,8 @@ def _plan(
 ) -> Plan:
     """All systems. opened: takes the embedders of evaluate.systems, for their cost."""
     finetuned, merged = workspace.existing("finetuned"), workspace.existing("merged")
-    fuse = fusion_of(run_files.merge.get("fusion"))
-    plain = fusion_of(None)
+    fusion = run_files.merge.get("fusion")
+    fuse, plain = fusion_of(fusion), fusion_of(None)
     embedders: dict[str, Callable[[], Embedder]] = {
         "base": lambda: base,
         "finetuned": lambda: LocalModel("finetuned", finetuned),
@@ -222,7 +222,7 @@ def _plan(
     longer = tokens and cut(eval_set.contents, load_tokenizer(base.folder), tokens)[1]  # else the rows would be alike
     windowed = WINDOWED if longer else {}
     if windowed:
-        hybrids[HYBRID_WINDOWED] = ("merged_windowed", fuse)
+        hybrids[HYBRID_WINDOWED] = ("merged_windowed", fusion_of(fusion, windowed=True))
     in_windows = (*windowed, *(name for name in hybrids if name not in OWN))
     for name in config.evaluate.systems:
         spec = parse(name)

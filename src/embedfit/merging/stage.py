@@ -31,8 +31,7 @@ from embedfit.workspace import Workspace
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
 POOL_DEPTH = 15
-EVEN = 0.5
-FUSION_WEIGHTS = (0.0, 0.25, EVEN, 0.75, 1.0)
+FUSION_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 Floats = npt.NDArray[np.float64]
 
 
@@ -188,7 +187,7 @@ def per_query_ndcg(scores: npt.NDArray[np.float32], relevant: Sequence[frozenset
 def fusion_evidence(dense: npt.NDArray[np.float32], dev: DevSet) -> dict[str, object]:
     """How hybrids fuse dense scores (Q, N) with BM25, and what each weight of dense gives on dev.
 
-    The weight is even and not the best on dev: written queries share fewer words with their passage
+    The weights are fixed and not the best on dev: written queries share fewer words with their passage
     than people's do, so dev undervalues BM25 (on emanual it asks for .8 to 1, people's queries for .5).
     """
     index = Bm25(dev.passages)
@@ -197,7 +196,12 @@ def fusion_evidence(dense: npt.NDArray[np.float32], dev: DevSet) -> dict[str, ob
     for weight in FUSION_WEIGHTS:
         fused = fusion.weighted_sum(dense, lexical, weight=weight)
         tried.append({"weight": weight, "ndcg@10": float(per_query_ndcg(fused, dev.relevant).mean())})
-    return {"method": "weighted_sum", "weight": EVEN, "tried": tried}
+    return {
+        "method": "weighted_sum",
+        "weight": fusion.DENSE_WEIGHT,
+        "windowed_weight": fusion.WINDOWED_WEIGHT,
+        "tried": tried,
+    }
 
 
 def _sweep(

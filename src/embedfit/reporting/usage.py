@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from embedfit.config import WINDOW_TOKENS
 from embedfit.models.sources import EMBEDDERS
 from embedfit.reporting.evidence import Evidence
+from embedfit.retrieval.fusion import DENSE_WEIGHT
 
 TEI_IMAGE = "ghcr.io/huggingface/text-embeddings-inference:cpu-1.9"
 
@@ -104,7 +105,7 @@ passages = {{row["passage_id"]: f"{{row['title']}} {{row['text']}}".strip() for 
 ids = list(passages)
 
 model = SentenceTransformer({model})
-vectors = model.encode_document(list(passages.values()), normalize_embeddings=True)
+{vectors}
 stemmer = Stemmer.Stemmer("english")
 
 
@@ -119,7 +120,7 @@ bm25.index([words(text) for text in passages.values()], show_progress=False)
 {function}
 
 def search(query, k=10):
-    dense = vectors @ model.encode_query(query, normalize_embeddings=True)
+    dense = {found}
     asked = words(query)
     lexical = bm25.get_scores(asked) if asked else np.zeros(len(ids))
     fused = {dense:g} * {fused_dense} + {lexical:g} * {fused_lexical}
@@ -131,10 +132,19 @@ for passage_id, score in search("what you search for", k=3):
 """
 
 
-def hybrid(model: str, passages: str, method: str, weight: float) -> str:
+_VECTORS = "vectors = model.encode_document(list(passages.values()), normalize_embeddings=True)"
+_WINDOW_VECTORS = """\
+vectors = np.load("windows.npy")  # of the same passages
+with open("windows.windows.jsonl", encoding="utf-8") as lines:
+    starts = np.unique([json.loads(line)["passage"] for line in lines], return_index=True)[1]"""
+_COSINES = "vectors @ model.encode_query(query, normalize_embeddings=True)"
+
+
+def hybrid(model: str, passages: str, method: str, weight: float, *, windows: bool = False) -> str:
     """The model and BM25 together, fused as the evaluation did it, with bm25s and sentence-transformers alone.
 
-    passages: path of a passages.jsonl. method: of merge.json's fusion; weight: of the dense scores.
+    passages: path of a passages.jsonl. method: of merge.json's fusion; weight: of the dense scores. windows: with the
+    vectors that `embedfit encode --windows` wrote of these passages.
     """
     if method == "weighted_sum":
         parts = (_STANDARDISED, "standardised(dense)", "standardised(lexical)")
@@ -144,6 +154,8 @@ def hybrid(model: str, passages: str, method: str, weight: float) -> str:
     return _SEARCH.format(
         model=json.dumps(model),
         passages=json.dumps(passages),
+        vectors=_WINDOW_VECTORS if windows else _VECTORS,
+        found=f"np.maximum.reduceat({_COSINES}, starts)" if windows else _COSINES,
         function=function,
         dense=weight,
         lexical=1 - weight,
@@ -211,7 +223,22 @@ def _search_by_windows(evidence: Evidence, model: str, run: str) -> list[Snippet
             f" --window-tokens {evidence.config.evaluate.windows or WINDOW_TOKENS}\n",
         ),
         Snippet(title="Search among them", note="", language="python", code=windowed(model)),
+        Snippet(
+            title="Search among them with BM25 beside it",
+            note="Fused as in the row “Windowed + BM25” above.",
+            language="python",
+            code=_hybrid(evidence, model, windows=True),
+        ),
     ]
+
+
+def _hybrid(evidence: Evidence, model: str, *, windows: bool) -> str:
+    fusion = evidence.fusion
+    weight = fusion.get("weight", DENSE_WEIGHT)
+    if windows:
+        weight = fusion.get("windowed_weight", weight)
+    method = str(fusion.get("method", "reciprocal_rank"))
+    return hybrid(model, f"{evidence.root}/passages.jsonl", method, float(weight), windows=windows)
 
 
 def snippets(evidence: Evidence) -> list[Snippet]:
@@ -221,7 +248,6 @@ def snippets(evidence: Evidence) -> list[Snippet]:
     kept = "" if evidence.decision.ship != "base" else " merged/ holds the base’s weights here, unchanged."
     tuned = evidence.decision.ship != "base"
     run = shlex.quote(evidence.root)
-    fusion = evidence.fusion
     found = [
         Snippet(
             title="Load it",
@@ -234,12 +260,7 @@ def snippets(evidence: Evidence) -> list[Snippet]:
             note="Fused as in the rows “+ BM25” above; needs sentence-transformers, bm25s and PyStemmer, no embedfit. "
             f'To try it at once: embedfit search --run {run} "…"',
             language="python",
-            code=hybrid(
-                model,
-                f"{evidence.root}/passages.jsonl",
-                str(fusion.get("method", "reciprocal_rank")),
-                float(fusion.get("weight", 0.5)),
-            ),
+            code=_hybrid(evidence, model, windows=False),
         ),
         *_search_by_windows(evidence, model, run),
         Snippet(
