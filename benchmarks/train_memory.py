@@ -12,7 +12,6 @@ one: its processes are killed where they take more.
 import argparse
 import json
 import tempfile
-import time
 from pathlib import Path
 
 from train_throughput import HERE, SYSTEMS, Case, base_folder, default_data, machine, make_rows, row_tokens, train
@@ -42,7 +41,6 @@ def main() -> None:
         found = train(SYSTEMS[0], CASE, base, path, work, work, memory_mb=options.memory_mb)
     report = {
         "machine": machine(),
-        "date": time.strftime("%Y-%m-%d"),
         "case": CASE.__dict__,
         "tokens_per_row": tokens,
         "allowed_mb": allowed,
