@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import platform
 import shutil
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import platformdirs
+from train_throughput import default_data
 
 from embedfit import pipeline
 from embedfit.api import change
@@ -46,7 +46,7 @@ from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
 
 HERE = Path(__file__).resolve().parent
-DATA = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data")
+DATA = default_data()
 DEFAULT = "default"
 
 

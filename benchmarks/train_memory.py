@@ -14,9 +14,8 @@ import json
 import tempfile
 from pathlib import Path
 
-from train_throughput import HERE, SYSTEMS, Case, base_folder, default_data, machine, make_rows, row_tokens, train
+from train_throughput import HERE, SYSTEMS, Case, default_data, machine, prepared, train
 
-from embedfit.models.encoder import Encoder
 from embedfit.models.hardware import memory_limit
 
 CASE = Case("bert-base", "lognormal", batch=512, steps=1, passage_tokens=512)
@@ -31,16 +30,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        base = base_folder(CASE.base, work)
-        rows = make_rows(CASE, options.data)
-        path = work / "rows.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-        tokens = row_tokens(rows, CASE, Encoder.load(base))
+        measured_on = machine()
+        base, path, tokens = prepared(CASE, options.data, work)
         allowed = memory_limit() >> 20
         print(f"one step of {CASE.batch} rows of {tokens:.0f} tokens, {allowed:,} MB allowed", flush=True)
         found = train(SYSTEMS[0], CASE, base, path, work, work, memory_mb=options.memory_mb)
     report = {
-        "machine": machine(),
+        "machine": measured_on,
         "case": CASE.__dict__,
         "tokens_per_row": tokens,
         "allowed_mb": allowed,

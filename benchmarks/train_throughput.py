@@ -194,6 +194,15 @@ def quality(folder: Path, base: Path, data: Path, quick: bool) -> float:
     return float(ndcg(judge([[ids[i] for i in line] for line in ranked], relevant), 10).mean())
 
 
+def prepared(case: Case, data: Path, work: Path) -> tuple[Path, Path, float]:
+    """A case's base, its rows as a file in work, and their mean tokens."""
+    base = base_folder(case.base, work)
+    rows = make_rows(case, data)
+    path = work / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return base, path, row_tokens(rows, case, Encoder.load(base))
+
+
 def train(
     system: System, case: Case, base: Path, rows: Path, work: Path, peers: Path, **more: object
 ) -> dict[str, Any]:
@@ -240,11 +249,9 @@ def train(
 
 def measure(case: Case, systems: list[System], options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """All systems on one case."""
-    base = base_folder(case.base, work)
-    rows = make_rows(case, options.data)
-    path = work / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    tokens = row_tokens(rows, case, Encoder.load(base))
+    measured_on = machine()  # before they load it
+    print(json.dumps(measured_on), flush=True)
+    base, path, tokens = prepared(case, options.data, work)
     print(f"\n{case.base}, {case.lengths} lengths, batch {case.batch}, {tokens:.0f} tokens a row", flush=True)
     results = {}
     for system in systems:
@@ -282,7 +289,7 @@ def measure(case: Case, systems: list[System], options: argparse.Namespace, work
             print(f"embedfit is {one['embedfit_times_as_fast']:.1f} × {name} ({by_cpu})", flush=True)
     return {
         "case": {"name": case.name, **case.__dict__},
-        "machine": machine(),
+        "machine": measured_on,
         "tokens_per_row": tokens,
         "systems": results,
     }
@@ -332,7 +339,6 @@ def main(description: str, quick: tuple[Case, ...], full: tuple[Case, ...], name
         parser.error(f"no such case: {', '.join(unknown)}. There are: {', '.join(cases)}")
     kept = {} if chosen == list(cases) or not out.exists() else json.loads(out.read_text("utf-8"))
     done = {one["case"]["name"]: one for one in kept.get("cases", [])}
-    print(json.dumps(machine()), flush=True)
     with tempfile.TemporaryDirectory() as work:
         for case_name in chosen:
             done[case_name] = measure(cases[case_name], systems, options, Path(work))

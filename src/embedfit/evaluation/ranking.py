@@ -13,7 +13,7 @@ from embedfit.errors import InputError
 from embedfit.models.windows import max_pool
 from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.fusion import DENSE_WEIGHT, reciprocal_rank, weighted_sum
+from embedfit.retrieval.fusion import parts_of, reciprocal_rank, weighted_sum
 from embedfit.retrieval.metrics import rank
 
 Scores = npt.NDArray[np.float32]
@@ -79,15 +79,12 @@ FUSIONS: dict[str, Callable[..., Scores]] = {"reciprocal_rank": reciprocal_rank,
 def fusion_of(setting: Mapping[str, Any] | None, *, windowed: bool = False) -> Fuse:
     """The fusion that merge.json names, {"method", "weight", "windowed_weight"}; without one, even reciprocal ranks.
 
-    windowed: of dense scores that are the best of a passage's windows, which may have a weight of their own.
+    windowed: as in parts_of.
     """
-    found = setting or {}
-    method, weight = found.get("method", "reciprocal_rank"), found.get("weight", DENSE_WEIGHT)
-    if windowed:
-        weight = found.get("windowed_weight", weight)
+    method, weight = parts_of(setting or {}, windowed=windowed)
     if method not in FUSIONS:
         raise InputError(f"merge.json: fusion.method {method!r} is none of {', '.join(FUSIONS)}.")
-    return lambda dense, lexical: FUSIONS[method](dense, lexical, weight=float(weight))
+    return lambda dense, lexical: FUSIONS[method](dense, lexical, weight=weight)
 
 
 @dataclass(frozen=True, slots=True)

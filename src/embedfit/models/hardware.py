@@ -22,25 +22,20 @@ def cores() -> int:
     """Cores that this process may use: its affinity and its containers' CPU quotas, at least one."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     for group in _control_groups("cpu"):
-        quota, period = (
-            _words(group / "cpu.max")
-            or (
-                *_words(group / "cpu.cfs_quota_us"),
-                *_words(group / "cpu.cfs_period_us"),
-            )
-            or ("max", "")
-        )
-        if quota not in ("max", "-1"):
-            allowed = min(allowed, max(1, round(int(quota) / int(period))))
+        quota = _words(group / "cpu.max")
+        if not quota:
+            quota = _words(group / "cpu.cfs_quota_us") + _words(group / "cpu.cfs_period_us")
+        if len(quota) == 2 and quota[0] not in ("max", "-1"):
+            allowed = min(allowed, max(1, round(int(quota[0]) / int(quota[1]))))
     return max(1, allowed)
 
 
 def memory_limit() -> int:
     """Bytes that this process may still take: free memory, and what its containers leave of their limits."""
-    limits = [4 << 30]
+    limits = []
     free = _table(_PROC / "meminfo").get("MemAvailable:")
     if free is not None:
-        limits = [free * 1024]
+        limits.append(free * 1024)
     for group in _control_groups("memory"):
         maximum = _words(group / "memory.max") or _words(group / "memory.limit_in_bytes")
         used = _words(group / "memory.current") or _words(group / "memory.usage_in_bytes")
@@ -49,7 +44,7 @@ def memory_limit() -> int:
             held = _table(group / "memory.stat")
             reclaimable = held.get("total_inactive_file", held.get("inactive_file", 0))
             limits.append(max(0, int(maximum[0]) - max(0, int(used[0]) - reclaimable)))
-    return min(limits)
+    return min(limits, default=4 << 30)
 
 
 def _control_groups(controller: str) -> list[Path]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from embedfit.config import WINDOW_TOKENS
 from embedfit.models.sources import EMBEDDERS
 from embedfit.reporting.evidence import Evidence
-from embedfit.retrieval.fusion import DENSE_WEIGHT
+from embedfit.retrieval.fusion import parts_of
 
 TEI_IMAGE = "ghcr.io/huggingface/text-embeddings-inference:cpu-1.9"
 
@@ -233,12 +233,8 @@ def _search_by_windows(evidence: Evidence, model: str, run: str) -> list[Snippet
 
 
 def _hybrid(evidence: Evidence, model: str, *, windows: bool) -> str:
-    fusion = evidence.fusion
-    weight = fusion.get("weight", DENSE_WEIGHT)
-    if windows:
-        weight = fusion.get("windowed_weight", weight)
-    method = str(fusion.get("method", "reciprocal_rank"))
-    return hybrid(model, f"{evidence.root}/passages.jsonl", method, float(weight), windows=windows)
+    method, weight = parts_of(evidence.fusion, windowed=windows)
+    return hybrid(model, f"{evidence.root}/passages.jsonl", method, weight, windows=windows)
 
 
 def snippets(evidence: Evidence) -> list[Snippet]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +14,17 @@ Scores = npt.NDArray[np.float32]
 #: alone, and with people's queries their best part was .7 or near it on three corpora of four (docs/recipe.md).
 DENSE_WEIGHT = 0.5
 WINDOWED_WEIGHT = 0.7
+
+
+def parts_of(setting: Mapping[str, Any], *, windowed: bool = False) -> tuple[str, float]:
+    """Method and weight of the dense scores that merge.json names; where it names none, even reciprocal ranks.
+
+    windowed: of dense scores that are the best of a passage's windows, which may have a weight of their own.
+    """
+    weight = setting.get("weight", DENSE_WEIGHT)
+    if windowed:
+        weight = setting.get("windowed_weight", weight)
+    return str(setting.get("method", "reciprocal_rank")), float(weight)
 
 
 def ranks(scores: Scores) -> npt.NDArray[np.int64]:
