@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator
 
 from embedfit.errors import InputError, UsageError
 from embedfit.workspace import atomic_file
@@ -132,8 +132,9 @@ class TrainConfig(Section):
     teacher_temperature: float = Field(
         0.3, gt=0, description="of the teacher's scores: a judge's from 0 to 1; deviations with in-batch-distil"
     )
-    teacher_dense_weight: float = Field(
-        0.75, ge=0, le=1, description="the base model's part in the teacher of in-batch-distil; BM25 has the rest"
+    teacher_weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = Field(
+        (1, 1, 0),
+        description="parts in the teacher of in-batch-distil: the base model's windows, its tokens, BM25",
     )
     matryoshka: tuple[int, ...] = ()
     query_max_tokens: int = Field(64, ge=8)
@@ -151,6 +152,13 @@ class TrainConfig(Section):
     )
     checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: with every dev score")
     compile: bool = False
+
+    @field_validator("teacher_weights")
+    @classmethod
+    def _some_weight(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not sum(weights):
+            raise ValueError("one of the three weights must be above 0")
+        return weights
 
 
 class MergeConfig(Section):

@@ -33,7 +33,7 @@ from embedfit.training.memory import MemoryBudget, graph_budget, keep_heap
 from embedfit.training.optimise import automatic_epochs, learning_rate_for
 from embedfit.training.rows import read_rows
 from embedfit.training.store import TrainingData, tokenise_rows
-from embedfit.training.teacher import FusedTeacher, fused_teacher
+from embedfit.training.teacher import Weights, fused_teacher
 from embedfit.training.trunk import TransformersTrunk, Trunk
 from embedfit.training.world import World
 from embedfit.workspace import Workspace, sha256_file
@@ -48,7 +48,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         if config.train.loss == "in-batch-distil":  # its vectors are stored, and each process finds them
             encoder = load_base(config.model, config.query_instruction)
             data = _training_data(workspace, encoder, config.train, Silent())
-            _teacher(data, config, runtime.report)
+            fused_teacher(data.texts, config.model, Weights(1, 0, 0), runtime.report)
         launch(workspace, config, runtime.report, runtime.processes)
     else:
         train(workspace, config, runtime.report, World())
@@ -136,10 +136,6 @@ def _describe(data: TrainingData, limits: dict[bool, int], window: int) -> str:
     return f"train: {len(data.examples):,} rows, {', '.join(parts)}"
 
 
-def _teacher(data: TrainingData, config: Config, report: Reporter) -> FusedTeacher:
-    return fused_teacher(data.texts, config.model, config.train.teacher_dense_weight, report)
-
-
 def _dev_set(workspace: Workspace, encoder: Encoder, seed: int) -> DevSet | None:
     def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
         return encoder.token_ids(texts, is_query=is_query, max_tokens=_LONGEST)
@@ -167,7 +163,9 @@ def _trainer(
         in_batch=settings.in_batch_negatives,
         guide=encode_store(trunk, data.store, micro_tokens, world) if settings.guide_margin else None,
         margin=settings.guide_margin,
-        teacher=_teacher(data, config, report) if settings.loss == "in-batch-distil" else None,
+        teacher=fused_teacher(data.texts, config.model, Weights(*settings.teacher_weights), report)
+        if settings.loss == "in-batch-distil"
+        else None,
     )
     rough = Plan(
         epochs=settings.epochs or automatic_epochs(len(data.examples), settings.batch_size),

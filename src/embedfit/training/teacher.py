@@ -1,10 +1,10 @@
-"""A teacher of whole batches: BM25 and the base model, window by window, together.
+"""A teacher of whole batches: the base model, window by window and token by token, and BM25.
 
 A row says which passage its query was written of. It does not say which other passages of the batch answer it
-too, or how clearly the query means its own: written queries are often vague. BM25 and the base model, which sees
-a passage window by window here, together rank far better than the model that is trained, and give each passage
-of the batch a score. In-batch distillation teaches these (Lin, Yang and Lin 2021, arXiv 2010.11386, with a
-teacher that trains along).
+too, or how clearly the query means its own: written queries are often vague. Three that need no training together
+rank far better than the model that is trained, and give each passage of the batch a score: the base model with a
+vector for every window of a passage, its tokens' late interaction, and BM25. In-batch distillation teaches these
+scores (Lin, Yang and Lin 2021, arXiv 2010.11386, with a teacher that trains along).
 """
 
 from __future__ import annotations
@@ -16,16 +16,27 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.config import WINDOW_TOKENS
+from embedfit.models.encoder import load_base
 from embedfit.models.local import local_model, stored_windows
 from embedfit.models.vectors import vector_cache
 from embedfit.models.windows import max_pool
 from embedfit.progress import Reporter
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.fusion import weighted_sum
+from embedfit.retrieval.fusion import standardised
+from embedfit.training.late_interaction import LateInteraction
 from embedfit.training.store import Text
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The three scores' parts; some may be 0, their sum is above it."""
+
+    windows: float
+    tokens: float
+    words: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +45,7 @@ class FusedTeacher:
 
     place: (N,) of each text of the store, its row in queries or its passage. queries: (Q, H) unit vectors;
     words: (Q,) queries as BM25 reads them. windows: (W, H) unit vectors of the P passages' windows; starts: (P,) as
-    in models.windows. index: of the P passages. dense_weight: the base model's part in a score; BM25 has the rest.
+    in models.windows. index and tokens: of the P passages; tokens is None where its weight is 0.
     """
 
     place: Ints
@@ -43,23 +54,29 @@ class FusedTeacher:
     windows: Floats
     starts: Ints
     index: Bm25
-    dense_weight: float
+    tokens: LateInteraction | None
+    weights: Weights
 
     def scores(self, queries: Ints, passages: Ints) -> Floats:
-        """Weighted sums of the base model's and BM25's scores, in deviations from their means over all P passages.
+        """Weighted means of the three scores, each in deviations from its mean over all P passages.
 
         queries: (B,), passages: (G,): numbers into the store. Returns (B, G).
         """
-        rows = self.place[queries]
-        dense = max_pool(self.queries[rows] @ self.windows.T, self.starts)
-        lexical = np.stack([self.index.scores(self.words[row]) for row in rows])
-        return weighted_sum(dense, lexical, weight=self.dense_weight)[:, self.place[passages]]
+        rows, columns = self.place[queries], self.place[passages]
+        windows = standardised(max_pool(self.queries[rows] @ self.windows.T, self.starts))[:, columns]
+        words = standardised(np.stack([self.index.scores(self.words[row]) for row in rows]))[:, columns]
+        parts = self.weights
+        result = parts.windows * windows + parts.words * words
+        if self.tokens is not None:
+            result += parts.tokens * self.tokens.scores(rows, columns)
+        return (result / (parts.windows + parts.tokens + parts.words)).astype(np.float32)
 
 
-def fused_teacher(texts: Sequence[Text], name: str, dense_weight: float, report: Reporter) -> FusedTeacher:
-    """The teacher of a store's texts. name: of the base model. dense_weight: as in FusedTeacher.
+def fused_teacher(texts: Sequence[Text], name: str, weights: Weights, report: Reporter) -> FusedTeacher:
+    """The teacher of a store's texts. name: of the base model.
 
-    Vectors are stored, for the evaluation, which asks for the same ones, and for other processes of this training.
+    Vectors of texts and windows are stored, for the evaluation, which asks for the same ones, and for other processes
+    of this training; those of tokens are many and soon computed.
     """
     place = np.zeros(len(texts), np.int64)
     passages = [number for number, text in enumerate(texts) if text.prompt is None]
@@ -87,5 +104,8 @@ def fused_teacher(texts: Sequence[Text], name: str, dense_weight: float, report:
         windows=windows,
         starts=starts,
         index=Bm25(contents),
-        dense_weight=dense_weight,
+        tokens=LateInteraction(load_base(name), [texts[number] for number in queries], contents, report)
+        if weights.tokens
+        else None,
+        weights=weights,
     )

@@ -1,0 +1,137 @@
+"""Late interaction with a model that was never trained for it: the tokens of a passage that meet a query's tokens.
+
+A passage's one vector says what it is about. The vectors of its tokens also say what stands in it, and where words
+differ, how near they are: what BM25 knows and what it misses. A passage's score is ColBERT's (Khattab and Zaharia
+2020), the sum over a query's tokens of the highest cosine with a token of the passage, and rare tokens weigh more, as
+in BERTScore (Zhang et al. 2020). What that brings as a teacher is in docs/recipe.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate, chain, islice, pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from embedfit.models.encoder import Encoder, autocast, batches_by_tokens, pad, tokens_per_batch
+from embedfit.models.windows import windows_of_model
+from embedfit.progress import Reporter
+from embedfit.training.store import Text
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+#: The inner layer whose vectors stand beside the last one's, as a share of all. The last one's are near to what the
+#: text means, those of inner layers to what its words are; scores of both find most (docs/recipe.md).
+_INNER = 2 / 3
+#: Passages that tell how far a query's scores spread, and queries that are scored against them at a time.
+_SAMPLE = 256
+_CHUNK = 256
+#: Bytes of token vectors that are kept; those of further passages are computed whenever they are asked for.
+_KEPT = 1 << 30
+
+
+@torch.inference_mode()
+def token_vectors(encoder: Encoder, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Unit vectors of each row's tokens, (L, 2H) in fp16: of an inner layer and of the last one, side by side.
+
+    rows: token ids with special tokens, within the model's window. The cosine of two tokens is the mean of the
+    layers' cosines.
+    """
+    found = [torch.empty(0)] * len(rows)
+    where = next(encoder.backbone.parameters()).device
+    for batch in batches_by_tokens([len(row) for row in rows], tokens_per_batch()):
+        ids, mask = pad([rows[index] for index in batch], encoder.pad_id)
+        with autocast(encoder.precision, where):
+            states = encoder.backbone(
+                input_ids=ids.to(where), attention_mask=mask.to(where), output_hidden_states=True
+            ).hidden_states
+        inner = states[round(_INNER * (len(states) - 1))]  # the first are the embeddings
+        vectors = torch.cat([normalize(layer.float(), dim=-1) for layer in (inner, states[-1])], -1) / 2**0.5
+        for place, index in enumerate(batch):
+            found[index] = vectors[place, : len(rows[index])].to(torch.float16)
+    return found
+
+
+class LateInteraction:
+    """How well P passages meet Q queries.
+
+    encoder: whose window is what it reads of a passage at a time; a longer one it reads window by window. queries:
+    their prompts are read, but nothing has to meet them.
+    """
+
+    def __init__(self, encoder: Encoder, queries: Sequence[Text], passages: Sequence[str], report: Reporter) -> None:
+        self._encoder = encoder
+        self._special = set(encoder.tokenizer.encode("").ids)
+        self._queries = encoder.token_ids([f"{text.prompt or ''}{text.content}" for text in queries], is_query=None)
+        prompts = sorted({text.prompt or "" for text in queries})
+        own = [len(self._own(ids)) for ids in encoder.token_ids(prompts, is_query=None)]
+        sizes = dict(zip(prompts, own, strict=True))
+        self._prompt_sizes = [sizes[text.prompt or ""] for text in queries]
+        windows = windows_of_model(passages, encoder.tokenizer, encoder.layout, max_tokens=encoder.layout.max_tokens)
+        ids = encoder.token_ids(windows.texts)
+        self._passages = [ids[start:stop] for start, stop in pairwise([*windows.starts.tolist(), len(ids)])]
+        self._holders = Counter(chain.from_iterable(set(chain.from_iterable(parts)) for parts in self._passages))
+        self._kept: dict[int, Tensor] = {}
+        self._bytes = 0
+        self._mean, self._deviation = self._spread(report)
+
+    def scores(self, queries: Ints, passages: Ints) -> Floats:
+        """Scores in deviations from a query's mean. queries: (B,), passages: (G,), their numbers; returns (B, G)."""
+        apart = self._sums(queries, passages) - self._mean[queries, None]
+        result: Floats = (apart / np.maximum(self._deviation[queries, None], 1e-6)).astype(np.float32)
+        return result
+
+    def _own(self, ids: Sequence[int]) -> list[int]:
+        """Places of the tokens that are not special."""
+        return [place for place, token in enumerate(ids) if token not in self._special]
+
+    def _rarity(self, token: int) -> float:
+        """BM25's idf over the passages (Lucene's form, which is above 0)."""
+        count, holders = len(self._passages), self._holders[token]
+        return float(np.log1p((count - holders + 0.5) / (holders + 0.5)))
+
+    def _spread(self, report: Reporter) -> tuple[Floats, Floats]:
+        """Mean and deviation of each query's scores over a sample of the passages. (Q,) each."""
+        sample = np.random.default_rng(0).permutation(len(self._passages))[:_SAMPLE]
+        mean, deviation = np.zeros((2, len(self._queries)), np.float32)
+        with report.task("late interaction", len(self._queries), "queries") as task:
+            for start in range(0, len(self._queries), _CHUNK):
+                chunk = np.arange(start, min(start + _CHUNK, len(self._queries)))
+                sums = self._sums(chunk, sample)
+                mean[chunk], deviation[chunk] = sums.mean(1), sums.std(1)
+                task.advance(len(chunk))
+        return mean, deviation
+
+    @torch.inference_mode()
+    def _sums(self, queries: Ints, passages: Ints) -> Floats:
+        """For each query's tokens the highest cosine in the passage × rarity, summed. (B, G)."""
+        rows = [self._queries[query] for query in queries]
+        own = [self._own(row)[self._prompt_sizes[query] :] for query, row in zip(queries, rows, strict=True)]
+        found = token_vectors(self._encoder, rows)
+        asked = torch.cat([vectors[places] for vectors, places in zip(found, own, strict=True)]).float()
+        best = torch.stack([(asked @ met.to(asked).T).amax(1) for met in self._vectors(passages.tolist())], 1)
+        rarity = [self._rarity(row[place]) for row, places in zip(rows, own, strict=True) for place in places]
+        best *= torch.tensor(rarity, device=best.device)[:, None]
+        ends = [0, *accumulate(len(places) for places in own)]
+        result: Floats = torch.stack([best[start:stop].sum(0) for start, stop in pairwise(ends)]).cpu().numpy()
+        return result
+
+    def _vectors(self, passages: Sequence[int]) -> list[Tensor]:
+        """Vectors of each passage's tokens, kept for the next time as far as there is room."""
+        missing = [passage for passage in passages if passage not in self._kept]
+        rows = [ids for passage in missing for ids in self._passages[passage]]
+        found = token_vectors(self._encoder, rows)
+        parts = iter([vectors[self._own(ids)].cpu() for vectors, ids in zip(found, rows, strict=True)])
+        fresh = {}
+        for passage in missing:
+            fresh[passage] = torch.cat(list(islice(parts, len(self._passages[passage]))))
+            if self._bytes + fresh[passage].nbytes <= _KEPT:
+                self._bytes += fresh[passage].nbytes
+                self._kept[passage] = fresh[passage]
+        return [self._kept[passage] if passage in self._kept else fresh[passage] for passage in passages]
