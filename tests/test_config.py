@@ -42,6 +42,14 @@ def test_a_value_out_of_range_is_named() -> None:
         config.resolve(assignments=("train.temperature=0",))
 
 
+def test_a_teachers_weights_are_three_and_not_all_zero() -> None:
+    assert config.resolve(assignments=("train.teacher_weights=[3, 0, 1]",)).train.teacher_weights == (3, 0, 1)
+    with pytest.raises(UsageError, match=r"train\.teacher_weights.*must be above 0"):
+        config.resolve(assignments=("train.teacher_weights=[0, 0, 0]",))
+    with pytest.raises(UsageError, match=r"train\.teacher_weights"):
+        config.resolve(assignments=("train.teacher_weights=[1, 1]",))
+
+
 @pytest.mark.parametrize("text", ["train.epochs", "=3"])
 def test_an_assignment_without_key_or_value_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="not KEY=VALUE"):

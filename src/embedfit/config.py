@@ -243,9 +243,10 @@ PRESETS: dict[str, dict[str, Any]] = {
             "infonce_weight": 0.0,
             "hard_negatives": 0,
             "learning_rate": 3e-5,
+            "dropout": 0.1,
             "keep": "last",
         },
-        "merge": {"max_alpha": 0.75, "steps": 3},
+        "merge": {"max_alpha": 0.9, "steps": 3},
     },
     # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat
     "aws-blog": {
