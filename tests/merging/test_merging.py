@@ -143,7 +143,7 @@ def gate_of_noisy(gain: float, spread: float) -> Decision:
 def test_a_gain_that_may_be_a_loss_does_not_ship() -> None:
     found = gate_of_noisy(0.01, 0.3)
     assert (found.ship, found.alpha) == ("base", 0.0)
-    assert "may be worse than the base by 1.0 points or more" in found.why
+    assert "may be worse than the base by 2.0 points or more" in found.why
 
 
 def test_a_small_gain_that_is_surely_no_loss_ships() -> None:

@@ -45,7 +45,8 @@ def token_vectors(encoder: Encoder, rows: Sequence[Sequence[int]]) -> list[Tenso
     """
     found = [torch.empty(0)] * len(rows)
     where = next(encoder.backbone.parameters()).device
-    for batch in batches_by_tokens([len(row) for row in rows], tokens_per_batch()):
+    budget = tokens_per_batch() // 4  # all layers' vectors are held at once
+    for batch in batches_by_tokens([len(row) for row in rows], budget):
         ids, mask = pad([rows[index] for index in batch], encoder.pad_id)
         with autocast(encoder.precision, where):
             states = encoder.backbone(
