@@ -74,7 +74,7 @@ VARIANTS = (
     Variant("plain", "InfoNCE alone", _train(loss="infonce")),
     Variant("alpha-.5", "at most half of the fine-tuned model", {"merge": {"max_alpha": 0.5, "steps": 2}}),
     Variant("words", "a teacher of windows and BM25, three to one", _train(teacher_weights=(3, 0, 1))),
-    Variant("words-too", "a teacher of windows, tokens and BM25", _train(teacher_weights=(4, 2, 1))),
+    Variant("no-words", "a teacher of windows and tokens", _train(teacher_weights=(1, 1, 0))),
     Variant("windows", "a teacher of windows alone", _train(teacher_weights=(1, 0, 0))),
     Variant("soft-1", "a teacher's temperature of 1 deviation", _train(teacher_temperature=1.0)),
     Variant("soft-.25", "a teacher's temperature of a quarter of a deviation", _train(teacher_temperature=0.25)),

@@ -230,12 +230,9 @@ PEERS = (
 def aws_blog(effort: Effort) -> Variant:
     """The published recipe's settings in embedfit, without its query instruction, which is BGE's."""
     preset = PRESETS["aws-blog"]
-    changes = {"epochs": effort.epochs, "hard_negatives": effort.group - 1}
-    settings = {
-        "mine": preset["mine"],
-        "train": {"loss": "infonce", "keep": "best", **preset["train"], **changes},
-        "merge": preset["merge"],
-    }
+    defaults = Config().model_dump(exclude_none=True)  # so that nothing of the preset offline is left
+    settings = {section: defaults[section] | preset[section] for section in ("mine", "train", "merge")}
+    settings["train"] |= {"epochs": effort.epochs, "hard_negatives": effort.group - 1}
     what = "the settings of the published AWS recipe in embedfit"
     return Variant("aws-blog", what, settings)
 

@@ -133,7 +133,7 @@ class TrainConfig(Section):
         0.3, gt=0, description="of the teacher's scores: a judge's from 0 to 1; deviations with in-batch-distil"
     )
     teacher_weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = Field(
-        (1, 1, 0),
+        (4, 2, 1),
         description="parts in the teacher of in-batch-distil: the base model's windows, its tokens, BM25",
     )
     matryoshka: tuple[int, ...] = ()
@@ -246,7 +246,7 @@ PRESETS: dict[str, dict[str, Any]] = {
             "dropout": 0.1,
             "keep": "last",
         },
-        "merge": {"max_alpha": 0.9, "steps": 3},
+        "merge": {"max_alpha": 0.8, "steps": 2},
     },
     # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat
     "aws-blog": {
