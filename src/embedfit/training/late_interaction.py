@@ -27,7 +27,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
 #: The inner layer whose vectors stand beside the last one's, as a share of all. The last one's are near to what the
-#: text means, those of inner layers to what its words are; scores of both find most (docs/recipe.md).
+#: text means, those of inner layers to what its words are: each wins where the other loses (docs/recipe.md).
 _INNER = 2 / 3
 #: Passages that tell how far a query's scores spread, and queries that are scored against them at a time.
 _SAMPLE = 256
