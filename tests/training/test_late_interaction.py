@@ -34,14 +34,18 @@ def unit(rows):
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+def inner_and_last(states):
+    depth = len(states) - 1
+    return unit(states[round(depth * 2 / 3)]), unit(states[depth])
+
+
 def test_a_cosine_of_tokens_is_the_mean_of_an_inner_layers_and_the_last_ones(encoder):
     _, states = layers_of(encoder, PASSAGES[0])
     rows = [encoder.tokenizer.encode(PASSAGES[0]).ids, encoder.tokenizer.encode(PASSAGES[1]).ids]
     vectors = token_vectors(encoder, rows)
     assert [len(vector) for vector in vectors] == [len(row) for row in rows]
     ours = vectors[0][1:-1].float().numpy()
-    depth = len(states) - 1
-    inner, last = unit(states[round(depth * 2 / 3)]), unit(states[depth])
+    inner, last = inner_and_last(states)
     np.testing.assert_allclose(ours @ ours.T, (inner @ inner.T + last @ last.T) / 2, atol=2e-3)
 
 
@@ -50,8 +54,7 @@ def test_scores_are_sums_of_the_best_cosines_of_rare_tokens(encoder):
     tokens = [layers_of(encoder, passage) for passage in (*PASSAGES[:3], PASSAGES[4])]
 
     def both(states):
-        depth = len(states) - 1
-        return np.concatenate([unit(states[round(depth * 2 / 3)]), unit(states[depth])], 1) / np.sqrt(2)
+        return np.concatenate(inner_and_last(states), 1) / np.sqrt(2)
 
     wanted = np.zeros((3, 4))
     for row, query in enumerate(QUERIES):

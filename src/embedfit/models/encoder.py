@@ -154,14 +154,23 @@ class Encoder:
 
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]]) -> Vectors:
-        ids, mask = pad(rows, self.pad_id)
-        where = next(self.backbone.parameters()).device
-        with autocast(self.precision, where):
-            hidden = self.backbone(input_ids=ids.to(where), attention_mask=mask.to(where)).last_hidden_state
-        vectors = pool(hidden.float(), mask.to(where), self.layout.pooling)
+        output, mask = self.run(rows)
+        vectors = pool(output.last_hidden_state.float(), mask, self.layout.pooling)
         vectors = torch.nn.functional.normalize(vectors, dim=-1)
         result: Vectors = vectors.cpu().numpy()
         return result
+
+    def run(self, rows: Sequence[Sequence[int]], *, all_layers: bool = False) -> tuple[Any, torch.Tensor]:
+        """What the transformer gives for token ids, padded to the longest, and the mask (B, L) of real tokens.
+
+        all_layers: with hidden_states, those of the embeddings and of every layer, (B, L, H) each.
+        """
+        ids, mask = pad(rows, self.pad_id)
+        where = next(self.backbone.parameters()).device
+        more = {"output_hidden_states": True} if all_layers else {}
+        mask = mask.to(where)
+        with autocast(self.precision, where):
+            return self.backbone(input_ids=ids.to(where), attention_mask=mask, **more), mask
 
     @property
     def pad_id(self) -> int:

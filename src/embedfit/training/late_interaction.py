@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from embedfit.models.encoder import Encoder, autocast, batches_by_tokens, pad, tokens_per_batch
+from embedfit.models.encoder import Encoder, batches_by_tokens, tokens_per_batch
 from embedfit.models.windows import windows_of_model
 from embedfit.progress import Reporter
 from embedfit.training.store import Text
@@ -44,14 +44,9 @@ def token_vectors(encoder: Encoder, rows: Sequence[Sequence[int]]) -> list[Tenso
     layers' cosines.
     """
     found = [torch.empty(0)] * len(rows)
-    where = next(encoder.backbone.parameters()).device
     budget = tokens_per_batch() // 4  # all layers' vectors are held at once
     for batch in batches_by_tokens([len(row) for row in rows], budget):
-        ids, mask = pad([rows[index] for index in batch], encoder.pad_id)
-        with autocast(encoder.precision, where):
-            states = encoder.backbone(
-                input_ids=ids.to(where), attention_mask=mask.to(where), output_hidden_states=True
-            ).hidden_states
+        states = encoder.run([rows[index] for index in batch], all_layers=True)[0].hidden_states
         inner = states[round(_INNER * (len(states) - 1))]  # the first are the embeddings
         vectors = torch.cat([normalize(layer.float(), dim=-1) for layer in (inner, states[-1])], -1) / 2**0.5
         for place, index in enumerate(batch):
@@ -83,7 +78,10 @@ class LateInteraction:
         self._mean, self._deviation = self._spread(report)
 
     def scores(self, queries: Ints, passages: Ints) -> Floats:
-        """Scores in deviations from a query's mean. queries: (B,), passages: (G,), their numbers; returns (B, G)."""
+        """Scores in deviations from a query's mean, both over a sample of the passages.
+
+        queries: (B,), passages: (G,): their numbers. Returns (B, G).
+        """
         apart = self._sums(queries, passages) - self._mean[queries, None]
         result: Floats = (apart / np.maximum(self._deviation[queries, None], 1e-6)).astype(np.float32)
         return result

@@ -48,7 +48,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         if config.train.loss == "in-batch-distil":  # its vectors are stored, and each process finds them
             encoder = load_base(config.model, config.query_instruction)
             data = _training_data(workspace, encoder, config.train, Silent())
-            fused_teacher(data.texts, config.model, Weights(1, 0, 0), runtime.report)
+            # Without tokens: theirs are not stored, so each process computes them.
+            fused_teacher(data.texts, config.model, Weights(windows=1, tokens=0, words=0), runtime.report)
         launch(workspace, config, runtime.report, runtime.processes)
     else:
         train(workspace, config, runtime.report, World())

@@ -58,9 +58,10 @@ class FusedTeacher:
     weights: Weights
 
     def scores(self, queries: Ints, passages: Ints) -> Floats:
-        """Weighted means of the three scores, each in deviations from its mean over all P passages.
+        """Weighted means of the three scores, each in deviations from its mean over the P passages.
 
-        queries: (B,), passages: (G,): numbers into the store. Returns (B, G).
+        Late interaction's are over a sample of these. queries: (B,), passages: (G,): numbers into the store.
+        Returns (B, G).
         """
         rows, columns = self.place[queries], self.place[passages]
         windows = standardised(max_pool(self.queries[rows] @ self.windows.T, self.starts))[:, columns]
