@@ -70,7 +70,9 @@ class GenerateConfig(Section):
     language: str = Field("", description="language of the queries; empty: the passage's own")
     max_cost: float | None = Field(None, ge=0, description="USD, never exceeded")
     round_trip_k: int = Field(
-        20, ge=0, description="a query is kept if its passage is in the top k of BM25 or of the base model; 0: no check"
+        20,
+        ge=0,
+        description="a training query is kept if its passage is in the top k of BM25 or the base model; 0: no check",
     )
     judge: str | None = Field(
         None,
@@ -143,14 +145,18 @@ class TrainConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     memory_mb: int = Field(0, ge=0, description="peak memory of a step; 0: from what the machine has")
     tokens_per_micro_batch: int = Field(0, ge=0, description="0: chosen from the precision and the cores")
-    eval_every: int = Field(0, ge=0, description="steps between dev scores; 0: chosen from the number of steps")
+    eval_every: int = Field(
+        0, ge=0, description="steps between dev scores; 0: five in all, or one at the end with keep=last"
+    )
     keep: Literal["best", "last"] = Field(
         "best", description="which weights: the best by dev, or the last ones, whatever dev says"
     )
     patience: int = Field(
         3, ge=0, description="dev scores without a new best before training stops; 0: never. Not with keep=last"
     )
-    checkpoint_every: int = Field(0, ge=0, description="steps between checkpoints; 0: with every dev score")
+    checkpoint_every: int = Field(
+        0, ge=0, description="steps between checkpoints; 0: with every dev score, at least five"
+    )
     compile: bool = False
 
     @field_validator("teacher_weights")

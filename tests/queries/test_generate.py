@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from embedfit.config import Config, resolve
@@ -19,7 +20,7 @@ from embedfit.llm.prices import Price, Prices
 from embedfit.llm.spent import calls_of_run
 from embedfit.pipeline import run_stage, stage_named, state
 from embedfit.progress import Silent
-from embedfit.queries import prompts
+from embedfit.queries import prompts, stage
 from embedfit.queries.ask import user_examples
 from embedfit.queries.stage import run
 from embedfit.records import Passage, Query
@@ -111,6 +112,31 @@ def test_the_synthetic_evaluation_set(tmp_path: Path, config: Config) -> None:
     own = config.model_copy(update={"eval_docs": ("y",)})
     run(workspace, own, Runtime(ledger=tmp_path / "l.sqlite"), provider=FakeModel(answer))
     assert set(read_beir(workspace.path("eval")).corpus) == {f"p{n}" for n in range(28, 36)}
+
+
+def test_queries_that_compare_models_may_be_hard_for_the_base(tmp_path, config, monkeypatch):
+    ranks = {"train": 21, "dev": 200, "test": 200}
+    passages = workspace_with(tmp_path, test=True).read(Passage)
+    drafts = [
+        Query(query_id=p.passage_id, passage_id=p.passage_id, text=f"how does chapter {p.passage_id} work",
+              style="question", split=p.split, kept=True)
+        for p in passages
+    ]  # fmt: skip
+    runtime = Runtime(report=Silent(), confirm=lambda question: True)
+    # Everything but the round trip is the rules' own test.
+    monkeypatch.setattr(stage.filters, "near_duplicates", lambda vectors, groups: [False] * len(vectors))
+
+    def kept(ranks: dict[str, int]) -> set[str]:
+        found = np.array([ranks[draft.split] for draft in drafts])
+        monkeypatch.setattr(stage, "_dense_ranks", lambda *_: found)
+        monkeypatch.setattr(stage, "_bm25_ranks", lambda *_: found + 1)
+        queries = stage.filtered(passages, drafts, config, runtime)
+        assert all(query.kept or query.reason.startswith("round trip") for query in queries)
+        return {query.split for query in queries if query.kept}
+
+    assert kept(ranks) == {"dev", "test"}
+    assert kept({split: rank - 1 for split, rank in ranks.items()}) == {"train", "dev", "test"}
+    assert kept({split: rank + 1 for split, rank in ranks.items()}) == set()
 
 
 def test_failures_are_recorded_and_all_failures_are_an_error(tmp_path: Path, config: Config) -> None:

@@ -176,9 +176,14 @@ def test_the_last_weights_are_kept_where_that_is_asked_for(tiny_bert, tmp_path, 
     weights, summary, _ = trained(make_run(tmp_path), config)
     assert (summary["steps"], summary["best_step"], summary["stopped_early"]) == (9, 9, False)
     assert len(summary["dev_ndcg10"]["after"]) > 1
-    blind = settings(tiny_bert, "train.keep=last", "train.eval_every=9")
+    kept: list[int] = []
+    save = loop.save_checkpoint
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *a: (kept.append(a[1].step), save(*a)))
     monkeypatch.setattr(loop, "dev_score", lambda *_: 0.0)
-    other, _, _ = trained(make_run(tmp_path / "blind"), blind)
+    blind = settings(tiny_bert, "train.keep=last", "train.eval_every=0")
+    other, scored, _ = trained(make_run(tmp_path / "blind"), blind)
+    assert [record["step"] for record in scored["dev_ndcg10"]["after"]] == [9], "they would choose nothing"
+    assert kept == [2, 4, 6, 8], "checkpoints go on"
     assert all(torch.equal(weights[name], other[name]) for name in weights), "dev scores change nothing"
 
 

@@ -31,8 +31,8 @@ from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
 
-#: Of test queries only those are dropped that have nothing to do with their passage: a set that holds
-#: just what the base or BM25 finds easily would flatter both.
+#: Of dev and test queries only those are dropped that have nothing to do with their passage: a set that holds
+#: just what the base or BM25 finds easily would flatter both, and whatever changes the base's order loses on it.
 LOOSE_ROUND_TRIP = 200
 #: Fewer training queries than this can't tune a model; fewer dev queries can't judge one.
 MIN_TRAIN, MIN_DEV = 8, 4
@@ -93,7 +93,7 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
             "dense": _dense_ranks(query_vectors, vectors, sources),
             "bm25": _bm25_ranks(texts, contents, sources),
         }
-        limits = np.array([max(k, LOOSE_ROUND_TRIP) if drafts[n].split == "test" else k for n in alive])
+        limits = np.array([k if drafts[n].split == "train" else max(k, LOOSE_ROUND_TRIP) for n in alive])
         for number, lost in zip(alive, filters.lost_in_round_trip(ranks, limits), strict=True):
             if lost and not reasons[number]:
                 reasons[number] = "round trip: neither BM25 nor the base model finds its passage"

@@ -145,7 +145,8 @@ class Trainer:
                 if self.state.step == first + 2:
                     self._estimate(record, total)
                 self._after_step(scratch)
-                dev = f", dev {self.state.dev[-1].ndcg10:.3f}" if self.state.dev else ""
+                scored = self.state.dev and self.state.dev[-1].step > 0
+                dev = f", dev {self.state.dev[-1].ndcg10:.3f}" if scored else ""
                 task.advance(1, f"loss {record.loss:.3f}, {record.tokens / record.seconds:,.0f} tokens/s{dev}")
         return self._outcome()
 

@@ -39,7 +39,8 @@ from embedfit.training.world import World
 from embedfit.workspace import Workspace, sha256_file
 
 _LONGEST = 512
-_DEV_SCORES = 5
+#: A training is broken into this many parts, each with a checkpoint and, where they choose the weights, a dev score.
+_PARTS = 5
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
@@ -186,11 +187,13 @@ def _trainer(
         settings={},
     )
     total = Schedule(composer, rough).total
-    eval_every = settings.eval_every or max(1, -(-total // _DEV_SCORES))
+    part = max(1, -(-total // _PARTS))
+    # Where the last weights are kept whatever the scores, those of the base and of the end tell all.
+    eval_every = settings.eval_every or (total if settings.keep == "last" else part)
     plan = replace(
         rough,
         eval_every=eval_every,
-        checkpoint_every=settings.checkpoint_every or eval_every,
+        checkpoint_every=settings.checkpoint_every or min(eval_every, part),
         settings=_resume_settings(workspace, config, encoder, micro_tokens),
     )
     return Trainer(
