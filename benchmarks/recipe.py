@@ -4,7 +4,7 @@
     python benchmarks/recipe.py                         # writes benchmarks/results/recipe.json
     python benchmarks/recipe.py --only base,plain --corpora emanual,stackfaq --seeds 1,2,3
 
-Every variant is the offline preset with some settings changed, trained on the same written queries. What is
+Every variant is the offline preset with some settings changed or with some of the written queries left out. What is
 measured is nDCG@10 (hit@5 for 10k_published) of the fine-tuned and of the shipped model on people's queries, and
 the difference to the default recipe's shipped model with a 95% interval (cluster bootstrap); "windows" are the
 same models with a vector for every 64 tokens of a passage. Outcomes are kept
@@ -19,8 +19,8 @@ import json
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,13 +50,39 @@ DATA = default_data()
 DEFAULT = "default"
 
 
+def as_they_are(queries: Sequence[Query]) -> list[Query]:
+    """What the writer wrote and the filters kept."""
+    return list(queries)
+
+
 @dataclass(frozen=True)
 class Variant:
-    """A change to the default recipe. settings: nested as in embedfit.toml."""
+    """A change to the default recipe. settings: nested as in embedfit.toml. choose: which queries train."""
 
     name: str
     what: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    choose: Callable[[Sequence[Query]], list[Query]] = as_they_are
+
+
+def questions_alone(queries: Sequence[Query]) -> list[Query]:
+    """Without keywords, claims and titles."""
+    return [query for query in queries if query.split != "train" or query.style == "question"]
+
+
+def half_of_them(queries: Sequence[Query]) -> list[Query]:
+    """Every second training query."""
+    return [query for row, query in enumerate(queries) if query.split != "train" or row % 2]
+
+
+def without_round_trip(queries: Sequence[Query]) -> list[Query]:
+    """With the training queries whose passage neither BM25 nor the base finds."""
+    return [
+        replace(query, kept=True, reason="")
+        if query.split == "train" and query.reason.startswith("round trip")
+        else query
+        for query in queries
+    ]
 
 
 def _train(**settings: object) -> dict[str, Any]:
@@ -85,6 +111,9 @@ VARIANTS = (
     Variant("hard-4", "four mined hard negatives a row", _hard(4)),
     Variant("epochs-3", "three epochs", _train(epochs=3)),
     Variant("no-dropout", "no dropout", _train(dropout=0.0)),
+    Variant("questions", "questions alone, without keywords, claims and titles", choose=questions_alone),
+    Variant("half", "half of the queries", choose=half_of_them),
+    Variant("no-round-trip", "with queries that find their passage nowhere", choose=without_round_trip),
     Variant(
         "row-distil",
         "distillation from BM25 and the base model over a row's own passages alone",
@@ -227,7 +256,7 @@ def outcome(
     workspace, config = source
     changed = change(config, {**variant.settings, "seed": seed or config.seed}, ())
     settings = changed.model_dump(mode="json", exclude_none=True)
-    queries = workspace.read(Query)
+    queries = variant.choose(workspace.read(Query))
     recipe = {key: settings[key] for key in ("model", "seed", "mine", "train")}
     trained = _key(recipe, [asdict(query) for query in queries], _code("mining", "training"))
     key = _key(trained, settings["merge"], _code("merging"))

@@ -184,7 +184,7 @@ class MergeConfig(Section):
         0.01, ge=0, description="largest drop on the retention set that a merged model may show"
     )
     max_dev_loss: float = Field(
-        0.02, ge=0, description="ship only if the loss on dev is, by its 95% interval, surely smaller than this"
+        0.03, ge=0, description="ship only if the loss on dev is, by its 95% interval, surely smaller than this"
     )
     retention_beir: str | None = Field(
         None,

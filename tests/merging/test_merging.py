@@ -77,7 +77,7 @@ def mixtures(*rows: tuple[float, float, float]) -> list[Mixture]:
 
 
 def gate(*rows: tuple[float, float, float]) -> Decision:
-    return decide(mixtures(*rows), CLUSTERS, max_retention_loss=0.01, rng=np.random.default_rng(1))
+    return decide(mixtures(*rows), CLUSTERS, max_retention_loss=0.01, max_dev_loss=0.02, rng=np.random.default_rng(1))
 
 
 def test_a_sure_gain_ships() -> None:
@@ -91,6 +91,7 @@ def test_mixtures_beyond_the_highest_alpha_are_only_shown() -> None:
         mixtures((0.25, 0.02, 0.8), (0.5, 0.05, 0.8), (1.0, 0.30, 0.8)),
         CLUSTERS,
         max_retention_loss=0.01,
+        max_dev_loss=0.02,
         rng=np.random.default_rng(1),
         max_alpha=0.5,
     )
@@ -113,7 +114,9 @@ def test_of_equals_one_that_may_harm_gives_way_to_one_that_does_not() -> None:
     base, steady = mixtures((0.25, 0.01, 0.8))
     noise = np.random.default_rng(3).normal(0, 0.3, 200)
     wild = replace(steady, alpha=0.5, dev=base.dev + 0.01 + noise - noise.mean())
-    found = decide([base, steady, wild], CLUSTERS, max_retention_loss=0.01, rng=np.random.default_rng(1))
+    found = decide(
+        [base, steady, wild], CLUSTERS, max_retention_loss=0.01, max_dev_loss=0.02, rng=np.random.default_rng(1)
+    )
     assert (found.ship, found.alpha) == ("merged", 0.25)
 
 
@@ -137,7 +140,7 @@ def gate_of_noisy(gain: float, spread: float) -> Decision:
     base, *_ = mixtures()
     noise = np.random.default_rng(3).normal(0, spread, 200)
     noisy = Mixture(alpha=0.5, dev=base.dev + noise - noise.mean() + gain, retention=0.8)
-    return decide([base, noisy], CLUSTERS, max_retention_loss=0.01, rng=np.random.default_rng(1))
+    return decide([base, noisy], CLUSTERS, max_retention_loss=0.01, max_dev_loss=0.02, rng=np.random.default_rng(1))
 
 
 def test_a_gain_that_may_be_a_loss_does_not_ship() -> None:
