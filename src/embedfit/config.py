@@ -113,7 +113,9 @@ class MineConfig(Section):
 class TrainConfig(Section):
     """Training rows → fine-tuned model."""
 
-    epochs: float = Field(0, ge=0, description="0: between 1 and 10, so that there are about 30 steps")
+    epochs: float = Field(
+        0, ge=0, description="0: between 1 and 10, so that there are about 30 steps, or 60 with in-batch-distil"
+    )
     batch_size: int = Field(64, ge=2)
     learning_rate: float = Field(0.0, ge=0, description="0: chosen from the model's size")
     warmup_ratio: float = Field(0.1, ge=0, le=1)

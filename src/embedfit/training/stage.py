@@ -170,7 +170,7 @@ def _trainer(
         else None,
     )
     rough = Plan(
-        epochs=settings.epochs or automatic_epochs(len(data.examples), settings.batch_size),
+        epochs=settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, settings.loss),
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or learning_rate_for(parameters),
         warmup_ratio=settings.warmup_ratio,
