@@ -37,6 +37,7 @@ from embedfit.models.encoder import Encoder, load_base, training_instruction
 from embedfit.models.hardware import cores, gemm_rate
 from embedfit.models.windows import blended, max_pool, windows_of_model
 from embedfit.progress import LogLines
+from embedfit.queries.stage import ROUND_TRIP
 from embedfit.records import Passage, Query
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import DENSE_WEIGHT, WINDOWED_WEIGHT, weighted_sum
@@ -78,9 +79,7 @@ def half_of_them(queries: Sequence[Query]) -> list[Query]:
 def without_round_trip(queries: Sequence[Query]) -> list[Query]:
     """With the training queries whose passage neither BM25 nor the base finds."""
     return [
-        replace(query, kept=True, reason="")
-        if query.split == "train" and query.reason.startswith("round trip")
-        else query
+        replace(query, kept=True, reason="") if query.split == "train" and query.reason == ROUND_TRIP else query
         for query in queries
     ]
 

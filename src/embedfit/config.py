@@ -157,7 +157,7 @@ class TrainConfig(Section):
         3, ge=0, description="dev scores without a new best before training stops; 0: never. Not with keep=last"
     )
     checkpoint_every: int = Field(
-        0, ge=0, description="steps between checkpoints; 0: with every dev score, at least five"
+        0, ge=0, description="steps between checkpoints; 0: a fifth of all, or eval_every where that is less"
     )
     compile: bool = False
 

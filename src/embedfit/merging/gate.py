@@ -44,9 +44,9 @@ def decide(
     clusters: npt.NDArray[np.int64],
     *,
     max_retention_loss: float,
+    max_dev_loss: float,
     rng: np.random.Generator,
     max_alpha: float = 1.0,
-    max_dev_loss: float,
 ) -> Decision:
     """The mixture with the best dev score whose retention holds, if it is better than the base and surely not worse.
 

@@ -20,8 +20,8 @@ WANTED_LOCAL = 3_000
 #: Passages that these are written of: of a large corpus a part, with three queries each (DUQGen: a thousand chosen
 #: passages beat five thousand).
 MAX_LOCAL_PASSAGES = 1_000
-#: At least so many queries of dev and of test passages: 250 give an interval of about ±2 points, and the round trip
-#: drops up to two thirds of a small model's.
+#: At least so many queries of dev and of test passages: 250 give an interval of about ±2 points, and the filters
+#: drop up to a third of a small model's.
 WANTED_HELD_OUT = 400
 #: Of one passage: more hardly narrow it, because they rise and fall together. Others than the local one cost money.
 MOST_LOCAL_HELD_OUT, MOST_HELD_OUT = 4, 2

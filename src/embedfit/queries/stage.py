@@ -34,6 +34,8 @@ from embedfit.workspace import Workspace
 #: Of dev and test queries only those are dropped that have nothing to do with their passage: a set that holds
 #: just what the base or BM25 finds easily would flatter both, and whatever changes the base's order loses on it.
 LOOSE_ROUND_TRIP = 200
+#: The reason of what the round trip drops.
+ROUND_TRIP = "round trip: neither BM25 nor the base model finds its passage"
 #: Fewer training queries than this can't tune a model; fewer dev queries can't judge one.
 MIN_TRAIN, MIN_DEV = 8, 4
 #: Details of a reason, such as the judge's score: reasons that differ in them alone are counted as one.
@@ -96,7 +98,7 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
         limits = np.array([k if drafts[n].split == "train" else max(k, LOOSE_ROUND_TRIP) for n in alive])
         for number, lost in zip(alive, filters.lost_in_round_trip(ranks, limits), strict=True):
             if lost and not reasons[number]:
-                reasons[number] = "round trip: neither BM25 nor the base model finds its passage"
+                reasons[number] = ROUND_TRIP
     return [
         replace(
             draft,
