@@ -1,5 +1,6 @@
 """A run that the kill tests kill: asks a server for N passages through the ledger. ask_all.py LEDGER BASE_URL N."""
 
+import signal
 import sys
 
 from embedfit.llm import openai
@@ -12,6 +13,7 @@ from embedfit.llm.throttle import Throttle
 
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts in the background may inherit deafness to it
     path, base_url, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
     requests = [Request(messages=(Message(role="user", content=f"passage {n}"),), max_tokens=50) for n in range(count)]
     client, _ = openai.connect(base_url, "")
