@@ -124,7 +124,7 @@ VARIANTS = (
     ),
     Variant(
         "judge-distil",
-        "the same from the writer as a judge of a row's passages",
+        "distillation from the writer, a judge of a row's own passages",
         {
             "generate": {"judge": "llm"},
             "mine": {"teacher": "judge", "negatives": 3},
