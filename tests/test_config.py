@@ -68,3 +68,11 @@ def test_files_that_are_missing_or_broken(tmp_path: Path) -> None:
     (tmp_path / "broken.toml").write_text("a = [")
     with pytest.raises(InputError, match="not valid TOML"):
         config.load(tmp_path / "broken.toml")
+
+
+@pytest.mark.parametrize("key", config.fields(), ids=str)
+def test_every_setting_says_whether_it_decides_a_result(key: str) -> None:
+    """Write `name: type = decides(…)` or `incidental(…)` in config.py, not a bare default and not Field(…)."""
+    assert config.fields()[key].json_schema_extra is not None, (
+        test_every_setting_says_whether_it_decides_a_result.__doc__
+    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from embedfit.errors import InputError, UsageError
 from embedfit.workspace import atomic_file
@@ -25,6 +27,20 @@ StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
 WINDOW_TOKENS = 64
 
 
+#: What a setting that names files means: documents to read, a BEIR folder, one file, or a model (a folder, or a name).
+PathKind = Literal["documents", "beir", "file", "model"]
+
+
+def decides(default: Any, *, path: PathKind | None = None, **field: Any) -> Any:  # noqa: ANN401 - as pydantic's Field
+    """A setting that decides a result: changing it makes the stages that depend on it stale."""
+    return Field(default, json_schema_extra={"decides": True, "path": path}, **field)
+
+
+def incidental(default: Any, **field: Any) -> Any:  # noqa: ANN401 - as pydantic's Field
+    """A setting that says how the work is done, such as what it may cost. Changing it makes nothing stale."""
+    return Field(default, json_schema_extra={"decides": False, "path": None}, **field)
+
+
 class Section(BaseModel):
     """A group of settings: frozen, and an unknown name is an error."""
 
@@ -34,75 +50,79 @@ class Section(BaseModel):
 class IngestConfig(Section):
     """Documents → passages."""
 
-    max_tokens: int = Field(
+    max_tokens: int = decides(
         0, ge=0, description="tokens of a passage with its title; 0: what the model's window holds, at most 256"
     )
-    min_characters: int = Field(60, ge=0, description="shorter passages are dropped, with the reason recorded")
-    max_file_mb: int = Field(100, ge=1, description="larger text files are skipped, with the reason recorded")
+    min_characters: int = decides(60, ge=0, description="shorter passages are dropped, with the reason recorded")
+    max_file_mb: int = decides(100, ge=1, description="larger text files are skipped, with the reason recorded")
 
 
 class GenerateConfig(Section):
     """Passages → queries."""
 
-    generator: GeneratorName = "bedrock"
-    llm: str | None = Field(
+    generator: GeneratorName = decides("bedrock")
+    llm: str | None = decides(
         None,
         description="model id at the provider, or a GGUF file or model folder for local; default: the generator's own",
+        path="model",
     )
-    base_url: str | None = Field(None, description="of an OpenAI-compatible server")
-    region: str | None = Field(None, description="AWS region; default: the environment's")
-    batch_s3_uri: str | None = Field(None, description="s3://bucket/prefix for bedrock-batch")
-    batch_role_arn: str | None = Field(None, description="role that Bedrock assumes for batch jobs")
-    queries_per_passage: int = Field(
+    base_url: str | None = incidental(None, description="of an OpenAI-compatible server")
+    region: str | None = incidental(None, description="AWS region; default: the environment's")
+    batch_s3_uri: str | None = incidental(None, description="s3://bucket/prefix for bedrock-batch")
+    batch_role_arn: str | None = incidental(None, description="role that Bedrock assumes for batch jobs")
+    queries_per_passage: int = decides(
         0, ge=0, le=50, description="0: chosen from the number of passages and the generator"
     )
-    max_passages: int = Field(
+    max_passages: int = decides(
         0,
         ge=0,
         description="write queries of at most this many passages, spread over the documents; 0: automatic",
     )
-    styles: tuple[StyleName, ...] = ("question", "keywords", "conversational", "claim", "title")
-    temperature: float | None = Field(None, ge=0, le=2, description="default: .7 for local, .9 for others")
-    top_p: float = Field(0.95, gt=0, le=1)
-    max_query_tokens: int = Field(40, ge=8, le=256)
-    examples: str | None = Field(None, description="file of the user's own queries, one a line, for the prompt")
-    domain: str = Field("", description="a hint for the prompt, such as 'annual reports of US companies'")
-    language: str = Field("", description="language of the queries; empty: the passage's own")
-    max_cost: float | None = Field(None, ge=0, description="USD, never exceeded")
-    round_trip_k: int = Field(
+    styles: tuple[StyleName, ...] = decides(("question", "keywords", "conversational", "claim", "title"))
+    temperature: float | None = decides(None, ge=0, le=2, description="default: .7 for local, .9 for others")
+    top_p: float = decides(0.95, gt=0, le=1)
+    max_query_tokens: int = decides(40, ge=8, le=256)
+    examples: str | None = decides(
+        None, description="file of the user's own queries, one a line, for the prompt", path="file"
+    )
+    domain: str = decides("", description="a hint for the prompt, such as 'annual reports of US companies'")
+    language: str = decides("", description="language of the queries; empty: the passage's own")
+    max_cost: float | None = incidental(None, ge=0, description="USD, never exceeded")
+    round_trip_k: int = decides(
         20,
         ge=0,
         description="a training query is kept if its passage is in the top k of BM25 or the base model; 0: no check",
     )
-    judge: str | None = Field(
+    judge: str | None = decides(
         None,
         description="who says whether a passage answers a query: llm (the generator's own model), or a "
         "cross-encoder's folder or hub id; default: nobody",
+        path="model",
     )
-    judge_min: float = Field(
+    judge_min: float = decides(
         0.5,
         ge=0,
         le=1,
         description="a query is dropped if the judge scores its passage below this, of 1; 0: no such filter",
     )
-    dev_share: float = Field(0.15, gt=0, lt=1)
-    test_share: float = Field(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
+    dev_share: float = decides(0.15, gt=0, lt=1)
+    test_share: float = decides(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
 
 
 class MineConfig(Section):
     """Queries → training rows."""
 
-    negatives: int = Field(4, ge=0, le=10_000, description="hard negatives a row")
-    depth: int = Field(50, ge=1, description="candidates come from the top ranks of the base model down to this one")
-    max_relative_score: float = Field(
+    negatives: int = decides(4, ge=0, le=10_000, description="hard negatives a row")
+    depth: int = decides(50, ge=1, description="candidates come from the top ranks of the base model down to this one")
+    max_relative_score: float = decides(
         0.95, gt=0, le=2, description="candidates scoring above this share of the positive are dropped (NV-Retriever)"
     )
-    teacher: Literal["none", "fused", "judge"] = Field(
+    teacher: Literal["none", "fused", "judge"] = decides(
         "none",
         description="whose scores train.jsonl holds for train.loss=distil: the base model's cosines (none), BM25 and "
         "the base model fused, or generate.judge's",
     )
-    judge_max_relative_score: float = Field(
+    judge_max_relative_score: float = decides(
         0.6,
         gt=0,
         le=1,
@@ -113,53 +133,53 @@ class MineConfig(Section):
 class TrainConfig(Section):
     """Training rows → fine-tuned model."""
 
-    epochs: float = Field(
+    epochs: float = decides(
         0, ge=0, description="0: between 1 and 10, so that there are about 30 steps, or 60 with in-batch-distil"
     )
-    batch_size: int = Field(64, ge=2)
-    learning_rate: float = Field(0.0, ge=0, description="0: chosen from the model's size")
-    warmup_ratio: float = Field(0.1, ge=0, le=1)
-    weight_decay: float = Field(0.01, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    temperature: float = Field(0.05, gt=0)
-    loss: Literal["infonce", "distil", "margin-mse", "in-batch-distil"] = "infonce"
-    hard_negatives: int = Field(4, ge=0, description="hard negatives of a row that a step uses")
-    in_batch_negatives: bool = True
-    both_directions: bool = False
-    guide_margin: float = Field(
+    batch_size: int = decides(64, ge=2)
+    learning_rate: float = decides(0.0, ge=0, description="0: chosen from the model's size")
+    warmup_ratio: float = decides(0.1, ge=0, le=1)
+    weight_decay: float = decides(0.01, ge=0)
+    max_grad_norm: float = decides(1.0, gt=0)
+    temperature: float = decides(0.05, gt=0)
+    loss: Literal["infonce", "distil", "margin-mse", "in-batch-distil"] = decides("infonce")
+    hard_negatives: int = decides(4, ge=0, description="hard negatives of a row that a step uses")
+    in_batch_negatives: bool = decides(True)
+    both_directions: bool = decides(False)
+    guide_margin: float = decides(
         0.0,
         ge=0,
         le=1,
         description="mask in-batch negatives that the base model scores above (1 - margin) × positive; 0: off",
     )
-    infonce_weight: float = Field(0.1, ge=0, description="weight of InfoNCE beside distillation")
-    teacher_temperature: float = Field(
+    infonce_weight: float = decides(0.1, ge=0, description="weight of InfoNCE beside distillation")
+    teacher_temperature: float = decides(
         0.3, gt=0, description="of the teacher's scores: a judge's from 0 to 1; deviations with in-batch-distil"
     )
-    teacher_weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = Field(
+    teacher_weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = decides(
         (4, 2, 1),
         description="parts in the teacher of in-batch-distil: the base model's windows, its tokens, BM25",
     )
-    matryoshka: tuple[int, ...] = ()
-    query_max_tokens: int = Field(64, ge=8)
-    passage_max_tokens: int = Field(0, ge=0, description="0: the model's window, at most 512")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    memory_mb: int = Field(0, ge=0, description="peak memory of a step; 0: from what the machine has")
-    tokens_per_micro_batch: int = Field(0, ge=0, description="0: chosen from the precision and the cores")
-    eval_every: int = Field(
+    matryoshka: tuple[int, ...] = decides(())
+    query_max_tokens: int = decides(64, ge=8)
+    passage_max_tokens: int = decides(0, ge=0, description="0: the model's window, at most 512")
+    dropout: float = decides(0.0, ge=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = decides("auto")
+    memory_mb: int = incidental(0, ge=0, description="peak memory of a step; 0: from what the machine has")
+    tokens_per_micro_batch: int = decides(0, ge=0, description="0: chosen from the precision and the cores")
+    eval_every: int = decides(
         0, ge=0, description="steps between dev scores; 0: five in all, or one at the end with keep=last"
     )
-    keep: Literal["best", "last"] = Field(
+    keep: Literal["best", "last"] = decides(
         "best", description="which weights: the best by dev, or the last ones, whatever dev says"
     )
-    patience: int = Field(
+    patience: int = decides(
         3, ge=0, description="dev scores without a new best before training stops; 0: never. Not with keep=last"
     )
-    checkpoint_every: int = Field(
+    checkpoint_every: int = incidental(
         0, ge=0, description="steps between checkpoints; 0: a fifth of all, or eval_every where that is less"
     )
-    compile: bool = False
+    compile: bool = incidental(False)
 
     @field_validator("teacher_weights")
     @classmethod
@@ -172,44 +192,49 @@ class TrainConfig(Section):
 class MergeConfig(Section):
     """Fine-tuned model + base → merged model."""
 
-    alpha: float | None = Field(None, ge=0, le=1, description="weight of the fine-tuned model; default: chosen on dev")
-    max_alpha: float = Field(
+    alpha: float | None = decides(
+        None, ge=0, le=1, description="weight of the fine-tuned model; default: chosen on dev"
+    )
+    max_alpha: float = decides(
         0.5,
         gt=0,
         le=1,
         description="the largest α that may be chosen: written queries overrate what is learned of them",
     )
-    steps: int = Field(
+    steps: int = decides(
         2, ge=1, le=100, description="the sweep tries so many equal steps up to max_alpha, and 1 to be seen"
     )
-    max_retention_loss: float = Field(
+    max_retention_loss: float = decides(
         0.01, ge=0, description="largest drop on the retention set that a merged model may show"
     )
-    max_dev_loss: float = Field(
+    max_dev_loss: float = decides(
         0.03, ge=0, description="ship only if the loss on dev is, by its 95% interval, surely smaller than this"
     )
-    retention_beir: str | None = Field(
+    retention_beir: str | None = decides(
         None,
         description="a BEIR folder of general queries; default: agreement with the base on text outside the corpus",
+        path="beir",
     )
-    always_ship: bool = Field(False, description="ship the merged model whatever the gate says (as LM-Cocktail does)")
+    always_ship: bool = decides(False, description="ship the merged model whatever the gate says (as LM-Cocktail does)")
 
 
 class CheckConfig(Section):
     """Similar and different pairs."""
 
-    pairs: str | None = Field(
-        None, description="JSONL of {query, passage, similar: true|false}; default: drawn from the dev part"
+    pairs: str | None = decides(
+        None,
+        description="JSONL of {query, passage, similar: true|false}; default: drawn from the dev part",
+        path="file",
     )
-    count: int = Field(50, ge=2)
+    count: int = decides(50, ge=2)
 
 
 class EvaluateConfig(Section):
     """Systems → scores."""
 
-    systems: tuple[str, ...] = Field((), description="further systems, such as titan-v2")
-    bootstrap: int = Field(2000, ge=100)
-    windows: int = Field(
+    systems: tuple[str, ...] = decides((), description="further systems, such as titan-v2", path="model")
+    bootstrap: int = decides(2000, ge=100)
+    windows: int = decides(
         WINDOW_TOKENS,
         ge=0,
         description="also measure base and merged model with a vector for every window of so many tokens of a "
@@ -220,13 +245,13 @@ class EvaluateConfig(Section):
 class Config(Section):
     """Everything that decides a run. Stored in the run folder as embedfit.toml."""
 
-    preset: str = "default"
-    docs: tuple[str, ...] = ()
-    eval_docs: tuple[str, ...] = ()
-    eval_beir: str | None = None
-    model: str = "bge-base"
-    query_instruction: str | None = Field(None, description="default: the model's own")
-    seed: int = 13
+    preset: str = incidental("default")
+    docs: tuple[str, ...] = decides((), path="documents")
+    eval_docs: tuple[str, ...] = decides((), path="documents")
+    eval_beir: str | None = decides(None, path="beir")
+    model: str = decides("bge-base", path="model")
+    query_instruction: str | None = decides(None, description="default: the model's own")
+    seed: int = decides(13)
     ingest: IngestConfig = IngestConfig()
     generate: GenerateConfig = GenerateConfig()
     mine: MineConfig = MineConfig()
@@ -234,6 +259,18 @@ class Config(Section):
     merge: MergeConfig = MergeConfig()
     check: CheckConfig = CheckConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+
+
+@cache
+def fields() -> dict[str, FieldInfo]:
+    """Every setting by its dotted name, such as train.epochs."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            found |= {f"{name}.{inner}": value for inner, value in field.annotation.model_fields.items()}
+        else:
+            found[name] = field
+    return found
 
 
 #: Settings that differ from the defaults, by preset.
