@@ -55,6 +55,12 @@ class IngestConfig(Section):
     )
     min_characters: int = decides(60, ge=0, description="shorter passages are dropped, with the reason recorded")
     max_file_mb: int = decides(100, ge=1, description="larger text files are skipped, with the reason recorded")
+    max_seconds: int = decides(
+        60, ge=1, description="for reading one document, and 10 more for each MiB; what takes longer is skipped"
+    )
+    max_memory_mb: int = decides(
+        2048, ge=256, description="memory for reading one document; what takes more is skipped (on Linux)"
+    )
 
 
 class GenerateConfig(Section):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from embedfit.corpus.discover import discover, kind_of, unique_ids
+from embedfit.corpus.discover import discover, unique_ids
+from embedfit.corpus.kinds import kind_of
 from embedfit.errors import InputError
 
 
@@ -75,7 +76,7 @@ def test_a_missing_path_is_an_error(tmp_path: Path) -> None:
         ("report", b"%PDF-1.7 ...", "pdf", ""),
         ("page", b"\n<!DOCTYPE html><p>", "html", ""),
         ("README", b"plain words", "text", ""),
-        ("a.png", b"\x89PNG\r\n", "unsupported", "unknown format: neither text nor a supported document"),
+        ("a.png", b"\x89PNG\r\n\x1a\n", "unsupported", "unknown format: a PNG image"),
         ("a.csv", b"a,b\n1,2\n", "unsupported", "the format .csv is not supported"),
         ("corpus.jsonl", b"{broken", "beir", ""),
         ("any.jsonl", b'{"_id": "1", "text": "x"}', "beir", ""),

@@ -150,7 +150,7 @@ def test_nothing_readable_names_the_reasons(ingest, tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(b"")
     with pytest.raises(InputError, match=r"None of the 1 files gave a passage: the file is empty .* \(1\)") as caught:
         ingest(tmp_path / "a.pdf")
-    assert "Markdown" in str(caught.value.remedy)
+    assert ".md" in str(caught.value.remedy)
     assert not (tmp_path / "run" / "passages.jsonl").exists()
 
 

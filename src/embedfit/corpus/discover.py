@@ -2,45 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from embedfit.corpus.kinds import kind_of
 from embedfit.errors import InputError
 
-Kind = Literal["pdf", "markdown", "text", "html", "docx", "pptx", "beir", "unsupported"]
 Role = Literal["train", "eval"]
 
-_EXTENSIONS: dict[str, Kind] = {
-    ".pdf": "pdf",
-    ".md": "markdown",
-    ".markdown": "markdown",
-    ".mdx": "markdown",
-    ".txt": "text",
-    ".text": "text",
-    ".rst": "text",
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-    ".docx": "docx",
-    ".pptx": "pptx",
-}
-_DATA = frozenset(
-    ".json .jsonl .csv .tsv .xml .yaml .yml .toml .ini .lock .log .svg .css .js .ipynb .xlsx .xls .doc .ppt".split()
-)
-#: Beginnings of files that are surely no text.
-_BINARY = (
-    b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"\x7fELF", b"MZ", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"SQLite",
-    b"RIFF", b"ID3", b"OggS",
-)  # fmt: skip
 _OFFICE_LEFTOVER = "~$"
-_SNIFFED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +24,7 @@ class Source:
 
     path: Path
     document_id: str
-    kind: Kind
+    kind: str
     role: Role = "train"
     problem: str = ""
 
@@ -117,71 +92,3 @@ def unique_ids(paths: Sequence[Path], names: Sequence[str], taken: Iterable[str]
         used.add(chosen)
         result.append(chosen)
     return result
-
-
-def kind_of(path: Path) -> tuple[Kind, str]:
-    """(kind, problem) of a file: by its extension, and by its first bytes where that says nothing."""
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            return "unsupported", "not a regular file"
-        if path.stat().st_size == 0:
-            return _EXTENSIONS.get(path.suffix.lower(), "unsupported"), "the file is empty (zero bytes)"
-        suffix = path.suffix.lower()
-        if suffix == ".jsonl":
-            return _kind_of_jsonl(path)
-        with path.open("rb") as file:
-            head = file.read(_SNIFFED)
-    except OSError as error:
-        return "unsupported", f"can't be read: {error.strerror or error}"
-    if path.parent.name == "qrels" and suffix == ".tsv":
-        return "unsupported", "BEIR judgements are for evaluation only (--eval-beir)"
-    if suffix in _DATA:
-        return "unsupported", f"the format {suffix} is not supported"
-    kind = _EXTENSIONS.get(suffix) or _sniff(head)
-    return (kind, "") if kind != "unsupported" else (kind, "unknown format: neither text nor a supported document")
-
-
-def _kind_of_jsonl(path: Path) -> tuple[Kind, str]:
-    """A BEIR corpus, or nothing that is read: human queries in particular never are."""
-    if path.name.startswith("queries"):
-        return "unsupported", "BEIR queries are for evaluation only (--eval-beir)"
-    if path.name == "corpus.jsonl":
-        return "beir", ""
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        first = next((line for line in lines if line.strip()), "")
-    try:
-        record = json.loads(first)
-    except ValueError:
-        return "beir", ""  # read in full, which names the line
-    if isinstance(record, dict) and "_id" in record and "text" in record:
-        return "beir", ""
-    return "unsupported", "JSONL without the fields _id and text of a BEIR corpus"
-
-
-def _sniff(head: bytes) -> Kind:
-    start = head.lstrip()[:64].lower()
-    if head.startswith(b"%PDF") or b"%PDF-" in head[:1024]:
-        return "pdf"
-    if start.startswith((b"<!doctype html", b"<html")):
-        return "html"
-    if head.startswith(b"PK\x03\x04"):
-        return "docx" if b"word/" in head else "pptx" if b"ppt/" in head else "unsupported"
-    if head.startswith(
-        (
-            b"\x89PNG",
-            b"\xff\xd8\xff",
-            b"GIF8",
-            b"\x7fELF",
-            b"MZ",
-            b"\x1f\x8b",
-            b"7z\xbc\xaf",
-            b"Rar!",
-            b"SQLite",
-            b"RIFF",
-            b"ID3",
-            b"OggS",
-        )
-    ):
-        return "unsupported"
-    return "text"

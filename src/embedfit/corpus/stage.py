@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,15 +11,13 @@ from embedfit.config import Config
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.chunking import Window, chunk
 from embedfit.corpus.cleaning import clean_record
-from embedfit.corpus.discover import Kind, Source, discover
+from embedfit.corpus.discover import Source, discover
 from embedfit.corpus.duplicates import clusters
 from embedfit.corpus.grouping import group_records
+from embedfit.corpus.kinds import BEIR
 from embedfit.corpus.quality import reason_to_drop
-from embedfit.corpus.readers.html import read_html
-from embedfit.corpus.readers.markdown import read_markdown
-from embedfit.corpus.readers.office import read_docx, read_pptx
-from embedfit.corpus.readers.pdf import read_pdf
-from embedfit.corpus.readers.text import read_text
+from embedfit.corpus.readers.isolation import Limits, ReadingProcess
+from embedfit.corpus.readers.registry import by_extension, readers
 from embedfit.corpus.split import Item, assign
 from embedfit.errors import InputError
 from embedfit.interchange import read_corpus
@@ -36,20 +33,8 @@ from embedfit.workspace import Workspace, sha256_file
 DEFAULT_TOKENS = 256
 _MIN_TOKENS = 16
 _PREVIEW = 120
-#: A text file of this many bytes takes long enough to say so.
-_WORTH_SAYING = 3_000_000
-#: Of the time that a PDF takes, reading its pages.
+#: Of the time that a document takes, reading it.
 _READING_SHARE = 0.6
-
-_READERS: dict[Kind, Callable[[Path], ParsedDocument]] = {
-    "markdown": read_markdown,
-    "text": read_text,
-    "html": read_html,
-    "docx": read_docx,
-    "pptx": read_pptx,
-}
-#: Kinds that are read into memory as a whole.
-_IN_MEMORY = ("markdown", "text", "html")
 
 
 @dataclass(slots=True)
@@ -68,13 +53,11 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     sources = _sources(config)
     window = _window(config, runtime.report)
     corpus = Corpus()
-    with runtime.report.task("Reading documents", len(sources), "documents") as task:
+    limits = Limits(seconds=config.ingest.max_seconds, memory=config.ingest.max_memory_mb)
+    with runtime.report.task("Reading documents", len(sources), "documents") as task, ReadingProcess(limits) as process:
         for source in sources:
             progress = _Progress(task, source.document_id)
-            size = source.path.stat().st_size if source.kind in _IN_MEMORY and not source.problem else 0
-            if size > _WORTH_SAYING:
-                runtime.report.log(f"Reading {source.path} ({size / 1e6:,.0f} MB), about {size / 1e6 * 3:,.0f} s")
-            _read(source, corpus, window, config, progress)
+            _read(source, corpus, window, config, process, progress)
             progress.finish()
     _report_problems(corpus, runtime.report)
     if not corpus.passages:
@@ -88,16 +71,17 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 
 @dataclass(slots=True)
 class _Progress:
-    """One document's share of the bar: pages move it while a PDF is read, the rest is for cutting."""
+    """One document's share of the bar: its reader moves it page by page, the rest is for cutting."""
 
     task: Task
     document_id: str
     done: float = 0.0
 
-    def page(self, number: int, pages: int) -> None:
-        share = _READING_SHARE / pages
-        self.done += share
-        self.task.advance(share, f"{self.document_id}, page {number} of {pages}")
+    def part(self, number: int, pages: int) -> None:
+        share = min(_READING_SHARE * number / max(pages, 1), _READING_SHARE) - self.done
+        if share > 0:
+            self.done += share
+            self.task.advance(share, f"{self.document_id}, {number} of {pages}")
 
     def finish(self) -> None:
         self.task.advance(1 - self.done, self.document_id)
@@ -160,31 +144,35 @@ def _window(config: Config, report: Reporter) -> Window:
 # --- reading
 
 
-def _read(source: Source, corpus: Corpus, window: Window, config: Config, progress: _Progress) -> None:
+def _read(
+    source: Source, corpus: Corpus, window: Window, config: Config, process: ReadingProcess, progress: _Progress
+) -> None:
     """Add one file's documents and passages, or the reason why there are none."""
     try:
         if source.problem:
             raise UnreadableDocument(source.problem)
-        megabytes = source.path.stat().st_size / (1 << 20)
-        if source.kind in _IN_MEMORY and megabytes > config.ingest.max_file_mb:
-            raise UnreadableDocument(
-                f"{megabytes:,.0f} MiB is larger than ingest.max_file_mb={config.ingest.max_file_mb}"
-            )
+        registered = readers().get(source.kind)
+        if registered is not None and registered.reader.in_memory:
+            _check_size(source.path, config.ingest.max_file_mb)
         digest = sha256_file(source.path)
         if _is_copy(source, digest, digest, corpus):
             return
-        if source.kind == "beir":
+        if source.kind == BEIR:
             _read_beir(source, digest, corpus)
-        else:
-            parsed = (
-                read_pdf(source.path, progress.page) if source.kind == "pdf" else _READERS[source.kind](source.path)
-            )
+        elif registered is not None:
+            parsed = process.read(registered, source.path, progress.part)
             _read_document(source, digest, parsed, corpus, window, config)
     except UnreadableDocument as error:
         corpus.documents.append(_document(source, status="skipped", reason=str(error)))
     except OSError as error:
         reason = f"can't be read: {error.strerror or error}"
         corpus.documents.append(_document(source, status="skipped", reason=reason))
+
+
+def _check_size(path: Path, most: int) -> None:
+    megabytes = path.stat().st_size / (1 << 20)
+    if megabytes > most:
+        raise UnreadableDocument(f"{megabytes:,.0f} MiB is larger than ingest.max_file_mb={most}")
 
 
 def _document(source: Source, *, sha256: str = "", status: str, reason: str = "") -> Document:
@@ -348,7 +336,7 @@ def _nothing_readable(corpus: Corpus) -> InputError:
     listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
     return InputError(
         f"None of the {len(corpus.documents)} files gave a passage: {listed}.",
-        remedy="Readable are PDF with a text layer, Markdown, text, HTML, DOCX, PPTX and BEIR corpus.jsonl.",
+        remedy=f"Readable are {', '.join(sorted(by_extension()))} and BEIR's corpus.jsonl.",
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from embedfit.corpus.blocks import Block, BlockKind, ParsedDocument
 from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.decoding import read_text_file
+from embedfit.corpus.readers.registry import Progress, Reader
 
 _SKIPPED = frozenset(
     "script style noscript template svg math nav footer aside form iframe select button object head".split()
@@ -21,7 +22,7 @@ _INLINE = frozenset(
 _HIDDEN_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu"))
 
 
-def read_html(path: Path) -> ParsedDocument:
+def read_html(path: Path, progress: Progress | None = None) -> ParsedDocument:
     """The blocks of an HTML file."""
     text, note = read_text_file(path)
     return ParsedDocument(blocks=blocks_of(text), note=note)
@@ -181,3 +182,10 @@ class _Parser(HTMLParser):
         if title and not any(block.kind == "heading" and block.level == 1 for block in self._blocks):
             self._blocks.insert(0, Block(kind="heading", text=title, level=1))
         return tuple(self._blocks)
+
+
+def _is_page(head: bytes) -> bool:
+    return head.lstrip()[:64].lower().startswith((b"<!doctype html", b"<html"))
+
+
+READER = Reader(kind="html", extensions=(".html", ".htm", ".xhtml"), read=read_html, sniff=_is_page)

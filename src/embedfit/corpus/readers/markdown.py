@@ -12,13 +12,14 @@ from markdown_it.token import Token
 from embedfit.corpus.blocks import Block, ParsedDocument
 from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.decoding import read_text_file
+from embedfit.corpus.readers.registry import Progress, Reader
 
 _FRONT_MATTER = re.compile(r"\A---\n(?P<body>.*?)\n(?:---|\.\.\.)\n", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:\s*[\"']?(?P<title>.+?)[\"']?\s*$", re.MULTILINE)
 _TAG = re.compile(r"<[^<>]+>")
 
 
-def read_markdown(path: Path) -> ParsedDocument:
+def read_markdown(path: Path, progress: Progress | None = None) -> ParsedDocument:
     """The blocks of a Markdown file."""
     text, note = read_text_file(path)
     return ParsedDocument(blocks=tuple(blocks_of(text)), note=note)
@@ -81,3 +82,6 @@ def _inline(token: Token) -> str:
         elif child.type == "html_inline" and child.content.lower().startswith("<br"):
             parts.append(" ")
     return "".join(parts)
+
+
+READER = Reader(kind="markdown", extensions=(".md", ".markdown", ".mdx"), read=read_markdown)

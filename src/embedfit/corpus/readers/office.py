@@ -10,6 +10,7 @@ from typing import Any
 
 from embedfit.corpus.blocks import Block, BlockKind, ParsedDocument, UnreadableDocument
 from embedfit.corpus.cleaning import clean_line
+from embedfit.corpus.readers.registry import Progress, Reader
 
 #: A small archive that unpacks to more than this is an attack or a mistake.
 _MAX_UNPACKED = 1 << 30
@@ -17,13 +18,11 @@ _OLE_MAGIC = b"\xd0\xcf\x11\xe0"
 _HEADING_STYLE = re.compile(r"^heading (\d)", re.I)
 
 
-def read_docx(path: Path) -> ParsedDocument:
+def read_docx(path: Path, progress: Progress | None = None) -> ParsedDocument:
     """The blocks of a Word file. Its running headers and footers are not part of the body."""
     _check_archive(path)
-    try:
-        import docx  # an extra
-    except ImportError as error:
-        raise UnreadableDocument("DOCX needs an extra: pip install 'embedfit[formats]'") from error
+    import docx  # an extra
+
     try:
         blocks = tuple(_docx_blocks(docx.Document(str(path))))
     except Exception as error:  # what python-docx raises on a damaged file is not documented
@@ -61,13 +60,11 @@ def _distinct(cells: Iterator[str]) -> list[str]:
     return result
 
 
-def read_pptx(path: Path) -> ParsedDocument:
+def read_pptx(path: Path, progress: Progress | None = None) -> ParsedDocument:
     """The blocks of a PowerPoint file: of each slide its title, texts, tables and notes. A slide is a page."""
     _check_archive(path)
-    try:
-        import pptx  # an extra
-    except ImportError as error:
-        raise UnreadableDocument("PPTX needs an extra: pip install 'embedfit[formats]'") from error
+    import pptx  # an extra
+
     try:
         slides = list(pptx.Presentation(str(path)).slides)
         blocks = tuple(block for number, slide in enumerate(slides, 1) for block in _slide_blocks(slide, number))
@@ -119,3 +116,21 @@ def _check_archive(path: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+DOCX = Reader(
+    kind="docx",
+    extensions=(".docx",),
+    read=read_docx,
+    extra="formats",
+    sniff=lambda head: head.startswith(b"PK\x03\x04") and b"word/" in head,
+    in_memory=False,
+)
+PPTX = Reader(
+    kind="pptx",
+    extensions=(".pptx",),
+    read=read_pptx,
+    extra="formats",
+    sniff=lambda head: head.startswith(b"PK\x03\x04") and b"ppt/" in head,
+    in_memory=False,
+)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pypdfium2.raw
 
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers.pdf_layout import Line, blocks_of
+from embedfit.corpus.readers.registry import Progress, Reader
 
 #: The C functions are bound at run time, so type checkers don't see them.
 pdfium: Any = pypdfium2.raw
@@ -23,8 +24,8 @@ _WORD_START = re.compile(r"(?<=[ \ufffe\u00ad])\S")
 _FONT_NAME_BYTES = 256
 
 
-def read_pdf(path: Path, advance: Callable[[int, int], None] | None = None) -> ParsedDocument:
-    """The blocks of a PDF. advance is told (page, pages) as it goes.
+def read_pdf(path: Path, progress: Progress | None = None) -> ParsedDocument:
+    """The blocks of a PDF.
 
     Raises UnreadableDocument where no text can be had, and says why.
     """
@@ -39,8 +40,8 @@ def read_pdf(path: Path, advance: Callable[[int, int], None] | None = None) -> P
             except pypdfium2.PdfiumError:
                 pages.append([])
                 unread += 1
-            if advance is not None:
-                advance(index + 1, total)
+            if progress is not None:
+                progress(index + 1, total)
     finally:
         document.close()
     blank = sum(sum(len(line.text) for line in page) < _MIN_PAGE_CHARACTERS for page in pages)
@@ -153,3 +154,8 @@ def _font(text_page: pypdfium2.PdfTextPage, index: int) -> tuple[bool, bool]:
     heavy = any(mark in name for mark in ("bold", "black", "heavy", "semibold", "-bd"))
     slanted = "italic" in name or "oblique" in name or bool(flags.value & 64)
     return heavy or pdfium.FPDFText_GetFontWeight(text_page, index) >= 600, slanted
+
+
+READER = Reader(
+    kind="pdf", extensions=(".pdf",), read=read_pdf, sniff=lambda head: b"%PDF-" in head[:1024], in_memory=False
+)

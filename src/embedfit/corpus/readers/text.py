@@ -9,6 +9,7 @@ from pathlib import Path
 from embedfit.corpus.blocks import Block, ParsedDocument
 from embedfit.corpus.cleaning import Vocabulary, clean_line, join_hyphen, vocabulary
 from embedfit.corpus.readers.decoding import read_text_file
+from embedfit.corpus.readers.registry import Progress, Reader
 
 _UNDERLINE = re.compile(r"^([=\-~^\"'`#*+.:])\1{2,}\s*$")
 _OVERLINED_LEVEL = 1
@@ -22,7 +23,7 @@ _COLUMNS = re.compile(r"\S(?: {3,}|\t)\S")
 _SENTENCE_END = re.compile(r"[.!?:;,][\"”’)\]]*$")
 
 
-def read_text(path: Path) -> ParsedDocument:
+def read_text(path: Path, progress: Progress | None = None) -> ParsedDocument:
     """The blocks of a plain text file."""
     text, note = read_text_file(path)
     return ParsedDocument(blocks=tuple(blocks_of(text)), note=note)
@@ -106,3 +107,6 @@ def _prose(lines: list[str], words: Vocabulary, page: int) -> Iterator[Block]:
             text = f"{text} {cleaned}" if text else cleaned
     if text:
         yield Block(kind=kind, text=text, page=page)  # type: ignore[arg-type]
+
+
+READER = Reader(kind="text", extensions=(".txt", ".text", ".log", ".rst", ".adoc", ".asciidoc", ".org"), read=read_text)

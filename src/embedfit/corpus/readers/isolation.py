@@ -1,0 +1,180 @@
+"""Reading in a process of its own: no document can hang, exhaust or end a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from embedfit.corpus.blocks import Block, ParsedDocument, Removed, UnreadableDocument
+from embedfit.corpus.readers.registry import Progress, Registered
+from embedfit.errors import EmbedfitError
+
+#: Isolated mode: neither the working directory nor the user's environment adds modules; ours come as arguments.
+_START = "import sys; sys.path[:] = sys.argv[2:]; from embedfit.corpus.readers.worker import main; main()"
+_SECONDS_TO_START = 120
+_SECONDS_TO_END = 5
+#: 0, the code of no signal, on Windows.
+_CPU_TIME_EXCEEDED = int(getattr(signal, "SIGXCPU", 0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What reading one document may take.
+
+    seconds: of processor time, for a small file. seconds_per_mib: what each MiB of the file adds. wall: the same in
+    time that passes, as a multiple; it ends what waits for ever. memory: MiB of address space.
+    """
+
+    seconds: int = 60
+    seconds_per_mib: int = 10
+    wall: int = 4
+    memory: int = 2048
+
+    def seconds_for(self, size: int) -> int:
+        """Seconds of processor time for a file of so many bytes."""
+        return self.seconds + self.seconds_per_mib * (size >> 20)
+
+
+class ReadingProcess:
+    """A process that reads documents, started for the first one and again after one that ended it.
+
+    As a context manager it ends the process. Not safe for several threads.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ReadingProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+    def read(self, registered: Registered, path: Path, progress: Progress | None = None) -> ParsedDocument:
+        """The document at path.
+
+        Raises UnreadableDocument, with the reason, whatever happens to the reader: it refuses the file, fails,
+        crashes, or exceeds a limit.
+        """
+        seconds = self._limits.seconds_for(path.stat().st_size)
+        if self._process is not None and self._process.poll() is not None:
+            self.close()
+        process = self._process or self._started()
+        expired = threading.Event()
+
+        def expire() -> None:
+            expired.set()
+            process.kill()
+
+        watch = threading.Timer(self._limits.wall * seconds, expire)
+        watch.daemon = True
+        watch.start()
+        try:
+            _send(process, {"place": registered.place, "path": str(path.absolute()), "seconds": seconds})
+            answer = _answer(process, progress)
+        except BaseException:
+            self.close()  # an interrupt in the middle of a document leaves half an answer in the pipe
+            raise
+        finally:
+            watch.cancel()
+        if answer is None or "memory" in answer:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_END)
+            self.close()
+            raise UnreadableDocument(self._why_it_ended(process.returncode, seconds, expired.is_set(), answer))
+        if "document" in answer:
+            return _document(answer["document"])
+        raise UnreadableDocument(answer["reason"])
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        # An empty entry of sys.path is the working directory.
+        places = [place or os.getcwd() for place in sys.path]
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _START, str(self._limits.memory), *places],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        watch = threading.Timer(_SECONDS_TO_START, process.kill)
+        watch.start()
+        try:
+            ready = _answer(process, None)
+        finally:
+            watch.cancel()
+        if ready is None:
+            process.communicate()
+            raise EmbedfitError(
+                f"The process that reads documents does not start (exit code {process.returncode}).",
+                remedy="Give it more memory: --set ingest.max_memory_mb=4096",
+            )
+        self._process = process
+        return process
+
+    def _why_it_ended(self, code: int, seconds: int, expired: bool, answer: dict[str, Any] | None) -> str:
+        if answer is not None:
+            return f"reading it takes more than {self._limits.memory:,} MiB of memory (ingest.max_memory_mb)"
+        if expired or (code and code == -_CPU_TIME_EXCEEDED):
+            return f"reading it takes more than {seconds:,} seconds (ingest.max_seconds)"
+        return f"its reader crashed ({_exit(code)})"
+
+
+def _exit(code: int) -> str:
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"exit code {code}"
+
+
+def _send(process: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    with suppress(OSError):  # where it has ended, so has its output
+        process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
+        process.stdin.flush()
+
+
+def _answer(process: subprocess.Popen[bytes], progress: Progress | None) -> dict[str, Any] | None:
+    """What the process says; None where it ended before it said it."""
+    assert process.stdout is not None
+    output: IO[bytes] = process.stdout
+    for line in output:
+        if not line.endswith(b"\n"):
+            return None
+        answer: dict[str, Any] = json.loads(line)
+        if "progress" not in answer:
+            return answer
+        if progress is not None:
+            progress(*answer["progress"])
+    return None
+
+
+def _document(answer: dict[str, Any]) -> ParsedDocument:
+    return ParsedDocument(
+        blocks=tuple(
+            Block(kind=kind, text=text, level=level, page=page, breaks=tuple((at, number) for at, number in breaks))
+            for kind, text, level, page, breaks in answer["blocks"]
+        ),
+        pages=answer["pages"],
+        note=answer["note"],
+        removed=tuple(
+            Removed(page=page, reason=reason, preview=preview) for page, reason, preview in answer["removed"]
+        ),
+    )
