@@ -79,7 +79,12 @@ def test_options_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     )  # fmt: skip
     assert [str(path) for path in seen["docs"]] == ["a.pdf", "b"]
     assert [str(path) for path in seen["eval_docs"]] == ["c.pdf"]
-    assert seen["settings"] == {"model": None, "seed": 5, "generate": {"generator": "openai", "max_cost": 2.5}}
+    assert seen["settings"] == {
+        "model": None,
+        "seed": 5,
+        "ingest": None,
+        "generate": {"generator": "openai", "max_cost": 2.5},
+    }
     assert seen["assignments"] == ["train.epochs=2", "mine.negatives=1"]
     assert seen["yes"] is True and seen["preset"] == "offline"
     assert (seen["runtime"].processes, seen["runtime"].ledger) == (2, tmp_path / "l")

@@ -47,6 +47,9 @@ LedgerPath = Annotated[
 WindowTokens = Annotated[int, typer.Option(min=16, help="Tokens of a window, with --windows.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without asking.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
+FollowLinks = Annotated[
+    bool | None, typer.Option("--follow-links", help="Read what links in the documents' folders lead to elsewhere.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Do it again although it is up to date.")]
 
 
@@ -77,6 +80,7 @@ def run(
     generator: Annotated[str | None, typer.Option(help="bedrock, bedrock-batch, openai or local.")] = None,
     preset: Annotated[str, typer.Option(help="default, offline or aws-blog.")] = "default",
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    follow_links: FollowLinks = None,
     assignments: Set = None,
     seed: Annotated[int | None, typer.Option(help="For everything that is drawn by chance.")] = None,
     max_cost: Annotated[float | None, typer.Option("--max-cost", help="USD, never exceeded.")] = None,
@@ -104,6 +108,7 @@ def run(
         settings={
             "model": model,
             "seed": seed,
+            "ingest": {"follow_links": True} if follow_links else None,
             "generate": {key: value for key, value in generate.items() if value is not None} or None,
         },
         config=config,
@@ -128,6 +133,7 @@ def ingest(
     model: Annotated[str | None, typer.Option(help="Whose window the passages must fit.")] = None,
     preset: Annotated[str, typer.Option(help="default, offline or aws-blog.")] = "default",
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    follow_links: FollowLinks = None,
     assignments: Set = None,
     force: Force = False,
 ) -> None:
@@ -138,7 +144,7 @@ def ingest(
         eval_docs=eval_docs or (),
         eval_beir=eval_beir,
         preset=preset,
-        settings={"model": model},
+        settings={"model": model, "ingest": {"follow_links": True} if follow_links else None},
         config=config,
         assignments=assignments or (),
         until="ingest",

@@ -61,6 +61,10 @@ class IngestConfig(Section):
     max_memory_mb: int = decides(
         2048, ge=256, description="memory for reading one document; what takes more is skipped (on Linux)"
     )
+    follow_links: bool = decides(
+        False,
+        description="read what links in the documents' folders lead to elsewhere; else they are listed as skipped",
+    )
 
 
 class GenerateConfig(Section):

@@ -93,8 +93,10 @@ class _Progress:
 def _sources(config: Config) -> list[Source]:
     if not config.docs:
         raise InputError("No documents were named.", remedy="For example: embedfit run DOCS --run runs/mine")
-    train = discover(config.docs)
-    evaluation = discover(config.eval_docs, role="eval", taken=[source.document_id for source in train])
+    links = config.ingest.follow_links
+    train = discover(config.docs, follow_links=links)
+    taken = [source.document_id for source in train]
+    evaluation = discover(config.eval_docs, role="eval", taken=taken, follow_links=links)
     both = {source.path.resolve() for source in train} & {source.path.resolve() for source in evaluation}
     if both:
         raise _in_both(str(min(both)), str(min(both)))

@@ -1,0 +1,163 @@
+"""Which files are the user's documents: one list for reading them and for noticing that they changed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from embedfit.errors import InputError
+
+#: Office programs leave such files beside an open document; they are no documents.
+_OFFICE_LEFTOVER = "~$"
+_FOLLOW = "to read it, add --follow-links or name it on the command line"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A file, a link or a folder under the paths that a person named.
+
+    root: the path that was named. name: where the file lies under it, with "/" between the parts; for a file
+    that was named itself, its own name. Every character of it can be written as UTF-8.
+    problem: why it is not read, "" for a file that is.
+    """
+
+    path: Path
+    root: Path
+    name: str
+    problem: str = ""
+
+
+def files_of(documents: Sequence[str | Path], *, follow_links: bool = False) -> list[Found]:
+    """Everything that the given paths name, folders searched, in a stable order, each file once.
+
+    Hidden files and folders, and run folders of embedfit, are left out. A link that leads out of a named folder
+    is listed with a problem and not followed, unless follow_links asks for it; a link that was itself named is
+    followed. What can't be read is listed with its problem. Raises InputError for a path that is not there.
+    """
+    found: list[Found] = []
+    for name in documents:
+        root = Path(name).expanduser()
+        if not os.path.exists(root):
+            raise InputError(f"{root} is not there.", remedy="Name existing files or folders after the command.")
+        found += _under(root, follow_links=follow_links)
+    return _each_once(found)
+
+
+def _under(root: Path, *, follow_links: bool) -> Iterator[Found]:
+    if not os.path.isdir(root):
+        yield Found(path=root, root=root, name=shown(root.name), problem=_problem_of(root))
+        return
+    walk = _Walk(root=root, real=Path(os.path.realpath(root)), follow_links=follow_links)
+    yield from walk.folder(root)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One search of a named folder. entered: folders by device and number, so that no link leads in circles."""
+
+    root: Path
+    real: Path
+    follow_links: bool
+    entered: set[tuple[int, int]] = field(default_factory=set)
+
+    def folder(self, start: Path) -> Iterator[Found]:
+        pending = [start]
+        while pending:
+            folder = pending.pop()
+            try:
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in self.entered:
+                    yield self._found(folder, "a link to a folder that is read under its own name")
+                    continue
+                self.entered.add((status.st_dev, status.st_ino))
+                with os.scandir(folder) as listing:
+                    entries = sorted(listing, key=lambda entry: entry.name)
+            except OSError as error:
+                yield self._found(folder, _words(error))
+                continue
+            if _is_run_folder({entry.name for entry in entries}):
+                continue  # what embedfit wrote is no document
+            inner: list[Path] = []
+            linked: list[Path] = []
+            for entry in entries:
+                if entry.name.startswith((".", _OFFICE_LEFTOVER)) or entry.name == "__MACOSX":
+                    continue
+                path = folder / entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    inner.append(path)
+                elif entry.is_symlink() and os.path.isdir(path) and not self._link_problem(path):
+                    linked.append(path)
+                else:
+                    yield self._found(path, self._problem(path, is_link=entry.is_symlink()))
+            # Taken from the end: folders before links to folders, both in order of their names.
+            pending = [*reversed(linked), *pending, *reversed(inner)]
+
+    def _found(self, path: Path, problem: str) -> Found:
+        name = path.relative_to(self.root).as_posix()
+        return Found(path=path, root=self.root, name=shown(name), problem=problem or _problem_of_name(name))
+
+    def _problem(self, path: Path, *, is_link: bool) -> str:
+        return (self._link_problem(path) if is_link else "") or _problem_of(path)
+
+    def _link_problem(self, path: Path) -> str:
+        target = Path(os.path.realpath(path))
+        if self.follow_links or target.is_relative_to(self.real) or not os.path.lexists(target):
+            return ""
+        return f"a link out of the documents, to {shown(str(target))}; {_FOLLOW}"
+
+
+def _is_run_folder(names: set[str]) -> bool:
+    return "embedfit.toml" in names and (".lock" in names or any(name.endswith(".manifest.json") for name in names))
+
+
+def _problem_of(path: Path) -> str:
+    """Why a file is not opened for reading; "" for a regular file with a name that can be written down."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return "not a regular file"
+        if not os.access(path, os.R_OK):
+            return f"can't be read: {os.strerror(errno.EACCES)}"
+    except OSError as error:
+        return _words(error)
+    return _problem_of_name(path.name)
+
+
+def _problem_of_name(name: str) -> str:
+    return "" if shown(name) == name else "its name is not UTF-8"
+
+
+def _words(error: OSError) -> str:
+    if error.errno == errno.ELOOP:
+        return "a link that leads back to itself"
+    if error.errno == errno.ENOENT:
+        return "a link to a file that is not there"
+    return f"can't be read: {error.strerror or error}"
+
+
+def _each_once(found: Sequence[Found]) -> list[Found]:
+    """Each file once: under its own name rather than a link's, and where it was named first."""
+    own = {os.path.realpath(one.path) for one in found if not one.problem and not one.path.is_symlink()}
+    seen: set[str] = set()
+    result: list[Found] = []
+    for one in found:
+        real = os.path.realpath(one.path) if not one.problem else os.path.abspath(one.path)
+        if one.path.is_symlink() and not one.problem and real in own:
+            one = replace(one, problem="a link to a file that is read under its own name")
+            real = os.path.abspath(one.path)
+        if real not in seen:
+            seen.add(real)
+            result.append(one)
+    return result
+
+
+def shown(name: str) -> str:
+    r"""A file name with the bytes that are not UTF-8 written as \xe9, so that every file and terminal takes it."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name
