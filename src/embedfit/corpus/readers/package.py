@@ -1,0 +1,266 @@
+"""Zip archives of XML (Office, OpenDocument, EPUB), read part by part under limits of bytes, elements and characters."""
+
+from __future__ import annotations
+
+import posixpath
+import urllib.parse
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import ClassVar
+from xml.parsers import expat
+
+from embedfit.corpus.blocks import UnreadableDocument
+
+#: What one document may unpack to. A book of 1,000 pages has about 30 MB of XML, a million elements, 3 M characters.
+MAX_BYTES = 256 << 20
+MAX_ELEMENTS = 3_000_000
+MAX_CHARACTERS = 32_000_000
+#: Names of elements and attributes; the largest formats define about 2,000.
+_MAX_NAMES = 20_000
+_MAX_MEMBERS = 100_000
+_PIECE = 1 << 16
+_OLE_MAGIC = b"\xd0\xcf\x11\xe0"
+_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_ENCRYPTED = 0x1
+
+Attributes = Mapping[str, str]
+
+#: What stands for the elements of an equation, so that its characters read as a line: "(a+b)/c^2".
+MATH_SIGNS = {"m:den": "/", "m:sup": "^", "m:sub": "_", "m:d": "(", "m:rad": "√"}
+
+_OFFICE = "http://schemas.openxmlformats.org"
+_STRICT = "http://purl.oclc.org/ooxml"
+_OPENDOCUMENT = "urn:oasis:names:tc:opendocument:xmlns"
+#: The prefix by which the readers call a namespace, whatever the file calls it. Other namespaces have the prefix "?".
+_PREFIXES = {
+    **{
+        f"{base}/{name}": prefix
+        for name, prefix in (
+            ("officeDocument/{}relationships", "r"),
+            ("officeDocument/{}math", "m"),
+            ("wordprocessingml/{}main", "w"),
+            ("presentationml/{}main", "p"),
+            ("drawingml/{}main", "a"),
+            ("drawingml/{}chart", "c"),
+            ("drawingml/{}diagram", "dgm"),
+        )
+        for base, name in ((_OFFICE, name.format("2006/")), (_STRICT, name.format("")))
+    },
+    f"{_OFFICE}/package/2006/relationships": "rel",
+    f"{_OFFICE}/markup-compatibility/2006": "mc",
+    "urn:schemas-microsoft-com:vml": "v",
+    **{f"{_OPENDOCUMENT}:{name}:1.0": name for name in ("office", "text", "table", "drawing", "presentation", "manifest")},
+    "http://www.idpf.org/2007/opf": "opf",
+    "http://purl.org/dc/elements/1.1/": "dc",
+    f"{_OPENDOCUMENT}:container": "container",
+    "http://www.w3.org/2001/04/xmlenc#": "enc",
+}  # fmt: skip
+
+
+class Walker:
+    """What a format does at each element. Elements that it does not name are passed through: their content counts.
+
+    opens, closes: the actions at an element's start and end, by its name with the prefix of `_PREFIXES`.
+    skipped: elements that are left out with their content.
+    listed: the like, but their text is handed to `left_out`, with the reason that stands here.
+    texts: elements whose characters are text; None where all characters are.
+    """
+
+    skipped: ClassVar[frozenset[str]] = frozenset()
+    listed: ClassVar[Mapping[str, str]] = {}
+    texts: ClassVar[frozenset[str] | None] = None
+
+    def __init__(self) -> None:
+        self.opens: dict[str, Callable[[Attributes], None]] = {
+            "mc:AlternateContent": lambda _: self._alternatives.append(self.given),
+            "mc:Choice": self._alternative,
+            "mc:Fallback": self._alternative,
+        }
+        self.closes: dict[str, Callable[[], None]] = {"mc:AlternateContent": self._end_alternatives}
+        #: How many pieces of text there were so far.
+        self.given = 0
+        #: How deep inside a left-out element the walk is; 0 outside.
+        self.skipping = 0
+        self._reason = ""
+        self._unread: list[str] = []
+        self._alternatives: list[int] = []
+        self._inside = 0
+
+    def start(self, tag: str, attributes: Attributes) -> None:
+        """An element begins."""
+        if self.skipping:
+            self.skipping += 1
+            return
+        if tag in self.skipped or tag in self.listed:
+            self.skipping = 1
+            self._reason = self.listed.get(tag, "")
+            return
+        if self.texts is not None and tag in self.texts:
+            self._inside += 1
+        action = self.opens.get(tag)
+        if action is not None:
+            action(attributes)
+
+    def end(self, tag: str) -> None:
+        """An element ends."""
+        if self.skipping:
+            self.skipping -= 1
+            if not self.skipping and self._unread:
+                self.left_out(self._reason, "".join(self._unread))
+                self._unread.clear()
+            return
+        if self.texts is not None and tag in self.texts:
+            self._inside -= 1
+        action = self.closes.get(tag)
+        if action is not None:
+            action()
+
+    def characters(self, data: str) -> None:
+        """Characters between tags."""
+        if self.skipping:
+            if self._reason:
+                self._unread.append(data)
+        elif self.texts is None or self._inside:
+            self.given += 1
+            self.add(data)
+
+    def add(self, data: str) -> None:
+        """A piece of the document's text."""
+
+    def left_out(self, reason: str, text: str) -> None:
+        """The text of an element of `listed`."""
+
+    def _alternative(self, _: Attributes) -> None:
+        # The same content in several forms: the first form that has text is read, the others are left out.
+        if self._alternatives and self.given > self._alternatives[-1]:
+            self.skipping = 1
+            self._reason = ""
+
+    def _end_alternatives(self) -> None:
+        if self._alternatives:
+            self._alternatives.pop()
+
+
+class Package:
+    """An archive whose parts are read one after the other; together they may not exceed the limits."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        """Open the archive. what: the format's name, for messages. Raises UnreadableDocument."""
+        self.what = what
+        self._bytes = self._elements = self._characters = 0
+        with path.open("rb") as file:
+            if file.read(4) == _OLE_MAGIC:
+                raise UnreadableDocument("protected by a password, or in the format of Office before 2007")
+        try:
+            self._archive = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise UnreadableDocument(f"damaged or cut short: not a whole {what}") from error
+        self.names = dict.fromkeys(self._archive.namelist())
+        if len(self.names) > _MAX_MEMBERS:
+            raise UnreadableDocument(f"it has {len(self.names):,} parts; {_MAX_MEMBERS:,} are read at most")
+
+    def __enter__(self) -> Package:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a part. Raises UnreadableDocument where it is not there, damaged or too large."""
+        return b"".join(self._pieces(name))
+
+    def walk(self, name: str, walker: Walker) -> None:
+        """Take a walker through the XML of a part. Raises as `read` does."""
+        parser = expat.ParserCreate(namespace_separator=" ")
+        parser.buffer_text = True
+        short: dict[str, str] = {}
+
+        def named(name: str) -> str:
+            found = short.get(name)
+            if found is None:
+                if len(short) >= _MAX_NAMES:
+                    raise UnreadableDocument(f"its XML has more than {_MAX_NAMES:,} names")
+                space, _, local = name.rpartition(" ")
+                found = short[name] = f"{_PREFIXES.get(space, '?')}:{local}" if space else local
+            return found
+
+        def start(name: str, attributes: dict[str, str]) -> None:
+            self._elements += 1
+            if self._elements > MAX_ELEMENTS:
+                raise UnreadableDocument(f"it has more than {MAX_ELEMENTS:,} elements")
+            walker.start(named(name), {named(key): value for key, value in attributes.items()})
+
+        def characters(data: str) -> None:
+            self._characters += len(data)
+            if self._characters > MAX_CHARACTERS:
+                raise UnreadableDocument(f"it has more than {MAX_CHARACTERS:,} characters")
+            walker.characters(data)
+
+        parser.StartElementHandler = start
+        parser.EndElementHandler = lambda name: walker.end(named(name))
+        parser.CharacterDataHandler = characters
+        parser.EntityDeclHandler = _refuse_entities
+        try:
+            for piece in self._pieces(name):
+                parser.Parse(piece)
+            parser.Parse(b"", True)
+        except expat.ExpatError as error:
+            raise UnreadableDocument(f"not a readable {self.what}: {name} is damaged: {error}") from error
+
+    def relations(self, part: str) -> dict[str, tuple[str, str]]:
+        """id → (last word of the type, name of the part) of what a part points to inside the archive.
+
+        part: "" for the archive itself.
+        """
+        folder, base = posixpath.split(part)
+        name = posixpath.join(folder, "_rels", f"{base}.rels")
+        if name not in self.names:
+            return {}
+        walker = _Relations()
+        self.walk(name, walker)
+        return {
+            key: (kind, posixpath.normpath(posixpath.join("/", folder, urllib.parse.unquote(target))).lstrip("/"))
+            for key, kind, target in walker.found
+        }
+
+    def main_part(self) -> str:
+        """The name of an Office file's main part. Raises UnreadableDocument where the archive is another thing."""
+        for kind, name in self.relations("").values():
+            if kind == "officeDocument" and name in self.names:
+                return name
+        raise UnreadableDocument(f"not a readable {self.what}: the archive holds something else")
+
+    def _pieces(self, name: str) -> Iterator[bytes]:
+        try:
+            entry = self._archive.getinfo(name)
+            if entry.flag_bits & _ENCRYPTED:
+                raise UnreadableDocument("protected by a password")
+            if entry.compress_type not in _COMPRESSIONS:  # other methods unpack without a limit
+                raise UnreadableDocument(f"{name} is packed by a method that is not supported")
+            with self._archive.open(entry) as file:
+                while piece := file.read(_PIECE):
+                    self._bytes += len(piece)
+                    if self._bytes > MAX_BYTES:
+                        raise UnreadableDocument(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
+                    yield piece
+        except UnreadableDocument:
+            raise
+        except Exception as error:  # zipfile and zlib raise a dozen kinds for damaged archives
+            raise UnreadableDocument(f"damaged or cut short: {name} of the {self.what} can't be unpacked") from error
+
+
+class _Relations(Walker):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str, str]] = []
+        self.opens["rel:Relationship"] = self._relation
+
+    def _relation(self, attributes: Attributes) -> None:
+        if attributes.get("TargetMode") != "External":
+            kind = attributes.get("Type", "").rpartition("/")[2]
+            self.found.append((attributes.get("Id", ""), kind, attributes.get("Target", "")))
+
+
+def _refuse_entities(*_: object) -> None:
+    raise UnreadableDocument("its XML declares entities, which no document needs and attacks use")
