@@ -75,7 +75,7 @@ def _machine() -> list[Finding]:
 
 def _extras() -> list[Finding]:
     extras = {
-        "aws": "boto3", "openai": "httpx", "serve": "uvicorn", "formats": "python-docx", "onnx": "onnxruntime",
+        "aws": "boto3", "openai": "httpx", "serve": "uvicorn", "formats": "openpyxl", "onnx": "onnxruntime",
         "langchain": "langchain-core", "llamaindex": "llama-index-core",
     }  # fmt: skip
     findings = []

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from embedfit.corpus.blocks import Block, UnreadableDocument
 from embedfit.corpus.readers import html, markdown, text
 from embedfit.corpus.readers.decoding import decode
-from embedfit.corpus.readers.office import read_docx, read_pptx
+from embedfit.corpus.readers.docx import read_docx
+from embedfit.corpus.readers.pptx import read_pptx
 
 
 def flat(blocks: object) -> list[tuple[str, int, str]]:
@@ -143,6 +144,7 @@ def test_docx(tmp_path: Path) -> None:
     document.sections[0].header.paragraphs[0].text = "running header"
     document.save(str(tmp_path / "a.docx"))
     assert flat(read_docx(tmp_path / "a.docx").blocks) == [
+        ("text", 0, "running header"),
         ("heading", 1, "The Manual"),
         ("heading", 2, "Sound"),
         ("text", 0, "Press mute."),

@@ -1,9 +1,9 @@
-"""Word files → blocks, as a reader sees the accepted document: insertions in, deletions out, boxes and notes in place."""
+"""Word files → blocks, as a person reads them: insertions in, deletions out, boxes and notes in place."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +15,7 @@ from embedfit.corpus.readers.decoding import decode
 from embedfit.corpus.readers.docx_styles import Numbering, Style, Styles, symbol
 from embedfit.corpus.readers.drawing import drawing_blocks
 from embedfit.corpus.readers.package import MATH_SIGNS, Attributes, Package, Walker
+from embedfit.corpus.readers.registry import Progress, Reader
 from embedfit.corpus.readers.tables import Table
 
 _WHAT = "Word file"
@@ -26,7 +27,7 @@ _NOTES = ("footnotes", "endnotes")
 _EMBEDDED = ("package", "oleObject")
 
 
-def read_docx(path: Path, progress: Callable[[int, int], None] | None = None) -> ParsedDocument:
+def read_docx(path: Path, progress: Progress | None = None) -> ParsedDocument:
     """The blocks of a Word file (.docx, .docm, .dotx). Headers come first and footers last, each text once.
 
     Deleted text, comments and the table of contents are not read but listed as removed.
@@ -337,3 +338,12 @@ def _heading_level(style: Style, outline: int | None) -> int:
 def _integer(attributes: Attributes) -> int | None:
     value = attributes.get("w:val", "")
     return int(value) if re.fullmatch(r"\d{1,4}", value) else None
+
+
+READER = Reader(
+    kind="docx",
+    extensions=(".docx", ".docm", ".dotx", ".dotm"),
+    read=read_docx,
+    sniff=lambda head: head.startswith(b"PK\x03\x04") and b"word/" in head,
+    in_memory=False,
+)

@@ -31,7 +31,11 @@ def symbol(font: str, code: str) -> str:
     if low in table:
         return table[low]
     private = 0xE000 <= number <= 0xF8FF
-    return "" if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF else chr(low if private and 0x20 <= low < 0x7F else number)
+    return (
+        ""
+        if number > 0x10FFFF or 0xD800 <= number <= 0xDFFF
+        else chr(low if private and 0x20 <= low < 0x7F else number)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Zip archives of XML (Office, OpenDocument, EPUB), read part by part under limits of bytes, elements and characters."""
+"""Zip archives of XML (Office, OpenDocument, EPUB), read under limits of bytes, elements and characters."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _PREFIXES = {
     f"{_OFFICE}/package/2006/relationships": "rel",
     f"{_OFFICE}/markup-compatibility/2006": "mc",
     "urn:schemas-microsoft-com:vml": "v",
-    **{f"{_OPENDOCUMENT}:{name}:1.0": name for name in ("office", "text", "table", "drawing", "presentation", "manifest")},
+    **{f"{_OPENDOCUMENT}:{name}:1.0": name for name in ("office", "text", "table", "presentation", "manifest")},
     "http://www.idpf.org/2007/opf": "opf",
     "http://purl.org/dc/elements/1.1/": "dc",
     f"{_OPENDOCUMENT}:container": "container",
@@ -209,7 +209,7 @@ class Package:
             raise UnreadableDocument(f"not a readable {self.what}: {name} is damaged: {error}") from error
 
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
-        """id → (last word of the type, name of the part) of what a part points to inside the archive.
+        """Id → (last word of the type, name of the part) of what a part points to inside the archive.
 
         part: "" for the archive itself.
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +9,8 @@ from typing import ClassVar
 from embedfit.corpus.blocks import Block, ParsedDocument, Removed
 from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.drawing import drawing_blocks
-from embedfit.corpus.readers.package import MATH_SIGNS, Attributes, Package, Walker
+from embedfit.corpus.readers.package import MATH_SIGNS, Package, Walker
+from embedfit.corpus.readers.registry import Progress, Reader
 from embedfit.corpus.readers.tables import Table
 
 _TITLES = ("title", "ctrTitle")
@@ -19,7 +19,7 @@ _RUNNING = ("sldNum", "dt", "ftr", "hdr")
 _NUMBERS = ("sldNum", "dt")
 
 
-def read_pptx(path: Path, progress: Callable[[int, int], None] | None = None) -> ParsedDocument:
+def read_pptx(path: Path, progress: Progress | None = None) -> ParsedDocument:
     """The blocks of a PowerPoint file (.pptx, .pptm, .potx, .ppsx), hidden slides included.
 
     Footers and comments are not read but listed as removed.
@@ -153,3 +153,12 @@ class _Slide(Walker):
             blocks = drawing_blocks(self._package, part, self._number)
             self.given += bool(blocks)
             self._others.extend(blocks)
+
+
+READER = Reader(
+    kind="pptx",
+    extensions=(".pptx", ".pptm", ".potx", ".potm", ".ppsx", ".ppsm"),
+    read=read_pptx,
+    sniff=lambda head: head.startswith(b"PK\x03\x04") and b"ppt/" in head,
+    in_memory=False,
+)

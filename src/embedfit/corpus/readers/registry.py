@@ -16,11 +16,11 @@ GROUP = "embedfit.readers"
 
 #: embedfit's own readers, as pyproject.toml lists them too: a checkout runs without being installed.
 BUILT_IN = {
-    "docx": "embedfit.corpus.readers.office:DOCX",
+    "docx": "embedfit.corpus.readers.docx:READER",
     "html": "embedfit.corpus.readers.html:READER",
     "markdown": "embedfit.corpus.readers.markdown:READER",
     "pdf": "embedfit.corpus.readers.pdf:READER",
-    "pptx": "embedfit.corpus.readers.office:PPTX",
+    "pptx": "embedfit.corpus.readers.pptx:READER",
     "text": "embedfit.corpus.readers.text:READER",
 }
 
