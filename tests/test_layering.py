@@ -14,7 +14,8 @@ import embedfit
 PACKAGE = Path(embedfit.__file__).parent
 #: Who may import whom: a module imports only from lower levels, or from its own package.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "records", "progress"}),
+    frozenset({"errors", "records", "terminal"}),
+    frozenset({"progress", "textfiles"}),
     frozenset({"workspace"}),
     frozenset({"config", "runtime", "interchange"}),
     frozenset({"retrieval"}),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationE
 from pydantic.fields import FieldInfo
 
 from embedfit.errors import InputError, UsageError
+from embedfit.textfiles import toml_of
 from embedfit.workspace import atomic_file
 
 if sys.version_info >= (3, 11):
@@ -388,13 +389,9 @@ def _known_keys(section: tuple[Any, ...]) -> list[str]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing.", remedy="Name an existing TOML file with --config.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+    if not path.exists():
+        raise InputError(f"{path} is missing.", remedy="Name an existing TOML file with --config.")
+    return toml_of(path)
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

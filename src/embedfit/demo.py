@@ -39,10 +39,11 @@ def corpus() -> tuple[dict[str, Entry], dict[str, list[str]]]:
     return entries, of_topic
 
 
-def human_queries(of_topic: dict[str, list[str]]) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+def human_queries(of_topic: dict[str, list[str]]) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
     """The hand-written questions and, for each, its topic's passages. Topics that this Python lacks are left out."""
     written = tomllib.loads(resources.files("embedfit").joinpath("demo_queries.toml").read_text("utf-8"))
-    queries, qrels = {}, {}
+    queries: dict[str, str] = {}
+    qrels: dict[str, dict[str, float]] = {}
     for topic, texts in written.items():
         for number, text in enumerate(texts if topic in of_topic else ()):
             queries[f"{topic}?{number}"] = text

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,10 +13,11 @@ from typing import Any, Literal
 
 from embedfit.errors import InputError, UsageError
 from embedfit.records import TrainRow
+from embedfit.textfiles import json_lines, json_of, lines_of, parsed_json
 from embedfit.workspace import atomic_file, atomic_folder
 
 Format = Literal["beir", "flagembedding", "llamaindex"]
-Qrels = dict[str, dict[str, int]]
+Qrels = dict[str, dict[str, float]]
 
 _NAMES: dict[Format, str] = {
     "beir": "a BEIR folder",
@@ -39,14 +43,16 @@ class Entry:
 class RetrievalData:
     """A corpus, queries, and which passages answer which query.
 
-    corpus, queries: by id, in the order of the file. qrels: query id → passage id → relevance, an
-    integer; above 0 is relevant. negatives: query id → passage ids, where the format has them.
+    corpus, queries: by id, in the order of the file. qrels: query id → passage id → relevance; above 0 is
+    relevant, and the number is the gain of nDCG. negatives: query id → passage ids, where the format has them.
+    notes: what was left out in reading, in sentences for people.
     """
 
     corpus: dict[str, Entry]
     queries: dict[str, str]
     qrels: Qrels
     negatives: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def relevant(self, query_id: str) -> set[str]:
         """Ids of the passages in the corpus that answer a query."""
@@ -60,7 +66,7 @@ class RetrievalData:
 def read_corpus(path: Path) -> Iterator[tuple[str, Entry]]:
     """(id, entry) of each record of a BEIR corpus.jsonl, streamed. Raises InputError with file and line."""
     seen: set[str] = set()
-    for number, record in _json_lines(path):
+    for number, record in json_lines(path):
         identifier = _identifier(record, path, number)
         if identifier in seen:
             raise InputError(f"{path}, line {number}: the _id {identifier!r} occurs twice.")
@@ -74,7 +80,7 @@ def read_corpus(path: Path) -> Iterator[tuple[str, Entry]]:
 def read_queries(path: Path) -> dict[str, str]:
     """Query id → text of a BEIR queries.jsonl."""
     queries: dict[str, str] = {}
-    for number, record in _json_lines(path):
+    for number, record in json_lines(path):
         identifier = _identifier(record, path, number)
         if identifier in queries:
             raise InputError(f"{path}, line {number}: the _id {identifier!r} occurs twice.")
@@ -83,26 +89,86 @@ def read_queries(path: Path) -> dict[str, str]:
 
 
 def read_qrels(path: Path) -> Qrels:
-    """Judgements of a BEIR qrels file (three columns, with or without a header) or a TREC one (four columns)."""
+    """Judgements of a BEIR qrels file (query, passage, score) or a TREC one (query, iteration, passage, score).
+
+    Columns are separated by tabs, and may then be quoted as `csv` does it, or by spaces. A header, blank lines and
+    comments (# …) are left out. A score is any number: graded and fractional ones are kept as they are, and what is
+    not above 0 is not relevant. Raises InputError with file and line, also where a pair is judged twice, differently.
+    """
     qrels: Qrels = {}
-    with _opened(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            columns = line.rstrip("\r\n").split("\t") if "\t" in line else line.split()
-            if len(columns) == 4:
-                columns = [columns[0], *columns[2:]]
-            if len(columns) != 3:
-                raise InputError(f"{path}, line {number}: expected query-id, corpus-id and score, separated by tabs.")
-            query_id, passage_id, value = (column.strip() for column in columns)
-            try:
-                score = int(float(value))
-            except (ValueError, OverflowError) as error:
-                if number == 1:
-                    continue  # the header
-                raise InputError(f"{path}, line {number}: the score {value!r} is not a number.") from error
-            qrels.setdefault(query_id, {})[passage_id] = score
+    first = True
+    for number, line in lines_of(path):
+        where = f"{path}, line {number}"
+        columns = _columns(line)
+        if not line.strip() or (line.startswith("#") and not _is_judgement(columns)):
+            continue
+        header, first = first and _is_header(columns), False
+        if header:
+            _check_order(columns, where)
+            continue
+        query_id, passage_id, value = _judgement(columns, where)
+        score = _score(value, where)
+        before = qrels.setdefault(query_id, {}).setdefault(passage_id, score)
+        if before != score:
+            raise InputError(
+                f"{where}: query {query_id!r} and passage {passage_id!r} have {score:g} here and {before:g} before.",
+                remedy="Keep one line of each pair.",
+            )
     return qrels
+
+
+def _columns(line: str) -> list[str]:
+    if "\t" not in line:
+        return re.split(" +", line.strip(" "))
+    if '"' in line:
+        quoted = next(csv.reader([line], delimiter="\t"), [])
+        if len(quoted) in (3, 4):
+            return quoted
+    return line.split("\t")
+
+
+def _is_judgement(columns: list[str]) -> bool:
+    return len(columns) in (3, 4) and re.fullmatch(r"[-+]?[0-9.]+", columns[-1].strip()) is not None
+
+
+_HEADER = re.compile(r"(q|query|topic|corpus|doc|docno|document|passage|p)[-_ ]?(id|no)?|[qpd]id", re.IGNORECASE)
+
+
+def _is_header(columns: list[str]) -> bool:
+    return not _is_judgement(columns) and _HEADER.fullmatch(columns[0].strip()) is not None
+
+
+def _check_order(columns: list[str], where: str) -> None:
+    if columns[0].strip().lower().startswith(("c", "d", "p")):
+        raise InputError(
+            f"{where}: the columns are {', '.join(columns)}.",
+            remedy="Their order must be query-id, corpus-id, score.",
+        )
+
+
+def _judgement(columns: list[str], where: str) -> tuple[str, str, str]:
+    if len(columns) == 4 and re.fullmatch(r"\s*(Q?[0-9]+|-)\s*", columns[1], re.IGNORECASE):
+        columns = [columns[0], *columns[2:]]  # TREC's second column, the iteration, says nothing
+    if len(columns) != 3 or not columns[0].strip() or not columns[1].strip():
+        raise InputError(
+            f"{where}: expected query-id, corpus-id and score, separated by tabs.",
+            remedy="For example: q1<tab>d7<tab>1; TREC's four columns (q1 0 d7 1) are read too.",
+        )
+    query_id, passage_id, value = columns
+    return query_id, passage_id, value.strip()
+
+
+def _score(value: str, where: str) -> float:
+    try:
+        score = float(value) if value.isascii() and "_" not in value else math.nan
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise InputError(
+            f"{where}: the score {value!r} is not a number.",
+            remedy="A score is a number such as 1, 2 or 0.75; what is not above 0 is not relevant.",
+        )
+    return int(score) if score.is_integer() else score
 
 
 def read_beir(folder: Path, split: str = "test") -> RetrievalData:
@@ -114,10 +180,16 @@ def read_beir(folder: Path, split: str = "test") -> RetrievalData:
         raise InputError(
             f"{folder} is not a BEIR folder.", remedy="It must hold corpus.jsonl, queries.jsonl and qrels/test.tsv."
         )
-    qrels = read_qrels(folder / "qrels" / f"{split}.tsv")
+    judged = folder / "qrels" / f"{split}.tsv"
+    qrels = read_qrels(judged)
     queries = {key: text for key, text in read_queries(folder / "queries.jsonl").items() if key in qrels}
     corpus = dict(read_corpus(folder / "corpus.jsonl"))
-    data = RetrievalData(corpus=corpus, queries=queries, qrels={key: qrels[key] for key in queries})
+    data = RetrievalData(
+        corpus=corpus,
+        queries=queries,
+        qrels={key: qrels[key] for key in queries},
+        notes=tuple(_unknown(judged, qrels, queries, corpus)),
+    )
     if not any(data.relevant(query_id) for query_id in queries):
         raise InputError(
             f"{folder}: no query of queries.jsonl has a relevant passage of corpus.jsonl in qrels/{split}.tsv.",
@@ -126,22 +198,41 @@ def read_beir(folder: Path, split: str = "test") -> RetrievalData:
     return data
 
 
+def _unknown(path: Path, qrels: Qrels, queries: Mapping[str, str], corpus: Mapping[str, Entry]) -> Iterator[str]:
+    """What the judgements name and the other two files don't have, in sentences."""
+    strange = [query_id for query_id in qrels if query_id not in queries]
+    if strange:
+        yield (
+            f"{path}: {len(strange):,} of {len(qrels):,} judged queries are not in queries.jsonl, such as "
+            f"{strange[0]!r}. They are left out."
+        )
+    missing = [passage for query in queries for passage in qrels[query] if passage not in corpus]
+    if missing:
+        yield (
+            f"{path}: {len(missing):,} judgements name passages that are not in corpus.jsonl, such as {missing[0]!r}. "
+            "Such a passage can't be found, but counts as an answer where it is relevant."
+        )
+    lost = sum(not any(grade > 0 and passage in corpus for passage, grade in qrels[query].items()) for query in queries)
+    if lost:
+        yield f"{path}: {lost:,} of {len(queries):,} queries have no relevant passage in the corpus and don't count."
+
+
 def write_beir(folder: Path, data: RetrievalData, split: str = "test") -> None:
     """Write a BEIR folder, whole or not at all."""
     _refuse_tabs(data)
     with atomic_folder(folder) as temporary:
-        with (temporary / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        with (temporary / "corpus.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             for identifier, entry in data.corpus.items():
                 _write_line(file, {"_id": identifier, "title": entry.title, "text": entry.text})
-        with (temporary / "queries.jsonl").open("w", encoding="utf-8") as file:
+        with (temporary / "queries.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             for identifier, text in data.queries.items():
                 _write_line(file, {"_id": identifier, "text": text})
         (temporary / "qrels").mkdir()
-        with (temporary / "qrels" / f"{split}.tsv").open("w", encoding="utf-8") as file:
-            file.write("query-id\tcorpus-id\tscore\n")
+        with (temporary / "qrels" / f"{split}.tsv").open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, delimiter="\t", lineterminator="\n")  # BEIR's reader unquotes
+            table.writerow(("query-id", "corpus-id", "score"))
             for query_id, judged in data.qrels.items():
-                for passage_id, value in judged.items():
-                    file.write(f"{query_id}\t{passage_id}\t{value}\n")
+                table.writerows((query_id, passage_id, value) for passage_id, value in judged.items())
 
 
 def _refuse_tabs(data: RetrievalData) -> None:
@@ -153,34 +244,72 @@ def _refuse_tabs(data: RetrievalData) -> None:
 # --- FlagEmbedding
 
 
+_ROW = 'A row is {"query": "…", "pos": ["…"], "neg": ["…"]}; neg, pos_scores and neg_scores may be left out.'
+
+
 def read_flagembedding(path: Path) -> list[TrainRow]:
-    """Rows of FlagEmbedding's training JSONL: query, pos, neg, and scores and prompt where there are any."""
-    return [_row(record, path, number) for number, record in _json_lines(path)]
+    """Rows of FlagEmbedding's training JSONL.
+
+    Takes what its tools and hands write: no `neg`, `neg: null`, one string for a list, integer scores, no scores,
+    further keys (`type`, `pos_id`), empty passages beside others. Raises InputError with file and line for anything
+    else, a row without a positive among it.
+    """
+    rows = []
+    for number, record in json_lines(path):
+        try:
+            rows.append(_row(record))
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: {error}", remedy=_ROW) from error
+    return rows
 
 
-def _row(record: Mapping[str, Any], path: Path, number: int) -> TrainRow:
-    where = f"{path}, line {number}"
-    query, positives, negatives = record.get("query"), record.get("pos"), record.get("neg") or []
+def _row(value: Mapping[str, Any]) -> TrainRow:
+    query = value.get("query")
     if not isinstance(query, str) or not query.strip():
-        raise InputError(f"{where}: query must be a text.")
-    if not isinstance(positives, list) or not positives:
-        raise InputError(f"{where}: pos must be a list of at least one text.")
-    if not isinstance(negatives, list):
-        raise InputError(f"{where}: neg must be a list of texts.")
-    if not all(isinstance(text, str) and text.strip() for text in (*positives, *negatives)):
-        raise InputError(f"{where}: pos and neg must hold texts that are not empty.")
-    scores = {}
-    for name, texts in (("pos_scores", positives), ("neg_scores", negatives)):
-        values = record.get(name) or []
-        if not isinstance(values, list) or (values and len(values) != len(texts)):
-            raise InputError(f"{where}: {name} must hold one number for each text, {len(texts)} in all.")
-        if not all(isinstance(value, (int, float)) and abs(value) < float("inf") for value in values):
-            raise InputError(f"{where}: {name} must hold numbers.")
-        scores[name] = tuple(float(value) for value in values)
-    prompt = record.get("prompt")
+        raise ValueError("query: there is no text")
+    pos, neg = _texts(value, "pos"), _texts(value, "neg")
+    if not any(text.strip() for text in pos):
+        raise ValueError("pos: a row needs at least one positive passage")
+    pos_scores, neg_scores = _scores(value, "pos_scores", pos), _scores(value, "neg_scores", neg)
+    if neg and bool(pos_scores) != bool(neg_scores):
+        raise ValueError("pos_scores and neg_scores: one is there without the other")
+    prompt = value.get("prompt")
     if prompt is not None and not isinstance(prompt, str):
-        raise InputError(f"{where}: prompt must be a text.")
-    return TrainRow(query=query, pos=tuple(positives), neg=tuple(negatives), prompt=prompt, **scores)
+        raise ValueError("prompt: it is not a string")
+    pos, pos_scores = _without_empty(pos, pos_scores)
+    neg, neg_scores = _without_empty(neg, neg_scores)
+    return TrainRow(query=query, pos=pos, neg=neg, pos_scores=pos_scores, neg_scores=neg_scores, prompt=prompt)
+
+
+def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    texts = value.get(key)
+    if texts is None:
+        return ()
+    if isinstance(texts, str):
+        return (texts,)
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{key}: it is not a list of strings")
+    return tuple(texts)
+
+
+def _scores(value: Mapping[str, Any], key: str, texts: tuple[str, ...]) -> tuple[float, ...]:
+    scores = value.get(key)
+    if scores is None or scores == []:
+        return ()
+    if not isinstance(scores, list):
+        scores = [scores]
+    if not all(isinstance(score, (int, float)) and not isinstance(score, bool) for score in scores):
+        raise ValueError(f"{key}: it is not a list of numbers")
+    if not all(abs(score) <= 1e300 for score in scores):
+        raise ValueError(f"{key}: NaN, infinity and integers of hundreds of digits are no scores")
+    if len(scores) != len(texts):
+        raise ValueError(f"{key}: {len(scores)} scores for {len(texts)} passages")
+    return tuple(float(score) for score in scores)
+
+
+def _without_empty(texts: tuple[str, ...], scores: tuple[float, ...]) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    kept = [index for index, text in enumerate(texts) if text.strip()]
+    return tuple(texts[index] for index in kept), tuple(scores[index] for index in kept) if scores else ()
 
 
 def write_flagembedding(path: Path, rows: list[TrainRow]) -> None:
@@ -197,11 +326,7 @@ def write_flagembedding(path: Path, rows: list[TrainRow]) -> None:
 
 def read_llamaindex(path: Path) -> RetrievalData:
     """LlamaIndex's EmbeddingQAFinetuneDataset: queries, corpus and relevant_docs, all by id."""
-    with _opened(path) as file:
-        try:
-            value = json.load(file)
-        except ValueError as error:
-            raise InputError(f"{path} is not valid JSON: {error}") from error
+    value = json_of(path)
     parts = []
     for name in ("queries", "corpus", "relevant_docs"):
         part = value.get(name) if isinstance(value, dict) else None
@@ -217,6 +342,8 @@ def read_llamaindex(path: Path) -> RetrievalData:
     for query_id, passages in relevant.items():
         if not isinstance(passages, list):
             raise InputError(f"{path}: relevant_docs[{query_id!r}] is not a list of ids.")
+        if not all(isinstance(passage_id, (str, int)) for passage_id in passages):
+            raise InputError(f"{path}: relevant_docs[{query_id!r}] holds something that is no id.")
         qrels[query_id] = {str(passage_id): 1 for passage_id in passages}
     return RetrievalData(corpus={key: Entry(text) for key, text in corpus.items()}, queries=dict(queries), qrels=qrels)
 
@@ -242,17 +369,22 @@ def write_llamaindex(path: Path, data: RetrievalData) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What `convert` did. lost: what the target's format has no place for."""
+    """What `convert` did. lost: what the target's format has no place for.
+
+    notes: what was left out in reading.
+    """
 
     source: Format
     target: Format
     queries: int
     passages: int
     lost: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"{_NAMES[self.source]} → {_NAMES[self.target]}: {self.queries:,} queries, {self.passages:,} passages"
-        return text + (f" (without {', '.join(self.lost)})" if self.lost else "")
+        text += f" (without {', '.join(self.lost)})" if self.lost else ""
+        return "\n".join((text, *self.notes))
 
 
 def rows_of(data: RetrievalData) -> list[TrainRow]:
@@ -306,19 +438,15 @@ def format_of(path: Path) -> Format:
         raise InputError(f"{path} is a folder without corpus.jsonl, so not BEIR.")
     if path.name in ("corpus.jsonl", "queries.jsonl"):
         raise InputError(f"{path} is one file of a BEIR folder.", remedy=f"Name its folder: {path.parent}")
-    with _opened(path) as file:
-        head = file.read(1 << 16).lstrip("\ufeff \t\r\n")
-    first = head.split("\n", 1)[0]
-    try:
-        record = json.loads(first)
-        if isinstance(record, dict) and {"query", "pos"} <= set(record):
-            return "flagembedding"
-    except ValueError:
-        pass
     if path.suffix.lower() == ".jsonl":
         return "flagembedding"  # reading it says which line is wrong
-    if head.startswith("{"):
-        return "llamaindex"
+    first = next((line for _, line in lines_of(path) if line.strip()), "")
+    if first.lstrip().startswith("{"):
+        try:
+            record = parsed_json(first, str(path))
+        except InputError:
+            return "llamaindex"  # an object over several lines; reading it says what is wrong
+        return "flagembedding" if {"query", "pos"} <= set(record) else "llamaindex"
     raise InputError(f"{path} is neither FlagEmbedding JSONL nor LlamaIndex JSON.")
 
 
@@ -365,6 +493,7 @@ def convert(source: Path, target: Path) -> Conversion:
         queries=len(data.queries),
         passages=len(data.corpus),
         lost=_lost(data, rows, origin, goal),
+        notes=data.notes,
     )
 
 
@@ -376,6 +505,8 @@ def _only_split(folder: Path) -> str:
 
 def _lost(data: RetrievalData, rows: list[TrainRow], origin: Format, goal: Format) -> tuple[str, ...]:
     lost = []
+    if goal != "beir" and any(grade not in (0, 1) for judged in data.qrels.values() for grade in judged.values()):
+        lost.append("grades of relevance")
     if goal != "flagembedding":
         if data.negatives:
             lost.append("which passages are negatives of which query")
@@ -393,36 +524,7 @@ def _lost(data: RetrievalData, rows: list[TrainRow], origin: Format, goal: Forma
     return tuple(lost)
 
 
-# --- JSON lines
-
-
-def _opened(path: Path) -> Any:  # noqa: ANN401 - a text file
-    try:
-        return path.open(encoding="utf-8-sig", errors="strict")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing.") from error
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of every line that is not blank. Raises InputError with file and line."""
-    with _opened(path) as lines:
-        number = 0
-        try:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except ValueError as error:
-                    raise InputError(f"{path}, line {number}: not JSON ({error}).") from error
-                if not isinstance(record, dict):
-                    raise InputError(f"{path}, line {number}: expected a JSON object.")
-                yield number, record
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"{path}, after line {number}: not UTF-8 ({error.reason}).",
-                remedy=f"Re-encode it, for example: iconv -f latin1 -t utf-8 {path}",
-            ) from error
+# --- fields
 
 
 def _identifier(record: Mapping[str, Any], path: Path, number: int) -> str:

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
 from embedfit.records import Document, DroppedPassage, Judgement, Manifest, Passage, Query, Score, TrainRow
+from embedfit.textfiles import lines_of
 
 SCHEMA = 1
 
@@ -69,16 +70,15 @@ def read_jsonl(path: Path, record_type: type[T]) -> Iterator[T]:
     """Records of a JSONL file. Errors name the file and the line."""
     key: Any = record_type  # mypy does not know that types can be hashed
     adapter = _adapter(key)
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield adapter.validate_json(line)
-            except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(str(part) for part in first["loc"]) or "the line"
-                raise InputError(f"{path}, line {number}: {field}: {first['msg']}") from error
+    for number, line in lines_of(path):
+        if not line.strip():
+            continue
+        try:
+            yield adapter.validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the line"
+            raise InputError(f"{path}, line {number}: {field}: {first['msg']}") from error
 
 
 def sha256_file(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.config import resolve
+from embedfit.corpus.discover import discover
+from embedfit.corpus.stage import Corpus, _read_beir
 from embedfit.errors import InputError
 from embedfit.interchange import read_flagembedding
 from embedfit.mining.selection import below_positive, select
-from embedfit.mining.stage import chosen, overlapping, rows_of, run
+from embedfit.mining.stage import chosen, rows_of, run
 from embedfit.mining.teachers import by_base
 from embedfit.records import Passage, Query, TrainRow
 from embedfit.runtime import Runtime
@@ -53,14 +56,31 @@ def passage(number: int, document: str = "d", start: int = 0, end: int = 0) -> P
     return Passage(passage_id=f"p{number}", document_id=document, title="", text=f"text {number}", start=start, end=end)
 
 
-def test_overlapping_neighbours_are_found_within_the_document() -> None:
-    passages = [
-        passage(0, start=0, end=10), passage(1, start=8, end=20), passage(2, start=15, end=30),
-        passage(3, start=30, end=40), passage(4, "other", start=0, end=99),
-    ]  # fmt: skip
-    assert overlapping(passages, 1) == [0, 2]
-    assert overlapping(passages, 3) == []
-    assert overlapping([passage(0), passage(1)], 0) == [], "BEIR records overlap with none"
+@pytest.mark.parametrize("grouped_by", ["title", "id"])
+def test_records_of_one_document_may_be_hard_negatives_of_each_other(tmp_path: Path, grouped_by: str) -> None:
+    """A BEIR record is a text of its own: the record before or after it shares no character with it."""
+    path = tmp_path / "corpus.jsonl"
+    records = [
+        {
+            "_id": f"{'r' if grouped_by == 'title' else 'manual'}{n // 6 if grouped_by == 'id' else ''}-{n}",
+            "title": ("Sound", "Picture")[n // 6] if grouped_by == "title" else "",
+            "text": f"{WORDS[n]} is what the {n} mutes",
+        }
+        for n in range(12)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    corpus = Corpus()
+    (source,) = discover([str(path)])
+    _read_beir(source, "0" * 64, corpus)
+    assert len({passage.document_id for passage in corpus.passages}) == 2, "six records are one document"
+    angles = np.arange(12) * np.pi / 8
+    vectors = unit(*zip(np.cos(angles), np.sin(angles), strict=True))
+    query = Query(query_id="q", passage_id=records[2]["_id"], text="find", style="question", split="train", kept=True)
+    config = resolve(overrides={"mine": {"negatives": 2, "max_relative_score": 2.0}})
+    (choice,) = chosen(corpus.passages, [query], vectors, vectors[2:3], config)
+    assert choice.positives == (2,)
+    assert set(choice.negatives) <= {0, 1, 3, 4}, "two of the four nearest, all in the document of the positive"
+    assert len(choice.negatives) == 2
 
 
 def unit(*rows: tuple[float, float]) -> np.ndarray:

@@ -23,7 +23,6 @@ from embedfit.mining.stage import run
 from embedfit.mining.teachers import Choice, fused, fused_shares, judged
 from embedfit.records import Judgement, Passage, Query, TrainRow
 from embedfit.runtime import Runtime
-from embedfit.training.rows import read_rows
 from embedfit.workspace import Workspace
 from tests.models.tiny_reranker import make_tiny_reranker
 
@@ -134,7 +133,7 @@ def test_the_generators_model_labels_the_rows(workspace: Workspace, tiny_bert: P
     assert all(row.pos_scores == (1.0,) and set(row.neg_scores) == {0.33333} for row in rows)
     assert all(0 < len(row.neg) <= 4 for row in rows)
     assert f"no8 {WORDS[8]}" not in rows[7].neg, "what the judge finds as good is no negative"
-    assert read_flagembedding(workspace.path("train.jsonl")) == rows == read_rows(workspace.path("train.jsonl"))
+    assert read_flagembedding(workspace.path("train.jsonl")) == rows
     said = workspace.read(Judgement)
     assert len(said) == len({(one.query_id, one.passage_id) for one in said}) > 12 * 5
     assert [one.kept for one in said if (one.query_id, one.passage_id) == ("q7", "p8")] in ([], [False])
@@ -176,5 +175,5 @@ def test_a_budget_that_ends_leaves_whole_rows(
     with pytest.raises(PaidInPart, match="were not judged") as caught:
         run(workspace, config, Runtime(ledger=workspace.root / "l"), provider=model)
     assert "run the same command again" in str(caught.value)
-    rows = read_rows(workspace.path("train.jsonl"))
+    rows = read_flagembedding(workspace.path("train.jsonl"))
     assert len(rows) == 12 and any(row.pos_scores for row in rows) and not all(row.pos_scores for row in rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import stat
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 from embedfit.corpus.blocks import UnreadableDocument
 from embedfit.corpus.readers.decoding import decode
 from embedfit.corpus.readers.registry import by_extension, sniffed
+from embedfit.errors import InputError
+from embedfit.textfiles import lines_of, parsed_json
 
 #: A BEIR corpus is no document: it is read record by record.
 BEIR = "beir"
 UNSUPPORTED = "unsupported"
 
 _SNIFFED = 1 << 16
-_FIRST_RECORD = 1 << 24
 _EXTENSION = re.compile(r"\.(?=.*[a-z])[a-z0-9_+\-]{1,12}", re.I)
 #: Beginnings of formats that nobody here reads, with their names.
 _MAGIC = (
@@ -117,12 +117,13 @@ def _kind_of_jsonl(path: Path) -> tuple[str, str]:
         return UNSUPPORTED, "BEIR queries are for evaluation only (--eval-beir)"
     if path.name == "corpus.jsonl":
         return BEIR, ""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        start = file.read(_FIRST_RECORD)
-    first = next((line for line in start.split("\n") if line.strip()), "")
     try:
-        record = json.loads(first)
-    except (ValueError, RecursionError):
+        first = next((line for _, line in lines_of(path) if line.strip()), "")
+    except InputError as error:
+        return UNSUPPORTED, error.message.removeprefix(f"{path}, ")
+    try:
+        record = parsed_json(first, str(path))
+    except InputError:
         return UNSUPPORTED, "JSONL whose first line is not JSON"
     if isinstance(record, dict) and "_id" in record and "text" in record:
         return BEIR, ""

@@ -67,7 +67,7 @@ def is_contents(text: str) -> bool:
     """Whether most lines end in a page number, with dot leaders or in rising order."""
     if len(_LEADERS.findall(text)) >= 3:
         return True
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
     if len(lines) < 5 or re.search(r"[$€£%]", text):
         return False
     numbers = [int(match[0].strip(" .…\t")) for line in lines if (match := _CONTENTS_LINE.search(line))]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedfit.errors import InputError
+from embedfit.textfiles import text_of
 
 #: Hours of an average month, as AWS's calculator counts them.
 HOURS_PER_MONTH = 730
@@ -47,7 +48,7 @@ def load_prices(path: Path | None = None) -> PriceTable:
     else:
         if not path.is_file():
             raise InputError(f"{path} is missing.", remedy='A price table is {"instances": {"ml.g5.xlarge": 1.41}}.')
-        text, where = path.read_text("utf-8"), str(path)
+        text, where = text_of(path), str(path)
     try:
         value: Any = json.loads(text)
         instances = {str(name): float(price) for name, price in value["instances"].items()}

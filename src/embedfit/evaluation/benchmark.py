@@ -64,6 +64,8 @@ def benchmark(
         )
     started = time.monotonic()
     eval_set = read_eval_set(folder, "human")
+    for note in eval_set.notes:
+        runtime.report.log(f"benchmark: {note}")
     with opened_embedders() as opened:
         plan = _plan(models, eval_set.contents, runtime, max_cost, window_tokens, opened)
         measured = measure(plan, eval_set, cache or vector_cache(), runtime.report)

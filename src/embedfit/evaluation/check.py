@@ -26,7 +26,8 @@ from embedfit.models.vectors import Embedder, VectorCache, vector_cache
 from embedfit.progress import Reporter
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace, read_jsonl
+from embedfit.textfiles import json_lines
+from embedfit.workspace import Workspace
 
 Floats = npt.NDArray[np.float64]
 
@@ -90,12 +91,20 @@ def read_pairs(path: Path) -> list[Pair]:
     """The user's pairs. Raises InputError naming file and line, and where similar or different pairs are missing."""
     if not path.is_file():
         raise InputError(f"The file of pairs {path} is missing.", remedy=_FORM)
-    pairs = list(read_jsonl(path, Pair))
+    pairs = [_pair(record, path, number) for number, record in json_lines(path)]
     kinds = {pair.similar for pair in pairs}
     if kinds != {True, False}:
         lacking = "pairs" if not kinds else "different pairs" if True in kinds else "similar pairs"
         raise InputError(f"{path} holds no {lacking}.", remedy=_FORM)
     return pairs
+
+
+def _pair(record: Mapping[str, Any], path: Path, number: int) -> Pair:
+    query, passage, similar = (record.get(name) for name in ("query", "passage", "similar"))
+    if not isinstance(query, str) or not isinstance(passage, str) or not isinstance(similar, bool):
+        what = "query or passage is no text, or similar is neither true nor false"
+        raise InputError(f"{path}, line {number}: {what}.", remedy=_FORM)
+    return Pair(query=query, passage=passage, similar=similar)
 
 
 _FORM = 'A line is {"query": "…", "passage": "…", "similar": true}; give similar and different pairs.'

@@ -23,6 +23,7 @@ class EvalSet:
     contents: what every system reads of each passage: title, a space, text.
     documents: key of each passage's document. document_names: key → name for people.
     styles: of each query, empty where it is not known. skipped: queries left out for want of an answer.
+    notes: what was left out in reading, in sentences for people.
     """
 
     kind: EvalKind
@@ -36,8 +37,9 @@ class EvalSet:
     query_ids: tuple[str, ...]
     queries: tuple[str, ...]
     styles: tuple[str, ...]
-    relevant: tuple[Mapping[str, int], ...]
+    relevant: tuple[Mapping[str, float], ...]
     skipped: int = 0
+    notes: tuple[str, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict, repr=False)
 
     def answer(self, query: int) -> int:
@@ -89,6 +91,7 @@ def read_eval_set(
             {passage: grade for passage, grade in beir.qrels[query].items() if grade > 0} for query in answerable
         ),
         skipped=len(beir.qrels) - len(answerable),
+        notes=beir.notes,
         numbers={passage: number for number, passage in enumerate(ids)},
     )
 

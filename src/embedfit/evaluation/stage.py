@@ -31,12 +31,13 @@ from embedfit.evaluation.slices import slices
 from embedfit.evaluation.summary import COMPARED, comparisons, systems_table
 from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
+from embedfit.interchange import read_flagembedding
 from embedfit.llm.ledger import Ledger, Usage
 from embedfit.llm.spent import calls_of_run
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.vectors import Embedder, vector_cache
-from embedfit.records import Document, Passage, Query, Score, TrainRow
+from embedfit.records import Document, Passage, Query, Score
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -83,6 +84,8 @@ def _evaluate(
     runtime.report.log(
         f"evaluate: {len(eval_set.queries):,} {eval_set.kind} queries, {len(eval_set.passage_ids):,} passages"
     )
+    for note in eval_set.notes:
+        runtime.report.log(f"evaluate: {note}")
     plan = _plan(workspace, config, runtime, eval_set, base, run_files, in_window, opened)
     measured = measure(plan, eval_set, vector_cache(), runtime.report)
 
@@ -157,7 +160,7 @@ class _RunFiles:
             documents=workspace.read(Document),
             passages=workspace.read(Passage),
             queries=workspace.read(Query),
-            train_rows=len(workspace.read(TrainRow)),
+            train_rows=len(read_flagembedding(workspace.existing("train.jsonl"))),
             merge=workspace.read_json("merge.json"),
         )
 

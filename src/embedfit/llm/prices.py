@@ -15,6 +15,7 @@ from typing import Any
 import platformdirs
 
 from embedfit.errors import InputError
+from embedfit.textfiles import toml_of
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -75,10 +76,7 @@ def load_prices(override: Path | None = None) -> Prices:
     named = override is not None or bool(os.environ.get("EMBEDFIT_PRICES"))
     own: tuple[Price, ...] = ()
     if path.exists():
-        try:
-            own = _entries(tomllib.loads(path.read_text("utf-8")), str(path))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is not valid TOML: {error}", remedy=_FORM) from error
+        own = _entries(toml_of(path, remedy=_FORM), str(path))
     elif named:
         raise InputError(f"The price table {path} is missing.", remedy="Name an existing file in EMBEDFIT_PRICES.")
     shipped = resources.files("embedfit.llm").joinpath("prices.toml").read_text("utf-8")

@@ -33,7 +33,7 @@ def select(
     """Up to `count` hard negatives of one query, hardest first.
 
     candidates: (K,) passage numbers in falling order of their scores (K,). excluded: the positives,
-    their near-duplicates and overlapping neighbours. Drawn from the 2 × count hardest that pass,
+    and their near-duplicates. Drawn from the 2 × count hardest that pass,
     so that queries of one passage do not all get the same negatives.
     """
     allowed = below_positive(scores, positive, max_relative_score)

@@ -112,7 +112,6 @@ def chosen(
         excluded = {
             *positives,
             *(int(candidates[place][column]) for column in similar),
-            *overlapping(passages, source),
         }
         negatives = select(
             candidates[place],
@@ -175,20 +174,3 @@ def _log_judgements(judgements: Sequence[Judgement], runtime: Runtime) -> None:
     runtime.report.log(f"mine: {len(negatives):,} candidates judged, {dropped:,} dropped as answers or spare ones")
     for reason, count in silent.most_common(4):
         runtime.report.log(f"  {count:>6,} without a score: {reason}")
-
-
-def overlapping(passages: Sequence[Passage], source: int) -> list[int]:
-    """The passages before and after the source in its document whose characters overlap with its own.
-
-    Passages of a document follow each other. Those of BEIR records (start = end = 0) overlap with none.
-    """
-    own = passages[source]
-    found = []
-    for step in (-1, 1):
-        other = source + step
-        while 0 <= other < len(passages) and passages[other].document_id == own.document_id:
-            if not (passages[other].start < own.end and own.start < passages[other].end):
-                break
-            found.append(other)
-            other += step
-    return found

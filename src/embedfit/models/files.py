@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from embedfit.errors import InputError
 from embedfit.models.encoder import load_base
 from embedfit.models.windows import blended, windows_of_model
 from embedfit.progress import Reporter
+from embedfit.textfiles import json_lines, lines_of
 from embedfit.workspace import atomic_file
 
 
@@ -45,22 +48,20 @@ def encode_windows(model: str, source: Path, output: Path, *, max_tokens: int, r
 
 def read_texts(path: Path) -> list[str]:
     """The texts of a file: one a line, or, in a .jsonl file, the field "text" (after "title", if there is one)."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error.reason} at byte {error.start}.") from error
-    if path.suffix == ".jsonl":
-        lines = [_passage(line, path, number) for number, line in enumerate(lines, 1) if line.strip()]
+    if path.suffix.lower() == ".jsonl":
+        lines = [_passage(record, path, number) for number, record in json_lines(path)]
+    else:
+        lines = [line for _, line in lines_of(path)]
     if not lines:
         raise InputError(f"{path} holds no text.", remedy="Put one text on each line.")
     return lines
 
 
-def _passage(line: str, path: Path, number: int) -> str:
-    try:
-        record = json.loads(line)
-        return f"{record.get('title') or ''} {record['text']}".strip()
-    except (ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{path}, line {number}: not a JSON object with a field text.") from error
+def _passage(record: Mapping[str, Any], path: Path, number: int) -> str:
+    title, text = record.get("title") or "", record.get("text")
+    if not isinstance(text, str) or not isinstance(title, str):
+        raise InputError(
+            f"{path}, line {number}: text is missing, or text or title is no string.",
+            remedy='A line is {"text": "…"}, or {"title": "…", "text": "…"}.',
+        )
+    return f"{title} {text}".strip()

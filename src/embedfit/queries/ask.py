@@ -19,6 +19,7 @@ from embedfit.queries import parse, prompts
 from embedfit.queries.plan import Ask
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
+from embedfit.textfiles import lines_of
 
 #: Small models lose their way where large ones find variety.
 _TEMPERATURES = {"local": 0.7, "openai": 0.9, "bedrock": 0.9, "bedrock-batch": 0.9}
@@ -28,11 +29,9 @@ def user_examples(path: str | None) -> list[str]:
     """The user's own queries, one a line. Raises InputError where the file is missing or empty."""
     if path is None:
         return []
-    try:
-        lines = Path(path).read_text("utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(f"The file of example queries {path} can't be read: {error.strerror}.") from error
-    examples = [" ".join(line.split()) for line in lines if line.strip()]
+    if not Path(path).is_file():
+        raise InputError(f"The file of example queries {path} can't be read: there is no such file.")
+    examples = [" ".join(line.split()) for _, line in lines_of(Path(path)) if line.strip()]
     if not examples:
         raise InputError(f"{path} holds no query.", remedy="Put one query on each line.")
     return examples

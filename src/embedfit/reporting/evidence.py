@@ -181,7 +181,7 @@ class _Reader:
             self.missing.append(name)
             return []
         rows = []
-        for line in path.read_text("utf-8", errors="replace").splitlines():
+        for line in path.read_text("utf-8", errors="replace").split("\n"):
             try:
                 value = json.loads(line)
             except ValueError:

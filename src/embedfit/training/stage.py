@@ -15,6 +15,7 @@ import torch
 
 from embedfit.config import Config, TrainConfig
 from embedfit.errors import TrainingError, UsageError
+from embedfit.interchange import read_flagembedding
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.hardware import Precision, cores, device
 from embedfit.models.layout import save_model
@@ -31,7 +32,6 @@ from embedfit.training.losses import Objective
 from embedfit.training.masking import known_positives, near_duplicates
 from embedfit.training.memory import MemoryBudget, graph_budget, keep_heap
 from embedfit.training.optimise import automatic_epochs, learning_rate_for
-from embedfit.training.rows import read_rows
 from embedfit.training.store import TrainingData, tokenise_rows
 from embedfit.training.teacher import Weights, fused_teacher
 from embedfit.training.trunk import TransformersTrunk, Trunk
@@ -95,7 +95,7 @@ def make_trunk(encoder: Encoder, *, compiled: bool = False) -> Trunk:
 
 def _training_data(workspace: Workspace, encoder: Encoder, settings: TrainConfig, report: Reporter) -> TrainingData:
     path = workspace.existing("train.jsonl")
-    rows = read_rows(path)
+    rows = read_flagembedding(path)
     limits = {True: settings.query_max_tokens, False: settings.passage_max_tokens or _LONGEST}
 
     def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
