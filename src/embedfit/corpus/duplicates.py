@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,21 +9,22 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.retrieval.words import words
+
 #: Passages whose shingle sets have at least this Jaccard index are near-duplicates.
 THRESHOLD = 0.8
 _SHINGLE = 3
 _BANDS, _ROWS = 16, 4
-_WORD = re.compile(r"\w+")
 
 Hashes = npt.NDArray[np.uint64]
 
 
 def shingles(text: str) -> Hashes:
-    """Hashes of the distinct runs of three words of a text, sorted. A shorter text is one shingle."""
-    words = _WORD.findall(text.lower())
-    codes = np.array([zlib.crc32(word.encode("utf-8", "replace")) for word in words], np.uint64)
+    """Hashes of the distinct runs of three words (dense letters), sorted. A shorter text is one shingle."""
+    found = words(text)
+    codes = np.array([zlib.crc32(word.encode("utf-8", "replace")) for word in found], np.uint64)
     if len(codes) < _SHINGLE:
-        return np.array([zlib.crc32(" ".join(words).encode("utf-8", "replace"))], np.uint64)
+        return np.array([zlib.crc32(" ".join(found).encode("utf-8", "replace"))], np.uint64)
     mixed = codes[:-2] * np.uint64(0x9E3779B97F4A7C15) + codes[1:-1] * np.uint64(0xC2B2AE3D27D4EB4F) + codes[2:]
     return np.unique(mixed)
 

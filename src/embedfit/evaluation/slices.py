@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import Stemmer
-from bm25s.stopwords import STOPWORDS_EN
 
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.retrieval.metrics import Floats
 from embedfit.retrieval.significance import Ints, bootstrap_means, interval
+from embedfit.retrieval.words import DENSE, Analysis, count, words
 
 #: Documents with the most queries are listed, and only so many.
 MAX_DOCUMENTS = 30
@@ -24,10 +22,13 @@ _LENGTHS = ((3, "1–3 words"), (6, "4–6 words"), (10, "7–10 words"), (15, "
 _LONGEST = "16 words and more"
 _OVERLAPS = ((0.25, "0–25%"), (0.5, "25–50%"), (0.75, "50–75%"))
 _HIGHEST_OVERLAP = "75–100%"
-_WORD = re.compile(r"\w+")
-_ASKS = frozenset(
-    "what which who whom whose when where why how is are was were do does did can could should would will may".split()
-)
+_ASKS = [
+    [word]
+    for word in "what which who whom whose when where why how is are was were do does did can could should would will "
+    "may".split()
+]
+#: Question marks; the endings that make a question in Chinese, Japanese and Korean, where people leave the mark out.
+_QUESTION_ENDS = ("?", "？", "؟", "吗", "嗎", "呢", "か", "까", "나요")
 
 
 def slices(
@@ -105,34 +106,29 @@ def style_of(eval_set: EvalSet, query: int) -> str:
     if eval_set.styles[query]:
         return eval_set.styles[query]
     text = eval_set.queries[query].strip()
-    first = _WORD.search(text.lower())
-    asks = text.endswith(("?", "？", "؟")) or (first is not None and first.group() in _ASKS)
+    asks = text.endswith(_QUESTION_ENDS) or words(text)[:1] in _ASKS
     return "question" if asks else "not a question"
 
 
 def length_of(text: str) -> str:
     """The group of a query's number of words."""
-    words = len(text.split())
-    return next((name for most, name in _LENGTHS if words <= most), _LONGEST)
+    length = count(text) if DENSE.search(text) else len(text.split())
+    return next((name for most, name in _LENGTHS if length <= most), _LONGEST)
 
 
 def overlaps(eval_set: EvalSet) -> list[str]:
     """For each query the group of its share of words that the answering passage has too (the best one of several)."""
-    stemmer = Stemmer.Stemmer("english")
-    stop_words = frozenset(STOPWORDS_EN)
-    stems: dict[int, frozenset[str]] = {}
-
-    def words(text: str) -> frozenset[str]:
-        return frozenset(stemmer.stemWords([word for word in _WORD.findall(text.lower()) if word not in stop_words]))
+    analysis = Analysis.of(eval_set.contents)
+    terms: dict[int, frozenset[str]] = {}
 
     def passage(number: int) -> frozenset[str]:
-        if number not in stems:
-            stems[number] = words(eval_set.contents[number])
-        return stems[number]
+        if number not in terms:
+            terms[number] = frozenset(analysis.passage(eval_set.contents[number]))
+        return terms[number]
 
     result = []
     for text, relevant in zip(eval_set.queries, eval_set.relevant, strict=True):
-        asked = words(text)
+        asked = frozenset(analysis.query(text))
         answers = [eval_set.numbers[key] for key in relevant if key in eval_set.numbers]
         share = max((len(asked & passage(number)) for number in answers), default=0) / max(len(asked), 1)
         result.append(next((name for most, name in _OVERLAPS if share < most), _HIGHEST_OVERLAP))

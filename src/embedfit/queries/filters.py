@@ -9,17 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.queries.meta import META
+from embedfit.retrieval import languages
+from embedfit.retrieval.words import DENSE, count, size, word_set, words
+
 Vectors = npt.NDArray[np.float32]
 
-_WORD = re.compile(r"\w+", re.UNICODE)
-
-#: Words that talk about the text instead of asking for what is in it.
-_META = re.compile(
-    r"\b(?:(?:this|the|given|above|following|provided) (?:passage|text|paragraph|document|excerpt|article|context|"
-    r"author|sentence|section)|according to the|passage (?:says|describes|mentions|above)|as an ai|language model|"
-    r"(?:i'm |i am )?sorry,? (?:but )?i|i can(?:no|')t|search quer(?:y|ies)|write (?:a|one|the) (?:question|query))\b",
-    re.IGNORECASE,
-)
 #: What a text says that tries to steer the model, and what the model must not have obeyed.
 _INSTRUCTION = re.compile(
     r"\b(?:ignore|disregard|forget) (?:(?:all|any|of|the|your|my|these|everything) ){0,3}"
@@ -28,10 +23,13 @@ _INSTRUCTION = re.compile(
     re.IGNORECASE,
 )
 
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
+#: Behind a full stop of Chinese, Japanese or Khmer there may be no space.
+SENTENCE_END = re.compile(r"(?<=[.!?؟۔।॥။።])\s+|(?<=[。！？｡។៕])\s*|\n")
 
 MIN_WORDS, MAX_WORDS, MAX_CHARACTERS = 2, 32, 240
 COPIED_SPAN = 9
+#: From this probability on a query's language is certain, and below this one it is not the expected one.
+SURE, RULED_OUT = 0.99, 0.001
 BARE_INSTRUCTION = 7  # words
 NEAR_DUPLICATE_COSINE = 0.95
 TWIN_COSINE, TWIN_JACCARD = 0.9, 0.8
@@ -45,11 +43,6 @@ class Candidate:
     style: str
     passage: str
     title: str = ""
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words of a text."""
-    return [word.lower() for word in _WORD.findall(text)]
 
 
 def malformed(candidate: Candidate) -> str:
@@ -68,27 +61,29 @@ def malformed(candidate: Candidate) -> str:
 
 def _repeats(tokens: list[str]) -> bool:
     """Whether a run of one to four words comes three times in a row, as small models do when they loop."""
-    for size in range(1, 5):
-        for start in range(len(tokens) - 3 * size + 1):
-            first = tokens[start : start + size]
-            if tokens[start + size : start + 2 * size] == first == tokens[start + 2 * size : start + 3 * size]:
+    longest = 8 if any(map(DENSE.match, tokens)) else 4  # two to three letters of a dense script are a word
+    for length in range(1, longest + 1):
+        for start in range(len(tokens) - 3 * length + 1):
+            first = tokens[start : start + length]
+            again = tokens[start + length : start + 2 * length] == first
+            if again and first == tokens[start + 2 * length : start + 3 * length] and size(first) >= 1:
                 return True
     return False
 
 
 def wrong_length(candidate: Candidate) -> str:
     """Too short to mean anything, or longer than anybody types."""
-    count = len(words(candidate.text))
-    if count < MIN_WORDS:
+    length = count(candidate.text)
+    if length < MIN_WORDS:
         return "too short"
-    if count > MAX_WORDS or len(candidate.text) > MAX_CHARACTERS:
+    if length > MAX_WORDS or len(candidate.text) > MAX_CHARACTERS:
         return "too long"
     return ""
 
 
 def talks_about_the_text(candidate: Candidate) -> str:
     """Asks about "the passage" rather than for what is in it (28% of LlamaIndex's published queries do)."""
-    return "talks about the text" if _META.search(candidate.text) else ""
+    return "talks about the text" if META.search(candidate.text) else ""
 
 
 def repeats_an_instruction(candidate: Candidate) -> str:
@@ -105,13 +100,14 @@ def obeys_an_instruction(candidate: Candidate) -> str:
     steering: set[int] = set()
     for number, sentence in enumerate(sentences):
         if _INSTRUCTION.search(sentence):
-            steering |= {number, number + 1} if len(sentence.split()) <= BARE_INSTRUCTION else {number}
+            steering |= {number, number + 1} if count(sentence) <= BARE_INSTRUCTION else {number}
     if not steering:
         return ""
-    told = set(words(" ".join(text for number, text in enumerate(sentences) if number in steering)))
-    rest = set(words(candidate.title))
-    rest |= set(words(" ".join(text for number, text in enumerate(sentences) if number not in steering)))
-    query = [word for word in words(candidate.text) if len(word) > 3] or words(candidate.text)
+    told = word_set(" ".join(text for number, text in enumerate(sentences) if number in steering))
+    rest = word_set(candidate.title)
+    rest |= word_set(" ".join(text for number, text in enumerate(sentences) if number not in steering))
+    all_words = word_set(candidate.text)
+    query = [word for word in all_words if len(word) > 3 or DENSE.match(word)] or all_words
     only_told = sum(word in told and word not in rest for word in query)
     return "obeys an instruction from the text" if 2 * only_told > len(query) else ""
 
@@ -122,23 +118,24 @@ def copied(candidate: Candidate) -> str:
     title = words(candidate.title)
     if title and query == title:
         return "copies the title"
-    if len(query) >= COPIED_SPAN and _longest_shared_run(query, words(candidate.passage)) >= COPIED_SPAN:
+    if size(query) >= COPIED_SPAN and size(_longest_shared_run(query, words(candidate.passage))) >= COPIED_SPAN:
         return "copies a long span"
     return ""
 
 
-def _longest_shared_run(query: list[str], passage: list[str]) -> int:
-    """Length in words of the longest run that both have."""
-    best = 0
+def _longest_shared_run(query: list[str], passage: list[str]) -> list[str]:
+    """The longest run of words that both have."""
+    best = end = 0
     previous = [0] * (len(passage) + 1)
-    for word in query:
+    for place, word in enumerate(query, 1):
         current = [0] * (len(passage) + 1)
         for position, other in enumerate(passage, 1):
             if word == other:
                 current[position] = previous[position - 1] + 1
-                best = max(best, current[position])
+                if current[position] > best:
+                    best, end = current[position], place
         previous = current
-    return best
+    return query[end - best : end]
 
 
 def prompt_example(examples: Sequence[str]) -> Callable[[Candidate], str]:
@@ -147,6 +144,30 @@ def prompt_example(examples: Sequence[str]) -> Callable[[Candidate], str]:
 
     def rule(candidate: Candidate) -> str:
         return "repeats an example of the prompt" if tuple(words(candidate.text)) in known else ""
+
+    return rule
+
+
+def other_language(asked: str) -> Callable[[Candidate], str]:
+    """A rule that drops a query in another language than asked for, where that is certain.
+
+    asked: generate.language; where it is empty or names no language that we know, the passage's own. Names and terms
+    are at home in any language: a query half of whose words its passage has is not dropped.
+    """
+    wanted = languages.code_of(asked)
+
+    def rule(candidate: Candidate) -> str:
+        expected = wanted or languages.detect(candidate.passage)
+        query = word_set(candidate.text)
+        if not expected or not query or 2 * len(query & word_set(candidate.passage)) >= len(query):
+            return ""
+        found = languages.probabilities(candidate.text)
+        best = max(found, key=lambda code: found[code], default="")
+        sure = found.get(best, 0) >= SURE and found.get(expected, 0) < RULED_OUT and languages.is_named(best)
+        if not sure or best == expected or languages.letters(candidate.text) < languages.MIN_LETTERS / 2:
+            return ""
+        whose = "asked for" if wanted else "its passage's"
+        return f"in another language than {whose} ({languages.name_of(best)}, not {languages.name_of(expected)})"
 
     return rule
 
@@ -212,15 +233,15 @@ def twins(vectors: Vectors, texts: Sequence[str]) -> dict[int, list[int]]:
     vectors: (N, H) unit rows. Close vectors propose, shared words decide.
     """
     found: dict[int, list[int]] = {}
-    bags: dict[int, set[str]] = {}
+    bags: dict[int, frozenset[str]] = {}
     for start in range(0, len(vectors), 1024):
         scores = vectors[start : start + 1024] @ vectors.T
         for row, column in zip(*np.nonzero(scores >= TWIN_COSINE), strict=True):
             one, other = start + int(row), int(column)
             if one == other:
                 continue
-            left = bags.setdefault(one, set(words(texts[one])))
-            right = bags.setdefault(other, set(words(texts[other])))
+            left = bags.setdefault(one, word_set(texts[one]))
+            right = bags.setdefault(other, word_set(texts[other]))
             if len(left & right) >= TWIN_JACCARD * len(left | right):
                 found.setdefault(one, []).append(other)
     return found

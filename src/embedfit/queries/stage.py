@@ -76,7 +76,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
 def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Config, runtime: Runtime) -> list[Query]:
     """The drafts with every rule's verdict: kept, or dropped with its reason."""
     by_id = {passage.passage_id: row for row, passage in enumerate(passages)}
-    reasons = _text_reasons(passages, by_id, drafts, user_examples(config.generate.examples))
+    shown = user_examples(config.generate.examples)
+    reasons = _text_reasons(passages, by_id, drafts, shown, config.generate.language)
     base = local_model("base", config.model, query_instruction=config.query_instruction)
     contents = [passage.content for passage in passages]
     alive = [number for number, reason in enumerate(reasons) if not reason]
@@ -136,12 +137,15 @@ def judged(passages: Sequence[Passage], queries: Sequence[Query], judge: Judge, 
 
 
 def _text_reasons(
-    passages: Sequence[Passage], by_id: dict[str, int], drafts: Sequence[Query], examples: Sequence[str]
+    passages: Sequence[Passage], by_id: dict[str, int], drafts: Sequence[Query], examples: Sequence[str], language: str
 ) -> list[str]:
-    """The reason to drop each draft by its text alone. examples: the user's own, which the prompt has shown."""
+    """The reason to drop each draft by its text alone.
+
+    examples: the user's own, which the prompt has shown. language: asked for; empty: the passages' own.
+    """
     shown = [query for example in EXAMPLES for query in example.queries.values()]
     repeated = filters.prompt_example([*shown, *examples])
-    rules = (*filters.TEXT_RULES, repeated)
+    rules = (*filters.TEXT_RULES, filters.other_language(language), repeated)
     reasons = []
     for draft in drafts:
         passage = passages[by_id[draft.passage_id]]

@@ -8,7 +8,8 @@ from typing import Any
 import bm25s
 import numpy as np
 import numpy.typing as npt
-import Stemmer
+
+from embedfit.retrieval.words import Analysis
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -19,31 +20,25 @@ _bm25s: Any = bm25s  # its annotations do not cover what its documentation promi
 class Bm25:
     """A BM25 index (Lucene's variant, k1 1.5, b .75: bm25s' defaults) of N passages.
 
-    English stop words are dropped and words stemmed (Snowball), which every search engine does by
-    default; in other languages the English stemmer rarely applies and does little.
+    Stop words are dropped and words stemmed by the passages' languages, which every search engine does; of scripts
+    without spaces pairs of letters are counted (retrieval.words).
     """
 
     def __init__(self, passages: Sequence[str]) -> None:
-        self._stemmer = Stemmer.Stemmer("english")
+        self.analysis = Analysis.of(passages)
         self._size = len(passages)
-        words = self._words(passages)
-        self._empty = not any(words)
+        terms = [self.analysis.passage(text) for text in passages]
+        self._empty = not any(terms)
         self._index: Any = _bm25s.BM25()
         if not self._empty:
-            self._index.index(words, show_progress=False)
-
-    def _words(self, texts: Sequence[str]) -> list[list[str]]:
-        words: list[list[str]] = _bm25s.tokenize(
-            list(texts), stopwords="en", stemmer=self._stemmer, show_progress=False, return_ids=False
-        )
-        return words
+            self._index.index(terms, show_progress=False)
 
     def scores(self, query: str) -> Scores:
         """The score of every passage: (N,)."""
-        words = self._words([query])[0]
-        if self._empty or not words:
+        terms = self.analysis.query(query)
+        if self._empty or not terms:
             return np.zeros(self._size, np.float32)
-        return np.asarray(self._index.get_scores(words), np.float32)
+        return np.asarray(self._index.get_scores(terms), np.float32)
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Ids, Scores]:
         """The k best passages of each query: ids (Q, k) and scores (Q, k), best first, ties by lower id."""

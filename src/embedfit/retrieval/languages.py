@@ -1,0 +1,151 @@
+"""Which languages a text and a corpus are in, and what each language's stop words and stems are."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import bm25s.stopwords as lists
+import Stemmer
+from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+_Identifier: Any = LanguageIdentifier  # which has no types
+
+#: A language that the detector gives at least this probability is certain.
+CERTAIN = 0.9
+#: Letters without which a text is too short to be certain of.
+MIN_LETTERS = 40
+#: Passages of a corpus that are looked at, evenly spaced, and characters of each.
+_SAMPLE, _HEAD = 1000, 600
+#: A language belongs to a corpus if at least this share of the certain passages is in it, and two of them.
+_MIN_SHARE, _MIN_PASSAGES = 0.02, 2
+
+#: Languages with a Snowball stemmer.
+_STEMMERS = {
+    "ar": "arabic", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek", "en": "english",
+    "eo": "esperanto", "es": "spanish", "et": "estonian", "eu": "basque", "fa": "persian", "fi": "finnish",
+    "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian",
+    "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian", "pl": "polish",
+    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil",
+    "tr": "turkish",
+}  # fmt: skip
+#: Languages with a list of stop words. Those of Chinese and Korean are words, which n-grams never are.
+_STOP_WORDS = {
+    "en": lists.STOPWORDS_EN, "de": lists.STOPWORDS_GERMAN, "nl": lists.STOPWORDS_DUTCH, "fr": lists.STOPWORDS_FRENCH,
+    "es": lists.STOPWORDS_SPANISH, "pt": lists.STOPWORDS_PORTUGUESE, "it": lists.STOPWORDS_ITALIAN,
+    "ru": lists.STOPWORDS_RUSSIAN, "sv": lists.STOPWORDS_SWEDISH, "no": lists.STOPWORDS_NORWEGIAN,
+    "tr": lists.STOPWORDS_TURKISH, "da": lists.STOPWORDS_DANISH,
+}  # fmt: skip
+#: The detector's names of varieties that are written as another language is.
+_VARIETIES = {"wuu": "zh", "yue": "zh", "nn": "no", "ary": "ar", "arz": "ar", "bs": "hr", "pcm": "en", "uzs": "uz"}
+_NO_LANGUAGE = "zxx"
+#: Scripts of languages that are not written in Latin letters.
+_SCRIPTS = {
+    "Cyrillic": "ru uk be bg mk sr kk ky mn tg tt ba", "Arabic": "ar fa ur ps ug sdh", "Devanagari": "hi mr ne sa gom",
+    "Greek": "el grc", "Hebrew": "he hbo", "Armenian": "hy", "Georgian": "ka", "Tamil": "ta", "Telugu": "te",
+    "Bengali": "bn as", "Gujarati": "gu", "Gurmukhi": "pa", "Kannada": "kn", "Malayalam": "ml", "Sinhala": "si",
+    "Oriya": "or", "Ethiopic": "am", "Tibetan": "dz", "Chinese": "zh", "Japanese": "ja", "Korean": "ko",
+    "Thai": "th", "Lao": "lo", "Khmer": "km", "Burmese": "my",
+}  # fmt: skip
+_SCRIPT_OF = {code: script for script, codes in _SCRIPTS.items() for code in codes.split()}
+#: Names in English and in the language itself, as people put them into generate.language.
+_NAMES = {
+    "ar": "arabic العربية", "bg": "bulgarian", "cs": "czech čeština", "da": "danish dansk", "de": "german deutsch",
+    "el": "greek ελληνικά", "en": "english", "es": "spanish español castellano", "et": "estonian",
+    "fa": "persian farsi فارسی", "fi": "finnish suomi", "fr": "french français", "he": "hebrew עברית",
+    "hi": "hindi हिन्दी", "hu": "hungarian magyar", "id": "indonesian", "it": "italian italiano",
+    "ja": "japanese 日本語", "km": "khmer", "ko": "korean 한국어", "lo": "lao", "my": "burmese",
+    "nl": "dutch nederlands", "no": "norwegian norsk", "pl": "polish polski", "pt": "portuguese português",
+    "ro": "romanian română", "ru": "russian русский", "sv": "swedish svenska", "th": "thai ไทย",
+    "tr": "turkish türkçe", "uk": "ukrainian українська", "vi": "vietnamese",
+    "zh": "chinese mandarin 中文 简体中文 繁體中文",
+}  # fmt: skip
+_CODE_OF = {name: code for code, names in _NAMES.items() for name in (code, *names.split())}
+
+
+@functools.cache
+def _detector() -> Any:
+    logging.getLogger("py3langid").setLevel(logging.WARNING)
+    return _Identifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def probabilities(text: str) -> dict[str, float]:
+    """The probability of each language (ISO 639 code) for the beginning of a text; empty for a text without letters."""
+    sums: Counter[str] = Counter()
+    if any(char.isalpha() for char in text[:_HEAD]):
+        for code, probability in _detector().rank(text[:_HEAD].encode("utf-8", "replace").decode("utf-8")):
+            sums[_VARIETIES.get(code, code)] += probability
+    return dict(sums)
+
+
+def detect(text: str) -> str:
+    """The language of a text where it is certain, else ""."""
+    if letters(text) < MIN_LETTERS:
+        return ""
+    code, probability = max(probabilities(text).items(), key=lambda item: item[1])
+    return code if probability >= CERTAIN and code != _NO_LANGUAGE else ""
+
+
+def letters(text: str) -> int:
+    """Letters of a text's beginning; one of Chinese, Japanese or Korean counts for three."""
+    return sum(char.isalpha() * (3 if char >= "\u2e80" else 1) for char in text[:_HEAD])
+
+
+def likeliest(text: str, candidates: Sequence[str]) -> tuple[str, bool]:
+    """Which of some languages a text is in, and whether that is certain. Without letters: the first one."""
+    found = probabilities(text)
+    scores = [found.get(code, 0.0) for code in candidates]
+    best = max(range(len(candidates)), key=lambda number: scores[number])
+    return candidates[best], scores[best] >= CERTAIN * (sum(scores) or 1.0)
+
+
+def languages_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """The languages of a corpus, the commonest first; empty where none is certain. A sample of the texts decides."""
+    step = max(1, -(-len(texts) // _SAMPLE))
+    sample = [text[:_HEAD] for text in itertools.islice(texts, 0, None, step)]
+    counts = Counter(code for text in sample if (code := detect(text)))
+    total = sum(counts.values())
+    common = tuple(
+        code
+        for code, count in counts.most_common()
+        if count >= max(_MIN_PASSAGES, _MIN_SHARE * total) or count == total
+    )
+    if common:
+        return common
+    whole = detect(" ".join(sample)[:_HEAD])  # records of a few words each
+    return (whole,) if whole else ()
+
+
+def script_of(language: str) -> str:
+    """The script that a language is written in, "Latin" where nothing else is known."""
+    return _SCRIPT_OF.get(language, "Latin")
+
+
+def code_of(name: str) -> str:
+    """The code of a language by what people call it ("German", "Deutsch", "de", "zh-CN"); "" where it is unknown."""
+    lowered = name.strip().casefold()
+    return _CODE_OF.get(lowered) or _CODE_OF.get(lowered.replace("_", "-").split("-")[0].strip(), "")
+
+
+def is_named(language: str) -> bool:
+    """Whether a language is one of the widespread ones whose names we know."""
+    return language in _NAMES
+
+
+def name_of(language: str) -> str:
+    """A language's English name, or its code."""
+    return _NAMES.get(language, language).split()[0].capitalize()
+
+
+def stop_words(language: str) -> tuple[str, ...]:
+    """A language's stop words, in lower case; empty where we have no list."""
+    return tuple(_STOP_WORDS.get(language, ()))
+
+
+def stemmer(language: str) -> Stemmer.Stemmer | None:
+    """A language's Snowball stemmer, where it has one. Not to be shared by threads."""
+    return Stemmer.Stemmer(_STEMMERS[language]) if language in _STEMMERS else None

@@ -1,0 +1,238 @@
+"""Words of a text in any script: for BM25 with stems and without stop words, for the filters as they stand.
+
+Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese set no spaces between words, or put so much into one that
+a search for a part of it must match. Their letters are taken in overlapping pairs, as Lucene's CJKAnalyzer does:
+no dictionary is needed, and a query meets its passage whatever the words are. We call these scripts dense.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import regex
+
+from embedfit.retrieval.languages import languages_of, likeliest, script_of, stemmer, stop_words
+
+_regex: Any = regex  # which has no types
+
+_HAN = r"\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
+_KANA = r"\u3041-\u3096\u3099-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3100-\u312f\u31f0-\u31ff"
+_HANGUL = r"\u1100-\u11ff\u3131-\u318e\ua960-\ua97f\uac00-\ud7ff"
+_SOUTH_EAST = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
+_DENSE = f"[[{_HAN}{_KANA}{_HANGUL}{_SOUTH_EAST}]&&[\\p{{L}}\\p{{M}}\\p{{N}}]]"
+_FIRST_DENSE = "\u0e00"
+
+#: A letter of a dense script.
+DENSE = _regex.compile(_DENSE, _regex.V1)
+#: A run of dense letters, or of other letters, digits and their marks. A joiner is inside an Indian word.
+_RUN = _regex.compile(
+    rf"{_DENSE}+|(?:[\w\p{{N}}\p{{M}}--{_DENSE}]|(?<=[\u0900-\u0dff])[\u200c\u200d](?=[\u0900-\u0dff]))+", _regex.V1
+)
+#: For what has none of these, the quicker patterns do: ASCII, Latin letters (İ and ǰ grow when folded), punctuation.
+_SPECIAL = re.compile("[^\x00-\u012f\u0131-\u01ef\u01f1-\u02ff\u2010-\u205f\u20a0-\u20cf\u2190-\u2bff]")
+_PLAIN_WORD = re.compile(r"\w+")
+_PLAIN_TERM = re.compile(r"\w\w+")
+_CLUSTER = _regex.compile(r"\X")
+#: What has a form of its own only for the looks: full width, half width, ligatures, Arabic letters by position, ㎏.
+_FORMS = re.compile(
+    "[\u2e80-\u2fdf\u3131-\u318e\u3300-\u33ff\ufb00-\ufdff\ufe70-\ufefc\uff01-\uffef\U0001d400-\U0001d7ff]+"
+)
+#: Vowel points and lengthening, which Hebrew and Arabic may leave out; joiners.
+_OPTIONAL = re.compile(
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670\u200c\u200d]"
+)
+_SCRIPT = _regex.compile(
+    r"(\p{Latin})|(\p{Cyrillic})|(\p{Arabic})|(\p{Devanagari})|(\p{Greek})|(\p{Hebrew})|(\p{Armenian})|(\p{Tamil})"
+)
+_SCRIPTS = ("", "Latin", "Cyrillic", "Arabic", "Devanagari", "Greek", "Hebrew", "Armenian", "Tamil")
+#: Words that a letter stands for, by script: Chinese words have two letters, Japanese or Thai ones about three.
+_HAN_SHARE, _DENSE_SHARE = 1 / 2, 1 / 3
+_HAN_LETTER = _regex.compile(f"[{_HAN}]")
+_HANGUL_LETTER = _regex.compile(f"[{_HANGUL}]")
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() or _SPECIAL.search(text) is None
+
+
+def normalised(text: str) -> str:
+    """A text whose letters have their usual form and width: NFC, and NFKC for letters of another form only."""
+    if _is_plain(text):
+        return text
+    return _FORMS.sub(lambda match: unicodedata.normalize("NFKC", match[0]), unicodedata.normalize("NFC", text))
+
+
+def folded(word: str, language: str = "") -> str:
+    """A word without case and optional marks: ß is ss, a final ς is σ. In Turkish the capital of ı is I, of i İ."""
+    if language == "tr":
+        word = word.replace("I", "ı").replace("İ", "i")
+    word = word.casefold()
+    return word if word.isascii() else _OPTIONAL.sub("", word.replace("i\u0307", "i"))
+
+
+def _runs(text: str) -> Iterator[tuple[str, bool]]:
+    """Runs of letters of a normalised text, and whether each is dense."""
+    for run in _RUN.findall(text):
+        yield run, run[0] >= _FIRST_DENSE and DENSE.match(run) is not None
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, folded, none left out. Of a dense script each letter with its marks is one."""
+    if _is_plain(text):
+        return _PLAIN_WORD.findall(text.casefold())
+    found: list[str] = []
+    for run, dense in _runs(normalised(text)):
+        if dense:
+            found += _CLUSTER.findall(run)
+        else:
+            found.append(folded(run))
+    return found
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text as a set, for comparing two texts. Of a dense script pairs of letters: one says little."""
+    if _is_plain(text):
+        return frozenset(words(text))
+    return frozenset(
+        term for run, dense in _runs(normalised(text)) for term in (_pairs(run) if dense else (folded(run),))
+    )
+
+
+def size(parts: Iterable[str]) -> float:
+    """How many words of a language with spaces what words() gives are worth."""
+    return sum(map(_share, parts))
+
+
+def _share(word: str) -> float:
+    if word < _FIRST_DENSE or not DENSE.match(word):
+        return 1.0
+    return _HAN_SHARE if _HAN_LETTER.match(word) else _DENSE_SHARE
+
+
+def count(text: str) -> float:
+    """How many words a text has, by its spaces or, in dense scripts, by its letters."""
+    if _is_plain(text):
+        return float(len(_PLAIN_WORD.findall(text)))
+    total = 0.0
+    for run, dense in _runs(normalised(text)):
+        worth = size(_CLUSTER.findall(run)) if dense else 1.0
+        total += max(worth, 1.0) if _HANGUL_LETTER.match(run) else worth  # Korean has spaces, if few
+    return total
+
+
+def first_words(text: str, most: int) -> str:
+    """The beginning of a text with about `most` words, its white space as single spaces."""
+    text = " ".join(text.split())
+    if not DENSE.search(text):
+        return " ".join(text.split(" ")[:most])
+    taken = 0.0
+    for match in _RUN.finditer(text):
+        if not DENSE.match(match[0]):
+            taken += 1
+            if taken > most:
+                return text[: match.start()].rstrip()
+            continue
+        for cluster in _CLUSTER.finditer(match[0]):
+            taken += _share(cluster[0])
+            if taken > most:
+                return text[: match.start() + cluster.start()].rstrip()
+    return text
+
+
+def _pairs(run: str) -> list[str]:
+    """Overlapping pairs of letters with their marks; a single letter is kept."""
+    letters = _CLUSTER.findall(run)
+    return [left + right for left, right in pairwise(letters)] or letters
+
+
+class _Terms(dict[str, tuple[str, ...]]):
+    """Word → its terms by the rules of one or more languages a script. Made as words come: a text has few new ones."""
+
+    def __init__(self, languages: dict[str, tuple[str, ...]], stopped: frozenset[str] = frozenset()) -> None:
+        super().__init__()
+        self._languages = languages
+        self._stopped = stopped
+        codes = {code for several in languages.values() for code in several}
+        self._stemmers = {code: stemmer(code) for code in codes}
+        self._stop_words = {code: frozenset(folded(word, code) for word in stop_words(code)) for code in codes}
+
+    def __missing__(self, word: str) -> tuple[str, ...]:
+        found = self[word] = self._terms(word)
+        return found
+
+    def _terms(self, word: str) -> tuple[str, ...]:
+        match = _SCRIPT.search(word)
+        languages = self._languages.get(_SCRIPTS[match.lastindex or 0] if match else "Latin", ("",))
+        terms: dict[str, None] = {}
+        for language in languages:
+            plain = folded(word, language)
+            if len(plain) < 2 or plain in self._stopped:
+                return ()
+            if plain in self._stop_words.get(language, ()):
+                continue
+            stem = self._stemmers.get(language)
+            terms[stem.stemWord(plain) if stem else plain] = None
+        return tuple(terms)
+
+
+class Analysis:
+    """How the words of a corpus, and of queries to it, become the terms that BM25 counts.
+
+    Words lose their case, stop words are left out and the rest stemmed by the language that they are in. Where a
+    corpus has several languages in one script, each passage is read by the rules of its own; a query is too short
+    to be certain of, and brings the stem that each of these languages would have made of a word. Passages hold
+    those of their own language only, so that the others find nothing.
+    """
+
+    def __init__(self, languages: Sequence[str]) -> None:
+        self.languages = tuple(languages)
+        by_script: dict[str, tuple[str, ...]] = {}
+        for code in self.languages:
+            by_script[script_of(code)] = (*by_script.get(script_of(code), ()), code)
+        if self.languages:
+            by_script.setdefault("Latin", ("en",))  # names and terms among words of another script
+        self._by_script = by_script
+        self._mixed = {script: codes for script, codes in by_script.items() if len(codes) > 1}
+        self._known: dict[tuple[tuple[str, ...], str], _Terms] = {}
+
+    @classmethod
+    def of(cls, passages: Sequence[str]) -> Analysis:
+        """The analysis for a corpus, by the languages that it is in."""
+        return cls(languages_of(passages))
+
+    def passage(self, text: str) -> list[str]:
+        """The terms of a passage, in order."""
+        chosen = tuple(likeliest(text, codes)[0] for codes in self._mixed.values())
+        return _terms_of(text, self._rules(chosen, ""))
+
+    def query(self, text: str) -> list[str]:
+        """The terms of a query, in order."""
+        certain = ""
+        for codes in self._mixed.values():
+            code, is_certain = likeliest(text, codes)
+            certain = code if is_certain else certain
+        return _terms_of(text, self._rules((), certain))
+
+    def _rules(self, chosen: tuple[str, ...], certain: str) -> _Terms:
+        """Rules with one language of each mixed script, or with all, and the stop words of a certain one."""
+        key = (chosen, certain)
+        if key not in self._known:
+            one = {script: (code,) for script, code in zip(self._mixed, chosen, strict=False)}
+            stopped = frozenset(folded(word, certain) for word in stop_words(certain))
+            self._known[key] = _Terms(self._by_script | one, stopped)
+        return self._known[key]
+
+
+def _terms_of(text: str, known: _Terms) -> list[str]:
+    terms: list[str] = []
+    if _is_plain(text):
+        for word in _PLAIN_TERM.findall(text):
+            terms += known[word]
+        return terms
+    for run, dense in _runs(normalised(text)):
+        terms += _pairs(run) if dense else known[run]
+    return terms
