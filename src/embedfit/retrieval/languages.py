@@ -6,7 +6,7 @@ import functools
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import bm25s.stopwords as lists
@@ -68,16 +68,17 @@ _CODE_OF = {name: code for code, names in _NAMES.items() for name in (code, *nam
 
 
 @functools.cache
-def _detector() -> Any:
+def _ranker() -> Callable[[str], list[tuple[str, float]]]:
     logging.getLogger("py3langid").setLevel(logging.WARNING)
-    return _Identifier.from_model_file(MODEL_FILE, norm_probs=True)
+    rank: Callable[[str], list[tuple[str, float]]] = _Identifier.from_model_file(MODEL_FILE, norm_probs=True).rank
+    return rank
 
 
 def probabilities(text: str) -> dict[str, float]:
     """The probability of each language (ISO 639 code) for the beginning of a text; empty for a text without letters."""
     sums: Counter[str] = Counter()
     if any(char.isalpha() for char in text[:_HEAD]):
-        for code, probability in _detector().rank(text[:_HEAD].encode("utf-8", "replace").decode("utf-8")):
+        for code, probability in _ranker()(text[:_HEAD].encode("utf-8", "replace").decode("utf-8")):
             sums[_VARIETIES.get(code, code)] += probability
     return dict(sums)
 
