@@ -31,8 +31,7 @@ import platformdirs
 from train_throughput import default_data
 
 from embedfit import pipeline
-from embedfit.api import change
-from embedfit.config import WINDOW_TOKENS, Config, resolve
+from embedfit.config import WINDOW_TOKENS, Config, change, resolve
 from embedfit.interchange import RetrievalData, read_beir, read_llamaindex, write_beir
 from embedfit.models.encoder import Encoder, load_base, training_instruction
 from embedfit.models.hardware import cores, gemm_rate
@@ -263,7 +262,7 @@ def outcome(
 ) -> dict[str, Any]:
     """Train, merge and score one variant, or what an earlier run found. general: people's queries of no corpus."""
     workspace, config = source
-    changed = change(config, {**variant.settings, "seed": seed or config.seed}, ())
+    changed = change(config, run=workspace.root, overrides={**variant.settings, "seed": seed or config.seed})
     settings = changed.model_dump(mode="json", exclude_none=True)
     queries = variant.choose(workspace.read(Query))
     recipe = {key: settings[key] for key in ("model", "seed", "mine", "train")}

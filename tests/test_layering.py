@@ -14,7 +14,7 @@ import embedfit
 PACKAGE = Path(embedfit.__file__).parent
 #: Who may import whom: a module imports only from lower levels, or from its own package.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "records", "terminal"}),
+    frozenset({"errors", "records", "terminal", "hashes", "places", "addresses"}),
     frozenset({"progress", "textfiles"}),
     frozenset({"workspace"}),
     frozenset({"config", "runtime", "interchange"}),
@@ -27,7 +27,9 @@ LEVELS: tuple[frozenset[str], ...] = (
          "integrations"}
     ),
     frozenset({"testkit"}),
-    frozenset({"pipeline", "doctor"}),
+    frozenset({"stages", "doctor"}),
+    frozenset({"freshness"}),
+    frozenset({"pipeline"}),
     frozenset({"api"}),
     frozenset({"demo", "cli_serve", "cli_deploy"}),
     frozenset({"cli"}),

@@ -20,7 +20,6 @@ from embedfit.workspace import (
     disk_errors,
     encode_record,
     read_jsonl,
-    sha256_tree,
 )
 
 
@@ -120,15 +119,6 @@ def test_a_damaged_manifest_means_run_again(tmp_path: Path) -> None:
     manifest = Manifest(stage="ingest", schema=1, code="1", seed=1, config="c")
     workspace.write_manifest(manifest)
     assert workspace.read_manifest("ingest") == manifest
-
-
-def test_the_model_card_does_not_change_a_model_s_hash(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_text("weights")
-    before = sha256_tree(tmp_path)
-    (tmp_path / "README.md").write_text("card")
-    assert sha256_tree(tmp_path) == before
-    (tmp_path / "config.json").write_text("{}")
-    assert sha256_tree(tmp_path) != before
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:

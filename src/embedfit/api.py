@@ -53,7 +53,7 @@ def run(
     run: PathLike,
     eval_docs: PathLike | Sequence[PathLike] = (),
     eval_beir: PathLike | None = None,
-    preset: str = "default",
+    preset: str | None = None,
     settings: Mapping[str, Any] | None = None,
     config: PathLike | None = None,
     yes: bool = False,
@@ -64,37 +64,69 @@ def run(
 ) -> RunResult:
     """The whole path, or what of it is not fresh.
 
-    docs: files, folders or a BEIR corpus.jsonl. Without them a run folder goes on with its stored
-    settings. settings: nested like embedfit.toml, over the preset and the file `config`. yes: paid
-    calls need no confirmation. until: the last stage to run. Raises EmbedfitError.
+    The settings of a run folder hold, and over them what this call names. Another preset than the
+    run's is an error. docs: files, folders or a BEIR corpus.jsonl; default: those of the run folder.
+    preset: default for a new folder: "default". settings: nested like embedfit.toml, over the preset
+    and the file `config`. yes: paid calls need no confirmation. until: the last stage to run. Raises
+    EmbedfitError.
     """
     workspace = Workspace(run)
     overrides: dict[str, Any] = {key: value for key, value in (settings or {}).items() if value is not None}
     for name, value in (("docs", docs), ("eval_docs", eval_docs)):
         paths = [value] if isinstance(value, (str, Path)) else list(value)
         if paths:
-            overrides[name] = [_portable(path) for path in paths]
+            overrides[name] = [str(path) for path in paths]
     if eval_beir is not None:
-        overrides["eval_beir"] = _portable(eval_beir)
-    stored = workspace.path("embedfit.toml")
-    if not overrides.get("docs") and config is None and stored.exists():
-        resolved = change(settings_module.load(stored), overrides, assignments)
-    else:
-        resolved = settings_module.resolve(
-            preset=preset,
-            file=Path(config) if config is not None else None,
-            overrides=overrides,
-            assignments=tuple(assignments),
-        )
+        overrides["eval_beir"] = str(eval_beir)
+    runtime = with_consent(runtime or Runtime(), yes)
+    resolved = settings_for(
+        workspace,
+        runtime.report,
+        preset=preset,
+        file=Path(config) if config is not None else None,
+        overrides=overrides,
+        assignments=tuple(assignments),
+    )
     if not resolved.docs:
         raise UsageError("There are no documents.", remedy="Run: embedfit run DOCS... --run DIR")
-    return run_config(workspace, resolved, with_consent(runtime or Runtime(), yes), until=until, force=force)
+    return run_config(workspace, resolved, runtime, until=until, force=force)
+
+
+def settings_for(
+    workspace: Workspace,
+    report: Reporter,
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    assignments: tuple[str, ...] = (),
+) -> Config:
+    """The settings of a command on a run folder: the stored ones hold, then what the command names.
+
+    Says in one line which stored settings hold that the command does not name, and which it changes.
+    """
+    path, given = workspace.path("embedfit.toml"), dict(overrides or {})
+    if not path.exists():
+        return settings_module.resolve(preset=preset, file=file, overrides=given, assignments=assignments)
+    stored = settings_module.load(path)
+    resolved = settings_module.change(
+        stored, run=workspace.root, preset=preset, file=file, overrides=given, assignments=assignments
+    )
+    changed = settings_module.changes(stored, resolved)
+    names = {one.partition("=")[0] for one in changed} | {"docs", "eval_docs", "eval_beir"}
+    plain = settings_module.resolve(preset=stored.preset)
+    kept = [one for one in settings_module.changes(plain, resolved) if one.partition("=")[0] not in names]
+    parts = [f"{words} {', '.join(some)}" for words, some in (("holds", kept), ("now has", changed)) if some]
+    if parts:
+        report.log(f"settings: {path} {' and '.join(parts)}")
+    return resolved
 
 
 def run_config(
     workspace: Workspace, config: Config, runtime: Runtime, *, until: str | None = None, force: bool = False
 ) -> RunResult:
     """Store the configuration and run every stage that is not fresh under it."""
+    settings_module.refuse_bills(config)
     with workspace.lock():
         settings_module.save(config, workspace.path("embedfit.toml"))
         pipeline.run_all(workspace, config, runtime, until=until, force=force)
@@ -116,9 +148,10 @@ def run_stage(
     Raises ArtifactMissing where the run folder or an input of the stage is not there.
     """
     workspace = Workspace(run)
-    config = change(stored_config(workspace), settings or {}, assignments)
-    stage = pipeline.stage_named(name)
+    stored_config(workspace)  # there must be some
     runtime = with_consent(runtime or Runtime(), yes)
+    config = settings_for(workspace, runtime.report, overrides=settings, assignments=tuple(assignments))
+    stage = pipeline.stage_named(name)
     with workspace.lock():
         settings_module.save(config, workspace.path("embedfit.toml"))
         if not force and pipeline.state(stage, workspace, config) == "fresh":
@@ -139,27 +172,6 @@ def stored_config(workspace: Workspace) -> Config:
             remedy=f"Run: embedfit run DOCS... --run {workspace.root}",
         )
     return settings_module.load(path)
-
-
-def change(config: Config, overrides: Mapping[str, Any], assignments: Sequence[str]) -> Config:
-    """A configuration with some settings replaced. The same object where nothing changes."""
-    if not overrides and not assignments:
-        return config
-    return settings_module.resolve(overrides=_nested(config, overrides), assignments=tuple(assignments))
-
-
-def _nested(config: Config, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = config.model_dump(mode="json", exclude_none=True)
-    for key, value in overrides.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), dict):
-            merged[key] = {**merged[key], **value}
-        else:
-            merged[key] = value
-    return merged
-
-
-def _portable(path: PathLike) -> str:
-    return str(Path(path).expanduser())
 
 
 def with_consent(runtime: Runtime, yes: bool) -> Runtime:

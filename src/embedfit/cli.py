@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from embedfit import __version__, api, pipeline
+from embedfit import __version__, api
 from embedfit.cli_deploy import app as deploy_app
 from embedfit.cli_serve import export as export_command
 from embedfit.cli_serve import serve as serve_command
 from embedfit.config import WINDOW_TOKENS
 from embedfit.errors import EmbedfitError, UsageError
+from embedfit.freshness import all_freshness
 from embedfit.progress import Silent, duration, reporter_for
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -47,6 +48,7 @@ LedgerPath = Annotated[
 WindowTokens = Annotated[int, typer.Option(min=16, help="Tokens of a window, with --windows.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without asking.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
+Preset = Annotated[str | None, typer.Option(help="default, offline or aws-blog; a run keeps its own.")]
 FollowLinks = Annotated[
     bool | None, typer.Option("--follow-links", help="Read what links in the documents' folders lead to elsewhere.")
 ]
@@ -78,7 +80,7 @@ def run(
         str | None, typer.Option(help="bge-small, bge-base, bge-large, minilm, a hub id or a folder.")
     ] = None,
     generator: Annotated[str | None, typer.Option(help="bedrock, bedrock-batch, openai or local.")] = None,
-    preset: Annotated[str, typer.Option(help="default, offline or aws-blog.")] = "default",
+    preset: Preset = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     follow_links: FollowLinks = None,
     assignments: Set = None,
@@ -131,7 +133,7 @@ def ingest(
         Path | None, typer.Option("--eval-beir", help="Evaluate on human queries in BEIR layout.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Whose window the passages must fit.")] = None,
-    preset: Annotated[str, typer.Option(help="default, offline or aws-blog.")] = "default",
+    preset: Preset = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     follow_links: FollowLinks = None,
     assignments: Set = None,
@@ -184,21 +186,23 @@ for _name, _help in (
 
 @app.command()
 def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = False) -> None:
-    """Which stages are fresh, stale, partial or missing, and what was spent."""
+    """Which stages are fresh, stale, partial or missing, and why; and what was spent."""
     workspace = Workspace(run_folder)
     config = api.stored_config(workspace)
-    states = pipeline.states(workspace, config)
-    manifests = {name: workspace.read_manifest(name) for name in states}
+    found = all_freshness(workspace, config)
+    manifests = {name: workspace.read_manifest(name) for name in found}
     cost = api.cost_so_far(workspace, ledger)
     if as_json:
         seconds = {name: manifest.seconds for name, manifest in manifests.items() if manifest}
-        _print_json({"stages": states, "seconds": seconds, "cost": cost})
+        states = {name: one.state for name, one in found.items()}
+        why = {name: one.why for name, one in found.items() if one.why}
+        _print_json({"stages": states, "why": why, "seconds": seconds, "cost": cost})
         return
-    table = Table("stage", "state", "time", "finished", box=None, pad_edge=False)
-    for name, now in states.items():
+    table = Table("stage", "state", "time", "finished", "why", box=None, pad_edge=False)
+    for name, one in found.items():
         manifest = manifests[name]
         took = duration(manifest.seconds) if manifest else ""
-        table.add_row(name, _coloured(now), took, manifest.finished if manifest else "")
+        table.add_row(name, _coloured(one.state), took, manifest.finished if manifest else "", escape(one.why))
     console = Console()
     console.print(table)
     console.print(

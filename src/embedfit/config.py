@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import os
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
+from embedfit.addresses import is_private_host
 from embedfit.errors import InputError, UsageError
+from embedfit.places import PLACES, located, read_places, stored_path
 from embedfit.textfiles import toml_of
 from embedfit.workspace import atomic_file
 
@@ -20,6 +27,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+#: Models that have a name of their own: a folder of that name is given as ./NAME.
+MODEL_ALIASES = ("minilm", "bge-small", "bge-base", "bge-large")
 GeneratorName = Literal["local", "openai", "bedrock", "bedrock-batch"]
 StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
 
@@ -271,6 +280,35 @@ class Config(Section):
     check: CheckConfig = CheckConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
+    @model_validator(mode="after")
+    def _offline_is_free(self) -> Config:
+        refuse_bills(self)
+        return self
+
+
+def refuse_bills(config: Config) -> None:
+    """Raise UsageError where the preset offline, which never costs anything, has settings that may."""
+    paid = paid_services(config) if config.preset == "offline" else []
+    if paid:
+        raise UsageError(
+            f"The preset offline makes no paid call, but {' and '.join(paid)} may cost money.",
+            remedy="Leave that out, or name another preset and another folder with --run.",
+        )
+
+
+def paid_services(config: Config) -> list[str]:
+    """The settings that name a service which may send a bill, each as "KEY=VALUE"."""
+    found = []
+    generate = config.generate
+    host = urlsplit(generate.base_url or "").hostname
+    if generate.generator != "local" and not (generate.generator == "openai" and host and is_private_host(host)):
+        found.append(f"generate.generator={generate.generator}")
+    for name in config.evaluate.systems:
+        kind, _, target = name.partition("|")[0].removeprefix("hybrid:").partition(":")
+        if kind == "titan-v2" or (kind == "openai" and not is_private_host(urlsplit(target).hostname or "")):
+            found.append(f"evaluate.systems={name}")
+    return found
+
 
 @cache
 def fields() -> dict[str, FieldInfo]:
@@ -282,6 +320,30 @@ def fields() -> dict[str, FieldInfo]:
         else:
             found[name] = field
     return found
+
+
+def decides_result(key: str) -> bool:
+    """Whether a setting, by its dotted name, decides a result."""
+    return bool(_extra(key)["decides"])
+
+
+def path_kind(key: str) -> PathKind | None:
+    """What files a setting names, by its dotted name; None for one that names no file."""
+    kind: PathKind | None = _extra(key)["path"]
+    return kind
+
+
+def _extra(key: str) -> dict[str, Any]:
+    extra = fields()[key].json_schema_extra
+    return extra if isinstance(extra, dict) else {"decides": True, "path": None}
+
+
+def setting(config: Config, key: str) -> Any:  # noqa: ANN401 - JSON
+    """The JSON value of a setting by its dotted name."""
+    value: Any = config.model_dump(mode="json")
+    for part in key.split("."):
+        value = value[part]
+    return value
 
 
 #: Settings that differ from the defaults, by preset.
@@ -331,42 +393,196 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+Layers = list[tuple[Path, dict[str, Any]]]
+#: What --set KEY=default stands for until the settings are put together.
+_DEFAULT = object()
+
+
 def resolve(
     *,
-    preset: str = "default",
+    preset: str | None = None,
     file: Path | None = None,
     overrides: dict[str, Any] | None = None,
     assignments: tuple[str, ...] = (),
 ) -> Config:
     """The configuration from, in rising order of precedence, preset, file, options and --set KEY=VALUE.
 
-    Raises UsageError that names the setting and what is allowed.
+    Paths in the file are relative to its folder, the others to the working directory. --set KEY=default gives a
+    setting the value that it has by default. Raises UsageError that names the setting and what is allowed.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"There is no preset {preset!r}.", remedy=f"Use one of: {', '.join(PRESETS)}")
-    settings: dict[str, Any] = {"preset": preset}
-    _merge(settings, PRESETS[preset])
-    if file is not None:
-        from_file = _read_toml(file)
-        chosen = from_file.pop("preset", preset)
-        if chosen != preset and preset == "default":
-            return resolve(preset=chosen, file=file, overrides=overrides, assignments=assignments)
-        _merge(settings, from_file)
-    _merge(settings, overrides or {})
-    for assignment in assignments:
-        _merge(settings, _assignment(assignment))
-    return _validated(settings, "the settings")
+    layers = _layers(file, overrides, assignments)
+    named = _preset_of(layers)
+    if preset is not None and named is not None and preset != named:
+        raise UsageError(f"The presets {preset} and {named} are both named.", remedy="Name one of them.")
+    chosen = preset or named or "default"
+    return _validated(_over({"preset": chosen, **_preset_settings(chosen)}, layers, chosen), "the settings")
+
+
+def change(
+    stored: Config,
+    *,
+    run: Path,
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: dict[str, Any] | None = None,
+    assignments: tuple[str, ...] = (),
+) -> Config:
+    """The settings of a run folder, and over them what a command names. The same object if it names nothing.
+
+    run: the folder. Raises UsageError as resolve() does, and where the command names another preset than the run has.
+    """
+    layers = _layers(file, overrides, assignments)
+    for named in (preset, _preset_of(layers)):
+        if named is not None and named != stored.preset:
+            _preset_settings(named)  # one that does not exist is said as that
+            raise UsageError(
+                f"The run in {run} has the preset {stored.preset}; this command names the preset {named}.",
+                remedy=f"Give another folder with --run. To begin this one anew with {named}, first delete "
+                f"{run / 'embedfit.toml'}",
+            )
+    if not layers:
+        return stored
+    before = stored.model_dump(mode="json", exclude_none=True)
+    return _validated(_over(before, layers, stored.preset), "the settings")
+
+
+def changes(before: Config, after: Config) -> list[str]:
+    """The settings in which two configurations differ, each as "KEY=VALUE" of the second."""
+    return [
+        f"{key}={json.dumps(setting(after, key), ensure_ascii=False)}"
+        for key in fields()
+        if setting(before, key) != setting(after, key)
+    ]
 
 
 def load(path: Path) -> Config:
-    """The configuration of a run folder."""
-    return _validated(_read_toml(path), str(path))
+    """The configuration of a run folder, with absolute paths. See embedfit.places."""
+    settings = _read_toml(path)
+    places = settings.pop(PLACES, None)
+    folder = path.absolute().parent
+
+    def found(kind: PathKind, name: str) -> str:
+        if places is None:
+            return _of_first_edition(name, folder)
+        if kind == "model" and name not in places and not os.path.lexists(folder / name):
+            return name  # an alias, or a name on the hub
+        return located(name, folder, places)
+
+    return _validated(_with_paths(settings, found), str(path))
 
 
 def save(config: Config, path: Path) -> None:
-    """Write the resolved configuration as TOML (None is left out: TOML has no null)."""
+    """Write the resolved configuration as TOML (None is left out: TOML has no null), paths as a run keeps them."""
+    known, kept = read_places(path), {}
+
+    def stored(kind: PathKind, name: str) -> str:
+        if kind == "model" and (name in MODEL_ALIASES or not os.path.exists(name)):
+            return name
+        form = stored_path(name, path.parent, known)
+        kept[form] = os.path.abspath(name)
+        return form
+
+    settings = _with_paths(config.model_dump(mode="json", exclude_none=True), stored)
     with atomic_file(path, binary=True) as file:
-        tomli_w.dump(config.model_dump(mode="json", exclude_none=True), file)
+        tomli_w.dump({**settings, PLACES: kept}, file)
+
+
+def _of_first_edition(name: str, folder: Path) -> str:
+    """In embedfit 0.1 a run kept paths as they were given, relative to a working directory that it did not note."""
+    for start in (Path.cwd(), *(folder, *folder.parents)):
+        if os.path.exists(start / name) and name not in MODEL_ALIASES:
+            return str(start / name)
+    return name
+
+
+def _preset_settings(name: str) -> dict[str, Any]:
+    if name not in PRESETS:
+        raise UsageError(f"There is no preset {name!r}.", remedy=f"Use one of: {', '.join(PRESETS)}")
+    return copy.deepcopy(PRESETS[name])
+
+
+def _layers(file: Path | None, overrides: dict[str, Any] | None, assignments: tuple[str, ...]) -> Layers:
+    """What a command names, in rising order of precedence, each with the folder that its paths are relative to."""
+    layers = [(file.absolute().parent, _read_toml(file))] if file is not None else []
+    layers += [(Path.cwd(), overrides)] if overrides else []
+    return layers + [(Path.cwd(), _assignment(text)) for text in assignments]
+
+
+def _preset_of(layers: Layers) -> str | None:
+    named = [str(layer["preset"]) for _, layer in layers if layer.get("preset") is not None]
+    return named[-1] if named else None
+
+
+def _over(settings: dict[str, Any], layers: Layers, preset: str) -> dict[str, Any]:
+    """The settings with the layers over them, and with absolute paths."""
+    merged = copy.deepcopy(settings)
+    for _, layer in layers:
+        _merge(merged, layer)
+    generate = merged.get("generate")
+    is_local = isinstance(generate, dict) and generate.get("generator") == "local"
+    result = copy.deepcopy(settings)
+    for folder, layer in layers:
+
+        def absolute(kind: PathKind, name: str, folder: Path = folder) -> str:
+            return _absolute(kind, name, folder)
+
+        _merge(result, _with_paths(layer, absolute, local_writer=is_local))
+    return _with_defaults(result, PRESETS[preset])
+
+
+def _with_defaults(settings: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """Every _DEFAULT replaced by the preset's value, or left out, so that the setting's own default holds."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        own = preset.get(key)
+        if isinstance(value, dict):
+            result[key] = _with_defaults(value, own if isinstance(own, dict) else {})
+        elif value is not _DEFAULT:
+            result[key] = value
+        elif own is not None:
+            result[key] = own
+    return result
+
+
+def _with_paths(
+    settings: dict[str, Any], change: Callable[[PathKind, str], str], *, local_writer: bool = True
+) -> dict[str, Any]:
+    """The settings with every path changed. Names of systems stay: evaluate.systems are what the report calls them."""
+    result = copy.deepcopy(settings)
+    for key in fields():
+        kind = path_kind(key)
+        *section, name = key.split(".")
+        inner = result.get(section[0]) if section else result
+        if (
+            kind is None
+            or not isinstance(inner, dict)
+            or key in ("evaluate.systems", *(() if local_writer else ("generate.llm",)))
+        ):
+            continue
+        value = inner.get(name)
+        if isinstance(value, str) and kind == "documents":
+            value = [value]
+        if isinstance(value, str) and not (key == "generate.judge" and value == "llm"):
+            inner[name] = change(kind, value)
+        elif isinstance(value, (list, tuple)):
+            inner[name] = [change(kind, str(item)) for item in value]
+    return result
+
+
+def _absolute(kind: PathKind, name: str, folder: Path) -> str:
+    """The absolute path that somebody meant by a name in a file or command of a folder."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"The name of {name!r} is not UTF-8.", remedy="Rename it.") from error
+    expanded = os.path.expanduser(name)
+    path = os.path.abspath(folder / expanded)
+    if not os.path.exists(path) and os.path.exists(expanded):
+        path = os.path.abspath(expanded)  # as embedfit 0.1 took paths in a file
+    if kind != "model":
+        return path
+    is_path = name not in MODEL_ALIASES and (os.path.exists(path) or name.startswith(("~", "./", "../")))
+    return path if is_path else name
 
 
 def _validated(settings: dict[str, Any], where: str) -> Config:
@@ -407,7 +623,9 @@ def _assignment(text: str) -> dict[str, Any]:
     if not separator or not key.strip():
         raise UsageError(f"--set {text!r} is not KEY=VALUE.", remedy="For example: --set train.epochs=2")
     try:
-        parsed = tomllib.loads(f"x = {value}")["x"]
+        parsed = (
+            _DEFAULT if value.strip() == "default" and key.strip() != "preset" else tomllib.loads(f"x = {value}")["x"]
+        )
     except tomllib.TOMLDecodeError:
         parsed = value.strip()  # a bare word is a string: --set train.loss=distil
     nested: Any = parsed

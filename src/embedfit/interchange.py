@@ -171,6 +171,11 @@ def _score(value: str, where: str) -> float:
     return int(score) if score.is_integer() else score
 
 
+def beir_files(folder: Path, split: str = "test") -> dict[str, Path]:
+    """The files of a BEIR folder that are read, by their names in it."""
+    return {name: folder / name for name in ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv")}
+
+
 def read_beir(folder: Path, split: str = "test") -> RetrievalData:
     """A BEIR folder: corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv. Queries without judgements are left out.
 
@@ -180,10 +185,10 @@ def read_beir(folder: Path, split: str = "test") -> RetrievalData:
         raise InputError(
             f"{folder} is not a BEIR folder.", remedy="It must hold corpus.jsonl, queries.jsonl and qrels/test.tsv."
         )
-    judged = folder / "qrels" / f"{split}.tsv"
+    records, asked, judged = beir_files(folder, split).values()
     qrels = read_qrels(judged)
-    queries = {key: text for key, text in read_queries(folder / "queries.jsonl").items() if key in qrels}
-    corpus = dict(read_corpus(folder / "corpus.jsonl"))
+    queries = {key: text for key, text in read_queries(asked).items() if key in qrels}
+    corpus = dict(read_corpus(records))
     data = RetrievalData(
         corpus=corpus,
         queries=queries,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 #: "gap": a passage on the border of two parts, or a near-duplicate of an eval document's. It belongs to the
 #: searchable corpus, but no query is written of it and nothing is trained on it.
@@ -138,18 +138,24 @@ class Score:
 class Manifest:
     """What a finished stage read, under which settings, and what it wrote. Written last.
 
-    inputs, outputs: file or folder name → SHA-256 of its content. config: SHA-256 of the settings
-    that the stage depends on. seconds: wall time, summed over interrupted attempts where known.
-    versions: of Python and of the packages that numbers may depend on; another one makes nothing stale.
+    code: version of the stage. settings: those that decide its result, by dotted name; None in the manifests of
+    embedfit 0.1, which held a hash of them in `config`. inputs, outputs: name of each file → SHA-256 of its content.
+    opened: files of the run that the stage was seen to read beyond those that it is known to. stopped_at: the
+    --max-cost that ended it early, None where it did all its work. seconds: wall time, summed over interrupted
+    attempts where known. versions: of Python and of the packages that numbers may depend on; another one makes
+    nothing stale.
     """
 
     stage: str
     schema: int
     code: str
     seed: int
-    config: str
+    config: str = ""
+    settings: dict[str, Any] | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
+    opened: tuple[str, ...] = ()
+    stopped_at: float | None = None
     seconds: float = 0.0
     finished: str = ""
     versions: dict[str, str] = field(default_factory=dict)

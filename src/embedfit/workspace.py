@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +14,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
+from embedfit.hashes import sha256_file as sha256_file
+from embedfit.places import read_places, stored_path
 from embedfit.records import Document, DroppedPassage, Judgement, Manifest, Passage, Query, Score, TrainRow
 from embedfit.textfiles import lines_of
 
@@ -50,7 +53,12 @@ WRITERS = {
     "evaluation.json": "evaluate",
     "summary.json": "evaluate",
     "report.html": "report",
+    "merged/README.md": "report",
 }
+#: What embedfit calls a file or folder while it writes it, and the one that it is about to replace.
+_TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)$", re.DOTALL)
+#: Those that this process is writing just now.
+_writing: set[Path] = set()
 
 T = TypeVar("T")
 
@@ -79,29 +87,6 @@ def read_jsonl(path: Path, record_type: type[T]) -> Iterator[T]:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or "the line"
             raise InputError(f"{path}, line {number}: {field}: {first['msg']}") from error
-
-
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def sha256_tree(path: Path) -> str:
-    """Hex SHA-256 of a file, or of a folder's names and contents.
-
-    The model card (README.md) and per-step losses are left out: they say something about a model
-    folder but are not part of what the next stage computes from.
-    """
-    if path.is_file():
-        return sha256_file(path)
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.name not in ("README.md", "losses.jsonl")):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
-    return digest.hexdigest()
 
 
 def sha256_json(value: object) -> str:
@@ -133,12 +118,68 @@ def _free_mib(path: Path) -> int:
     return shutil.disk_usage(path).free >> 20
 
 
+def _temporary(path: Path, kind: Literal["tmp", "old"]) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of that name is one that embedfit has not finished writing, or is about to replace."""
+    return _TEMPORARY.match(name) is not None
+
+
+@contextmanager
+def _being_written(path: Path) -> Iterator[None]:
+    """Keep sweep() of this process away from a path."""
+    _writing.add(path)
+    try:
+        yield
+    finally:
+        _writing.discard(path)
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Clean up after processes that were killed while they wrote in a folder. name: of that file or folder alone.
+
+    A folder that was moved aside for a new one, which then did not take its place, is put back. What a living
+    process writes is left alone.
+    """
+    with suppress(OSError):
+        found = [(path, match) for path in folder.iterdir() if (match := _TEMPORARY.match(path.name)) is not None]
+        # Those moved aside come first, the newest of them foremost: it is the one to put back.
+        found.sort(key=lambda one: (one[1]["kind"] != "old", -one[0].lstat().st_mtime_ns))
+        for path, match in found:
+            if name not in (None, match["name"]) or path in _writing or _is_another_alive(int(match["process"])):
+                continue
+            target = folder / match["name"]
+            if match["kind"] == "old" and not os.path.lexists(target):
+                path.replace(target)
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_another_alive(process: int) -> bool:
+    """Whether a process other than this one has that number. This one's own files are in _writing."""
+    if process == os.getpid():
+        return False
+    if sys.platform == "win32":
+        return True  # there os.kill() ends the process that it is to ask for
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 @contextmanager
 def atomic_file(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
     """A file that appears under its name whole or not at all."""
-    with disk_errors(path):
+    temporary = _temporary(path, "tmp")
+    with disk_errors(path), _being_written(temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with open(temporary, "wb" if binary else "w", encoding=None if binary else "utf-8") as file:
                 yield file
@@ -153,33 +194,37 @@ def atomic_file(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder that appears under its name whole or not at all; an older one of that name is replaced."""
+    temporary, old = _temporary(path, "tmp"), _temporary(path, "old")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        try:
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with file.open("rb") as handle:
-                        os.fsync(handle.fileno())
-            if path.exists():
-                old = path.with_name(f".{path.name}.{os.getpid()}.old")
-                path.replace(old)
-                temporary.replace(path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                temporary.replace(path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        sweep(path.parent, path.name)
+        with _being_written(temporary), _being_written(old):
+            temporary.mkdir()
+            try:
+                yield temporary
+                for file in temporary.rglob("*"):
+                    if file.is_file():
+                        with file.open("rb") as handle:
+                            os.fsync(handle.fileno())
+                if path.exists():
+                    path.replace(old)
+                    temporary.replace(path)
+                    shutil.rmtree(old, ignore_errors=True)
+                else:
+                    temporary.replace(path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 class Workspace:
-    """A run folder. Its files are listed in DESIGN.md and FILES."""
+    """A run folder. Its files are listed in docs/path.md and FILES."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
+        #: Names of what was read, for the manifest of the stage that read it.
+        self.opened: set[str] = set()
+        self._places: dict[str, str] = {}
+        self._places_at: int | None = None
 
     def path(self, name: str) -> Path:
         """Where a file or folder of the run lies, whether or not it is there yet."""
@@ -188,12 +233,30 @@ class Workspace:
     def existing(self, name: str) -> Path:
         """The path of an artefact that must be there. Raises ArtifactMissing with the stage that makes it."""
         path = self.path(name)
+        self.opened.add(name)
         if not path.exists():
-            stage = WRITERS.get(name)
+            stage = WRITERS.get(name) or WRITERS.get(name.split("/")[0])
             raise ArtifactMissing(
                 f"{path} is missing.", remedy=f"Run: embedfit {stage} --run {self.root}" if stage else None
             )
         return path
+
+    def remove(self, name: str) -> None:
+        """Remove a file or folder of the run that holds no more under the present settings."""
+        path = self.path(name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def stored_path(self, path: str | Path) -> str:
+        """The form in which the run keeps a path outside or inside it; see embedfit.places."""
+        settings = self.path("embedfit.toml")
+        with suppress(OSError):
+            changed = settings.stat().st_mtime_ns
+            if changed != self._places_at:
+                self._places, self._places_at = read_places(settings), changed
+        return stored_path(path, self.root, self._places)
 
     # --- records
 
@@ -264,6 +327,7 @@ class Workspace:
     def read_manifest(self, stage: str) -> Manifest | None:
         """The manifest of a finished stage, or None. Raises SchemaMismatch for another schema version."""
         path = self.path(f"{stage}.manifest.json")
+        self.opened.add(path.name)
         if not path.exists():
             return None
         try:
@@ -306,6 +370,14 @@ class Workspace:
                         f"Another embedfit is at work in {self.root}.",
                         remedy="Wait for it to end, or choose another --run folder.",
                     ) from error
+            self._sweep()
             yield
         finally:
             file.close()
+
+    def _sweep(self) -> None:
+        """Clean up what killed processes left anywhere that a stage writes. What else lies here is the user's."""
+        sweep(self.root)
+        for name in (".partial", *WRITERS):
+            for folder, _, _ in os.walk(self.path(name)):
+                sweep(Path(folder))

@@ -1,6 +1,8 @@
+from embedfit.freshness import outputs_of
+from embedfit.hashes import Hashes
 from embedfit.reporting.stage import run
 from embedfit.runtime import Runtime
-from embedfit.workspace import sha256_tree
+from embedfit.stages import stage_named
 from tests.run_folder import build_run
 
 
@@ -14,12 +16,12 @@ class Lines:
 
 def test_the_report_and_the_card_are_written_and_the_model_is_left_alone(tmp_path):
     workspace, config = build_run(tmp_path / "run")
-    before = sha256_tree(workspace.path("merged"))
+    before = outputs_of(stage_named("merge"), workspace, Hashes(workspace.root))
     report = Lines()
     run(workspace, config, Runtime(report=report))
     assert workspace.path("report.html").read_text("utf-8").startswith("<!doctype html>")
     assert workspace.path("merged/README.md").read_text("utf-8").startswith("---\n")
-    assert sha256_tree(workspace.path("merged")) == before
+    assert outputs_of(stage_named("merge"), workspace, Hashes(workspace.root)) == before
     assert report.lines == [f"report: {workspace.path('report.html')}"]
 
 

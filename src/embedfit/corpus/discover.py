@@ -11,13 +11,17 @@ from typing import Literal
 
 from embedfit.corpus.kinds import kind_of
 from embedfit.corpus.walking import files_of, shown
+from embedfit.workspace import Workspace
 
 Role = Literal["train", "eval"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A file to read. problem: why it is not read, "" where it is. root, name: as in Found."""
+    """A file to read. problem: why it is not read, "" where it is. root, name: as in Found.
+
+    stored: the path in the form in which the run folder keeps it, where that was asked for.
+    """
 
     path: Path
     root: Path
@@ -26,6 +30,12 @@ class Source:
     kind: str
     role: Role = "train"
     problem: str = ""
+    stored: str = ""
+
+    def stored_path(self, workspace: Workspace) -> str:
+        """The path in the form in which a run folder keeps it."""
+        root = workspace.stored_path(self.root)
+        return shown(root) if self.path == self.root else f"{shown(root)}/{self.name}"
 
 
 def discover(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from embedfit.interchange import read_corpus
 from embedfit.models.layout import read_layout
 from embedfit.models.sources import resolve_model
 from embedfit.models.tokenizer import load_tokenizer
+from embedfit.places import located
 from embedfit.progress import Reporter, Task
 from embedfit.records import Document, DroppedPassage, Passage
 from embedfit.runtime import Runtime
@@ -50,7 +53,7 @@ class Corpus:
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Read every document, cut it into passages, and decide the split."""
-    sources = _sources(config)
+    sources = [replace(source, stored=source.stored_path(workspace)) for source in _sources(config)]
     window = _window(config, runtime.report)
     corpus = Corpus()
     limits = Limits(seconds=config.ingest.max_seconds, memory=config.ingest.max_memory_mb)
@@ -59,7 +62,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
             progress = _Progress(task, source.document_id)
             _read(source, corpus, window, config, process, progress)
             progress.finish()
-    _report_problems(corpus, runtime.report)
+    _report_problems(corpus, workspace.root, runtime.report)
     if not corpus.passages:
         raise _nothing_readable(corpus)
     passages = _split(_without_copies(corpus), corpus, config)
@@ -97,9 +100,9 @@ def _sources(config: Config) -> list[Source]:
     train = discover(config.docs, follow_links=links)
     taken = [source.document_id for source in train]
     evaluation = discover(config.eval_docs, role="eval", taken=taken, follow_links=links)
-    both = {source.path.resolve() for source in train} & {source.path.resolve() for source in evaluation}
+    both = _real(train) & _real(evaluation)
     if both:
-        raise _in_both(str(min(both)), str(min(both)))
+        raise _in_both(min(both), min(both))
     if not train:
         raise InputError(
             f"There is no file in {', '.join(config.docs)}.", remedy="Name a folder or files with documents."
@@ -109,6 +112,10 @@ def _sources(config: Config) -> list[Source]:
             f"There is no file in {', '.join(config.eval_docs)}.", remedy="Name documents after --eval-docs."
         )
     return [*train, *evaluation]
+
+
+def _real(sources: Sequence[Source]) -> set[str]:
+    return {os.path.realpath(source.path) for source in sources if not source.problem}
 
 
 def _in_both(first: str, second: str) -> InputError:
@@ -180,7 +187,7 @@ def _check_size(path: Path, most: int) -> None:
 def _document(source: Source, *, sha256: str = "", status: str, reason: str = "") -> Document:
     return Document(
         document_id=source.document_id,
-        path=str(source.path),
+        path=source.stored,
         sha256=sha256,
         status=status,  # type: ignore[arg-type]
         reason=reason,
@@ -326,10 +333,10 @@ def _split(passages: list[Passage], corpus: Corpus, config: Config) -> list[Pass
 # --- what people are told
 
 
-def _report_problems(corpus: Corpus, report: Reporter) -> None:
+def _report_problems(corpus: Corpus, root: Path, report: Reporter) -> None:
     for document in corpus.documents:
         if document.status != "ok":
-            report.log(f"{document.status}: {document.path}: {document.reason}")
+            report.log(f"{document.status}: {located(document.path, root, {})}: {document.reason}")
 
 
 def _nothing_readable(corpus: Corpus) -> InputError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from embedfit.addresses import is_private_host
 from embedfit.errors import MissingDependency, ProviderError, UsageError
 from embedfit.llm.client import Reply, Request
 from embedfit.llm.replies import cut_at_stop
@@ -147,15 +147,7 @@ def names(base_url: str) -> tuple[str, str]:
     if parts.hostname == urlsplit(OFFICIAL).hostname:
         return "openai", "openai"
     where = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
-    return f"openai@{where}", "openai@private" if _is_private(parts.hostname or "") else f"openai@{where}"
-
-
-def _is_private(host: str) -> bool:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost" or "." not in host or host.endswith((".local", ".internal", ".lan"))
-    return address.is_private or address.is_loopback
+    return f"openai@{where}", "openai@private" if is_private_host(parts.hostname or "") else f"openai@{where}"
 
 
 def connect(
@@ -181,7 +173,7 @@ def connect(
     key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", "")
     if not key and parts.hostname == urlsplit(OFFICIAL).hostname:
         raise UsageError("OPENAI_API_KEY is not set.", remedy="Run: export OPENAI_API_KEY=…, or name a --base-url.")
-    if key and parts.scheme == "http" and not _is_private(parts.hostname):
+    if key and parts.scheme == "http" and not is_private_host(parts.hostname):
         raise UsageError(
             f"{parts.hostname} is addressed by http, which would show the API key to everybody on the way.",
             remedy="Use https, or unset OPENAI_API_KEY.",

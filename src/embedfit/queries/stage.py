@@ -66,6 +66,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
     _check_enough(queries, short)
     if config.eval_beir is None:
         _write_eval(workspace.path("eval"), passages, queries, own_documents=bool(config.eval_docs))
+    else:
+        workspace.remove("eval")  # of an earlier run with other settings
     if short:
         raise PaidInPart(
             f"{short} What was written is kept: {sum(query.kept for query in queries):,} queries.",

@@ -181,7 +181,7 @@ class _Reader:
             self.missing.append(name)
             return []
         rows = []
-        for line in path.read_text("utf-8", errors="replace").split("\n"):
+        for line in self.workspace.existing(name).read_text("utf-8", errors="replace").split("\n"):
             try:
                 value = json.loads(line)
             except ValueError:

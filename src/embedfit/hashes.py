@@ -1,0 +1,86 @@
+"""SHA-256 of files, remembered beside the run while size, times and number of a file stay as they are."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+_NAME = ".hashes.json"
+#: Smaller files are read as fast as they are looked up.
+_WORTH_KEEPING = 1 << 18
+#: A file that changed less than this long before it was read may change again within one tick of the disk's clock,
+#: and its times would not show it. Its hash is not kept.
+_TICK_NS = 2_000_000_000
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Hashes:
+    """The hashes of a run folder's inputs and outputs. Large files are read again only when they changed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _NAME
+        self._known: dict[str, list[object]] = {}
+        self._used: dict[str, list[object]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            value = json.loads(self._path.read_bytes())
+            if isinstance(value, dict):
+                self._known = {key: row for key, row in value.items() if isinstance(row, list) and len(row) == 4}
+
+    def of(self, path: Path) -> str:
+        """Hex SHA-256 of a file; in words why there is none, such as "can't be read: Permission denied"."""
+        try:
+            status = path.stat()
+            if status.st_size < _WORTH_KEEPING:
+                return sha256_file(path)
+            key = f"{status.st_dev}:{status.st_ino}"
+            seen: list[object] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+            known = self._used.get(key) or self._known.get(key)
+            if known is None or known[:3] != seen:
+                started = time.time_ns()
+                known = [*seen, sha256_file(path)]
+                if started - max(status.st_mtime_ns, status.st_ctime_ns) < _TICK_NS:
+                    return str(known[3])
+            self._used[key] = known
+            return str(known[3])
+        except OSError as error:
+            return f"can't be read: {error.strerror or error}"
+
+    def keep(self) -> None:
+        """Write what is known. A folder that can't be written to is no failure: it will be read again."""
+        if all(self._known.get(key) == row for key, row in self._used.items()):
+            return
+        temporary = self._path.with_name(f"{_NAME}.{os.getpid()}.tmp")
+        with contextlib.suppress(OSError):
+            temporary.write_text(json.dumps({**self._known, **self._used}), "utf-8")
+            temporary.replace(self._path)
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(name under the folder, path) of every regular file, sorted. Linked folders are entered, each once."""
+    found: list[tuple[str, Path]] = []
+    entered: set[tuple[int, int]] = set()
+    for parent, names, files in os.walk(folder, followlinks=True):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in entered:
+            names.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        found += [
+            (path.relative_to(folder).as_posix(), path)
+            for path in (Path(parent) / name for name in files)
+            if os.path.isfile(path)
+        ]
+    yield from sorted(found)

@@ -1,0 +1,165 @@
+"""The stages in their order: what each reads, writes and depends on. The only table of them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from embedfit.config import Config
+from embedfit.errors import EmbedfitError
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace
+
+Run = Callable[[Workspace, Config, Runtime], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A step of the path.
+
+    module: holds its `run`. version: raised when the same inputs and settings give another result; see
+    tests/stage_code.py. reads: files of the run folder. models: folders of the run that are read as models.
+    may_read: what it reads if it is there. writes: files and folders that must be whole when it is done.
+    may_write: what it writes under some settings and removes under others. glances: what it reads only to say
+    how long something took; a change there makes it not stale. settings: the parts of the configuration that its
+    result depends on; of those that name files the content counts, not the place. given: settings of which it
+    only matters whether they are set. run: instead of the module's own, in tests.
+    """
+
+    name: str
+    module: str
+    version: int
+    writes: tuple[str, ...]
+    settings: tuple[str, ...]
+    reads: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    may_read: tuple[str, ...] = ()
+    may_write: tuple[str, ...] = ()
+    glances: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    run: Run | None = None
+
+    def start(self, workspace: Workspace, config: Config, runtime: Runtime) -> None:
+        """Do the stage's work.
+
+        Its package loads torch or a reader of documents. `embedfit status` and a run that is up to date must
+        not wait for that, so the package is imported here.
+        """
+        run: Run = self.run or importlib.import_module(self.module).run
+        run(workspace, config, runtime)
+
+
+_MODEL = ("model", "query_instruction", "seed")
+_BEFORE_EVALUATE = tuple(f"{name}.manifest.json" for name in ("ingest", "generate", "mine", "train", "merge", "check"))
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        name="ingest",
+        module="embedfit.corpus.stage",
+        version=1,
+        writes=("documents.jsonl", "passages.jsonl", "dropped_passages.jsonl"),
+        settings=("docs", "eval_docs", "model", "seed", "ingest", "generate.dev_share", "generate.test_share"),
+        given=("eval_beir",),
+    ),
+    Stage(
+        name="generate",
+        module="embedfit.queries.stage",
+        version=1,
+        reads=("passages.jsonl",),
+        writes=("queries.jsonl",),
+        may_write=("eval",),
+        settings=(*_MODEL, "generate"),
+        given=("eval_beir", "eval_docs"),
+    ),
+    Stage(
+        name="mine",
+        module="embedfit.mining.stage",
+        version=1,
+        reads=("passages.jsonl", "queries.jsonl"),
+        writes=("train.jsonl",),
+        may_write=("judgements.jsonl",),
+        settings=(*_MODEL, "mine", "generate.judge", "generate.generator", "generate.llm"),
+    ),
+    Stage(
+        name="train",
+        module="embedfit.training.stage",
+        version=1,
+        reads=("passages.jsonl", "queries.jsonl", "train.jsonl"),
+        writes=("finetuned",),
+        settings=(*_MODEL, "train"),
+    ),
+    Stage(
+        name="merge",
+        module="embedfit.merging.stage",
+        version=1,
+        reads=("passages.jsonl", "queries.jsonl"),
+        models=("finetuned",),
+        writes=("merged", "merge.json"),
+        settings=(*_MODEL, "merge"),
+    ),
+    Stage(
+        name="check",
+        module="embedfit.evaluation.check",
+        version=1,
+        reads=("passages.jsonl", "queries.jsonl"),
+        models=("merged",),
+        writes=("check.json",),
+        settings=(*_MODEL, "check"),
+    ),
+    Stage(
+        name="evaluate",
+        module="embedfit.evaluation.stage",
+        version=1,
+        reads=("documents.jsonl", "passages.jsonl", "queries.jsonl", "train.jsonl", "merge.json"),
+        models=("finetuned", "merged"),
+        may_read=("eval", "judgements.jsonl"),
+        glances=_BEFORE_EVALUATE,
+        writes=("scores.jsonl", "evaluation.json", "summary.json"),
+        settings=(*_MODEL, "evaluate", "eval_beir"),
+    ),
+    Stage(
+        name="report",
+        module="embedfit.reporting.stage",
+        version=1,
+        reads=(
+            "documents.jsonl",
+            "passages.jsonl",
+            "dropped_passages.jsonl",
+            "queries.jsonl",
+            "merge.json",
+            "check.json",
+            "evaluation.json",
+            "summary.json",
+        ),
+        may_read=(
+            "finetuned/losses.jsonl",
+            "finetuned/training.json",
+            # They hold the settings that the report shows, and what each stage took.
+            *_BEFORE_EVALUATE,
+            "evaluate.manifest.json",
+        ),
+        models=("merged",),
+        writes=("report.html", "merged/README.md"),
+        settings=(),
+    ),
+)
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of that name."""
+    return next(stage for stage in STAGES if stage.name == name)
+
+
+def check_order(stages: Sequence[Stage] = STAGES) -> None:
+    """Fail unless everything that a stage reads is an earlier stage's output, and no output has two writers."""
+    written: dict[str, str] = {}
+    for stage in stages:
+        for name in (*stage.reads, *stage.models, *stage.may_read, *stage.glances):
+            if name not in written and name.split("/")[0] not in written:
+                raise EmbedfitError(f"The stage {stage.name} reads {name}, which no earlier stage writes.")
+        for name in (*stage.writes, *stage.may_write):
+            if name in written:
+                raise EmbedfitError(f"{name} is written by both {written[name]} and {stage.name}.")
+            written[name] = stage.name
+        written[f"{stage.name}.manifest.json"] = stage.name
