@@ -24,7 +24,7 @@ def serve(
     host: Annotated[str | None, typer.Option("--host", "--hostname", help="Address to listen on. [127.0.0.1]")] = None,
     port: Annotated[Optional[int], typer.Option("--port", "-p", help="Port; 0 takes a free one. [3000]")] = None,  # noqa: UP045
     served_model_name: Annotated[Optional[str], typer.Option(help="What OpenAI's route calls the model.")] = None,  # noqa: UP045
-    api_key: Annotated[Optional[str], typer.Option(help="Bearer key; better given as $API_KEY.")] = None,  # noqa: UP045
+    api_key: Annotated[Optional[str], typer.Option(help="Bearer key; better given as $EMBEDFIT_API_KEY.")] = None,  # noqa: UP045
     cors_allow_origin: Annotated[Optional[list[str]], typer.Option(help="May be given several times.")] = None,  # noqa: UP045
     default_prompt_name: Annotated[Optional[str], typer.Option(help="Prompt of requests that name none.")] = None,  # noqa: UP045
     default_prompt: Annotated[Optional[str], typer.Option(help="Its text, instead of a name.")] = None,  # noqa: UP045
@@ -50,6 +50,9 @@ def serve(
     tokenization_workers: Annotated[Optional[int], typer.Option(help="Threads. [cores]")] = None,  # noqa: UP045
     header_timeout: Annotated[Optional[float], typer.Option(help="Seconds for a request's header. [10]")] = None,  # noqa: UP045
     body_timeout: Annotated[Optional[float], typer.Option(help="Seconds for its body. [30]")] = None,  # noqa: UP045
+    write_timeout: Annotated[
+        float | None, typer.Option(help="Seconds that a client may read nothing of its answer. [30]")
+    ] = None,
     drain_timeout: Annotated[Optional[float], typer.Option(help="Seconds to finish after SIGTERM. [30]")] = None,  # noqa: UP045
     json_output: Annotated[Optional[bool], typer.Option("--json-output", help="Log lines as JSON.")] = None,  # noqa: UP045
 ) -> None:
@@ -85,6 +88,7 @@ def serve(
             "tokenization_workers": tokenization_workers,
             "header_timeout": header_timeout,
             "body_timeout": body_timeout,
+            "write_timeout": write_timeout,
             "drain_timeout": drain_timeout,
             "json_output": json_output,
         }

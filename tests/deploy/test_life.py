@@ -36,7 +36,7 @@ def test_apply_makes_what_the_plan_says_and_destroy_leaves_nothing(deployer, acc
     assert all(resource.id for resource in deployment.resources)
     model = account.plain("sagemaker").describe_model(ModelName=plan.name)
     assert model["PrimaryContainer"]["Environment"]["HF_MODEL_ID"] == "/opt/ml/model"
-    assert "API_KEY" not in model["PrimaryContainer"]["Environment"]
+    assert not {"API_KEY", "EMBEDFIT_API_KEY"} & set(model["PrimaryContainer"]["Environment"])
     source = model["PrimaryContainer"]["ModelDataSource"]["S3DataSource"]
     assert source == {
         "S3Uri": f"s3://{BUCKET}/embedfit/{plan.name}/model/",

@@ -248,6 +248,32 @@ def test_openai_errors_have_openais_form(client):
     assert answer.json() == {"message": "`input` cannot be empty", "code": 400, "type": "Empty"}
 
 
+@pytest.mark.parametrize(
+    "given", [[1, 2, 3], [[1, 2], [3]], [[101, 7592, 102]], [0], ["tv", [1]], [[1], "tv"], [1, "tv"], [10**9], [[-1]]]
+)
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings"])
+def test_hostile_openai_token_ids_are_refused_with_the_setting_that_mends_it(client, path, given):
+    answer = client.post(path, {"input": given, "model": "m"})
+    assert answer.status_code == 422
+    assert {name: type(value) for name, value in answer.json().items()} == {"message": str, "code": int, "type": str}
+    assert "check_embedding_ctx_length=False" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("given", "status"), [([], 400), ([[]], 400), ([True], 422), ([1.5], 422), ([[1.5]], 422), ({"a": 1}, 422)]
+)
+def test_other_openai_inputs_that_are_no_texts_are_refused(client, given, status):
+    assert client.post("/v1/embeddings", {"input": given}).status_code == status
+
+
+@pytest.mark.parametrize("given", [[10**6], [[101, 10**6]], [[5], [2**31 - 1]]])
+@pytest.mark.parametrize("path", ["/embed", "/embed_all", "/tokenize", "/invocations"])
+def test_hostile_ids_outside_the_vocabulary_are_a_clear_error(client, path, given):
+    answer = client.post(path, {"inputs": given})
+    assert answer.status_code == 422
+    assert "token id" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"nonsense", b'{"inputs": NaN}', b'{"inputs": "\\ud800"}', b"\xff\xfe"])
 def test_what_is_not_json_is_400(client, content):
     answer = client.post("/embed", content=content)

@@ -59,6 +59,9 @@ def test_the_model_comes_from_teis_or_sagemakers_variable():
         ({"AUTO_TRUNCATE": "maybe"}, "AUTO_TRUNCATE"),
         ({"HEADER_TIMEOUT": "soon"}, "HEADER_TIMEOUT"),
         ({"MAX_QUEUE_SECONDS": "0"}, "max-queue-seconds"),
+        ({"WRITE_TIMEOUT": "0"}, "write-timeout"),
+        ({"BODY_TIMEOUT": "inf"}, "body-timeout"),
+        ({"HEADER_TIMEOUT": "nan"}, "header-timeout"),
         ({"MAX_QUEUE_SECONDS": "nan"}, "max-queue-seconds"),
         ({"MAX_QUEUE_SECONDS": "short"}, "MAX_QUEUE_SECONDS"),
         ({"PRECISION": "fp8"}, "fp8"),
@@ -72,6 +75,36 @@ def test_the_model_comes_from_teis_or_sagemakers_variable():
 def test_wrong_values_are_named(environment, named):
     with pytest.raises(UsageError, match=named):
         from_environment(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "key"),
+    [
+        ({}, None),
+        ({"API_KEY": "", "EMBEDFIT_API_KEY": " "}, None),
+        ({"API_KEY": "teis"}, "teis"),
+        ({"EMBEDFIT_API_KEY": "ours"}, "ours"),
+        ({"EMBEDFIT_API_KEY": "from-a-file\n"}, "from-a-file"),
+        ({"EMBEDFIT_API_KEY": "same", "API_KEY": "same"}, "same"),
+    ],
+)
+def test_hostile_the_key_has_our_name_and_teis(environment, key):
+    assert from_environment(environment).api_key == key
+
+
+def test_hostile_two_different_keys_are_refused_without_showing_them():
+    environment = {"EMBEDFIT_API_KEY": "first-secret", "API_KEY": "second-secret"}
+    with pytest.raises(UsageError, match=r"EMBEDFIT_API_KEY and API_KEY") as caught:
+        from_environment(environment)
+    assert "secret" not in str(caught.value) + str(caught.value.remedy)
+    assert from_environment(environment, overrides={"api_key": "third"}).api_key == "third"
+
+
+@pytest.mark.parametrize("key", ["two words", "schl\u00fcssel", "a\x00b", "tab\there", ""])
+def test_hostile_keys_that_no_header_can_carry_are_refused(key):
+    with pytest.raises(UsageError, match="API key") as caught:
+        ServeSettings(api_key=key)
+    assert not key or key not in str(caught.value)
 
 
 def test_the_key_is_not_shown():

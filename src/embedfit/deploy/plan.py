@@ -290,7 +290,7 @@ def _tags(
 
 
 def _environment(target: _Target) -> dict[str, str]:
-    """The container's settings. Never API_KEY: it would shut SageMaker's own /invocations out."""
+    """The container's settings. Never a key, whoever's is set here: it would shut /invocations out."""
     options = target.options
     values = {
         "HF_MODEL_ID": target.artefact.hub_id or "/opt/ml/model",

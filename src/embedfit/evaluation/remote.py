@@ -88,7 +88,7 @@ def _http(key_variable: str) -> Callable[[], httpx.Client]:
         import httpx
     except ImportError as error:
         raise MissingDependency("httpx", extra="openai", needed_for="A remote embedding model") from error
-    key = os.environ.get(key_variable)
+    key = os.environ.get(key_variable, "").strip()
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     return lambda: httpx.Client(timeout=120, headers=headers)
 

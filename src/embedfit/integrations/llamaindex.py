@@ -54,7 +54,10 @@ class EmbedfitEmbedding(BaseEmbedding):
         timeout: float = 60.0,
         **settings: Any,  # noqa: ANN401
     ) -> EmbedfitEmbedding:
-        """A server that speaks TEI's protocol. query_instruction: instead of the server's own prompt "query"."""
+        """A server that speaks TEI's protocol.
+
+        api_key: default $EMBEDFIT_API_KEY. query_instruction: instead of the server's own prompt "query".
+        """
         transport = HttpTransport(base_url, api_key=api_key, timeout=timeout)
         return cls(RemoteEncoder(transport, query_instruction=query_instruction), model_name=base_url, **settings)
 

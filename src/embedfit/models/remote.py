@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import re
 import time
@@ -286,7 +287,10 @@ def _vectors(reply: bytes, count: int) -> Vectors:
 
 
 class HttpTransport:
-    """TEI's or embedfit's own server. base_url: with or without /v1 or /embed at its end."""
+    """TEI's or embedfit's own server.
+
+    base_url: with or without /v1 or /embed at its end. api_key: default $EMBEDFIT_API_KEY; "" for none.
+    """
 
     def __init__(self, base_url: str, *, api_key: str | None = None, timeout: float = 60.0) -> None:
         try:
@@ -296,8 +300,9 @@ class HttpTransport:
         self._httpx = httpx
         self.base_url = re.sub(r"/(v1|embed|embeddings|v1/embeddings)$", "", base_url.rstrip("/"))
         self._headers = {"Content-Type": "application/json"}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
+        key = os.environ.get("EMBEDFIT_API_KEY", "") if api_key is None else api_key
+        if key.strip():
+            self._headers["Authorization"] = f"Bearer {key.strip()}"
         self._timeout = timeout
         # Made once: reading the certificates takes longer than a request.
         self._verify = httpx.create_ssl_context()

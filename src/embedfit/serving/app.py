@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 
 from embedfit.serving import requests
+from embedfit.serving.bodies import Bodies, BodyLimits, PaceLimits, Receive
 from embedfit.serving.engine import Vectors, unit_rows
 from embedfit.serving.failures import (
     BatchTooLarge,
@@ -35,7 +36,6 @@ from embedfit.serving.service import Service, Timing
 from embedfit.serving.settings import ServeSettings
 
 Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
@@ -82,6 +82,13 @@ class App:
             "te_batch_next_tokens": lambda: self.service.batcher.last_batch.tokens if self.service else 0,
         }
         self.active = 0
+        self.bodies = Bodies(
+            BodyLimits(
+                unfinished=settings.max_concurrent_requests,
+                held_bytes=max(BodyLimits().held_bytes, 4 * settings.payload_limit),
+                pace=PaceLimits(credit=min(PaceLimits().credit, settings.body_timeout)),
+            )
+        )
         self._key = settings.api_key.encode() if settings.api_key else None
         self._routes = self._table()
         self._openapi = orjson.dumps(openapi_document(protected=self._key is not None))
@@ -129,7 +136,7 @@ class App:
         if lost is not None:
             lost.append(cancel)
         try:
-            reply = await self._answer(scope, receive)
+            await _send(await self._answer(scope, receive), send)
         except asyncio.CancelledError:
             if gone:
                 return  # the client has left: there is nobody to tell
@@ -137,9 +144,6 @@ class App:
         finally:
             if lost is not None:
                 lost.remove(cancel)
-        headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         route: Route | None = None
@@ -150,7 +154,8 @@ class App:
                 self._check_key(headers)
             if not route.computes:
                 return await route.handler(None)
-            return await self._admitted(route, headers, receive)
+            whole = bool((scope.get("extensions") or {}).get("embedfit.whole"))
+            return await self._admitted(route, headers, receive, is_whole=whole)
         except RequestFailure as failure:
             self.metrics.failed(failure.label)
             return _failure_reply(failure, openai=route is not None and route.openai)
@@ -181,39 +186,40 @@ class App:
         if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
             raise Unauthorized("The API key is missing or wrong", headers=(("www-authenticate", "Bearer"),))
 
-    async def _admitted(self, route: Route, headers: dict[bytes, bytes], receive: Receive) -> Reply:
+    async def _admitted(self, route: Route, headers: dict[bytes, bytes], receive: Receive, *, is_whole: bool) -> Reply:
+        """Answer a request once its body is there: until then it takes no place from others."""
+        self._check_load()
+        self._check_body_headers(headers)
+        with self.bodies.open() as body:
+            content = await body.read(receive, is_whole=is_whole, limit=self.settings.payload_limit)
+            self._check_load()
+            self.active += 1
+            try:
+                parsed = _parsed(content)
+                del content  # the texts are copies
+                return await route.handler(parsed)
+            finally:
+                self.active -= 1
+
+    def _check_load(self) -> None:
         if self.service is None:
             raise Unhealthy("The model is warming up", headers=(("retry-after", "1"),))
         if self.active >= self.settings.max_concurrent_requests:
             raise Overloaded(retry_after=self.service.batcher.retry_after())
-        self.active += 1
-        try:
-            return await route.handler(await self._json(headers, receive))
-        finally:
-            self.active -= 1
 
-    async def _json(self, headers: dict[bytes, bytes], receive: Receive) -> Any:  # noqa: ANN401 - JSON
-        limit = self.settings.payload_limit
+    def _check_body_headers(self, headers: dict[bytes, bytes]) -> None:
         kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
         if kind != b"application/json" and not kind.endswith(b"+json"):
             raise UnsupportedMediaType("Expected request with `Content-Type: application/json`")
+        encoding = headers.get(b"content-encoding", b"identity").strip().lower()
+        if encoding not in (b"identity", b""):
+            raise UnsupportedMediaType(
+                "Compressed bodies are not read: send the JSON as it is, without `Content-Encoding`",
+                headers=(("accept-encoding", "identity"),),
+            )
         declared = headers.get(b"content-length", b"")
-        if declared.isdigit() and int(declared) > limit:
-            raise PayloadTooLarge(f"The body is larger than {limit} bytes")
-        body = b""
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise asyncio.CancelledError
-            body += message.get("body", b"")
-            if len(body) > limit:
-                raise PayloadTooLarge(f"The body is larger than {limit} bytes")
-            if not message.get("more_body", False):
-                break
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            raise Malformed(f"Failed to parse the request body as JSON: {error}") from error
+        if declared.isdigit() and int(declared) > self.settings.payload_limit:
+            raise PayloadTooLarge(f"The body is larger than {self.settings.payload_limit} bytes")
 
     # Routes that compute -------------------------------------------------------------------------------------
 
@@ -360,9 +366,24 @@ class App:
         return Reply(self._openapi)
 
 
+async def _send(reply: Reply, send: Send) -> None:
+    headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode())]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body, "more_body": True})
+    # This one waits until the client has read, so the next request of the connection does too.
+    await send({"type": "http.response.body", "body": b""})
+
+
 def _chosen_headers(headers: list[Header]) -> dict[bytes, bytes]:
-    wanted = (b"authorization", b"content-type", b"content-length")
+    wanted = (b"authorization", b"content-type", b"content-length", b"content-encoding")
     return {name: value for name, value in headers if name in wanted}
+
+
+def _parsed(content: bytearray) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise Malformed(f"Failed to parse the request body as JSON: {error}") from error
 
 
 def _failure_reply(failure: RequestFailure, *, openai: bool) -> Reply:

@@ -80,7 +80,7 @@ _SCHEMAS: dict[str, Schema] = {
     ),
     "OpenAIRequest": _object(
         {
-            "input": _INPUT,
+            "input": {"oneOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}]},
             "model": _nullable({"type": "string"}),
             "user": _nullable({"type": "string"}),
             "encoding_format": _nullable({"type": "string", "enum": ["float", "base64"]}) | {"default": "float"},
@@ -129,8 +129,9 @@ _SCHEMAS: dict[str, Schema] = {
 }
 _FAILURES = {
     "400": "Not JSON, or an empty input",
+    "408": "The body came too slowly",
     "413": "The body is larger than --payload-limit",
-    "415": "Not declared as JSON",
+    "415": "Not declared as JSON, or compressed",
     "422": "Not a valid request, too many inputs, or an input that is too long",
     "424": "The model failed",
     "429": "Overloaded: try again after the seconds in the retry-after header",
@@ -162,12 +163,19 @@ def _post(summary: str, request: str, response: Schema, *, protected: bool, erro
     }
 
 
-def _get(summary: str, content: Schema | None = None, *, protected: bool = False, waits: bool = False) -> Schema:
+def _get(
+    summary: str,
+    content: Schema | None = None,
+    *,
+    protected: bool = False,
+    waits: bool = False,
+    error: str = "Error",
+) -> Schema:
     responses: dict[str, Schema] = {"200": {"description": "OK", **({"content": content} if content else {})}}
     if waits:
-        responses["503"] = {"description": "Not ready", "content": _json_content(_ref("Error"))}
+        responses["503"] = {"description": "Not ready", "content": _json_content(_ref(error))}
     if protected:
-        responses["401"] = {"description": "The API key is missing or wrong", "content": _json_content(_ref("Error"))}
+        responses["401"] = {"description": "The API key is missing or wrong", "content": _json_content(_ref(error))}
     return {"summary": summary, "responses": responses, **({"security": [{"key": []}]} if protected else {})}
 
 
@@ -209,7 +217,11 @@ def openapi_document(*, protected: bool) -> Schema:
             "/health": {"get": health},
             "/ping": {"get": health | {"summary": "SageMaker: the same as /health"}},
             "/info": {"get": _get("Model, limits and engine", anything, protected=protected, waits=True)},
-            "/v1/models": {"get": _get("The model, in OpenAI's form", anything, protected=protected, waits=True)},
+            "/v1/models": {
+                "get": _get(
+                    "The model, in OpenAI's form", anything, protected=protected, waits=True, error="OpenAIError"
+                )
+            },
             "/metrics": {"get": _get("Prometheus metrics", {"text/plain": {"schema": {"type": "string"}}})},
         },
         "components": {

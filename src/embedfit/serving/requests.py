@@ -12,6 +12,13 @@ from embedfit.serving.tokens import Direction, Input
 #: Largest value that an OpenAPI int32 holds; larger ones are surely wrong, and some clients can't send them back.
 _INT_MAX = 2**31 - 1
 
+#: OpenAI's clients take ids from OpenAI's tokenizer: for this model they are another text's.
+_FOREIGN_IDS = (
+    "`input` holds token ids. They are numbers of OpenAI's tokenizer, which mean other words to this model: send the "
+    "texts. In LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False). "
+    "Ids of this model's own tokenizer can be sent to /embed"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbedRequest:
@@ -125,6 +132,12 @@ def _is_id(value: Any) -> bool:  # noqa: ANN401 - JSON
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _holds_ids(value: Any) -> bool:  # noqa: ANN401 - JSON
+    """Whether there are token ids in OpenAI's `input`, alone, in lists, or among texts."""
+    parts = value if isinstance(value, list) else ()
+    return any(_is_id(part) or (isinstance(part, list) and any(map(_is_id, part))) for part in parts)
+
+
 def _one(value: Any, name: str) -> Input:  # noqa: ANN401 - JSON
     if isinstance(value, str):
         if not value:
@@ -171,7 +184,10 @@ def embed_request(body: Any, *, limit: int, hidden_size: int) -> EmbedRequest:  
 def openai_request(body: Any, *, limit: int, hidden_size: int) -> OpenAIRequest:  # noqa: ANN401 - JSON
     """OpenAI's form, with `prompt_name` as an extra field."""
     fields = Fields(body)
-    inputs, many = inputs_of(fields.required("input"), "input", limit)
+    given = fields.required("input")
+    if _holds_ids(given):
+        raise Invalid(_FOREIGN_IDS)
+    inputs, many = inputs_of(given, "input", limit)
     fields.text("model")
     fields.text("user")
     embed = EmbedRequest(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import signal
 import socket
@@ -11,18 +12,23 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 
 from embedfit.errors import EmbedfitError, ServingError
 from embedfit.serving.app import App
-from embedfit.serving.limits import ConnectionLimits, bounded_protocol
+from embedfit.serving.bodies import PaceLimits
+from embedfit.serving.limits import ConnectionLimits, Connections
 from embedfit.serving.loading import load_service
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
 
 Log = Callable[[str], None]
+
+_KERNEL_BUFFER = 262_144
+#: Open files beside connections: libraries, the model, the log.
+_OTHER_FILES = 128
 
 
 def serve(model: str, settings: ServeSettings, *, log: Log) -> None:
@@ -33,6 +39,8 @@ def serve(model: str, settings: ServeSettings, *, log: Log) -> None:
     listener = listen(settings.host, settings.port)
     address = _url(listener)
     log(f"{address} is open; warming up {model}")
+    if settings.api_key is None and not _is_loopback(listener):
+        log("No key is set: everybody who reaches this address can use the server. To ask for one: EMBEDFIT_API_KEY")
     # uvicorn hands a signal on to the handler it found; this one makes the drain the whole of it.
     previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -48,7 +56,10 @@ def listen(host: str, port: int) -> socket.socket:
     """An open socket; port 0 takes any free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+        # Of each connection the kernel holds no more than this, and we see sooner that nobody reads.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
+        return listener
     except OSError as error:
         raise ServingError(
             f"{host}:{port} can't be opened: {error.strerror or error}.",
@@ -94,18 +105,21 @@ def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
             allow_headers=["authorization", "content-type"],
             expose_headers=["*"],
         )
+    connections = Connections(
+        ConnectionLimits(
+            header_timeout=settings.header_timeout,
+            body_timeout=settings.body_timeout,
+            answer_pace=PaceLimits(credit=settings.write_timeout),
+            connections=_room_for(4 * settings.max_concurrent_requests + 64),
+        )
+    )
     return uvicorn.Config(
         application,
-        http=bounded_protocol(
-            ConnectionLimits(
-                header_timeout=settings.header_timeout,
-                body_timeout=settings.body_timeout,
-                connections=4 * settings.max_concurrent_requests + 64,
-            )
-        ),
+        http=cast(Any, connections.protocol),  # uvicorn calls it as it would call a class
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # its warnings are what any client can cause, as often as it likes
         access_log=False,
         server_header=False,
         date_header=True,
@@ -113,6 +127,26 @@ def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
         timeout_keep_alive=int(settings.keep_alive),
         timeout_graceful_shutdown=int(settings.drain_timeout),
     )
+
+
+def _room_for(connections: int) -> int:
+    """So many connections, or what the limit of open files leaves; it is raised first as far as it goes."""
+    if sys.platform == "win32":
+        return connections
+    import resource  # not on Windows
+
+    wanted = connections + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return connections if soft == resource.RLIM_INFINITY else max(16, min(connections, soft - _OTHER_FILES))
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

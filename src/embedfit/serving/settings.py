@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -14,6 +15,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "int8"]
 
 ENGINES: tuple[EngineName, ...] = ("auto", "openvino", "onnx", "torch")
 PRECISIONS: tuple[PrecisionName, ...] = ("auto", "fp32", "bf16", "int8")
+_KEY = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class ServeSettings:
     gate_beir: str | None = None
     header_timeout: float = 10.0
     body_timeout: float = 30.0
+    write_timeout: float = 30.0
     keep_alive: float = 75.0
     drain_timeout: float = 30.0
     json_output: bool = False
@@ -62,6 +65,14 @@ class ServeSettings:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least 1.")
         if self.max_batch_requests is not None and self.max_batch_requests < 1:
             raise UsageError("--max-batch-requests must be at least 1.")
+        for name in ("header_timeout", "body_timeout", "write_timeout", "keep_alive", "drain_timeout"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise UsageError(f"--{name.replace('_', '-')} must be above 0.")
+        if self.api_key is not None and not _KEY.fullmatch(self.api_key):
+            raise UsageError(
+                "The API key can't be sent in a header.",
+                remedy="Use letters, digits and punctuation, without spaces. For example: openssl rand -hex 24",
+            )
         if self.max_queue_seconds is not None and not 0 < self.max_queue_seconds < float("inf"):
             raise UsageError("--max-queue-seconds must be above 0.")
         if not 0 <= self.port <= 65_535:
@@ -83,6 +94,8 @@ _OTHER_NAMES = {
     "port": ("PORT", "AIP_HTTP_PORT"),
     "precision": ("DTYPE", "PRECISION"),
 }
+#: Variables that hold the key: our own, which our clients read too, and TEI's.
+_KEY_NAMES = ("EMBEDFIT_API_KEY", "API_KEY")
 #: What TEI's --dtype calls the precisions.
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "bf16"}
 
@@ -97,16 +110,31 @@ def from_environment(
 ) -> ServeSettings:
     """Settings from the environment; overrides that are not None win over it.
 
-    Raises UsageError that names the variable.
+    Raises UsageError that names the variable, and where two variables hold different keys.
     """
     found: dict[str, Any] = {}
+    given = {name: value for name, value in (overrides or {}).items() if value is not None and value != ()}
+    if "api_key" not in given:
+        found["api_key"] = _key_from(environment)
     for field in fields(ServeSettings):
+        if field.name == "api_key":
+            continue
         for variable in _OTHER_NAMES.get(field.name, (field.name.upper(),)):
             if environment.get(variable):
                 found[field.name] = _parsed(field.name, str(field.type), variable, environment[variable])
                 break
-    given = {name: value for name, value in (overrides or {}).items() if value is not None and value != ()}
     return replace(ServeSettings(), **{**found, **given})
+
+
+def _key_from(environment: Mapping[str, str]) -> str | None:
+    """The key under its own name or TEI's; a file's last line end is no part of it."""
+    keys = {name: key for name in _KEY_NAMES if (key := environment.get(name, "").strip())}
+    if len(set(keys.values())) > 1:
+        raise UsageError(
+            f"{' and '.join(keys)} hold different keys, so it is not clear which one clients must send.",
+            remedy="Keep one of them, or give --api-key. For example: unset API_KEY",
+        )
+    return next(iter(keys.values()), None)
 
 
 def _parsed(name: str, kind: str, variable: str, text: str) -> Any:  # noqa: ANN401 - the type of the field

@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,7 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """Start a server of a model on a free port, wait until it is ready, stop it at the end.
 
+    It asks for no key unless environment or flags give it one: the caller's own are not handed on.
     Raises ServingError with the server's log where it does not become ready.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +47,7 @@ def running_server(
                 [*command, str(model), "--port", "0", *flags],
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **(environment or {})},
+                env={**_without_keys(os.environ), **(environment or {})},
             )
         try:
             yield RunningServer(url=_wait(process, log, wait_seconds), process=process, log=log)
@@ -57,6 +58,10 @@ def running_server(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _without_keys(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in ("EMBEDFIT_API_KEY", "API_KEY")}
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, seconds: float) -> str:

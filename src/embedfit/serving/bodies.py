@@ -1,0 +1,187 @@
+"""Bodies on their way: how slow one may be, and what all of them may hold of the memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import AbstractEventLoop, Task
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from embedfit.serving.failures import Overloaded, PayloadTooLarge, RequestTimeout
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+
+_SWEEP_SECONDS = 0.5
+#: Bytes that a body must hold before it is given up for its memory.
+_WORTH_DROPPING = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaceLimits:
+    """The least speed of a peer. rate: bytes a second. credit: seconds that it may be behind, at the start too."""
+
+    rate: float = 500.0
+    credit: float = 10.0
+
+
+class Pace:
+    """How long a peer may still do nothing: a leaky bucket.
+
+    `due` is the clock's time at which it is too slow. Bytes put it off by the time that they take at the
+    least speed, but never to more than the credit from now, so nobody can save up for a long silence.
+    """
+
+    __slots__ = ("_limits", "due")
+
+    def __init__(self, limits: PaceLimits, now: float) -> None:
+        self._limits = limits
+        self.due = now + limits.credit
+
+    def moved(self, count: int, now: float) -> None:
+        """So many bytes came through."""
+        self.due = min(self.due + count / self._limits.rate, now + self._limits.credit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """Bounds of all bodies together.
+
+    unfinished: bodies of which a part is missing. held_bytes: of bodies that are coming or being answered.
+    """
+
+    unfinished: int = 512
+    held_bytes: int = 256 << 20
+    pace: PaceLimits = PaceLimits()
+
+
+class Body:
+    """One body while its request lives. failure: why it was given up, once it was."""
+
+    __slots__ = ("_bodies", "failure", "held", "pace", "task")
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self.held = 0
+        self.pace = Pace(bodies.limits.pace, bodies.clock())
+        self.failure: RequestTimeout | None = None
+        self.task: Task[Any] | None = None
+
+    async def read(self, receive: Receive, *, is_whole: bool, limit: int) -> bytearray:
+        """The whole of it. is_whole: it is there already, so that there is nothing to wait for.
+
+        Raises PayloadTooLarge above limit bytes, RequestTimeout where it is too slow or the slowest of too
+        many, Overloaded where there is no memory for it, CancelledError where the client leaves.
+        """
+        parts = bytearray()
+        if not is_whole:
+            self._bodies.wait_for(self)
+        try:
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise asyncio.CancelledError
+                part = message.get("body", b"")
+                parts += part
+                if len(parts) > limit:
+                    raise PayloadTooLarge(f"The body is larger than {limit} bytes")
+                self._bodies.charge(self, len(part))
+                more = message.get("more_body", False)
+        except asyncio.CancelledError:
+            if self.failure is None:
+                raise
+            if self.task is not None and hasattr(self.task, "uncancel"):  # Python 3.11 counts cancellations
+                self.task.uncancel()
+            raise self.failure from None
+        finally:
+            self._bodies.arrived(self)
+        return parts
+
+    def give_up(self, why: str) -> None:
+        """End the reading with RequestTimeout."""
+        if self.failure is None and self.task is not None:
+            self.failure = RequestTimeout(why, headers=(("connection", "close"),))
+            self.task.cancel()
+
+
+class Bodies:
+    """All bodies of one server, used from its event loop alone.
+
+    A body that is whole when its request is seen never waits here, so those who send at once get in whatever
+    the slow ones do. Where there are too many slow ones, or where they hold too much, the slowest goes.
+    """
+
+    def __init__(self, limits: BodyLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.held = 0
+        self._unfinished: dict[Body, None] = {}
+        self._sweeping = False
+
+    @property
+    def unfinished(self) -> int:
+        """Bodies that are waited for."""
+        return len(self._unfinished)
+
+    @contextmanager
+    def open(self) -> Iterator[Body]:
+        """A body; what it holds is given back at the end."""
+        body = Body(self)
+        try:
+            yield body
+        finally:
+            self.release(body)
+
+    def wait_for(self, body: Body) -> None:
+        """Count a body as unfinished; where there are too many, the slowest goes."""
+        if len(self._unfinished) >= self.limits.unfinished:
+            self._drop(self._slowest(self._unfinished))
+        body.task = asyncio.current_task()
+        self._unfinished[body] = None
+        if not self._sweeping:
+            self._sweeping = True
+            self._sweep_later(asyncio.get_running_loop())
+
+    def arrived(self, body: Body) -> None:
+        """It is whole, or nobody waits for it any more."""
+        self._unfinished.pop(body, None)
+
+    def charge(self, body: Body, count: int) -> None:
+        """Count bytes that came. Raises Overloaded where they don't fit even without the slow bodies."""
+        body.pace.moved(count, self.clock())
+        body.held += count
+        self.held += count
+        while self.held > self.limits.held_bytes:
+            large = [other for other in self._unfinished if other is not body and other.held >= _WORTH_DROPPING]
+            if not large:
+                raise Overloaded
+            self._drop(self._slowest(large))
+
+    def release(self, body: Body) -> None:
+        """Give back what a body holds."""
+        self.held -= body.held
+        body.held = 0
+
+    def _slowest(self, among: Iterable[Body]) -> Body:
+        return min(among, key=lambda body: body.pace.due)
+
+    def _drop(self, body: Body) -> None:
+        self.arrived(body)
+        self.release(body)  # its task ends before anything else of it can come
+        body.give_up("The body came too slowly, and others need the room")
+
+    def _sweep_later(self, loop: AbstractEventLoop) -> None:
+        loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
+
+    def _sweep(self, loop: AbstractEventLoop) -> None:
+        now = self.clock()
+        for body in [body for body in self._unfinished if body.pace.due < now]:
+            self.arrived(body)
+            body.give_up("The body came too slowly")
+        if self._unfinished:
+            self._sweep_later(loop)
+        else:
+            self._sweeping = False
