@@ -42,6 +42,7 @@ from embedfit.records import Passage, Query
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import DENSE_WEIGHT, WINDOWED_WEIGHT, weighted_sum
 from embedfit.retrieval.metrics import hit, judge, ndcg, rank
+from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of, compare
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -218,12 +219,13 @@ class Judge:
         self.relevant = [{number[one] for one in data.relevant(key) if one in number} for key in named]
         answers = [self.ids[min(rows)] for rows in self.relevant]
         self.clusters, _ = clusters_of(answers, answers)
+        self.own = own_passages(named, self.ids)
         index = Bm25(self.contents)
         self.lexical = np.stack([index.scores(query) for query in self.queries])
 
     def values(self, scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The metric of each query. scores: (Q, N)."""
-        judged = judge(rank(scores, self.ids, 10).tolist(), self.relevant)
+        judged = judge(rank(without_own(scores, self.own), self.ids, 10).tolist(), self.relevant)
         return hit(judged, 5) if self.metric == "hit@5" else ndcg(judged, 10)
 
     def scores(self, encoder: Encoder, *, windows: bool) -> dict[str, np.ndarray[Any, Any]]:

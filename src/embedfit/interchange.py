@@ -44,7 +44,7 @@ class RetrievalData:
     """A corpus, queries, and which passages answer which query.
 
     corpus, queries: by id, in the order of the file. qrels: query id → passage id → relevance; above 0 is
-    relevant, and the number is the gain of nDCG. negatives: query id → passage ids, where the format has them.
+    relevant, and the number is the gain in trec_eval's nDCG. negatives: query id → passage ids, where there are any.
     notes: what was left out in reading, in sentences for people.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from embedfit.config import MergeConfig
 from embedfit.errors import ModelError, UsageError
 from embedfit.merging.cocktail import mix
 from embedfit.merging.gate import Decision, Mixture, decide
-from embedfit.merging.general import built_in
+from embedfit.merging.general import built_in, general_paragraphs
 from embedfit.merging.stage import sweep_of
 from embedfit.merging.weights import combine, weights_from_losses
 from embedfit.models.encoder import Encoder
@@ -157,11 +158,23 @@ def test_a_small_gain_that_is_surely_no_loss_ships() -> None:
 
 def test_general_text_leaves_out_the_corpus_and_hides_the_query() -> None:
     task = built_in([])
-    assert len(task.queries) == len(task.passages) == 150
+    assert len(task.queries) == len(task.passages) == 144
     assert all(query not in passage for query, passage in zip(task.queries, task.passages, strict=True))
     assert built_in([]) == task
-    other = built_in(task.passages)
-    assert other.passages != task.passages, "what the corpus begins with is left out"
+    corpus = general_paragraphs()[:100]
+    other = built_in([text.upper() for text in corpus])
+    assert other.passages == task.passages[100:], "what is in the corpus is left out, the rest is as before"
+    assert built_in(general_paragraphs()).queries == ()
+
+
+def test_the_general_text_is_the_one_that_was_measured() -> None:
+    """A changed text changes what merges decide: raise the merge stage's version with this hash."""
+    text = "\n\n".join(general_paragraphs())
+    assert (
+        hashlib.sha256(text.encode()).hexdigest() == "89ceaad834af5ffbf0a6d9572afc930fc1901754876f2c1f6e9bd3198cc35b80"
+    )
+    sentences = [sentence for paragraph in general_paragraphs() for sentence in paragraph.split(". ")]
+    assert len(set(sentences)) == len(sentences)
 
 
 def test_mixing_by_weights_and_by_examples(tmp_path: Path) -> None:

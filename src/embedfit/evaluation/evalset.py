@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from tokenizers import Tokenizer
 
-from embedfit.interchange import read_beir
+from embedfit.interchange import RetrievalData, read_beir
 from embedfit.records import Passage
+from embedfit.retrieval.own import own_passages
 from embedfit.retrieval.significance import ClusterBy, Ints, clusters_of
 
 EvalKind = Literal["synthetic", "human"]
@@ -41,6 +42,11 @@ class EvalSet:
     skipped: int = 0
     notes: tuple[str, ...] = ()
     numbers: Mapping[str, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def own(self) -> Ints:
+        """(Q,) number of the passage that each query is itself, by its id; -1 for none."""
+        return own_passages(self.query_ids, self.passage_ids)
 
     def answer(self, query: int) -> int:
         """Number of the passage that stands for a query's answers: the relevant one of the lowest id."""
@@ -91,9 +97,25 @@ def read_eval_set(
             {passage: grade for passage, grade in beir.qrels[query].items() if grade > 0} for query in answerable
         ),
         skipped=len(beir.qrels) - len(answerable),
-        notes=beir.notes,
+        notes=(*beir.notes, *_twins(answerable, beir)),
         numbers={passage: number for number, passage in enumerate(ids)},
     )
+
+
+def _twins(queries: Sequence[str], beir: RetrievalData) -> Iterator[str]:
+    """What people must know where queries have ids of passages."""
+    twins = [query for query in queries if query in beir.corpus]
+    if twins:
+        yield (
+            f"{len(twins):,} of {len(queries):,} queries have the id of a passage, such as {twins[0]!r}. That passage "
+            "is left out of the query's ranking, as BEIR does."
+        )
+    judged = [query for query in twins if query in beir.relevant(query)]
+    if judged:
+        yield (
+            f"For {len(judged):,} of them the passage of the same id is judged relevant, such as for {judged[0]!r}: it "
+            "can't be found. If queries and passages are only numbered alike, rename the queries' ids."
+        )
 
 
 def _documents(ids: Sequence[str], titles: Sequence[str], known: Mapping[str, Passage]) -> tuple[str, ...]:

@@ -64,10 +64,10 @@ def measure(plan: Plan, eval_set: EvalSet, cache: VectorCache, report: Reporter)
         dense[name] = encode(embedder, eval_set, cache, report)
         for row in (row for row, of in plan.windowed.items() if of == name):
             dense[row] = in_windows(dense[name], embedder, eval_set, plan.window_tokens, cache, report)
-    lexical = {name: Lexical(contents, eval_set.queries) for name, contents in plan.lexical.items()}
+    lexical = {name: Lexical(contents, eval_set.queries, eval_set.own) for name, contents in plan.lexical.items()}
     first = next(iter(lexical.values())) if lexical else None
     if first is None and plan.hybrids:
-        first = Lexical(eval_set.contents, eval_set.queries)
+        first = Lexical(eval_set.contents, eval_set.queries, eval_set.own)
     hybrids = {name: Hybrid(dense[of], first, fuse) for name, (of, fuse) in plan.hybrids.items() if first is not None}
     every: dict[str, Scorer] = {**dense, **lexical, **hybrids}
     scorers = {name: every[name] for name in plan.order}
@@ -78,7 +78,7 @@ def measure(plan: Plan, eval_set: EvalSet, cache: VectorCache, report: Reporter)
 def encode(embedder: Embedder, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> Dense:
     """A dense system with its vectors."""
     passages, queries = cache.embed_both(embedder, eval_set.contents, eval_set.queries, report=report)
-    return Dense(queries, passages)
+    return Dense(queries, passages, own=eval_set.own)
 
 
 def in_windows(
@@ -92,7 +92,8 @@ def in_windows(
         raise UsageError(
             f"{embedder.name} can't read windows: its tokenizer is not here.", remedy="Name a model's folder."
         )
-    return Dense(whole.queries, *stored_windows(embedder, eval_set.contents, whole.passages, max_tokens, cache, report))
+    windows, starts = stored_windows(embedder, eval_set.contents, whole.passages, max_tokens, cache, report)
+    return Dense(whole.queries, windows, starts, own=whole.own)
 
 
 def judged(found: Sequence[Sequence[str]], eval_set: EvalSet) -> Measured:

@@ -15,6 +15,7 @@ from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import parts_of, reciprocal_rank, weighted_sum
 from embedfit.retrieval.metrics import rank
+from embedfit.retrieval.own import without_own
 
 Scores = npt.NDArray[np.float32]
 Vectors = npt.NDArray[np.float32]
@@ -37,32 +38,43 @@ class Dense:
     """Cosine of unit vectors. queries: (Q, H); passages: (N, H).
 
     starts: where passages holds windows, the row of each passage's first one (N,); the best of them counts.
+    own: (Q,) the passage that each query is itself, -1 for none.
     """
 
     queries: Vectors
     passages: Vectors
     starts: Ints | None = None
+    own: Ints | None = None
 
     def scores(self, start: int, stop: int) -> Scores:
         """Inner products."""
         result: Scores = self.queries[start:stop] @ self.passages.T
-        return result if self.starts is None else max_pool(result, self.starts)
+        pooled = result if self.starts is None else max_pool(result, self.starts)
+        return without_own(pooled, None if self.own is None else self.own[start:stop])
 
 
 class Lexical:
-    """BM25. A passage that shares no word with the query is not found, wherever it stands in the corpus."""
+    """BM25. A passage that shares no word with the query is not found, wherever it stands in the corpus.
 
-    def __init__(self, passages: Sequence[str], queries: Sequence[str]) -> None:
+    own: (Q,) the passage that each query is itself, -1 for none.
+    """
+
+    def __init__(self, passages: Sequence[str], queries: Sequence[str], own: Ints | None = None) -> None:
         self._index = Bm25(passages)
         self._queries = queries
+        self._own = own
         self._count = len(passages)
         self._last: tuple[tuple[int, int], Scores] | None = None
 
     def raw(self, start: int, stop: int) -> Scores:
-        """BM25 scores, 0 where no word is shared. The last block is kept: hybrids ask for the same one."""
+        """BM25 scores, 0 where no word is shared, -inf for a query's own passage.
+
+        The last block is kept: hybrids ask for the same one.
+        """
         if self._last is None or self._last[0] != (start, stop):
             rows = [self._index.scores(query) for query in self._queries[start:stop]]
-            self._last = (start, stop), np.stack(rows) if rows else np.zeros((0, self._count), np.float32)
+            scores = np.stack(rows) if rows else np.zeros((0, self._count), np.float32)
+            self._last = (start, stop), without_own(scores, None if self._own is None else self._own[start:stop])
         return self._last[1]
 
     def scores(self, start: int, stop: int) -> Scores:

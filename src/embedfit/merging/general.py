@@ -5,53 +5,60 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pydoc_data.topics import topics as python_topics
+from importlib import resources
 
 import numpy as np
+import numpy.typing as npt
 
 _WORDS = re.compile(r"\w+")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """A retrieval task on general text: relevant[i] are the passages (by number) that answer queries[i]."""
+    """A retrieval task on general text: relevant[i] are the passages (by number) that answer queries[i].
+
+    own: (Q,) the passage that each query is itself, -1 for none; None where no query is one.
+    """
 
     passages: tuple[str, ...]
     queries: tuple[str, ...]
     relevant: tuple[frozenset[int], ...]
     source: str
+    own: npt.NDArray[np.int64] | None = None
 
 
-def built_in(corpus: Sequence[str], *, limit: int = 150, seed: int = 0) -> Retention:
-    """Inverse cloze on the language reference that every CPython carries (Lee et al., ACL 2019).
+def general_paragraphs() -> list[str]:
+    """The paragraphs of general.txt: short ones on nature, history, crafts and sports, four on each subject.
 
-    A sentence taken out of a paragraph must find the rest of it. Paragraphs that share much with
-    the corpus are left out: forgetting shows on other text only.
+    They were written for embedfit, so that what a merge decides depends on no text of another program's version.
     """
-    paragraphs = []
-    known = {tuple(_words(text)[:12]) for text in corpus}
-    for topic in sorted(python_topics):
-        for paragraph in re.split(r"\n\s*\n", python_topics[topic]):
-            text = " ".join(paragraph.split())
-            sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)
-            if len(sentences) >= 3 and 40 <= len(text.split()) <= 160 and tuple(_words(text)[:12]) not in known:
-                paragraphs.append(sentences)
+    text = resources.files("embedfit.merging").joinpath("general.txt").read_text("utf-8")
+    return text.strip().split("\n\n")
+
+
+def built_in(corpus: Sequence[str], *, seed: int = 0) -> Retention:
+    """Inverse cloze on the general text that the package carries (Lee et al., ACL 2019).
+
+    A sentence taken out of a paragraph must find the rest of it, among three paragraphs on the same subject and
+    others. Paragraphs of the corpus are left out: forgetting shows on other text only.
+    """
+    known = {_beginning(text) for text in corpus}
     rng = np.random.default_rng(seed)
-    chosen = sorted(rng.choice(len(paragraphs), size=min(limit, len(paragraphs)), replace=False))
-    passages, queries, relevant = [], [], []
-    for number, index in enumerate(chosen):
-        sentences = paragraphs[int(index)]
+    passages, queries = [], []
+    for paragraph in general_paragraphs():
+        sentences = _SENTENCE_END.split(paragraph)
         taken = int(rng.integers(0, len(sentences)))
-        queries.append(sentences[taken])
-        passages.append(" ".join(sentences[:taken] + sentences[taken + 1 :]))
-        relevant.append(frozenset({number}))
+        if _beginning(paragraph) not in known:
+            queries.append(sentences[taken])
+            passages.append(" ".join(sentences[:taken] + sentences[taken + 1 :]))
     return Retention(
         passages=tuple(passages),
         queries=tuple(queries),
-        relevant=tuple(relevant),
-        source="sentences of Python's language reference against the rest of their paragraphs",
+        relevant=tuple(frozenset({number}) for number in range(len(passages))),
+        source="sentences of a general text that embedfit carries against the rest of their paragraphs",
     )
 
 
-def _words(text: str) -> list[str]:
-    return [word.lower() for word in _WORDS.findall(text)]
+def _beginning(text: str) -> tuple[str, ...]:
+    return tuple(word.lower() for word in _WORDS.findall(text)[:12])

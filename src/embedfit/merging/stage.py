@@ -24,6 +24,7 @@ from embedfit.records import Passage, Query
 from embedfit.retrieval import fusion
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, ndcg
+from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
@@ -40,6 +41,7 @@ class DevSet:
     """Dev queries and the pool of passages that the mixtures rank.
 
     relevant: by number in passages. base, tuned: (Q, N) scores of the pool by the two models.
+    own: (Q,) the passage that each query is itself, -1 for none.
     """
 
     queries: tuple[str, ...]
@@ -49,6 +51,7 @@ class DevSet:
     cluster_by: str
     base: npt.NDArray[np.float32]
     tuned: npt.NDArray[np.float32]
+    own: npt.NDArray[np.int64]
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
@@ -148,6 +151,7 @@ def dev_set(
     pool.update(int(row) for row in ids[scores > 0])
     kept = sorted(pool)
     place = {row: new for new, row in enumerate(kept)}
+    twins = own_passages([query.query_id for query in dev], [corpus[row].passage_id for row in kept])
     clusters, by = clusters_of([corpus[number[q.passage_id]].document_id for q in dev], [q.passage_id for q in dev])
     return DevSet(
         queries=tuple(texts),
@@ -155,8 +159,9 @@ def dev_set(
         relevant=tuple(frozenset(place[row] for row in rows) for rows in relevant),
         clusters=clusters,
         cluster_by=by,
-        base=vectors[0][0] @ vectors[0][1][kept].T,
-        tuned=vectors[1][0] @ vectors[1][1][kept].T,
+        base=without_own(vectors[0][0] @ vectors[0][1][kept].T, twins),
+        tuned=without_own(vectors[1][0] @ vectors[1][1][kept].T, twins),
+        own=twins,
     )
 
 
@@ -175,13 +180,15 @@ def retention_set(config: Config, corpus: Sequence[str]) -> Retention:
             frozenset(number[p] for p, g in beir.qrels[q].items() if g > 0 and p in number) for q in queries
         ),
         source=config.merge.retention_beir,
+        own=own_passages(queries, ids),
     )
 
 
 def per_query_ndcg(scores: npt.NDArray[np.float32], relevant: Sequence[frozenset[int]], k: int = 10) -> Floats:
-    """NDCG@k of each query. scores: (Q, N) of every passage."""
+    """NDCG@k of each query. scores: (Q, N) of every passage, -inf for those that are left out."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return ndcg(judge(order.tolist(), relevant), k)
+    found = [row[np.isfinite(of_query[row])].tolist() for row, of_query in zip(order, scores, strict=True)]
+    return ndcg(judge(found, relevant), k)
 
 
 def fusion_evidence(dense: npt.NDArray[np.float32], dev: DevSet) -> dict[str, object]:
@@ -191,7 +198,7 @@ def fusion_evidence(dense: npt.NDArray[np.float32], dev: DevSet) -> dict[str, ob
     than people's do, so dev undervalues BM25 (on emanual it asks for .8 to 1, people's queries for .5).
     """
     index = Bm25(dev.passages)
-    lexical = np.stack([index.scores(query) for query in dev.queries])
+    lexical = without_own(np.stack([index.scores(query) for query in dev.queries]), dev.own)
     tried = []
     for weight in FUSION_WEIGHTS:
         fused = fusion.weighted_sum(dense, lexical, weight=weight)
@@ -225,13 +232,16 @@ def _sweep(
             mixture.backbone.load_state_dict(mixed, strict=False)
             # The two ends were scored when the pool was drawn.
             known = {0.0: dev.base, 1.0: dev.tuned}.get(alpha)
-            dense = _scores(mixture, dev.queries, dev.passages) if known is None else known
-            general_scores = _scores(mixture, general.queries, general.passages)
+            dense = _scores(mixture, dev.queries, dev.passages, dev.own) if known is None else known
+            kept = 0.0  # with every general passage in the corpus, nothing tells what was forgotten
+            if general.queries:
+                general_scores = _scores(mixture, general.queries, general.passages, general.own)
+                kept = float(per_query_ndcg(general_scores, general.relevant).mean())
             mixtures.append(
                 Mixture(
                     alpha=alpha,
                     dev=per_query_ndcg(dense, dev.relevant),
-                    retention=float(per_query_ndcg(general_scores, general.relevant).mean()),
+                    retention=kept,
                 )
             )
             scores.append(dense)
@@ -239,9 +249,10 @@ def _sweep(
     return mixtures, scores
 
 
-def _scores(encoder: Encoder, queries: Sequence[str], passages: Sequence[str]) -> Vectors:
-    result: Vectors = encoder.encode(queries, is_query=True) @ encoder.encode(passages).T
-    return result
+def _scores(
+    encoder: Encoder, queries: Sequence[str], passages: Sequence[str], own: npt.NDArray[np.int64] | None
+) -> Vectors:
+    return without_own(encoder.encode(queries, is_query=True) @ encoder.encode(passages).T, own)
 
 
 def _as_told(mixtures: Sequence[Mixture], decision: Decision, highest: float) -> Decision:

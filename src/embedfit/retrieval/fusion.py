@@ -39,22 +39,41 @@ def reciprocal_rank(dense: Scores, lexical: Scores, *, weight: float = 0.5, k: i
     """Fused score: weight / (k + dense rank) + (1 - weight) / (k + lexical rank). Scores and result: (..., N).
 
     Cormack, Clarke and Büttcher, SIGIR 2009, with a weight. A passage that BM25 does not match at
-    all (score 0) has no lexical rank: it must not gain by its place in the corpus.
+    all (score 0) has no lexical rank: it must not gain by its place in the corpus. A passage that is left out
+    (dense score -inf) stays so.
     """
     lexical_part = np.where(lexical > 0, 1.0 / (k + ranks(lexical)), 0.0)
-    result: Scores = (weight / (k + ranks(dense)) + (1 - weight) * lexical_part).astype(np.float32)
+    fused = weight / (k + ranks(dense)) + (1 - weight) * lexical_part
+    result: Scores = np.where(np.isneginf(dense), -np.inf, fused).astype(np.float32)
     return result
 
 
 def standardised(scores: Scores) -> Scores:
-    """Scores with mean 0 and deviation 1 over the passages of a query; zeros where all are equal. (..., N)."""
+    """Scores with mean 0 and deviation 1 over the passages of a query; zeros where all are equal. (..., N).
+
+    Passages that are left out (-inf) stay so and don't count.
+    """
+    finite = np.isfinite(scores)
+    if not finite.all():
+        rows, kept = scores.reshape(-1, scores.shape[-1]), finite.reshape(-1, scores.shape[-1])
+        result = np.full(rows.shape, -np.inf, np.float32)
+        for row, own in enumerate(kept):
+            if own.any():
+                result[row, own] = standardised(rows[row, own])
+        return result.reshape(scores.shape)
     mean = scores.mean(-1, keepdims=True)
     deviation = scores.std(-1, keepdims=True)
-    result: Scores = np.where(deviation > 1e-9, (scores - mean) / np.maximum(deviation, 1e-9), 0.0).astype(np.float32)
-    return result
+    scaled: Scores = np.where(deviation > 1e-9, (scores - mean) / np.maximum(deviation, 1e-9), 0.0).astype(np.float32)
+    return scaled
 
 
 def weighted_sum(dense: Scores, lexical: Scores, *, weight: float = 0.5) -> Scores:
-    """Fused score: weight × standardised dense + (1 - weight) × standardised lexical. Scores and result: (..., N)."""
-    result: Scores = (weight * standardised(dense) + (1 - weight) * standardised(lexical)).astype(np.float32)
+    """Fused score: weight × standardised dense + (1 - weight) × standardised lexical. Scores and result: (..., N).
+
+    A passage that is left out of both (-inf) stays so.
+    """
+    left_out = np.isneginf(dense)
+    parts = (np.where(left_out, np.float32(0), standardised(scores)) for scores in (dense, lexical))
+    fused = weight * next(parts) + (1 - weight) * next(parts)
+    result: Scores = np.where(left_out, -np.inf, fused).astype(np.float32)
     return result
