@@ -33,6 +33,8 @@ _LOST = re.compile("[\ufffd\x00-\x08\x0e-\x1f]")
 _LOST_GLYPH = re.compile("([^\\W\\d_]*)[\ufffd\x00-\x08\x0e-\x1f]([^\\W\\d_]+)|([^\\W\\d_]+)[\ufffd\x00-\x08\x0e-\x1f]")
 _LOST_LIGATURES = ("fi", "fl", "ff", "ffi", "ffl", "ti", "tt", "ft")
 
+_LONGEST_WORD = 100
+
 Vocabulary = Mapping[str, int]
 
 
@@ -56,23 +58,27 @@ def vocabulary(texts: Iterable[str]) -> Counter[str]:
 
 
 def join_hyphen(left: str, right: str, words: Vocabulary) -> str:
-    """The two halves of a word that a line end cut, as one: "informa" + "tion", "forward" + "looking".
+    """The two halves of a word that a line end cut, as one: "informa" + "tion", "forward" + "looking"."""
+    return f"{left}{hyphen_between(left, right, words)}{right}"
+
+
+def hyphen_between(left: str, right: str, words: Vocabulary) -> str:
+    """What stands between the two halves of a word that a line end cut: "-" or "".
 
     The document's own words decide: the form it uses elsewhere, else a hyphen where both halves are
-    words of it, else none.
+    words of it, else none. Only the last 100 characters of left count: no word is longer.
     """
-    last = (re.findall(r"[^\W_]+(?:-[^\W_]+)*$", left) or [""])[0].lower()
-    first = (re.findall(r"^[^\W_]+", right) or [""])[0].lower()
-    if not last or not first:
-        return f"{left}-{right}"
-    if not right[0].islower():
-        return f"{left}-{right}"
+    last = (re.findall(r"[^\W_]+(?:-[^\W_]+)*$", left[-_LONGEST_WORD:]) or [""])[0].lower()
+    found = re.match(r"[^\W_]+", right)
+    first = found[0].lower() if found else ""
+    if not last or not first or not right[0].islower():
+        return "-"
     joined, hyphenated = words.get(last + first, 0), words.get(f"{last}-{first}", 0)
     if joined or hyphenated:
-        return left + right if joined >= hyphenated else f"{left}-{right}"
+        return "" if joined >= hyphenated else "-"
     tail = last.rsplit("-", 1)[-1]
     both_words = min(words.get(tail, 0), words.get(first, 0)) >= 2 and len(first) > 2
-    return f"{left}-{right}" if both_words else left + right
+    return "-" if both_words else ""
 
 
 def mend_lost_ligatures(text: str, words: Vocabulary) -> str:

@@ -1,191 +1,402 @@
-"""HTML → blocks: what a reader of the page reads, without navigation, scripts and forms."""
+"""HTML → blocks: what a page shows and what it has folded away, without navigation, scripts and cookie banners."""
 
 from __future__ import annotations
 
-from html.parser import HTMLParser
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedfit.corpus.blocks import Block, BlockKind, ParsedDocument
+from embedfit.corpus.blocks import Block, BlockKind, ParsedDocument, Removed
 from embedfit.corpus.cleaning import clean_line
-from embedfit.corpus.readers.decoding import read_text_file
+from embedfit.corpus.quality import weight
+from embedfit.corpus.readers.decoding import read_markup_file
 from embedfit.corpus.readers.registry import Progress, Reader
 
-_SKIPPED = frozenset(
-    "script style noscript template svg math nav footer aside form iframe select button object head".split()
-)
-_VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+#: Elements without text for people.
+_SILENT = frozenset("script style metadata annotation annotation-xml rp noframes noembed iframe".split())
+#: Elements that are judged as a whole when they end.
+_JUDGED = ("navigation", "cookies", "fallback")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
+#: Elements that are part of a line of text, as are those with a colon (Word's <o:p>). Others, such as <my-card>, begin
+#: a block.
 _INLINE = frozenset(
-    "a abbr b bdi bdo big cite code data del dfn em font i ins kbd label mark q s samp small span strike strong sub "
-    "sup time tt u var wbr".split()
+    "a abbr acronym b bdi bdo big br button cite code data del dfn em font i img input ins kbd label mark meter nobr "
+    "output picture progress q rb rt ruby s samp slot small span strike strong sub sup time tt u var wbr source track "
+    "map area math mi mn mo mtext mrow msup msub mfrac msqrt svg g text tspan title desc path".split()
 )
-_HIDDEN_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu"))
+_PREFORMATTED = frozenset(("pre", "xmp", "listing", "plaintext"))
+_NAVIGATION = frozenset(("nav", "menu"))
+_NAVIGATION_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu", "menubar"))
+#: Inside these a header or footer belongs to the text; elsewhere to the page.
+_SECTIONS = frozenset("article section main blockquote figure details dialog".split())
+#: What a browser shows where it can't do better.
+_FALLBACK = frozenset("noscript object video audio canvas".split())
+_COOKIES = re.compile(
+    r"(?:^|[\s_-])(?:(?:cookies?|consent|gdpr|ccpa)[_-]?(?:law[_-]?)?(?:info[_-]?)?"
+    r"(?:banner|bar|notice|consent|popup|modal|overlay|dialog|message|wall|container)|onetrust-\S*|cybotcookiebot\S*|"
+    r"didomi-\S*|usercentrics\S*|qc-cmp2\S*|iubenda-cs\S*|osano-cm\S*|truste\S*)(?:$|[\s_-])",
+    re.I,
+)
+_ABOUT_COOKIES = re.compile(r"cookie|consent|tracking|privacy", re.I)
+_ABOUT_THE_BROWSER = re.compile(r"javascript|java script|your browser|this browser|doesn.t support|not support", re.I)
+_ABOUT_THE_SITE = re.compile(r"©|\(c\)|copyright|all rights reserved|cookie|privacy policy|imprint|impressum", re.I)
+#: Classes of signs that are set as words ("expand_more"), of the ¶ behind a heading and of numbers of footnotes.
+_SIGNS = re.compile(r"(?:^|\s)(?:material-(?:icons|symbols)\S*|headerlink|footnote-(?:ref|backref))(?:$|\s)")
+_SHOWN_INPUTS = frozenset("text search email url tel number button submit reset date time".split()) | {""}
+#: So many words outside links make a sentence worth keeping, even in a page's footer.
+_PROSE = 8
+_WORTH_LISTING = 60
+_MAX_COOKIE_TEXT = 5000
+_PREVIEW = 120
+#: Browsers nest 512 deep, libxml2 looks through all open elements at each end tag; no page for people comes near.
+_MAX_DEPTH = 300
+_TAG = re.compile(rb"</?([a-z][a-z0-9:-]*)[^<>]*>", re.I)
+_OWN_RULES = frozenset("script style title textarea iframe noframes noembed xmp".split())
+#: An error ends the parse at the end of a piece only.
+_PIECE = 1 << 14
 
 
 def read_html(path: Path, progress: Progress | None = None) -> ParsedDocument:
-    """The blocks of an HTML file."""
-    text, note = read_text_file(path)
-    return ParsedDocument(blocks=blocks_of(text), note=note)
+    """The document of an HTML file."""
+    text, note = read_markup_file(path)
+    return parse(text, note)
 
 
-def blocks_of(text: str) -> tuple[Block, ...]:
-    """The blocks of a page. Broken markup is read as far as it goes."""
-    parser = _Parser()
-    parser.feed(text)
-    parser.close()
-    return parser.finish()
+def blocks_of(markup: str) -> tuple[Block, ...]:
+    """The blocks of a page or a piece of one. Broken markup is read as far as a browser reads it."""
+    return parse(markup).blocks
 
 
-class _Parser(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self._blocks: list[Block] = []
+def parse(markup: str, note: str = "") -> ParsedDocument:
+    """The document of a page; `removed` lists navigation and the like. The time is linear in the page's length."""
+    blocks, removed = _page_of(markup).finish()
+    return ParsedDocument(blocks=blocks, removed=removed, note=note)
+
+
+def _page_of(markup: str, *, framed: bool = False) -> _Page:
+    data = markup.replace("\x00", "").encode("utf-8", "ignore")
+    try:
+        return _parsed(data, framed)
+    except _TooDeep:
+        return _parsed(_TAG.sub(_flat, data), framed)
+
+
+def _parsed(data: bytes, framed: bool) -> _Page:
+    from lxml import etree  # C code, needed by the process that reads only
+
+    page = _Page(framed=framed)
+    parser = etree.HTMLParser(target=page, encoding="utf-8", huge_tree=True)
+    for start in range(0, len(data), _PIECE):
+        parser.feed(data[start : start + _PIECE])
+    if data:
+        parser.close()
+    return page
+
+
+def _flat(tag: re.Match[bytes]) -> bytes:
+    """A tag of a page that nests too deeply: text stays in its lines and paragraphs, and nothing nests."""
+    name = tag[1].decode("ascii").lower()
+    if name in _OWN_RULES:
+        return tag[0]
+    return b"" if _inline(name) else b"<br><br>"
+
+
+def _inline(tag: str) -> bool:
+    return tag in _INLINE or ":" in tag
+
+
+class _TooDeep(Exception):
+    """More open elements than _MAX_DEPTH."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """Blocks of an element that is judged as a whole when it ends. words: of each block, those outside links."""
+
+    why: str
+    blocks: list[Block] = field(default_factory=list)
+    words: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Table:
+    """rows: of cells. plain: no cell holds headings, code or a further table."""
+
+    rows: list[list[_Part]] = field(default_factory=list)
+    plain: bool = True
+
+
+class _Page:
+    """The target of lxml's parser, which closes what the page leaves open: starts and ends come in pairs."""
+
+    def __init__(self, *, framed: bool = False) -> None:
+        self._framed = framed
+        self._open: list[tuple[str, str]] = []
         self._parts: list[str] = []
-        self._skipping: list[str] = []
+        self._linked = 0
+        self._alts: list[str] = []
         self._title: list[str] = []
-        self._in_title = False
+        self._breaks = 0
+        self._counts = dict.fromkeys(("silent", "link", "item", "pre", "svg", "section"), 0)
         self._heading = 0
-        self._items = 0
-        self._preformatted = 0
-        self._cells: list[str] | None = None
-        self._rows: list[list[str]] = []
-        self._tables = 0
+        self._collected = [_Part("")]
+        self._tables: list[_Table] = []
+        self._removed: list[Removed] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "title":
-            self._in_title = True
-        if self._skipping:
-            if tag == self._skipping[-1]:
-                self._skipping.append(tag)
-            elif tag == "body" and self._skipping[-1] == "head":  # </head> may be left out
-                self._skipping.clear()
-            return
-        roles = {name: value or "" for name, value in attrs}
-        hidden = (
-            roles.get("role", "").lower() in _HIDDEN_ROLES or "hidden" in roles or roles.get("aria-hidden") == "true"
-        )
-        if tag not in _VOID and (tag in _SKIPPED or hidden):
+    # --- what lxml calls
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """An element begins."""
+        if len(self._open) > _MAX_DEPTH:
+            raise _TooDeep
+        tag = tag.lower()
+        attributes = dict(attributes) if attributes else {}
+        what = self._what(tag, attributes)
+        if self._counts["silent"]:
+            what = "silent" if what == "silent" else ""
+        elif not _inline(tag) or what in _JUDGED:
             self._flush()
-            self._skipping.append(tag)
+        self._open.append((tag, what))
+        if what in self._counts:
+            self._counts[what] += 1
+        if tag == "iframe" and self._counts["silent"] == 1:
+            self._frame(attributes.get("srcdoc") or "")
+        if self._counts["silent"]:
+            return
+        if what in _JUDGED:
+            self._collected.append(_Part(what))
+        self._begin(tag, what, attributes)
+
+    def end(self, tag: str) -> None:
+        """An element ends."""
+        tag = tag.lower()
+        while self._open:
+            name, what = self._open.pop()
+            self._end(name, what)
+            if name == tag:
+                break
+
+    def data(self, text: str) -> None:
+        """Text, in pieces of any length."""
+        if self._counts["silent"]:
+            return
+        innermost = self._open[-1][0] if self._open else ""
+        if innermost in ("title", "desc") and self._counts["svg"]:
+            self._alts.append(text)
+        elif innermost == "title":
+            self._title.append(text)
         else:
-            self._open(tag)
+            if not text.isspace():
+                self._breaks = 0
+            self._parts.append(text)
+            if self._counts["link"]:
+                self._linked += len(text.split())
 
-    def _open(self, tag: str) -> None:
-        if tag in _INLINE:
-            return
-        if tag == "br":
-            self._parts.append("\n" if self._preformatted else " ")
-            return
-        if tag in ("td", "th") and self._tables:
-            self._cell()
-            return
-        if self._tables and tag not in ("table", "tr"):
-            self._parts.append(" ")
-            return
-        self._flush()
-        if tag == "table":
-            self._tables += 1
-        elif tag == "tr" and self._tables:
-            self._row()
-            self._cells = []
-        elif tag in _HEADINGS:
+    def comment(self, text: str) -> None:
+        """Comments are not for readers of the page."""
+
+    def close(self) -> None:
+        """The page ends."""
+
+    # --- elements
+
+    def _what(self, tag: str, attributes: Mapping[str, str]) -> str:
+        """The part that an element plays, "" for none."""
+        if tag in _SILENT or (_SIGNS.search(attributes.get("class") or "") and tag not in ("body", "html")):
+            return "silent"
+        role = (attributes.get("role") or "").lower()
+        if tag in _NAVIGATION or role in _NAVIGATION_ROLES:
+            return "navigation"
+        if tag == "footer" and not self._counts["section"]:
+            return "navigation"
+        if tag in _FALLBACK:
+            return "fallback"
+        names = f"{attributes.get('id') or ''} {attributes.get('class') or ''}"
+        if tag not in ("html", "body", "main", "article") and _COOKIES.search(names):
+            return "cookies"
+        if tag in _SECTIONS:
+            return "section"
+        if tag in _PREFORMATTED:
+            return "pre"
+        return {"a": "link", "li": "item", "dd": "item", "option": "item", "svg": "svg"}.get(tag, "")
+
+    def _begin(self, tag: str, what: str, attributes: Mapping[str, str]) -> None:
+        if tag in _HEADINGS:
             self._heading = _HEADINGS[tag]
-        elif tag in ("li", "dd"):
-            self._items += 1
-        elif tag == "pre":
-            self._preformatted += 1
+        elif tag == "br":
+            self._break()
+        elif tag in ("img", "area"):
+            self._alts.append(attributes.get("alt") or "")
+        elif tag == "input":
+            self._input(attributes)
+        elif tag == "optgroup":
+            self._parts.append(attributes.get("label") or "")
+        elif tag == "table":
+            if self._tables:
+                self._tables[-1].plain = False
+            self._tables.append(_Table())
+        elif tag == "tr" and self._tables:
+            self._tables[-1].rows.append([])
+        elif tag in ("td", "th") and self._tables:
+            self._collected.append(_Part("cell"))
 
-    def handle_endtag(self, tag: str) -> None:
-        if tag == "title":
-            self._in_title = False
-        if self._skipping:
-            if tag == self._skipping[-1]:
-                self._skipping.pop()
+    def _end(self, tag: str, what: str) -> None:
+        if not self._counts["silent"] and (not _inline(tag) or what in _JUDGED):
+            self._flush()
+        if what in self._counts:
+            self._counts[what] -= 1
+        if self._counts["silent"] or what == "silent":
             return
-        if tag in _INLINE or tag in _VOID:
-            return
-        if self._tables:
-            self._end_in_table(tag)
-            return
-        self._flush()
         if tag in _HEADINGS:
             self._heading = 0
-        elif tag in ("li", "dd"):
-            self._items = max(0, self._items - 1)
-        elif tag == "pre":
-            self._preformatted = max(0, self._preformatted - 1)
-
-    def _end_in_table(self, tag: str) -> None:
-        if tag in ("td", "th"):
+        elif tag == "table" and self._tables:
+            self._table(self._tables.pop())
+        elif tag in ("td", "th") and self._tables:
             self._cell()
-        elif tag == "tr":
-            self._row()
-        elif tag == "table":
-            self._row()
-            self._tables -= 1
-            if not self._tables:
-                self._table()
-        else:
-            self._parts.append(" ")
+        if what in _JUDGED:
+            self._judge()
 
-    def handle_data(self, data: str) -> None:
-        if self._in_title:
-            self._title.append(data)
-        elif not self._skipping:
-            self._parts.append(data)
-
-    def _taken(self) -> str:
-        text = "".join(self._parts)
-        self._parts.clear()
-        return text
-
-    def _cell(self) -> None:
-        text = clean_line(self._taken())
-        if text and self._cells is not None:
-            self._cells.append(text)
-
-    def _row(self) -> None:
-        self._cell()
-        if self._cells:
-            self._rows.append(self._cells)
-        self._cells = None
-
-    def _table(self) -> None:
-        """A table of data; one that only arranges the page (mostly one cell a row) is text."""
-        rows, self._rows = self._rows, []
-        if not rows:
+    def _break(self) -> None:
+        """A line break; two of them with nothing between separate paragraphs."""
+        if self._counts["pre"]:
+            self._parts.append("\n")
             return
-        if sum(len(row) for row in rows) <= 1.2 * len(rows):
-            self._blocks += [Block(kind="text", text=" ".join(row)) for row in rows]
-        else:
-            self._blocks.append(Block(kind="table", text="\n".join(" | ".join(row) for row in rows)))
+        self._breaks += 1
+        self._parts.append(" ")
+        if self._breaks > 1:
+            self._flush()
+
+    def _input(self, attributes: Mapping[str, str]) -> None:
+        kind = (attributes.get("type") or "").lower()
+        if kind == "image":
+            self._alts.append(attributes.get("alt") or "")
+        elif kind in _SHOWN_INPUTS:
+            self._parts.append(f" {attributes.get('value') or attributes.get('placeholder') or ''} ")
+
+    def _frame(self, markup: str) -> None:
+        """The page that an <iframe srcdoc> holds; frames inside it are not looked into."""
+        if markup and not self._framed:
+            self._flush()
+            blocks, removed = _page_of(markup, framed=True).finish()
+            for block in blocks:
+                self._add(block.kind, block.text, level=block.level)
+            self._removed += removed
+
+    # --- blocks
+
+    def _add(self, kind: BlockKind, text: str, *, level: int = 0, words: int | None = None) -> None:
+        part = self._collected[-1]
+        if kind in ("heading", "code") and self._tables:
+            self._tables[-1].plain = False
+        part.blocks.append(Block(kind=kind, text=text, level=level))
+        part.words.append(len(text.split()) if words is None else words)
 
     def _flush(self) -> None:
-        raw = self._taken()
-        if self._preformatted and not self._heading:
-            lines = [line.rstrip() for line in raw.strip("\n").split("\n")]
-            if any(lines):
-                self._blocks.append(Block(kind="code", text="\n".join(lines)))
+        """End the paragraph. What an image shows is told where the paragraph has no words."""
+        if self._counts["pre"] and not self._heading:
+            self._code()
             return
-        text = clean_line(raw)
-        if text:
-            kind: BlockKind = "heading" if self._heading else "item" if self._items else "text"
-            self._blocks.append(Block(kind=kind, text=f"• {text}" if kind == "item" else text, level=self._heading))
+        if not self._parts and not self._alts:
+            return
+        text = clean_line("".join(self._parts))
+        alt = clean_line(" ".join(self._alts)) if self._alts else ""
+        linked = self._linked
+        self._parts.clear()
+        self._alts.clear()
+        self._linked = 0
+        self._breaks = 0
+        if not text:
+            text, linked = alt, 0
+        if not text:
+            return
+        # Scripts without spaces have no words to count: three characters stand for one.
+        words = max(len(text.split()) - linked, 0 if linked else (weight(text) - len(text)) // 6)
+        if self._heading:
+            self._add("heading", text, level=self._heading, words=words)
+        elif self._counts["item"]:
+            self._add("item", f"• {text}", words=words)
+        else:
+            self._add("text", text, words=words)
 
-    def finish(self) -> tuple[Block, ...]:
-        """The blocks; the page's title comes first where it has no <h1>."""
-        if self._tables:
-            self._row()
-            self._table()
+    def _code(self) -> None:
+        raw = "".join(self._parts)
+        self._parts.clear()
+        lines = [line.rstrip() for line in raw.strip("\n").split("\n")]
+        if any(lines):
+            self._add("code", "\n".join(lines))
+
+    def _cell(self) -> None:
+        if len(self._collected) > 1 and self._collected[-1].why == "cell":
+            cell = self._collected.pop()
+            rows = self._tables[-1].rows
+            if not rows:
+                rows.append([])
+            rows[-1].append(cell)
+
+    def _table(self, table: _Table) -> None:
+        """A table of data is a block; one that only arranges the page is the text in its cells."""
+        rows = [[cell for cell in row if cell.blocks] for row in table.rows]
+        rows = [row for row in rows if row]
+        if not table.plain or sum(map(len, rows)) <= 1.2 * len(rows):
+            for cell in (cell for row in rows for cell in row):
+                self._keep(cell)
+        else:
+            lines = [" | ".join(" ".join(block.text for block in cell.blocks) for cell in row) for row in rows]
+            self._add("table", "\n".join(lines), words=sum(sum(cell.words) for row in rows for cell in row))
+
+    def _keep(self, part: _Part) -> None:
+        self._collected[-1].blocks += part.blocks
+        self._collected[-1].words += part.words
+
+    def _judge(self) -> None:
+        """Take the last part out where it is no text of the page; list it where it is of some size."""
+        if len(self._collected) < 2 or self._collected[-1].why not in _JUDGED:
+            return
+        part = self._collected.pop()
+        text = " ".join(block.text for block in part.blocks)
+        if part.why == "navigation":
+            self._keep_prose(part)
+            return
+        if part.why == "cookies":
+            remove = len(text) < _MAX_COOKIE_TEXT and _ABOUT_COOKIES.search(text) is not None
+        else:
+            remove = len(text) < _MAX_COOKIE_TEXT and _ABOUT_THE_BROWSER.search(text) is not None
+        if remove:
+            self._list(text, "a cookie banner" if part.why == "cookies" else "for browsers that can't show the page")
+        else:
+            self._keep(part)
+
+    def _keep_prose(self, part: _Part) -> None:
+        """Of navigation and footers only sentences stay: people write warnings there, too."""
+        kept, gone = _Part(part.why), []
+        for block, words in zip(part.blocks, part.words, strict=True):
+            if words >= _PROSE and not _ABOUT_THE_SITE.search(block.text):
+                kept.blocks.append(block)
+                kept.words.append(words)
+            else:
+                gone.append(block.text)
+        self._keep(kept)
+        self._list(" ".join(gone), "navigation or a page's footer")
+
+    def _list(self, text: str, reason: str) -> None:
+        if weight(text) >= _WORTH_LISTING:
+            self._removed.append(Removed(page=0, reason=reason, preview=text[:_PREVIEW]))
+
+    def finish(self) -> tuple[tuple[Block, ...], tuple[Removed, ...]]:
+        """(blocks, what was left out). The page's title comes first where it has no <h1>."""
+        while self._open:
+            self._end(*self._open.pop())
         self._flush()
+        blocks = [block for part in self._collected for block in part.blocks]
         title = clean_line("".join(self._title))
-        if title and not any(block.kind == "heading" and block.level == 1 for block in self._blocks):
-            self._blocks.insert(0, Block(kind="heading", text=title, level=1))
-        return tuple(self._blocks)
+        if title and not any(block.kind == "heading" and block.level == 1 for block in blocks):
+            blocks.insert(0, Block(kind="heading", text=title, level=1))
+        return tuple(blocks), tuple(self._removed)
 
 
 def _is_page(head: bytes) -> bool:
-    return head.lstrip()[:64].lower().startswith((b"<!doctype html", b"<html"))
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower().startswith((b"<!doctype html", b"<html"))
 
 
-READER = Reader(kind="html", extensions=(".html", ".htm", ".xhtml"), read=read_html, sniff=_is_page)
+READER = Reader(kind="html", extensions=(".html", ".htm", ".xhtml", ".shtml"), read=read_html, sniff=_is_page)

@@ -6,14 +6,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from embedfit.corpus.blocks import Block, ParsedDocument
-from embedfit.corpus.cleaning import Vocabulary, clean_line, join_hyphen, vocabulary
+from embedfit.corpus.blocks import Block, BlockKind, ParsedDocument
+from embedfit.corpus.cleaning import Vocabulary, clean_line, hyphen_between, vocabulary
 from embedfit.corpus.readers.decoding import read_text_file
 from embedfit.corpus.readers.registry import Progress, Reader
 
 _UNDERLINE = re.compile(r"^([=\-~^\"'`#*+.:])\1{2,}\s*$")
 _OVERLINED_LEVEL = 1
 _MAX_HEADING = 150
+_LONGEST_WORD = 100
 _UNDERLINE_LEVELS = {"=": 2, "*": 2, "-": 3, "~": 4, "^": 5, '"': 5, "+": 5}
 _BULLET = re.compile(r"^\s*(?:[•◦▪‣●*\-–+]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 _NUMBERED_HEADING = re.compile(
@@ -40,13 +41,15 @@ def blocks_of(text: str) -> Iterator[Block]:
 
 def _paragraph(paragraph: str, words: Vocabulary, page: int) -> Iterator[Block]:
     lines = [line.rstrip() for line in paragraph.split("\n") if line.strip()]
-    while lines:
-        taken, level, heading = _heading(lines)
+    begin = 0
+    while begin < len(lines):
+        taken, level, heading = _heading(lines[begin : begin + 4])
         if not taken:
             break
         if heading:
             yield Block(kind="heading", text=heading, level=level, page=page)
-        lines = lines[taken:]
+        begin += taken
+    lines = lines[begin:]
     if not lines:
         return
     if sum(bool(_COLUMNS.search(line.strip())) for line in lines) >= max(2, 0.6 * len(lines)):
@@ -58,13 +61,13 @@ def _paragraph(paragraph: str, words: Vocabulary, page: int) -> Iterator[Block]:
 
 
 def _heading(lines: list[str]) -> tuple[int, int, str]:
-    """(lines taken, level, text) of a heading that the lines begin with; (0, 0, "") for none."""
+    """(lines taken, level, text) of a heading that lines begin with; (0, 0, "") for none. lines: 4, or all."""
     if len(lines) >= 3 and _UNDERLINE.match(lines[0]) and _UNDERLINE.match(lines[2]) and lines[0][0] == lines[2][0]:
         return 3, _OVERLINED_LEVEL, clean_line(lines[1])
     if (
         len(lines) >= 2
         and _UNDERLINE.match(lines[1])
-        and len(lines[0].strip()) <= 150
+        and len(lines[0].strip()) <= _MAX_HEADING
         and not _UNDERLINE.match(lines[0])
     ):
         return 2, _UNDERLINE_LEVELS.get(lines[1][0], 5), clean_line(lines[0])
@@ -92,21 +95,28 @@ def _dedented(lines: list[str]) -> str:
 
 
 def _prose(lines: list[str], words: Vocabulary, page: int) -> Iterator[Block]:
-    text, kind = "", "text"
+    pieces: list[str] = []
+    kind: BlockKind = "text"
+    end = ""  # of the paragraph so far, long enough to hold its last word
     for line in lines:
         cleaned = clean_line(line)
         if not cleaned:
             continue
         if _BULLET.match(line):
-            if text:
-                yield Block(kind=kind, text=text, page=page)  # type: ignore[arg-type]
-            text, kind = cleaned, "item"
-        elif text.endswith("-") and text[-2:-1].isalpha() and cleaned[:1].islower():
-            text = join_hyphen(text[:-1], cleaned, words)
-        else:
-            text = f"{text} {cleaned}" if text else cleaned
-    if text:
-        yield Block(kind=kind, text=text, page=page)  # type: ignore[arg-type]
+            if pieces:
+                yield Block(kind=kind, text="".join(pieces), page=page)
+            pieces, kind, end = [], "item", ""
+        elif end.endswith("-") and end[-2:-1].isalpha() and cleaned[:1].islower():
+            pieces[-1] = pieces[-1][:-1]
+            pieces.append(hyphen_between(end[:-1], cleaned, words))
+            end = end[:-1] + pieces[-1]
+        elif pieces:
+            pieces.append(" ")
+            end += " "
+        pieces.append(cleaned)
+        end = (end + cleaned)[-_LONGEST_WORD:]
+    if pieces:
+        yield Block(kind=kind, text="".join(pieces), page=page)
 
 
 READER = Reader(kind="text", extensions=(".txt", ".text", ".log", ".rst", ".adoc", ".asciidoc", ".org"), read=read_text)
