@@ -33,6 +33,7 @@ _SENTENCE_END = re.compile(r"[.!?:;][\"”’)\]]*$")
 _CONTENTS_ENTRY = re.compile(
     r"^(?P<label>.*?\S)(?:\s*\.[ .]*\.|\s*…+|\s)\s*(?P<page>\d{1,4}|[ivxl]{1,6}|[A-Z]-\d{1,3})$"
 )
+_ENTRY_END = re.compile(r"[\divxl]\s*$")
 _LEADERS = re.compile(r"\.\s?\.\s?\.")
 _PART = re.compile(r"^(?:part|book|volume)\s+(?:[ivxl]{1,5}|\d{1,3})\b\.?", re.I)
 _ITEM = re.compile(r"^(?:item\s+\d{1,2}[a-z]?\b|chapter\s+\w+|article\s+[ivxl\d]+|appendix\s+\w\b)", re.I)
@@ -47,6 +48,10 @@ _NUMBERED = re.compile(r"^\d{1,2}(?:\.\d{1,2}){1,4}\.?\s+[A-Z]")
 
 _EDGE_LINES = 3
 _MAX_HEADING = 350
+#: A line end cuts a word whose first part is shorter than this.
+_MAX_WORD = 200
+#: No longer line is an entry of a table of contents.
+_MAX_ENTRY = 300
 _SHORT = 70
 _REFRAIN = 2
 _ENOUGH_CHARACTERS = 400
@@ -135,7 +140,7 @@ def without_running_lines(pages: Pages) -> tuple[list[list[Line]], list[Removed]
             reason=f"running header or footer ({len(places[shape])} pages)",
             preview=first_page[shape].text.strip(),
         )
-        for shape in sorted(running, key=lambda shape: first_page[shape].page)
+        for shape in sorted(running, key=lambda shape: (first_page[shape].page, shape))
     ]
     return kept, removed
 
@@ -183,7 +188,7 @@ def _contents_lines(texts: Sequence[str], pages: int) -> set[int]:
     """Indices of the lines of a table of contents, with its headings and entries that span lines."""
     entries: list[tuple[int, int]] = []
     for index, text in enumerate(texts):
-        match = _CONTENTS_ENTRY.match(text.strip())
+        match = _CONTENTS_ENTRY.match(text.strip()) if len(text) <= _MAX_ENTRY and _ENTRY_END.search(text) else None
         # Without dot leaders a second number in the row means a table of figures.
         if (
             match
@@ -475,7 +480,9 @@ class _Builder:
         self._blocks: list[Block] = []
         self._ranks: list[tuple[float, ...]] = []
         self._kind = ""
-        self._text = ""
+        # In parts, for adding a line to one long string copies the string.
+        self._parts: list[str] = []
+        self._length = 0
         self._page = 0
         self._last_page = 0
         self._breaks: list[tuple[int, int]] = []
@@ -497,7 +504,7 @@ class _Builder:
         self.margin = line.x0
 
     def heading(self, line: Line, rank: tuple[float, ...], *, joins: bool) -> None:
-        if joins and self._kind == "heading" and rank == self._rank and len(self._text) < _MAX_HEADING:
+        if joins and self._kind == "heading" and rank == self._rank and self._length < _MAX_HEADING:
             self._append(line)
         elif joins and self._kind == "heading" and self._rank[:1] in ((0.0,), (1.0,)) and rank[:1] == (2.0,):
             self._append(line)  # "Item 7." is followed by the second line of its name
@@ -508,35 +515,41 @@ class _Builder:
     def row(self, line: Line) -> None:
         if self._kind == "table":
             self._break(line, "\n")
-            self._text += "\n" + line.text.rstrip(LINE_HYPHENS)
+            self._add("\n" + line.text.rstrip(LINE_HYPHENS))
         else:
             self._begin("table", line)
 
     def _begin(self, kind: str, line: Line) -> None:
         self._end()
-        self._kind, self._text = kind, line.text
+        self._kind = kind
+        self._add(line.text)
         self._page = self._last_page = line.page
         self.lines = 0
 
     def _break(self, line: Line, separator: str) -> None:
         if line.page != self._last_page:
-            self._breaks.append((len(self._text) + len(separator), line.page))
+            self._breaks.append((self._length + len(separator), line.page))
             self._last_page = line.page
 
     def _append(self, line: Line) -> None:
-        left = self._text
-        if left[-1:] in tuple(LINE_HYPHENS):
+        left = self._parts[-1]
+        cut = left.endswith("-") and left[-2:-1].isalpha() and line.text[:1].islower()
+        if cut or left[-1:] in tuple(LINE_HYPHENS):
             self._break(line, "")
-            self._text = join_hyphen(left[:-1], line.text, self._words)
-        elif left.endswith("-") and left[-2:-1].isalpha() and line.text[:1].islower():
-            self._break(line, "")
-            self._text = join_hyphen(left[:-1], line.text, self._words)
+            word = left[-_MAX_WORD:]
+            self._parts[-1] = left[:-_MAX_WORD]
+            self._length -= len(word)
+            self._add(join_hyphen(word[:-1], line.text, self._words))
         else:
             self._break(line, " ")
-            self._text = f"{left} {line.text}"
+            self._add(f" {line.text}")
+
+    def _add(self, text: str) -> None:
+        self._parts.append(text)
+        self._length += len(text)
 
     def _end(self) -> None:
-        text = self._text
+        text = "".join(self._parts)
         if text[-1:] in tuple(LINE_HYPHENS):
             text = text[:-1] + "-"
         for mark in LINE_HYPHENS:
@@ -548,7 +561,7 @@ class _Builder:
             kind = self._kind
             self._blocks.append(Block(kind=kind, text=text, page=self._page, breaks=breaks))  # type: ignore[arg-type]
             self._ranks.append(self._rank if kind == "heading" else ())
-        self._text, self._kind, self._breaks = "", "", []
+        self._parts, self._length, self._kind, self._breaks = [], 0, "", []
 
     def finish(self) -> list[Block]:
         """The blocks, with heading levels from the order of the ranks that occur."""

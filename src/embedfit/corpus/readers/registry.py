@@ -16,12 +16,14 @@ GROUP = "embedfit.readers"
 
 #: embedfit's own readers, as pyproject.toml lists them too: a checkout runs without being installed.
 BUILT_IN = {
+    "csv": "embedfit.corpus.readers.delimited:READER",
     "docx": "embedfit.corpus.readers.docx:READER",
     "html": "embedfit.corpus.readers.html:READER",
     "markdown": "embedfit.corpus.readers.markdown:READER",
     "pdf": "embedfit.corpus.readers.pdf:READER",
     "pptx": "embedfit.corpus.readers.pptx:READER",
     "text": "embedfit.corpus.readers.text:READER",
+    "xlsx": "embedfit.corpus.readers.xlsx:READER",
 }
 
 #: A reader calls it with (what is done, of how much): pages, sheets, messages.

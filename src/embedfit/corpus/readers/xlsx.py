@@ -92,6 +92,8 @@ READER = Reader(
     extensions=(".xlsx", ".xlsm", ".xltx", ".xltm"),
     read=read_xlsx,
     extra="formats",
-    sniff=lambda head: head.startswith(b"PK\x03\x04") and b"xl/" in head and b"word/" not in head and b"ppt/" not in head,
+    sniff=lambda head: (
+        head.startswith(b"PK\x03\x04") and b"xl/" in head and b"word/" not in head and b"ppt/" not in head
+    ),
     in_memory=False,
 )
