@@ -107,7 +107,7 @@ def test_bad_documents_are_listed_and_the_run_goes_on(ingest, docs: Path, tmp_pa
     scan.image(str(tmp_path / "scan.png"))
     scan.output(str(docs / "scan.pdf"))
     (docs / "noise.txt").write_bytes(bytes(range(256)) * 50)
-    (docs / "data.csv").write_text("a,b\n1,2\n")
+    (docs / "data.yaml").write_text("a: b\n")
     (docs / "copy of good.txt").write_bytes((docs / "good.txt").read_bytes())
     (docs / "same_text.md").write_text((docs / "good.txt").read_text() + "\n\n\n")
     (docs / "holes.txt").write_bytes(
@@ -120,13 +120,16 @@ def test_bad_documents_are_listed_and_the_run_goes_on(ingest, docs: Path, tmp_pa
         "blank.txt": ("skipped", "no text in it"),
         "broken.pdf": ("skipped", "not a readable PDF: the file is cut short"),
         "copy_of_good.txt": ("ok", ""),
-        "data.csv": ("skipped", "the format .csv is not supported"),
+        "data.yaml": ("skipped", "the format .yaml is not supported"),
         "good.txt": ("duplicate", "a copy of copy_of_good.txt"),
         "holes.txt": ("partial", "1 NUL character removed; 1 character could not be decoded"),
         "noise.txt": ("skipped", "binary data, not text"),
         "protected.pdf": ("skipped", "protected by a password"),
         "same_text.md": ("duplicate", "a copy of copy_of_good.txt"),
-        "scan.pdf": ("skipped", "no text in its 1 page, only images: run OCR on it first (for example ocrmypdf)"),
+        "scan.pdf": (
+            "skipped",
+            "no text layer (scanned): no text in its 1 page, only images: run OCR on it first (for example ocrmypdf)",
+        ),
         "zero.pdf": ("skipped", "the file is empty (zero bytes)"),
     }
     assert {passage.document_id for passage in result.passages} == {"copy_of_good.txt", "holes.txt"}

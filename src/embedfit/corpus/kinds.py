@@ -32,6 +32,12 @@ _MAGIC = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a file of Office before 2007"),
     (b"wOFF", "a font"), (b"wOF2", "a font"), (b"OTTO", "a font"), (b"\x00\x01\x00\x00\x00", "a font"),
 )  # fmt: skip
+#: Formats that nobody here reads, and what their programs can save instead.
+_SAVE_AS = {
+    ".doc": ".docx", ".dot": ".docx", ".wps": ".docx", ".wpd": ".docx", ".pages": ".docx", ".xls": ".xlsx",
+    ".xlt": ".xlsx", ".xlsb": ".xlsx", ".numbers": ".xlsx", ".ppt": ".pptx", ".pps": ".pptx", ".key": ".pptx",
+    ".msg": ".eml", ".mobi": ".epub", ".azw": ".epub", ".azw3": ".epub", ".fb2": ".epub",
+}  # fmt: skip
 #: Text files without an extension that are no plain text, by how they begin.
 _MARKUP = (
     (re.compile(rb"<\?xml|<[a-z][\w:.-]*[\s>/]", re.I), "XML"),
@@ -78,6 +84,8 @@ def kind_of_bytes(head: bytes, extension: str) -> tuple[str, str]:
     name = _magic(head)
     if known:
         return known, ""
+    if extension in _SAVE_AS:
+        return UNSUPPORTED, f"the format {extension} is not supported: save it as {_SAVE_AS[extension]}"
     if name:
         return UNSUPPORTED, f"unknown format: {name}"
     if extension:

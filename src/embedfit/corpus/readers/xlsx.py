@@ -30,12 +30,13 @@ def read_xlsx(path: Path, progress: Progress | None = None) -> ParsedDocument:
             raise UnreadableDocument(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
     import openpyxl  # an extra
 
+    library: Any = openpyxl
     blocks: list[Block] = []
     budget = _Budget()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about parts of the file that are not its text
-            workbook: Any = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+            workbook = library.load_workbook(path, read_only=True, data_only=True, keep_links=False)
             sheets = workbook.worksheets
             for number, sheet in enumerate(sheets, 1):
                 found = list(record_blocks(budget.rows(sheet)))
