@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.queries.prompts import STRETCH_WORDS, stretch, trim
+from embedfit.retrieval.words import DENSE, count
 
 SENTENCE = "The pump runs for {} hours before its filter must be cleaned."
 
@@ -43,5 +44,15 @@ def test_a_sentence_as_long_as_a_table_is_cut_anywhere() -> None:
 def test_any_text_gives_words_of_its_own_in_bounded_number(text: str, words: int) -> None:
     found = stretch(text, "title 7", words)
     assert len(found.split()) <= max(2 * words, 1.4 * words)
-    assert set(found.split()) <= set(trim(text, 100_000).split())
+    assert set(found.replace(" ", "")) <= set(trim(text, 100_000))
+    assert DENSE.search(text) or set(found.split()) <= set(trim(text, 100_000).split())
     assert bool(found) == bool(trim(text))
+
+
+def test_a_small_model_reads_a_stretch_of_a_chinese_passage_too() -> None:
+    sentences = [f"第{number}号水泵的过滤网每三个月必须清洗一次并且晾干。" for number in range(40)]
+    text = "".join(sentences)
+    found = [stretch(text, f"question {number}") for number in range(40)]
+    assert all(STRETCH_WORDS <= count(one) <= 2 * STRETCH_WORDS for one in found)
+    assert len({one.split("号")[0] for one in found}) > 5
+    assert count(trim(text, 50)) <= 50

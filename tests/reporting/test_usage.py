@@ -43,13 +43,14 @@ def test_a_model_is_loaded_from_where_it_ships(evidence):
 
 @pytest.mark.parametrize("method", ["weighted_sum", "reciprocal_rank"])
 @pytest.mark.parametrize("query", ["mute the tv", "xylophone", "the of", ""])
-def test_the_hybrid_snippet_fuses_as_the_evaluation_does(tiny_bert, tmp_path, method, query):
+@pytest.mark.parametrize("english", [True, False])
+def test_the_hybrid_snippet_fuses_as_the_evaluation_does(tiny_bert, tmp_path, method, query, english):
     texts = ["mute the tv with a button", "reset the tv", "what is the sound of the tv", "the warranty ends"]
     rows = [{"passage_id": f"p{n}", "title": "", "text": text} for n, text in enumerate(texts)]
     path = tmp_path / "passages.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     names = {}
-    exec(compile(usage.hybrid(str(tiny_bert), str(path), method, 0.6), "snippet", "exec"), names)
+    exec(compile(usage.hybrid(str(tiny_bert), str(path), method, 0.6, english=english), "snippet", "exec"), names)
     found = names["search"](query, k=3)
     encoder = Encoder.load(tiny_bert, precision="fp32")
     dense = encoder.encode(texts) @ encoder.encode([query], is_query=True)[0]

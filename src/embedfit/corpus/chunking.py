@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 from tokenizers import Tokenizer
 
 from embedfit.corpus.blocks import Block
-from embedfit.corpus.quality import DENSE
+from embedfit.retrieval.words import CLUSTER, UNSPACED
 
 #: Of a passage's tokens, the title has at most this share.
 TITLE_SHARE = 0.25
@@ -22,8 +22,9 @@ _BATCH = 10_000
 
 _BOUNDARY = re.compile(
     r"(?P<lines>\n\s*)"
-    r"|[.!?…][\"”’')\]]*(?P<gap>[ \t]+)(?=[\"“‘'(\[•]*[^\W_a-z])"
-    r"|(?P<dense>[。！？｡][」』”’）]*)"
+    r"|[.!?…][\"”’»')\]]*(?P<gap>[ \t]+)(?=[\"“‘«¿¡'(\[•]*(?P<next>[^\W_a-z]))"
+    # Signs that stand nowhere but at the end of a sentence: of Chinese, Arabic, Urdu, Indian, Khmer, Burmese, …
+    r"|(?P<sign>(?:[。！？｡؟۔।॥።։។៕။]|．(?![\d０-９]))[」』”’）»]*)"
 )
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(“\"])(?:[A-Z]|[A-Z](?:\.[A-Z])+|Mr|Mrs|Ms|Dr|Prof|St|Nos?|vs|v|cf|e\.g|i\.e|Figs?|Eqs?|Secs?|Art|Vol"
@@ -260,7 +261,8 @@ class _Unit:
 _WORD_BOUNDARY, _CLAUSE_BOUNDARY, _SENTENCE_BOUNDARY, _ROW_BOUNDARY, _PARAGRAPH_BOUNDARY = range(5)
 #: What a cut there costs, beside unevenness. Half a budget's unevenness costs 0.25.
 _CUT_COST = (1.0, 0.3, 0.08, 0.06, 0.0)
-_CLAUSE = re.compile(r"(?<=[;:,])\s+")
+_SOUTH_EAST = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese and Khmer set spaces between clauses
+_CLAUSE = re.compile(rf"(?<=[;:,])\s+|(?<=[，、；：،؛၊])\s*|(?<=[{_SOUTH_EAST}])\s+(?=[{_SOUTH_EAST}])")
 
 
 def pack(tokens: Sequence[int], boundaries: Sequence[int], budget: int) -> list[tuple[int, int]]:
@@ -321,9 +323,9 @@ def _word_units(text: str, unit: _Unit, window: Window, budget: int) -> list[_Un
     spans = [(unit.start + m.start(), unit.start + m.end()) for m in re.finditer(r"\S+", text[unit.start : unit.end])]
     pieces: list[tuple[int, int]] = []
     for (begin, stop), tokens in zip(spans, window.tokens_of([text[a:b] for a, b in spans]), strict=True):
-        # Chinese, Japanese and Thai have no spaces: between their characters a cut is as good as it gets.
-        if DENSE.search(text[begin:stop]):
-            pieces += _dense_pieces(text, begin, stop)
+        # Chinese, Japanese and Thai have no spaces: between their letters a cut is as good as it gets.
+        if UNSPACED.search(text[begin:stop]):
+            pieces += _unspaced_pieces(text, begin, stop)
         elif tokens > budget:
             step = max(1, (stop - begin) * budget // (2 * tokens))
             pieces += [(place, min(place + step, stop)) for place in range(begin, stop, step)]
@@ -336,14 +338,17 @@ def _word_units(text: str, unit: _Unit, window: Window, budget: int) -> list[_Un
     ]
 
 
-def _dense_pieces(text: str, start: int, end: int) -> list[tuple[int, int]]:
-    pieces = []
-    begin = start
-    for place in range(start + 1, end):
-        if DENSE.match(text[place]) or DENSE.match(text[place - 1]):
-            pieces.append((begin, place))
-            begin = place
-    pieces.append((begin, end))
+def _unspaced_pieces(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    """Spans of single letters with their marks, and of runs of letters that do have spaces."""
+    pieces: list[tuple[int, int]] = []
+    cut_before = False
+    for match in CLUSTER.finditer(text, start, end):
+        unspaced = UNSPACED.match(match[0]) is not None
+        if pieces and not unspaced and not cut_before:
+            pieces[-1] = (pieces[-1][0], match.end())
+        else:
+            pieces.append((match.start(), match.end()))
+        cut_before = unspaced
     return pieces
 
 
@@ -353,7 +358,9 @@ def sentences(text: str) -> Iterator[tuple[int, int, int]]:
     for match in _BOUNDARY.finditer(text):
         if match["lines"]:
             boundary = _PARAGRAPH_BOUNDARY if match["lines"].count("\n") > 1 else _ROW_BOUNDARY
-        elif match["dense"] or not _ABBREVIATION.search(text[max(start, match.start() - 14) : match.start("gap")]):
+        elif match["next"] and match["next"].islower():
+            continue
+        elif match["sign"] or not _ABBREVIATION.search(text[max(start, match.start() - 14) : match.start("gap")]):
             boundary = _SENTENCE_BOUNDARY
         else:
             continue

@@ -5,12 +5,22 @@ from __future__ import annotations
 import re
 import unicodedata
 from itertools import pairwise
+from typing import Any
 
-#: Characters of scripts that are written without spaces and say more in one character.
-DENSE = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
-_DENSE_WEIGHT = 3
-_WORD = re.compile(r"[^\W\d_]{2,}")
-_LETTER = re.compile(r"[^\W\d_]")
+import regex
+
+from embedfit.retrieval.words import DENSE, words_or_pairs
+
+_regex: Any = regex  # which has no types
+
+#: Letters that say more than a Latin one. A Chinese sign is half a word, a syllable of Korean or Japanese a third.
+_HAN = _regex.compile(r"[\p{Han}]")
+_SYLLABLE = _regex.compile(r"[\p{Hiragana}\p{Katakana}\p{Hangul}]")
+_HAN_WEIGHT, _SYLLABLE_WEIGHT = 3, 2
+#: From this share of dense letters on, a text has no words between spaces that could be counted.
+_DENSE_SHARE = 0.1
+_WORD = _regex.compile(r"\p{L}[\p{L}\p{M}]+")
+_LETTER = _regex.compile(r"[\p{L}\p{M}]")
 _CONTENTS_LINE = re.compile(r"(?:\.[ .]{3,}|…+|\s)\s*\d{1,4}$")
 _LEADERS = re.compile(r"\.[ .]{4,}\s*\d{1,4}\s*$", re.MULTILINE)
 
@@ -22,8 +32,9 @@ LONGEST_WORD = 200
 
 
 def weight(text: str) -> int:
-    """Length in characters, where one of Chinese, Japanese, Korean or Thai counts for three."""
-    return len(text) + (_DENSE_WEIGHT - 1) * len(DENSE.findall(text))
+    """Length in Latin letters that would say as much: a Chinese sign counts for three, a Korean syllable for two."""
+    han, syllables = len(_HAN.findall(text)), len(_SYLLABLE.findall(text))
+    return len(text) + (_HAN_WEIGHT - 1) * han + (_SYLLABLE_WEIGHT - 1) * syllables
 
 
 def reason_to_drop(text: str, *, min_characters: int) -> str:
@@ -42,7 +53,9 @@ def reason_to_drop(text: str, *, min_characters: int) -> str:
     words = _WORD.findall(text.lower())
     if not letters:
         return "no letters"
-    if not DENSE.search(text):
+    if len(DENSE.findall(solid)) >= _DENSE_SHARE * len(solid):
+        words = words_or_pairs(text)
+    else:
         if letters / len(solid) < MIN_LETTERS or len(words) < MIN_TABLE_WORDS:
             return "numbers or symbols without words"
         if max(map(len, text.split())) > max(LONGEST_WORD, len(solid) // 2):

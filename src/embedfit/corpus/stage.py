@@ -13,6 +13,7 @@ from embedfit.config import Config
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.chunking import Window, chunk
 from embedfit.corpus.cleaning import clean_record
+from embedfit.corpus.coverage import unknown_language
 from embedfit.corpus.discover import Source, discover
 from embedfit.corpus.duplicates import clusters
 from embedfit.corpus.grouping import group_records
@@ -67,6 +68,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         raise _nothing_readable(corpus)
     passages = _split(_without_copies(corpus), corpus, config)
     _report_outcome(passages, corpus, window, runtime.report)
+    if note := unknown_language([passage.content for passage in passages], window.tokenizer, config.model):
+        runtime.report.log(note)
     workspace.write(Document, corpus.documents)
     workspace.write(DroppedPassage, corpus.dropped)
     workspace.write(Passage, passages)

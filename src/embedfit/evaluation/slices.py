@@ -11,7 +11,7 @@ import numpy as np
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.retrieval.metrics import Floats
 from embedfit.retrieval.significance import Ints, bootstrap_means, interval
-from embedfit.retrieval.words import DENSE, Analysis, count, words
+from embedfit.retrieval.words import Analysis, length, words
 
 #: Documents with the most queries are listed, and only so many.
 MAX_DOCUMENTS = 30
@@ -112,8 +112,8 @@ def style_of(eval_set: EvalSet, query: int) -> str:
 
 def length_of(text: str) -> str:
     """The group of a query's number of words."""
-    length = count(text) if DENSE.search(text) else len(text.split())
-    return next((name for most, name in _LENGTHS if length <= most), _LONGEST)
+    words_in_it = length(text)
+    return next((name for most, name in _LENGTHS if words_in_it <= most), _LONGEST)
 
 
 def overlaps(eval_set: EvalSet) -> list[str]:

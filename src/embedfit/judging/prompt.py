@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from embedfit.llm.client import Message, Request
+from embedfit.retrieval.words import first_words
 
 #: The best score that the model may give.
 TOP_SCORE = 3
@@ -62,7 +63,7 @@ def _data(passage: str, queries: Sequence[str]) -> str:
 
 def _plain(text: str, max_words: int) -> str:
     """The first words of a text, on one line, without tags that could end it early."""
-    return " ".join(_TAG.sub(" ", text).split()[:max_words])
+    return first_words(_TAG.sub(" ", text), max_words)
 
 
 def parse_scores(reply: str, count: int) -> list[int | None]:

@@ -7,6 +7,7 @@ and returning what they are part of is an old idea (Callan 1994, "Passage-level 
 
 from __future__ import annotations
 
+import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from embedfit.models.layout import Layout
+from embedfit.retrieval.words import UNSPACED
 
 Scores = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -117,19 +119,29 @@ def windows_of_model(contents: Sequence[str], tokenizer: Tokenizer, layout: Layo
 
 
 def _windows(content: str, encoding: Encoding, room: int) -> Iterator[str]:
-    words = _words(encoding, room)
+    words = _words(content, encoding, room)
     for start, stop in spans([size for size, _, _ in words], room, int(OVERLAP * room)):
         yield content[words[start][1] : words[stop - 1][2]]
 
 
-def _words(encoding: Encoding, room: int) -> list[tuple[int, int, int]]:
-    """(tokens, first character, end) of each word; one of more tokens than `room` is several."""
+def _words(content: str, encoding: Encoding, room: int) -> list[tuple[int, int, int]]:
+    """(tokens, first character, end) of each word; one of more tokens than `room` is several.
+
+    Some tokenizers take a whole Chinese or Thai sentence for one word: each of its tokens is one here.
+    """
     words: list[tuple[int, int, int]] = []
     last: int | None = None
     for word, (start, stop) in zip(encoding.word_ids, encoding.offsets, strict=True):
-        if words and word is not None and word == last and words[-1][0] < room:
+        inside = word is not None and word == last and not _begins_word(content, start, words[-1][2] if words else 0)
+        if words and inside and words[-1][0] < room:
             words[-1] = words[-1][0] + 1, words[-1][1], stop
         else:
             words.append((1, start, stop))
         last = word
     return words
+
+
+def _begins_word(content: str, start: int, before: int) -> bool:
+    """Whether a token that begins at `start` may begin a window: a letter of a script without spaces, not its mark."""
+    letter = content[start : start + 1]
+    return start >= before and UNSPACED.match(letter) is not None and not unicodedata.category(letter).startswith("M")

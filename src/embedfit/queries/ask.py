@@ -18,6 +18,7 @@ from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.queries import parse, prompts
 from embedfit.queries.plan import Ask
 from embedfit.records import Passage, Query
+from embedfit.retrieval.languages import languages_of, name_of
 from embedfit.runtime import Runtime
 from embedfit.textfiles import lines_of
 
@@ -37,6 +38,17 @@ def user_examples(path: str | None) -> list[str]:
     return examples
 
 
+def own_language(texts: Sequence[str]) -> str:
+    """What to call the passages' language, for a model that else writes English queries; empty where they are English.
+
+    The examples of the prompt are English, so that English passages need no word about it.
+    """
+    found = languages_of(texts)
+    if found in ((), ("en",)):
+        return ""
+    return name_of(found[0]) if len(found) == 1 else "the language of the passage"
+
+
 def calls_for(
     passages: Sequence[Passage], asks: Sequence[Ask], config: GenerateConfig
 ) -> list[tuple[Request, list[int]]]:
@@ -45,7 +57,8 @@ def calls_for(
     The local model is asked for one query a call: it is too small to follow a list of styles. Others
     write all queries of a passage in one reply, so that the passage is paid for once.
     """
-    hint = prompts.hints(config.domain, config.language, user_examples(config.examples))
+    language = config.language or own_language([passage.text for passage in passages])
+    hint = prompts.hints(config.domain, language, user_examples(config.examples))
     settings: dict[str, Any] = {
         "hint": hint,
         "temperature": config.temperature if config.temperature is not None else _TEMPERATURES[config.generator],

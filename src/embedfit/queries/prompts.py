@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from embedfit.llm.client import Message, Request
 from embedfit.queries.filters import SENTENCE_END
+from embedfit.retrieval.words import first_words, length, pieces
 
 #: Words of a passage that a large model reads: enough for any need, and money for no more.
 MAX_PASSAGE_WORDS = 600
@@ -105,8 +106,7 @@ _MANY = (
 
 def trim(text: str, max_words: int = MAX_PASSAGE_WORDS) -> str:
     """The first words of a passage, on one line, without tags that could end the passage early."""
-    words = text.replace("<passage>", " ").replace("</passage>", " ").split()
-    return " ".join(words[:max_words])
+    return first_words(text.replace("<passage>", " ").replace("</passage>", " "), max_words)
 
 
 def stretch(text: str, place: str, words: int = STRETCH_WORDS) -> str:
@@ -116,16 +116,16 @@ def stretch(text: str, place: str, words: int = STRETCH_WORDS) -> str:
     kept whole. place: any string, another for every query.
     """
     parts = list(_pieces(text, words))
-    lengths = [len(part.split()) for part in parts]
+    lengths = [length(part) for part in parts]
     if sum(lengths) <= 1.4 * words:
         return trim(" ".join(parts))
     last = len(parts)  # the first sentences from which enough words follow
-    behind = 0
+    behind = 0.0
     while last and behind < words:
         last -= 1
         behind += lengths[last]
     start = zlib.crc32(f"{place} {text}".encode("utf-8", "replace")) % (last + 1)
-    stop, taken = start, 0
+    stop, taken = start, 0.0
     while stop < len(parts) and taken < words:
         taken += lengths[stop]
         stop += 1
@@ -135,10 +135,10 @@ def stretch(text: str, place: str, words: int = STRETCH_WORDS) -> str:
 def _pieces(text: str, words: int) -> Iterator[str]:
     """Sentences. What is more than twice as long as asked is none, but a table or a menu, and is cut."""
     for sentence in SENTENCE_END.split(trim(text, 100_000)):
-        found = sentence.split()
-        step = words if len(found) > 2 * words else max(len(found), 1)
-        for first in range(0, len(found), step):
-            yield " ".join(found[first : first + step])
+        if length(sentence) > 2 * words:
+            yield from pieces(sentence, words)
+        elif sentence.strip():
+            yield " ".join(sentence.split())
 
 
 def hints(domain: str, language: str, examples: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from embedfit.config import Config
 from embedfit.errors import ModelError
 from embedfit.models.layout import Layout, read_layout
 from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query
+from embedfit.retrieval.languages import languages_of
 from embedfit.workspace import FILES, Workspace
 
 #: In the order of the path; the report's own manifest is written after it.
@@ -141,6 +142,7 @@ class Evidence:
     training: Mapping[str, Any]
     manifests: tuple[Manifest, ...]
     layout: Layout | None
+    languages: tuple[str, ...]
     missing: tuple[str, ...]
 
     @property
@@ -196,7 +198,8 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
     summary = workspace.read_json("summary.json")
     reader = _Reader(workspace)
     documents = reader.records(Document)
-    funnel = _funnel(documents, reader.records(Passage), reader.records(DroppedPassage), reader.records(Query))
+    passages = reader.records(Passage)
+    funnel = _funnel(documents, passages, reader.records(DroppedPassage), reader.records(Query))
     merge, check = reader.json("merge.json"), reader.json("check.json")
     evaluation = reader.json("evaluation.json")
     losses = reader.lines("finetuned/losses.jsonl")
@@ -241,6 +244,7 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
         training=training,
         manifests=tuple(m for name in STAGES if (m := workspace.read_manifest(name)) is not None),
         layout=_layout(workspace, reader),
+        languages=languages_of([passage.content for passage in passages]),
         missing=tuple(reader.missing),
     )
 

@@ -93,10 +93,7 @@ def reciprocal_rank(scores):
 _SEARCH = """\
 import json
 
-import bm25s
-import numpy as np
-import Stemmer
-from sentence_transformers import SentenceTransformer
+{imports}
 
 # Passages by id: these are the run's; put yours here.
 with open({passages}, encoding="utf-8") as lines:
@@ -106,23 +103,14 @@ ids = list(passages)
 
 model = SentenceTransformer({model})
 {vectors}
-stemmer = Stemmer.Stemmer("english")
-
-
-def words(text):
-    return bm25s.tokenize([text], stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)[0]
-
-
-bm25 = bm25s.BM25()
-bm25.index([words(text) for text in passages.values()], show_progress=False)
+{index}
 
 
 {function}
 
 def search(query, k=10):
     dense = {found}
-    asked = words(query)
-    lexical = bm25.get_scores(asked) if asked else np.zeros(len(ids))
+{asked}
     fused = {dense:g} * {fused_dense} + {lexical:g} * {fused_lexical}
     return [(ids[i], float(fused[i])) for i in np.argsort(-fused, kind="stable")[:k]]
 
@@ -132,6 +120,35 @@ for passage_id, score in search("what you search for", k=3):
 """
 
 
+# What BM25 needs of English passages, with bm25s alone; and of others, whose rules embedfit.retrieval.words has.
+_ENGLISH = {
+    "imports": """\
+import bm25s
+import numpy as np
+import Stemmer
+from sentence_transformers import SentenceTransformer""",
+    "index": """\
+stemmer = Stemmer.Stemmer("english")
+
+
+def words(text):
+    return bm25s.tokenize([text], stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)[0]
+
+
+bm25 = bm25s.BM25()
+bm25.index([words(text) for text in passages.values()], show_progress=False)""",
+    "asked": """\
+    asked = words(query)
+    lexical = bm25.get_scores(asked) if asked else np.zeros(len(ids))""",
+}
+_ANY_LANGUAGE = {
+    "imports": """\
+import numpy as np
+from embedfit.retrieval.bm25 import Bm25
+from sentence_transformers import SentenceTransformer""",
+    "index": "bm25 = Bm25(list(passages.values()))",
+    "asked": "    lexical = bm25.scores(query)",
+}
 _VECTORS = "vectors = model.encode_document(list(passages.values()), normalize_embeddings=True)"
 _WINDOW_VECTORS = """\
 vectors = np.load("windows.npy")  # of the same passages
@@ -140,8 +157,10 @@ with open("windows.windows.jsonl", encoding="utf-8") as lines:
 _COSINES = "vectors @ model.encode_query(query, normalize_embeddings=True)"
 
 
-def hybrid(model: str, passages: str, method: str, weight: float, *, windows: bool = False) -> str:
-    """The model and BM25 together, fused as the evaluation did it, with bm25s and sentence-transformers alone.
+def hybrid(
+    model: str, passages: str, method: str, weight: float, *, windows: bool = False, english: bool = True
+) -> str:
+    """The model and BM25 together, fused as the evaluation did it; English ones without embedfit.
 
     passages: path of a passages.jsonl. method: of merge.json's fusion; weight: of the dense scores. windows: with the
     vectors that `embedfit encode --windows` wrote of these passages.
@@ -157,6 +176,7 @@ def hybrid(model: str, passages: str, method: str, weight: float, *, windows: bo
         vectors=_WINDOW_VECTORS if windows else _VECTORS,
         found=f"np.maximum.reduceat({_COSINES}, starts)" if windows else _COSINES,
         function=function,
+        **(_ENGLISH if english else _ANY_LANGUAGE),
         dense=weight,
         lexical=1 - weight,
         fused_dense=fused_dense,
@@ -234,7 +254,13 @@ def _search_by_windows(evidence: Evidence, model: str, run: str) -> list[Snippet
 
 def _hybrid(evidence: Evidence, model: str, *, windows: bool) -> str:
     method, weight = parts_of(evidence.fusion, windowed=windows)
-    return hybrid(model, f"{evidence.root}/passages.jsonl", method, weight, windows=windows)
+    return hybrid(
+        model, f"{evidence.root}/passages.jsonl", method, weight, windows=windows, english=_is_english(evidence)
+    )
+
+
+def _is_english(evidence: Evidence) -> bool:
+    return evidence.languages == ("en",)
 
 
 def snippets(evidence: Evidence) -> list[Snippet]:
@@ -244,6 +270,9 @@ def snippets(evidence: Evidence) -> list[Snippet]:
     kept = "" if evidence.decision.ship != "base" else " merged/ holds the base’s weights here, unchanged."
     tuned = evidence.decision.ship != "base"
     run = shlex.quote(evidence.root)
+    needs = "sentence-transformers, bm25s and PyStemmer, no embedfit"
+    if not _is_english(evidence):
+        needs = "sentence-transformers and, for the words of these languages, embedfit"
     found = [
         Snippet(
             title="Load it",
@@ -253,7 +282,7 @@ def snippets(evidence: Evidence) -> list[Snippet]:
         ),
         Snippet(
             title="Search with BM25 beside it",
-            note="Fused as in the rows “+ BM25” above; needs sentence-transformers, bm25s and PyStemmer, no embedfit. "
+            note=f"Fused as in the rows “+ BM25” above; needs {needs}. "
             f'To try it at once: embedfit search --run {run} "…"',
             language="python",
             code=_hybrid(evidence, model, windows=False),

@@ -76,11 +76,12 @@ def _ranker() -> Callable[[str], list[tuple[str, float]]]:
 
 def probabilities(text: str) -> dict[str, float]:
     """The probability of each language (ISO 639 code) for the beginning of a text; empty for a text without letters."""
-    sums: Counter[str] = Counter()
+    sums: dict[str, float] = {}
     if any(char.isalpha() for char in text[:_HEAD]):
         for code, probability in _ranker()(text[:_HEAD].encode("utf-8", "replace").decode("utf-8")):
-            sums[_VARIETIES.get(code, code)] += probability
-    return dict(sums)
+            name = _VARIETIES.get(code, code)
+            sums[name] = sums.get(name, 0.0) + probability
+    return sums
 
 
 def detect(text: str) -> str:

@@ -24,10 +24,13 @@ _KANA = r"\u3041-\u3096\u3099-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3100-\u312f\u31f
 _HANGUL = r"\u1100-\u11ff\u3131-\u318e\ua960-\ua97f\uac00-\ud7ff"
 _SOUTH_EAST = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\ua9e0-\ua9ff\uaa60-\uaa7f"
 _DENSE = f"[[{_HAN}{_KANA}{_HANGUL}{_SOUTH_EAST}]&&[\\p{{L}}\\p{{M}}\\p{{N}}]]"
+_UNSPACED = f"[[{_HAN}{_KANA}{_SOUTH_EAST}]&&[\\p{{L}}\\p{{M}}\\p{{N}}]]"
 _FIRST_DENSE = "\u0e00"
 
 #: A letter of a dense script.
 DENSE = _regex.compile(_DENSE, _regex.V1)
+#: The same without Korean, which does set spaces: between such letters a text may be cut.
+UNSPACED = _regex.compile(_UNSPACED, _regex.V1)
 #: A run of dense letters, or of other letters, digits and their marks. A joiner is inside an Indian word.
 _RUN = _regex.compile(
     rf"{_DENSE}+|(?:[\w\p{{N}}\p{{M}}--{_DENSE}]|(?<=[\u0900-\u0dff])[\u200c\u200d](?=[\u0900-\u0dff]))+", _regex.V1
@@ -36,7 +39,8 @@ _RUN = _regex.compile(
 _SPECIAL = re.compile("[^\x00-\u012f\u0131-\u01ef\u01f1-\u02ff\u2010-\u205f\u20a0-\u20cf\u2190-\u2bff]")
 _PLAIN_WORD = re.compile(r"\w+")
 _PLAIN_TERM = re.compile(r"\w\w+")
-_CLUSTER = _regex.compile(r"\X")
+#: A letter with its marks; a Burmese vowel sign is no part of what Unicode calls a grapheme.
+CLUSTER = _regex.compile(r"\X\p{M}*")
 #: What has a form of its own only for the looks: full width, half width, ligatures, Arabic letters by position, ㎏.
 _FORMS = re.compile(
     "[\u2e80-\u2fdf\u3131-\u318e\u3300-\u33ff\ufb00-\ufdff\ufe70-\ufefc\uff01-\uffef\U0001d400-\U0001d7ff]+"
@@ -87,19 +91,22 @@ def words(text: str) -> list[str]:
     found: list[str] = []
     for run, dense in _runs(normalised(text)):
         if dense:
-            found += _CLUSTER.findall(run)
+            found += CLUSTER.findall(run)
         else:
             found.append(folded(run))
     return found
 
 
-def word_set(text: str) -> frozenset[str]:
-    """The words of a text as a set, for comparing two texts. Of a dense script pairs of letters: one says little."""
+def words_or_pairs(text: str) -> list[str]:
+    """The words of a text, folded; of a dense script overlapping pairs of letters, for one letter says little."""
     if _is_plain(text):
-        return frozenset(words(text))
-    return frozenset(
-        term for run, dense in _runs(normalised(text)) for term in (_pairs(run) if dense else (folded(run),))
-    )
+        return words(text)
+    return [term for run, dense in _runs(normalised(text)) for term in (_pairs(run) if dense else (folded(run),))]
+
+
+def word_set(text: str) -> frozenset[str]:
+    """What words_or_pairs gives, as a set: for comparing two texts."""
+    return frozenset(words_or_pairs(text))
 
 
 def size(parts: Iterable[str]) -> float:
@@ -119,33 +126,44 @@ def count(text: str) -> float:
         return float(len(_PLAIN_WORD.findall(text)))
     total = 0.0
     for run, dense in _runs(normalised(text)):
-        worth = size(_CLUSTER.findall(run)) if dense else 1.0
+        worth = size(CLUSTER.findall(run)) if dense else 1.0
         total += max(worth, 1.0) if _HANGUL_LETTER.match(run) else worth  # Korean has spaces, if few
     return total
 
 
+def length(text: str) -> float:
+    """How long people would call a text: words between white space or, where dense letters are in it, count()."""
+    return count(text) if DENSE.search(text) else float(len(text.split()))
+
+
 def first_words(text: str, most: int) -> str:
-    """The beginning of a text with about `most` words, its white space as single spaces."""
+    """The beginning of a text with at most so many words, its white space as single spaces."""
+    return next(pieces(text, most), "") if most > 0 else ""
+
+
+def pieces(text: str, most: int) -> Iterator[str]:
+    """A text in pieces of at most so many words, its white space as single spaces."""
     text = " ".join(text.split())
     if not DENSE.search(text):
-        return " ".join(text.split(" ")[:most])
-    taken = 0.0
+        spaced = text.split()
+        for first in range(0, len(spaced), most):
+            yield " ".join(spaced[first : first + most])
+        return
+    begin, taken = 0, 0.0
     for match in _RUN.finditer(text):
-        if not DENSE.match(match[0]):
-            taken += 1
-            if taken > most:
-                return text[: match.start()].rstrip()
-            continue
-        for cluster in _CLUSTER.finditer(match[0]):
-            taken += _share(cluster[0])
-            if taken > most:
-                return text[: match.start() + cluster.start()].rstrip()
-    return text
+        letters = CLUSTER.finditer(match[0]) if DENSE.match(match[0]) else ()
+        places = [(match.start() + letter.start(), _share(letter[0])) for letter in letters] or [(match.start(), 1.0)]
+        for place, worth in places:
+            if taken and taken + worth > most:
+                yield text[begin:place].rstrip()
+                begin, taken = place, 0.0
+            taken += worth
+    yield text[begin:]
 
 
 def _pairs(run: str) -> list[str]:
     """Overlapping pairs of letters with their marks; a single letter is kept."""
-    letters = _CLUSTER.findall(run)
+    letters = CLUSTER.findall(run)
     return [left + right for left, right in pairwise(letters)] or letters
 
 
