@@ -19,7 +19,11 @@ import psutil
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from embedfit.errors import EmbedfitError
+from embedfit.models.remote import HttpTransport, RemoteEncoder, RemoteError
 from embedfit.serving.limits import BoundedProtocol
+from embedfit.serving.server import serve
+from embedfit.serving.settings import from_environment
 from embedfit.testkit.server import RunningServer, running_server
 
 BODY = b'{"inputs":"mute the tv"}'
@@ -434,3 +438,31 @@ def test_the_hooks_that_limits_rely_on_are_uvicorns():
         "on_message_begin", "on_url", "on_header", "on_headers_complete", "on_body", "on_message_complete",
         "on_response_complete",
     }  # fmt: skip
+
+
+def test_clients_send_the_key_of_the_environment(small: RunningServer, monkeypatch: pytest.MonkeyPatch):
+    from embedfit.evaluation.remote import TeiEndpoint
+
+    monkeypatch.delenv("EMBEDFIT_API_KEY", raising=False)
+    with pytest.raises(RemoteError, match="401") as caught:
+        RemoteEncoder(HttpTransport(small.url)).encode(["tv"])
+    assert "EMBEDFIT_API_KEY" in str(caught.value.remedy)
+    monkeypatch.setenv("EMBEDFIT_API_KEY", KEY)
+    own = RemoteEncoder(HttpTransport(small.url)).encode(["tv"])
+    endpoint = TeiEndpoint.connect("server", small.url)
+    assert endpoint.embed(["tv"], is_query=False) == pytest.approx(own)
+    endpoint.release()
+    with pytest.raises(RemoteError, match="401"):
+        RemoteEncoder(HttpTransport(small.url, api_key="another")).encode(["tv"])
+
+
+@pytest.mark.parametrize(("host", "environment", "says"), [
+    ("0.0.0.0", {}, True), ("::", {}, True), ("127.0.0.1", {}, False), ("0.0.0.0", {"API_KEY": "k"}, False),
+])  # fmt: skip
+def test_a_server_that_others_reach_without_a_key_says_so(host, environment, says):
+    """Without a model it stops again at once."""
+    settings = from_environment(environment, overrides={"host": host, "port": 0})
+    lines: list[str] = []
+    with pytest.raises(EmbedfitError):
+        serve("/nothing/here", settings, log=lines.append)
+    assert sum("EMBEDFIT_API_KEY" in line for line in lines) == says
