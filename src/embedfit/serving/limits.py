@@ -1,7 +1,8 @@
 """What a connection may cost: header bytes, time for header, body and answer, and a place among the others.
 
 uvicorn has no public seam at which a header ends or a body is whole, so its protocol is subclassed here; the
-hooks in use are the parser's callbacks, `send_400_response` and `on_response_complete`, and a test names them.
+hooks in use are the parser's callbacks, `send_400_response` and `on_response_complete`; a test names them, and the
+versions of uvicorn that may be installed end at the newest that passed it.
 """
 
 from __future__ import annotations
