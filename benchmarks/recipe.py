@@ -33,8 +33,9 @@ from train_throughput import default_data
 from embedfit import pipeline
 from embedfit.config import WINDOW_TOKENS, Config, change, resolve
 from embedfit.interchange import RetrievalData, read_beir, read_llamaindex, write_beir
-from embedfit.models.encoder import Encoder, load_base, training_instruction
+from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.hardware import cores, gemm_rate
+from embedfit.models.prompts import open_model
 from embedfit.models.windows import blended, max_pool, windows_of_model
 from embedfit.progress import LogLines
 from embedfit.queries.stage import ROUND_TRIP
@@ -285,7 +286,7 @@ def outcome(
     pipeline.run_stage(pipeline.stage_named("merge"), run, changed, runtime)
     merge = run.read_json("merge.json")
     training = json.loads((run.path("finetuned") / "training.json").read_text("utf-8"))
-    instruction = training_instruction(changed.model, changed.query_instruction)
+    instruction = open_model(changed.model, changed.query_instruction)[1].query_instruction
     models = {"finetuned": run.path("finetuned"), "merged": run.path("merged")}
     values = {}
     for name, path in models.items():

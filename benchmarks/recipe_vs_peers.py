@@ -48,8 +48,8 @@ from embedfit.config import PRESETS, Config
 from embedfit.merging.stage import read_weights
 from embedfit.merging.weights import combine
 from embedfit.models.encoder import Encoder, load_base
+from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.hardware import best_precision
-from embedfit.models.layout import read_tensors, save_model
 from embedfit.progress import LogLines
 from embedfit.records import Passage, Query
 from embedfit.retrieval.significance import bootstrap_means, interval
@@ -153,7 +153,7 @@ def train_flagembedding(job: Job, python: str) -> None:
         "rows": str(job.rows),
         "pool": str(job.pool),
         "mined": str(mined),
-        "pooling": job.base.layout.pooling,
+        "pooling": job.base.layout.pooling.name,
         "max_tokens": job.max_tokens,
         "range": effort.ranks,
         "negatives": effort.negatives,
@@ -186,7 +186,7 @@ def train_flagembedding(job: Job, python: str) -> None:
         "dataloader_drop_last": True,
         "warmup_ratio": 0.1,
         "temperature": effort.temperature,
-        "sentence_pooling_method": job.base.layout.pooling,
+        "sentence_pooling_method": job.base.layout.pooling.name,
         "normalize_embeddings": True,
         "logging_steps": 1,
         "save_strategy": "no",

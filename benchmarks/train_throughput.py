@@ -31,9 +31,10 @@ import platformdirs
 import torch
 from safetensors.torch import load_file
 
+from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
+from embedfit.models.folder import save_model
 from embedfit.models.hardware import best_precision, cores, gemm_rate
-from embedfit.models.layout import Layout, save_model
 from embedfit.models.sources import resolve_model
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.topk import top_k
@@ -133,7 +134,7 @@ def base_folder(name: str, work: Path) -> Path:
     config = BertConfig(vocab_size=30522, architectures=["BertModel"])
     config.save_pretrained(source)
     torch.manual_seed(SEED)
-    layout = Layout(pooling="cls", normalize=True, max_tokens=512, hidden_size=768, model_type="bert")
+    layout = Architecture.plain(pooling="cls", normalize=True, max_tokens=512, hidden_size=768, model_type="bert")
     save_model(folder, BertModel(config, add_pooling_layer=False).state_dict(), base=source, layout=layout)
     return folder
 

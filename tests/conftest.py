@@ -13,7 +13,8 @@ from hypothesis import settings
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from embedfit.errors import ModelError
-from embedfit.models.layout import Layout, save_model
+from embedfit.models.architecture import Architecture
+from embedfit.models.folder import save_model
 from embedfit.models.sources import resolve_model
 
 # A slow machine is no failure: no test measures time.
@@ -85,10 +86,12 @@ def make_tiny_bert(folder: Path, *, pooling: str = "cls", instruction: str = "qu
             # Larger than BERT's own start, so that different texts have clearly different vectors.
             if parameter.ndim > 1:
                 parameter.copy_(torch.from_numpy(rng.normal(0, 0.3, parameter.shape).astype(np.float32)))
-    layout = Layout(
-        pooling=pooling, normalize=True, max_tokens=128, hidden_size=32, model_type="bert",
+    layout = Architecture.plain(
+        pooling=pooling,  # type: ignore[arg-type]
+        max_tokens=128,
+        hidden_size=32,
         prompts={"query": instruction} if instruction else {},
-    )  # fmt: skip
+    )
     save_model(folder, model.state_dict(), base=source, layout=layout)
     return folder
 

@@ -9,7 +9,8 @@ import torch
 
 from embedfit.config import resolve, save
 from embedfit.interchange import Entry, RetrievalData, write_beir
-from embedfit.models.layout import read_layout, read_tensors, save_model
+from embedfit.models.architecture import read_architecture
+from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.vectors import VectorCache
 from embedfit.records import Document, Passage, Query, TrainRow
 from embedfit.workspace import Workspace
@@ -101,5 +102,5 @@ def other_bert(tiny_bert, tmp_path_factory):
         name: tensor + 0.2 * torch.randn(tensor.shape, generator=generator) if tensor.ndim > 1 else tensor
         for name, tensor in read_tensors(tiny_bert).items()
     }
-    save_model(folder, tensors, base=tiny_bert, layout=read_layout(tiny_bert))
+    save_model(folder, tensors, base=tiny_bert, layout=read_architecture(tiny_bert))
     return folder

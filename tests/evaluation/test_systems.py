@@ -9,8 +9,9 @@ from numpy.testing import assert_allclose
 from embedfit.config import resolve
 from embedfit.errors import ModelError, UsageError
 from embedfit.evaluation.systems import open_embedder, parse
-from embedfit.models.encoder import Encoder, base_instruction
-from embedfit.models.layout import read_layout, read_tensors, save_model
+from embedfit.models.architecture import read_architecture
+from embedfit.models.encoder import Encoder
+from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.local import LocalModel, base_model, local_model
 from embedfit.runtime import Runtime
 
@@ -86,15 +87,12 @@ def test_the_key_follows_weights_window_and_tokenizer_but_not_the_path(tiny_bert
     tensors = read_tensors(tiny_bert)
     name = next(name for name, tensor in tensors.items() if tensor.ndim > 1)
     tensors[name] = tensors[name] + 1e-3
-    save_model(tmp_path / "trained", tensors, base=tiny_bert, layout=read_layout(tiny_bert))
+    save_model(tmp_path / "trained", tensors, base=tiny_bert, layout=read_architecture(tiny_bert))
     assert key(tmp_path / "trained") != first
 
-    save_model(
-        tmp_path / "window",
-        read_tensors(tiny_bert),
-        base=tiny_bert,
-        layout=replace(read_layout(tiny_bert), max_tokens=16),
-    )
+    layout = read_architecture(tiny_bert)
+    cut = replace(layout, modules=(replace(layout.first, max_tokens=16), *layout.modules[1:]))
+    save_model(tmp_path / "window", read_tensors(tiny_bert), base=tiny_bert, layout=cut)
     assert key(tmp_path / "window") != first
 
     tokenizer = json.loads((tmp_path / "copy" / "tokenizer.json").read_text())
@@ -117,9 +115,9 @@ def test_the_base_is_measured_with_its_own_instruction_whatever_was_trained_with
 
 def test_bge_without_a_stored_instruction_gets_the_prescribed_one(tiny_bert, tmp_path):
     folder = tmp_path / "bge-small-en-v1.5"
-    save_model(folder, read_tensors(tiny_bert), base=tiny_bert, layout=replace(read_layout(tiny_bert), prompts={}))
+    plain = replace(read_architecture(tiny_bert), prompts={})
+    save_model(folder, read_tensors(tiny_bert), base=tiny_bert, layout=plain)
     prescribed = "Represent this sentence for searching relevant passages: "
-    assert base_instruction(str(folder), folder, otherwise="find: ") == prescribed
     assert local_model("bge", str(folder)).layout.query_instruction == prescribed
     assert base_model(resolve(overrides={"model": str(folder)})).layout.query_instruction == prescribed
     assert local_model("bge", str(folder), query_instruction="").layout.query_instruction == ""
@@ -127,7 +125,8 @@ def test_bge_without_a_stored_instruction_gets_the_prescribed_one(tiny_bert, tmp
 
 def test_a_base_without_instruction_takes_the_users(tiny_bert, tmp_path):
     folder = tmp_path / "some-model"
-    save_model(folder, read_tensors(tiny_bert), base=tiny_bert, layout=replace(read_layout(tiny_bert), prompts={}))
+    plain = replace(read_architecture(tiny_bert), prompts={})
+    save_model(folder, read_tensors(tiny_bert), base=tiny_bert, layout=plain)
     assert base_model(resolve(overrides={"model": str(folder)})).layout.query_instruction == ""
     config = resolve(overrides={"model": str(folder), "query_instruction": "find: "})
     assert base_model(config).layout.query_instruction == "find: "

@@ -21,7 +21,7 @@ from embedfit.merging.general import built_in, general_paragraphs
 from embedfit.merging.stage import sweep_of
 from embedfit.merging.weights import combine, weights_from_losses
 from embedfit.models.encoder import Encoder
-from embedfit.models.layout import read_tensors
+from embedfit.models.folder import read_tensors
 from embedfit.progress import Silent
 from tests.conftest import make_tiny_bert
 

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from embedfit.errors import ModelError
-from embedfit.models.encoder import Encoder, batches_by_tokens, load_backbone, load_base, pad, pool
+from embedfit.models.architecture import Pooling
+from embedfit.models.encoder import Encoder, batches_by_tokens, load_backbone, load_base, pad
+from embedfit.models.modules import pool
 from tests.conftest import make_tiny_bert
 
 TEXTS = ["how to mute the tv", "", "a", "The sound is off. " * 60, "how to mute the tv"]
@@ -34,9 +36,11 @@ def test_padding_never_changes_a_vector(pooling: str) -> None:
     mask = torch.tensor([[1, 1, 1, 0, 0, 0, 0], [1] * 7, [1, 0, 0, 0, 0, 0, 0]])
     wide = torch.cat([hidden, torch.full((3, 4, 5), 1e3)], 1)
     wide_mask = torch.cat([mask, torch.zeros(3, 4, dtype=mask.dtype)], 1)
-    assert_allclose(pool(hidden, mask, pooling), pool(wide, wide_mask, pooling), rtol=1e-6)
+    assert_allclose(
+        pool(hidden, mask, Pooling(modes=(pooling,))), pool(wide, wide_mask, Pooling(modes=(pooling,))), rtol=1e-6
+    )
     if pooling == "mean":
-        assert_allclose(pool(hidden, mask, pooling)[0], hidden[0, :3].mean(0), rtol=1e-6)
+        assert_allclose(pool(hidden, mask, Pooling(modes=(pooling,)))[0], hidden[0, :3].mean(0), rtol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -96,7 +100,7 @@ def test_weights_of_another_architecture_are_refused(tiny_bert: Path, tmp_path: 
     with pytest.raises(ModelError, match="lacks 16 weights"):
         load_backbone(folder)
     (folder / "config.json").write_text(config.replace('"intermediate_size": 64', '"intermediate_size": 65'))
-    with pytest.raises(ModelError, match="does not fit its"):
+    with pytest.raises(ModelError, match="do not fit its config.json: their sizes differ"):
         load_backbone(folder)
 
 

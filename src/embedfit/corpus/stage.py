@@ -24,8 +24,7 @@ from embedfit.corpus.readers.registry import by_extension, readers
 from embedfit.corpus.split import Item, assign
 from embedfit.errors import InputError
 from embedfit.interchange import read_corpus
-from embedfit.models.layout import read_layout
-from embedfit.models.sources import resolve_model
+from embedfit.models.prompts import open_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.places import located
 from embedfit.progress import Reporter, Task
@@ -131,8 +130,7 @@ def _in_both(first: str, second: str) -> InputError:
 
 def _window(config: Config, report: Reporter) -> Window:
     """The passage size for the model: its window or the setting, without special tokens and the prompt."""
-    folder = resolve_model(config.model)
-    layout = read_layout(folder)
+    folder, layout = open_model(config.model)
     tokenizer = load_tokenizer(folder)
     asked = config.ingest.max_tokens
     size = asked or min(layout.max_tokens, DEFAULT_TOKENS)
@@ -141,7 +139,7 @@ def _window(config: Config, report: Reporter) -> Window:
             f"Note: passages of up to {asked} tokens were asked for, but {config.model} reads only the first "
             f"{layout.max_tokens} of a passage."
         )
-    prompt = layout.prompts.get("document") or layout.prompts.get("passage") or ""
+    prompt = layout.document_instruction
     taken = tokenizer.num_special_tokens_to_add(is_pair=False) + len(
         tokenizer.encode(prompt, add_special_tokens=False).ids
     )

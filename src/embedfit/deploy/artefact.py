@@ -137,7 +137,7 @@ def _from_folder(path: Path, device: str) -> Artefact:
     if problems:
         raise ModelError(
             f"Text Embeddings Inference can't load {folder}: {'; '.join(problems)}.",
-            remedy="Write the folder with embedfit (merge, or models.layout.save_model): it uses the layout TEI reads.",
+            remedy="Write the folder with embedfit (merge, or models.folder.save_model): it uses the layout TEI reads.",
         )
     files = tuple(
         File(key=file.relative_to(folder).as_posix(), path=file, size=file.stat().st_size, sha256=sha256_file(file))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from embedfit.deploy.artefact import run_folder_of
 from embedfit.deploy.aws import Aws
 from embedfit.models.encoder import Encoder
+from embedfit.models.modules import unit_rows
 from embedfit.models.remote import RemoteEncoder, SagemakerTransport
 from embedfit.progress import Reporter, Silent
 from embedfit.records import Passage, Query
@@ -182,7 +183,7 @@ def _cosines(
         ours, theirs = local.encode(texts, is_query=is_query), remote.encode(texts, is_query=is_query)
         if ours.shape != theirs.shape:
             return np.zeros(len(queries) + len(passages), np.float32)  # another model altogether
-        parts.append((ours * theirs).sum(1))
+        parts.append((unit_rows(ours) * unit_rows(theirs)).sum(1))
     return np.concatenate(parts)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import MissingDependency
+from embedfit.models.modules import unit_rows
 from embedfit.models.remote import HttpTransport, RemoteEncoder, SagemakerTransport
 
 try:
@@ -53,11 +54,11 @@ class EmbedfitEmbeddings(Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Unit vectors of passages. No texts give no vectors."""
-        return _lists(self._encoder().encode(texts)) if texts else []
+        return _lists(unit_rows(self._encoder().encode(texts))) if texts else []
 
     def embed_query(self, text: str) -> list[float]:
         """Unit vector of a query, with the instruction."""
-        return _lists(self._encoder().encode([text], is_query=True))[0]
+        return _lists(unit_rows(self._encoder().encode([text], is_query=True)))[0]
 
     def __repr__(self) -> str:
         return f"EmbedfitEmbeddings({self.model!r})"

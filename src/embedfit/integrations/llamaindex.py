@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import PrivateAttr
 
 from embedfit.errors import MissingDependency
+from embedfit.models.modules import unit_rows
 from embedfit.models.remote import HttpTransport, RemoteEncoder, SagemakerTransport
 
 try:
@@ -94,7 +95,7 @@ class EmbedfitEmbedding(BaseEmbedding):
         return await self._arows(texts)
 
     def _rows(self, texts: list[str], *, is_query: bool = False) -> list[list[float]]:
-        rows: list[list[float]] = self._encoder.encode(texts, is_query=is_query).tolist()
+        rows: list[list[float]] = unit_rows(self._encoder.encode(texts, is_query=is_query)).tolist()
         return rows
 
     async def _arows(self, texts: list[str], *, is_query: bool = False) -> list[list[float]]:

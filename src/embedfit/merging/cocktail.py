@@ -10,8 +10,9 @@ import numpy as np
 from embedfit.errors import InputError, UsageError
 from embedfit.interchange import read_flagembedding
 from embedfit.merging.weights import combine, weights_from_losses
+from embedfit.models.architecture import read_architecture
 from embedfit.models.encoder import Encoder
-from embedfit.models.layout import read_layout, read_tensors, save_model
+from embedfit.models.folder import read_tensors, save_model
 from embedfit.progress import Reporter
 from embedfit.records import TrainRow
 from embedfit.workspace import atomic_folder
@@ -34,9 +35,9 @@ def mix(
         raise UsageError("Mixing takes at least two models.", remedy="embedfit merge-models A B --output DIR")
     if weights is not None and examples is not None:
         raise UsageError("Give either --weights or --examples, not both.")
-    layouts = [read_layout(model) for model in models]
+    layouts = [read_architecture(model) for model in models]
     for model, layout in zip(models[1:], layouts[1:], strict=True):
-        if (layout.pooling, layout.hidden_size) != (layouts[0].pooling, layouts[0].hidden_size):
+        if layout.modules != layouts[0].modules:
             raise UsageError(f"{model} and {models[0]} differ in pooling or size; their mixture means nothing.")
     if examples is not None:
         rows = read_flagembedding(examples)
@@ -58,9 +59,9 @@ def mix(
 
 def example_loss(encoder: Encoder, rows: Sequence[TrainRow]) -> float:
     """Mean InfoNCE loss of a model on rows: each first positive against the row's negatives and other positives."""
-    queries = encoder.encode([row.query for row in rows], is_query=True)
-    positives = encoder.encode([row.pos[0] for row in rows])
-    negatives = [encoder.encode(row.neg) if row.neg else positives[:0] for row in rows]
+    queries = encoder.encode_unit([row.query for row in rows], is_query=True)
+    positives = encoder.encode_unit([row.pos[0] for row in rows])
+    negatives = [encoder.encode_unit(row.neg) if row.neg else positives[:0] for row in rows]
     losses = []
     for number, query in enumerate(queries):
         # Another row with the same positive is not a negative.

@@ -17,7 +17,7 @@ from embedfit.merging.gate import Decision, Mixture, decide
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.weights import combine
 from embedfit.models.encoder import Encoder, Vectors
-from embedfit.models.layout import read_tensors, save_model
+from embedfit.models.folder import save_model
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.vectors import Embedder, vector_cache
 from embedfit.records import Passage, Query
@@ -59,7 +59,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
     passages, queries = workspace.read(Passage), workspace.read(Query)
     dev = dev_set(passages, queries, ends, runtime)
-    base = Encoder.load(ends[0].folder, query_instruction=ends[0].instruction)
+    base = Encoder.load(ends[0].folder, layout=ends[0].layout)
     tuned = Encoder.load(ends[1].folder, precision=base.precision)
     weights = [read_weights(base), read_weights(tuned)]
     general = retention_set(config, [passage.content for passage in passages])
@@ -116,9 +116,8 @@ def sweep_of(settings: MergeConfig) -> tuple[list[float], float]:
 def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
     """The weights of a model folder under the names of the bare transformer, fp32."""
     own = encoder.backbone.state_dict()
-    tensors = read_tensors(encoder.folder)
-    named = {name.removeprefix("bert."): tensor for name, tensor in tensors.items()}
-    return {name: tensor.float() for name, tensor in named.items() if name in own and tensor.is_floating_point()}
+    # A copy: the sweep loads its mixtures into the backbone.
+    return {name: tensor.detach().cpu().clone() for name, tensor in own.items() if tensor.is_floating_point()}
 
 
 def dev_set(
@@ -252,7 +251,7 @@ def _sweep(
 def _scores(
     encoder: Encoder, queries: Sequence[str], passages: Sequence[str], own: npt.NDArray[np.int64] | None
 ) -> Vectors:
-    return without_own(encoder.encode(queries, is_query=True) @ encoder.encode(passages).T, own)
+    return without_own(encoder.encode_unit(queries, is_query=True) @ encoder.encode_unit(passages).T, own)
 
 
 def _as_told(mixtures: Sequence[Mixture], decision: Decision, highest: float) -> Decision:

@@ -15,8 +15,9 @@ from embedfit.llm.metered import OVER_BUDGET
 from embedfit.mining import teachers
 from embedfit.mining.selection import select
 from embedfit.mining.teachers import Choice
-from embedfit.models.encoder import Vectors, training_instruction
+from embedfit.models.encoder import Vectors
 from embedfit.models.local import local_model
+from embedfit.models.prompts import open_model
 from embedfit.models.vectors import vector_cache
 from embedfit.records import Judgement, Passage, Query, TrainRow
 from embedfit.retrieval.topk import top_k
@@ -50,7 +51,9 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
         choices, judgements = _mined(passages, queries, workspace, config, runtime, provider)
     if not judgements:
         workspace.path(FILES[Judgement]).unlink(missing_ok=True)  # of an earlier run with other settings
-    rows = rows_of(choices, queries, passages, prompt=training_instruction(config.model, config.query_instruction))
+    rows = rows_of(
+        choices, queries, passages, prompt=open_model(config.model, config.query_instruction)[1].query_instruction
+    )
     workspace.write(TrainRow, rows)
     without = sum(not row.neg for row in rows)
     mean = sum(len(row.neg) for row in rows) / len(rows)

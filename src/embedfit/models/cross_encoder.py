@@ -14,10 +14,12 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from embedfit.errors import ModelError
+from embedfit.models.architecture import NO_LIMIT, tokenizer_window
 from embedfit.models.encoder import autocast, batches_by_tokens, pad, tokens_per_batch
+from embedfit.models.families import FAMILIES, Family
+from embedfit.models.folder import read_module
 from embedfit.models.hardware import Precision, best_precision, device
-from embedfit.models.layout import read_tensors, tokenizer_window, usable_positions
-from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.tokenizer import plain_tokenizer
 from embedfit.progress import Reporter, Silent
 
 Scores = npt.NDArray[np.float32]
@@ -58,7 +60,7 @@ class CrossEncoder:
                 f"{folder} is no cross-encoder: its model gives {config.num_labels} outputs for a pair, not one.",
                 remedy="Name a reranker, such as cross-encoder/ms-marco-MiniLM-L6-v2.",
             )
-        tensors = {name: tensor.float() for name, tensor in read_tensors(folder).items()}
+        tensors = {name: tensor.float() for name, tensor in read_module(folder).items()}
         auto: Any = AutoModelForSequenceClassification
         try:
             model: torch.nn.Module = auto.from_config(config)
@@ -74,10 +76,11 @@ class CrossEncoder:
             model.load_state_dict(tensors, strict=False)
         except RuntimeError as error:
             raise ModelError(f"{folder}/model.safetensors does not fit its config.json: {error}") from error
-        positions = usable_positions(config.to_dict())
+        family = FAMILIES.get(config.model_type, Family(name=config.model_type))
+        positions = family.usable_positions(config.to_dict()) or NO_LIMIT
         return cls(
             folder,
-            tokenizer=load_tokenizer(folder),
+            tokenizer=plain_tokenizer(folder),
             model=model.eval().to(device()),
             max_tokens=min(tokenizer_window(folder) or positions, positions),
             precision=best_precision(),

@@ -1,35 +1,32 @@
-"""Texts to unit vectors."""
+"""Texts to vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import transformers
+from safetensors import SafetensorError
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoModel
+from transformers.modeling_outputs import BaseModelOutput
 
 from embedfit.errors import ModelError
+from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture
+from embedfit.models.families import Family
+from embedfit.models.folder import read_module
 from embedfit.models.hardware import Precision, best_precision, device
-from embedfit.models.layout import Layout, Pooling, read_layout, read_tensors
-from embedfit.models.sources import default_query_instruction, resolve_model
-from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.modules import Head, pool, unit_rows
+from embedfit.models.prompts import open_model
+from embedfit.models.tokenizer import TextTokenizer, open_tokenizer
 from embedfit.progress import Reporter, Silent
 
 Vectors = npt.NDArray[np.float32]
-
-
-def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Sentence vectors. hidden: (B, L, H); mask: (B, L), 1 for tokens and 0 for padding; returns (B, H)."""
-    if pooling == "cls":
-        return hidden[:, 0]
-    weights = mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
 
 
 def tokens_per_batch() -> int:
@@ -55,47 +52,92 @@ def batches_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]
         yield batch
 
 
-def load_backbone(folder: Path) -> torch.nn.Module:
-    """The bare transformer of a model folder with its weights in fp32, in evaluation mode."""
-    config = AutoConfig.from_pretrained(folder)
-    tensors = {name.removeprefix("bert."): tensor.float() for name, tensor in read_tensors(folder).items()}
-    pooler = {"add_pooling_layer": False} if config.model_type in ("bert", "roberta", "xlm-roberta") else {}
-    auto: Any = AutoModel  # its from_config has no annotations
-    model: torch.nn.Module = auto.from_config(config, attn_implementation="sdpa", **pooler)
-    own = model.state_dict()
-    missing = [name for name in own if name not in tensors and not name.endswith("position_ids")]
-    if missing:
-        raise ModelError(
-            f"{folder}/model.safetensors lacks {len(missing)} weights of a {config.model_type}, such as {missing[0]}.",
-            remedy="The folder holds weights of another architecture than its config.json says.",
-        )
-    try:
-        model.load_state_dict({name: tensor for name, tensor in tensors.items() if name in own}, strict=False)
-    except RuntimeError as error:
-        raise ModelError(f"{folder}/model.safetensors does not fit its config.json: {error}") from error
+def load_backbone(folder: Path, layout: Architecture | None = None) -> torch.nn.Module:
+    """The bare transformer of a model folder with its weights in fp32, in evaluation mode.
+
+    Raises ModelError for weights that do not fit config.json, or that hold NaN.
+    """
+    layout = layout or read_architecture(folder)
+    where = folder / layout.first.path
+    if isinstance(layout.first, StaticEmbedding):
+        model: torch.nn.Module = StaticTable(read_module(where))
+    else:
+        model = _from_transformers(where, layout.family)
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise ModelError(f"{where}: the weight {name} holds NaN or infinity.", remedy="Fetch the model again.")
     return model.eval()
 
 
-class Encoder:
-    """A model folder, loaded: its tokenizer, its transformer and its layout.
+def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
+    kind: Any = getattr(transformers, family.class_name or "AutoModel")
+    more = {"add_pooling_layer": False} if family.has_pooler else {}
+    quiet: Any = transformers.logging
+    level = quiet.get_verbosity()
+    quiet.set_verbosity_error()  # what it would report is an error here, or of no effect
+    quiet.disable_progress_bar()
+    try:
+        model, info = kind.from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True, **more,
+        )  # fmt: skip
+    except SafetensorError as error:
+        raise ModelError(f"{folder}: the weights are damaged or cut off: {error}") from error
+    except (RuntimeError, ValueError, OSError, TypeError, KeyError, AttributeError, MemoryError) as error:
+        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if "ignore_mismatched_sizes" in first:
+            first = "their sizes differ"
+        raise ModelError(f"The weights in {folder} do not fit its config.json: {first[:300]}") from error
+    finally:
+        quiet.set_verbosity(level)
+        quiet.enable_progress_bar()
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise ModelError(
+            f"{folder}/model.safetensors lacks {len(missing)} weights of a {family.name}, such as {missing[0]}.",
+            remedy="The folder holds weights of another architecture than its config.json says.",
+        )
+    result: torch.nn.Module = model
+    return result
 
-    encode() gives the vectors that sentence-transformers gives for the folder.
+
+class StaticTable(torch.nn.Module):
+    """A static embedding with a transformer's face: its states are the rows of its table."""
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        super().__init__()
+        table = next(tensors[name] for name in ("embedding.weight", "embeddings") if name in tensors)
+        self.embedding = torch.nn.Embedding(*table.shape, _weight=table.float())
+        self.config = SimpleNamespace(model_type="static", hidden_size=table.shape[1], pad_token_id=0)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object) -> BaseModelOutput:
+        """The tokens' rows: (B, L, H)."""
+        states = self.embedding(input_ids)
+        return BaseModelOutput(last_hidden_state=states, hidden_states=(states, states))
+
+
+class Encoder:
+    """A model folder, loaded: its tokenizer, its transformer and its architecture.
+
+    encode() gives the vectors that sentence-transformers gives for the folder, norms included: where the folder has
+    no Normalize, they are no unit rows.
     """
 
     def __init__(
         self,
         folder: Path,
         *,
-        layout: Layout,
-        tokenizer: Tokenizer,
+        layout: Architecture,
+        tokenizer: TextTokenizer,
         backbone: torch.nn.Module,
         precision: Precision,
     ) -> None:
         self.folder = folder
         self.layout = layout
-        self.tokenizer = tokenizer
+        self.text_tokenizer = tokenizer
         self.backbone = backbone
         self.precision = precision
+        self.head = Head.load(folder, layout)
 
     @classmethod
     def load(
@@ -104,33 +146,37 @@ class Encoder:
         *,
         precision: Precision | Literal["auto"] = "auto",
         query_instruction: str | None = None,
+        layout: Architecture | None = None,
     ) -> Encoder:
-        """Read a folder. query_instruction: instead of the one that the folder holds.
+        """Read a folder. query_instruction: instead of the one that the folder holds. layout: read from it before.
 
         Raises ModelError for a folder that is not whole.
         """
-        layout = read_layout(folder)
-        if query_instruction is not None:
-            layout = with_query_instruction(layout, query_instruction)
+        layout = (layout or read_architecture(folder)).with_prompts(query=query_instruction)
         chosen: Precision = best_precision() if precision == "auto" else precision
-        backbone = load_backbone(folder).to(device())
-        return cls(folder, layout=layout, tokenizer=load_tokenizer(folder), backbone=backbone, precision=chosen)
+        tokenizer = open_tokenizer(folder, layout)
+        backbone = load_backbone(folder, layout).to(device())
+        return cls(folder, layout=layout, tokenizer=tokenizer, backbone=backbone, precision=chosen)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer itself, without truncation or padding."""
+        return self.text_tokenizer.tokenizer
+
+    def instruction(self, is_query: bool | None) -> str:
+        """What is put before queries (True), passages (False), or texts that hold it already (None: nothing)."""
+        if is_query is None:
+            return ""
+        return self.layout.query_instruction if is_query else self.layout.document_instruction
 
     def token_ids(self, texts: Sequence[str], *, is_query: bool | None = False, max_tokens: int = 0) -> list[list[int]]:
         """Token ids with special tokens, cut to max_tokens (0: the window), after the layout's instruction.
 
         is_query: None for texts that already hold what comes before them.
         """
-        instructions = {True: self.layout.query_instruction, False: self.layout.document_instruction, None: ""}
-        if instructions[is_query]:
-            texts = [instructions[is_query] + text for text in texts]
+        before = self.instruction(is_query)
         limit = min(max_tokens or self.layout.max_tokens, self.layout.max_tokens)
-        tokenizer = self.tokenizer
-        tokenizer.enable_truncation(limit)
-        try:
-            return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
-        finally:
-            tokenizer.no_truncation()
+        return self.text_tokenizer.token_ids([before + text for text in texts], limit)
 
     def encode(
         self,
@@ -140,24 +186,53 @@ class Encoder:
         report: Reporter | None = None,
         description: str = "encode",
     ) -> Vectors:
-        """Vectors of texts: (N, H) float32, unit rows. Equal texts are encoded once."""
+        """Vectors of texts: (N, D) float32, as the folder's modules give them. Equal texts are encoded once.
+
+        A text without any token has the vector that the modules give for zeros.
+        """
         distinct = list(dict.fromkeys(texts))
         row_of = {text: row for row, text in enumerate(distinct)}
-        vectors = np.zeros((len(distinct), self.layout.hidden_size), np.float32)
+        vectors = np.zeros((len(distinct), self.layout.width), np.float32)
         ids = self.token_ids(distinct, is_query=is_query)
+        skip = self._skip(self.instruction(is_query))
         budget = tokens_per_batch()
         with (report or Silent()).task(description, len(distinct), "texts") as task:
             for batch in batches_by_tokens([len(row) for row in ids], budget):
-                vectors[batch] = self._forward([ids[index] for index in batch])
+                vectors[batch] = self._forward([ids[index] for index in batch], skip)
                 task.advance(len(batch))
         return vectors[[row_of[text] for text in texts]]
 
+    def encode_unit(
+        self,
+        texts: Sequence[str],
+        *,
+        is_query: bool = False,
+        report: Reporter | None = None,
+        description: str = "encode",
+    ) -> Vectors:
+        """The same as encode(), each row divided by its length: their inner products are cosines."""
+        return unit_rows(self.encode(texts, is_query=is_query, report=report, description=description))
+
+    def _skip(self, prompt: str) -> int:
+        """Tokens at a text's beginning that are the prompt's and are not pooled."""
+        if self.layout.pooling.include_prompt:
+            return 0
+        return self.text_tokenizer.prompt_length(prompt, self.layout.max_tokens)
+
     @torch.inference_mode()
-    def _forward(self, rows: list[list[int]]) -> Vectors:
-        output, mask = self.run(rows)
-        vectors = pool(output.last_hidden_state.float(), mask, self.layout.pooling)
-        vectors = torch.nn.functional.normalize(vectors, dim=-1)
-        result: Vectors = vectors.cpu().numpy()
+    def _forward(self, rows: list[list[int]], skip: int) -> Vectors:
+        filled = [index for index, row in enumerate(rows) if row]
+        pooled = torch.zeros(len(rows), self.layout.hidden_size * len(self.layout.pooling.modes))
+        if filled:
+            output, mask = self.run([rows[index] for index in filled])
+            skips = torch.full((len(filled),), skip, device=mask.device) if skip else None
+            found = pool(output.last_hidden_state.float(), mask, self.layout.pooling, skips)
+            pooled = (
+                found
+                if len(filled) == len(rows)
+                else pooled.to(found.device).index_copy(0, torch.tensor(filled, device=found.device), found)
+            )
+        result: Vectors = self.head.finish(pooled).cpu().numpy()
         return result
 
     def run(self, rows: Sequence[Sequence[int]], *, all_layers: bool = False) -> tuple[Any, torch.Tensor]:
@@ -176,30 +251,15 @@ class Encoder:
     def pad_id(self) -> int:
         """The token id that fills short rows."""
         value: Any = getattr(self.backbone.config, "pad_token_id", None)
-        return int(value) if isinstance(value, int) else 0
+        return int(value) if isinstance(value, int) and value >= 0 else 0
 
 
 def load_base(
     name: str, query_instruction: str | None = None, *, precision: Precision | Literal["auto"] = "auto"
 ) -> Encoder:
-    """A model by name. query_instruction: instead of its right one (base_instruction)."""
-    instruction = training_instruction(name, query_instruction)
-    return Encoder.load(resolve_model(name), precision=precision, query_instruction=instruction)
-
-
-def training_instruction(name: str, query_instruction: str | None = None) -> str:
-    """The query instruction that a model is trained with: the user's, or its right one (base_instruction)."""
-    return base_instruction(name, resolve_model(name)) if query_instruction is None else query_instruction
-
-
-def base_instruction(name: str, folder: Path, *, otherwise: str | None = None) -> str:
-    """The query instruction with which an untuned model works best.
-
-    In order: its folder's own, the one that its authors prescribe (BGE), `otherwise`, none. Wherever a tuned
-    model is held against its base, the base has this one, even if the user chose another to train with: a base
-    without its instruction, or with one that it never saw, makes any tuning look good.
-    """
-    return read_layout(folder).query_instruction or default_query_instruction(name) or otherwise or ""
+    """A model by name, with its right prompts. query_instruction: instead of its right one."""
+    folder, layout = open_model(name, query_instruction)
+    return Encoder.load(folder, precision=precision, layout=layout)
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -218,8 +278,3 @@ def autocast(precision: Precision, where: torch.device) -> AbstractContextManage
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(where.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
-
-
-def with_query_instruction(layout: Layout, instruction: str) -> Layout:
-    """The layout with another query instruction."""
-    return replace(layout, prompts={**layout.prompts, "query": instruction})

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from embedfit.errors import MissingDependency, ModelError
+from embedfit.models.architecture import read_architecture
 from embedfit.models.encoder import load_backbone
 from embedfit.models.graphs import version
-from embedfit.models.layout import read_layout
 from embedfit.workspace import atomic_folder
 
 #: TEI's ONNX backend binds these inputs by name and reads this output.
@@ -97,10 +97,14 @@ def to_openvino(folder: Path, target: Path) -> Path:
 
 
 def _traceable(folder: Path) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], tuple[str, ...]]:
-    layout = read_layout(folder)
-    backbone = load_backbone(folder)
-    # DistilBERT and MPNet take no token types; RoBERTa's are all zero and may be left out.
-    names = INPUTS if layout.model_type == "bert" else INPUTS[:2]
+    layout = read_architecture(folder)
+    if not layout.family.exports:
+        raise ModelError(
+            f"embedfit has not shown that its graphs of {layout.family.name} are right, so it makes none yet.",
+            remedy="Serve the model with --engine torch, which runs every family.",
+        )
+    backbone = load_backbone(folder, layout)
+    names = INPUTS if layout.family.takes_token_types else INPUTS[:2]
     ids = torch.full((2, 7), 5, dtype=torch.long)
     mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
     example = (ids, mask, torch.zeros_like(ids))[: len(names)]

@@ -36,8 +36,8 @@ def encode_windows(model: str, source: Path, output: Path, *, max_tokens: int, r
     contents = read_texts(source)
     encoder = load_base(model)
     windows = windows_of_model(contents, encoder.tokenizer, encoder.layout, max_tokens=max_tokens)
-    whole = encoder.encode(contents, report=report, description="passages")
-    vectors = blended(encoder.encode(windows.texts, report=report, description="windows"), whole, windows.starts)
+    whole = encoder.encode_unit(contents, report=report, description="passages")
+    vectors = blended(encoder.encode_unit(windows.texts, report=report, description="windows"), whole, windows.starts)
     with atomic_file(output, binary=True) as file:
         np.save(file, vectors, allow_pickle=False)
     with atomic_file(output.with_suffix(".windows.jsonl")) as lines:

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 from embedfit.errors import ModelError
+from embedfit.models.architecture import model_files, read_architecture
 from embedfit.models.sources import cache_folder
 from embedfit.workspace import sha256_file
 
 #: Raised when the way a graph is made changes, so that cached graphs are made again.
-GRAPH_VERSION = 1
+GRAPH_VERSION = 2
 
 
 def cached_graph(folder: Path, kind: str) -> Path:
@@ -37,8 +38,8 @@ def cached_graph(folder: Path, kind: str) -> Path:
 def content_key(folder: Path) -> str:
     """A name for a model's content: changes with its weights, its configuration or the converters."""
     digest = hashlib.sha256(f"{GRAPH_VERSION} {version('torch')} {version('openvino')}".encode())
-    for name in ("config.json", "model.safetensors"):
-        digest.update(sha256_file(folder / name).encode())
+    for path in model_files(folder, read_architecture(folder)):
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
     return digest.hexdigest()[:24]
 
 

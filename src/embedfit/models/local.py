@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedfit.config import Config
-from embedfit.models.encoder import Encoder, base_instruction, training_instruction
+from embedfit.models.architecture import Architecture, model_files, read_architecture
+from embedfit.models.encoder import Encoder
 from embedfit.models.hardware import best_precision
-from embedfit.models.layout import Layout, read_layout
-from embedfit.models.sources import resolve_model
+from embedfit.models.prompts import open_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.vectors import Storage, VectorCache
 from embedfit.models.windows import Ints, blended, windows_of_model
@@ -23,8 +24,7 @@ from embedfit.workspace import sha256_file, sha256_json
 Vectors = npt.NDArray[np.float32]
 
 #: Changing how vectors are computed means changing this: stored ones are then not found.
-_VERSION = 1
-_KEY_FILES = ("model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model")
+_VERSION = 2
 
 
 class LocalModel:
@@ -32,10 +32,13 @@ class LocalModel:
 
     storage: Storage = "key"
 
-    def __init__(self, name: str, folder: Path, *, query_instruction: str | None = None) -> None:
+    def __init__(
+        self, name: str, folder: Path, *, query_instruction: str | None = None, layout: Architecture | None = None
+    ) -> None:
+        """query_instruction: instead of the folder's. layout: read from the folder before, with its right prompts."""
         self.name = name
         self.folder = folder
-        self.layout = with_instruction(read_layout(folder), query_instruction)
+        self.layout = (layout or read_architecture(folder)).with_prompts(query=query_instruction)
         self._encoder: Encoder | None = None
         self._key: str | None = None
 
@@ -43,8 +46,12 @@ class LocalModel:
     def key(self) -> str:
         """Hash of weights, tokenizer, layout and precision."""
         if self._key is None:
-            files = {name: sha256_file(self.folder / name) for name in _KEY_FILES if (self.folder / name).exists()}
-            layout = {name: value for name, value in asdict(self.layout).items() if name != "prompts"}
+            paths = model_files(self.folder, self.layout)
+            files = {path.relative_to(self.folder).as_posix(): sha256_file(path) for path in paths}
+            layout: dict[str, Any] = {
+                "modules": [[type(module).__name__, asdict(module)] for module in self.layout.modules],
+                "dimensions": self.layout.dimensions,
+            }
             if self.layout.document_instruction:
                 layout["document"] = self.layout.document_instruction
             self._key = sha256_json(
@@ -60,24 +67,18 @@ class LocalModel:
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
         """Unit rows: (N, H)."""
         if self._encoder is None:
-            self._encoder = Encoder.load(self.folder, query_instruction=self.instruction)
-        return self._encoder.encode(texts, is_query=is_query)
+            self._encoder = Encoder.load(self.folder, layout=self.layout)
+        return self._encoder.encode_unit(texts, is_query=is_query)
 
     def release(self) -> None:
         """Drop the weights."""
         self._encoder = None
 
 
-def with_instruction(layout: Layout, instruction: str | None) -> Layout:
-    """The layout with another query instruction; None leaves it as it is."""
-    if instruction is None:
-        return layout
-    return replace(layout, prompts={**layout.prompts, "query": instruction})
-
-
 def local_model(label: str, name: str, *, query_instruction: str | None = None) -> LocalModel:
     """A model by alias, hub id or path. query_instruction: default its right one."""
-    return LocalModel(label, resolve_model(name), query_instruction=training_instruction(name, query_instruction))
+    folder, layout = open_model(name, query_instruction)
+    return LocalModel(label, folder, layout=layout)
 
 
 def stored_windows(
@@ -100,7 +101,11 @@ def stored_windows(
 
 
 def base_model(config: Config) -> LocalModel:
-    """The base of a run with its right query instruction, whatever the tuned model was trained with."""
-    folder = resolve_model(config.model)
-    instruction = base_instruction(config.model, folder, otherwise=config.query_instruction)
-    return LocalModel("base", folder, query_instruction=instruction)
+    """The base of a run with its right query instruction, whatever the tuned model was trained with.
+
+    The user's instruction is for a base that has none: with one that it never saw, any tuning would look good.
+    """
+    folder, layout = open_model(config.model)
+    if not layout.query_instruction:
+        layout = layout.with_prompts(query=config.query_instruction)
+    return LocalModel("base", folder, layout=layout)

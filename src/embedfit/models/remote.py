@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import EmbedfitError, MissingDependency
-from embedfit.models.layout import document_instruction
+from embedfit.models.architecture import document_instruction
 
 Vectors = npt.NDArray[np.float32]
 

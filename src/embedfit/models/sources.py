@@ -62,9 +62,6 @@ GENERATOR = NamedModel(
     ),
 )
 
-#: What BGE v1.5 was trained with (its model card); its hub folder does not carry it as a prompt.
-BGE_QUERY_INSTRUCTION = "Represent this sentence for searching relevant passages: "
-
 #: Of a hub model only these are fetched: weights as safetensors, never pickles, and the small text files.
 HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
@@ -95,13 +92,6 @@ def resolve_model(name: str) -> Path:
         f"There is no model {name!r}: it is no folder here, no hub id (owner/name) and no alias.",
         remedy=f"Aliases are {', '.join(EMBEDDERS)}. A folder is given by its path.",
     )
-
-
-def default_query_instruction(name: str) -> str | None:
-    """The instruction that a model's authors prescribe but do not store in its folder, or None."""
-    base = name.rstrip("/").rsplit("/", 1)[-1].lower()
-    is_bge_english = base in ("bge-small", "bge-base", "bge-large") or (base.startswith("bge-") and "-en" in base)
-    return BGE_QUERY_INSTRUCTION if is_bge_english else None
 
 
 def resolve_generator(name: str | None = None) -> Path:

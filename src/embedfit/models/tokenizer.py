@@ -1,29 +1,176 @@
-"""The tokenizer of a model folder."""
+"""The tokenizer of a model folder, exactly as sentence-transformers sets it up."""
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 
 from embedfit.errors import ModelError
+from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture, shapes
+from embedfit.workspace import atomic_file
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+Side = Literal["left", "right"]
+#: The names of the token embeddings in the families' weights, without what stands before them.
+_TABLES = (
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+    "embed_tokens.weight",
+    "shared.weight",
+    "embedding.weight",
+)
+
+
+def readable(text: str) -> str:
+    """The text with U+FFFD for every half of a surrogate pair, which no tokenizer and no UTF-8 file can hold."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTokenizer:
+    """A tokenizer without truncation and padding, and what decides how texts are cut.
+
+    special: ids of special tokens. side: from which a text that is too long is cut.
+    """
+
+    tokenizer: Tokenizer
+    special: frozenset[int]
+    side: Side
+
+    def token_ids(self, texts: list[str], limit: int) -> list[list[int]]:
+        """Token ids with special tokens, cut to the limit."""
+        tokenizer = self.tokenizer
+        tokenizer.enable_truncation(limit, direction=self.side)
+        try:
+            return [encoding.ids for encoding in tokenizer.encode_batch_fast([readable(text) for text in texts])]
+        finally:
+            tokenizer.no_truncation()
+
+    def prompt_length(self, prompt: str, limit: int) -> int:
+        """Tokens of a text's beginning that are the prompt's, counted as sentence-transformers counts them.
+
+        That is: of the prompt alone, with special tokens but without a special one at the end.
+        """
+        if not prompt:
+            return 0
+        (ids,) = self.token_ids([prompt], limit)
+        return len(ids) - (1 if ids and ids[-1] in self.special else 0)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The fast tokenizer of a model folder, without truncation or padding."""
-    path = folder / "tokenizer.json"
-    if path.exists():
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(f"{path} can't be read: {error}") from error
-    else:
-        from transformers import AutoTokenizer  # slow to import, and rarely needed
+    return open_tokenizer(folder, read_architecture(folder)).tokenizer
 
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder).backend_tokenizer
-        except (OSError, ValueError, AttributeError) as error:
-            raise ModelError(f"{folder} has no tokenizer that can be read: {error}") from error
+
+def open_tokenizer(folder: Path, architecture: Architecture) -> TextTokenizer:
+    """The tokenizer that sentence-transformers uses for a folder: transformers' own, or the file of a static model.
+
+    Raises ModelError for one that can't be read, or that makes ids for which the model has no vector.
+    """
+    first = architecture.first
+    where = folder / first.path
+    if isinstance(first, StaticEmbedding):
+        found = TextTokenizer(tokenizer=_from_file(where / "tokenizer.json"), special=frozenset(), side="right")
+        found.tokenizer.post_processor = None  # static embeddings add no special tokens
+    else:
+        found = _from_transformers(where, lower_case=first.lower_case)
+    found.tokenizer.no_truncation()
+    found.tokenizer.no_padding()
+    _check_table(where, found.tokenizer)
+    return found
+
+
+def cached_tokenizer(folder: Path, architecture: Architecture, cache: Path) -> TextTokenizer:
+    """The same as open_tokenizer(), for a process without torch: made once by another process and kept in a file.
+
+    cache: the file, whose name stands for the folder's content.
+    """
+    if "torch" in sys.modules:
+        return open_tokenizer(folder, architecture)
+    if not cache.exists():
+        command = [sys.executable, "-m", "embedfit.models.tokenizer", str(folder.resolve()), str(cache)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode or not cache.exists():
+            lines = (done.stderr.strip() or "no message").splitlines()
+            raise ModelError(f"The tokenizer of {folder} could not be read: {lines[-1]}")
+    stored = json.loads(cache.read_text("utf-8"))
+    tokenizer = Tokenizer.from_str(stored["tokenizer"])
+    return TextTokenizer(tokenizer=tokenizer, special=frozenset(stored["special"]), side=stored["side"])
+
+
+def _from_file(path: Path) -> Tokenizer:
+    if not path.exists():
+        raise ModelError(f"{path.parent} is not a whole model folder: {path.name} is missing.")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception
+        raise ModelError(f"{path} can't be read: {error}") from error
+
+
+def plain_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a folder that is no embedding model, such as a cross-encoder's."""
+    tokenizer = _from_transformers(folder, lower_case=False).tokenizer
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _from_transformers(folder: Path, *, lower_case: bool) -> TextTokenizer:
+    from transformers import AutoTokenizer  # slow to import
+
+    if (folder / "tokenizer.json").exists():
+        _from_file(folder / "tokenizer.json")  # its own error names the file
+    try:
+        loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer: Tokenizer = loaded.backend_tokenizer
+    except Exception as error:  # many kinds, by what is wrong with which file
+        raise ModelError(f"{folder} has no tokenizer that can be read: {_first_line(error)}") from error
+    if lower_case and not _lowers(tokenizer.normalizer):
+        own: Any = tokenizer.normalizer
+        rest = [] if own is None else list(own) if isinstance(own, normalizers.Sequence) else [own]
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+    if "token_type_ids" in loaded.model_input_names and any(tokenizer.encode("a").type_ids):
+        raise ModelError(f"The tokenizer of {folder} gives texts another token type than 0, which embedfit does not.")
+    side: Side = "left" if loaded.truncation_side == "left" else "right"
+    return TextTokenizer(tokenizer=tokenizer, special=frozenset(loaded.all_special_ids), side=side)
+
+
+def _lowers(normalizer: Any) -> bool:  # noqa: ANN401 - its classes have no annotations
+    """Whether sentence-transformers counts it as lower-casing; BERT's own, which may be, it does not."""
+    if isinstance(normalizer, normalizers.Sequence):
+        return any(isinstance(part, normalizers.Lowercase) for part in normalizer)
+    return isinstance(normalizer, normalizers.Lowercase)
+
+
+def _check_table(folder: Path, tokenizer: Tokenizer) -> None:
+    """Every id that the tokenizer makes must have a row in the table of token embeddings."""
+    rows = [shape[0] for name, shape in shapes(folder).items() if name.endswith(_TABLES) and len(shape) == 2]
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    if rows and largest >= max(rows):
+        raise ModelError(
+            f"{folder}: the tokenizer has ids up to {largest}, but the model has vectors for {max(rows)} tokens.",
+            remedy="The tokenizer belongs to another model, or tokens were added without resizing the model.",
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _main(folder: str, target: str) -> None:
+    found = open_tokenizer(Path(folder), read_architecture(Path(folder)))
+    stored = {"tokenizer": found.tokenizer.to_str(), "special": sorted(found.special), "side": found.side}
+    with atomic_file(Path(target)) as file:
+        json.dump(stored, file)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
-from embedfit.models.layout import Layout
+from embedfit.models.architecture import Architecture
+from embedfit.models.tokenizer import readable
 from embedfit.retrieval.words import UNSPACED
 
 Scores = npt.NDArray[np.float32]
@@ -102,7 +103,7 @@ def split(contents: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Win
     windows: list[str] = []
     starts: list[int] = []
     for first in range(0, len(contents), _CHUNK):
-        chunk = list(contents[first : first + _CHUNK])
+        chunk = [readable(content) for content in contents[first : first + _CHUNK]]
         for content, encoding in zip(chunk, tokenizer.encode_batch(chunk, add_special_tokens=False), strict=True):
             starts.append(len(windows))
             if len(encoding.ids) <= room:
@@ -112,10 +113,12 @@ def split(contents: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Win
     return Windows(tuple(windows), np.array(starts, np.int64))
 
 
-def windows_of_model(contents: Sequence[str], tokenizer: Tokenizer, layout: Layout, *, max_tokens: int) -> Windows:
+def windows_of_model(
+    contents: Sequence[str], tokenizer: Tokenizer, layout: Architecture, *, max_tokens: int
+) -> Windows:
     """The same for a model, which reads max_tokens and its instruction for passages, at most what it can."""
     instruction = len(tokenizer.encode(layout.document_instruction, add_special_tokens=False).ids)
-    return split(contents, tokenizer, min(max_tokens, layout.max_tokens - instruction))
+    return split(contents, tokenizer, max(1, min(max_tokens, layout.max_tokens - instruction)))
 
 
 def _windows(content: str, encoding: Encoding, room: int) -> Iterator[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from embedfit.config import Config
 from embedfit.errors import ModelError
-from embedfit.models.layout import Layout, read_layout
+from embedfit.models.architecture import Architecture, read_architecture
 from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query
 from embedfit.retrieval.languages import languages_of
 from embedfit.workspace import FILES, Workspace
@@ -141,7 +141,7 @@ class Evidence:
     dev_scores: tuple[tuple[float, float], ...]
     training: Mapping[str, Any]
     manifests: tuple[Manifest, ...]
-    layout: Layout | None
+    layout: Architecture | None
     languages: tuple[str, ...]
     missing: tuple[str, ...]
 
@@ -304,9 +304,9 @@ def _dev_scores(training: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
     return (((0, base),) if base is not None else ()) + tuple(after)
 
 
-def _layout(workspace: Workspace, reader: _Reader) -> Layout | None:
+def _layout(workspace: Workspace, reader: _Reader) -> Architecture | None:
     try:
-        return read_layout(workspace.path("merged"))
+        return read_architecture(workspace.path("merged"))
     except ModelError:
         reader.missing.append("merged")
         return None

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from embedfit.models.modules import unit_rows
 from embedfit.serving import requests
 from embedfit.serving.bodies import Bodies, BodyLimits, PaceLimits, Receive
-from embedfit.serving.engine import Vectors, unit_rows
+from embedfit.serving.engine import Vectors
 from embedfit.serving.failures import (
     BatchTooLarge,
     Malformed,

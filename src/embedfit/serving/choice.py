@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedfit.errors import EmbedfitError, MissingDependency, ServingError
+from embedfit.models.architecture import Architecture
 from embedfit.models.graphs import cached_graph
 from embedfit.models.hardware import best_precision, device, may_have_gpu
-from embedfit.models.layout import Layout
+from embedfit.models.modules import Head
 from embedfit.serving.engine import Engine
 from embedfit.serving.gate import Verdict
 from embedfit.serving.settings import EngineName, PrecisionName
@@ -54,7 +55,7 @@ _FASTER = 1.05
 
 
 def candidates(
-    folder: Path, layout: Layout, *, engine: EngineName, precision: PrecisionName, threads: int, gated: bool
+    folder: Path, layout: Architecture, *, engine: EngineName, precision: PrecisionName, threads: int, gated: bool
 ) -> list[Candidate]:
     """Every engine that the settings and the installed packages allow, the exact one first.
 
@@ -135,14 +136,16 @@ def _rate(engine: Engine, max_tokens: int) -> float:
 
 
 def _openvino(
-    folder: Path, layout: Layout, precision: PrecisionName, threads: int, *, gated: bool
+    folder: Path, layout: Architecture, precision: PrecisionName, threads: int, *, gated: bool
 ) -> Iterator[Candidate]:
     from embedfit.serving.engine_openvino import OpenVinoEngine, is_bf16_supported  # an optional dependency
 
     def loader(kind: str, streams: int) -> Callable[[], Engine]:
         def load() -> Engine:
             path = cached_graph(folder, "openvino")
-            return OpenVinoEngine.load(path, pooling=layout.pooling, precision=kind, threads=threads, streams=streams)
+            return OpenVinoEngine.load(
+                path, head=Head.load(folder, layout), precision=kind, threads=threads, streams=streams
+            )
 
         return load
 
@@ -156,16 +159,18 @@ def _openvino(
             yield Candidate(name="openvino", precision=kind, streams=streams, load=loader(kind, streams))
 
 
-def _onnx(folder: Path, layout: Layout, threads: int) -> Iterator[Candidate]:
+def _onnx(folder: Path, layout: Architecture, threads: int) -> Iterator[Candidate]:
     from embedfit.serving.engine_onnx import OnnxEngine  # an optional dependency
 
     def load() -> Engine:
-        return OnnxEngine(cached_graph(folder, "onnx"), pooling=layout.pooling, precision="fp32", threads=threads)
+        return OnnxEngine(
+            cached_graph(folder, "onnx"), head=Head.load(folder, layout), precision="fp32", threads=threads
+        )
 
     yield Candidate(name="onnx", precision="fp32", streams=1, load=load)
 
 
-def _torch(folder: Path, layout: Layout, precision: PrecisionName, threads: int) -> Iterator[Candidate]:
+def _torch(folder: Path, layout: Architecture, precision: PrecisionName, threads: int) -> Iterator[Candidate]:
     from embedfit.serving.engine_torch import TorchEngine  # not needed where another engine runs
 
     where = device()
@@ -174,7 +179,7 @@ def _torch(folder: Path, layout: Layout, precision: PrecisionName, threads: int)
     kind = best_precision() if precision == "auto" else precision
 
     def load() -> Engine:
-        return TorchEngine.load(folder, pooling=layout.pooling, precision=kind, threads=threads, device=where)
+        return TorchEngine.load(folder, layout=layout, precision=kind, threads=threads, device=where)
 
     yield Candidate(name="torch", precision=kind, streams=1, load=load)
 

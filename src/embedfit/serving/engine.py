@@ -15,15 +15,27 @@ TokenIds = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows padded to one length. ids, mask: (B, L); mask is 1 for tokens and 0 for padding."""
+    """Rows padded to one length. ids, mask: (B, L); mask is 1 for tokens and 0 for padding.
+
+    skip: (B,), how many of each row's first tokens are a prompt that is not pooled; None: all are pooled.
+    """
 
     ids: TokenIds
     mask: TokenIds
+    skip: TokenIds | None = None
 
     @property
     def padded_tokens(self) -> int:
         """Rows × longest: what the engine computes."""
         return int(self.ids.size)
+
+
+class Prompted(list[int]):
+    """A row's token ids of which the first `skip` are a prompt that is not pooled."""
+
+    def __init__(self, ids: Sequence[int], skip: int) -> None:
+        super().__init__(ids)
+        self.skip = skip
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
@@ -34,7 +46,8 @@ def pad(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
-    return Batch(ids, mask)
+    skip = np.array([row.skip if isinstance(row, Prompted) else 0 for row in rows], np.int64)
+    return Batch(ids, mask, skip if skip.any() else None)
 
 
 class Engine(Protocol):
@@ -57,14 +70,7 @@ class Engine(Protocol):
         """How many batches it runs at once."""
 
     def pooled(self, batch: Batch, stream: int) -> Vectors:
-        """Pooled vectors before any normalisation: (B, H)."""
+        """Vectors as the folder's modules give them: (B, D)."""
 
     def token_states(self, batch: Batch, stream: int) -> Vectors:
         """Hidden states of the last layer: (B, L, H)."""
-
-
-def unit_rows(vectors: Vectors) -> Vectors:
-    """Rows divided by their length; rows of zeros stay. vectors: (..., H)."""
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    result: Vectors = vectors / np.maximum(norms, np.float32(1e-12))
-    return result

@@ -8,38 +8,33 @@ from typing import Any
 import numpy as np
 import onnxruntime as _onnxruntime
 
-from embedfit.models.layout import Pooling
+from embedfit.models.modules import Head
 from embedfit.serving.engine import Batch, Vectors
 
 onnxruntime: Any = _onnxruntime  # its module exports nothing explicitly
 
 
 class OnnxEngine:
-    """A session that computes hidden states; pooling is numpy's."""
+    """A session that computes hidden states; the modules after them are numpy's."""
 
     name = "onnx"
     device = "cpu"
     streams = 1
 
-    def __init__(self, path: Path, *, pooling: Pooling, precision: str, threads: int) -> None:
+    def __init__(self, path: Path, *, head: Head, precision: str, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Waiting threads that spin would take the cores from the event loop.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self.precision = precision
-        self._pooling: Pooling = pooling
+        self._head = head
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._inputs = {port.name for port in self._session.get_inputs()}
 
     def pooled(self, batch: Batch, stream: int) -> Vectors:
-        """Pooled vectors before any normalisation: (B, H)."""
-        hidden = self.token_states(batch, stream)
-        if self._pooling == "cls":
-            return hidden[:, 0]
-        mask = batch.mask.astype(np.float32)
-        result: Vectors = np.einsum("blh,bl->bh", hidden, mask, optimize=True) / mask.sum(1, keepdims=True)
-        return result
+        """Vectors as the folder's modules give them: (B, D)."""
+        return self._head.vectors_of_arrays(self.token_states(batch, stream), batch.mask, batch.skip)
 
     def token_states(self, batch: Batch, stream: int) -> Vectors:
         """Hidden states of the last layer: (B, L, H)."""

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import openvino as _openvino
 import openvino.opset13 as _ops
 
-from embedfit.models.layout import Pooling
+from embedfit.models.architecture import PoolingMode
+from embedfit.models.modules import Head, pool_nodes
 from embedfit.serving.engine import Batch, Vectors
 
 # The package fills its modules at run time, so its attributes are unknown to a type checker.
@@ -26,19 +27,17 @@ _KERNELS = 128
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
-def with_pooling(graph: Any, pooling: Pooling) -> Any:  # noqa: ANN401 - an openvino.Model
-    """The graph with a second output: hidden states (B, L, H) first, then pooled vectors (B, H)."""
+def with_pooling(graph: Any, mode: PoolingMode) -> bool:  # noqa: ANN401 - an openvino.Model
+    """Give the graph a second output: hidden states (B, L, H) first, then pooled vectors (B, H).
+
+    Returns False, and leaves the graph as it is, for a pooling that has no such form.
+    """
     hidden = graph.outputs[0].get_node().input_value(0)
-    if pooling == "cls":
-        pooled = ops.gather(hidden, ops.constant(np.int64(0)), ops.constant(np.int64(1)))
-    else:
-        mask = ops.convert(graph.input("attention_mask"), "f32")
-        # A matrix product sums and masks in one pass: (B, 1, L) · (B, L, H).
-        total = ops.squeeze(ops.matmul(ops.unsqueeze(mask, np.int64(1)), hidden, False, False), np.int64(1))
-        count = ops.reduce_sum(mask, np.int64(1), keep_dims=True)
-        pooled = ops.divide(total, count)
+    pooled = pool_nodes(ops, hidden, graph.input("attention_mask"), mode)
+    if pooled is None:
+        return False
     graph.add_outputs([pooled.output(0)])
-    return graph
+    return True
 
 
 def with_int8_weights(graph: Any) -> Any:  # noqa: ANN401 - an openvino.Model
@@ -92,13 +91,16 @@ class OpenVinoEngine:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, graph: Any, *, pooling: Pooling, precision: str, threads: int, streams: int) -> None:  # noqa: ANN401
+    def __init__(self, graph: Any, *, head: Head, precision: str, threads: int, streams: int) -> None:  # noqa: ANN401
         self.precision = precision
         self.streams = streams
         if precision == "int8":
             graph = with_int8_weights(graph)
+        self._head = head
+        modes = head.pooling.modes
+        self._pools = len(modes) == 1 and with_pooling(graph, modes[0])
         compiled = _compile(
-            with_pooling(graph, pooling),
+            graph,
             {
                 "DYNAMIC_QUANTIZATION_GROUP_SIZE": _ACTIVATION_GROUP if precision == "int8" else 0,
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -112,14 +114,16 @@ class OpenVinoEngine:
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
     @classmethod
-    def load(cls, path: Path, *, pooling: Pooling, precision: str, threads: int, streams: int) -> OpenVinoEngine:
+    def load(cls, path: Path, *, head: Head, precision: str, threads: int, streams: int) -> OpenVinoEngine:
         """Read model.xml (its model.bin beside it)."""
         graph = openvino.Core().read_model(path)
-        return cls(graph, pooling=pooling, precision=precision, threads=threads, streams=streams)
+        return cls(graph, head=head, precision=precision, threads=threads, streams=streams)
 
     def pooled(self, batch: Batch, stream: int) -> Vectors:
-        """Pooled vectors before any normalisation: (B, H)."""
-        return self._run(batch, stream, 1)
+        """Vectors as the folder's modules give them: (B, D)."""
+        if self._pools and batch.skip is None:
+            return self._head.finish_arrays(self._run(batch, stream, 1))
+        return self._head.vectors_of_arrays(self._run(batch, stream, 0), batch.mask, batch.skip)
 
     def token_states(self, batch: Batch, stream: int) -> Vectors:
         """Hidden states of the last layer: (B, L, H)."""

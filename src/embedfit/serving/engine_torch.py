@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from embedfit.models.encoder import autocast, load_backbone, pool
+from embedfit.models.architecture import Architecture
+from embedfit.models.encoder import autocast, load_backbone
 from embedfit.models.hardware import Precision
-from embedfit.models.layout import Pooling
+from embedfit.models.modules import Head
 from embedfit.serving.engine import Batch, Vectors
 
 
@@ -18,29 +19,29 @@ class TorchEngine:
     name = "torch"
     streams = 1
 
-    def __init__(
-        self, backbone: torch.nn.Module, *, pooling: Pooling, precision: Precision, device: torch.device
-    ) -> None:
+    def __init__(self, backbone: torch.nn.Module, *, head: Head, precision: Precision, device: torch.device) -> None:
         self.precision: Precision = precision
         self.device = device.type
         self._device = device
-        self._pooling: Pooling = pooling
+        self._head = head
         self._backbone = backbone.to(device)
 
     @classmethod
     def load(
-        cls, folder: Path, *, pooling: Pooling, precision: Precision, threads: int, device: torch.device
+        cls, folder: Path, *, layout: Architecture, precision: Precision, threads: int, device: torch.device
     ) -> TorchEngine:
         """Read a model folder. threads: for the CPU; this is a setting of the whole process."""
         if device.type == "cpu":
             torch.set_num_threads(threads)
-        return cls(load_backbone(folder), pooling=pooling, precision=precision, device=device)
+        head = Head.load(folder, layout)
+        return cls(load_backbone(folder, layout), head=head, precision=precision, device=device)
 
     def pooled(self, batch: Batch, stream: int) -> Vectors:
-        """Pooled vectors before any normalisation: (B, H)."""
+        """Vectors as the folder's modules give them: (B, D)."""
         with torch.inference_mode():
             mask = torch.from_numpy(batch.mask).to(self._device)
-            result: Vectors = pool(self._hidden(batch, mask), mask, self._pooling).cpu().numpy()
+            skip = None if batch.skip is None else torch.from_numpy(batch.skip).to(self._device)
+            result: Vectors = self._head.vectors(self._hidden(batch, mask), mask, skip).cpu().numpy()
         return result
 
     def token_states(self, batch: Batch, stream: int) -> Vectors:

@@ -13,9 +13,10 @@ import numpy as np
 
 from embedfit.errors import InputError
 from embedfit.interchange import RetrievalData, read_beir
+from embedfit.models.modules import unit_rows
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.topk import top_k
-from embedfit.serving.engine import Engine, Vectors, pad, unit_rows
+from embedfit.serving.engine import Engine, Vectors, pad
 from embedfit.workspace import atomic_file, sha256_file
 
 #: nDCG@10 that a faster engine may lose: half a point.

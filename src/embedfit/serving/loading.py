@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from embedfit.errors import UsageError
+from embedfit.models.architecture import Architecture, read_architecture, read_json, weight_files
 from embedfit.models.graphs import content_key
 from embedfit.models.hardware import cores
-from embedfit.models.layout import Layout, read_layout
-from embedfit.models.sources import cache_folder, default_query_instruction, resolve_model
-from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.prompts import open_model
+from embedfit.models.sources import cache_folder
+from embedfit.models.tokenizer import cached_tokenizer
 from embedfit.serving.batcher import QUEUE_SECONDS, Batcher, Capacity
 from embedfit.serving.choice import Choice, Gate, candidates, choose
 from embedfit.serving.engine import Engine
@@ -29,18 +29,16 @@ from embedfit.workspace import sha256_file
 
 def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], None]) -> Service:
     """Read the model, choose and warm its engine. Takes seconds; raises EmbedfitError."""
-    folder = resolve_model(model)
-    layout = read_layout(folder)
-    prompts = dict(layout.prompts)
-    if "query" not in prompts:
-        prompts["query"] = default_query_instruction(model) or ""
+    folder, layout = open_model(model)
+    prompts = {"query": "", **layout.prompts}
     threads = cores()
+    tokenizer = cached_tokenizer(folder, layout, cache_folder() / "tokenizers" / f"{content_key(folder)}.json")
     encoder = TextEncoder(
-        load_tokenizer(folder),
+        tokenizer.tokenizer,
         max_tokens=layout.max_tokens,
         prompts=prompts,
-        default_prompt=_default_prompt(settings, prompts),
-        lower_case=layout.lower_case,
+        default_prompt=_default_prompt(settings, prompts, layout),
+        special=None if layout.pooling.include_prompt else tokenizer.special,
         executor=ThreadPoolExecutor(settings.tokenization_workers or threads, thread_name_prefix="tokenizer"),
     )
     evaluation = evaluation_of(model, settings.gate_beir)
@@ -86,7 +84,7 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
     return Service(
         encoder=encoder,
         batcher=batcher,
-        hidden_size=layout.hidden_size,
+        hidden_size=layout.width,
         model_name=name,
         device="cpu" if choice.engine.device == "cpu" else "gpu",
         auto_truncate=settings.auto_truncate,
@@ -111,11 +109,12 @@ def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Callable[[s
     return gate
 
 
-def _default_prompt(settings: ServeSettings, prompts: dict[str, str]) -> str:
+def _default_prompt(settings: ServeSettings, prompts: dict[str, str], layout: Architecture) -> str:
+    """The settings' prompt, or the one that the folder itself puts before texts whose role nobody named."""
     if settings.default_prompt is not None:
         return settings.default_prompt
     if settings.default_prompt_name is None:
-        return ""
+        return layout.default_instruction
     if settings.default_prompt_name not in prompts:
         raise UsageError(
             f"--default-prompt-name {settings.default_prompt_name!r} is not a prompt of this model.",
@@ -125,15 +124,21 @@ def _default_prompt(settings: ServeSettings, prompts: dict[str, str]) -> str:
 
 
 def _pad_id(folder: Path) -> int:
-    value = json.loads((folder / "config.json").read_text("utf-8")).get("pad_token_id")
-    return value if isinstance(value, int) else 0
+    where = folder / read_architecture(folder).first.path / "config.json"
+    value = read_json(where, optional=True).get("pad_token_id")
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
+def _tei_pooling(layout: Architecture) -> str:
+    """Under TEI's name, where it has one."""
+    return {"lasttoken": "last_token"}.get(layout.pooling.name, layout.pooling.name)
 
 
 def _info(
     model: str,
     folder: Path,
     name: str,
-    layout: Layout,
+    layout: Architecture,
     prompts: dict[str, str],
     choice: Choice,
     capacity: Capacity,
@@ -143,12 +148,12 @@ def _info(
     """TEI's fields first, then what TEI does not say."""
     return {
         "model_id": model,
-        "model_sha": sha256_file(folder / "model.safetensors"),
+        "model_sha": sha256_file(weight_files(folder / layout.first.path)[0]),
         "model_dtype": {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(
             choice.engine.precision, choice.engine.precision
         ),
         "served_model_name": name,
-        "model_type": {"embedding": {"pooling": layout.pooling}},
+        "model_type": {"embedding": {"pooling": _tei_pooling(layout)}},
         "max_concurrent_requests": settings.max_concurrent_requests,
         "max_input_length": layout.max_tokens,
         "max_batch_tokens": settings.max_batch_tokens,
@@ -159,7 +164,8 @@ def _info(
         "version": importlib.metadata.version("embedfit"),
         "sha": None,
         "docker_label": None,
-        "hidden_size": layout.hidden_size,
+        "hidden_size": layout.width,
+        "modules": layout.describe(),
         "normalize": layout.normalize,
         "prompts": prompts,
         "max_queue_tokens": queue_tokens,

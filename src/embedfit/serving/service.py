@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from embedfit.models.modules import unit_rows
 from embedfit.serving.batcher import Batcher
-from embedfit.serving.engine import Vectors, unit_rows
+from embedfit.serving.engine import Vectors
 from embedfit.serving.requests import EmbedRequest
 from embedfit.serving.tokens import TextEncoder
 

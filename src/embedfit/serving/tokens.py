@@ -11,6 +11,8 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
+from embedfit.models.tokenizer import readable
+from embedfit.serving.engine import Prompted
 from embedfit.serving.failures import BackendFailure, Invalid, TokenizerFailure
 
 Direction = Literal["Left", "Right"]
@@ -38,7 +40,8 @@ class TextEncoder:
     """The tokenizer of a model in the three forms that requests need.
 
     max_tokens: of a row, special tokens included. prompts: by name.
-    default_prompt: put before texts of requests that name none.
+    default_prompt: put before texts of requests that name none. special: ids of special tokens, of a model that
+    leaves its prompts out of the pooling; None: everything is pooled.
     """
 
     def __init__(
@@ -48,14 +51,15 @@ class TextEncoder:
         max_tokens: int,
         prompts: Mapping[str, str],
         default_prompt: str = "",
-        lower_case: bool = False,
+        special: frozenset[int] | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.max_tokens = max_tokens
         self.prompts = dict(prompts)
         self.default_prompt = default_prompt
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
-        self._lower_case = lower_case
+        self._special = special
+        self._prompt_tokens: dict[str, int] = {}
         self._executor = executor
         # Truncation is a state of a tokenizer, so each form is one of its own; they are only read.
         serialised = tokenizer.to_str()
@@ -100,7 +104,7 @@ class TextEncoder:
         rows: list[list[int]] = [[] for _ in inputs]
         tokenizer = self._cut[direction] if truncate else self._whole
         for (index, _), ids in zip(texts, self._encode(tokenizer, [text for _, text in texts]), strict=True):
-            rows[index] = ids
+            rows[index] = self._prompted(ids, prompt)
         for index, given in enumerate(inputs):
             if not isinstance(given, str):
                 rows[index] = self._given(given, prompt, tokenizer, cut)
@@ -110,6 +114,15 @@ class TextEncoder:
             if not ids:
                 raise Invalid("`inputs` has no tokens")
         return rows
+
+    def _prompted(self, ids: list[int], prompt: str) -> list[int]:
+        """The row, with the number of its prompt's tokens where these are not pooled."""
+        if self._special is None or not prompt:
+            return ids
+        if prompt not in self._prompt_tokens:
+            own = self._encode(self._cut["Right"], [prompt])[0]
+            self._prompt_tokens[prompt] = len(own) - (1 if own and own[-1] in self._special else 0)
+        return Prompted(ids, self._prompt_tokens[prompt])
 
     def _bounded(self, text: str, cut: Direction | None) -> str:
         limit = self.max_tokens * _CHARACTERS_A_TOKEN
@@ -131,10 +144,8 @@ class TextEncoder:
     def _encode(self, tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
         if not texts:
             return []
-        if self._lower_case:
-            texts = [text.lower() for text in texts]
         try:
-            return [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
+            return [encoding.ids for encoding in tokenizer.encode_batch_fast([readable(text) for text in texts])]
         except Exception as error:  # tokenizers raises bare Exception
             raise TokenizerFailure(f"Tokenization error: {error}") from error
 
@@ -152,7 +163,7 @@ class TextEncoder:
         for given in inputs:
             if not isinstance(given, str):
                 self._check_vocabulary(given)
-            texts.append(prompt + (given if isinstance(given, str) else self._whole.decode(given)))
+            texts.append(prompt + (readable(given) if isinstance(given, str) else self._whole.decode(given)))
         try:
             encodings = self._whole.encode_batch(texts, add_special_tokens=special)
         except Exception as error:  # tokenizers raises bare Exception

@@ -23,9 +23,10 @@ from torch.autograd import Function
 from torch.nn import Parameter
 from torch.nn.functional import gelu, normalize, scaled_dot_product_attention
 
-from embedfit.models.encoder import pad, pool
+from embedfit.models.architecture import Pooling, PoolingMode
+from embedfit.models.encoder import pad
 from embedfit.models.hardware import Precision
-from embedfit.models.layout import Pooling
+from embedfit.models.modules import pool
 from embedfit.training.trunk import Tokens
 
 AttentionKind = Literal["sdpa", "eager"]
@@ -211,7 +212,7 @@ class BertTrunk:
         config: Any,  # noqa: ANN401 - a transformers configuration
         tensors: Mapping[str, Tensor],
         *,
-        pooling: Pooling,
+        pooling: PoolingMode,
         precision: Precision,
         where: torch.device,
         attention: AttentionKind = "sdpa",
@@ -306,7 +307,8 @@ class BertTrunk:
             hidden = self._layer(hidden, f"layer.{layer}", bias, (count, length), first_only)
         if self._pooling == "cls":
             return normalize(hidden.float(), dim=-1)
-        return normalize(pool(hidden.view(count, length, -1).float(), mask, self._pooling), dim=-1)
+        pooling = Pooling(modes=(self._pooling,))
+        return normalize(pool(hidden.view(count, length, -1).float(), mask, pooling), dim=-1)
 
     def _embed(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(n · L, H)."""

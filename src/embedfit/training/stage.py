@@ -17,8 +17,8 @@ from embedfit.config import Config, TrainConfig
 from embedfit.errors import TrainingError, UsageError
 from embedfit.interchange import read_flagembedding
 from embedfit.models.encoder import Encoder, load_base
+from embedfit.models.folder import save_model
 from embedfit.models.hardware import Precision, cores, device
-from embedfit.models.layout import save_model
 from embedfit.models.sources import resolve_model
 from embedfit.progress import Reporter, Silent
 from embedfit.records import Passage, Query
@@ -79,17 +79,36 @@ def make_trunk(encoder: Encoder, *, compiled: bool = False) -> Trunk:
     Eager attention where bf16 products are so fast that the flash kernel's bookkeeping shows (CPUs with
     AMX), SDPA otherwise.
     """
-    backbone, precision, pooling = encoder.backbone, encoder.precision, encoder.layout.pooling
-    if compiled or not BertTrunk.fits(backbone.config):
-        return TransformersTrunk(backbone, pooling=pooling, precision=precision, compiled=compiled)
+    backbone, precision, layout = encoder.backbone, encoder.precision, encoder.layout
+    _check_trainable(encoder)
+    mode = layout.pooling.modes[0]
+    if compiled or not BertTrunk.fits(backbone.config) or not layout.is_plain or mode not in ("cls", "mean"):
+        return TransformersTrunk(backbone, head=encoder.head, precision=precision, compiled=compiled)
     where = next(backbone.parameters()).device
     return BertTrunk(
         backbone.config,
         backbone.state_dict(),
-        pooling=pooling,
+        pooling=mode,
         precision=precision,
         where=where,
         attention="eager" if precision == "bf16" and where.type == "cpu" else "sdpa",
+    )
+
+
+def _check_trainable(encoder: Encoder) -> None:
+    """Raise TrainingError for a model that encodes, but can't be trained here yet."""
+    layout, folder = encoder.layout, encoder.folder
+    if layout.model_type == "static":
+        why = "is a table of static embeddings"
+    elif not layout.pooling.include_prompt and (layout.query_instruction or layout.document_instruction):
+        why = "leaves its prompt out of the pooling (include_prompt: false)"
+    elif layout.dimensions is not None:
+        why = f"cuts its vectors to {layout.dimensions} numbers (truncate_dim)"
+    else:
+        return
+    raise TrainingError(
+        f"{folder} {why}; embedfit encodes, searches and serves such a model, but can't train it yet.",
+        remedy="Train another model, such as --model minilm, or train this one with sentence-transformers.",
     )
 
 
@@ -200,7 +219,7 @@ def _trainer(
         trunk,
         data.store,
         Schedule(composer, plan),
-        _objective(settings, encoder.layout.hidden_size),
+        _objective(settings, encoder.layout.width),
         plan,
         dev=dev,
         memory=MemoryBudget(

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embedfit.models.encoder import autocast, pad, pool
+from embedfit.models.encoder import autocast, pad
 from embedfit.models.hardware import Precision
-from embedfit.models.layout import Pooling
+from embedfit.models.modules import Head
 
 Tokens = Sequence[npt.NDArray[np.int32]]
 
@@ -48,14 +48,12 @@ class Trunk(Protocol):
 
 
 class TransformersTrunk:
-    """Any encoder that transformers builds, run as it is or by torch.compile."""
+    """Any encoder that transformers builds, as it is or by torch.compile. Dense layers after it stay as they are."""
 
-    def __init__(
-        self, backbone: torch.nn.Module, *, pooling: Pooling, precision: Precision, compiled: bool = False
-    ) -> None:
+    def __init__(self, backbone: torch.nn.Module, *, head: Head, precision: Precision, compiled: bool = False) -> None:
         self._backbone = backbone
         self._call: Any = torch.compile(backbone, dynamic=True) if compiled else backbone
-        self._pooling: Pooling = pooling
+        self._head = head
         self._precision = precision
         config: Any = backbone.config
         pad_id = getattr(config, "pad_token_id", None)
@@ -88,7 +86,7 @@ class TransformersTrunk:
         ids, mask = ids.to(self._device), mask.to(self._device)
         with autocast(self._precision, self._device):
             hidden = self._call(input_ids=ids, attention_mask=mask).last_hidden_state
-        return torch.nn.functional.normalize(pool(hidden.float(), mask, self._pooling), dim=-1)
+        return torch.nn.functional.normalize(self._head.vectors(hidden.float(), mask), dim=-1)
 
     def finish(self) -> None:
         """See Trunk."""

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from embedfit.errors import ModelError
-from embedfit.models.layout import read_layout, read_tensors, save_model
+from embedfit.models.architecture import read_architecture
+from embedfit.models.folder import read_tensors, save_model
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -41,14 +42,14 @@ def test_a_folder_saved_by_sentence_transformers_6_reads_the_same(minilm: Path, 
 
     SentenceTransformer(str(minilm), device="cpu").save(str(tmp_path / "new"))
     assert "pooling_mode" in (tmp_path / "new" / "1_Pooling" / "config.json").read_text()
-    old, new = read_layout(minilm), read_layout(tmp_path / "new")
-    assert (new.pooling, new.normalize, new.max_tokens) == (old.pooling, old.normalize, old.max_tokens)
+    old, new = read_architecture(minilm), read_architecture(tmp_path / "new")
+    assert new.modules == old.modules
 
 
 def test_weights_outside_the_tensors_come_from_the_base(minilm: Path, tmp_path: Path) -> None:
     tensors = read_tensors(minilm)
     changed = {"embeddings.LayerNorm.bias": torch.full_like(tensors["embeddings.LayerNorm.bias"], 0.5)}
-    save_model(tmp_path / "model", changed, base=minilm, layout=read_layout(minilm))
+    save_model(tmp_path / "model", changed, base=minilm, layout=read_architecture(minilm))
     saved = read_tensors(tmp_path / "model")
     assert saved.keys() == tensors.keys()
     assert saved["embeddings.LayerNorm.bias"].unique().tolist() == [0.5]
@@ -59,7 +60,6 @@ def test_weights_outside_the_tensors_come_from_the_base(minilm: Path, tmp_path: 
     ("missing", "message"),
     [
         ("config.json", r"config\.json is missing"),
-        ("modules.json", "pooling .* is not known"),
         ("1_Pooling/config.json", r"config\.json is missing"),
         ("model.safetensors", r"has no model\.safetensors"),
     ],
@@ -68,14 +68,14 @@ def test_a_missing_file_is_named(tiny_bert: Path, tmp_path: Path, missing: str, 
     folder = copy(tiny_bert, tmp_path / "model")
     (folder / missing).unlink()
     with pytest.raises(ModelError, match=message):
-        read_layout(folder)
+        read_architecture(folder)
 
 
 def test_a_pickle_is_named_and_not_read(tiny_bert: Path, tmp_path: Path) -> None:
     folder = copy(tiny_bert, tmp_path / "model")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"pytorch_model\.bin is a pickle and is not read"):
-        read_layout(folder)
+        read_architecture(folder)
 
 
 def test_cut_weights_are_an_error(tiny_bert: Path, tmp_path: Path) -> None:
@@ -84,19 +84,3 @@ def test_cut_weights_are_an_error(tiny_bert: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="damaged or cut off"):
         read_tensors(folder)
-
-
-def test_another_pooling_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = copy(tiny_bert, tmp_path / "model")
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
-    with pytest.raises(ModelError, match="asks for max_tokens pooling"):
-        read_layout(folder)
-
-
-def test_a_module_that_we_do_not_run_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = copy(tiny_bert, tmp_path / "model")
-    modules = json.loads((folder / "modules.json").read_text())
-    modules.append({"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
-    (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(ModelError, match="dense"):
-        read_layout(folder)

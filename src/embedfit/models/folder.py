@@ -1,0 +1,177 @@
+"""A model folder on disk: its weights under plain names, and writing one in the classic layout that TEI boots."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError
+
+from embedfit.errors import ModelError
+from embedfit.models.architecture import (
+    POOLING_MODES,
+    Architecture,
+    Dense,
+    Pooling,
+    StaticEmbedding,
+    read_architecture,
+    read_json,
+    weight_files,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+#: Files that belong to a tokenizer and travel unchanged from a base to a tuned model.
+_TRAVELLING = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+    "added_tokens.json",
+)
+
+
+def read_module(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of one module's folder, all shards, on the CPU, under the names and in the types of its files."""
+    from safetensors.torch import load_file  # loads torch, which reading an architecture does not need
+
+    files = weight_files(folder)
+    if not files:
+        raise ModelError(f"{folder} has no model.safetensors.")
+    tensors: dict[str, torch.Tensor] = {}
+    for path in files:
+        try:
+            tensors |= load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{path} is damaged or cut off: {error}", remedy="Fetch or make the model again."
+            ) from error
+    return tensors
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of a model folder, on the CPU, in the type they are stored in.
+
+    The transformer's have the names of the bare transformer, those of dense layers their folder before the name.
+    """
+    architecture = read_architecture(folder)
+    tensors = bare(read_module(folder / architecture.first.path), architecture.family.prefix)
+    for module in architecture.modules:
+        if isinstance(module, Dense):
+            own = read_module(folder / module.path)
+            tensors |= {f"{module.path}/{name}": tensor for name, tensor in own.items()}
+    return tensors
+
+
+def bare(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """Weights without the prefix that a head's class puts before them; the head's own are left out then."""
+    start = f"{prefix}."
+    if prefix and any(name.startswith(start) for name in tensors):
+        return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+    return dict(tensors)
+
+
+def save_model(folder: Path, tensors: Mapping[str, torch.Tensor], *, base: Path, layout: Architecture) -> None:
+    """Write a complete model folder in the classic layout.
+
+    tensors: named as by read_tensors(). The tokenizer, config.json and weights that are not among the tensors (a
+    pooler, a dense layer) come from base, which has the same modules. TEI needs the old keys and type paths that
+    sentence-transformers 6 no longer writes but still reads.
+    """
+    from safetensors.torch import save_file  # see read_module()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    source = base / layout.first.path
+    for name in _TRAVELLING:
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
+    others = read_tensors(base) if weight_files(source) else {}
+    plain = {**others, **{name: tensor.detach() for name, tensor in tensors.items()}}
+    plain = {name: (tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in plain.items()}
+    own = {name: tensor.contiguous().cpu().clone() for name, tensor in plain.items() if "/" not in name}
+    save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
+    if isinstance(layout.first, StaticEmbedding):
+        first = "StaticEmbedding"
+    else:
+        _write_config(source / "config.json", folder / "config.json")
+        _write(
+            folder / "sentence_bert_config.json",
+            {"max_seq_length": layout.max_tokens, "do_lower_case": layout.first.lower_case},
+        )
+        first = "Transformer"
+    kinds = [("", first)]
+    for number, module in enumerate(layout.modules[1:], 1):
+        path = f"{number}_{type(module).__name__}"
+        kinds.append((path, type(module).__name__))
+        (folder / path).mkdir(exist_ok=True)
+        if isinstance(module, Pooling):
+            _write(folder / path / "config.json", _pooling(module, layout.hidden_size))
+        elif isinstance(module, Dense):
+            _write(folder / path / "config.json", _dense(module))
+            start = f"{module.path}/"
+            weights = {k.removeprefix(start): v.contiguous().cpu() for k, v in plain.items() if k.startswith(start)}
+            save_file(weights, folder / path / "model.safetensors", metadata={"format": "pt"})
+    _write(
+        folder / "modules.json",
+        [
+            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for index, (path, kind) in enumerate(kinds)
+        ],
+    )
+    _write(folder / "config_sentence_transformers.json", _texts(layout))
+
+
+def _texts(layout: Architecture) -> dict[str, object]:
+    roles = {"query": layout.query_instruction, "document": layout.document_instruction}
+    own: dict[str, object] = {
+        "__version__": {"sentence_transformers": "2.7.0", "transformers": "4.40.0", "pytorch": "2.2.0"},
+        "prompts": {**layout.prompts, **roles},
+        "default_prompt_name": layout.default_prompt,
+        "similarity_fn_name": layout.similarity,
+    }
+    return own if layout.dimensions is None else {**own, "truncate_dim": layout.dimensions}
+
+
+def _write_config(source: Path, target: Path) -> None:
+    """config.json of weights in fp32, without the name of the model they were trained from."""
+    config = read_json(source)
+    config.pop("_name_or_path", None)
+    for key in ("dtype", "torch_dtype"):
+        if key in config:
+            config[key] = "float32"
+    _write(target, config)
+
+
+def _pooling(pooling: Pooling, width: int) -> dict[str, object]:
+    names = {"cls": "cls_token", "max": "max_tokens", "mean": "mean_tokens", "weightedmean": "weightedmean_tokens"}
+    config: dict[str, object] = {"word_embedding_dimension": width}
+    for mode in ("cls", "mean", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"):
+        config[f"pooling_mode_{names.get(mode, mode)}"] = mode in pooling.modes
+    config["include_prompt"] = pooling.include_prompt
+    if pooling.modes != tuple(mode for mode in POOLING_MODES if mode in pooling.modes):
+        config["pooling_mode"] = list(pooling.modes)  # flags have no order
+    return config
+
+
+def _dense(dense: Dense) -> dict[str, object]:
+    group = "linear" if dense.activation == "Identity" else "activation"
+    config: dict[str, object] = {
+        "in_features": dense.inputs,
+        "out_features": dense.outputs,
+        "bias": dense.bias,
+        "activation_function": f"torch.nn.modules.{group}.{dense.activation}",
+    }
+    return {**config, "use_residual": True} if dense.residual else config
+
+
+def _write(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

@@ -1,0 +1,171 @@
+"""What is put before queries and passages: the one way to it, and what models' authors prescribe, with sources.
+
+In order: what the user gives; the prompts that the folder itself holds; what the authors prescribe for the model by
+its name; nothing. A base without its instruction looks worse than it is, and makes any tuning look good.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedfit.models.architecture import PASSAGE_PROMPTS, Architecture, read_architecture
+from embedfit.models.sources import EMBEDDERS, resolve_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prescribed:
+    """What the authors of some models put before texts.
+
+    owners, names: of the hub's models; names is a pattern that the whole name fits. source: where the authors say so.
+    """
+
+    owners: tuple[str, ...]
+    names: str
+    query: str
+    passage: str = ""
+    source: str
+
+
+_WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+_SENTENCE = "Represent this sentence for searching relevant passages: "
+
+#: Read on the model cards and in the folders of the hub.
+PRESCRIBED: tuple[Prescribed, ...] = (
+    Prescribed(
+        owners=("BAAI",),
+        names=r"bge-(small|base|large)-en(-v1\.5)?",
+        query=_SENTENCE,
+        source="model card of BAAI/bge-base-en-v1.5, Model List: query instruction for retrieval",
+    ),
+    Prescribed(
+        owners=("BAAI",),
+        names=r"bge-(small|base|large)-zh(-v1\.5)?",
+        query="为这个句子生成表示以用于检索相关文章：",
+        source="model card of BAAI/bge-base-zh-v1.5, Model List: query instruction for retrieval",
+    ),
+    Prescribed(
+        owners=("intfloat",),
+        names=r"multilingual-e5-large-instruct",
+        query=_WEB_SEARCH.replace("\nQuery:", "\nQuery: "),
+        source="model card of intfloat/multilingual-e5-large-instruct: get_detailed_instruct, queries only",
+    ),
+    Prescribed(
+        owners=("intfloat",),
+        names=r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?",
+        query="query: ",
+        passage="passage: ",
+        source="model card of intfloat/e5-base-v2: each input text should start with query: or passage:",
+    ),
+    Prescribed(
+        owners=("Snowflake",),
+        names=r"snowflake-arctic-embed-(xs|s|m|m-long|l|m-v1\.5)",
+        query=_SENTENCE,
+        source="model card of Snowflake/snowflake-arctic-embed-m: query prefix",
+    ),
+    Prescribed(
+        owners=("Snowflake",),
+        names=r"snowflake-arctic-embed-(m|l)-v2\.0",
+        query="query: ",
+        source="model card of Snowflake/snowflake-arctic-embed-l-v2.0: query prefix",
+    ),
+    Prescribed(
+        owners=("nomic-ai",),
+        names=r"(nomic-embed-text-v(1|1\.5|2-moe)|modernbert-embed-base)",
+        query="search_query: ",
+        passage="search_document: ",
+        source="model card of nomic-ai/nomic-embed-text-v1.5: task instruction prefixes",
+    ),
+    Prescribed(
+        owners=("Qwen",),
+        names=r"qwen3-embedding-(0\.6b|4b|8b)",
+        query=_WEB_SEARCH,
+        source="config_sentence_transformers.json of Qwen/Qwen3-Embedding-0.6B",
+    ),
+    Prescribed(
+        owners=("google",),
+        names=r"embeddinggemma-300m",
+        query="task: search result | query: ",
+        passage="title: none | text: ",
+        source="model card of google/embeddinggemma-300m: prompt instructions",
+    ),
+    Prescribed(
+        owners=("mixedbread-ai",),
+        names=r"mxbai-embed-(large|xsmall)-v1",
+        query=_SENTENCE,
+        source="model card of mixedbread-ai/mxbai-embed-large-v1: prompt for retrieval queries",
+    ),
+    Prescribed(
+        owners=("thenlper", "Alibaba-NLP"),
+        names=r"gte-((small|base|large)(-zh)?|(base|large)-en-v1\.5|multilingual-base|modernbert-base)",
+        query="",
+        source="model cards of thenlper/gte-base and Alibaba-NLP/gte-modernbert-base: no prefix",
+    ),
+    Prescribed(
+        owners=("ibm-granite",),
+        names=r"granite-embedding-.*",
+        query="",
+        source="model card of ibm-granite/granite-embedding-english-r2: no prefix",
+    ),
+)
+
+
+def open_model(name: str, query_instruction: str | None = None) -> tuple[Path, Architecture]:
+    """The folder of a model by alias, hub id or path, and its architecture with its right prompts.
+
+    query_instruction: the user's, instead of the right one. Raises ModelError.
+    """
+    folder = resolve_model(name)
+    return folder, right_prompts(name, folder, read_architecture(folder)).with_prompts(query=query_instruction)
+
+
+def right_prompts(name: str, folder: Path, layout: Architecture) -> Architecture:
+    """The architecture with the prompts of its authors, where the folder holds none of its own."""
+    if any(layout.prompts.get(role) for role in ("query", *PASSAGE_PROMPTS)) or layout.default_instruction:
+        return layout
+    found = prescribed(name, folder)
+    if found is None:
+        return layout
+    return layout.with_prompts(query=found.query or None, document=found.passage or None)
+
+
+def prescribed(name: str, folder: Path | None = None) -> Prescribed | None:
+    """What the authors prescribe for a model of that name or in that folder, or None where nothing is known."""
+    for owner, model in _names(name, folder):
+        for entry in PRESCRIBED:
+            owned = owner is None or owner.lower() in {known.lower() for known in entry.owners}
+            if owned and re.fullmatch(entry.names, model, re.IGNORECASE):
+                return entry
+    return None
+
+
+def _names(name: str, folder: Path | None) -> Iterator[tuple[str | None, str]]:
+    """(owner, name) by which a model may be known: None for an owner that is not said."""
+    if name in EMBEDDERS:
+        name = EMBEDDERS[name].hub_id
+    for path in (Path(name), *((folder, folder.resolve()) if folder is not None else ())):
+        snapshot = next((part for part in reversed(path.parts) if part.startswith("models--")), None)
+        if snapshot is not None and snapshot.count("--") >= 2:  # the hub's cache: models--OWNER--NAME/snapshots/…
+            _, owner, model = snapshot.split("--", 2)
+            yield owner, model
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        owner, model = name.split("/")
+        yield owner, model
+    yield None, Path(name).name
+    told = _name_or_path(folder) if folder is not None else ""
+    if told:
+        yield from ((None, Path(told).name),) if told.count("/") != 1 else (tuple(told.split("/")),)  # type: ignore[misc]
+
+
+def _name_or_path(folder: Path) -> str:
+    for where in (folder, folder / "0_Transformer"):
+        try:
+            told = json.loads((where / "config.json").read_text("utf-8")).get("_name_or_path")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(told, str):
+            return told.rstrip("/")
+    return ""
