@@ -134,7 +134,7 @@ def base_folder(name: str, work: Path) -> Path:
     config = BertConfig(vocab_size=30522, architectures=["BertModel"])
     config.save_pretrained(source)
     torch.manual_seed(SEED)
-    layout = Architecture.plain(pooling="cls", normalize=True, max_tokens=512, hidden_size=768, model_type="bert")
+    layout = Architecture.plain(pooling="cls", max_tokens=512, hidden_size=768)
     save_model(folder, BertModel(config, add_pooling_layer=False).state_dict(), base=source, layout=layout)
     return folder
 

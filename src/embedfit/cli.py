@@ -380,6 +380,12 @@ def convert(
 
 @app.command()
 def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="A model: show its modules and what is put before texts, instead.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="sentence-transformers: compare the model's vectors with its; 1 if they differ.")
+    ] = None,
     aws: Annotated[
         bool, typer.Option("--aws", help="Also identity, role, model access, bucket, image, quota.")
     ] = False,
@@ -387,6 +393,11 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Hardware, packages, models, credentials: what works, what does not, and the fix."""
+    if model is not None:
+        _doctor_model(model, against, as_json=as_json)
+        return
+    if against is not None:
+        raise UsageError("--against compares a model, and none is named.", remedy="embedfit doctor MODEL --against …")
     from embedfit.doctor import diagnose  # torch
 
     findings = diagnose(aws=aws, region=region)
@@ -399,6 +410,20 @@ def doctor(
             table.add_row(marks[finding.state], finding.what, escape(finding.found), escape(finding.fix))
         Console().print(table)
     if any(finding.state == "missing" and finding.required for finding in findings):
+        raise typer.Exit(1)
+
+
+def _doctor_model(model: str, against: str | None, *, as_json: bool) -> None:
+    from embedfit.models.proof import SENTENCE_TRANSFORMERS, examine  # torch
+
+    if against not in (None, SENTENCE_TRANSFORMERS):
+        raise UsageError(f"--against {against} is not known.", remedy=f"Use --against {SENTENCE_TRANSFORMERS}")
+    found = examine(model, compare=against is not None)
+    if as_json:
+        _print_json(found.as_dict())
+    else:
+        sys.stdout.write("\n".join(found.lines()) + "\n")
+    if found.comparison is not None and not found.comparison.same:
         raise typer.Exit(1)
 
 

@@ -100,7 +100,7 @@ def test_weights_of_another_architecture_are_refused(tiny_bert: Path, tmp_path: 
     with pytest.raises(ModelError, match="lacks 16 weights"):
         load_backbone(folder)
     (folder / "config.json").write_text(config.replace('"intermediate_size": 64', '"intermediate_size": 65'))
-    with pytest.raises(ModelError, match="do not fit its config.json: their sizes differ"):
+    with pytest.raises(ModelError, match=r"do not fit its config\.json: encoder"):
         load_backbone(folder)
 
 

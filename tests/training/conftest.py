@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
+from embedfit.models.modules import Head
 from embedfit.records import Passage, Query, TrainRow
 from embedfit.training.bert import BertTrunk
 from embedfit.training.trunk import TransformersTrunk
@@ -25,14 +27,17 @@ def bert_trunk(folder: Path, *, pooling=None, attention="sdpa", precision="fp32"
     encoder = Encoder.load(folder, precision="fp32")
     backbone = encoder.backbone
     return BertTrunk(
-        backbone.config, backbone.state_dict(), pooling=pooling or encoder.layout.pooling,
+        backbone.config, backbone.state_dict(), pooling=pooling or encoder.layout.pooling.modes[0],
         precision=precision, where=torch.device("cpu"), attention=attention,
     )  # fmt: skip
 
 
 def transformers_trunk(folder: Path, *, pooling=None) -> TransformersTrunk:
     encoder = Encoder.load(folder, precision="fp32")
-    return TransformersTrunk(encoder.backbone, pooling=pooling or encoder.layout.pooling, precision="fp32")
+    layout = encoder.layout
+    if pooling is not None:
+        layout = Architecture.plain(pooling=pooling, max_tokens=layout.max_tokens, hidden_size=layout.hidden_size)
+    return TransformersTrunk(encoder.backbone, head=Head(layout, {}), precision="fp32")
 
 
 def random_texts(count: int, *, seed: int = 0, longest: int = 40) -> list[np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,7 +18,7 @@ from tokenizers import Tokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture
+from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture, shapes
 from embedfit.models.families import Family
 from embedfit.models.folder import read_module
 from embedfit.models.hardware import Precision, best_precision, device
@@ -77,6 +78,7 @@ def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
     quiet.set_verbosity_error()  # what it would report is an error here, or of no effect
     quiet.disable_progress_bar()
     try:
+        _check_sizes(folder, family, kind, more)
         model, info = kind.from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False, use_safetensors=True,
             output_loading_info=True, **more,
@@ -85,8 +87,6 @@ def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
         raise ModelError(f"{folder}: the weights are damaged or cut off: {error}") from error
     except (RuntimeError, ValueError, OSError, TypeError, KeyError, AttributeError, MemoryError) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        if "ignore_mismatched_sizes" in first:
-            first = "their sizes differ"
         raise ModelError(f"The weights in {folder} do not fit its config.json: {first[:300]}") from error
     finally:
         quiet.set_verbosity(level)
@@ -99,6 +99,24 @@ def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
         )
     result: torch.nn.Module = model
     return result
+
+
+def _check_sizes(folder: Path, family: Family, kind: Any, more: Mapping[str, bool]) -> None:  # noqa: ANN401
+    """Raise ModelError before memory is taken for sizes that the weights do not have."""
+    config: Any = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model = kind(config) if family.class_name else kind.from_config(config, **more)
+    stored = {name.removeprefix(f"{family.prefix}."): shape for name, shape in shapes(folder).items()}
+    for name, weight in model.state_dict().items():
+        if tuple(weight.shape) != stored.get(name, tuple(weight.shape)):
+            found, wants = stored[name], tuple(weight.shape)
+            raise ModelError(f"The weights in {folder} do not fit its config.json: {name} is {found}, not {wants}.")
+    wanted = sum(weight.numel() for name, weight in model.named_parameters() if not name.startswith("pooler."))
+    if wanted > 2 * sum(math.prod(shape) for shape in stored.values()) + 100_000:
+        raise ModelError(
+            f"{folder}/config.json describes {wanted:,} weights, many more than its files hold.",
+            remedy="The folder holds weights of another architecture than its config.json says.",
+        )
 
 
 class StaticTable(torch.nn.Module):

