@@ -82,7 +82,7 @@ def test_each_optional_file_may_be_missing_and_is_named(tmp_path, name):
 
 def test_a_broken_model_folder_is_named(tmp_path):
     workspace, config = build_run(tmp_path / "run")
-    workspace.path("merged/modules.json").unlink()
+    workspace.path("merged/config.json").unlink()
     evidence = gather(workspace, config)
     assert evidence.layout is None and evidence.missing == ("merged",)
 
