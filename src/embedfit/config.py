@@ -102,6 +102,16 @@ class GenerateConfig(Section):
     temperature: float | None = decides(None, ge=0, le=2, description="default: .7 for local, .9 for others")
     top_p: float = decides(0.95, gt=0, le=1)
     max_query_tokens: int = decides(40, ge=8, le=256)
+    max_reply_tokens: int = decides(
+        0,
+        ge=0,
+        le=200_000,
+        description="tokens that a reply may take, thoughts included; 0: what the queries need, and more for a model "
+        "whose replies end at that limit. Not of local",
+    )
+    extra_body: dict[str, Any] = decides(
+        {}, description="further fields of each call, such as {chat_template_kwargs = {enable_thinking = false}}"
+    )
     examples: str | None = decides(
         None, description="file of the user's own queries, one a line, for the prompt", path="file"
     )
@@ -127,6 +137,32 @@ class GenerateConfig(Section):
     )
     dev_share: float = decides(0.15, gt=0, lt=1)
     test_share: float = decides(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
+
+    @field_validator("extra_body")
+    @classmethod
+    def _plain_fields(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        for name, setting in _OWN_FIELDS.items():
+            if name in fields:
+                raise ValueError(f"{name} is not set here: {setting}")
+        try:
+            json.dumps(fields, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"it must hold what JSON can say ({error})") from error
+        return fields
+
+
+#: Fields of a call that have settings of their own, or that would make the replies unreadable.
+_OWN_FIELDS = {
+    "model": "use generate.llm",
+    "messages": "the prompt is made of the passages",
+    "max_tokens": "use generate.max_reply_tokens",
+    "max_completion_tokens": "use generate.max_reply_tokens",
+    "temperature": "use generate.temperature",
+    "top_p": "use generate.top_p",
+    "seed": "use seed",
+    "n": "each call brings one reply",
+    "stream": "replies are read whole",
+}
 
 
 class MineConfig(Section):

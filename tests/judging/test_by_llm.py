@@ -73,7 +73,7 @@ def test_every_missing_score_has_its_reason(tmp_path: Path) -> None:
 
 def test_a_judge_that_always_fails_is_an_error(tmp_path: Path) -> None:
     judge = judge_of(tmp_path, FakeModel(lambda request: Failure(error="gone", retryable=False)))
-    with pytest.raises(GeneratorError, match=r"all 2 calls.*gone") as caught:
+    with pytest.raises(GeneratorError, match=r"All 2 calls failed.*gone") as caught:
         judge.judge([Pair("q", "a"), Pair("q", "b")])
     assert "judge_min=0" in str(caught.value)
 

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
-from embedfit.errors import BudgetExceeded, GeneratorError
+from embedfit.errors import BudgetExceeded
 from embedfit.judging.judge import Pair, Verdict
 from embedfit.judging.prompt import QUERIES_PER_CALL, TOP_SCORE, parse_scores, request
 from embedfit.llm.client import Failure, Reply, Request
 from embedfit.llm.consent import agree
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
+from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
+from embedfit.llm.replies import FORM, fault_of
 from embedfit.runtime import Runtime
+
+#: How to go on without a judge, where it is of no use.
+WITHOUT_JUDGE = "What was written before is in the ledger. Without a judge: --set generate.judge_min=0"
 
 
 class LlmJudge:
-    """Scores of 0 to 3, as shares of 3. Asks the user before calls that may cost money; free: none do."""
+    """Scores of 0 to 3, as shares of 3. Asks the user before calls that may cost money; free: none do.
 
-    def __init__(self, model: LedgeredModel, runtime: Runtime, *, free: bool = False) -> None:
+    max_tokens: of a reply, 0 for what the scores need, and more for a model whose thoughts take all of it.
+    extra: further fields of each call, as in Request.
+    """
+
+    def __init__(
+        self, model: LedgeredModel, runtime: Runtime, *, free: bool = False, max_tokens: int = 0, extra: str = ""
+    ) -> None:
         self._model = model
         self._free = free
         self._runtime = runtime
+        self._max_tokens, self._extra = max_tokens, extra
 
     @property
     def name(self) -> str:
@@ -31,33 +44,42 @@ class LlmJudge:
     def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
         """See Judge. Pairs for which --max-cost leaves no money have OVER_BUDGET as their reason."""
         calls = calls_for(pairs)
-        requests = [call for call, _ in calls]
+        limits = (0,) if self._free else (self._max_tokens,) if self._max_tokens else LIMITS
+        for limit, higher in zip(limits, (*limits[1:], 0), strict=True):
+            requests = [replace(call, extra=self._extra) for call, _ in calls]
+            requests = within_limit(self._model, requests, limit)
+            try:
+                return self._asked(pairs, requests, [groups for _, groups in calls], limit)
+            except LimitTooLow as error:
+                if not higher:
+                    raise
+                self._runtime.report.log(f"judge: {error.message}")
+                self._runtime.report.log(f"judge: asking again, with up to {higher:,} tokens a reply")
+        raise AssertionError("there is always a limit")
+
+    def _asked(
+        self, pairs: Sequence[Pair], requests: Sequence[Request], groups: Sequence[list[list[int]]], limit: int
+    ) -> list[Verdict]:
         agree(self._model, requests, f"judge: {len(pairs):,} queries", self._runtime, free=self._free)
         verdicts = [Verdict(score=None, reason=OVER_BUDGET)] * len(pairs)
-        failures: Counter[str] = Counter()
         report = self._runtime.report
-        with (
-            closing(self._model.complete(requests)) as answers,
-            report.task("judge", len(requests), "calls") as task,
-        ):
+        tally = Tally(["judge"] * len(requests), "score", limit, without=WITHOUT_JUDGE)
+        with report.task("judge", len(requests), "calls") as task:
             try:
-                for index, outcome, key in answers:
-                    if isinstance(outcome, Failure):
-                        failures[outcome.error] += 1
-                    groups = calls[index][1]
-                    for group, verdict in zip(groups, verdicts_of(outcome, len(groups), key), strict=True):
-                        for place in group:
-                            verdicts[place] = verdict
-                    task.advance()
+                for part in parts(self._model, requests, ["judge"] * len(requests), free=self._free):
+                    with closing(self._model.complete([requests[number] for number in part])) as answers:
+                        for place, outcome, key in answers:
+                            asked = groups[part[place]]
+                            found = verdicts_of(outcome, len(asked), key)
+                            for group, verdict in zip(asked, found, strict=True):
+                                for pair in group:
+                                    verdicts[pair] = verdict
+                            useful = any(verdict.score is not None for verdict in found)
+                            tally.add("judge", outcome, useful=useful)
+                            task.advance()
+                    tally.check()
             except BudgetExceeded as error:
                 report.log(f"judge: {error.message}")
-        if calls and sum(failures.values()) == len(calls):
-            error_text, count = failures.most_common(1)[0]
-            raise GeneratorError(
-                f"The judge failed at all {len(calls):,} calls; {count:,} of them with: {error_text}",
-                remedy="Run the same command again: what was written before is in the ledger. "
-                "Without a judge: --set generate.judge_min=0",
-            )
         return verdicts
 
 
@@ -87,9 +109,13 @@ def verdicts_of(outcome: Reply | Failure, count: int, key: str) -> list[Verdict]
         return [Verdict(score=None, reason=f"call failed: {outcome.error}")] * count
     if outcome.finish == "refusal":
         return [Verdict(score=None, reason="the judge refused", call_id=key)] * count
+    scores = parse_scores(outcome.text, count)
+    unread = "no score in the judge's reply"
+    if not any(score is not None for score in scores) and (fault := fault_of(outcome)) != FORM:
+        unread = f"{unread}: {fault}"
     return [
-        Verdict(score=None, reason="no score in the judge's reply", call_id=key)
+        Verdict(score=None, reason=unread, call_id=key)
         if score is None
         else Verdict(score=score / TOP_SCORE, call_id=key)
-        for score in parse_scores(outcome.text, count)
+        for score in scores
     ]

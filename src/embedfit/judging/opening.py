@@ -10,7 +10,7 @@ from embedfit.errors import UsageError
 from embedfit.judging.by_cross_encoder import CrossEncoderJudge
 from embedfit.judging.by_llm import LlmJudge
 from embedfit.judging.judge import Judge
-from embedfit.llm.client import LanguageModel
+from embedfit.llm.client import LanguageModel, extra_of
 from embedfit.llm.providers import opened_model
 from embedfit.models.cross_encoder import CrossEncoder
 from embedfit.models.sources import resolve_model
@@ -33,6 +33,12 @@ def opened_judge(
         raise UsageError("No judge is named.", remedy=NAME_A_JUDGE)
     if generate.judge == OWN_MODEL:
         with opened_model(generate, runtime, run=run, provider=provider) as model:
-            yield LlmJudge(model, runtime, free=generate.generator == "local")
+            yield LlmJudge(
+                model,
+                runtime,
+                free=generate.generator == "local",
+                max_tokens=generate.max_reply_tokens,
+                extra=extra_of(generate.extra_body),
+            )
         return
     yield CrossEncoderJudge(CrossEncoder.load(resolve_model(generate.judge)), runtime.report)

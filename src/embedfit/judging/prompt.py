@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from embedfit.llm.client import Message, Request
+from embedfit.llm.replies import answer_of, is_musing, json_values
 from embedfit.retrieval.words import first_words
 
 #: The best score that the model may give.
@@ -33,12 +33,12 @@ _EXAMPLE_QUERIES = ("How long does a refund take?", "return shipping costs abroa
 _EXAMPLE_REPLY = "[3, 1, 0]"
 
 _TAG = re.compile(r"</?\s*(?:passage|queries)\s*>", re.IGNORECASE)
-_ARRAY = re.compile(r"\[.*?\]", re.DOTALL)
 _LINE = re.compile(
-    r"^\W*(?:query\s*)?(?P<number>\d{1,2})\s*[.):=–-]+\s*(?:score\W*)?(?P<score>\d+)(?![.,]?\d)(?:\s*/\s*3)?(?:[^\d\n].*)?$",
+    r"^[^\w\n]{0,8}(?:query\s{0,3})?(?P<number>\d{1,2})[ \t]{0,3}[.):=–-]{1,3}[ \t]{0,3}(?:score[^\w\n]{0,8})?"
+    r"(?P<score>\d{1,9})(?![.,]?\d)(?:\s{0,3}/\s{0,3}3)?(?:[^\d\n].*)?$",
     re.IGNORECASE | re.MULTILINE,
 )
-_SINGLE = re.compile(r"(?:^\W*|score\W{0,4})(?<!-)(\d+)(?![.,]?\d)(?:\s*/\s*3)?", re.IGNORECASE)
+_SINGLE = re.compile(r"(?:^\W{0,8}|score\W{0,4})(?<!-)(\d{1,9})(?![.,]?\d)", re.IGNORECASE)
 
 
 def request(passage: str, queries: Sequence[str]) -> Request:
@@ -67,33 +67,50 @@ def _plain(text: str, max_words: int) -> str:
 
 
 def parse_scores(reply: str, count: int) -> list[int | None]:
-    """The score of each of `count` queries, 0 to 3; None where the reply gives none.
+    """The score of each of `count` queries, 0 to 3; None where the reply gives none. Thoughts are not read.
 
-    Strictly a JSON array of `count` numbers. Otherwise such an array anywhere in the reply, numbered lines
-    ("2. Score: 3"), or, of a single query, a number by itself or behind "score". Scores off the scale are none.
+    The last JSON array of `count` numbers, or of objects with a "score"; an object of scores by number; numbered
+    lines ("2. Score: 3"); or, of a single query, a number by itself or behind "score". Scores off the scale are none.
     """
-    for text in (reply, *reversed(_ARRAY.findall(reply))):
-        found = _from_json(text, count)
+    answer = answer_of(reply)
+    values = json_values(answer)
+    objects = [found.value for found in values if isinstance(found.value, dict)]
+    for value in (*(found.value for found in reversed(values)), objects):
+        found = _scores_in(value, count)
         if found is not None:
             return found
-    lines = {int(match["number"]): _on_scale(match["score"]) for match in _LINE.finditer(reply)}
+    if is_musing(answer):
+        return [None] * count
+    lines = {int(match["number"]): _on_scale(match["score"]) for match in _LINE.finditer(answer)}
     if any(1 <= number <= count for number in lines):
         return [lines.get(number) for number in range(1, count + 1)]
-    single = _SINGLE.search(reply) if count == 1 else None
+    single = _SINGLE.search(answer) if count == 1 else None
     return [_on_scale(single[1])] if single else [None] * count
 
 
-def _from_json(text: str, count: int) -> list[int | None] | None:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if count == 1 and isinstance(value, (int, float, str)):
-        value = [value]
+def _scores_in(value: object, count: int) -> list[int | None] | None:
+    """The scores in a JSON value, if it has one for each query."""
+    if isinstance(value, dict):
+        for inner in value.values():
+            if isinstance(inner, (list, dict)) and (found := _scores_in(inner, count)) is not None:
+                return found
+        numbered = {_DIGITS.sub("", str(name)[:40]): score for name, score in value.items()}
+        in_order = [numbered.get(str(number)) for number in range(1, count + 1)]
+        single = _score_of(value) if count == 1 else None
+        value = [single] if single is not None else in_order
     if not isinstance(value, list) or len(value) != count:
         return None
-    scores = [_on_scale(item) for item in value]
+    scores = [_on_scale(_score_of(item) if isinstance(item, dict) else item) for item in value]
     return scores if any(score is not None for score in scores) else None
+
+
+_DIGITS = re.compile(r"\D+")
+
+
+def _score_of(value: Mapping[str, object]) -> object:
+    """The member of a judgement that holds its score."""
+    lower = {str(name).strip().lower(): member for name, member in value.items()}
+    return next((lower[name] for name in ("score", "grade", "rating", "relevance") if name in lower), None)
 
 
 def _on_scale(value: object) -> int | None:

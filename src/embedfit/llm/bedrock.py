@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from embedfit.errors import MissingDependency, ProviderError, UsageError
 from embedfit.llm.client import Reply, Request
 from embedfit.llm.prices import bare_model
-from embedfit.llm.replies import cut_at_stop
+from embedfit.llm.replies import cut_at_stop, text_of_message, well_formed
 from embedfit.llm.retry import CallError, throttled_resource
 from embedfit.llm.tokens import TokenCounter
 
@@ -256,6 +257,8 @@ def converse_input(request: Request, left_out: frozenset[str] = frozenset()) -> 
     elif system:  # a model without system messages: say it at the start of the first turn
         first = spoken[0]
         body["messages"] = [{**first, "content": [*system, *first["content"]]}, *spoken[1:]]
+    if request.extra:
+        body["additionalModelRequestFields"] = json.loads(request.extra)
     return body
 
 
@@ -263,16 +266,28 @@ def converse_reply(response: Any, request: Request) -> Reply:  # noqa: ANN401 - 
     """The reply in Converse's response. Raises CallError where it is not one."""
     try:
         blocks = response["output"]["message"]["content"]
-        text, stopped = cut_at_stop("".join(block.get("text", "") for block in blocks), request.stop)
+        text, stopped = cut_at_stop(_text_of_blocks(blocks), request.stop)
         usage = response["usage"]
         return Reply(
-            text=text,
+            text=well_formed(text),
             input_tokens=int(usage["inputTokens"]),
             output_tokens=int(usage["outputTokens"]),
             finish="stop" if stopped else _FINISH.get(response.get("stopReason", ""), "stop"),
         )
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise CallError("Bedrock answered with something that is not a reply.", maybe_billed=True) from error
+
+
+def _text_of_blocks(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """The texts of a message's blocks, or the input of its tool calls, or, marked as such, its thoughts."""
+    calls = [{"function": {"arguments": use.get("input")}} for block in blocks if (use := block.get("toolUse"))]
+    thoughts = "".join(
+        str((block["reasoningContent"].get("reasoningText") or {}).get("text") or "")
+        for block in blocks
+        if block.get("reasoningContent")
+    )
+    parts = [{"type": "text", "text": block.get("text")} for block in blocks]
+    return text_of_message({"content": parts, "tool_calls": calls, "reasoning_content": thoughts})
 
 
 def _refused_field(error: CallError) -> str | None:

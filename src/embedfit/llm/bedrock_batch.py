@@ -64,6 +64,7 @@ class BatchModel:
     provider = "bedrock"  # a reply is the same however it was ordered, so the ledger does not tell them apart
     price_provider = "bedrock-batch"
     keeps_jobs = True
+    least_calls = MIN_RECORDS
 
     def __init__(
         self,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Request:
     Few-shot examples are earlier user/assistant turns in messages; providers may share the work of
     a common prefix between requests. stop: the reply ends before the first of these strings.
     seed: distinguishes several samples of one prompt, and makes the local generator repeatable.
+    extra: a JSON object of further fields for the provider, as text; empty for none.
     """
 
     messages: tuple[Message, ...]
@@ -33,6 +35,12 @@ class Request:
     top_p: float = 0.95
     stop: tuple[str, ...] = ()
     seed: int = 0
+    extra: str = ""
+
+
+def extra_of(fields: Mapping[str, Any]) -> str:
+    """Request.extra of further fields: their canonical JSON, empty where there are none."""
+    return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False) if fields else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,7 +136,7 @@ def encode_request(request: Request) -> str:
 
 
 def _value(request: Request, messages: Sequence[Message]) -> dict[str, object]:
-    return {
+    value: dict[str, object] = {
         "messages": [[message.role, message.content] for message in messages],
         "max_tokens": request.max_tokens,
         "temperature": float(request.temperature),
@@ -144,6 +144,9 @@ def _value(request: Request, messages: Sequence[Message]) -> dict[str, object]:
         "stop": list(request.stop),
         "seed": request.seed,
     }
+    if request.extra:  # left out where it is empty: the keys of calls without it are older than the field
+        value["extra"] = request.extra
+    return value
 
 
 def _canonical(value: object) -> str:
@@ -161,6 +164,7 @@ def decode_request(text: str, prompt: str = "[]") -> Request:
         top_p=value["top_p"],
         stop=tuple(value["stop"]),
         seed=value["seed"],
+        extra=value.get("extra", ""),
     )
 
 

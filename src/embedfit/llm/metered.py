@@ -240,6 +240,25 @@ class LedgeredModel:
             return round(experience.input_tokens_per_character * characters), "from earlier calls to this model"
         return sum(self.model.count_tokens(request) for request in requests), "estimated upwards"
 
+    def stored(self, requests: Sequence[Request]) -> list[Reply | None]:
+        """What the ledger has for each request."""
+        keys = [self.call_id(request) for request in requests]
+        found = self.ledger.find(set(keys))
+        return [found.get(key) for key in keys]
+
+    def can_split(self, requests: Sequence[Request], first: int) -> bool:
+        """Whether `first` of the requests can be asked ahead of the others at no loss.
+
+        Not where a job of an earlier process owes their replies, for jobs are fetched whole, and not where too
+        few for a job would be left, for they would be asked at the full price.
+        """
+        if not getattr(self.model, "keeps_jobs", False):
+            return True
+        missing = {self.call_id(request) for request in requests}
+        missing -= set(self.ledger.find(missing))
+        least = int(getattr(self.model, "least_calls", 0))
+        return len(missing) - first >= least and not self.ledger.in_open_jobs(missing, self.run)
+
     # --- asking
 
     def complete(self, requests: Sequence[Request]) -> Generator[Answered, None, None]:
@@ -279,7 +298,9 @@ class LedgeredModel:
         failed = {key: request for key, request in missing.items() if not session.has_refused(key)}
         if self._fallback is not None and failed:
             if self._report is not None:
-                self._report.log(f"{len(failed):,} calls failed at {_billed_by(self.model)}; asking on demand")
+                self._report.log(
+                    f"{len(failed):,} calls without a reply of {_billed_by(self.model)} are asked on demand"
+                )
             yield True, _Session(self, self._fallback, self._fallback_price, failed)
 
     def _over_budget(self, refused: int) -> BudgetExceeded:

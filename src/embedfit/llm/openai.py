@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from embedfit.addresses import is_private_host
 from embedfit.errors import MissingDependency, ProviderError, UsageError
 from embedfit.llm.client import Reply, Request
-from embedfit.llm.replies import cut_at_stop
+from embedfit.llm.replies import answer_of, cut_at_stop, shown, text_of_message, well_formed
 from embedfit.llm.retry import CallError, Resource, throttled_resource
 from embedfit.llm.tokens import TokenCounter
 
@@ -80,37 +81,72 @@ class OpenAiTransport:
             raise CallError(f"{where} broke the connection: {self._clean(str(error))}", maybe_billed=True) from error
 
     def _reply(self, request: Request, response: httpx.Response) -> Reply:
+        where = self._client.base_url.host
         try:
             value = response.json()
-            choice = value["choices"][0]
-            message = choice["message"]
-            content = message.get("content")
-            refusal = message.get("refusal")
-            usage = value.get("usage") or {}
-            text = content if isinstance(content, str) else ""
-            finish = _finish(str(choice.get("finish_reason") or "stop"))
-            if refusal and not text:
-                text, finish = str(refusal), "refusal"
-            text, stopped = cut_at_stop(text, request.stop)
-            return Reply(
-                text=text,
-                input_tokens=int(usage.get("prompt_tokens") or self._count(request)),
-                output_tokens=int(usage.get("completion_tokens") or len(text.encode()) // 3 + 1),
-                finish="stop" if stopped else finish,
-            )
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except ValueError:
+            text = self._clean(_readable(response))
             raise CallError(
-                f"{self._client.base_url.host} answered with something that is not a chat completion.",
+                f"{where} answered with something that is not JSON: {shown(text)}", maybe_billed=True
+            ) from None
+        if fault := _fault_in(value):
+            raise self._said_with_200(fault, response.headers)
+        choice = _first_choice(value)
+        if choice is None:
+            raise CallError(
+                f"{where} answered with something that is not a chat completion: {shown(self._clean(response.text))}",
                 maybe_billed=True,
-            ) from error
+            )
+        message = choice.get("message")
+        message = message if isinstance(message, dict) else {"content": choice.get("text", message)}
+        text, refusal = text_of_message(message), message.get("refusal")
+        usage = value.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        spent = _count(usage.get("completion_tokens"))
+        finish = _finish(choice.get("finish_reason"))
+        if finish == "stop" and spent is not None and spent >= request.max_tokens and not answer_of(text):
+            finish = "length"  # some servers say "stop" where the limit ended the thoughts
+        if refusal and not text.strip():
+            text, finish = str(refusal), "refusal"
+        text, stopped = cut_at_stop(text, request.stop)
+        if spent is None:
+            spent = request.max_tokens if finish == "length" else len(text.encode("utf-8", "replace")) // 3 + 1
+        return Reply(
+            text=well_formed(text),
+            input_tokens=_count(usage.get("prompt_tokens")) or self._count(request),
+            output_tokens=spent,
+            finish="stop" if stopped else finish,
+        )
+
+    def _said_with_200(self, fault: Mapping[str, Any], headers: Mapping[str, str]) -> CallError:
+        """The error of a body that came with status 200: what its code or else its words say it is."""
+        text = shown(self._clean(str(fault.get("message") or fault)), 300)
+        status = _status_of(fault, text)
+        metadata = fault.get("metadata")
+        named = metadata.get("headers") if isinstance(metadata, dict) else None
+        lower = {str(k).lower(): str(v) for k, v in named.items()} if isinstance(named, dict) else {}
+        return self._refusal(status, text, "", _retry_after({**headers, **lower}, text))
 
     def _error(self, response: httpx.Response) -> CallError:
-        status, where = response.status_code, self._client.base_url.host
         detail = _detail(response)
-        text = self._clean(str(detail.get("message") or response.text))[:300]
+        text = shown(self._clean(str(detail.get("message") or _readable(response))), 300)
+        kind = str(detail.get("type") or "")
+        status = 402 if response.status_code == 429 and detail.get("code") == "insufficient_quota" else None
+        return self._refusal(
+            status or response.status_code,
+            text,
+            kind if kind in ("tokens", "requests") else "",
+            _retry_after(response.headers, text),
+        )
+
+    def _refusal(self, status: int | None, text: str, quota: str, retry_after: float | None) -> CallError:
+        """The error of a status, whether the server sent it as one or wrote it into a body of status 200."""
+        where = self._client.base_url.host
         if status == 401:
             return CallError(
-                f"{where} refused the API key.", status=401, remedy="Set OPENAI_API_KEY to a key that is valid there."
+                f"{where} refused the API key: {text}",
+                status=401,
+                remedy="Set OPENAI_API_KEY to a key that is valid there.",
             )
         if status == 403:
             return CallError(f"{where} refused access (403): {text}", status=403)
@@ -120,22 +156,26 @@ class OpenAiTransport:
                 status=404,
                 remedy="Check --base-url (it usually ends in /v1) and the model's name: set generate.llm.",
             )
-        if status == 429 and detail.get("code") == "insufficient_quota":
+        if status == 402:
             return CallError(f"{where}: {text}", status=402, remedy="Add credit to the account, or use another key.")
-        throttled: Resource | None = None
-        if status == 429:
-            kind = str(detail.get("type") or "")
-            throttled = throttled_resource(kind if kind in ("tokens", "requests") else text)
+        if status == 429 and _DAILY.search(text):
+            return CallError(
+                f"{where}: {text}",
+                status=402,
+                remedy="The day's quota is used up. Run the same command again tomorrow, or choose another model: "
+                "what was paid for is in the ledger.",
+            )
+        throttled: Resource | None = throttled_resource(quota or text) if status == 429 else None
         return CallError(
-            f"{where} answered {status}: {text}",
+            f"{where} answered {status}: {text}" if status else f"{where} answered with an error: {text}",
             status=status,
             throttled=throttled,
-            retry_after=_retry_after(response.headers),
+            retry_after=retry_after,
             maybe_billed=status in (408, 504),
         )
 
     def _clean(self, text: str) -> str:
-        return text.replace(self._secret, "***") if self._secret else text
+        return _SECRET.sub("***", text.replace(self._secret, "***") if self._secret else text)
 
 
 def names(base_url: str) -> tuple[str, str]:
@@ -165,7 +205,7 @@ def connect(
 
     url = (base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
         raise UsageError(
             f"The base URL {parts.hostname or url!r} is not an address.",
             remedy="For example: --base-url http://localhost:8000/v1",
@@ -186,6 +226,14 @@ def connect(
         trust_env=True,
     )
     return client, key
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether an address's port is one, or the scheme's own."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
 
 
 def resolve_model(client: httpx.Client, wanted: str | None) -> str:
@@ -226,6 +274,8 @@ def _body(model: str, request: Request, left_out: frozenset[str]) -> dict[str, A
     }
     if request.stop:
         body["stop"] = list(request.stop[:_MOST_STOPS])
+    if request.extra:
+        body.update(json.loads(request.extra))
     for field in left_out:
         value = body.pop(field, None)
         instead = _OPTIONAL[field]
@@ -234,8 +284,77 @@ def _body(model: str, request: Request, left_out: frozenset[str]) -> dict[str, A
     return body
 
 
-def _finish(reason: str) -> str:
-    return {"length": "length", "content_filter": "refusal"}.get(reason, "stop")
+def _finish(reason: object) -> str:
+    name = str(reason or "stop").lower()
+    if name in ("length", "max_tokens", "max_output_tokens", "model_length"):
+        return "length"
+    return "refusal" if name in ("content_filter", "safety", "refusal", "recitation") else "stop"
+
+
+def _count(tokens: object) -> int | None:
+    """A number of tokens, or None where the server counts none."""
+    return int(tokens) if isinstance(tokens, (int, float)) and 0 <= tokens < 1e9 else None
+
+
+def _first_choice(value: object) -> dict[str, Any] | None:
+    choices = value.get("choices") if isinstance(value, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) and ("message" in first or "text" in first) else None
+
+
+def _fault_in(value: object) -> dict[str, Any]:
+    """The error that a body of status 200 holds, in itself or in its first choice; empty where there is none."""
+    if not isinstance(value, dict):
+        return {}
+    choice = _first_choice(value) or {}
+    fault = value.get("error") or choice.get("error")
+    if not fault and (value.get("object") == "error" or ("choices" not in value and value.get("errors"))):
+        fault = value.get("errors") or value
+    if not fault and "choices" not in value:
+        fault = {key: value[key] for key in ("message", "detail", "code", "status") if value.get(key)}
+        fault = fault if "message" in fault or "detail" in fault else {}
+    if not fault and str(choice.get("finish_reason")).lower() == "error":
+        fault = "the reply broke off with an error"
+    if isinstance(fault, list) and fault:
+        fault = fault[0]
+    if isinstance(fault, dict):
+        message = fault.get("message") or fault.get("detail") or fault
+        return {**fault, "message": message if isinstance(message, str) else str(message)}
+    return {"message": str(fault)} if fault else {}
+
+
+_SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|hf|api|key)[-_][A-Za-z0-9_*.-]{8,}|(?<=Bearer )\S{8,}")
+_DAILY = re.compile(r"per[- ]day|daily|free-models-per-day|\bday['’]?s? (?:limit|quota)", re.IGNORECASE)
+#: What an error's words say it is, where it has no code that does.
+_SAID = (
+    (re.compile(r"rate.?limit|too many (?:requests|tokens)|throttl|slow down", re.I), 429),
+    (re.compile(r"insufficient.{0,3}(?:funds|credit|balance|quota)|credits?\b|current quota|payment", re.I), 402),
+    (re.compile(r"quota", re.I), 429),
+    (re.compile(r"api.?key|unauthori[sz]ed|authenticat|invalid token", re.I), 401),
+    (re.compile(r"forbidden|permission|not allowed|access denied", re.I), 403),
+    (re.compile(r"model.{0,80}(?:not found|does not exist|not exist|unknown|not available|no longer)|no such model|"
+                r"unknown model|no endpoints found", re.I), 404),
+    (re.compile(r"overload|capacity|unavailable|busy|try again|timed? ?out|loading|upstream", re.I), 503),
+    (re.compile(r"invalid|unsupported|not support|bad request|context length|too long|malformed|required", re.I), 400),
+)  # fmt: skip
+
+
+def _status_of(fault: Mapping[str, Any], text: str) -> int | None:
+    for name in ("code", "status", "status_code", "http_code"):
+        given = str(fault.get(name) or "")
+        if given.isdecimal() and 400 <= int(given) < 600:
+            return int(given)
+    words = f"{text} {fault.get('code') or ''} {fault.get('type') or ''}"
+    return next((status for said, status in _SAID if said.search(words)), None)
+
+
+def _readable(response: httpx.Response) -> str:
+    """The beginning of a body; of a web page its title or its words."""
+    text = response.text[:20_000]
+    if "<" not in text[:200]:
+        return text
+    title = re.search(r"<title[^>]{0,100}>([^<]{1,300})", text, re.IGNORECASE)
+    return title[1] if title else re.sub(r"<[^<>]{0,500}>", " ", text)
 
 
 def _detail(response: httpx.Response) -> dict[str, Any]:
@@ -258,10 +377,20 @@ def _refused_field(response: httpx.Response) -> str | None:
     return None
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def _retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
+    """Seconds that the server asks to wait, in its headers or in its words ("try again in 1.5s")."""
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         try:
             return max(0.0, float(headers[name]) * unit)
         except (KeyError, ValueError):
             continue
-    return None
+    said = _TRY_AGAIN.search(text)
+    if said is None:
+        return None
+    return float(said[1]) * {"ms": 1e-3, "m": 60.0}.get(said[2].lower()[:2].rstrip("i"), 1.0)
+
+
+_TRY_AGAIN = re.compile(
+    r"(?:try again|retry) (?:in|after) (\d{1,5}(?:\.\d{1,3})?) ?(ms|milliseconds?|s|sec|seconds?|m|min|minutes?)\b",
+    re.I,
+)

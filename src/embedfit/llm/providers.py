@@ -60,20 +60,20 @@ def open_model(
 
         return LocalModel(resolve_generator(generate.llm))
     if generate.generator == "openai":
-        return _openai(generate)
+        return _openai(generate, told)
     return _bedrock(generate, ledger, prices if prices is not None else load_prices(), run, told, endpoint_url)
 
 
-def _remote(transport: Any) -> RemoteModel:  # noqa: ANN401 - any Transport
-    return RemoteModel(transport, throttle=Throttle(max_concurrency=CONNECTIONS), rng=random.Random())
+def _remote(transport: Any, report: Reporter) -> RemoteModel:  # noqa: ANN401 - any Transport
+    return RemoteModel(transport, throttle=Throttle(max_concurrency=CONNECTIONS), rng=random.Random(), report=report)
 
 
-def _openai(generate: GenerateConfig) -> LanguageModel:
+def _openai(generate: GenerateConfig, report: Reporter) -> LanguageModel:
     from embedfit.llm import openai  # httpx is an extra
 
     client, key = openai.connect(generate.base_url, connections=CONNECTIONS)
     model = openai.resolve_model(client, generate.llm)
-    return _remote(openai.OpenAiTransport(client, model, secret=key))
+    return _remote(openai.OpenAiTransport(client, model, secret=key), report)
 
 
 def _bedrock(
@@ -94,7 +94,7 @@ def _bedrock(
     resolved = bedrock.resolve_model(control, generate.llm)
     if resolved.notice:
         report.log(resolved.notice)
-    on_demand = _remote(bedrock.BedrockTransport(client("bedrock-runtime"), resolved))
+    on_demand = _remote(bedrock.BedrockTransport(client("bedrock-runtime"), resolved), report)
     if place is None:
         return on_demand
     s3 = client("s3")

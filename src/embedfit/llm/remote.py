@@ -17,8 +17,9 @@ from embedfit.llm.client import Failure, Reply, Request
 from embedfit.llm.metered import Admission, Gate
 from embedfit.llm.retry import CallError, RetryPolicy
 from embedfit.llm.throttle import Sent, Throttle
+from embedfit.progress import Reporter
 
-#: Bad requests in a row, with no reply before them, after which the fault is taken to be common to all.
+#: Calls given up in a row, with no reply before them, after which the fault is taken to be common to all.
 _COMMON_FAULT = 5
 _TICK_S = 1.0
 _LATER_S = (0.25, 5.0)  # first and longest wait before the gate is asked again about one call
@@ -74,6 +75,7 @@ class RemoteModel:
 
     throttle: what is known of the provider's quotas; it goes on learning from one complete() to the
     next. grace_s: how long a cancelled complete() waits for calls in flight, for they are paid for.
+    report: where it is said once that the provider takes no calls.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class RemoteModel:
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
         grace_s: float = 10.0,
+        report: Reporter | None = None,
     ) -> None:
         self.transport = transport
         self.throttle = throttle or Throttle()
@@ -93,6 +96,11 @@ class RemoteModel:
         self.clock = clock
         self.grace_s = grace_s
         self.lock = threading.Lock()
+        #: Whether there has ever been a reply.
+        self.replied = False
+        self._report = report
+        self._said = False
+        self._holds, self._held_until = 0, -math.inf
 
     @property
     def provider(self) -> str:
@@ -121,6 +129,23 @@ class RemoteModel:
     def complete(self, requests: Sequence[Request]) -> Generator[tuple[int, Reply | Failure], None, None]:
         """Yield (index, reply or failure) as they arrive. Raises ProviderError where no call can succeed."""
         return self.complete_through(requests, _OpenGate())
+
+    def say_once(self, error: CallError) -> None:
+        """Tell the user why nothing arrives, where the provider refuses the very first calls for their number."""
+        with self.lock:
+            first = error.throttled is not None and not self.replied and not self._said
+            self._said = self._said or first
+        if first and self._report is not None:
+            self._report.log(f"{error.message} (trying again, more slowly)")
+
+    def hold(self, error: CallError, now: float) -> None:
+        """Wait longer and longer for a provider that has not taken a single call and does not say how long."""
+        if error.throttled is None or error.retry_after is not None or self.replied:
+            return
+        if now >= self._held_until:
+            self._holds = min(self._holds + 1, 30)
+            self._held_until = now + min(self.retry.cap_s, self.retry.base_s * 2.0**self._holds)
+        error.retry_after = self._held_until - now
 
     def complete_through(
         self, requests: Sequence[Request], gate: Gate
@@ -158,7 +183,7 @@ class _Fanout:
         self._stopping = False
         self._error: BaseException | None = None
         self._replies = 0
-        self._bad_requests = 0
+        self._given_up = 0
         self._last_success = model.clock()
         self._outcomes: queue.SimpleQueue[tuple[int, Reply | Failure] | None] = queue.SimpleQueue()
         self._sender = threading.Thread(target=self._send_all, name="embedfit-sender", daemon=True)
@@ -262,6 +287,7 @@ class _Fanout:
                 reply = self._model.transport.send(self._requests[attempt.index])
             except CallError as error:
                 with self._model.lock:
+                    self._model.hold(error, self._model.clock())
                     self._model.throttle.failed(sent, error, self._model.clock())
                 self._failed(attempt, error)
             except BaseException:
@@ -274,6 +300,7 @@ class _Fanout:
                 with self._model.lock:
                     self._model.throttle.succeeded(sent, self._model.clock())
                 self._last_success = self._model.clock()
+                self._model.replied = True
                 self._finish(attempt.index, reply)
         except BaseException as error:
             self._fail(error)
@@ -288,7 +315,9 @@ class _Fanout:
             self._gate.lost(attempt.index)
         else:
             self._gate.returned(attempt.index)
-        if model.retry.gives_up(error, attempt.number, model.clock() - self._last_success):
+        model.say_once(error)
+        starved_s = model.clock() - self._last_success
+        if model.retry.gives_up(error, attempt.number, starved_s, ever=model.replied):
             self._finish(attempt.index, Failure(error=error.message, retryable=error.retryable))
             self._judge(error)
             return
@@ -308,8 +337,9 @@ class _Fanout:
     def _judge(self, error: CallError) -> None:
         """Stop everything where a failure is not about this one call."""
         with self._changed:
-            self._bad_requests += error.status == 400
-            common = not self._replies and self._bad_requests >= _COMMON_FAULT
+            self._given_up += 1
+            starved = error.throttled is not None and not self._model.replied
+            common = not self._replies and (starved or self._given_up >= _COMMON_FAULT)
         if error.hopeless or common:
             self._fail(error)
 

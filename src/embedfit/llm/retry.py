@@ -56,23 +56,26 @@ class RetryPolicy:
     """Exponential backoff with full jitter (Brooker, "Exponential backoff and jitter", 2015).
 
     attempts: of one call, throttled ones not counted: those say nothing about the call.
-    patience_s: how long throttling may last without a single reply before calls are given up.
+    patience_s: how long throttling may last without a single reply before calls are given up; first_patience_s:
+    the same where there has never been a reply.
     """
 
     attempts: int = 6
     base_s: float = 0.5
     cap_s: float = 30.0
     patience_s: float = 900.0
+    first_patience_s: float = 180.0
 
-    def gives_up(self, error: CallError, attempt: int, starved_s: float) -> bool:
+    def gives_up(self, error: CallError, attempt: int, starved_s: float, *, ever: bool = True) -> bool:
         """Whether a call that failed for the attempt-th time (1-based) is not tried again.
 
-        starved_s: seconds since anything succeeded.
+        starved_s: seconds since anything succeeded. ever: whether anything has.
         """
         if not error.retryable:
             return True
         if error.throttled is not None:
-            return starved_s > self.patience_s
+            patience = self.patience_s if ever else min(self.patience_s, self.first_patience_s)
+            return max(starved_s, error.retry_after or 0.0) > patience
         return attempt >= self.attempts
 
     def delay(self, error: CallError, attempt: int, rng: random.Random) -> float:

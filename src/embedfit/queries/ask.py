@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from embedfit.config import GenerateConfig
-from embedfit.errors import BudgetExceeded, GeneratorError, InputError
-from embedfit.llm.client import Failure, Reply, Request
+from embedfit.errors import BudgetExceeded, InputError
+from embedfit.llm.client import Failure, Reply, Request, extra_of
 from embedfit.llm.consent import agree
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
+from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
+from embedfit.llm.replies import answer_of, fault_of
 from embedfit.queries import parse, prompts
 from embedfit.queries.plan import Ask
 from embedfit.records import Passage, Query
@@ -22,6 +24,8 @@ from embedfit.retrieval.languages import languages_of, name_of
 from embedfit.runtime import Runtime
 from embedfit.textfiles import lines_of
 
+#: How the reasons begin of queries without a text.
+REJECTED, FAILED = "reply rejected", "call failed"
 #: Small models lose their way where large ones find variety.
 _TEMPERATURES = {"local": 0.7, "openai": 0.9, "bedrock": 0.9, "bedrock-batch": 0.9}
 
@@ -80,8 +84,11 @@ def calls_for(
         together.setdefault((ask.passage, ask.seed), []).append(number)
     return [
         (
-            prompts.many_queries(
-                passages[index].title, passages[index].text, [asks[n].style for n in group], seed=seed, **settings
+            replace(
+                prompts.many_queries(
+                    passages[index].title, passages[index].text, [asks[n].style for n in group], seed=seed, **settings
+                ),
+                extra=extra_of(config.extra_body),
             ),
             group,
         )
@@ -95,22 +102,23 @@ def texts_of(outcome: Reply | Failure, styles: Sequence[str]) -> list[tuple[str,
     A reply that names its styles is matched by them, one that does not by position.
     """
     if isinstance(outcome, Failure):
-        return [("", f"call failed: {outcome.error}")] * len(styles)
+        return [("", f"{FAILED}: {outcome.error}")] * len(styles)
     if outcome.finish == "refusal":
-        return [("", "reply rejected: the model refused")] * len(styles)
-    if outcome.finish == "length" and len(styles) == 1:
-        return [("", "reply rejected: cut off, longer than any query")]
-    if len(styles) == 1:
-        found = parse.parse_many(outcome.text) if outcome.text.lstrip().startswith("[") else []
-        one = found[0] if found else parse.parse_one(outcome.text)
-        return [(one.text, "")] if one else [("", "reply rejected: no query in it")]
-    found = parse.parse_many(outcome.text)
+        return [("", f"{REJECTED}: {fault_of(outcome)}")] * len(styles)
+    cut = outcome.finish == "length"
+    found = parse.queries_of(outcome.text, styles, cut=cut)
+    if not found:
+        if cut and len(styles) == 1 and not answer_of(outcome.text).startswith(("[", "{", "`")):
+            return [("", f"{REJECTED}: cut off, longer than any query")]
+        return [("", f"{REJECTED}: {fault_of(outcome)}")] * len(styles)
     named = {item.style: item.text for item in reversed(found) if item.style}
+    if len(styles) == 1:
+        return [(named.get(styles[0], found[0].text), "")]
     if named:
         texts = [named.get(style, "") for style in styles]
     else:
         texts = [item.text for item in found[: len(styles)]] + [""] * (len(styles) - len(found))
-    missing = "reply rejected: no query in it" if not found else "reply rejected: this style is missing"
+    missing = f"{REJECTED}: this style is missing"
     return [(text, "" if text else missing) for text in texts]
 
 
@@ -119,37 +127,63 @@ def ask(
 ) -> list[Query]:
     """Every ask as a query record, in order. Each reply is in the ledger before it is used.
 
-    Asks for which --max-cost left no money have OVER_BUDGET as their reason. Raises UsageError if the
-    user does not confirm the cost, GeneratorError if every call failed.
+    Asks for which --max-cost left no money have OVER_BUDGET as their reason. Where a model's thoughts take the
+    whole limit of tokens, all is asked again with a higher one, unless generate.max_reply_tokens sets it.
+    Raises UsageError if the user does not confirm the cost, GeneratorError if the first replies hold no query.
     """
     calls = calls_for(passages, asks, config)
-    if config.generator != "local":  # which reads each passage once where its requests follow each other
+    local = config.generator == "local"
+    if not local:  # which reads each passage once where its requests follow each other
         calls = most_useful_first(calls, [passages[item.passage].split for item in asks])
+    limits = (0,) if local else (config.max_reply_tokens,) if config.max_reply_tokens else LIMITS
+    for limit, higher in zip(limits, (*limits[1:], 0), strict=True):
+        requests = within_limit(model, [request for request, _ in calls], limit)
+        limited = [(request, group) for request, (_, group) in zip(requests, calls, strict=True)]
+        try:
+            return _asked(model, passages, asks, limited, runtime, limit=limit, free=local)
+        except LimitTooLow as error:
+            if not higher:
+                raise
+            runtime.report.log(f"generate: {error.message}")
+            runtime.report.log(f"generate: asking again, with up to {higher:,} tokens a reply")
+    raise AssertionError("there is always a limit")
+
+
+def _asked(
+    model: LedgeredModel,
+    passages: Sequence[Passage],
+    asks: Sequence[Ask],
+    calls: Sequence[tuple[Request, list[int]]],
+    runtime: Runtime,
+    *,
+    limit: int,
+    free: bool,
+) -> list[Query]:
     requests = [request for request, _ in calls]
     asked = len({item.passage for item in asks})
-    what = f"generate: {len(asks):,} queries of {asked:,} passages"
-    agree(model, requests, what, runtime, free=config.generator == "local")
+    agree(model, requests, f"generate: {len(asks):,} queries of {asked:,} passages", runtime, free=free)
     drafts = [_draft(passages[item.passage], item, "", OVER_BUDGET, "") for item in asks]
-    failures: Counter[str] = Counter()
-    # Closing cancels what was not sent when we are interrupted, and keeps what has arrived.
-    with closing(model.complete(requests)) as answers, runtime.report.task("generate", len(requests), "calls") as task:
+    kinds = ["training" if passages[asks[group[0]].passage].split == "train" else "dev and test" for _, group in calls]
+    tally = Tally(kinds, "query", limit)
+    with runtime.report.task("generate", len(requests), "calls") as task:
         try:
-            for index, outcome, key in answers:
-                group = calls[index][1]
-                if isinstance(outcome, Failure):
-                    failures[outcome.error] += 1
-                for number, (text, reason) in zip(
-                    group, texts_of(outcome, [asks[n].style.name for n in group]), strict=True
-                ):
-                    drafts[number] = _draft(passages[asks[number].passage], asks[number], text, reason, key)
-                task.advance()
+            for part in parts(model, requests, kinds, free=free):
+                # Closing cancels what was not sent when we are interrupted, and keeps what has arrived.
+                with closing(model.complete([requests[number] for number in part])) as answers:
+                    for place, outcome, key in answers:
+                        number = part[place]
+                        group = calls[number][1]
+                        texts = texts_of(outcome, [asks[n].style.name for n in group])
+                        for n, (text, reason) in zip(group, texts, strict=True):
+                            drafts[n] = _draft(passages[asks[n].passage], asks[n], text, reason, key)
+                        tally.add(kinds[number], outcome, useful=any(text for text, _ in texts))
+                        task.advance()
+                tally.check()
         except BudgetExceeded as error:
             if all(draft.reason == OVER_BUDGET for draft in drafts):
                 raise  # nothing was bought: there is nothing to go on with
             runtime.report.log(f"generate: {error.message}")
-    if requests and sum(failures.values()) == len(requests):
-        error_text, count = failures.most_common(1)[0]
-        raise GeneratorError(f"All {len(requests):,} calls failed; {count:,} of them with: {error_text}")
+            tally.check()
     return drafts
 
 

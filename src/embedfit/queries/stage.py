@@ -23,7 +23,7 @@ from embedfit.models.encoder import Vectors
 from embedfit.models.local import local_model
 from embedfit.models.vectors import vector_cache
 from embedfit.queries import filters
-from embedfit.queries.ask import ask, user_examples
+from embedfit.queries.ask import FAILED, REJECTED, ask, user_examples
 from embedfit.queries.plan import plan
 from embedfit.queries.prompts import EXAMPLES
 from embedfit.records import Passage, Query
@@ -217,10 +217,19 @@ def _check_enough(queries: Sequence[Query], short: str) -> None:
             f"{short} {few}", remedy="Every reply so far is in the ledger. Allow more with --max-cost."
         )
     else:
-        error = InputError(
-            few, remedy="Give more documents, or more queries a passage: --set generate.queries_per_passage=4"
-        )
+        error = InputError(few, remedy=_how_to_get_more(queries))
     raise error
+
+
+def _how_to_get_more(queries: Sequence[Query]) -> str:
+    """What to change: more documents do not help where the replies were of no use."""
+    useless = Counter(query.reason for query in queries if query.reason.startswith((REJECTED, FAILED)))
+    if 2 * useless.total() < len(queries):
+        return "Give more documents, or more queries a passage: --set generate.queries_per_passage=4"
+    return (
+        f"Most replies were of no use ({useless.most_common(1)[0][0]}): choose another model "
+        "(--set generate.llm=NAME), or allow longer replies (--set generate.max_reply_tokens=2048)."
+    )
 
 
 def _write_eval(folder: Path, passages: Sequence[Passage], queries: Sequence[Query], *, own_documents: bool) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from embedfit.testkit.language_service import Ask, Behaviour, LanguageService, Quota, count_tokens
@@ -15,7 +16,8 @@ class FakeOpenAi(LanguageService):
     """Chat completions and the list of models.
 
     key: what the Authorization header must hold; empty for no check. refuses: fields that the model
-    does not take, as newer models of OpenAI do. models: what /models lists.
+    does not take, as newer models of OpenAI do. models: what /models lists. dress: from a completion, as
+    OpenAI sends it, to the body that is sent in its place: a JSON value or bytes.
     """
 
     def __init__(
@@ -26,9 +28,10 @@ class FakeOpenAi(LanguageService):
         key: str = "",
         refuses: frozenset[str] = frozenset(),
         models: tuple[str, ...] = ("fake-chat",),
+        dress: Callable[[dict[str, Any]], Any] | None = None,
     ) -> None:
         super().__init__(behaviour, port=port)
-        self._key, self._refuses, self._models = key, refuses, models
+        self._key, self._refuses, self._models, self._dress = key, refuses, models, dress
         self.bodies: list[dict[str, Any]] = []
 
     @property
@@ -79,7 +82,8 @@ class FakeOpenAi(LanguageService):
             return 200, b"<html>upstream connect error</html>", {}
         if result == "incomplete":
             return 200, {"id": "chatcmpl-0", "object": "chat.completion", "choices": []}, {}
-        return 200, _completion(body["model"], ask, result), {}
+        completion = _completion(body["model"], ask, result)
+        return 200, self._dress(completion) if self._dress is not None else completion, {}
 
 
 def _completion(model: str, ask: Ask, text: str) -> dict[str, Any]:

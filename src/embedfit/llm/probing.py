@@ -1,0 +1,145 @@
+"""Whether a model's replies are of use, found out from the first ones, before the others are paid for."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from embedfit.errors import GeneratorError
+from embedfit.llm.client import Failure, Reply, Request
+from embedfit.llm.metered import LedgeredModel
+from embedfit.llm.replies import CUT, EMPTY, FORM, REFUSED, SPENT, THOUGHTS, fault_of, shown
+
+#: Calls after which the replies must be of use; no other call is sent before their replies have been read.
+FIRST = 24
+#: Calls of these after which a higher limit is tried, where the limit ended every one.
+FIRST_OF_LIMIT = 8
+#: Tokens of a reply, tried one after the other where the limit ends the replies; 0: the request's own.
+LIMITS = (0, 2048, 8192)
+
+_NO_THINKING = (
+    "or turn its thinking off: --set 'generate.extra_body={chat_template_kwargs={enable_thinking=false}}' (vLLM, "
+    "SGLang) or --set 'generate.extra_body={reasoning_effort=\"low\"}' (OpenAI)"
+)
+_REMEDIES = {
+    EMPTY: "The server sent no text. Look at its log and its chat template, or choose another model: "
+    "--set generate.llm=NAME",
+    THOUGHTS: "The model, or the server's reasoning parser, sends thoughts and no answer: "
+    f"choose another model (--set generate.llm=NAME), {_NO_THINKING}",
+    REFUSED: "Choose another model (--set generate.llm=NAME), or say what the documents are: --set generate.domain='…'",
+    FORM: "Choose a model that follows instructions, usually a larger one: --set generate.llm=NAME",
+}
+
+
+class LimitTooLow(GeneratorError):
+    """The first replies were of no use because they ended at the limit of tokens."""
+
+
+def parts(model: LedgeredModel, requests: Sequence[Request], groups: Sequence[str], *, free: bool) -> list[list[int]]:
+    """The requests, by number, in parts to be asked one after the other: FIRST of them in two parts, then the others.
+
+    groups: the kind of each request; kinds take turns in the first parts. free: nothing is paid for, so all are one
+    part.
+    """
+    everything = list(range(len(requests)))
+    if free or len(requests) <= FIRST_OF_LIMIT or not model.can_split(requests, FIRST):
+        return [everything]
+    of_kind = [[n for n in everything if groups[n] == kind] for kind in dict.fromkeys(groups)]
+    in_turn = [n for row in itertools.zip_longest(*of_kind) for n in row if n is not None]
+    first, second = in_turn[:FIRST_OF_LIMIT], in_turn[FIRST_OF_LIMIT:FIRST]
+    taken = {*first, *second}
+    return [part for part in (first, second, [n for n in everything if n not in taken]) if part]
+
+
+def within_limit(model: LedgeredModel, requests: Sequence[Request], limit: int) -> list[Request]:
+    """The requests with a limit of tokens; 0: their own. Whole replies under a lower limit are not asked for again."""
+    result = [replace(request, max_tokens=max(limit, request.max_tokens)) if limit else request for request in requests]
+    for lower in reversed([tokens for tokens in LIMITS if tokens < limit]):
+        tried = [replace(r, max_tokens=max(lower, r.max_tokens)) if lower else r for r in requests]
+        for number, reply in enumerate(model.stored(tried)):
+            if reply is not None and reply.finish != "length":
+                result[number] = tried[number]
+    return result
+
+
+@dataclass(slots=True)
+class _Kind:
+    expected: int = 0
+    useful: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    sample: str = ""
+
+    @property
+    def seen(self) -> int:
+        return self.useful + self.failed.total() + self.faults.total()
+
+
+class Tally:
+    """How many replies of each kind were of use.
+
+    what: they should hold, such as "query". limit: of tokens that a setting or LIMITS gave, 0 for the requests' own.
+    without: a sentence that ends each remedy.
+    """
+
+    def __init__(self, groups: Sequence[str], what: str, limit: int = 0, *, without: str = "") -> None:
+        self._what, self._limit, self._without = what, limit, without
+        self._kinds: dict[str, _Kind] = {kind: _Kind(expected=n) for kind, n in Counter(groups).items()}
+
+    def add(self, group: str, outcome: Reply | Failure, *, useful: bool) -> None:
+        """Count an outcome of a request."""
+        kind = self._kinds[group]
+        if isinstance(outcome, Failure):
+            kind.failed[outcome.error] += 1
+        elif useful:
+            kind.useful += 1
+        else:
+            fault = fault_of(outcome)
+            kind.faults[fault] += 1
+            if fault == kind.faults.most_common(1)[0][0]:
+                kind.sample = outcome.text
+
+    def check(self) -> None:
+        """Raise GeneratorError where a kind has had its share of FIRST, or all of its own, and none was of use.
+
+        LimitTooLow where the limit of tokens is why; of FIRST_OF_LIMIT replies or more, where it ended each.
+        """
+        kinds = list(self._kinds.values())
+        ended = sum(kind.faults[SPENT] + kind.faults[CUT] for kind in kinds)
+        if ended >= FIRST_OF_LIMIT and ended == sum(kind.seen for kind in kinds):
+            raise self._error(kinds)
+        share = FIRST // len(kinds) if kinds else 0
+        useless = [k for k in kinds if not k.useful and k.seen and k.seen >= min(share, k.expected)]
+        if useless:
+            raise self._error(useless)
+
+    def _error(self, kinds: Sequence[_Kind]) -> GeneratorError:
+        kind = _Kind(expected=sum(k.expected for k in kinds), sample=next(filter(None, (k.sample for k in kinds)), ""))
+        for one in kinds:
+            kind.failed += one.failed
+            kind.faults += one.faults
+        few = f"All {kind.seen:,}" if kind.seen == kind.expected else f"The first {kind.seen:,}"
+        few += "" if len(kinds) == len(self._kinds) else f" {self._name(kinds[0])}"
+        if not kind.faults:
+            text, count = kind.failed.most_common(1)[0]
+            return GeneratorError(
+                f"{few} calls failed; {count:,} of them with: {text}",
+                remedy=self._remedy("Mend that and run the same command again: every reply so far is in the ledger."),
+            )
+        fault, count = kind.faults.most_common(1)[0]
+        message = f"{few} replies hold no {self._what}; of {count:,} the reason is: {fault}."
+        if kind.sample.strip():
+            message += f' One reply: "{shown(kind.sample)}"'
+        if fault in (SPENT, CUT):
+            more = max(4 * self._limit, LIMITS[1])
+            remedy = f"Allow more: --set generate.max_reply_tokens={more}, {_NO_THINKING}"
+            return LimitTooLow(message, remedy=self._remedy(remedy))
+        return GeneratorError(f"{message} Nothing more was asked for.", remedy=self._remedy(_REMEDIES[fault]))
+
+    def _name(self, kind: _Kind) -> str:
+        return next(name for name, one in self._kinds.items() if one is kind)
+
+    def _remedy(self, text: str) -> str:
+        return f"{text} {self._without}".strip()
