@@ -18,6 +18,7 @@ from embedfit.llm.fake import FakeModel
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.prices import Price, Prices
+from embedfit.llm.probing import FIRST, FIRST_OF_LIMIT, LIMITS
 from embedfit.runtime import Runtime
 
 PRICES = Prices((Price(provider="fake", model="*", input=1.0, output=1.0),))
@@ -112,3 +113,52 @@ def test_no_judge_is_no_judge(tmp_path: Path) -> None:
 
 def test_no_pairs_no_calls() -> None:
     assert calls_for([]) == []
+
+
+# --- replies of a judge that thinks, fences, or is of no use
+
+
+def dressed(dress: str) -> FakeModel:
+    return FakeModel(lambda request: dress.replace("{scores}", by_overlap(request)))
+
+
+PAIRS = [Pair(f"query {n} {n}x", f"passage about {n}x") for n in range(60)]
+DRESSES = {
+    "thoughts": "<think>\n1. 0\nScore: 0\n[0]\n</think>\n\n{scores}",
+    "thoughts that began in the template": "Okay, let me score: [0]\n</think>{scores}",
+    "fence": "Here are the scores:\n```json\n{scores}\n```",
+    "object": '{"scores": {scores}}',
+    "citation": "As in [1, 2] above: {scores}",
+    "thoughts without tags": "Okay, the user wants scores for the passage.\n1. 0 or not\n{scores}",
+}
+
+
+@pytest.mark.parametrize("kind", DRESSES)
+def test_replies_of_a_judge_are_read_in_any_dress(tmp_path: Path, kind: str) -> None:
+    verdicts = judge_of(tmp_path, dressed(DRESSES[kind])).judge(PAIRS)
+    assert [verdict.score for verdict in verdicts] == [1.0] * len(PAIRS)
+
+
+def test_replies_of_a_judge_that_are_of_no_use_stop_it_after_two_dozen(tmp_path: Path) -> None:
+    model = FakeModel(lambda request: "It is hard to say.")
+    for _ in range(2):
+        with pytest.raises(GeneratorError, match=r"first 24 replies hold no score.*It is hard to say") as caught:
+            judge_of(tmp_path, model).judge(PAIRS)
+        assert len(model.asked) == FIRST, "the second time the ledger answers"
+    assert "generate.llm=" in str(caught.value) and "judge_min=0" in str(caught.value)
+
+
+def test_replies_of_a_judge_that_thinks_get_a_higher_limit(tmp_path: Path) -> None:
+    def thinks(request: Request) -> str | Reply:
+        if request.max_tokens < LIMITS[1]:
+            return Reply(text="<think>1. Score: 3", input_tokens=1, output_tokens=request.max_tokens, finish="length")
+        return by_overlap(request)
+
+    model = FakeModel(thinks)
+    verdicts = judge_of(tmp_path, model).judge(PAIRS)
+    assert [verdict.score for verdict in verdicts] == [1.0] * len(PAIRS)
+    assert len(model.asked) == FIRST_OF_LIMIT + len(PAIRS)
+    model = FakeModel(thinks)
+    metered = LedgeredModel(model, Ledger(tmp_path / "other.sqlite"), PRICES)
+    LlmJudge(metered, Runtime(ledger=tmp_path / "l.sqlite", **YES), max_tokens=4096, extra='{"a":1}').judge(PAIRS)
+    assert {(request.max_tokens, request.extra) for request in model.asked} == {(4096, '{"a":1}')}

@@ -31,6 +31,16 @@ from embedfit.judging.prompt import MAX_PASSAGE_WORDS, parse_scores, request
         ("", [None, None, None]),
         ("[" * 5000, [None, None, None]),
         ('{"scores": [3, 0, 1]}', [3, 0, 1]),
+        ('{"1": 3, "2": 0, "3": 1}', [3, 0, 1]),
+        ('{"query_1": 3, "query_2": 0, "query_3": 1}', [3, 0, 1]),
+        ('[{"query": "a", "score": 3}, {"query": "b", "score": 0}, {"query": "c", "score": "1"}]', [3, 0, 1]),
+        ('{"score": 3}\n{"score": 0}\n{"score": 1}', [3, 0, 1]),
+        ("[3, 0, 1,]", [3, 0, 1]),
+        ("<think>[0, 0, 0] 1. 0</think>[3, 0, 1]", [3, 0, 1]),
+        ("1. 0\n2. 0\n[0, 0, 0]</think>[3, 0, 1]", [3, 0, 1]),
+        ("<think>1. 3\n2. 0\n3. 1", [None, None, None]),
+        ("Okay, the user wants scores. First query:\n1. 3 would mean", [None, None, None]),
+        ("[3, 0, 1", [None, None, None]),
     ],
 )  # fmt: skip
 def test_strictly_then_tolerantly_and_else_nothing(reply: str, scores: list[int | None]) -> None:

@@ -289,3 +289,26 @@ def test_titan_vectors_of_the_fake(client):
         close, far = (titan_vector(text, 256) for text in ("Lyft operating income", "a recipe for soup"))
         similar = sum(a * b for a, b in zip(value["embedding"], close, strict=True))
         assert similar > 0.6 > sum(a * b for a, b in zip(value["embedding"], far, strict=True))
+
+
+REPLY_BLOCKS = {
+    "text": ([{"text": "one "}, {"text": "two"}], "one two"),
+    "thoughts beside": ([{"reasoningContent": {"reasoningText": {"text": "hm"}}}, {"text": "two"}], "two"),
+    "thoughts alone": ([{"reasoningContent": {"reasoningText": {"text": "hm"}}}], "<think>hm"),
+    "redacted": ([{"reasoningContent": {"redactedContent": b"x"}}, {"text": "two"}], "two"),
+    "tool": ([{"toolUse": {"toolUseId": "1", "name": "answer", "input": {"queries": ["q"]}}}], '{"queries": ["q"]}'),
+    "null": ([{"text": None}], ""),
+    "none": ([], ""),
+}
+
+
+@pytest.mark.parametrize("kind", REPLY_BLOCKS)
+def test_replies_in_blocks(ask, kind):
+    blocks, text = REPLY_BLOCKS[kind]
+    response = {"output": {"message": {"content": blocks}}, "usage": {"inputTokens": 1, "outputTokens": 1}}
+    assert bedrock.converse_reply(response, ask("x")).text == text
+
+
+def test_further_fields_go_where_the_model_reads_them(ask):
+    assert bedrock.converse_input(ask("x", extra='{"a":1}'))["additionalModelRequestFields"] == {"a": 1}
+    assert "additionalModelRequestFields" not in bedrock.converse_input(ask("x"))

@@ -10,6 +10,7 @@ from embedfit.llm.client import Failure
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel
 from embedfit.llm.prices import load_prices
+from embedfit.llm.probing import parts
 from embedfit.llm.providers import open_model
 from embedfit.llm.remote import RemoteModel
 from embedfit.llm.retry import CallError, RetryPolicy
@@ -231,3 +232,33 @@ def test_a_role_that_is_refused_is_said_and_not_taken_for_an_order(batch, reques
             list(LedgeredModel(batch(service, ledger), ledger, PRICES).complete(requests))
         assert ledger.open_jobs("bedrock", LLAMA) == []
         assert ledger.spent(ledger.owner) == 0
+
+
+@pytest.mark.parametrize(("calls", "sizes"), [(140, [8, 16, 116]), (110, [110])])
+def test_replies_of_two_dozen_come_before_a_job_where_enough_remain_for_one(batch, ledger, ask, s3, calls, sizes):
+    requests = [ask(f"passage {n}") for n in range(calls)]
+    with FakeBedrock(s3=s3) as service:
+        model = LedgeredModel(batch(service, ledger), ledger, PRICES)
+        in_turn = parts(model, requests, ["x"] * calls, free=False)
+        assert [len(part) for part in in_turn] == sizes
+        for part in in_turn:
+            assert texts(model.complete([requests[n] for n in part])) == [
+                (place, f"PASSAGE {n}") for place, n in enumerate(part)
+            ]
+        assert (service.jobs, len(service.batch_records)) == (1, sizes[-1])
+
+
+def test_replies_that_an_open_job_owes_are_fetched_whole(batch, ledger, ask, s3):
+    requests = [ask(f"passage {n}") for n in range(140)]
+    with FakeBedrock(s3=s3) as service:
+        model = LedgeredModel(batch(service, ledger, sleep=_interrupt), ledger, PRICES)
+        with pytest.raises(KeyboardInterrupt):
+            list(model.complete(requests))
+        again = LedgeredModel(batch(service, ledger), ledger, PRICES)
+        assert parts(again, requests, ["x"] * 140, free=False) == [list(range(140))]
+        assert len(list(again.complete(requests))) == 140
+        assert service.jobs == 1 and service.seen == []
+
+
+def _interrupt(seconds):
+    raise KeyboardInterrupt

@@ -51,6 +51,7 @@ def test_equal_requests_share_a_call_and_both_are_answered(ledger):
         ask("a", top_p=0.9),
         ask("a", stop=("\n",)),
         ask("a", seed=1),
+        ask("a", extra='{"a":1}'),
         Request(messages=(Message(role="system", content="a"),), max_tokens=8),
     ],
 )
@@ -176,3 +177,7 @@ def test_a_call_that_another_process_has_in_flight_is_waited_for(ledger, tmp_pat
 
     assert [(i, r.text) for i, r, _ in model.complete([ask("b"), ask("a")])] == [(0, "B"), (1, "theirs")]
     other.close()
+
+
+def test_keys_of_calls_without_further_fields_are_those_of_old_ledgers(ledger):
+    assert LedgeredModel(FakeModel(shout), ledger, PRICES).call_id(ask("a")) == "378041f40b695bf3677836654445b4c1"
