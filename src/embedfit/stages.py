@@ -65,7 +65,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="generate",
         module="embedfit.queries.stage",
-        version=1,
+        version=2,
         reads=("passages.jsonl",),
         writes=("queries.jsonl",),
         may_write=("eval",),
@@ -79,7 +79,11 @@ STAGES: tuple[Stage, ...] = (
         reads=("passages.jsonl", "queries.jsonl"),
         writes=("train.jsonl",),
         may_write=("judgements.jsonl",),
-        settings=(*_MODEL, "mine", "generate.judge", "generate.generator", "generate.llm"),
+        settings=(
+            *_MODEL,
+            "mine",
+            *(f"generate.{name}" for name in ("judge", "generator", "llm", "max_reply_tokens", "extra_body")),
+        ),
     ),
     Stage(
         name="train",

@@ -345,7 +345,7 @@ def test_a_budget_for_too_little_is_an_error_that_says_so(
     priced(monkeypatch)
     workspace = workspace_with(tmp_path)
     model = FakeModel(lambda request: Reply(text=many(request), input_tokens=900, output_tokens=100))
-    for max_cost, pattern in ((0.008, r"not written.*Only 0 training"), (0.0001, "were not sent")):
+    for max_cost, pattern in ((0.008, r"not written.*Only 6 training"), (0.0001, "were not sent")):
         runtime = Runtime(ledger=tmp_path / f"{max_cost}.sqlite", confirm=lambda question: True)
         with pytest.raises(BudgetExceeded, match=pattern) as caught:
             run(workspace, with_settings(config, generator="openai", max_cost=max_cost), runtime, provider=model)
