@@ -104,12 +104,13 @@ class Tally:
     def check(self) -> None:
         """Raise GeneratorError where a kind has had its share of FIRST, or all of its own, and none was of use.
 
-        LimitTooLow where the limit of tokens is why; of FIRST_OF_LIMIT replies or more, where it ended each.
+        LimitTooLow where the limit of tokens is why; of a share of FIRST_OF_LIMIT, where it ended each.
         """
         kinds = list(self._kinds.values())
-        ended = sum(kind.faults[SPENT] + kind.faults[CUT] for kind in kinds)
-        if ended >= FIRST_OF_LIMIT and ended == sum(kind.seen for kind in kinds):
-            raise self._error(kinds)
+        few = FIRST_OF_LIMIT // max(len(kinds), 1)
+        ended = [kind for kind in kinds if kind.seen >= few and kind.faults[SPENT] + kind.faults[CUT] == kind.seen]
+        if ended:
+            raise self._error(ended)
         share = FIRST // len(kinds) if kinds else 0
         useless = [k for k in kinds if not k.useful and k.seen and k.seen >= min(share, k.expected)]
         if useless:
