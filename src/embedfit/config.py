@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -430,8 +431,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 Layers = list[tuple[Path, dict[str, Any]]]
-#: What --set KEY=default stands for until the settings are put together.
-_DEFAULT = object()
+
+
+class _Default(Enum):
+    """What --set KEY=default stands for until the settings are put together."""
+
+    VALUE = "default"
 
 
 def resolve(
@@ -567,13 +572,13 @@ def _over(settings: dict[str, Any], layers: Layers, preset: str) -> dict[str, An
 
 
 def _with_defaults(settings: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
-    """Every _DEFAULT replaced by the preset's value, or left out, so that the setting's own default holds."""
+    """Every _Default replaced by the preset's value, or left out, so that the setting's own default holds."""
     result: dict[str, Any] = {}
     for key, value in settings.items():
         own = preset.get(key)
         if isinstance(value, dict):
             result[key] = _with_defaults(value, own if isinstance(own, dict) else {})
-        elif value is not _DEFAULT:
+        elif value is not _Default.VALUE:
             result[key] = value
         elif own is not None:
             result[key] = own
@@ -658,10 +663,10 @@ def _assignment(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not key.strip():
         raise UsageError(f"--set {text!r} is not KEY=VALUE.", remedy="For example: --set train.epochs=2")
+    parsed: Any
     try:
-        parsed = (
-            _DEFAULT if value.strip() == "default" and key.strip() != "preset" else tomllib.loads(f"x = {value}")["x"]
-        )
+        back = value.strip() == "default" and key.strip() in fields() and key.strip() != "preset"
+        parsed = _Default.VALUE if back else tomllib.loads(f"x = {value}")["x"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()  # a bare word is a string: --set train.loss=distil
     nested: Any = parsed
