@@ -6,7 +6,8 @@ changes the code behind a stage says which of two things holds:
 * its results changed: raise the stage's version in stages.py, then run `python -m tests.stage_code`;
 * its results did not change: run `python -m tests.stage_code --results-unchanged`.
 
-Both write the record, which belongs into the same commit. Comments and docstrings don't count.
+Both write the record, which belongs into the same commit. Comments and docstrings don't count. Where two branches
+changed it, take either side of the record and run the command again.
 """
 
 from __future__ import annotations

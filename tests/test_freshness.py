@@ -447,7 +447,7 @@ def test_another_version_of_a_stage_makes_it_stale_and_another_embedfit_does_not
     mine = stage_named("mine")
     assert state(mine, workspace, config) == "fresh"
     found = freshness(replace(mine, version=mine.version + 1), workspace, config)
-    assert found.state == "stale" and "gives other results now (version 1, now 2)" in found.why
+    assert found.state == "stale" and "gives other results now (version 2, now 3)" in found.why
 
 
 def test_a_run_of_the_first_edition_can_be_read_and_says_why_it_is_stale(

@@ -29,7 +29,20 @@ else:
     import tomli as tomllib
 
 #: Models that have a name of their own: a folder of that name is given as ./NAME.
-MODEL_ALIASES = ("minilm", "bge-small", "bge-base", "bge-large")
+MODEL_ALIASES = (
+    "minilm",
+    "mpnet",
+    "bge-small",
+    "bge-base",
+    "bge-large",
+    "bge-m3",
+    "qwen3-0.6b",
+    "embeddinggemma",
+    "gte-modernbert",
+    "arctic-l-v2",
+    "granite-r2",
+    "e5-multilingual",
+)
 GeneratorName = Literal["local", "openai", "bedrock", "bedrock-batch"]
 StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
 

@@ -19,8 +19,8 @@ class Stage:
     """A step of the path.
 
     module: holds its `run`. version: raised when the same inputs and settings give another result; see
-    tests/stage_code.py. reads: files of the run folder. models: folders of the run that are read as models.
-    may_read: what it reads if it is there. writes: files and folders that must be whole when it is done.
+    tests/stage_code.py; 1 was embedfit 0.1. reads: files of the run folder. models: its folders that are read as
+    models. may_read: what it reads if it is there. writes: files and folders that must be whole when it is done.
     may_write: what it writes under some settings and removes under others. glances: what it reads only to say
     how long something took; a change there makes it not stale. settings: the parts of the configuration that its
     result depends on; of those that name files the content counts, not the place. given: settings of which it
@@ -57,7 +57,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="ingest",
         module="embedfit.corpus.stage",
-        version=1,
+        version=2,
         writes=("documents.jsonl", "passages.jsonl", "dropped_passages.jsonl"),
         settings=("docs", "eval_docs", "model", "seed", "ingest", "generate.dev_share", "generate.test_share"),
         given=("eval_beir",),
@@ -75,7 +75,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="mine",
         module="embedfit.mining.stage",
-        version=1,
+        version=2,
         reads=("passages.jsonl", "queries.jsonl"),
         writes=("train.jsonl",),
         may_write=("judgements.jsonl",),
@@ -88,7 +88,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="train",
         module="embedfit.training.stage",
-        version=1,
+        version=2,
         reads=("passages.jsonl", "queries.jsonl", "train.jsonl"),
         writes=("finetuned",),
         settings=(*_MODEL, "train"),
@@ -96,7 +96,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="merge",
         module="embedfit.merging.stage",
-        version=1,
+        version=2,
         reads=("passages.jsonl", "queries.jsonl"),
         models=("finetuned",),
         writes=("merged", "merge.json"),
@@ -105,7 +105,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="check",
         module="embedfit.evaluation.check",
-        version=1,
+        version=2,
         reads=("passages.jsonl", "queries.jsonl"),
         models=("merged",),
         writes=("check.json",),
@@ -114,7 +114,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="evaluate",
         module="embedfit.evaluation.stage",
-        version=1,
+        version=2,
         reads=("documents.jsonl", "passages.jsonl", "queries.jsonl", "train.jsonl", "merge.json"),
         models=("finetuned", "merged"),
         may_read=("eval", "judgements.jsonl"),
@@ -125,7 +125,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="report",
         module="embedfit.reporting.stage",
-        version=1,
+        version=2,
         reads=(
             "documents.jsonl",
             "passages.jsonl",
