@@ -20,8 +20,8 @@ _TOKEN = re.compile(
 #: Groups whose content is no text of the document. Groups that begin with \* are left out too, but for _KNOWN.
 _SKIPPED = frozenset(
     "fonttbl colortbl stylesheet info pict objdata fldinst listtable listoverridetable rsidtbl xmlnstbl themedata "
-    "colorschememapping latentstyles datastore generator filetbl revtbl bkmkstart bkmkend xe tc nonshppict pntext "
-    "listtext pnseclvl panose falt atnid atnref atntime atndate atnicn upr mmath template private sp".split()
+    "colorschememapping latentstyles datastore generator filetbl revtbl bkmkstart bkmkend xe tc nonshppict "
+    "pnseclvl panose falt atnid atnref atntime atndate atnicn mmath template private sp".split()
 )
 _KNOWN = frozenset(("shpinst", "shptxt", "annotation", "footnote", "ud", "shprslt"))
 _REMOVED = {"annotation": "comment", "atnauthor": ""}
@@ -144,7 +144,9 @@ class _Rtf:
         if len(self._stack) >= _MAX_DEPTH:
             raise UnreadableDocument(f"its groups are nested more than {_MAX_DEPTH:,} deep")
         self._stack.append(self._state)
-        self._state = replace(self._state, group="", starred=False, fresh=True)
+        # \upr holds the text twice: for old programs, and in Unicode, which is read.
+        is_old_form = self._state.group == "upr"
+        self._state = replace(self._state, group="", starred=False, fresh=True, skip=self._state.skip or is_old_form)
 
     def _close(self) -> None:
         if self._outer and self._outer[-1][0] == len(self._stack):
@@ -180,6 +182,10 @@ class _Rtf:
         state = self._state
         if word == "u":
             self._unicode(number or 0)
+        elif word == "upr":
+            self._state = replace(state, group=word)
+        elif word == "ud" and state.starred and self._stack and self._stack[-1].group == "upr":
+            self._state = replace(state, skip=self._stack[-1].skip)
         elif word in _SKIPPED or (state.starred and state.fresh and word not in _KNOWN):
             self._state = replace(state, skip=True, group=word)
         elif word in _APART and state.fresh and not state.skip:
