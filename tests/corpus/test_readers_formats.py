@@ -322,8 +322,8 @@ def test_opendocument_text(tmp_path: Path) -> None:
         "<text:tracked-changes><text:p>gone</text:p></text:tracked-changes>"
         '<text:h text:outline-level="2">The <text:span>oven</text:span></text:h>\n'
         '<text:p>It has<text:s text:c="2000000000"/>three<text:note><text:note-citation>1</text:note-citation>'
-        "<text:note-body><text:p>Since 2024.</text:p></text:note-body></text:note> wires<office:annotation><text:p>why?</text:p>"
-        "</office:annotation>.</text:p><text:list><text:list-item><text:p>first</text:p></text:list-item></text:list>"
+        "<text:note-body><text:p>Since 2024.</text:p></text:note-body></text:note> wires"
+        "<office:annotation><text:p>why?</text:p></office:annotation>.</text:p><text:list><text:list-item><text:p>first</text:p></text:list-item></text:list>"
         "<text:p>See<draw:frame><draw:text-box><text:p>the box</text:p></draw:text-box></draw:frame></text:p>"
         "<table:table><table:table-row><table:table-cell><text:p>a</text:p></table:table-cell><table:table-cell>"
         "<text:p>b</text:p></table:table-cell></table:table-row></table:table>"
