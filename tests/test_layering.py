@@ -21,7 +21,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"retrieval"}),
     frozenset({"models"}),
     frozenset({"llm"}),
-    frozenset({"judging"}),
+    frozenset({"judging", "index"}),
     frozenset(
         {"corpus", "queries", "mining", "training", "merging", "evaluation", "reporting", "serving", "deploy",
          "integrations"}
@@ -31,7 +31,8 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"freshness"}),
     frozenset({"pipeline"}),
     frozenset({"api"}),
-    frozenset({"demo", "cli_serve", "cli_deploy"}),
+    frozenset({"demo", "indexing", "cli_serve", "cli_deploy"}),
+    frozenset({"cli_index"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )  # fmt: skip

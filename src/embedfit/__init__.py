@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from embedfit.config import Config
     from embedfit.demo import demo
     from embedfit.errors import EmbedfitError
+    from embedfit.index.search import Hit, Index
+    from embedfit.indexing import index_documents, index_run, load
     from embedfit.interchange import convert
     from embedfit.models.encoder import Encoder, load_base
     from embedfit.runtime import Runtime
@@ -21,12 +23,17 @@ __all__ = [
     "Config",
     "EmbedfitError",
     "Encoder",
+    "Hit",
+    "Index",
     "RunResult",
     "Runtime",
     "Workspace",
     "__version__",
     "convert",
     "demo",
+    "index_documents",
+    "index_run",
+    "load",
     "load_base",
     "run",
     "run_stage",
@@ -36,11 +43,16 @@ _HOMES = {
     "Config": "embedfit.config",
     "EmbedfitError": "embedfit.errors",
     "Encoder": "embedfit.models.encoder",
+    "Hit": "embedfit.index.search",
+    "Index": "embedfit.index.search",
     "RunResult": "embedfit.api",
     "Runtime": "embedfit.runtime",
     "Workspace": "embedfit.workspace",
     "convert": "embedfit.interchange",
     "demo": "embedfit.demo",
+    "index_documents": "embedfit.indexing",
+    "index_run": "embedfit.indexing",
+    "load": "embedfit.indexing",
     "load_base": "embedfit.models.encoder",
     "run": "embedfit.api",
     "run_stage": "embedfit.api",

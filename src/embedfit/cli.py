@@ -17,6 +17,7 @@ from rich.table import Table
 
 from embedfit import __version__, api
 from embedfit.cli_deploy import app as deploy_app
+from embedfit.cli_index import register as register_index
 from embedfit.cli_serve import export as export_command
 from embedfit.cli_serve import serve as serve_command
 from embedfit.config import WINDOW_TOKENS
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(deploy_app, name="deploy")
 app.command("serve")(serve_command)
 app.command("export")(export_command)
+register_index(app)
 
 RunFolder = Annotated[Path, typer.Option("--run", help="The run folder.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as train.epochs=2.")]
@@ -298,33 +300,6 @@ def encode(
     sys.stdout.write(f"{output}: {count} vectors of {size} dimensions\n")
     if windows:
         sys.stdout.write(f"{output.with_suffix('.windows.jsonl')}: the passage and the text of each\n")
-
-
-@app.command()
-def search(
-    query: Annotated[str, typer.Argument(help="What you look for.")],
-    run_folder: RunFolder,
-    k: Annotated[int, typer.Option("-k", help="Passages a system.")] = 5,
-    as_json: AsJson = False,
-) -> None:
-    """The top passages of the base and the tuned model side by side."""
-    from embedfit.evaluation.search import search as run_search  # torch
-
-    found = run_search(Workspace(run_folder), query, k=k, report=reporter_for(sys.stderr))
-    if as_json:
-        _print_json(found)
-        return
-    table = Table(*(escape(name) for name in found["systems"]), show_lines=True)
-    columns = [found["systems"][name] for name in found["systems"]]
-    for row in zip(*columns, strict=False):
-        table.add_row(*(escape(_snippet(hit)) for hit in row))
-    Console().print(table)
-
-
-def _snippet(hit: dict[str, Any]) -> str:
-    page = f", p. {hit['page']}" if hit.get("page") else ""
-    title = f"{hit['title']}: " if hit.get("title") else ""
-    return f"{hit['score']:.3f}  {hit['passage_id']}{page}\n{(title + hit['text'])[:220]}"
 
 
 @app.command()

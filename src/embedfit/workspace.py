@@ -74,6 +74,13 @@ def encode_record(record: Any) -> str:  # noqa: ANN401 - any of the record types
     return line.encode("utf-8", "replace").decode("utf-8")
 
 
+def decode_record(line: bytes, record_type: type[T]) -> T:
+    """The record of one line of JSONL that encode_record wrote."""
+    key: Any = record_type  # mypy does not know that types can be hashed
+    record: T = _adapter(key).validate_json(line)
+    return record
+
+
 def read_jsonl(path: Path, record_type: type[T]) -> Iterator[T]:
     """Records of a JSONL file. Errors name the file and the line."""
     key: Any = record_type  # mypy does not know that types can be hashed

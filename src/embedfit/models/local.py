@@ -66,9 +66,13 @@ class LocalModel:
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
         """Unit rows: (N, H)."""
+        return self.encoder().encode_unit(texts, is_query=is_query)
+
+    def encoder(self) -> Encoder:
+        """The loaded model."""
         if self._encoder is None:
             self._encoder = Encoder.load(self.folder, layout=self.layout)
-        return self._encoder.encode_unit(texts, is_query=is_query)
+        return self._encoder
 
     def release(self) -> None:
         """Drop the weights."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import bm25s
@@ -39,6 +41,53 @@ class Bm25:
         if self._empty or not terms:
             return np.zeros(self._size, np.float32)
         return np.asarray(self._index.get_scores(terms), np.float32)
+
+    def coverage(self, query: str) -> Scores:
+        """The share of the query that each passage covers: BM25 over the query's idf mass. (N,), from 0 to 1.
+
+        The mass is the sum of the idf of the query's distinct terms, which is what a passage would score that held
+        each of them any number of times. Terms that no passage holds are part of what is asked, and so of the mass;
+        but where a corpus has several languages a word brings a stem for each, and stems that no passage holds are
+        not asked for.
+        """
+        terms = list(dict.fromkeys(self.analysis.query(query)))
+        if self._empty or not terms:
+            return np.zeros(self._size, np.float32)
+        asked = [term for term in terms if self._holders(term)] if self.analysis.is_mixed else terms
+        mass = sum(self._idf(term) for term in asked)
+        scores: Scores = np.asarray(self._index.get_scores(terms), np.float32) / np.float32(mass or 1.0)
+        return scores
+
+    def _holders(self, term: str) -> int:
+        """In how many passages a term stands."""
+        number = self._index.vocab_dict.get(term)
+        starts = self._index.scores["indptr"]
+        return 0 if number is None else int(starts[number + 1] - starts[number])
+
+    def _idf(self, term: str) -> float:
+        """Lucene's idf, which is above 0."""
+        holders = self._holders(term)
+        return float(np.log1p((self._size - holders + 0.5) / (holders + 0.5)))
+
+    def save(self, folder: Path) -> None:
+        """Write the index into a folder that load() reads."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "analysis.json").write_text(
+            json.dumps({"passages": self._size, "empty": self._empty, "languages": self.analysis.languages}), "utf-8"
+        )
+        if not self._empty:
+            self._index.save(folder, show_progress=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Bm25:
+        """An index that save() wrote, mapped into memory."""
+        stored = json.loads((folder / "analysis.json").read_text("utf-8"))
+        index = cls(())
+        index.analysis = Analysis(stored["languages"])
+        index._size, index._empty = int(stored["passages"]), bool(stored["empty"])
+        if not index._empty:
+            index._index = _bm25s.BM25.load(folder, mmap=True, show_progress=False)
+        return index
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Ids, Scores]:
         """The k best passages of each query: ids (Q, k) and scores (Q, k), best first, ties by lower id."""

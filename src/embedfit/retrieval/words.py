@@ -222,6 +222,11 @@ class Analysis:
         """The analysis for a corpus, by the languages that it is in."""
         return cls(languages_of(passages))
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the corpus has several languages in one script."""
+        return bool(self._mixed)
+
     def passage(self, text: str) -> list[str]:
         """The terms of a passage, in order."""
         chosen = tuple(likeliest(text, codes)[0] for codes in self._mixed.values())

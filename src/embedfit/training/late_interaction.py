@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from embedfit.models.encoder import Encoder, batches_by_tokens, tokens_per_batch
+from embedfit.models.encoder import Encoder
+from embedfit.models.token_vectors import token_vectors
 from embedfit.models.windows import windows_of_model
 from embedfit.progress import Reporter
 from embedfit.training.store import Text
@@ -26,32 +26,11 @@ from embedfit.training.store import Text
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 
-#: The inner layer whose vectors stand beside the last one's, as a share of all. The last one's are near to what the
-#: text means, those of inner layers to what its words are: each wins where the other loses (docs/recipe.md).
-_INNER = 2 / 3
 #: Passages that tell how far a query's scores spread, and queries that are scored against them at a time.
 _SAMPLE = 256
 _CHUNK = 256
 #: Bytes of token vectors that are kept; those of further passages are computed whenever they are asked for.
 _KEPT = 1 << 30
-
-
-@torch.inference_mode()
-def token_vectors(encoder: Encoder, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Unit vectors of each row's tokens, (L, 2H) in fp16: of an inner layer and of the last one, side by side.
-
-    rows: token ids with special tokens, within the model's window. The cosine of two tokens is the mean of the
-    layers' cosines.
-    """
-    found = [torch.empty(0)] * len(rows)
-    budget = tokens_per_batch() // 4  # all layers' vectors are held at once
-    for batch in batches_by_tokens([len(row) for row in rows], budget):
-        states = encoder.run([rows[index] for index in batch], all_layers=True)[0].hidden_states
-        inner = states[round(_INNER * (len(states) - 1))]  # the first are the embeddings
-        vectors = torch.cat([normalize(layer.float(), dim=-1) for layer in (inner, states[-1])], -1) / 2**0.5
-        for place, index in enumerate(batch):
-            found[index] = vectors[place, : len(rows[index])].to(torch.float16)
-    return found
 
 
 class LateInteraction:

@@ -16,7 +16,6 @@ from embedfit.corpus.cleaning import (
     clean_line,
     expand_ligatures,
     join_hyphen,
-    line_gap,
     mend_lost_ligatures,
     vocabulary,
 )
@@ -542,9 +541,8 @@ class _Builder:
             self._length -= len(word)
             self._add(join_hyphen(word[:-1], line.text, self._words))
         else:
-            gap = line_gap(left, line.text)
-            self._break(line, gap)
-            self._add(f"{gap}{line.text}")
+            self._break(line, " ")
+            self._add(f" {line.text}")
 
     def _add(self, text: str) -> None:
         self._parts.append(text)

@@ -1,0 +1,155 @@
+"""The commands `index` and `search`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from embedfit.errors import ArtifactMissing, UsageError
+from embedfit.progress import reporter_for
+from embedfit.runtime import Runtime
+
+if TYPE_CHECKING:
+    from embedfit.index.search import Hit, Index
+
+_SHOWN = 300
+
+
+def index(
+    docs: Annotated[list[Path] | None, typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")] = None,
+    run_folder: Annotated[Path | None, typer.Option("--run", help="A run folder: index its documents.")] = None,
+    to_folder: Annotated[Path | None, typer.Option("--to-folder", help="Where the index of DOCS goes.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="bge-small, bge-base, bge-large, minilm, a hub id, a folder.")
+    ] = None,
+    add: Annotated[list[Path] | None, typer.Option("--add", help="Further documents of the index.")] = None,
+    remove: Annotated[list[str] | None, typer.Option("--remove", help="The id of a document to take out.")] = None,
+    tokens: Annotated[
+        bool | None,
+        typer.Option("--tokens/--no-tokens", help="Token vectors for the second stage; default: to 50,000 passages."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Build it although it is up to date.")] = False,
+) -> None:
+    """The best retriever of documents or of a run, as a folder that `search` reads.
+
+    Without a run nothing is trained and no language model is asked: one vector, windows, words and late interaction
+    with fixed weights. It takes seconds to minutes.
+    """
+    from embedfit.indexing import index_documents, index_run  # torch
+
+    runtime = Runtime(report=reporter_for(sys.stderr))
+    if (run_folder is None) == (to_folder is None):
+        raise UsageError(
+            "Name either a run or documents and a folder.",
+            remedy="Run: embedfit index --run DIR, or: embedfit index DOCS... --model minilm --to-folder DIR",
+        )
+    if run_folder is not None:
+        if docs or add or model:
+            raise UsageError(
+                "The documents and the model of a run are its own.", remedy=f"Run: embedfit index --run {run_folder}"
+            )
+        built = index_run(run_folder, remove=remove or (), tokens=tokens, force=force, runtime=runtime)
+        where = f"--run {run_folder}"
+    else:
+        assert to_folder is not None
+        built = index_documents(
+            docs or (),
+            folder=to_folder,
+            model=model,
+            add=add or (),
+            remove=remove or (),
+            tokens=tokens,
+            force=force,
+            runtime=runtime,
+        )
+        where = f"--index {to_folder}"
+    sys.stdout.write(f'{built.stored.folder}\nNext: embedfit search {where} "what you look for"\n')
+
+
+def search(
+    query: Annotated[str | None, typer.Argument(help="What you look for.")] = None,
+    run_folder: Annotated[Path | None, typer.Option("--run", help="A run folder.")] = None,
+    index_folder: Annotated[Path | None, typer.Option("--index", help="A folder of `embedfit index`.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="Many queries: plain lines, or JSONL with _id and text.")] = None,
+    trec: Annotated[Path | None, typer.Option(help="With --queries: write a TREC run here.")] = None,
+    k: Annotated[int | None, typer.Option("-k", help="Passages a query; default 5, with --trec 100.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")
+    ] = False,
+) -> None:
+    """The best passages for a query, where each stands, which part found it, and what the base would have given."""
+    from embedfit.indexing import load, read_queries, write_trec  # torch
+
+    runtime = Runtime(report=reporter_for(sys.stderr))
+    if (run_folder is None) == (index_folder is None) or (query is None) == (queries is None):
+        raise UsageError(
+            "Name a run or an index, and a query or a file of queries.",
+            remedy='For example: embedfit search --run DIR "how do I …"',
+        )
+    opened = load(_indexed(run_folder, runtime) if run_folder else index_folder or Path())
+    if queries is not None:
+        if trec is None:
+            raise UsageError("--queries writes a TREC run.", remedy=f"Add: --trec {queries.with_suffix('.trec')}")
+        lines = write_trec(opened, read_queries(queries), trec, k=k or 100, runtime=runtime)
+        sys.stdout.write(f"{trec}: {lines:,} lines\n")
+        return
+    assert query is not None
+    hits = opened.search(query, k or 5)
+    base = opened.base.search(query, k or 5)
+    if as_json:
+        value = {"query": query, "hits": [asdict(hit) for hit in hits], "base": [asdict(hit) for hit in base]}
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        return
+    _print(opened, query, hits, base)
+
+
+def _indexed(run_folder: Path, runtime: Runtime) -> Path:
+    """A run folder whose index is there: it is built where it is not."""
+    from embedfit.indexing import index_run, load  # torch
+
+    try:
+        load(run_folder)
+    except ArtifactMissing:
+        runtime.report.log(f"{run_folder} has no index yet: it is built once")
+        index_run(run_folder, runtime=runtime)
+    return run_folder
+
+
+def _print(opened: Index, query: str, hits: list[Hit], base: list[Hit]) -> None:
+    from embedfit.index.highlight import snippet
+
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    ranks = {hit.passage_id: rank for rank, hit in enumerate(base, 1)}
+    for rank, hit in enumerate(hits, 1):
+        page = f", page {hit.page}" if hit.page else ""
+        heading = f" · {hit.heading}" if hit.heading else ""
+        console.print(Text(f"{rank}. {hit.document}{page}{heading}", style="bold"))
+        shown, marked = snippet(hit.text, opened.marked(query, hit.text), _SHOWN)
+        text = Text(shown)
+        for start, stop in marked:
+            text.stylize("bold yellow", start, stop)
+        console.print(text)
+        console.print(Text(f"   {_why(hit)}; {_beside(ranks.get(hit.passage_id), len(base))}\n", style="dim"))
+
+
+def _why(hit: Hit) -> str:
+    given = ", ".join(f"{name} {value:+.2f}" for name, value in hit.parts.items())
+    return f"{hit.passage_id}, score {hit.score:.2f} ({given})"
+
+
+def _beside(rank: int | None, shown: int) -> str:
+    return f"the base has it at {rank}" if rank else f"not among the base's first {shown}"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    commands: dict[str, Any] = {"index": index, "search": search}
+    for name, command in commands.items():
+        app.command(name)(command)

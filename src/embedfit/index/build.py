@@ -1,0 +1,113 @@
+"""Passages and a model in, everything that a retriever searches out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.config import WINDOW_TOKENS
+from embedfit.index.constants import deviations
+from embedfit.index.retriever import Retriever
+from embedfit.index.scoring import Parts, Rows
+from embedfit.index.tokens import TokenReader, TokenSpace, gathered
+from embedfit.models.local import LocalModel
+from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.vectors import VectorCache
+from embedfit.models.windows import blended, windows_of_model
+from embedfit.progress import Reporter
+from embedfit.retrieval.bm25 import Bm25
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """The parts of N passages and what is needed to ask them.
+
+    retriever: with this index' deviations. tokens: how tokens are stored, None where they are left out.
+    """
+
+    parts: Parts
+    retriever: Retriever
+    tokens: TokenSpace | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What an index is made of.
+
+    contents: (N,) texts of the passages as models read them, by ascending id. queries: of each passage the queries
+    that were written of it; () where there are none.
+    """
+
+    contents: Sequence[str]
+    queries: Sequence[Sequence[str]] = field(default_factory=tuple)
+
+    @property
+    def expanded(self) -> list[str]:
+        """Passages with their written queries, for BM25."""
+        return [" ".join([content, *asked]) for content, asked in zip(self.contents, self.queries, strict=True)]
+
+
+def build(source: Source, model: LocalModel, retriever: Retriever, cache: VectorCache, report: Reporter) -> Built:
+    """Encode, cut and count whatever the retriever's parts need. Vectors that the cache holds are not computed."""
+    contents = source.contents
+    one = cache.embed(model, contents, is_query=False, report=report)
+    halves = one.astype(np.float16)
+    windows = _windows(contents, model, halves, cache, report) if retriever.has("windows") else None
+    queries = _written(source, model, cache, report) if retriever.has("queries") else None
+    parts = Parts(
+        size=len(contents),
+        one=halves,
+        windows=windows,
+        queries=queries,
+        words=Bm25(contents) if retriever.has("words") else None,
+        words_and_queries=Bm25(source.expanded) if retriever.has("words_and_queries") else None,
+    )
+    found = deviations(parts, contents, lambda texts: model.embed(texts, is_query=True))
+    space = None
+    if retriever.rerank is not None:
+        reader = TokenReader(model.encoder())
+        ids = reader.passage_ids(contents)
+        space = reader.space(ids)
+        parts = _with_tokens(parts, reader, ids, space, report)
+    model.release()
+    return Built(parts=parts, retriever=retriever.with_deviations(found), tokens=space)
+
+
+def _windows(
+    contents: Sequence[str], model: LocalModel, whole: npt.NDArray[np.float16], cache: VectorCache, report: Reporter
+) -> Rows:
+    """Blended vectors of the windows of passages that are more than one; the others' is their one vector."""
+    tokenizer = load_tokenizer(model.folder)
+    windows = windows_of_model(contents, tokenizer, model.layout, max_tokens=WINDOW_TOKENS)
+    counts = np.diff(np.append(windows.starts, len(windows.texts)))
+    several = np.flatnonzero(counts > 1)
+    kept = np.repeat(counts > 1, counts)
+    texts = [text for text, keep in zip(windows.texts, kept, strict=True) if keep]
+    counts = np.where(counts > 1, counts, 0)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    if not texts:
+        return Rows(np.zeros((0, whole.shape[1]), np.float16), starts)
+    report.log(f"index: {len(several):,} of {len(contents):,} passages are {len(texts):,} windows")
+    vectors = cache.embed(model, texts, is_query=False, report=report)
+    mixed = blended(vectors, whole[several].astype(np.float32), starts[several])
+    return Rows(mixed.astype(np.float16), starts)
+
+
+def _written(source: Source, model: LocalModel, cache: VectorCache, report: Reporter) -> Rows:
+    """Vectors of the written queries, passage by passage."""
+    texts = [text for asked in source.queries for text in asked]
+    starts = np.cumsum([0, *(len(asked) for asked in source.queries)]).astype(np.int64)
+    vectors = cache.embed(model, texts, is_query=True, report=report) if texts else np.zeros((0, 0), np.float32)
+    return Rows(vectors.astype(np.float16), starts)
+
+
+def _with_tokens(
+    parts: Parts, reader: TokenReader, ids: Sequence[Sequence[Sequence[int]]], space: TokenSpace, report: Reporter
+) -> Parts:
+    return replace(parts, tokens=gathered(list(reader.passages(ids, space, report))))

@@ -1,0 +1,53 @@
+"""The constants of an index, found from its passages alone: no query of a person or a writer is needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.index.retriever import DENSE_PARTS
+from embedfit.index.scoring import Asked, Parts, Scores
+
+Floats = npt.NDArray[np.float32]
+
+#: Passages of which one sentence each stands in for a query.
+SAMPLE = 200
+#: Characters of such a sentence at most.
+_LONGEST = 300
+_SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
+_SHORTEST = 20
+
+
+def stand_ins(contents: Sequence[str], *, seed: int = 0) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """One sentence of each of at most SAMPLE passages, drawn by seed, and the numbers of the passages. (S,) each."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(len(contents))[:SAMPLE]
+    texts = []
+    for number in chosen:
+        whole = contents[number]
+        sentences = [part.strip() for part in _SENTENCE_ENDS.split(whole) if len(part.strip()) >= _SHORTEST]
+        texts.append((sentences[rng.integers(len(sentences))] if sentences else whole)[:_LONGEST])
+    return texts, chosen.astype(np.int64)
+
+
+def deviations(
+    parts: Parts, contents: Sequence[str], embed: Callable[[Sequence[str]], Floats], *, seed: int = 0
+) -> dict[str, float]:
+    """How far a query's cosines spread over the passages: the mean deviation of each dense part.
+
+    Sentences of the passages stand in for queries, each without its own passage. embed: texts to query vectors.
+    """
+    texts, own = stand_ins(contents, seed=seed)
+    scores = Scores(parts, Asked(texts=texts, vectors=embed(texts)))
+    found = {}
+    for name in DENSE_PARTS:
+        if getattr(parts, name) is None:
+            continue
+        raw = scores.raw(name).astype(np.float64)
+        raw[np.arange(len(own)), own] = np.nan
+        spread = np.nanstd(raw, axis=1) if parts.size > 1 else np.zeros(len(own))
+        found[name] = float(spread.mean()) if spread.mean() > 1e-6 else 1.0
+    return found

@@ -1,0 +1,214 @@
+"""An index on disk: a folder of plain arrays, the passages, and a manifest that is written last.
+
+    manifest.json            what it is: model, retrievers, constants, counts, golden answers, the size of every file
+    passages.jsonl           a passage a line, by ascending id;  passages.starts.npy  (N + 1,) where each line begins
+    one.npy, base.npy        (N, H) float16; base: of the untuned model, where that is another one
+    windows.npy              (W, H) float16;  windows.starts.npy  (N + 1,)
+    queries.npy              (R, H) float16;  queries.starts.npy  (N + 1,)
+    words/, words_and_queries/    BM25
+    tokens.npy               (T, D) int8;  tokens.starts.npy  (N + 1,);  tokens.projection.npy;  tokens.holders.npy
+
+Arrays are mapped into memory, so that an index larger than the memory can be searched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.errors import ArtifactMissing, InputError
+from embedfit.index.build import Built
+from embedfit.index.retriever import Retriever, from_json
+from embedfit.index.scoring import Halves, Parts, Rows, Tokens
+from embedfit.index.tokens import TokenSpace
+from embedfit.records import Passage
+from embedfit.retrieval.bm25 import Bm25
+from embedfit.workspace import atomic_file, encode_record, sha256_file
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+_ROWS = ("windows", "queries")
+_WORDS = ("words", "words_and_queries")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Which model an index was made with.
+
+    name: as it was named, or the path of its folder. key: hash of its weights, tokenizer and layout. instruction:
+    what is put before queries.
+    """
+
+    name: str
+    key: str
+    instruction: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """An opened index folder.
+
+    base, base_vectors: the untuned model and its one vector of each passage, None where `model` is untuned itself.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    model: Identity
+    retriever: Retriever
+    parts: Parts
+    tokens: TokenSpace | None
+    base: Identity | None = None
+    base_vectors: Halves | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """The untuned model and its one vector of each passage, (N, H) float16."""
+
+    identity: Identity
+    vectors: Halves
+
+
+def write(
+    folder: Path,
+    built: Built,
+    passages: Sequence[Passage],
+    model: Identity,
+    *,
+    base: Base | None = None,
+    made_of: Mapping[str, Any] | None = None,
+) -> None:
+    """Write all files into an empty folder, the manifest last. made_of: what tells whether it is up to date."""
+    parts = built.parts
+    _write_passages(folder, passages)
+    arrays: dict[str, npt.NDArray[Any] | None] = {"one": parts.one, "base": base.vectors if base else None}
+    for name in _ROWS:
+        rows: Rows | None = getattr(parts, name)
+        if rows is not None:
+            arrays |= {name: rows.vectors, f"{name}.starts": rows.starts}
+    if parts.tokens is not None and built.tokens is not None:
+        arrays |= {"tokens": parts.tokens.vectors, "tokens.starts": parts.tokens.starts}
+        arrays |= {"tokens.projection": built.tokens.projection, "tokens.holders": built.tokens.holders}
+    for name, array in arrays.items():
+        if array is not None:
+            with atomic_file(folder / f"{name}.npy", binary=True) as file:
+                np.save(file, array, allow_pickle=False)
+    for name in _WORDS:
+        words: Bm25 | None = getattr(parts, name)
+        if words is not None:
+            words.save(folder / name)
+    manifest = {
+        "schema": SCHEMA,
+        "model": asdict(model),
+        "base": asdict(base.identity) if base else None,
+        "retriever": built.retriever.as_json(),
+        "passages": len(passages),
+        "made_of": dict(made_of or {}),
+        "files": {
+            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+    }
+    with atomic_file(folder / MANIFEST) as file:
+        json.dump(manifest, file, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _write_passages(folder: Path, passages: Sequence[Passage]) -> None:
+    starts = [0]
+    with atomic_file(folder / "passages.jsonl", binary=True) as file:
+        for passage in passages:
+            line = f"{encode_record(passage)}\n".encode()
+            file.write(line)
+            starts.append(starts[-1] + len(line))
+    with atomic_file(folder / "passages.starts.npy", binary=True) as file:
+        np.save(file, np.array(starts, np.int64), allow_pickle=False)
+
+
+def read(folder: Path) -> Stored:
+    """Open an index. Raises ArtifactMissing where there is none, InputError where a file is not what was written."""
+    manifest = read_manifest(folder)
+    for name, file in manifest["files"].items():
+        path = folder / name
+        if not path.exists() or path.stat().st_size != file["bytes"]:
+            raise InputError(
+                f"{path} is not the file that the index was made with.", remedy="Build it again: embedfit index"
+            )
+    parts = Parts(
+        size=int(manifest["passages"]),
+        one=_array(folder / "one.npy"),
+        windows=_rows(folder, "windows"),
+        queries=_rows(folder, "queries"),
+        words=_bm25(folder, "words"),
+        words_and_queries=_bm25(folder, "words_and_queries"),
+        tokens=_tokens(folder),
+    )
+    return Stored(
+        folder=folder,
+        manifest=manifest,
+        model=Identity(**manifest["model"]),
+        retriever=from_json(manifest["retriever"]),
+        parts=parts,
+        tokens=_space(folder, int(manifest["passages"])),
+        base=Identity(**manifest["base"]) if manifest.get("base") else None,
+        base_vectors=_array(folder / "base.npy"),
+    )
+
+
+def read_manifest(folder: Path) -> Mapping[str, Any]:
+    """The manifest of an index, checked. Raises as read() does."""
+    path = folder / MANIFEST
+    if not path.exists():
+        raise ArtifactMissing(
+            f"{folder} holds no index.",
+            remedy="Run: embedfit index --run DIR, or embedfit index DOCS... --model minilm --to-folder DIR",
+        )
+    try:
+        manifest: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
+        schema = manifest["schema"]
+        lacking = {"files", "passages", "model", "retriever"} - set(manifest)
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not an index' manifest.", remedy="Build it again: embedfit index") from error
+    if schema != SCHEMA:
+        raise InputError(
+            f"{path} has schema version {schema}; this embedfit reads version {SCHEMA}.",
+            remedy="Build it again: embedfit index",
+        )
+    if lacking:
+        raise InputError(f"{path} lacks {', '.join(sorted(lacking))}.", remedy="Build the index again: embedfit index")
+    return manifest
+
+
+def _array(path: Path) -> Any:  # noqa: ANN401 - an array of any type, or None
+    """A mapped array. Copy-on-write, because torch warns of memory that it may not write."""
+    return np.load(path, mmap_mode="c", allow_pickle=False) if path.exists() else None
+
+
+def _rows(folder: Path, name: str) -> Rows | None:
+    vectors = _array(folder / f"{name}.npy")
+    return None if vectors is None else Rows(vectors, np.load(folder / f"{name}.starts.npy", allow_pickle=False))
+
+
+def _tokens(folder: Path) -> Tokens | None:
+    vectors = _array(folder / "tokens.npy")
+    return None if vectors is None else Tokens(vectors, np.load(folder / "tokens.starts.npy", allow_pickle=False))
+
+
+def _space(folder: Path, passages: int) -> TokenSpace | None:
+    if not (folder / "tokens.projection.npy").exists():
+        return None
+    return TokenSpace(
+        projection=np.load(folder / "tokens.projection.npy", allow_pickle=False),
+        holders=np.load(folder / "tokens.holders.npy", allow_pickle=False),
+        passages=passages,
+    )
+
+
+def _bm25(folder: Path, name: str) -> Bm25 | None:
+    return Bm25.load(folder / name) if (folder / name).is_dir() else None

@@ -1,0 +1,57 @@
+"""Which words of a passage a query asks for."""
+
+from __future__ import annotations
+
+import re
+
+from embedfit.retrieval.words import DENSE, Analysis
+
+Span = tuple[int, int]
+
+_WORD = re.compile(r"\w+")
+
+
+def spans(query: str, text: str, analysis: Analysis) -> list[Span]:
+    """Half-open ranges of the characters of `text` whose words are among the query's, in order, none overlapping.
+
+    Words are the same where their stems are. Of scripts without spaces, pairs of letters count.
+    """
+    wanted = set(analysis.query(query))
+    found: list[Span] = []
+    for match in _WORD.finditer(text):
+        if DENSE.search(match[0]):
+            found += _pairs(match, wanted)
+        elif wanted.intersection(analysis.passage(match[0])):
+            found.append(match.span())
+    return found
+
+
+def _pairs(match: re.Match[str], wanted: set[str]) -> list[Span]:
+    """Ranges of the run that the wanted pairs of letters cover."""
+    run, start = match[0], match.start()
+    covered = [False] * len(run)
+    for term in wanted:
+        at = run.find(term)
+        while at >= 0:
+            covered[at : at + len(term)] = [True] * len(term)
+            at = run.find(term, at + 1)
+    found: list[Span] = []
+    for place, inside in enumerate(covered):
+        if not inside:
+            continue
+        if found and found[-1][1] == start + place:
+            found[-1] = found[-1][0], start + place + 1
+        else:
+            found.append((start + place, start + place + 1))
+    return found
+
+
+def snippet(text: str, marked: list[Span], most: int) -> tuple[str, list[Span]]:
+    """At most `most` characters of a text around its first marked word, and the ranges in them."""
+    first = marked[0][0] if marked else 0
+    start = max(0, min(first - most // 3, len(text) - most)) if first > most // 2 else 0
+    before = "…" if start else ""
+    after = "…" if start + most < len(text) else ""
+    shift = len(before) - start
+    inside = [(a + shift, b + shift) for a, b in marked if start <= a and b <= start + most]
+    return f"{before}{text[start : start + most]}{after}", inside

@@ -1,0 +1,128 @@
+"""A retriever as data: a fixed sum of parts, and a second stage that orders the best of it again.
+
+Every system that a report lists, an index holds or a server answers with is one of these records. The sum is of raw
+scores with constants, so that it is the same over one machine, over shards and in a database:
+
+    score(q, p) = Σ weight × raw(q, p) / deviation
+
+A dense part's raw score is a cosine. Its deviation is how far the cosines of a query spread over the passages; it is
+one number for the whole index. The raw score of words is BM25 over the query's idf mass: the share of the query that
+the passage covers, from 0 to 1, on one scale for all queries and corpora. What the weights bring is in docs/recipe.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from embedfit.errors import InputError
+
+PartName = Literal["one", "windows", "queries", "words", "words_and_queries"]
+Method = Literal["sum", "reciprocal_rank"]
+
+#: What each part compares a query with.
+PARTS: dict[str, str] = {
+    "one": "the passage's one vector",
+    "windows": "the best of the vectors of the passage's windows",
+    "queries": "the best of the vectors of the queries that were written of the passage",
+    "words": "BM25 over the passage's words, as a share of the query's idf mass",
+    "words_and_queries": "the same, with the passage's written queries among its words",
+}
+DENSE_PARTS = ("one", "windows", "queries")
+#: Late interaction reads this many of the first stage's best passages.
+DEPTH = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One term of the first stage's sum.
+
+    deviation: what its raw scores are divided by; 1 for words, whose scale is fixed.
+    """
+
+    name: PartName
+    weight: float
+    deviation: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerank:
+    """The second stage: the best `depth` passages in the order of (1 - weight) × first stage + weight × tokens.
+
+    tokens: late interaction (Khattab and Zaharia 2020). Both are standardised among the `depth` passages.
+    """
+
+    weight: float
+    depth: int = DEPTH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retriever:
+    """A list of parts with weights, and a second stage or None.
+
+    method: "sum" as above, or "reciprocal_rank": each part gives weight / (60 + rank), which is what most databases
+    do (Cormack, Clarke and Büttcher, SIGIR 2009); it is there for comparison and has no second stage.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    rerank: Rerank | None = None
+    method: Method = "sum"
+
+    def with_deviations(self, deviations: Mapping[str, float]) -> Retriever:
+        """The retriever with the deviations of one index. deviations: part name → deviation."""
+        parts = tuple(replace(part, deviation=deviations.get(part.name, 1.0)) for part in self.parts)
+        return replace(self, parts=parts)
+
+    def without_tokens(self) -> Retriever:
+        """The first stage alone."""
+        return replace(self, rerank=None)
+
+    def has(self, *names: str) -> bool:
+        """Whether a part of one of the names is in the sum."""
+        return any(part.name in names for part in self.parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """A JSON value that from_json reads."""
+        return asdict(self)
+
+
+def from_json(value: Mapping[str, Any]) -> Retriever:
+    """A retriever from its JSON value. Raises InputError that names what is wrong."""
+    try:
+        parts = tuple(Part(**part) for part in value["parts"])
+        rerank = Rerank(**value["rerank"]) if value.get("rerank") else None
+        found = Retriever(name=str(value["name"]), parts=parts, rerank=rerank, method=value.get("method", "sum"))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"This is not a retriever: {error}.", remedy="Run: embedfit index") from error
+    unknown = [part.name for part in found.parts if part.name not in PARTS]
+    if unknown or not found.parts:
+        raise InputError(f"A retriever's parts are {', '.join(PARTS)}; found: {', '.join(unknown) or 'none'}.")
+    return found
+
+
+def single(name: str, part: PartName) -> Retriever:
+    """A retriever of one part."""
+    return Retriever(name=name, parts=(Part(name=part, weight=1.0),))
+
+
+#: The retriever that ships where no evidence asks for another: docs/recipe.md has what it was measured on.
+DEFAULT = Retriever(
+    name="default",
+    parts=(
+        Part(name="one", weight=0.5),
+        Part(name="windows", weight=0.5),
+        Part(name="words", weight=4.0),
+    ),
+    rerank=Rerank(weight=0.35),
+)
+BASE = single("base", "one")
+WINDOWS = single("windows", "windows")
+BM25 = single("bm25", "words")
+#: What most databases offer as hybrid search.
+RRF = Retriever(
+    name="rrf",
+    parts=(Part(name="one", weight=0.5), Part(name="words", weight=0.5)),
+    method="reciprocal_rank",
+)

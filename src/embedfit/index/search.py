@@ -1,0 +1,190 @@
+"""An opened index: queries in, passages out, with the reason for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.errors import InputError, ModelError
+from embedfit.index.folder import Stored, read
+from embedfit.index.highlight import Span, spans
+from embedfit.index.retriever import BASE, Retriever
+from embedfit.index.scoring import Asked, Found, Parts, Scores, find
+from embedfit.index.tokens import TokenReader, TokenSpace
+from embedfit.models.local import LocalModel
+from embedfit.models.sources import resolve_model
+from embedfit.records import Passage
+from embedfit.retrieval.bm25 import Bm25
+from embedfit.textfiles import without_surrogates
+from embedfit.workspace import decode_record
+
+Floats = npt.NDArray[np.float32]
+
+#: Words of a query that are read; the rest is cut, as a model cuts what its window does not hold.
+MOST_WORDS = 512
+MOST_RESULTS = 10_000
+#: First-stage scores held at a time.
+_BLOCK = 16_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A passage that was found.
+
+    score: of the stage that gave it its place. parts: what each part of the retriever gave it, "tokens" the second
+    stage's; the parts of the first stage sum to its first-stage score. page: 0 where the format has none.
+    """
+
+    passage_id: str
+    score: float
+    text: str
+    document: str
+    page: int
+    heading: str
+    parts: Mapping[str, float]
+
+
+class Asker:
+    """Turns query texts into what the parts of an index read."""
+
+    def __init__(self, model: LocalModel, space: TokenSpace | None) -> None:
+        self._model = model
+        self._space = space
+        self._reader: TokenReader | None = None
+
+    def ask(self, texts: Sequence[str]) -> Asked:
+        """Vectors and, where the index holds tokens, token vectors of queries."""
+        vectors = self._model.embed(texts, is_query=True)
+        if self._space is None:
+            return Asked(texts=texts, vectors=vectors)
+        if self._reader is None:
+            self._reader = TokenReader(self._model.encoder())
+        return Asked(texts=texts, vectors=vectors, tokens=self._reader.queries(texts, self._space))
+
+
+class Index:
+    """An index folder, opened. Its base is what a search by the untuned model's one vector a passage gives.
+
+    index = Index.open("runs/mine/index")
+    for hit in index.search("how do I mute the tv", k=3):
+        print(hit.score, hit.document, hit.text)
+    """
+
+    def __init__(self, stored: Stored, asker: Asker) -> None:
+        self.stored = stored
+        self.retriever: Retriever = stored.retriever
+        self.asker = asker
+        self._starts = np.load(stored.folder / "passages.starts.npy", allow_pickle=False)
+        self._lines = np.memmap(stored.folder / "passages.jsonl", np.uint8, mode="r") if self._starts[-1] else None
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Index:
+        """Open a folder. Raises ArtifactMissing, InputError, and ModelError where the model is another than then."""
+        stored = read(Path(folder))
+        return cls(stored, Asker(model_of(stored), stored.tokens))
+
+    def __len__(self) -> int:
+        return self.stored.parts.size
+
+    @property
+    def parts(self) -> Parts:
+        """What is searched."""
+        return self.stored.parts
+
+    @property
+    def base(self) -> Index:
+        """The same passages, searched by the untuned model's one vector of each."""
+        stored = self.stored
+        if stored.base is None:
+            beside = replace(stored, retriever=BASE)
+            return Index(beside, self.asker)
+        parts = Parts(size=len(self), one=stored.base_vectors)
+        beside = replace(stored, model=stored.base, retriever=BASE, parts=parts, tokens=None)
+        return Index(beside, Asker(model_of(beside), None))
+
+    def passage(self, number: int) -> Passage:
+        """The passage of a number, counted from 0 by ascending id."""
+        if self._lines is None:
+            raise IndexError(number)
+        line = bytes(self._lines[self._starts[number] : self._starts[number + 1]])
+        return decode_record(line, Passage)
+
+    def search(self, query: str, k: int = 10, *, allowed: npt.NDArray[np.bool_] | None = None) -> list[Hit]:
+        """The k best passages of a query, best first.
+
+        allowed: (N,), which passages may be found; None: all. Raises InputError for an empty query or a k below 1.
+        """
+        return next(iter(self.search_all([query], k, allowed=allowed)))
+
+    def search_all(
+        self, queries: Sequence[str], k: int = 10, *, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> Iterator[list[Hit]]:
+        """The same for several queries, in their order."""
+        for scores, found in self.found(queries, k, allowed=allowed):
+            for query, best in enumerate(found):
+                yield self._hits(scores, query, best)
+
+    def found(
+        self, queries: Sequence[str], k: int, *, allowed: npt.NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[Scores, list[Found]]]:
+        """Numbers and scores of the k best passages of each query, block by block of queries."""
+        if k < 1:
+            raise InputError(f"k is {k}; at least one passage must be asked for.", remedy="For example: -k 10")
+        texts = [_readable(query) for query in queries]
+        block = max(1, min(256, _BLOCK // max(1, len(self))))
+        for start in range(0, len(texts), block):
+            scores = Scores(self.parts, self.asker.ask(texts[start : start + block]))
+            yield scores, find(scores, self.retriever, min(k, MOST_RESULTS), allowed)
+
+    def marked(self, query: str, text: str) -> list[Span]:
+        """Ranges of the characters of a passage's text whose words the query asks for."""
+        words = self.parts.words
+        return spans(query, text, words.analysis) if isinstance(words, Bm25) else []
+
+    def _hits(self, scores: Scores, query: int, best: Found) -> list[Hit]:
+        given: dict[str, Floats] = {
+            part.name: scores.contribution(part)[query][best.passages] for part in self.retriever.parts
+        }
+        rerank = self.retriever.rerank
+        if rerank is not None and len(best.passages):
+            given["tokens"] = scores.late(query, best.passages[: rerank.depth])
+        hits = []
+        for row, number in enumerate(best.passages.tolist()):
+            passage = self.passage(number)
+            hits.append(
+                Hit(
+                    passage_id=passage.passage_id,
+                    score=float(best.scores[row]),
+                    text=passage.text,
+                    document=passage.document_id,
+                    page=passage.page,
+                    heading=passage.title,
+                    parts={name: float(values[row]) for name, values in given.items() if row < len(values)},
+                )
+            )
+        return hits
+
+
+def model_of(stored: Stored) -> LocalModel:
+    """The model that an index was made with. Raises ModelError where another one stands in its place."""
+    name = stored.model.name
+    folder = stored.folder / name if name.startswith(".") else resolve_model(name)
+    model = LocalModel(name, folder, query_instruction=stored.model.instruction)
+    if model.key != stored.model.key:
+        raise ModelError(
+            f"{stored.folder} was made with other weights than {folder} holds now: their vectors can't be compared.",
+            remedy="Build the index again: embedfit index",
+        )
+    return model
+
+
+def _readable(query: str) -> str:
+    query = without_surrogates(query)
+    words = query.split()
+    if not words:
+        raise InputError("The query is empty.", remedy='For example: embedfit search --run DIR "how do I …"')
+    return query if len(words) <= MOST_WORDS else " ".join(words[:MOST_WORDS])

@@ -1,0 +1,225 @@
+"""The verbs of an index for Python: build it of documents or of a run, open it, search it for many queries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedfit import api
+from embedfit.errors import ArtifactMissing, InputError, UsageError
+from embedfit.index import retriever as retrievers
+from embedfit.index.build import Source, build
+from embedfit.index.folder import MANIFEST, Base, Identity, read_manifest, write
+from embedfit.index.retriever import Retriever
+from embedfit.index.search import Hit, Index
+from embedfit.models.local import LocalModel, base_model
+from embedfit.models.vectors import vector_cache
+from embedfit.records import Passage
+from embedfit.runtime import Runtime
+from embedfit.textfiles import lines_of, parsed_json
+from embedfit.workspace import Workspace, atomic_file, sha256_json
+
+PathLike = str | Path
+
+#: Above this, token vectors are left out unless they are asked for: some 13 kB a passage of 100 tokens.
+MOST_WITH_TOKENS = 50_000
+_FOLDER = "index"
+
+
+def index_documents(
+    docs: PathLike | Sequence[PathLike] = (),
+    *,
+    folder: PathLike,
+    model: str | None = None,
+    add: Sequence[PathLike] = (),
+    remove: Sequence[str] = (),
+    tokens: bool | None = None,
+    force: bool = False,
+    runtime: Runtime | None = None,
+) -> Index:
+    """The best untrained retriever on documents, in a folder; no language model is asked.
+
+    add: further documents. remove: ids of documents that the index no longer holds. Both keep what is there; the
+    result is the same as a fresh build of what is then in it. tokens: whether passages keep token vectors for the
+    second stage; None: up to MOST_WITH_TOKENS passages. Raises EmbedfitError.
+    """
+    runtime = runtime or Runtime()
+    named = [docs] if isinstance(docs, (str, Path)) else list(docs)
+    workspace = Workspace(folder)
+    if add or remove:
+        if named:
+            raise UsageError(
+                "Documents to index and --add or --remove exclude each other.",
+                remedy="To add documents: embedfit index --to-folder DIR --add DOCS",
+            )
+        named = [*api.stored_config(workspace).docs, *add] if add else []
+    settings: dict[str, Any] = {"model": model}
+    fresh = not workspace.path("embedfit.toml").exists()
+    api.run(named, run=folder, preset="offline" if fresh else None, settings=settings, until="ingest", runtime=runtime)
+    return index_run(folder, remove=remove, tokens=tokens, force=force, runtime=runtime)
+
+
+def index_run(
+    folder: PathLike,
+    *,
+    remove: Sequence[str] = (),
+    tokens: bool | None = None,
+    force: bool = False,
+    runtime: Runtime | None = None,
+) -> Index:
+    """Build the index of a run folder, of its merged model or, where nothing is trained, of its base.
+
+    What is up to date is not built again. Arguments as in index_documents.
+    """
+    runtime = runtime or Runtime()
+    workspace = Workspace(folder)
+    config = api.stored_config(workspace)
+    with workspace.lock():
+        base = base_model(config)
+        trained = workspace.path("merged").exists()
+        model = LocalModel("merged", workspace.existing("merged")) if trained else base
+        target = workspace.path(_FOLDER)
+        removed = _removed(target, remove, workspace)
+        passages = sorted(
+            (one for one in workspace.read(Passage) if one.document_id not in removed), key=lambda one: one.passage_id
+        )
+        if not passages:
+            raise InputError(f"{workspace.root} holds no passages.", remedy="Name documents that hold text.")
+        chosen = _retriever(len(passages), tokens)
+        made_of = {
+            "passages": sha256_json([[one.passage_id, one.title, one.text, one.document_id] for one in passages]),
+            "model": model.key,
+            "instruction": model.instruction,
+            "retriever": json.loads(json.dumps(chosen.as_json())),
+            "removed": sorted(removed),
+        }
+        if not force and (target / MANIFEST).exists() and _made_of(target) == made_of:
+            runtime.report.log("index: up to date (--force builds it again)")
+        else:
+            beside = _base(base, passages, config.model, runtime) if trained and base.key != model.key else None
+            identity = Identity(
+                name="../merged" if trained else config.model, key=model.key, instruction=model.instruction
+            )
+            built = build(
+                Source(contents=[one.content for one in passages]), model, chosen, vector_cache(), runtime.report
+            )
+            with workspace.writing_folder(_FOLDER) as temporary:
+                write(temporary, built, passages, identity, base=beside, made_of=made_of)
+            _say_size(target, len(passages), runtime)
+    return Index.open(target)
+
+
+def _base(base: LocalModel, passages: Sequence[Passage], name: str, runtime: Runtime) -> Base:
+    contents = [one.content for one in passages]
+    vectors = vector_cache().embed(base, contents, is_query=False, report=runtime.report)
+    base.release()
+    identity = Identity(name=name, key=base.key, instruction=base.instruction)
+    return Base(identity=identity, vectors=vectors.astype(np.float16))
+
+
+def _say_size(target: Path, passages: int, runtime: Runtime) -> None:
+    total = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    runtime.report.log(
+        f"index: {passages:,} passages, {total / 1e6:,.1f} MB ({total / passages / 1e3:,.1f} kB a passage)"
+    )
+
+
+def _retriever(passages: int, tokens: bool | None) -> Retriever:
+    wanted = passages <= MOST_WITH_TOKENS if tokens is None else tokens
+    return retrievers.DEFAULT if wanted else retrievers.DEFAULT.without_tokens()
+
+
+def _made_of(target: Path) -> Mapping[str, Any]:
+    try:
+        value: Mapping[str, Any] = read_manifest(target).get("made_of", {})
+        return value
+    except InputError:
+        return {}  # of another version: it is built again
+
+
+def _removed(target: Path, remove: Sequence[str], workspace: Workspace) -> set[str]:
+    """Documents that the index leaves out: those of before, and `remove`."""
+    before = set(_made_of(target).get("removed", ())) if (target / MANIFEST).exists() else set()
+    if remove:
+        known = {one.document_id for one in workspace.read(Passage)}
+        unknown = sorted(set(remove) - known)
+        if unknown:
+            raise InputError(
+                f"The index holds no document {unknown[0]!r}.",
+                remedy=f"Its documents are listed in {workspace.path('documents.jsonl')}.",
+            )
+    return before | set(remove)
+
+
+def load(folder: PathLike) -> Index:
+    """Open the index of a run folder or an index folder. Raises ArtifactMissing where there is none."""
+    path = Path(folder)
+    inner = path / _FOLDER
+    if (inner / MANIFEST).exists() or not (path / MANIFEST).exists():
+        if (path / "embedfit.toml").exists() and not (inner / MANIFEST).exists():
+            raise ArtifactMissing(f"{path} has no index yet.", remedy=f"Run: embedfit index --run {path}")
+        path = inner if inner.exists() else path
+    return Index.open(path)
+
+
+# --- many queries
+
+
+def read_queries(path: Path) -> list[tuple[str, str]]:
+    """(id, text) of the queries of a file: plain lines, {"query": …} or BEIR's {"_id", "text"} a line.
+
+    A query without an id is numbered by its line. Raises InputError with file and line.
+    """
+    found: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    for number, line in lines_of(path):
+        if not line.strip():
+            continue
+        identifier, text = _query(line.strip(), f"{path}, line {number}", str(number))
+        if identifier in seen:
+            raise InputError(f"{path}, line {number}: the _id {identifier!r} occurs twice.")
+        seen.add(identifier)
+        found.append((identifier, text))
+    if not found:
+        raise InputError(f"{path} holds no query.", remedy="One query a line, or JSONL with _id and text.")
+    return found
+
+
+def _query(line: str, where: str, number: str) -> tuple[str, str]:
+    if not line.startswith("{"):
+        return number, line
+    value = parsed_json(line, where)
+    text = value.get("text", value.get("query"))
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"{where}: the query has no text.", remedy='For example: {"_id": "q1", "text": "how do I …"}')
+    return str(value.get("_id", value.get("query_id", number))), text
+
+
+def write_trec(index: Index, queries: Sequence[tuple[str, str]], target: Path, *, k: int, runtime: Runtime) -> int:
+    """Write a TREC run: `query Q0 passage rank score name` a line. Returns the number of lines.
+
+    Scores fall strictly from rank to rank, because readers of such files order by score and break ties by id.
+    """
+    lines = 0
+    with atomic_file(target) as file, runtime.report.task("search", len(queries), "queries") as task:
+        for (identifier, _), hits in zip(queries, _hits(index, queries, k), strict=True):
+            last = float("inf")
+            for rank, hit in enumerate(hits, 1):
+                last = min(hit.score, last - 1e-6)
+                file.write(f"{_token(identifier)} Q0 {_token(hit.passage_id)} {rank} {last:.6f} embedfit\n")
+                lines += 1
+            task.advance(1)
+    return lines
+
+
+def _hits(index: Index, queries: Sequence[tuple[str, str]], k: int) -> Iterator[list[Hit]]:
+    return index.search_all([text for _, text in queries], k)
+
+
+def _token(identifier: str) -> str:
+    """An id without white space, at which readers of TREC files cut."""
+    return "_".join(identifier.split()) or "_"
