@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from embedfit.corpus.chunking import Window, cut, sentences
+from embedfit.corpus.cleaning import clean_line, line_gap
 from embedfit.corpus.duplicates import clusters
 from embedfit.corpus.quality import reason_to_drop, weight
+from embedfit.corpus.readers.text import read_text
 from embedfit.models.windows import split
 from tests.retrieval import passages
 
@@ -115,3 +118,13 @@ def test_near_duplicates_are_found_in_every_script() -> None:
         near = [text + text[:-2] for text, _ in rows]
         assert clusters(texts) == list(range(len(texts)))
         assert clusters(texts + near) == [*range(len(texts)), *range(len(texts))]
+
+
+def test_wrapped_lines_of_chinese_are_joined_without_a_space(tmp_path: Path) -> None:
+    assert line_gap("水泵的", "过滤网") == line_gap("阀门，", "然后") == ""
+    assert line_gap("a", "水") == line_gap("필터", "청소") == line_gap("", "水") == " "
+    assert clean_line("水泵的\n过滤网 水 泵\nb\nc") == "水泵的过滤网 水 泵 b c"
+    path = tmp_path / "wrapped.txt"
+    path.write_text("水泵的过滤网每三个月必须清\n洗一次，用温水冲洗。\nPlease wash it\nwith water.\n", "utf-8")
+    text = " ".join(block.text for block in read_text(path).blocks)
+    assert "必须清洗一次，用温水冲洗。 Please wash it with water." in text

@@ -26,6 +26,9 @@ _LIGATURE = re.compile(f"[{''.join(_LIGATURES)}]")
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff]")
 _CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 _SPACES = re.compile("[ \t\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
+#: Letters and punctuation of Chinese and Japanese, between which a line break is no space.
+_NO_SPACE = re.compile("[\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\uff01-\uff9f]")
+_WRAPPED = re.compile(rf"(?<={_NO_SPACE.pattern})[ \t]*[\r\n]+[ \t]*(?={_NO_SPACE.pattern})")
 _PRIVATE_BULLET = re.compile("[\uf0a7\uf0b7\uf06e\uf0d8\uf0fc\uf02d]")
 _PRIVATE = re.compile("[\ue000-\uf8ff]")
 _WORD = re.compile(r"[^\W\d_]+(?:['’\-][^\W\d_]+)*")
@@ -94,10 +97,16 @@ def mend_lost_ligatures(text: str, words: Vocabulary) -> str:
     return _LOST_GLYPH.sub(mend, text)
 
 
+def line_gap(left: str, right: str) -> str:
+    """What stands between two lines of a paragraph: a space, but nothing between Chinese or Japanese signs."""
+    return "" if _NO_SPACE.match(left[-1:]) and _NO_SPACE.match(right[:1]) else " "
+
+
 def clean_line(text: str) -> str:
     """One line: NFC, single spaces, no control, invisible or private characters."""
     text = expand_ligatures(text)
     if not text.isascii():
+        text = _WRAPPED.sub("", text)
         text = _PRIVATE_BULLET.sub("•", text)
         text = _PRIVATE.sub("", _INVISIBLE.sub("", text))
         text = unicodedata.normalize("NFC", text)

@@ -50,7 +50,7 @@ _PREFIXES = {
     f"{_OFFICE}/package/2006/relationships": "rel",
     f"{_OFFICE}/markup-compatibility/2006": "mc",
     "urn:schemas-microsoft-com:vml": "v",
-    **{f"{_OPENDOCUMENT}:{name}:1.0": name for name in ("office", "text", "table", "presentation", "manifest")},
+    **{f"{_OPENDOCUMENT}:{name}:1.0": name for name in ("office", "text", "table", "drawing")},
     "http://www.idpf.org/2007/opf": "opf",
     "http://purl.org/dc/elements/1.1/": "dc",
     f"{_OPENDOCUMENT}:container": "container",

@@ -16,6 +16,7 @@ from embedfit.corpus.cleaning import (
     clean_line,
     expand_ligatures,
     join_hyphen,
+    line_gap,
     mend_lost_ligatures,
     vocabulary,
 )
@@ -541,8 +542,9 @@ class _Builder:
             self._length -= len(word)
             self._add(join_hyphen(word[:-1], line.text, self._words))
         else:
-            self._break(line, " ")
-            self._add(f" {line.text}")
+            gap = line_gap(left, line.text)
+            self._break(line, gap)
+            self._add(f"{gap}{line.text}")
 
     def _add(self, text: str) -> None:
         self._parts.append(text)

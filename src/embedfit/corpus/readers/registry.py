@@ -18,10 +18,16 @@ GROUP = "embedfit.readers"
 BUILT_IN = {
     "csv": "embedfit.corpus.readers.delimited:READER",
     "docx": "embedfit.corpus.readers.docx:READER",
+    "epub": "embedfit.corpus.readers.epub:READER",
     "html": "embedfit.corpus.readers.html:READER",
+    "mail": "embedfit.corpus.readers.mail:READER",
+    "mailbox": "embedfit.corpus.readers.mail:MAILBOX",
     "markdown": "embedfit.corpus.readers.markdown:READER",
+    "notebook": "embedfit.corpus.readers.notebook:READER",
+    "opendocument": "embedfit.corpus.readers.opendocument:READER",
     "pdf": "embedfit.corpus.readers.pdf:READER",
     "pptx": "embedfit.corpus.readers.pptx:READER",
+    "rtf": "embedfit.corpus.readers.rtf:READER",
     "text": "embedfit.corpus.readers.text:READER",
     "xlsx": "embedfit.corpus.readers.xlsx:READER",
 }

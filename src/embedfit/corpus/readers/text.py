@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embedfit.corpus.blocks import Block, BlockKind, ParsedDocument
-from embedfit.corpus.cleaning import Vocabulary, clean_line, hyphen_between, vocabulary
+from embedfit.corpus.cleaning import Vocabulary, clean_line, hyphen_between, line_gap, vocabulary
 from embedfit.corpus.readers.decoding import read_text_file
 from embedfit.corpus.readers.registry import Progress, Reader
 
@@ -111,8 +111,8 @@ def _prose(lines: list[str], words: Vocabulary, page: int) -> Iterator[Block]:
             pieces.append(hyphen_between(end[:-1], cleaned, words))
             end = end[:-1] + pieces[-1]
         elif pieces:
-            pieces.append(" ")
-            end += " "
+            pieces.append(line_gap(end, cleaned))
+            end += pieces[-1]
         pieces.append(cleaned)
         end = (end + cleaned)[-_LONGEST_WORD:]
     if pieces:

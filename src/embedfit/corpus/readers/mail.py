@@ -1,0 +1,171 @@
+"""E-mails and mailboxes → blocks: the subject as the heading, who wrote to whom, and the text of the message."""
+
+from __future__ import annotations
+
+import email
+import email.errors
+import email.header
+import email.message
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from embedfit.corpus.blocks import Block, ParsedDocument, UnreadableDocument
+from embedfit.corpus.cleaning import clean_line
+from embedfit.corpus.readers import html, text
+from embedfit.corpus.readers.decoding import declared_encoding, decode
+from embedfit.corpus.readers.registry import Progress, Reader
+
+_HEADERS = ("From", "To", "Cc", "Date")
+_HEADER_LINE = re.compile(rb"[!-9;-~]{1,100}:[ \t\r\n]")
+_KNOWN_HEADERS = re.compile(rb"^(?:from|to|subject|date|received|message-id|mime-version|return-path):", re.I | re.M)
+_MESSAGE_START = re.compile(rb"^From [^\n]*\n", re.M)
+_QUOTE = re.compile(r"^(?:> ?)+", re.M)
+_FLOWED = re.compile(r" \n(?!>|-- \n)")
+_MAX_PARTS = 2000
+_MAX_DEPTH = 40
+_MAX_HEADER = 1000
+_MAX_LISTED = 20
+
+
+def read_mail(path: Path, progress: Progress | None = None) -> ParsedDocument:
+    """The blocks of one e-mail (.eml). Attachments are named in the note."""
+    data = path.read_bytes()
+    if not _KNOWN_HEADERS.search(data[: 1 << 16]):
+        raise UnreadableDocument("not a readable e-mail: it has none of the usual headers")
+    attached: list[str] = []
+    blocks = tuple(_message_blocks(_parsed(data), attached, 0))
+    return ParsedDocument(blocks=blocks, note=_note(attached))
+
+
+def read_mailbox(path: Path, progress: Progress | None = None) -> ParsedDocument:
+    """The blocks of a mailbox (.mbox), one message after the other."""
+    data = path.read_bytes()
+    starts = [match for match in _MESSAGE_START.finditer(data) if _HEADER_LINE.match(data, match.end())]
+    if not starts:
+        raise UnreadableDocument("not a readable mailbox: it has no messages")
+    attached: list[str] = []
+    blocks: list[Block] = []
+    for number, match in enumerate(starts, 1):
+        end = starts[number].start() if number < len(starts) else len(data)
+        message = re.sub(rb"^>(?=>*From )", b"", data[match.end() : end], flags=re.M)
+        blocks += _message_blocks(_parsed(message), attached, 0)
+        if progress is not None:
+            progress(number, len(starts))
+    return ParsedDocument(blocks=tuple(blocks), note=_note(attached))
+
+
+def _parsed(data: bytes) -> email.message.Message:
+    try:
+        # The older policy: the newer one takes minutes for some malformed headers.
+        return email.message_from_bytes(data)
+    except RecursionError as error:
+        raise UnreadableDocument("its parts are nested too deep") from error
+
+
+def _note(attached: list[str]) -> str:
+    if not attached:
+        return ""
+    names = ", ".join(attached[:_MAX_LISTED]) + (", …" if len(attached) > _MAX_LISTED else "")
+    return f"{len(attached)} attachment{'s' * (len(attached) != 1)} not read: {names}"
+
+
+def _message_blocks(message: email.message.Message, attached: list[str], depth: int) -> Iterator[Block]:
+    subject = _header(message, "Subject")
+    if subject:
+        yield Block(kind="heading", text=subject, level=1 + min(depth, 4))
+    lines = [f"{name}: {value}" for name in _HEADERS if (value := _header(message, name))]
+    if lines:
+        yield Block(kind="text", text="\n".join(lines))
+    yield from _part_blocks(message, attached, depth)
+
+
+def _part_blocks(part: email.message.Message, attached: list[str], depth: int) -> Iterator[Block]:
+    """The text of a message or of a part of it. attached: takes the names of what is not text."""
+    kind = part.get_content_type()
+    if depth > _MAX_DEPTH:
+        attached.append("parts nested too deep")
+    elif kind == "message/rfc822" and part.is_multipart():
+        for inner in _children(part):
+            yield from _message_blocks(inner, attached, depth + 1)
+    elif kind == "multipart/alternative":
+        yield from _richest(part, attached, depth)
+    elif part.is_multipart():
+        for inner in _children(part)[:_MAX_PARTS]:
+            yield from _part_blocks(inner, attached, depth + 1)
+    elif part.get_content_disposition() == "attachment" or kind not in ("text/plain", "text/html"):
+        if part.get_content_maintype() != "image" or part.get_content_disposition() == "attachment":
+            attached.append(_filename(part) or kind)
+    else:
+        yield from _text_blocks(part, kind)
+
+
+def _children(part: email.message.Message) -> list[email.message.Message]:
+    payload = part.get_payload()
+    return [one for one in payload if isinstance(one, email.message.Message)] if isinstance(payload, list) else []
+
+
+def _richest(part: email.message.Message, attached: list[str], depth: int) -> Iterator[Block]:
+    """The form of a message that has the most text: the plain one, unless it only says to look at the other."""
+    best: list[Block] = []
+    most = 0.0
+    for inner in _children(part)[:_MAX_PARTS]:
+        blocks = list(_part_blocks(inner, attached, depth + 1))
+        size = sum(len(block.text) for block in blocks)
+        if size > 1.5 * most:
+            best, most = blocks, size
+    yield from best
+
+
+def _text_blocks(part: email.message.Message, kind: str) -> Iterator[Block]:
+    payload = part.get_payload(decode=True)
+    data = payload if isinstance(payload, bytes) else b""
+    charset = part.get_param("charset")
+    declared = charset if isinstance(charset, str) else declared_encoding(data) if kind == "text/html" else ""
+    try:
+        body, _ = decode(data, declared=declared)
+    except UnreadableDocument:
+        return
+    if kind == "text/html":
+        yield from html.blocks_of(body)
+        return
+    if str(part.get_param("format", "")).lower() == "flowed":
+        body = _FLOWED.sub(" ", body)
+    yield from text.blocks_of(_QUOTE.sub("", body))
+
+
+def _header(message: email.message.Message, name: str) -> str:
+    value = message.get(name)
+    if value is None:
+        return ""
+    parts = []
+    try:
+        for data, charset in email.header.decode_header(str(value)[: 10 * _MAX_HEADER]):
+            parts.append(decode(data, declared=charset or "")[0] if isinstance(data, bytes) else data)
+    except (email.errors.HeaderParseError, ValueError, UnreadableDocument):
+        parts = [str(value)]
+    return clean_line("".join(parts))[:_MAX_HEADER]
+
+
+def _filename(part: email.message.Message) -> str:
+    try:
+        name = part.get_filename() or ""
+    except (LookupError, ValueError, TypeError):
+        return ""
+    try:
+        name = "".join(
+            data.decode(charset or "utf-8", "replace") if isinstance(data, bytes) else data
+            for data, charset in email.header.decode_header(name)
+        )
+    except (email.errors.HeaderParseError, LookupError, ValueError):
+        pass
+    return clean_line(name)[:200]
+
+
+def _is_mail(head: bytes) -> bool:
+    lines = head[:4096].split(b"\n\n")[0].split(b"\r\n\r\n")[0]
+    return bool(_HEADER_LINE.match(head)) and len({found.lower() for found in _KNOWN_HEADERS.findall(lines)}) >= 3
+
+
+READER = Reader(kind="mail", extensions=(".eml",), read=read_mail, sniff=_is_mail)
+MAILBOX = Reader(kind="mailbox", extensions=(".mbox", ".mbx"), read=read_mailbox)
