@@ -195,8 +195,8 @@ def test_answers_that_nobody_reads_are_dropped_and_their_memory_with_them(plain:
     assert size > 2_500_000
     before, served = process.memory_info().rss, successes(plain)
     with crowd(plain, 80, large_answer()):
-        assert eventually(lambda: successes(plain) >= served + 30)  # the others are refused: too much work
-        assert eventually(lambda: process.memory_info().rss - before < 10 * size)
+        assert eventually(lambda: successes(plain) >= served + 30, 120)  # others may be refused: too much work
+        assert eventually(lambda: process.memory_info().rss - before < 20 * size, 120)
         assert_served(plain)
     assert "Traceback" not in plain.log.read_text()
 

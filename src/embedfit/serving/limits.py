@@ -7,7 +7,10 @@ versions of uvicorn that may be installed end at the newest that passed it.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
+import sys
 import time
 from asyncio import AbstractEventLoop, TimerHandle, Transport
 from collections import deque
@@ -70,7 +73,7 @@ class Connections:
         self.clock = clock
         self._open: set[BoundedProtocol] = set()
         self._silent: dict[BoundedProtocol, None] = {}  # without a whole header, the longest first
-        self._sweeping = False
+        self._sweeping = self._has_cut = False
 
     def protocol(self, **arguments: Any) -> BoundedProtocol:  # noqa: ANN401 - what uvicorn hands to its protocols
         """The protocol of a new connection, as uvicorn's `http` setting wants it."""
@@ -130,13 +133,24 @@ class Connections:
 
     def _sweep(self, loop: AbstractEventLoop) -> None:
         now = self.clock()
-        for one in [one for one in self._open if one.reads_too_slowly(now)]:
+        if self._has_cut:  # at the last look: the connections are gone by now, and their answers with them
+            _give_memory_back()
+        slow = [one for one in self._open if one.reads_too_slowly(now)]
+        for one in slow:
             one.abort()
+        self._has_cut = bool(slow)
         self.bound_unread()
-        if self._open:
+        if self._open or self._has_cut:
             loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
         else:
             self._sweeping = False
+
+
+def _give_memory_back() -> None:
+    """Return what is free to the system: glibc keeps large freed blocks in case that they are wanted again."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):  # another C library has no such function
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 class BoundedProtocol(HttpToolsProtocol):
