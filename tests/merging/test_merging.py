@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -197,3 +200,43 @@ def test_mixing_by_weights_and_by_examples(tmp_path: Path) -> None:
         mix([one, two], tmp_path / "x", weights=[1, 0], examples=examples, temperature=5, report=Silent())
     with pytest.raises(UsageError, match="at least two"):
         mix([one], tmp_path / "x", weights=None, examples=None, temperature=5, report=Silent())
+
+
+def _changed(folder: Path, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+    value = json.loads((folder / name).read_text())
+    change(value)
+    (folder / name).write_text(json.dumps(value))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("config.json", lambda c: c.update(num_attention_heads=2), "num_attention_heads in config.json is 4"),
+        ("config.json", lambda c: c.update(hidden_act="relu"), "hidden_act"),
+        ("1_Pooling/config.json", lambda c: c.update(include_prompt=False), "their modules differ"),
+        ("sentence_bert_config.json", lambda c: c.update(do_lower_case=True), "their modules differ"),
+        ("tokenizer.json", lambda c: c["normalizer"].update(lowercase=False), "tokenizers differ"),
+        ("config_sentence_transformers.json", lambda c: c.update(prompts={}), None),
+        ("config.json", lambda c: c.update(hidden_dropout_prob=0.5), None),
+    ],
+)
+def test_only_models_that_began_as_the_same_are_merged(
+    name: str, change: Callable[[dict[str, Any]], object], message: str | None, tmp_path: Path
+) -> None:
+    one, two = make_tiny_bert(tmp_path / "one"), make_tiny_bert(tmp_path / "two", seed=1)
+    _changed(two, name, change)
+    mixing = partial(mix, [one, two], tmp_path / "out", weights=None, examples=None, temperature=5, report=Silent())
+    if message is None:
+        assert mixing() == [0.5, 0.5]
+        return
+    with pytest.raises(ModelError, match=message):
+        mixing()
+
+
+def test_models_with_another_vocabulary_of_the_same_size_are_not_merged(tmp_path: Path) -> None:
+    one, two = make_tiny_bert(tmp_path / "one"), make_tiny_bert(tmp_path / "two", seed=1)
+    for name in ("tokenizer.json", "vocab.txt"):
+        text = (two / name).read_text()
+        (two / name).write_text(text.replace("mute", "loud"))
+    with pytest.raises(ModelError, match="the token 'loud'"):
+        mix([one, two], tmp_path / "out", weights=None, examples=None, temperature=5, report=Silent())

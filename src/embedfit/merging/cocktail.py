@@ -9,6 +9,7 @@ import numpy as np
 
 from embedfit.errors import InputError, UsageError
 from embedfit.interchange import read_flagembedding
+from embedfit.merging.alike import check_alike
 from embedfit.merging.weights import combine, weights_from_losses
 from embedfit.models.architecture import read_architecture
 from embedfit.models.encoder import Encoder
@@ -35,10 +36,8 @@ def mix(
         raise UsageError("Mixing takes at least two models.", remedy="embedfit merge-models A B --output DIR")
     if weights is not None and examples is not None:
         raise UsageError("Give either --weights or --examples, not both.")
-    layouts = [read_architecture(model) for model in models]
-    for model, layout in zip(models[1:], layouts[1:], strict=True):
-        if layout.modules != layouts[0].modules:
-            raise UsageError(f"{model} and {models[0]} differ in pooling or size; their mixture means nothing.")
+    for model in models[1:]:
+        check_alike(models[0], model)
     if examples is not None:
         rows = read_flagembedding(examples)
         if not rows:
@@ -50,10 +49,9 @@ def mix(
                 task.advance(note=f"{model.name} {losses[-1]:.3f}")
         weights = weights_from_losses(losses, temperature)
     chosen = list(weights) if weights is not None else [1 / len(models)] * len(models)
-    tensors = [{name.removeprefix("bert."): tensor for name, tensor in read_tensors(model).items()} for model in models]
-    merged = combine(tensors, chosen)
+    merged = combine([read_tensors(model) for model in models], chosen)
     with atomic_folder(output) as folder:
-        save_model(folder, merged, base=models[0], layout=layouts[0])
+        save_model(folder, merged, base=models[0], layout=read_architecture(models[0]))
     return chosen
 
 

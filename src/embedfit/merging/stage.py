@@ -13,6 +13,7 @@ import torch
 from embedfit.config import Config, MergeConfig
 from embedfit.errors import InputError
 from embedfit.interchange import read_beir
+from embedfit.merging.alike import check_alike
 from embedfit.merging.gate import Decision, Mixture, decide
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.weights import combine
@@ -59,6 +60,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
     passages, queries = workspace.read(Passage), workspace.read(Query)
     dev = dev_set(passages, queries, ends, runtime)
+    check_alike(ends[0].folder, ends[1].folder)
     base = Encoder.load(ends[0].folder, layout=ends[0].layout)
     tuned = Encoder.load(ends[1].folder, precision=base.precision)
     weights = [read_weights(base), read_weights(tuned)]

@@ -20,10 +20,9 @@ from embedfit.models.sources import EMBEDDERS, resolve_model
 class Prescribed:
     """What the authors of some models put before texts.
 
-    owners, names: of the hub's models; names is a pattern that the whole name fits. source: where the authors say so.
+    names: a pattern that the name on the hub fits as a whole, without its owner. source: where the authors say so.
     """
 
-    owners: tuple[str, ...]
     names: str
     query: str
     passage: str = ""
@@ -36,76 +35,64 @@ _SENTENCE = "Represent this sentence for searching relevant passages: "
 #: Read on the model cards and in the folders of the hub.
 PRESCRIBED: tuple[Prescribed, ...] = (
     Prescribed(
-        owners=("BAAI",),
         names=r"bge-(small|base|large)-en(-v1\.5)?",
         query=_SENTENCE,
         source="model card of BAAI/bge-base-en-v1.5, Model List: query instruction for retrieval",
     ),
     Prescribed(
-        owners=("BAAI",),
         names=r"bge-(small|base|large)-zh(-v1\.5)?",
         query="为这个句子生成表示以用于检索相关文章：",
         source="model card of BAAI/bge-base-zh-v1.5, Model List: query instruction for retrieval",
     ),
     Prescribed(
-        owners=("intfloat",),
         names=r"multilingual-e5-large-instruct",
         query=_WEB_SEARCH.replace("\nQuery:", "\nQuery: "),
         source="model card of intfloat/multilingual-e5-large-instruct: get_detailed_instruct, queries only",
     ),
     Prescribed(
-        owners=("intfloat",),
         names=r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?",
         query="query: ",
         passage="passage: ",
         source="model card of intfloat/e5-base-v2: each input text should start with query: or passage:",
     ),
     Prescribed(
-        owners=("Snowflake",),
         names=r"snowflake-arctic-embed-(xs|s|m|m-long|l|m-v1\.5)",
         query=_SENTENCE,
         source="model card of Snowflake/snowflake-arctic-embed-m: query prefix",
     ),
     Prescribed(
-        owners=("Snowflake",),
         names=r"snowflake-arctic-embed-(m|l)-v2\.0",
         query="query: ",
         source="model card of Snowflake/snowflake-arctic-embed-l-v2.0: query prefix",
     ),
     Prescribed(
-        owners=("nomic-ai",),
         names=r"(nomic-embed-text-v(1|1\.5|2-moe)|modernbert-embed-base)",
         query="search_query: ",
         passage="search_document: ",
         source="model card of nomic-ai/nomic-embed-text-v1.5: task instruction prefixes",
     ),
     Prescribed(
-        owners=("Qwen",),
         names=r"qwen3-embedding-(0\.6b|4b|8b)",
         query=_WEB_SEARCH,
         source="config_sentence_transformers.json of Qwen/Qwen3-Embedding-0.6B",
     ),
     Prescribed(
-        owners=("google",),
         names=r"embeddinggemma-300m",
         query="task: search result | query: ",
         passage="title: none | text: ",
         source="model card of google/embeddinggemma-300m: prompt instructions",
     ),
     Prescribed(
-        owners=("mixedbread-ai",),
         names=r"mxbai-embed-(large|xsmall)-v1",
         query=_SENTENCE,
         source="model card of mixedbread-ai/mxbai-embed-large-v1: prompt for retrieval queries",
     ),
     Prescribed(
-        owners=("thenlper", "Alibaba-NLP"),
         names=r"gte-((small|base|large)(-zh)?|(base|large)-en-v1\.5|multilingual-base|modernbert-base)",
         query="",
         source="model cards of thenlper/gte-base and Alibaba-NLP/gte-modernbert-base: no prefix",
     ),
     Prescribed(
-        owners=("ibm-granite",),
         names=r"granite-embedding-.*",
         query="",
         source="model card of ibm-granite/granite-embedding-english-r2: no prefix",
@@ -134,30 +121,24 @@ def right_prompts(name: str, folder: Path, layout: Architecture) -> Architecture
 
 def prescribed(name: str, folder: Path | None = None) -> Prescribed | None:
     """What the authors prescribe for a model of that name or in that folder, or None where nothing is known."""
-    for owner, model in _names(name, folder):
+    for known in _names(name, folder):
         for entry in PRESCRIBED:
-            owned = owner is None or owner.lower() in {known.lower() for known in entry.owners}
-            if owned and re.fullmatch(entry.names, model, re.IGNORECASE):
+            if re.fullmatch(entry.names, known, re.IGNORECASE):
                 return entry
     return None
 
 
-def _names(name: str, folder: Path | None) -> Iterator[tuple[str | None, str]]:
-    """(owner, name) by which a model may be known: None for an owner that is not said."""
+def _names(name: str, folder: Path | None) -> Iterator[str]:
+    """The names on the hub, without their owners, that a model may have."""
     if name in EMBEDDERS:
         name = EMBEDDERS[name].hub_id
     for path in (Path(name), *((folder, folder.resolve()) if folder is not None else ())):
-        snapshot = next((part for part in reversed(path.parts) if part.startswith("models--")), None)
-        if snapshot is not None and snapshot.count("--") >= 2:  # the hub's cache: models--OWNER--NAME/snapshots/…
-            _, owner, model = snapshot.split("--", 2)
-            yield owner, model
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        owner, model = name.split("/")
-        yield owner, model
-    yield None, Path(name).name
-    told = _name_or_path(folder) if folder is not None else ""
-    if told:
-        yield from ((None, Path(told).name),) if told.count("/") != 1 else (tuple(told.split("/")),)  # type: ignore[misc]
+        snapshot = next((part for part in reversed(path.parts) if part.startswith("models--")), "")
+        if snapshot.count("--") >= 2:  # the hub's cache: models--OWNER--NAME/snapshots/…
+            yield snapshot.split("--", 2)[2]
+    yield Path(name).name
+    if folder is not None:
+        yield Path(_name_or_path(folder)).name
 
 
 def _name_or_path(folder: Path) -> str:

@@ -106,7 +106,11 @@ def examine(model: str, *, compare: bool) -> Examination:
     folder, layout = open_model(model)
     own = read_architecture(folder)
     if own.prompts == layout.prompts:
-        source = "the folder's own" if own.prompts else "none: the folder holds none and its authors prescribe none"
+        source = (
+            "the folder's own"
+            if own.prompts
+            else "none: the folder holds none, and embedfit knows of none that its authors prescribe"
+        )
     else:
         told = prescribed(model, folder)
         source = f"those that the authors prescribe ({told.source})" if told is not None else "the folder's own"

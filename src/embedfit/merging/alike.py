@@ -1,0 +1,67 @@
+"""Which models may be merged: those whose weights mean the same, because they began as the same model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from embedfit.errors import ModelError
+from embedfit.models.architecture import Architecture, Dense, Module, Transformer, read_architecture, read_json
+from embedfit.models.tokenizer import open_tokenizer
+
+#: What config.json says about files and training; everything else decides what the weights mean.
+_BOOKKEEPING = {
+    "_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
+    "gradient_checkpointing", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range",
+    "id2label", "label2id", "problem_type", "finetuning_task", "output_past", "attention_dropout", "dropout", "seq_classif_dropout",
+    "qa_dropout", "_attn_implementation", "classifier_pooling",
+}  # fmt: skip
+
+
+def check_alike(first: Path, other: Path) -> None:
+    """Raise ModelError unless two model folders share their modules, the shape of the transformer and the tokenizer."""
+    one, two = read_architecture(first), read_architecture(other)
+    if _kinds(one) != _kinds(two):
+        _refuse(first, other, f"their modules differ: {'; '.join(one.describe())} and {'; '.join(two.describe())}")
+    if isinstance(one.first, Transformer):
+        pairs = ((first, one), (other, two))
+        configs = [read_json(folder / layout.first.path / "config.json") for folder, layout in pairs]
+        for key in sorted((configs[0].keys() & configs[1].keys()) - _BOOKKEEPING):
+            if configs[0][key] != configs[1][key]:
+                _refuse(first, other, f"{key} in config.json is {configs[0][key]!r} in one and {configs[1][key]!r}")
+    tokenizers = [_tokenizer(folder, layout) for folder, layout in ((first, one), (other, two))]
+    vocabularies = [tokenizer.pop("vocabulary") for tokenizer in tokenizers]
+    odd = sorted(set(vocabularies[0].items()) ^ set(vocabularies[1].items()))
+    if odd:
+        token, number = odd[0]
+        _refuse(first, other, f"their tokenizers differ: only one has the token {token!r} with the id {number}")
+    for part in tokenizers[0]:
+        if tokenizers[0][part] != tokenizers[1][part]:
+            _refuse(first, other, f"their tokenizers differ in the {part}")
+
+
+def _kinds(layout: Architecture) -> list[Module]:
+    """The modules without where they lie and how much of a text they read."""
+    kinds: list[Module] = []
+    for module in layout.modules:
+        if isinstance(module, Transformer):
+            kinds.append(replace(module, path="", max_tokens=0))
+        else:
+            kinds.append(replace(module, path="") if isinstance(module, Dense) else module)
+    return kinds
+
+
+def _tokenizer(folder: Path, layout: Architecture) -> dict[str, Any]:
+    tokenizer = open_tokenizer(folder, layout).tokenizer
+    stored = json.loads(tokenizer.to_str())
+    parts = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")
+    return {"vocabulary": tokenizer.get_vocab(with_added_tokens=True), **{part: stored[part] for part in parts}}
+
+
+def _refuse(first: Path, other: Path, why: str) -> None:
+    raise ModelError(
+        f"{first} and {other} can't be merged: {why}.",
+        remedy="Merge models that were trained from the same base.",
+    )
