@@ -14,9 +14,9 @@ from embedfit.models.tokenizer import open_tokenizer
 #: What config.json says about files and training; everything else decides what the weights mean.
 _BOOKKEEPING = {
     "_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
-    "gradient_checkpointing", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "initializer_range",
-    "id2label", "label2id", "problem_type", "finetuning_task", "output_past", "attention_dropout", "dropout", "seq_classif_dropout",
-    "qa_dropout", "_attn_implementation", "classifier_pooling",
+    "gradient_checkpointing", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",
+    "initializer_range", "id2label", "label2id", "problem_type", "finetuning_task", "attention_dropout", "dropout",
+    "seq_classif_dropout", "qa_dropout", "_attn_implementation", "classifier_pooling",
 }  # fmt: skip
 
 

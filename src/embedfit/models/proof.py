@@ -109,7 +109,7 @@ def examine(model: str, *, compare: bool) -> Examination:
         source = (
             "the folder's own"
             if own.prompts
-            else "none: the folder holds none, and embedfit knows of none that its authors prescribe"
+            else "none: the folder holds none, and none that its authors prescribe is known"
         )
     else:
         told = prescribed(model, folder)
