@@ -526,19 +526,27 @@ def load(path: Path) -> Config:
 
 
 def save(config: Config, path: Path) -> None:
-    """Write the resolved configuration as TOML (None is left out: TOML has no null), paths as a run keeps them."""
+    """Write the resolved configuration as TOML, paths as a run keeps them."""
+    settings, kept = stored_settings(config, path)
+    with atomic_file(path, binary=True) as file:
+        tomli_w.dump({**settings, PLACES: kept}, file)
+
+
+def stored_settings(config: Config, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The settings as a file at `path` keeps them, and the absolute path of each stored one.
+
+    None is left out: TOML has no null.
+    """
     known, kept = read_places(path), {}
 
     def stored(kind: PathKind, name: str) -> str:
-        if kind == "model" and (name in MODEL_ALIASES or not os.path.exists(name)):
-            return name
+        if kind == "model" and not os.path.isabs(name):
+            return name  # an alias, a hub id, a provider's model
         form = stored_path(name, path.parent, known)
         kept[form] = os.path.abspath(name)
         return form
 
-    settings = _with_paths(config.model_dump(mode="json", exclude_none=True), stored)
-    with atomic_file(path, binary=True) as file:
-        tomli_w.dump({**settings, PLACES: kept}, file)
+    return _with_paths(config.model_dump(mode="json", exclude_none=True), stored), kept
 
 
 def _of_first_edition(name: str, folder: Path) -> str:

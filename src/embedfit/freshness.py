@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, Literal
 
 from embedfit.config import Config, decides_result, fields, path_kind, setting
 from embedfit.corpus.discover import discover
-from embedfit.errors import InputError
 from embedfit.hashes import Hashes, files_below
 from embedfit.interchange import beir_files
 from embedfit.models.content import model_files
@@ -148,11 +148,8 @@ def _outside(key: str, workspace: Workspace, config: Config, hashes: Hashes) -> 
 
 def _documents(names: list[str], workspace: Workspace, config: Config, hashes: Hashes) -> Iterator[tuple[str, str]]:
     """(stored path, hash) of every file that ingest reads; of one that it only lists, what it says of it."""
-    try:
-        sources = discover(names, follow_links=config.ingest.follow_links)
-    except InputError as error:
-        yield ", ".join(names), error.message
-        return
+    there = [name for name in names if os.path.exists(name)]
+    sources = discover(there, follow_links=config.ingest.follow_links)
     for source in sources:
         yield source.stored_path(workspace), f"not read: {source.problem}" if source.problem else hashes.of(source.path)
 

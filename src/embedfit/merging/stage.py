@@ -180,7 +180,7 @@ def retention_set(config: Config, corpus: Sequence[str]) -> Retention:
         relevant=tuple(
             frozenset(number[p] for p, g in beir.qrels[q].items() if g > 0 and p in number) for q in queries
         ),
-        source=config.merge.retention_beir,
+        source=Path(config.merge.retention_beir).name,
         own=own_passages(queries, ids),
     )
 

@@ -8,12 +8,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from embedfit.config import stored_settings
 from embedfit.progress import duration
 from embedfit.reporting import figures, wording
 from embedfit.reporting.advice import findings, next_steps
@@ -401,8 +403,8 @@ def _stages(evidence: Evidence) -> list[tuple[str, float, Markup]]:
 
 
 def _settings(evidence: Evidence) -> str:
-    """The configuration as TOML, without credentials that somebody put into an address."""
-    text = tomli_w.dumps(evidence.config.model_dump(mode="json", exclude_none=True))
+    """The configuration as the run keeps it, without credentials that somebody put into an address."""
+    text = tomli_w.dumps(stored_settings(evidence.config, Path(evidence.root) / "embedfit.toml")[0])
     return re.sub(r"://[^/@\s\"]+@", "://…@", text)
 
 
