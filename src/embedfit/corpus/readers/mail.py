@@ -22,7 +22,6 @@ _KNOWN_HEADERS = re.compile(rb"^(?:from|to|subject|date|received|message-id|mime
 _MESSAGE_START = re.compile(rb"^From [^\n]*\n", re.M)
 _QUOTE = re.compile(r"^(?:> ?)+", re.M)
 _FLOWED = re.compile(r" \n(?!>|-- \n)")
-_MAX_PARTS = 2000
 _MAX_DEPTH = 40
 _MAX_HEADER = 1000
 _MAX_LISTED = 20
@@ -91,7 +90,7 @@ def _part_blocks(part: email.message.Message, attached: list[str], depth: int) -
     elif kind == "multipart/alternative":
         yield from _richest(part, attached, depth)
     elif part.is_multipart():
-        for inner in _children(part)[:_MAX_PARTS]:
+        for inner in _children(part):
             yield from _part_blocks(inner, attached, depth + 1)
     elif part.get_content_disposition() == "attachment" or kind not in ("text/plain", "text/html"):
         if part.get_content_maintype() != "image" or part.get_content_disposition() == "attachment":
@@ -109,7 +108,7 @@ def _richest(part: email.message.Message, attached: list[str], depth: int) -> It
     """The form of a message that has the most text: the plain one, unless it only says to look at the other."""
     best: list[Block] = []
     most = 0.0
-    for inner in _children(part)[:_MAX_PARTS]:
+    for inner in _children(part):
         blocks = list(_part_blocks(inner, attached, depth + 1))
         size = sum(len(block.text) for block in blocks)
         if size > 1.5 * most:

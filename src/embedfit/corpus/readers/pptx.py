@@ -17,6 +17,8 @@ _TITLES = ("title", "ctrTitle")
 #: Placeholders for what stands on every slide. Footers are listed, numbers and dates are not.
 _RUNNING = ("sldNum", "dt", "ftr", "hdr")
 _NUMBERS = ("sldNum", "dt")
+#: A title that goes on after so many characters is text.
+_MAX_TITLE = 350
 
 
 def read_pptx(path: Path, progress: Progress | None = None) -> ParsedDocument:
@@ -136,7 +138,7 @@ class _Slide(Walker):
         elif self._role in _RUNNING:
             if self._role not in _NUMBERS:
                 self.footers.append(text)
-        elif self._role in _TITLES:
+        elif self._role in _TITLES and (not self._titles or len(self._titles[0].text) < _MAX_TITLE):
             if self._titles:  # a title of several paragraphs is one heading
                 text = f"{self._titles.pop().text} {text}"
             self._titles.append(Block(kind="heading", text=text, level=1, page=self._number))

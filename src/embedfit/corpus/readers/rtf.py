@@ -92,7 +92,7 @@ class _Rtf:
         self._style_name: list[str] = []
         self._state = _State()
         self._stack: list[_State] = []
-        self._pending = b""
+        self._pending = bytearray()
         self._high = 0
         self._unseen = 0
         self._paragraph = _Paragraph()
@@ -253,7 +253,7 @@ class _Rtf:
     def _flush(self) -> None:
         if self._pending:
             codec = self._fonts.get(self._state.font, self._codec) if self._state.font >= 0 else self._codec
-            data, self._pending = self._pending, b""
+            data, self._pending = bytes(self._pending), bytearray()
             if codec:
                 self._text(data.decode(codec, "replace"))
 
