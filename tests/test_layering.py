@@ -14,8 +14,9 @@ import embedfit
 PACKAGE = Path(embedfit.__file__).parent
 #: Who may import whom: a module imports only from lower levels, or from its own package.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "records", "terminal", "hashes", "places", "addresses"}),
-    frozenset({"progress", "textfiles"}),
+    frozenset({"errors", "records", "hashes", "places", "addresses"}),
+    frozenset({"terminal", "textfiles"}),
+    frozenset({"progress"}),
     frozenset({"workspace"}),
     frozenset({"config", "runtime", "interchange"}),
     frozenset({"retrieval"}),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,10 +11,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from embedfit import __version__, api
+from embedfit import __version__, api, terminal
 from embedfit.cli_deploy import app as deploy_app
 from embedfit.cli_index import register as register_index
 from embedfit.cli_serve import export as export_command
@@ -25,7 +23,8 @@ from embedfit.errors import EmbedfitError, UsageError
 from embedfit.freshness import all_freshness
 from embedfit.progress import Silent, duration, reporter_for
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
+from embedfit.terminal import say, say_json, shown
+from embedfit.workspace import Workspace, atomic_file
 
 NOT_BETTER = 3
 INTERRUPTED = 130
@@ -61,10 +60,6 @@ def _runtime(*, ledger: Path | None = None, processes: int = 1, quiet: bool = Fa
     report = Silent() if quiet else reporter_for(sys.stderr)
     confirm: Callable[[str], bool] | None = typer.confirm if sys.stdin.isatty() else None
     return api.make_runtime(report, ledger=ledger, confirm=confirm, processes=processes)
-
-
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 # --- the whole path
@@ -169,7 +164,7 @@ def _stage_command(name: str, help_text: str) -> None:
         runtime = _runtime(ledger=ledger, processes=nproc)
         api.run_stage(name, run=run_folder, assignments=assignments or (), force=force, yes=yes, runtime=runtime)
         if name == "report":
-            sys.stdout.write(f"{Workspace(run_folder).path('report.html')}\n")
+            say(f"{Workspace(run_folder).path('report.html')}")
 
     app.command(name, help=help_text)(command)
 
@@ -198,14 +193,14 @@ def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = F
         seconds = {name: manifest.seconds for name, manifest in manifests.items() if manifest}
         states = {name: one.state for name, one in found.items()}
         why = {name: one.why for name, one in found.items() if one.why}
-        _print_json({"stages": states, "why": why, "seconds": seconds, "cost": cost})
+        say_json({"stages": states, "why": why, "seconds": seconds, "cost": cost})
         return
     table = Table("stage", "state", "time", "finished", "why", box=None, pad_edge=False)
     for name, one in found.items():
         manifest = manifests[name]
         took = duration(manifest.seconds) if manifest else ""
-        table.add_row(name, _coloured(one.state), took, manifest.finished if manifest else "", escape(one.why))
-    console = Console()
+        table.add_row(name, _coloured(one.state), took, manifest.finished if manifest else "", shown(one.why))
+    console = terminal.console()
     console.print(table)
     console.print(
         f"cost so far: {cost['calls']:,} calls, {cost['input_tokens']:,} tokens in, "
@@ -243,7 +238,7 @@ def sample(
     from embedfit.corpus.sample import fetch  # readers are slow to import
 
     for path in fetch(name, to=target, source=source, report=reporter_for(sys.stderr)):
-        sys.stdout.write(f"{path}\n")
+        say(f"{path}")
 
 
 # --- models
@@ -269,8 +264,8 @@ def benchmark(
         models, beir, runtime=api.with_consent(runtime, yes), windows=windows, window_tokens=window_tokens
     )
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        with atomic_file(out) as file:
+            file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     print_systems(result["systems"])
 
 
@@ -297,9 +292,9 @@ def encode(
         count, size = encode_windows(model, source, output, max_tokens=window_tokens, report=report)
     else:
         count, size = encode_file(model, source, output, is_query=query, report=report)
-    sys.stdout.write(f"{output}: {count} vectors of {size} dimensions\n")
+    say(f"{output}: {count} vectors of {size} dimensions")
     if windows:
-        sys.stdout.write(f"{output.with_suffix('.windows.jsonl')}: the passage and the text of each\n")
+        say(f"{output.with_suffix('.windows.jsonl')}: the passage and the text of each")
 
 
 @app.command()
@@ -322,7 +317,7 @@ def merge_models(
         models, output, weights=given, examples=examples, temperature=temperature, report=reporter_for(sys.stderr)
     )
     shares = ", ".join(f"{path.name} {share:.3f}" for path, share in zip(models, used, strict=True))
-    sys.stdout.write(f"{output}: {shares}\n")
+    say(f"{output}: {shares}")
 
 
 @app.command()
@@ -334,7 +329,7 @@ def push(
     """Upload the merged model and its card to the Hugging Face hub."""
     from embedfit.reporting.push import push as run_push  # huggingface_hub
 
-    sys.stdout.write(run_push(Workspace(run_folder), repo, private=private, report=reporter_for(sys.stderr)) + "\n")
+    say(run_push(Workspace(run_folder), repo, private=private, report=reporter_for(sys.stderr)))
 
 
 # --- data, money, machine
@@ -350,7 +345,7 @@ def convert(
     """Between FlagEmbedding JSONL, LlamaIndex EmbeddingQAFinetuneDataset JSON and BEIR."""
     from embedfit.interchange import convert as run_convert
 
-    sys.stdout.write(f"{run_convert(source, target)}\n")
+    say(f"{run_convert(source, target)}")
 
 
 @app.command()
@@ -377,13 +372,13 @@ def doctor(
 
     findings = diagnose(aws=aws, region=region)
     if as_json:
-        _print_json([finding.as_dict() for finding in findings])
+        say_json([finding.as_dict() for finding in findings])
     else:
         table = Table("", "what", "found", "fix", box=None, pad_edge=False)
         marks = {"ok": "[green]ok[/]", "warning": "[yellow]![/]", "missing": "[red]no[/]"}
         for finding in findings:
-            table.add_row(marks[finding.state], finding.what, escape(finding.found), escape(finding.fix))
-        Console().print(table)
+            table.add_row(marks[finding.state], finding.what, shown(finding.found), shown(finding.fix))
+        terminal.console().print(table)
     if any(finding.state == "missing" and finding.required for finding in findings):
         raise typer.Exit(1)
 
@@ -395,9 +390,9 @@ def _doctor_model(model: str, against: str | None, *, as_json: bool) -> None:
         raise UsageError(f"--against {against} is not known.", remedy=f"Use --against {SENTENCE_TRANSFORMERS}")
     found = examine(model, compare=against is not None)
     if as_json:
-        _print_json(found.as_dict())
+        say_json(found.as_dict())
     else:
-        sys.stdout.write("\n".join(found.lines()) + "\n")
+        say("\n".join(found.lines()))
     if found.comparison is not None and not found.comparison.same:
         raise typer.Exit(1)
 
@@ -411,19 +406,19 @@ def ledger_list(ledger: LedgerPath = None, as_json: AsJson = False) -> None:
     """Calls, tokens and cost by provider and model."""
     rows = api.ledger_totals(ledger)
     if as_json:
-        _print_json(rows)
+        say_json(rows)
         return
     table = Table("provider", "model", "calls", "tokens in", "tokens out", "USD", box=None, pad_edge=False)
     for row in rows:
         numbers = (f"{row['calls']:,}", f"{row['input_tokens']:,}", f"{row['output_tokens']:,}", f"{row['usd']:.2f}")
-        table.add_row(escape(row["provider"]), escape(row["model"]), *numbers)
-    Console().print(table)
+        table.add_row(shown(row["provider"]), shown(row["model"]), *numbers)
+    terminal.console().print(table)
 
 
 @ledger_app.command("export")
 def ledger_export(target: Annotated[Path, typer.Argument(help="A JSONL file.")], ledger: LedgerPath = None) -> None:
     """Every call with its request and reply, as JSONL."""
-    sys.stdout.write(f"{target}: {api.ledger_export(target, ledger)} calls\n")
+    say(f"{target}: {api.ledger_export(target, ledger)} calls")
 
 
 # --- printing
@@ -451,31 +446,29 @@ def print_systems(systems: dict[str, Any], console: Console | None = None) -> No
     for name, system in systems.items():
         low, high = system["ci95"]["ndcg@10"]
         values = [f"{system['metrics'][metric]:.3f}" for metric in metrics]
-        table.add_row(escape(name), f"{system['metrics']['ndcg@10']:.3f}", f"{low:.3f}–{high:.3f}", *values)
-    (console or Console()).print(table)
+        table.add_row(shown(name), f"{system['metrics']['ndcg@10']:.3f}", f"{low:.3f}–{high:.3f}", *values)
+    (console or terminal.console()).print(table)
 
 
 def _show(result: api.RunResult, *, as_json: bool) -> None:
     summary = result.summary
     if as_json:
-        _print_json(summary)
+        say_json(summary)
         return
-    console = Console()
+    console = terminal.console()
     print_systems(summary["systems"], console)
     kind = "human" if summary["data"]["eval_kind"] == "human" else "synthetic"
     console.print(f"\n{summary['data']['eval_queries']:,} {kind} queries. ", end="", highlight=False)
-    console.print(
-        f"Decision: ship {summary['decision']['ship']}. {escape(summary['decision']['why'])}", highlight=False
-    )
-    console.print(f"Report: {escape(str(result.report))}", highlight=False, soft_wrap=True)
-    console.print(f"Model:  {escape(str(result.model))}", highlight=False, soft_wrap=True)
+    console.print(f"Decision: ship {summary['decision']['ship']}. {shown(summary['decision']['why'])}", highlight=False)
+    console.print(f"Report: {shown(str(result.report))}", highlight=False, soft_wrap=True)
+    console.print(f"Model:  {shown(str(result.model))}", highlight=False, soft_wrap=True)
 
 
 @app.callback(invoke_without_command=True)
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Documents in, a retrieval model that is provably better on them out."""
     if show:
-        sys.stdout.write(f"embedfit {__version__}\n")
+        say(f"embedfit {__version__}")
         raise typer.Exit
 
 
@@ -500,18 +493,22 @@ class _Signals:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Errors become one message with its remedy, and an exit code."""
+    terminal.prepare()
     with _Signals() as signals:
         try:
-            app(args=arguments, standalone_mode=True)
+            try:
+                app(args=arguments, standalone_mode=True)
+            finally:
+                terminal.flush()
         except EmbedfitError as error:
-            Console(stderr=True).print(f"[red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            terminal.console(stderr=True).print(f"[red]Error:[/] {shown(str(error))}", highlight=False, soft_wrap=True)
             sys.exit(error.exit_code)
         except BrokenPipeError:
             # The reader of our output is gone (| head); nothing is left to say.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            terminal.drop_output()
             sys.exit(1)
         except SystemExit:
             if not signals.received:
                 raise
-            sys.stderr.write("Interrupted. The same command goes on where it was.\n")
+            terminal.write_line(sys.stderr, "Interrupted. The same command goes on where it was.")
             sys.exit(INTERRUPTED)

@@ -13,10 +13,9 @@ from typing import Annotated, Any
 
 import platformdirs
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from embedfit import terminal
 from embedfit.deploy.artefact import model_folder_of, resolve_artefact, run_label, state_folder_of
 from embedfit.deploy.images import device_of
 from embedfit.deploy.options import Autoscaling, Options, default_target, parse_ttl, refuse_serverless
@@ -25,6 +24,7 @@ from embedfit.deploy.prices import load_prices
 from embedfit.errors import DeployError, MissingDependency, UsageError
 from embedfit.progress import Silent, reporter_for
 from embedfit.runtime import Runtime
+from embedfit.terminal import say, say_json, shown
 
 app = typer.Typer(help="The model behind a managed endpoint, and away again.", no_args_is_help=True)
 sagemaker = typer.Typer(help="Plan, make, test and delete a SageMaker endpoint.", no_args_is_help=True)
@@ -165,7 +165,7 @@ def _plan(plan: Plan, common: _Common) -> None:
     if common.policies_to is not None:
         _write_policies(plan, common.policies_to)
     if common.as_json:
-        _print_json(plan.as_json())
+        say_json(plan.as_json())
     else:
         _print_plan(plan)
 
@@ -179,12 +179,12 @@ def _apply(plan: Plan, common: _Common) -> None:
         _print_plan(plan, calls=False)
     deployment = apply(plan, common.aws, _runtime(common.yes, common.as_json))
     if common.as_json:
-        _print_json(asdict(deployment))
+        say_json(asdict(deployment))
     else:
         where = f"--region {plan.region}"
-        typer.echo(f"\n{deployment.name} is in service. Next:")
-        typer.echo(f"  embedfit deploy sagemaker test {plan.model} --name {deployment.name} {where}")
-        typer.echo(f"  embedfit deploy sagemaker destroy {plan.model} --name {deployment.name} {where}")
+        say(f"\n{deployment.name} is in service. Next:")
+        say(f"  embedfit deploy sagemaker test {plan.model} --name {deployment.name} {where}")
+        say(f"  embedfit deploy sagemaker destroy {plan.model} --name {deployment.name} {where}")
 
 
 sagemaker.command("plan", help="What apply would do, cost and need. Changes nothing, and needs no credentials.")(
@@ -213,10 +213,10 @@ def status(
         for one in look(_need_aws(region or _recorded_region(folder, name), profile), folder, name=name)
     ]
     if as_json:
-        _print_json([asdict(one) for one in found])
+        say_json([asdict(one) for one in found])
         return
     if not found:
-        typer.echo("Nothing is recorded as deployed.")
+        say("Nothing is recorded as deployed.")
     for one in found:
         price = (
             "price not known"
@@ -224,9 +224,9 @@ def status(
             else f"${one.usd_per_hour:.2f}/h, ${one.usd_so_far:.2f} so far"
         )
         ends = f", expires {one.expires}{' (over: run sweep)' if one.expired else ''}" if one.expires else ""
-        typer.echo(f"{one.name} ({one.region}): {one.endpoint}, {one.instances} × {one.instance_type}, {price}{ends}")
+        say(f"{one.name} ({one.region}): {one.endpoint}, {one.instances} × {one.instance_type}, {price}{ends}")
         for resource in one.resources:
-            typer.echo(f"  {'there' if resource.there else 'gone '}  {resource.kind} {resource.name}")
+            say(f"  {'there' if resource.there else 'gone '}  {resource.kind} {resource.name}")
 
 
 @sagemaker.command()
@@ -263,9 +263,9 @@ def test(
         report=Silent() if as_json else reporter_for(sys.stderr),
     )
     if as_json:
-        _print_json(asdict(result))
+        say_json(asdict(result))
     else:
-        Console().print(result_table(asdict(result)))
+        terminal.console().print(result_table(asdict(result)))
     if not result.agrees:
         raise DeployError(
             f"The endpoint's vectors differ from the local model's: lowest cosine {result.lowest_cosine:.6f}.",
@@ -419,10 +419,6 @@ def _runtime(yes: bool, quiet: bool) -> Runtime:
 # --- printing
 
 
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
-
-
 def _write_policies(plan: Plan, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, document in asdict(plan.policies).items():
@@ -430,30 +426,30 @@ def _write_policies(plan: Plan, folder: Path) -> None:
 
 
 def _print_plan(plan: Plan, *, calls: bool = True) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal.console(unbroken=True, highlight=False)
     cost = plan.cost
-    console.print(f"[bold]{escape(plan.name)}[/] in {plan.region}, account {plan.account or 'not known'}")
-    console.print(f"  model     {escape(plan.model)}")
-    console.print(f"  image     {escape(plan.image)}")
+    console.print(f"[bold]{shown(plan.name)}[/] in {plan.region}, account {plan.account or 'not known'}")
+    console.print(f"  model     {shown(plan.model)}")
+    console.print(f"  image     {shown(plan.image)}")
     console.print(f"  instance  {plan.instance_type}")
-    console.print(f"  cost      {_cost_words(plan)}  [dim]{escape(cost.basis)}[/]")
+    console.print(f"  cost      {_cost_words(plan)}  [dim]{shown(cost.basis)}[/]")
     console.print(f"  expires   {plan.expires or 'never'}")
     if calls:
         console.print("\nCalls, in this order:")
         for step in plan.steps:
             for call in step.calls:
                 parameters = json.dumps({key: value for key, value in call.parameters.items() if key != "Tags"})
-                shown = parameters if len(parameters) <= 300 else parameters[:297] + "…"
-                console.print(f"  {call.service}.{call.operation} [dim]{escape(shown)}[/]")
+                listed = parameters if len(parameters) <= 300 else parameters[:297] + "…"
+                console.print(f"  {call.service}.{call.operation} [dim]{shown(listed)}[/]")
         console.print("  [dim]Tags of each, whole parameters and the IAM policies: --json[/]")
     table = Table("", "check", "found", "fix", box=None, pad_edge=False)
     marks = {"ok": "[green]ok[/]", "missing": "[red]no[/]", "unknown": "[yellow]?[/]"}
     for finding in plan.findings:
-        table.add_row(marks[finding.status], finding.check, escape(finding.detail), escape(finding.fix))
+        table.add_row(marks[finding.status], finding.check, shown(finding.detail), shown(finding.fix))
     console.print()
     console.print(table)
     for note in plan.notes:
-        console.print(f"[dim]Note: {escape(note)}[/]")
+        console.print(f"[dim]Note: {shown(note)}[/]")
 
 
 def _cost_words(plan: Plan) -> str:
@@ -470,6 +466,6 @@ def result_table(result: dict[str, Any]) -> Table:
     """The result of `test` as a table."""
     table = Table("", "", box=None, pad_edge=False, show_header=False)
     for key, value in result.items():
-        shown = f"{value:.4f}" if isinstance(value, float) else str(value)
-        table.add_row(key.replace("_", " "), shown)
+        listed = f"{value:.4f}" if isinstance(value, float) else str(value)
+        table.add_row(key.replace("_", " "), shown(listed))
     return table

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
+from embedfit import terminal
 from embedfit.errors import ArtifactMissing, UsageError
 from embedfit.progress import reporter_for
 from embedfit.runtime import Runtime
+from embedfit.terminal import say, say_json
 
 if TYPE_CHECKING:
     from embedfit.index.search import Hit, Index
@@ -70,7 +70,7 @@ def index(
             runtime=runtime,
         )
         where = f"--index {to_folder}"
-    sys.stdout.write(f'{built.stored.folder}\nNext: embedfit search {where} "what you look for"\n')
+    say(f'{built.stored.folder}\nNext: embedfit search {where} "what you look for"')
 
 
 def search(
@@ -98,14 +98,13 @@ def search(
         if trec is None:
             raise UsageError("--queries writes a TREC run.", remedy=f"Add: --trec {queries.with_suffix('.trec')}")
         lines = write_trec(opened, read_queries(queries), trec, k=k or 100, runtime=runtime)
-        sys.stdout.write(f"{trec}: {lines:,} lines\n")
+        say(f"{trec}: {lines:,} lines")
         return
     assert query is not None
     hits = opened.search(query, k or 5)
     base = opened.base.search(query, k or 5)
     if as_json:
-        value = {"query": query, "hits": [asdict(hit) for hit in hits], "base": [asdict(hit) for hit in base]}
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        say_json({"query": query, "hits": [asdict(hit) for hit in hits], "base": [asdict(hit) for hit in base]})
         return
     _print(opened, query, hits, base)
 
@@ -125,7 +124,7 @@ def _indexed(run_folder: Path, runtime: Runtime) -> Path:
 def _print(opened: Index, query: str, hits: list[Hit], base: list[Hit]) -> None:
     from embedfit.index.highlight import snippet
 
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = terminal.console(unbroken=not sys.stdout.isatty())
     ranks = {hit.passage_id: rank for rank, hit in enumerate(base, 1)}
     for rank, hit in enumerate(hits, 1):
         page = f", page {hit.page}" if hit.page else ""

@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from embedfit.errors import UsageError
+from embedfit.terminal import say
 
 ModelArgument = Annotated[
     Optional[str],  # noqa: UP045 - typer reads annotations at run time on 3.10
@@ -113,6 +114,6 @@ def export(
         raise UsageError("Say which graph to write.", remedy=f"For example: embedfit export {model} --onnx")
     folder = resolve_model(model)
     if onnx:
-        typer.echo(to_onnx(folder))
+        say(str(to_onnx(folder)))
     if openvino:
-        typer.echo(to_openvino(folder, folder / "openvino"))
+        say(str(to_openvino(folder, folder / "openvino")))

@@ -11,6 +11,8 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from embedfit.terminal import console, visible, write_line
+
 
 class Task(Protocol):
     """One piece of work with a known amount."""
@@ -58,8 +60,7 @@ class LogLines:
 
     def log(self, message: str) -> None:
         """Write the line at once."""
-        self._stream.write(message + "\n")
-        self._stream.flush()
+        write_line(self._stream, message)
 
     @contextmanager
     def task(self, description: str, total: float, unit: str = "") -> Iterator[Task]:
@@ -109,20 +110,20 @@ class Bars:
 
     def log(self, message: str) -> None:
         """Print the line above any bar."""
-        self._console.print(message, markup=False, highlight=False)
+        self._console.print(visible(message), markup=False, highlight=False)
 
     @contextmanager
     def task(self, description: str, total: float, unit: str = "") -> Iterator[Task]:
         """Yield a task drawn as a bar."""
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn(unit),
+            TextColumn(unit.replace("{", "{{").replace("}", "}}"), markup=False),
             TextColumn("{task.fields[rate]}", style="cyan"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
         )
         with Progress(*columns, console=self._console) as bars:
             yield _BarTask(bars, bars.add_task(description, total=total, rate="", note=""))
@@ -155,5 +156,5 @@ def duration(seconds: float) -> str:
 def reporter_for(stream: TextIO) -> Reporter:
     """Bars where the stream is a terminal, log lines otherwise."""
     if stream.isatty():
-        return Bars(Console(file=stream))
+        return Bars(console(stream))
     return LogLines(stream)

@@ -104,19 +104,56 @@ def sha256_json(value: object) -> str:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an error for people."""
+    """Turn a full or read-only disk, and a place where no folder can be made, into an error for people.
+
+    Libraries in other languages raise errors of their own, safetensors and SQLite among them: those are known by the
+    system's words in them.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except EmbedfitError:
+        raise
+    except Exception as error:
+        number = _errno_of(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
             free = _free_mib(path)
             raise EmbedfitError(
                 f"The disk that holds {path} is full ({free} MiB free); nothing half-written was kept.",
                 remedy="Free some space and run the same command again: finished stages are not repeated.",
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise EmbedfitError(f"{path} can't be written: {error.strerror}.") from error
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM) or _no_place(error, path):
+            raise EmbedfitError(
+                f"{path} can't be written: {os.strerror(number) if number else error}.",
+                remedy="Choose a folder that you may write to. The cache is named by EMBEDFIT_CACHE, the ledger by "
+                "--ledger, and both lie in your home folder (HOME) otherwise.",
+            ) from error
         raise
+
+
+#: What other languages' libraries say where the system said no.
+_SYSTEM_WORDS = (
+    ("no space left on device", errno.ENOSPC),
+    ("database or disk is full", errno.ENOSPC),
+    ("disk quota exceeded", errno.EDQUOT),
+    ("read-only file system", errno.EROFS),
+    ("attempt to write a readonly database", errno.EROFS),
+    (" requested and ", errno.ENOSPC),  # numpy: "128000 requested and 65504 written"
+)
+
+
+def _errno_of(error: Exception) -> int | None:
+    """The system's error number of an exception, or the one that its words stand for."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    words = str(error).lower()
+    return next((number for text, number in _SYSTEM_WORDS if text in words), None)
+
+
+def _no_place(error: Exception, path: Path) -> bool:
+    """Whether path's own folder can't be made: HOME=/proc/none, a file where a folder must be."""
+    named = getattr(error, "filename", None)
+    places = {str(place) for place in (path, *path.parents)}
+    return isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError)) and str(named) in places
 
 
 def _free_mib(path: Path) -> int:

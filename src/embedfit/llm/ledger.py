@@ -238,11 +238,11 @@ class Ledger:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turn SQLite's errors into errors for people."""
-        try:
-            with disk_errors(self.path):
+        with disk_errors(self.path):
+            try:
                 yield
-        except sqlite3.Error as error:
-            raise _for_people(error, self.path) from error
+            except sqlite3.Error as error:
+                raise _for_people(error, self.path) from error
 
     @contextmanager
     def _transaction(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:

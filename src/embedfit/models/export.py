@@ -18,7 +18,7 @@ from embedfit.errors import MissingDependency, ModelError
 from embedfit.models.architecture import read_architecture
 from embedfit.models.encoder import load_backbone
 from embedfit.models.graphs import version
-from embedfit.workspace import atomic_folder
+from embedfit.workspace import atomic_folder, disk_errors
 
 #: TEI's ONNX backend binds these inputs by name and reads this output.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -54,11 +54,11 @@ def to_onnx(folder: Path, target: Path | None = None) -> Path:
     for package in ("onnx", "onnxruntime"):
         _need(package, extra="onnx", needed_for="The ONNX export")
     target = target or folder / "onnx" / "model.onnx"
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     module, example, names = _traceable(folder)
     try:
-        with _quiet():
+        with disk_errors(target), _quiet():
+            target.parent.mkdir(parents=True, exist_ok=True)
             # The tracing exporter needs no onnxscript, and its graph is the one that ONNX Runtime's fusions know.
             torch.onnx.export(
                 module,

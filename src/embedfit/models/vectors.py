@@ -98,7 +98,8 @@ class VectorCache:
                 for chunk in _chunks(missing, text_of):
                     vectors = _checked(embedder, embedder.embed([text_of[key] for key in chunk], is_query=is_query))
                     new = dict(zip(chunk, vectors, strict=True))
-                    _write(store, new)
+                    with disk_errors(self.folder):
+                        _write(store, new)
                     found.update(new)
                     task.advance(len(chunk))
         if not texts:

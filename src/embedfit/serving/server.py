@@ -23,6 +23,7 @@ from embedfit.serving.limits import ConnectionLimits, Connections
 from embedfit.serving.loading import load_service
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
+from embedfit.terminal import write_line
 
 Log = Callable[[str], None]
 
@@ -203,7 +204,6 @@ def logger(*, json_output: bool) -> Log:
 
     def log(message: str) -> None:
         line = json.dumps({"level": "INFO", "message": message}) if json_output else message
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        write_line(sys.stderr, line)
 
     return log
