@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers import package
 from embedfit.corpus.readers.docx import read_docx
+from embedfit.corpus.readers.isolation import Limits, ReadingProcess
+from embedfit.corpus.readers.registry import readers
 
 _NAMESPACES = (
     'xmlns:w="{w}" xmlns:r="{r}" xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math" '
@@ -411,3 +413,14 @@ def test_damaged_files_are_listed_with_a_reason(tmp_path_factory: pytest.TempPat
         read_docx(path)
     except UnreadableDocument as error:
         assert str(error)
+
+
+@pytest.mark.slow
+def test_real_bombs_end_within_the_limits(tmp_path: Path) -> None:
+    with ReadingProcess(Limits(seconds=30, seconds_per_mib=0, wall=20, memory=1024)) as process:
+        path = build(tmp_path / "a.docx", "<w:p/>" * 50_000_000)
+        with pytest.raises(UnreadableDocument, match="more than 3,000,000 elements"):
+            process.read(readers()["docx"], path)
+        path = build(tmp_path / "b.docx", paragraph(run("x" * 200_000_000)))
+        with pytest.raises(UnreadableDocument, match="more than 32,000,000 characters"):
+            process.read(readers()["docx"], path)

@@ -244,7 +244,7 @@ class Package:
                     if self._bytes > MAX_BYTES:
                         raise UnreadableDocument(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
                     yield piece
-        except UnreadableDocument:
+        except (UnreadableDocument, MemoryError):
             raise
         except Exception as error:  # zipfile and zlib raise a dozen kinds for damaged archives
             raise UnreadableDocument(f"damaged or cut short: {name} of the {self.what} can't be unpacked") from error

@@ -16,8 +16,11 @@ from embedfit.corpus.readers.package import MAX_BYTES, Package
 from embedfit.corpus.readers.registry import Progress, Reader
 from embedfit.corpus.readers.tables import record_blocks
 
-#: Cells that are looked at, empty ones between filled ones included: a sheet has room for 17 billion.
+#: Cells that are looked at, empty ones between filled ones included: a sheet has room for 17 billion. A row takes the
+#: time of some cells more; rows without cells are only counted.
 _MAX_CELLS = 1_000_000
+_CELLS_OF_A_ROW = 4
+_MAX_ROWS = 2_000_000
 _DEFAULT_NAME = re.compile(r"\D{1,12}\d{0,3}")
 
 
@@ -46,7 +49,7 @@ def read_xlsx(path: Path, progress: Progress | None = None) -> ParsedDocument:
                 if progress is not None:
                     progress(number, len(sheets))
             workbook.close()
-    except UnreadableDocument:
+    except (UnreadableDocument, MemoryError):
         raise
     except Exception as error:  # what openpyxl raises on a damaged file is not documented
         raise UnreadableDocument(f"not a readable Excel workbook: {type(error).__name__}") from error
@@ -58,14 +61,16 @@ class _Budget:
 
     def __init__(self) -> None:
         self._cells = _MAX_CELLS
+        self._rows = _MAX_ROWS
         self.note = ""
 
     def rows(self, sheet: Any) -> Iterator[Sequence[str]]:  # noqa: ANN401 - openpyxl is untyped
         """The rows of a sheet as texts."""
         sheet.reset_dimensions()  # the stated size may be wrong
         for number, row in enumerate(sheet.iter_rows(), 1):
-            self._cells -= len(row)
-            if self._cells < 0:
+            self._rows -= 1
+            self._cells -= len(row) + _CELLS_OF_A_ROW if row else 0
+            if self._cells < 0 or self._rows < 0:
                 self.note = self.note or f"read up to row {number - 1:,} of sheet {clean_line(sheet.title)!r}"
                 return
             yield [_text(cell) for cell in row]
