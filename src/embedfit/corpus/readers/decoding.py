@@ -20,8 +20,9 @@ _BOMS = (
 _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 _SAMPLE = 1 << 18
 _MAX_UNREADABLE = 0.1
-#: From this share of NULs on, bytes that are valid UTF-8 may be UTF-16 all the same.
-_MANY_NULS = 0.2
+_CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\x1b")
+#: From this share of control characters on, bytes that are valid UTF-8 may be UTF-16 all the same.
+_MANY_CONTROLS = 0.2
 _BREAKS = re.compile(r"[\x00\t\n\r\f]")
 _DECLARED = re.compile(
     rb"<\?xml[^<>]{1,200}?\sencoding\s*=\s*[\"']([\w.:\-]{1,40})|<meta\s[^<>]{0,500}?\bcharset\s*=\s*[\"']?\s*([\w.:\-]{1,40})",
@@ -85,7 +86,8 @@ def _decoded(data: bytes, declared: str) -> tuple[str, int]:
             return _with_errors(data, encoding)
     sample = data[:_SAMPLE]
     named = _encoding_named(declared)
-    if sample.count(0) > _MANY_NULS * len(sample) and (wide := _wide(sample)):
+    controls = len(sample) - len(sample.translate(None, _CONTROLS))
+    if controls > _MANY_CONTROLS * len(sample) and (wide := _wide(sample)):
         return _with_errors(data, wide)
     if named in _SEVERAL_BYTES or b"\x1b$" in sample:
         # A few ideographs may be valid UTF-8 by chance, and ISO-2022-JP is ASCII to the eye of a machine.
