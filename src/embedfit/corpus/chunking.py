@@ -263,6 +263,8 @@ _WORD_BOUNDARY, _CLAUSE_BOUNDARY, _SENTENCE_BOUNDARY, _ROW_BOUNDARY, _PARAGRAPH_
 _CUT_COST = (1.0, 0.3, 0.08, 0.06, 0.0)
 _SOUTH_EAST = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese and Khmer set spaces between clauses
 _CLAUSE = re.compile(rf"(?<=[;:,])\s+|(?<=[，、；：،؛၊])\s*|(?<=[{_SOUTH_EAST}])\s+(?=[{_SOUTH_EAST}])")
+#: Words of a long clause are cut in groups, so many to a passage.
+_WORD_GROUPS = 32
 
 
 def pack(tokens: Sequence[int], boundaries: Sequence[int], budget: int) -> list[tuple[int, int]]:
@@ -332,10 +334,16 @@ def _word_units(text: str, unit: _Unit, window: Window, budget: int) -> list[_Un
         else:
             pieces.append((begin, stop))
     counts = window.tokens_of([text[a:b] for a, b in pieces])
-    return [
-        _Unit(a, b, unit.boundary if number == len(pieces) - 1 else _WORD_BOUNDARY, tokens)
-        for number, ((a, b), tokens) in enumerate(zip(pieces, counts, strict=True))
-    ]
+    units: list[_Unit] = []
+    for (a, b), tokens in zip(pieces, counts, strict=True):
+        # A file without sentences is one clause of many thousand words: a few of them at a time are cut fast.
+        if units and units[-1].tokens + tokens <= budget // _WORD_GROUPS:
+            units[-1] = _Unit(units[-1].start, b, _WORD_BOUNDARY, units[-1].tokens + tokens)
+        else:
+            units.append(_Unit(a, b, _WORD_BOUNDARY, tokens))
+    if units:
+        units[-1] = replace(units[-1], boundary=unit.boundary)
+    return units
 
 
 def _unspaced_pieces(text: str, start: int, end: int) -> list[tuple[int, int]]:

@@ -28,7 +28,7 @@ _DECLARED = re.compile(
     rb"<\?xml[^<>]{1,200}?\sencoding\s*=\s*[\"']([\w.:\-]{1,40})|<meta\s[^<>]{0,500}?\bcharset\s*=\s*[\"']?\s*([\w.:\-]{1,40})",
     re.I,
 )
-_COMMENT = re.compile(rb"<!--.*?-->", re.S)
+_COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.S)
 #: What browsers take a declared name for: the larger encoding that its users meant.
 _MEANT = {
     "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874",

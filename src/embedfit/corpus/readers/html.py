@@ -83,10 +83,10 @@ def _page_of(markup: str, *, framed: bool = False) -> _Page:
 
 
 def _parsed(data: bytes, framed: bool) -> _Page:
-    from lxml import etree  # C code, needed by the process that reads only
+    from lxml.etree import HTMLParser  # C code, needed by the process that reads only
 
     page = _Page(framed=framed)
-    parser = etree.HTMLParser(target=page, encoding="utf-8", huge_tree=True)
+    parser = HTMLParser(target=page, encoding="utf-8", huge_tree=True)
     for start in range(0, len(data), _PIECE):
         parser.feed(data[start : start + _PIECE])
     if data:
