@@ -160,6 +160,8 @@ def test_a_stage_opens_nothing_that_is_not_declared(finished: Path, seen: dict[s
                 continue
             if any(is_temporary(part) for part in Path(path).parts):
                 continue  # what the stage is writing itself
+            if Path(path).name == "embedfit.toml":
+                continue  # settings are compared one by one
             is_own = any(path == one or path.startswith(f"{one}{os.sep}") for one in own)
             assert is_own or os.path.realpath(path) in counted, f"{stage.name} opens {path}"
 
