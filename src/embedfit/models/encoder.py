@@ -125,7 +125,8 @@ class StaticTable(torch.nn.Module):
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
         table = next(tensors[name] for name in ("embedding.weight", "embeddings") if name in tensors)
-        self.embedding = torch.nn.Embedding(*table.shape, _weight=table.float())
+        rows, width = table.shape
+        self.embedding = torch.nn.Embedding(rows, width, _weight=table.float())
         self.config = SimpleNamespace(model_type="static", hidden_size=table.shape[1], pad_token_id=0)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object) -> BaseModelOutput:

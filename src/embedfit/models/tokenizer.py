@@ -133,20 +133,22 @@ def _from_transformers(folder: Path, *, lower_case: bool) -> TextTokenizer:
     except Exception as error:  # many kinds, by what is wrong with which file
         raise ModelError(f"{folder} has no tokenizer that can be read: {_first_line(error)}") from error
     if lower_case and not _lowers(tokenizer.normalizer):
-        own: Any = tokenizer.normalizer
-        rest = [] if own is None else list(own) if isinstance(own, normalizers.Sequence) else [own]
-        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *rest])
+        tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *_parts(tokenizer.normalizer)])
     if "token_type_ids" in loaded.model_input_names and any(tokenizer.encode("a").type_ids):
         raise ModelError(f"The tokenizer of {folder} gives texts another token type than 0, which embedfit does not.")
     side: Side = "left" if loaded.truncation_side == "left" else "right"
     return TextTokenizer(tokenizer=tokenizer, special=frozenset(loaded.all_special_ids), side=side)
 
 
-def _lowers(normalizer: Any) -> bool:  # noqa: ANN401 - its classes have no annotations
+def _lowers(normalizer: object) -> bool:
     """Whether sentence-transformers counts it as lower-casing; BERT's own, which may be, it does not."""
-    if isinstance(normalizer, normalizers.Sequence):
-        return any(isinstance(part, normalizers.Lowercase) for part in normalizer)
-    return isinstance(normalizer, normalizers.Lowercase)
+    return any(isinstance(part, normalizers.Lowercase) for part in _parts(normalizer))
+
+
+def _parts(normalizer: Any) -> list[Any]:  # noqa: ANN401 - the type stubs do not say that a sequence can be listed
+    if type(normalizer) is normalizers.Sequence:
+        return list(normalizer)
+    return [] if normalizer is None else [normalizer]
 
 
 def _check_table(folder: Path, tokenizer: Tokenizer) -> None:

@@ -1,0 +1,78 @@
+"""Every engine's vectors of layouts of all kinds, not normalised, against sentence-transformers' own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from embedfit.errors import ModelError
+from embedfit.models.architecture import Architecture, read_architecture
+from embedfit.models.export import to_onnx, to_openvino
+from embedfit.models.modules import Head
+from embedfit.models.tokenizer import open_tokenizer
+from embedfit.serving.engine import Engine, Vectors, pad
+from embedfit.serving.engine_onnx import OnnxEngine
+from embedfit.serving.engine_openvino import OpenVinoEngine
+from embedfit.serving.engine_torch import TorchEngine
+from embedfit.serving.tokens import TextEncoder
+from tests.models.tiny_families import save_family, save_static, two_dense
+
+TEXTS = ["How To mute the TV", "a", "The sound is off. " * 12, "naïve 東京 🙂"]
+PROMPT = "Find: "
+
+
+@pytest.fixture(scope="module", params=["no norm, prompt not pooled", "two dense layers", "max and last token"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("served") / "model"
+    prompts = {"query": PROMPT}
+    if request.param.startswith("no norm"):
+        return save_family("bert", target, after=list, pooling_mode="mean", include_prompt=False, prompts=prompts)
+    if request.param.startswith("two"):
+        return save_family("distilbert", target, after=two_dense, prompts=prompts)
+    return save_family("mpnet", target, pooling_mode=("max", "lasttoken"), prompts=prompts)
+
+
+def engine_of(kind: str, folder: Path, layout: Architecture, work: Path) -> Engine:
+    if kind == "torch":
+        return TorchEngine.load(folder, layout=layout, precision="fp32", threads=1, device=torch.device("cpu"))
+    head = Head.load(folder, layout)
+    if kind == "onnx":
+        return OnnxEngine(to_onnx(folder, work / "model.onnx"), head=head, precision="fp32", threads=1)
+    return OpenVinoEngine.load(to_openvino(folder, work / "graph"), head=head, precision="fp32", threads=1, streams=1)
+
+
+def served(engine: Engine, folder: Path, layout: Architecture, prompt: str) -> Vectors:
+    tokenizer = open_tokenizer(folder, layout)
+    encoder = TextEncoder(
+        tokenizer.tokenizer,
+        max_tokens=layout.max_tokens,
+        prompts=layout.prompts,
+        special=None if layout.pooling.include_prompt else tokenizer.special,
+    )
+    return engine.pooled(pad(encoder.encode(TEXTS, prompt=prompt), 0), 0)
+
+
+@pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
+def test_engines_give_sentence_transformers_raw_vectors_of_layouts(kind: str, folder: Path, tmp_path: Path) -> None:
+    layout = read_architecture(folder)
+    engine, theirs = engine_of(kind, folder, layout, tmp_path), SentenceTransformer(str(folder), device="cpu")
+    for prompt in ("", PROMPT):
+        expected = theirs.encode(TEXTS, prompt=prompt)
+        np.testing.assert_allclose(served(engine, folder, layout, prompt), expected, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "t5", "static"])
+def test_the_torch_engine_runs_layouts_that_have_no_graph_yet(name: str, tmp_path: Path) -> None:
+    folder = save_static(tmp_path / "model") if name == "static" else save_family(name, tmp_path / "model")
+    layout = read_architecture(folder)
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    np.testing.assert_allclose(
+        served(engine_of("torch", folder, layout, tmp_path), folder, layout, ""), expected, atol=1e-5
+    )
+    if name != "static":
+        with pytest.raises(ModelError, match="--engine torch"):
+            to_onnx(folder, tmp_path / "model.onnx")
