@@ -23,7 +23,7 @@ from embedfit.models.architecture import POOLING_MODES, read_architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.modules import pool, pool_arrays
-from embedfit.models.tokenizer import readable
+from embedfit.textfiles import without_surrogates
 from tests.models import tiny_families
 from tests.models.tiny_families import FAMILIES, H, save_family, save_static, two_dense
 
@@ -135,7 +135,7 @@ def test_made_layouts_give_sentence_transformers_vectors(
         },
     )
     ours, theirs = opened(folder)
-    texts = [readable(text) for text in texts]
+    texts = [without_surrogates(text) for text in texts]
     vectors = theirs.encode_query(texts)
     if not np.isfinite(vectors).all():  # max pooling of a text that is all prompt: sentence-transformers' own infinity
         return

@@ -16,7 +16,7 @@ from embedfit.index.retriever import BASE, Retriever
 from embedfit.index.scoring import Asked, Found, Parts, Scores, find
 from embedfit.index.tokens import TokenReader, TokenSpace
 from embedfit.models.local import LocalModel
-from embedfit.models.sources import resolve_model
+from embedfit.models.prompts import open_model
 from embedfit.records import Passage
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.textfiles import without_surrogates
@@ -172,8 +172,9 @@ class Index:
 def model_of(stored: Stored) -> LocalModel:
     """The model that an index was made with. Raises ModelError where another one stands in its place."""
     name = stored.model.name
-    folder = stored.folder / name if name.startswith(".") else resolve_model(name)
-    model = LocalModel(name, folder, query_instruction=stored.model.instruction)
+    where = str(stored.folder / name) if name.startswith(".") else name
+    folder, layout = open_model(where, stored.model.instruction)
+    model = LocalModel(name, folder, layout=layout)
     if model.key != stored.model.key:
         raise ModelError(
             f"{stored.folder} was made with other weights than {folder} holds now: their vectors can't be compared.",

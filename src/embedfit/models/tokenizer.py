@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from tokenizers import Tokenizer, normalizers
 
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture, shapes
+from embedfit.textfiles import without_surrogates
 from embedfit.workspace import atomic_file
 
-_SURROGATES = re.compile("[\ud800-\udfff]")
 Side = Literal["left", "right"]
 #: The names of the token embeddings in the families' weights, without what stands before them.
 _TABLES = (
@@ -26,11 +25,6 @@ _TABLES = (
     "shared.weight",
     "embedding.weight",
 )
-
-
-def readable(text: str) -> str:
-    """The text with U+FFFD for every half of a surrogate pair, which no tokenizer and no UTF-8 file can hold."""
-    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +43,9 @@ class TextTokenizer:
         tokenizer = self.tokenizer
         tokenizer.enable_truncation(limit, direction=self.side)
         try:
-            return [encoding.ids for encoding in tokenizer.encode_batch_fast([readable(text) for text in texts])]
+            return [
+                encoding.ids for encoding in tokenizer.encode_batch_fast([without_surrogates(text) for text in texts])
+            ]
         finally:
             tokenizer.no_truncation()
 
@@ -146,9 +142,9 @@ def _lowers(normalizer: object) -> bool:
 
 
 def _parts(normalizer: Any) -> list[Any]:  # noqa: ANN401 - the type stubs do not say that a sequence can be listed
-    if type(normalizer) is normalizers.Sequence:
-        return list(normalizer)
-    return [] if normalizer is None else [normalizer]
+    is_sequence: bool = isinstance(normalizer, normalizers.Sequence)
+    found: list[Any] = list(normalizer) if is_sequence else [normalizer]
+    return [part for part in found if part is not None]
 
 
 def _check_table(folder: Path, tokenizer: Tokenizer) -> None:

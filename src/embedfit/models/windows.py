@@ -18,8 +18,8 @@ import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from embedfit.models.architecture import Architecture
-from embedfit.models.tokenizer import readable
 from embedfit.retrieval.words import UNSPACED
+from embedfit.textfiles import without_surrogates
 
 Scores = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -103,7 +103,7 @@ def split(contents: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Win
     windows: list[str] = []
     starts: list[int] = []
     for first in range(0, len(contents), _CHUNK):
-        chunk = [readable(content) for content in contents[first : first + _CHUNK]]
+        chunk = [without_surrogates(content) for content in contents[first : first + _CHUNK]]
         for content, encoding in zip(chunk, tokenizer.encode_batch(chunk, add_special_tokens=False), strict=True):
             starts.append(len(windows))
             if len(encoding.ids) <= room:

@@ -11,9 +11,9 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
-from embedfit.models.tokenizer import readable
 from embedfit.serving.engine import Prompted
 from embedfit.serving.failures import BackendFailure, Invalid, TokenizerFailure
+from embedfit.textfiles import without_surrogates
 
 Direction = Literal["Left", "Right"]
 Input = str | list[int]
@@ -145,7 +145,9 @@ class TextEncoder:
         if not texts:
             return []
         try:
-            return [encoding.ids for encoding in tokenizer.encode_batch_fast([readable(text) for text in texts])]
+            return [
+                encoding.ids for encoding in tokenizer.encode_batch_fast([without_surrogates(text) for text in texts])
+            ]
         except Exception as error:  # tokenizers raises bare Exception
             raise TokenizerFailure(f"Tokenization error: {error}") from error
 
@@ -163,7 +165,7 @@ class TextEncoder:
         for given in inputs:
             if not isinstance(given, str):
                 self._check_vocabulary(given)
-            texts.append(prompt + (readable(given) if isinstance(given, str) else self._whole.decode(given)))
+            texts.append(prompt + (without_surrogates(given) if isinstance(given, str) else self._whole.decode(given)))
         try:
             encodings = self._whole.encode_batch(texts, add_special_tokens=special)
         except Exception as error:  # tokenizers raises bare Exception
