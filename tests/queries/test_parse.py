@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from embedfit.llm.client import Failure, Reply
 from embedfit.queries.ask import texts_of
 from embedfit.queries.parse import Parsed, clean, queries_of
+from embedfit.queries.prompts import STYLES as STYLES_ASKED
 
 STYLES = ("question", "keywords", "claim")
 QUERIES = {
@@ -88,7 +89,77 @@ WHOLE = {
     "a draft first": f'Let me draft: {json.dumps([{**row, "query": "draft"} for row in ROWS])}\nFinal:\n{ARRAY}',
     "special token behind": ARRAY + "<|im_end|>",
     "names of styles first": f'Styles: {json.dumps(list(STYLES))}\n{ARRAY}',
+    "thoughts behind": f"{ARRAY}\n<think>check: {json.dumps([{**row, 'query': 'wrong'} for row in ROWS])}</think>",
+    "names in camel case": json.dumps([{"queryStyle": row["style"], "queryText": row["query"]} for row in ROWS]),
+    "names with underscores": json.dumps([{"query_type": row["style"], "query_text": row["query"]} for row in ROWS]),
+    "styles with their descriptions": json.dumps(
+        [{"style": f"{n}. {row['style']} (short)", "query": row["query"]} for n, row in enumerate(ROWS, 1)]),
+    "labels in strings": json.dumps([f"{style}: {text}" for style, text in QUERIES.items()]),
+    "bracketed labels in strings": json.dumps([f"[{style}] {text}" for style, text in QUERIES.items()]),
+    "objects in strings": json.dumps([json.dumps(row) for row in ROWS]),
+    "escaped twice": ARRAY.replace('"', '\\"'),
+    "an array for each": "\n".join(json.dumps([row]) for row in ROWS),
+    "full width punctuation": ARRAY.replace(", ", "，").replace(": ", "："),
+    "labels of numbered queries": "\n".join(f"Query {n} ({s}): {t}" for n, (s, t) in enumerate(QUERIES.items(), 1)),
+    "headings of numbered queries": "\n".join(f"## Query {n}: {s}\n{t}" for n, (s, t) in enumerate(QUERIES.items(), 1)),
+    "labels of two words": "\n".join(f"{style.title()} query: {text}" for style, text in QUERIES.items()),
+    "labels in brackets": "\n".join(f"[{style.upper()}] {text}" for style, text in QUERIES.items()),
+    "labels in brackets in a list": "\n".join(f"{n}. ({s}) {t}" for n, (s, t) in enumerate(QUERIES.items(), 1)),
+    "labels in brackets behind": "\n".join(f"{n}. {t} ({s})" for n, (s, t) in enumerate(QUERIES.items(), 1)),
+    "arrows": "\n".join(f"{style} -> {text}" for style, text in QUERIES.items()),
+    "dashes": "\n".join(f"**{style}** — {text}" for style, text in QUERIES.items()),
+    "quoted lines": "\n".join(f"> {style}: {text}" for style, text in QUERIES.items()),
+    "reasons below": "\n".join(f"{n}. **{s}**: {t}\n   - *Rationale*: a thought" for n, (s, t) in
+                               enumerate(QUERIES.items(), 1)),
+    "styles below": "\n".join(f"- query: {text}\n  style: {style}" for style, text in QUERIES.items()),
+    "CSV": "style,query\n" + "\n".join(f'{style},"{text}"' for style, text in QUERIES.items()),
+    "CSV without a heading": "\n".join(f'"{style}","{text}"' for style, text in QUERIES.items()),
+    "TSV": "style\tquery\n" + "\n".join(f"{style}\t{text}" for style, text in QUERIES.items()),
+    "table of examples": "| Style | Example |\n|---|---|\n" + "\n".join(f"| {s} | {t} |" for s, t in QUERIES.items()),
+    "table behind a preamble": "Here are the queries:\n\n| **Style** | **Search Query** |\n|:--|:--|\n"
+    + "\n".join(f"| **{s}** | {t} |" for s, t in QUERIES.items()) + "\n\nLet me know!",
+    "XML": "<queries>\n" + "\n".join(f"<query><style>{style}</style><text>{text}</text></query>"
+                                     for style, text in QUERIES.items()) + "\n</queries>",
 }  # fmt: skip
+IN_ORDER = {
+    "numbered names": json.dumps({str(n): text for n, text in enumerate(QUERIES.values(), 1)}),
+    "numbered tags": "\n".join(f"<query{n}>{text}</query{n}>" for n, text in enumerate(QUERIES.values(), 1)),
+    "lines": "\n".join(QUERIES.values()),
+    "lines behind a preamble": "Here are the queries:\n" + "\n".join(QUERIES.values()),
+    "letters": "\n".join(f"{'abc'[n]}) {text}" for n, text in enumerate(QUERIES.values())),
+    "numbered Q": "\n".join(f"Q{n}: {text}" for n, text in enumerate(QUERIES.values(), 1)),
+    "signs": "\n".join(f"{'①②③'[n]} {text}" for n, text in enumerate(QUERIES.values())),
+    "full width numbers": "\n".join(f"{'１２３'[n]}、{text}" for n, text in enumerate(QUERIES.values())),
+    "thoughts without tags, then a list": "Let's think step by step.\n- The passage is about sound\n- Users ask how\n\n"
+    "Final queries:\n" + "\n".join(f"{n}. {text}" for n, text in enumerate(QUERIES.values(), 1)),
+    "a recapitulation first": "It covers:\n- muting the TV\n- the remote\n\nQueries:\n"
+    + "\n".join(f"{n}. {text}" for n, text in enumerate(QUERIES.values(), 1)),
+    "reasons set in": "\n".join(f"{n}. {text}\n   - people search so" for n, text in enumerate(QUERIES.values(), 1)),
+    "I have written": "I have written three queries:\n" + "\n".join(f"- {text}" for text in QUERIES.values()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", IN_ORDER)
+def test_replies_that_name_no_style_give_their_queries_in_order(kind: str) -> None:
+    assert queries_of(IN_ORDER[kind], STYLES) == [Parsed(text) for text in QUERIES.values()]
+
+
+@pytest.mark.parametrize(
+    ("reply", "texts"),
+    [
+        (
+            "Frage: Wie geht der Ton aus?\nStichwörter: Ton aus\nAussage: er ist aus",
+            "Wie geht der Ton aus?|Ton aus|er ist aus",
+        ),
+        ("问题：怎样静音？\n关键词：静音 遥控器\n陈述：可以静音", "怎样静音？|静音 遥控器|可以静音"),
+        ('{"問題": "怎樣靜音？", "關鍵詞": "靜音", "事实": "可以"}', "怎樣靜音？|靜音|可以"),
+        ('[{"stil": "Frage", "abfrage": "Ton aus?"}, {"stil": "Aussage", "abfrage": "aus"}]', "Ton aus?|aus"),
+        ("1. **質問**: 消音は？\n2. **キーワード**: 消音 ボタン", "消音は？|消音 ボタン"),
+    ],
+)
+def test_replies_whose_labels_are_in_another_language(reply: str, texts: str) -> None:
+    found = queries_of(reply, STYLES)
+    assert [item.text for item in found] == texts.split("|") and all(item.style for item in found)
 
 
 @pytest.mark.parametrize("kind", WHOLE)
@@ -118,6 +189,25 @@ NOTHING = {
     "citation alone": "[see above]",
     "names of styles": '["question", "keywords"]',
     "prose": "The passage describes a television.\nIt has a button.\nThe sound can be muted.",
+    "the styles' descriptions": "\n".join(f"- {name}: {STYLES_ASKED[name].description}" for name in STYLES),
+    "placeholders": '[{"style": "question", "query": "N/A"}, {"style": "claim", "query": "string"}]',
+    "headings of thoughts": "**Crafting Search Queries**\n\n- The TV has a button\n- It is red\n- It mutes",
+    "thoughts of a step": "1. **Analyze the Request:**\n   - Role: search\n2. **Draft:**\n   - mute tv\n3. done",
+    "two words before thoughts": "Alright, so I need to write queries.\n- The TV can be muted\n- Remote\n- Sound",
+    "points of the passage": "Key facts:\n- The TV can be muted\n- Remote\n- Sound",
+    "Chinese thoughts": "好的，我需要根据给定的段落生成三个查询。\n1. 电视静音\n2. 按钮\n3. 声音",
+    "Japanese thoughts": "ユーザーは三つの検索クエリを求めています。\n- 消音\n- ボタン\n- 音",
+    "Korean thoughts": "사용자가 세 가지 검색 쿼리를 요청했습니다.\n- 음소거\n- 버튼\n- 소리",
+    "French thoughts": "L'utilisateur veut trois requêtes.\n- couper le son\n- bouton\n- son",
+    "Spanish thoughts": "Bien, el usuario quiere tres consultas.\n- silenciar\n- boton\n- sonido",
+    "German thoughts": "Okay, der Nutzer möchte drei Suchanfragen.\n- Ton aus\n- Taste\n- Ton",
+    "Russian thoughts": "Пользователь хочет три запроса.\n- звук\n- кнопка\n- шум",
+    "other tags of thoughts": "<internal_thoughts>\n- mute tv\n- remote\n- sound\n</internal_thoughts>",
+    "Apertus, cut": "<|inner_prefix|>- mute tv\n- remote\n- sound",
+    "German apology": "Es tut mir leid, aber dabei kann ich nicht helfen.",
+    "Chinese apology": "抱歉，我无法协助完成此请求。",
+    "a question back": "Please provide the passage you would like me to write queries for.",
+    "a web page": "<html><head><title>502 Bad Gateway</title></head></html>",
 }
 
 
@@ -152,6 +242,9 @@ def test_of_a_cut_array_the_whole_items_are_kept(dropped: int) -> None:
         ("I can't connect the phone to the router", "I can't connect the phone to the router"),
         ("I need to write a query that joins two tables", "I need to write a query that joins two tables"),
         ("title-based search", "title-based search"),
+        ("I'm unable to log in from my phone", "I'm unable to log in from my phone"),
+        ("Error: cannot open shared object file", "Error: cannot open shared object file"),
+        ("用户如何查询订单", "用户如何查询订单"),
         ("analysis", "analysis"),
         ('"red" or "blue"', '"red" or "blue"'),
         ("<think>\nhm\n</think>\nmute tv", "mute tv"),

@@ -25,16 +25,19 @@ MAX_VALUES = 10_000
 #: Characters of a reply's thoughts that are kept where the reply has nothing else.
 _THOUGHTS_KEPT = 2_000
 
-_NAMES = r"(?:antml:|seed:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad|inner_monologue)"
+_NAMES = (
+    r"(?:antml:|seed:)?(?:inner_|internal_)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad|"
+    r"monologue|chain_of_thought)(?:_process)?"
+)
 #: Where thoughts begin and end. The last group of each pair is an end.
 _BEGIN = re.compile(
     rf"(?:<|&lt;){_NAMES}(?:\s[^<>&]{{0,80}})?(?:>|&gt;)|\[THINK(?:ING)?\]|◁think▷|<\|begin_of_thought\|>"
-    r"|<\|START_THINKING\|>|<unused94>|<\|?channel\|?>\s{0,4}(?:analysis|commentary|thought)",
+    r"|<\|START_THINKING\|>|<\|inner_prefix\|>|<unused94>|<\|?channel\|?>\s{0,4}(?:analysis|commentary|thought)",
     re.IGNORECASE,
 )
 _END = re.compile(
     rf"(?:<|&lt;)/{_NAMES}\s{{0,4}}(?:>|&gt;)|\[/THINK(?:ING)?\]|◁/think▷|<\|end_of_thought\|>"
-    r"|<\|END_THINKING\|>|<unused95>|<\|channel\|>\s{0,4}final\s{0,4}(?:<\|message\|>)?|<channel\|>",
+    r"|<\|END_THINKING\|>|<\|inner_suffix\|>|<unused95>|<\|channel\|>\s{0,4}final\s{0,4}(?:<\|message\|>)?|<channel\|>",
     re.IGNORECASE,
 )
 #: gpt-oss where the server has dropped the special tokens: "analysisWe need …assistantfinal[…]".
@@ -50,12 +53,19 @@ _WRAPPERS = re.compile(
 _HEADING = re.compile(
     r"(?:(?:my )?(?:thinking|thoughts?|reasoning|thought process|chain of thought|thinking process))[*\s]{0,4}"
     r"(?::|\.{3}|…|\n)"
-    r"|(?:here(?:['’]s| is)|this is|below is) (?:my|the|a) (?:thought|thinking|reasoning|chain of)|hmm+\b",
+    r"|(?:here(?:['’]s| is)|this is|below is) (?:my|the|a) (?:thought|thinking|reasoning|chain of)|hmm+\b"
+    r"|(?:(?:step )?1[.):]\s{0,3}\*{0,2})?"
+    r"(?:analy[sz]|understand|craft|draft|consider|identify|explor|refin|formulat)(?:e|ing)? "
+    r"(?:the |user |search |key |this |potential ){0,3}"
+    r"(?:request|passage|task|input|user|instructions?|quer(?:y|ies)|constraints)\W",
     re.IGNORECASE,
 )
 _MUSING = re.compile(
-    r"(?:(?:okay|ok|alright|all right|well|so|right|got it|wait|first|firstly|now)[,.!]?\s)?"
-    r"(?:the (?:user|task|passage|instruction)|let['’]?s|let me|i|we|i['’]ll|we['’]ll|here)\s",
+    r"(?:(?:okay|ok|alright|all right|well|so|right|got it|wait|first|firstly|now)[,.!]?\s){0,2}"
+    r"(?:the (?:user|task|passage|instruction)|let['’]?s|let me|i|we|i['’](?:ll|m)|we['’](?:ll|re)|"
+    r"to (?:write|generate|create|craft|produce|form)|"
+    r"looking at|given|considering|based on)\s"
+    r"(?!(?:have |['’]ve )?(?:written|generated|created|prepared|made)\b)",
     re.IGNORECASE,
 )
 _OF_THE_TASK = re.compile(
@@ -63,6 +73,17 @@ _OF_THE_TASK = re.compile(
     r"|\bscor(?:e|ing)\b",
     re.IGNORECASE,
 )
+#: The same in other languages: "the user wants …" near the beginning of a text that is longer than a query.
+_MUSING_ABROAD = re.compile(
+    r"[^\n]{0,60}?(?:\b(?:der (?:nutzer|benutzer|user)|die nutzerin|l['’]utilisateur|el usuario|"
+    r"o (?:usuário|utilizador)|l['’]utente|de gebruiker|пользователь) (?:\w+ ){0,2}?"
+    r"(?:möchte|will|bittet|fragt|verlangt|veut|demande|souhaite|quiere|pide|solicita|quer|pede|deseja|solicitou|vuole|chiede|wil|vraagt|хочет|просит)\b"
+    r"|(?:用户|用戶|使用者|题目|題目)[^\n，。]{0,6}(?:希望|想|要求|需要|让我|讓我|给|給|提供|请求|請求)"
+    r"|(?:ユーザー|ユーザ)[はが]|사용자[가는])"
+    r"|(?:嗯|好的|好，|首先)[，,。、]?[^\n]{0,10}(?:我需要|我要|我们需要|我們需要|需要我|让我|讓我)",
+    re.IGNORECASE,
+)
+_LONGER_THAN_A_QUERY = 60
 
 
 # --- thoughts
@@ -82,7 +103,13 @@ def answer_of(text: str) -> str:
         start = end.end()
     if not start and _BARE_BEGIN.match(text):
         start = max((end.end() for end in _BARE_END.finditer(text)), default=len(text))
-    text = text[start:]
+    answer = _before_thoughts(text[start:])
+    if not answer and start:  # the thoughts came last, perhaps to check the answer
+        answer = _before_thoughts(text) if _BEGIN.search(text) else ""
+    return answer
+
+
+def _before_thoughts(text: str) -> str:
     begin = _BEGIN.search(text)
     return _WRAPPERS.sub("", text[: begin.start()] if begin else text).strip()
 
@@ -101,7 +128,7 @@ _FENCED = re.compile(r"```\w{0,10}[ \t]{0,20}\n(.*)\n\s{0,8}```\s*\Z", re.DOTALL
 def is_musing(text: str) -> bool:
     """Whether a text begins as thoughts do that no tag marks ("Okay, the user wants …")."""
     start = text[:600].lstrip(" \r\n\t*_#>-")
-    if _HEADING.match(start):
+    if _HEADING.match(start) or (("\n" in start or len(start) > _LONGER_THAN_A_QUERY) and _MUSING_ABROAD.match(start)):
         return True
     return _MUSING.match(start) is not None and _OF_THE_TASK.search(start) is not None
 
@@ -202,9 +229,9 @@ def json_values(text: str) -> list[Found]:
     Words without quotes are never values.
     """
     found = _scan(_decoded(text))
-    if not any(item.value for item in found) and "&" in text:
-        plain = html.unescape(text)
-        found = _scan(plain) if plain != text else found
+    for escape, plain in (("&", html.unescape), ('\\"', _unescaped)):
+        if not any(item.value for item in found) and escape in text and (other := plain(text)) != text:
+            found = _scan(other)
     return found
 
 
@@ -283,7 +310,7 @@ class _Reader:
                 return members, True
             name = self._name()
             self._skip()
-            if name is None or not self._take(":"):
+            if name is None or not (self._take(":") or self._take("：")):
                 return members, False
             self._skip()
             known, value, whole = self._value(depth)
@@ -355,13 +382,13 @@ class _Reader:
         if place >= len(text):
             return "end"
         follower = text[place]
-        if follower == ":":
+        if follower in ":：":
             return "end" if name else "name"
         if name:
             return "text"
         if follower in "}]":
             return "end"
-        if follower == ",":
+        if follower in ",，":
             comma = _BLANK.match(text, place + 1)
             return "end" if _AFTER_COMMA.match(text, comma.end() if comma else place + 1) else "text"
         if text.startswith(("//", "/*", "```"), place) or (follower == "#" and place > at):
@@ -372,7 +399,7 @@ class _Reader:
         while True:
             blank = _SPACE.match(self.text, self.at)
             self.at = blank.end() if blank else self.at
-            if not (commas and (self._take(",") or self._take(";"))):
+            if not (commas and (self._take(",") or self._take(";") or self._take("，") or self._take("、"))):
                 return
 
     def _take(self, token: str) -> bool:

@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from embedfit.llm.replies import Found, answer_of, is_musing, json_values, well_formed
+from embedfit.queries.prompts import STYLES
 
-_STYLE_OF_LABEL = {
-    "question": "question",
-    "query": "question",
-    "keyword": "keywords",
-    "keywords": "keywords",
-    "search terms": "keywords",
-    "need": "conversational",
-    "chat message": "conversational",
-    "conversational": "conversational",
-    "claim": "claim",
-    "fact": "claim",
-    "statement": "claim",
-    "title": "title",
+#: What models call the styles, in the languages that they answer in, and a query of any style: "".
+_LABELS_OF_STYLE = {
+    "question": "question|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|問題|質問|질문",
+    "keywords": "keywords?|key words|search terms|stichw[oö]rte[rn]?|stichworte|schlüsselw[oö]rter|schlagw[oö]rter|"
+    "suchbegriffe|mots[- ]clés|palabras clave|parole chiave|palavras[- ]chave|trefwoorden|ключевые слова|"
+    "关键词|關鍵詞|关键字|キーワード|키워드",
+    "conversational": "chat message|conversational|need|bedarf|besoin|necesidad|bisogno|necessidade|需求|ニーズ",
+    "claim": "claim|fact|statement|aussage|behauptung|tatsache|affirmation|afirmación|affermazione|afirmação|"
+    "утверждение|факт|陈述|陳述|主张|主張|事实|事実|진술|주장|사실",
+    "title": "title|titel|titre|título|titolo|заголовок|标题|標題|タイトル|제목",
+    "": "search query|query|suchanfrage|anfrage|abfrage|requête|consulta|запрос|查询|查詢|クエリ|쿼리|q(?=\\s?\\d)",
 }
-_LABELS = r"question|keywords?|search terms|chat message|conversational|claim|statement|title|query|need|fact"
-_MARK = r"(?:[-*•+]|#{1,4}|\(?\d{1,2}[.):])"
+_OF_STYLE = {style: re.compile(f"(?:{names})\\Z", re.IGNORECASE) for style, names in _LABELS_OF_STYLE.items()}
+_LABELS = "|".join(names for style, names in _LABELS_OF_STYLE.items() if style)
+_ANY_LABEL = f"{_LABELS}|{_LABELS_OF_STYLE['']}"
+_MARK = r"(?:[-*•+◦▪‣–>]|#{1,4}|\(?\d{1,2}[.):]|\(?[a-h]\)|\d{1,2}[、．]|[①-⑳])"
+_OPENS, _CLOSES = r"[*_`\"'\[(【]{0,4}", r"[*_`\"'\])】]{0,4}"
+_SEPARATOR = r"(?:\s*[:：]\s*|\s+(?:[–-]|[-=]>|=)\s+|\s*[—→]\s*)"
+#: "Question:", "2. **Query 2 (keywords):**"; group 2 names the style, else group 1 does.
 _LABEL = re.compile(
-    rf"^{_MARK}?\s*(?:[*_`\"]{{1,3}})?({_LABELS})(?:\s\d{{1,2}})?[*_`\"]{{0,3}}(?:\s*:\s*|\s+[–-]\s+)(?:[*_]{{1,3}}(?=\s|\S))?",
+    rf"^(?:{_MARK}\s*){{0,2}}{_OPENS}({_ANY_LABEL})(?:\s?#?\d{{1,2}})?(?:\s(?:query|search)|\s?[(\[]({_LABELS})[)\]])?"
+    rf"{_CLOSES}{_SEPARATOR}(?:[*_]{{1,3}}(?=\s|\S))?",
     re.IGNORECASE,
 )
-_LABEL_ALONE = re.compile(rf"^{_MARK}?\s*[*_]{{0,3}}({_LABELS})[*_]{{0,3}}:?[*_]{{0,3}}$", re.IGNORECASE)
+#: "[question] How …", "(question) How …", and the same at the end.
+_BRACKETED = re.compile(rf"^(?:{_MARK}\s*){{0,2}}[*_]{{0,3}}[\[(【]({_LABELS})[\])】][*_]{{0,3}}\s*", re.IGNORECASE)
+_BEHIND = re.compile(rf"\s[*_]{{0,3}}[\[(]({_LABELS})[\])][*_.]{{0,3}}$", re.IGNORECASE)
+_LABEL_ALONE = re.compile(
+    rf"^(?:{_MARK}\s*){{0,2}}{_OPENS}(?:query\s?\d{{1,2}}\s?[:.(–-]\s?)?({_LABELS})(?:\squery)?{_CLOSES}[:：]?[*_]{{0,3}}$",
+    re.IGNORECASE,
+)
 _STYLE_LINE = re.compile(
     rf"^{_MARK}?\s*[*_\"']{{0,3}}(?:style|type)[*_\"']{{0,3}}:\s*[\"'*_]{{0,3}}({_LABELS})\b", re.IGNORECASE
 )
-_BULLET = re.compile(rf"^{_MARK}\s+")
+#: A style's name at the beginning of a longer one: "1. question", "keywords (as typed)".
+_STYLE_FIRST = re.compile(rf"[\W\d_]{{0,8}}({_LABELS})(?!\w)", re.IGNORECASE)
+_BULLET = re.compile(rf"^(?:{_MARK}\s+|(?:\d{{1,2}}[、．]|[①-⑳])\s*){{1,2}}")
 _PREAMBLE = re.compile(
     r"^(?:(?:sure|certainly|of course|here (?:is|are)|here['’]s|below (?:is|are)|okay|ok|great|absolutely|"
     r"the following)\b.*[:!.]$"
@@ -47,20 +61,52 @@ _POSTAMBLE = re.compile(
     r"let me know|i hope|feel free|hope this|if you|would you)\b",
     re.IGNORECASE,
 )
-_REFUSAL = re.compile(
-    r"^(?:i['’]?m sorry|i am sorry|sorry[,.]|i apologi[sz]e|my apologies|as an ai\b"
-    r"|(?:unfortunately, )?i (?:can(?:['’]t|not| not)|am unable to|won['’]t|do not|don['’]t)\b.{0,80}"
-    r"(?:assist|help (?:you )?with|comply|fulfil|request|quer(?:y|ies)|passage|feel comfortable))",
+#: A line below a query that says why it was written.
+_ASIDE = re.compile(
+    r"^\W{0,6}(?:note|explanation|rationale|reason(?:ing)?|why(?: it works)?|intent|purpose|context|focus|"
+    r"justification|style|type)\W{0,3}[:：]",
     re.IGNORECASE,
 )
-_TAGGED = re.compile(
-    rf"<({_LABELS.replace('search terms|chat message|', '')})\b([^<>]{{0,80}})>([^<>]{{1,500}})</\1>", re.IGNORECASE
+#: A line behind which the queries follow, whatever came before.
+_ANSWER_HEADING = re.compile(
+    r"\W{0,6}(?:the |my |here are (?:the |my )?|generated |search |final ){0,3}(?:queries|answer|output)"
+    r"\W{0,4}[:：]\W{0,4}\Z",
+    re.IGNORECASE,
 )
+#: What a model writes in place of a query that it does not find, or copies from the form.
+_PLACEHOLDERS = frozenset(
+    ("n/a", "none", "null", "string", "text", "...", "your query here", "query here", "not applicable", "no query",
+     "unknown", "undefined", "todo", "example query")
+)  # fmt: skip
+#: A refusal, a question back, or the error of a server, in place of an answer.
+_REFUSAL = re.compile(
+    r"(?:i['’]?m sorry|i am sorry|sorry[,.]|i apologi[sz]e|my apologies|as an ai\b"
+    r"|(?:unfortunately, )?i (?:can(?:['’]t|not| not)|am unable to|won['’]t|do not|don['’]t)\b.{0,80}"
+    r"(?:assist|help (?:you )?with|comply|fulfil|request|quer(?:y|ies)|passage|feel comfortable)"
+    r"|i['’]m (?:unable|not able) to (?:provide|write|generate|help|assist|comply|create|fulfil)"
+    r"|please provide (?:the|a|me)\b.{0,40}passage|no (?:search )?queries (?:can|could)\b"
+    r"|it (?:seems|looks|appears)\b.{0,60}\bpassage\b|the passage (?:is|appears|seems) (?:to be )?(?:empty|missing)"
+    r"|this (?:content|request|passage) (?:violates|may violate|was blocked)"
+    r"|es tut mir leid|(?:leider )?(?:kann|darf) ich (?:dabei|das|diese)\b.{0,40}nicht"
+    r"|je suis désolée?|désolée?,|lo siento|"
+    r"lamento (?:no|que)|desculpe|sinto muito|mi dispiace|het spijt me|"
+    r"извините|к сожалению, я|抱歉|对不起|對不起|很遗憾|"
+    r"申し訳|すみません|죄송"
+    r"|<!doctype|<html)",
+    re.IGNORECASE,
+)
+_TAGGED = re.compile(r"<((?!style|type)[a-z]\w{0,30})\b([^<>]{0,80})>([^<>]{1,500})</\1>", re.IGNORECASE)
+_TAG_OF_STYLE = re.compile(rf"<(?:style|type)>\s{{0,9}}({_LABELS})\b[^<>]{{0,40}}</", re.IGNORECASE)
 _QUOTED = re.compile(r"^[\"“].+[\"”]$")
 _RULER = re.compile(r"^[|\s:+-]+$")
 #: Members of a JSON object that hold a query, that name its style, and that hold thoughts or the passage.
-_QUERY_KEYS = ("query", "text", "q", "search_query", "searchquery", "content", "value")
-_STYLE_KEYS = ("style", "type", "category", "label", "kind")
+_QUERY_KEYS = (
+    "query", "text", "q", "search_query", "searchquery", "query_text", "querytext", "content", "value"
+)  # fmt: skip
+_STYLE_KEYS = (
+    "style", "type", "category", "label", "kind", "style_name", "stylename", "query_style", "querystyle", "query_type",
+    "querytype", "stil", "estilo", "stile", "стиль", "风格", "風格", "类型", "類型", "スタイル", "种类"
+)  # fmt: skip
 _LIST_KEYS = frozenset(
     ("queries", "search_queries", "searchqueries", "results", "result", "items", "data", "output", "response", "answer",
      "answers", "list", "questions")
@@ -83,20 +129,48 @@ class Parsed:
 def queries_of(reply: str, styles: Sequence[str], *, cut: bool = False) -> list[Parsed]:
     """The queries of a reply that was asked for one query of each style, in its order. Empty: it holds none.
 
-    The model's thoughts, preambles, apologies and explanations are no queries. cut: the reply ended at the limit
-    of tokens, so that its last line is not whole.
+    The model's thoughts, preambles, apologies and explanations are no queries, nor is what it repeats of the form
+    that it was given. cut: the reply ended at the limit of tokens, so that its last line is not whole.
     """
     answer = answer_of(reply)
     found = _from_json(json_values(answer), styles)
-    if found or is_musing(answer) or _REFUSAL.match(answer):
+    if found or _REFUSAL.match(answer):
         return found
-    lines = [line for line in (raw.strip() for raw in answer.splitlines()) if line and not line.startswith("```")]
+    lines = [line.rstrip() for line in answer.splitlines() if line.strip() and not line.lstrip().startswith("```")]
     if cut:
         lines = lines[:-1]
-    found = _from_tags(answer) or _from_table(lines) or _from_list(lines)
-    if not found and len(styles) == 1:
-        found = _from_line(lines)
-    return [item for item in found if _has_words(item.text)]
+    behind = _behind_heading(lines)
+    if is_musing(answer):
+        found = (_from_table(behind) or _from_list(behind)) if not cut else []
+    else:
+        found = _from_tags(answer) or _from_table(lines) or _from_list(behind)
+        listed = _from_list(lines) if not found else []
+        if any(item.style for item in listed) or _begins_with_list(lines):
+            found = listed or found  # a list behind anything else holds facts of the passage as likely as queries
+        bare = [line.strip() for line in lines]
+        if not found and not cut and len(styles) > 1:
+            found = _from_plain_lines(bare, len(styles))
+        if not found and len(styles) == 1:
+            found = _from_line(bare)
+    return [item for item in found if _is_query(item.text)]
+
+
+def _begins_with_list(lines: Sequence[str]) -> bool:
+    """Whether a list is all that there is, or stands behind a line that says that queries follow."""
+    first = lines[0].strip() if lines else ""
+    return bool(_BULLET.match(first) or _QUOTED.match(first) or _PREAMBLE.match(first) or _ANNOUNCES.search(first))
+
+
+_ANNOUNCES = re.compile(
+    r"(?:quer(?:y|ies)|search|suchanfrage|consulta|requête|запрос|查询|查詢|クエリ|検索|쿼리|검색)[^\n]{0,80}[:：]\**$",
+    re.IGNORECASE,
+)
+
+
+def _behind_heading(lines: Sequence[str]) -> Sequence[str]:
+    """The lines behind the last that is "Queries:" or "Final answer:"; empty where no line is."""
+    heading = next((n for n in range(len(lines) - 1, -1, -1) if _ANSWER_HEADING.match(lines[n])), None)
+    return lines[heading + 1 :] if heading is not None else []
 
 
 # --- JSON
@@ -106,11 +180,17 @@ def _from_json(values: Sequence[Found], styles: Sequence[str]) -> list[Parsed]:
     """The queries of the array with most of the styles, of equal ones the last. All objects by themselves are one."""
     groups: list[list[Parsed]] = [[]]
     broken = False
+    several = len(styles) > 1 and len(values) > 1
     for found in values:
         if isinstance(found.value, dict):
             (groups[-1] if broken else groups[0]).extend(_items(found.value, ""))
         else:
-            groups.append(list(_items(found.value, "")))
+            group = list(_items(found.value, ""))
+            alone = several and len(group) == 1 and found.whole and (group[0].style or len(values) == len(styles))
+            if alone and group[0].style not in {item.style for item in groups[0] if item.style}:
+                groups[0] += group  # an array for each query
+            else:
+                groups.append(group)
             broken = not found.whole
 
     def use(group: list[Parsed]) -> tuple[int, int]:
@@ -127,9 +207,14 @@ def _from_json(values: Sequence[Found], styles: Sequence[str]) -> list[Parsed]:
 def _items(value: object, style: str, *, listed: bool = True) -> Iterator[Parsed]:
     """The queries of a JSON value. style: what its name says; listed: whether a text in it may be a query."""
     if isinstance(value, str):
-        text = clean(value)
-        if listed and _has_words(text) and text.lower() not in _STYLE_OF_LABEL:
-            yield Parsed(text, style)
+        inner = value.strip()
+        if listed and inner[:1] in ("{", "[") and (found := json_values(inner)) and found[0].whole:
+            if any(named := [item for part in found for item in _items(part.value, style) if item.style]):
+                yield from named
+                return
+        labelled = _parse_line(value) if listed and not style else Parsed(clean(value))
+        if listed and _is_query(labelled.text):
+            yield Parsed(labelled.text, style or labelled.style) if labelled.style else Parsed(clean(value), style)
     elif isinstance(value, list):
         if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str) and _style(value[0]):
             yield from _items(value[1], _style(value[0]))
@@ -142,9 +227,11 @@ def _items(value: object, style: str, *, listed: bool = True) -> Iterator[Parsed
 
 def _members(value: dict[str, Any], style: str) -> Iterator[Parsed]:
     named = next((value[key] for key in _STYLE_KEYS if isinstance(value.get(key), str)), "")
-    style = _style(named) or style
+    first = _STYLE_FIRST.match(named)
+    style = (_style(first[1]) if first else "") or style
     holders = _QUERY_KEYS if named or style else _QUERY_KEYS[:1]
-    query = next((value[key] for key in holders if isinstance(value.get(key), str)), None)
+    names = [key for key in holders if key in value] + [key for key in value if _OF_STYLE[""].match(key)]
+    query = next((value[key] for key in names if isinstance(value[key], str)), None)
     if query is not None:
         yield from _items(query, style)
         return
@@ -152,47 +239,79 @@ def _members(value: dict[str, Any], style: str) -> Iterator[Parsed]:
         bare = _NUMBERED.sub("", name[:60]).replace("_", " ")
         if bare in _ASIDES or name in _STYLE_KEYS:
             continue
-        of_style = _style(bare) if bare != "query" else style
-        listed = bool(of_style) or bare in ("", *_QUERY_KEYS) or name in _LIST_KEYS
+        of_style = _style(bare)
+        listed = bool(of_style) or bare in ("", *_QUERY_KEYS) or name in _QUERY_KEYS or name in _LIST_KEYS
         yield from _items(inner, of_style or style, listed=listed)
 
 
 def _style(label: str) -> str:
-    return _STYLE_OF_LABEL.get(_NUMBERED.sub("", label[:60].strip().lower()), "")
+    bare = _NUMBERED.sub("", label[:60].strip())
+    return next((style for style, names in _OF_STYLE.items() if names.match(bare)), "")
 
 
 # --- text
 
 
 def _from_tags(answer: str) -> list[Parsed]:
-    """<question>…</question>, or <query style="question">…</query>."""
+    """<question>…</question>, <query style="question">…</query>, or <style>question</style><text>…</text>."""
     found = []
-    for name, attributes, text in _TAGGED.findall(answer):
-        named = re.search(_LABELS, attributes, re.IGNORECASE)
-        style = _style(named[0]) if named else _style(name) if name.lower() != "query" else ""
+    for match in _TAGGED.finditer(answer):
+        name, attributes, text = match.groups()
+        of_name = _style(name)
+        if not of_name and not _QUERY_TAG.match(name):
+            continue
+        named = re.search(rf"\b(?:{_LABELS})\b", attributes, re.IGNORECASE)
+        near = _TAG_OF_STYLE.finditer(answer, max(0, match.start() - 100), match.start())
+        before = None if named or of_name else max(near, key=re.Match.start, default=None)
+        style = _style(named[0]) if named else _style(before[1]) if before else of_name
         found += [Parsed(clean(text), style)] if clean(text) else []
     return found
 
 
+_QUERY_TAG = re.compile(r"(?:search_?)?(?:query|text|q)(?:_?text)?_?\d{0,2}\Z", re.IGNORECASE)
+
+
 def _from_table(lines: Sequence[str]) -> list[Parsed]:
-    """Rows with a column of queries, or with a column for each style."""
-    rows = [
-        [clean(cell) for cell in line.strip("|").split("|")]
-        for line in lines
-        if line.count("|") >= 2 and not _RULER.match(line)
-    ]
-    if len(rows) < 2:
-        return []
+    """Rows of a table, or of comma-separated values, with a column of queries or with a column for each style."""
+    for rows in (_ruled(lines), *(_separated(lines, mark) for mark in "\t,;")):
+        found = _from_rows(rows) if len(rows) > 1 else []
+        if found:
+            return found
+    return []
+
+
+def _ruled(lines: Sequence[str]) -> list[list[str]]:
+    rows = [line.strip() for line in lines if line.count("|") >= 2 and not _RULER.match(line)]
+    return [[clean(cell) for cell in row.strip("|").split("|")] for row in rows]
+
+
+def _separated(lines: Sequence[str], mark: str) -> list[list[str]]:
+    """Rows of separated values, of which the first cell is a style or the heading of the styles."""
+    found = []
+    for line in lines:
+        if mark in line and len(line) <= 2000:
+            cells = [clean(cell) for cell in next(csv.reader([line], delimiter=mark, skipinitialspace=True), [])]
+            if _style(cells[0]) or cells[0].lower() in (*_STYLE_KEYS, *_QUERY_HEADS, "#", "id", "no"):
+                found.append([*cells[:-1], cells[-1]])
+    return found
+
+
+def _from_rows(rows: Sequence[Sequence[str]]) -> list[Parsed]:
     heads = [cell.lower() for cell in rows[0]]
-    column = next((n for n, head in enumerate(heads) if head in _QUERY_HEADS), None)
+    of_styles = [n for n, cell in enumerate(rows[1]) if _style(cell)]
+    column = next((n for n, head in enumerate(heads) if head in _QUERY_HEADS or "quer" in head), None)
+    if column is None and len(of_styles) == 1 and not _style(heads[-1]):
+        column = max(
+            (n for n in range(len(rows[1])) if n not in of_styles), key=lambda n: len(rows[1][n]), default=None
+        )
     if column is None:
         pairs = [(cell, _style(head)) for row in rows[1:] for cell, head in zip(row, heads, strict=False)]
         return [Parsed(cell, style) for cell, style in pairs if cell and style]
     found = []
-    for row in rows[1:]:
-        others = [_style(cell) for n, cell in enumerate(row) if n != column]
+    for row in rows if any(map(_style, heads)) else rows[1:]:
+        styles = [_style(cell) for n, cell in enumerate(row) if n != column]
         if column < len(row) and row[column]:
-            found.append(Parsed(row[column], next(filter(None, others), "")))
+            found.append(Parsed(row[column], next(filter(None, styles), "")))
     return found
 
 
@@ -200,23 +319,47 @@ _QUERY_HEADS = ("query", "queries", "search query", "text")
 
 
 def _from_list(lines: Sequence[str]) -> list[Parsed]:
-    """Lines with labels, bullets or numbers; a label may stand on a line of its own, above its query."""
-    found, style = [], ""
-    for line in lines:
+    """Lines with labels, bullets or numbers; a label may stand on a line of its own, above or below its query.
+
+    Bullets that are set in below a query say why it was written.
+    """
+    found: list[Parsed] = []
+    style, margin = "", None
+    for raw in lines:
+        line = raw.strip()
         alone = _LABEL_ALONE.match(line) or _STYLE_LINE.match(line)
         if alone:
             style = _style(alone[1])
-        elif line.lstrip('"')[:1] in ("[", "{"):
-            continue  # JSON of which nothing was readable
-        elif style or _LABEL.match(line) or _BULLET.match(line) or _QUOTED.match(line):
-            item = _parse_line(line)
-            labelled = _LABEL.match(line)
-            if style and (not labelled or labelled[1].lower() == "query"):
-                item = Parsed(item.text, style)
-            style = ""
-            if item.text and not _PREAMBLE.match(line):
-                found.append(item)
+            if found and not found[-1].style and _STYLE_LINE.match(line) and raw != line:
+                found[-1], style = Parsed(found[-1].text, style), ""
+            continue
+        if _ASIDE.match(line) or line.lstrip('"')[:1] in ("[", "{"):
+            if not _BRACKETED.match(line) and not _LABEL.match(line):
+                continue  # a reason, or JSON of which nothing was readable
+        labelled = _LABEL.match(line)
+        indent = len(raw) - len(line)
+        if not (style or labelled or _BULLET.match(line) or _QUOTED.match(line) or _BRACKETED.match(line)):
+            continue
+        if margin is not None and indent > margin and not style and not labelled:
+            continue
+        item = _parse_line(line)
+        if style and (not labelled or not item.style):
+            item = Parsed(item.text, style)
+        if item.text and not _PREAMBLE.match(line):
+            margin = indent if not style else margin
+            found.append(item)
+        style = ""
     return found
+
+
+def _from_plain_lines(lines: Sequence[str], count: int) -> list[Parsed]:
+    """As many lines as queries were asked for, behind a preamble or not, if they are no sentences of prose."""
+    lines = lines[1:] if lines and _PREAMBLE.match(lines[0]) else lines
+    if len(lines) != count or sum(line.endswith((".", "。", ":", "：")) for line in lines) * 3 > len(lines):
+        return []
+    if any(_PREAMBLE.match(line) or _POSTAMBLE.match(line) or line[0] in "[{<" or len(line) > 200 for line in lines):
+        return []
+    return [_parse_line(line) for line in lines]
 
 
 def _from_line(lines: Sequence[str]) -> list[Parsed]:
@@ -231,14 +374,30 @@ def _from_line(lines: Sequence[str]) -> list[Parsed]:
 
 
 def _parse_line(line: str) -> Parsed:
+    line = line.strip()
     label = _LABEL.match(line)
     if label:
+        return Parsed(clean(line[label.end() :]), _style(label[2] or label[1]))
+    label = _BRACKETED.match(line)
+    if label:
         return Parsed(clean(line[label.end() :]), _style(label[1]))
-    return Parsed(clean(_BULLET.sub("", line)))
+    bullet = _BULLET.match(line)
+    label = _BEHIND.search(line[-60:]) if bullet else None
+    if bullet:
+        line = line[bullet.end() :]
+    return Parsed(clean(line.removesuffix(label[0])), _style(label[1])) if label else Parsed(clean(line))
 
 
-def _has_words(text: str) -> bool:
+def _is_query(text: str) -> bool:
+    """Whether a text is no style's name or description, no placeholder, and has letters or digits."""
+    lowered = text.lower().strip(" .?")
+    if lowered in _PLACEHOLDERS or lowered in _DESCRIPTIONS or _STYLE_ALONE.match(lowered):
+        return False
     return any(character.isalnum() for character in text)
+
+
+_STYLE_ALONE = re.compile(f"(?:{_ANY_LABEL})\\Z", re.IGNORECASE)
+_DESCRIPTIONS = frozenset(style.description for style in STYLES.values())
 
 
 def clean(text: str) -> str:
