@@ -72,7 +72,7 @@ def build(source: Source, model: LocalModel, retriever: Retriever, cache: Vector
     space = None
     if retriever.rerank is not None:
         reader = TokenReader(model.encoder())
-        ids = reader.passage_ids(contents)
+        ids = reader.passage_ids(source.expanded if retriever.has("words_and_queries") else contents)
         space = reader.space(ids)
         parts = _with_tokens(parts, reader, ids, space, report)
     model.release()

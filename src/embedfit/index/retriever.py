@@ -120,6 +120,17 @@ DEFAULT = Retriever(
 BASE = single("base", "one")
 WINDOWS = single("windows", "windows")
 BM25 = single("bm25", "words")
+#: The same where a strong writer's queries of every passage lie in the index. Late interaction reads them too.
+EXPANDED = Retriever(
+    name="expanded",
+    parts=(
+        Part(name="one", weight=0.375),
+        Part(name="windows", weight=0.375),
+        Part(name="queries", weight=0.25),
+        Part(name="words_and_queries", weight=6.0),
+    ),
+    rerank=Rerank(weight=0.35),
+)
 #: What most databases offer as hybrid search.
 RRF = Retriever(
     name="rrf",
