@@ -19,7 +19,7 @@ from embedfit.interchange import read_beir
 from embedfit.llm.client import Request
 from embedfit.llm.fake import FakeModel
 from embedfit.models.files import encode_windows
-from embedfit.models.hardware import best_precision
+from embedfit.models.hardware import encoding_precision
 from embedfit.pipeline import STAGES, Stage, check_order, run_all, states
 from embedfit.progress import Silent
 from embedfit.queries import stage as generate_stage
@@ -197,7 +197,7 @@ def test_the_hybrid_snippet_of_the_report_reproduces_its_row(
     found = [[passage for passage, _ in names["search"](text)] for text in data.queries.values()]
     values = score(judge(found, [data.qrels[query] for query in data.queries]), ("ndcg@10",))["ndcg@10"]
     expected = workspace.read_json("summary.json")["systems"]["hybrid_merged"]["metrics"]["ndcg@10"]
-    assert values.mean() == pytest.approx(expected, abs=0.005 if best_precision() != "fp32" else 1e-6)
+    assert values.mean() == pytest.approx(expected, abs=0.005 if encoding_precision() != "fp32" else 1e-6)
 
 
 def test_the_windows_snippet_of_the_report_reproduces_its_row(
@@ -224,7 +224,7 @@ def test_the_windows_snippet_of_the_report_reproduces_its_row(
     found = [[ids[number] for number in names["search"](text)] for text in data.queries.values()]
     values = score(judge(found, [data.qrels[query] for query in data.queries]), ("ndcg@10",))["ndcg@10"]
     expected = workspace.read_json("summary.json")["systems"]["merged_windowed"]["metrics"]["ndcg@10"]
-    assert values.mean() == pytest.approx(expected, abs=0.005 if best_precision() != "fp32" else 1e-6)
+    assert values.mean() == pytest.approx(expected, abs=0.005 if encoding_precision() != "fp32" else 1e-6)
 
 
 def test_manifests_say_what_the_numbers_were_made_with(

@@ -120,3 +120,14 @@ def test_pad_fills_and_masks() -> None:
     ids, mask = pad([[5, 6], [7]], 9)
     assert ids.tolist() == [[5, 6], [7, 9]]
     assert mask.tolist() == [[1, 1], [1, 0]]
+
+
+def test_a_machine_with_fast_bf16_encodes_in_fp32(tiny_bert, monkeypatch):
+    """Vectors are those of sentence-transformers on every machine; a probe must not decide what they are."""
+    monkeypatch.setattr("embedfit.models.hardware.best_precision", lambda: "bf16")
+    monkeypatch.setattr("embedfit.models.hardware.device", lambda: torch.device("cpu"))
+    encoder = Encoder.load(tiny_bert)
+    assert encoder.precision == "fp32"
+    alone = encoder.encode(["mute the tv"])
+    beside = encoder.encode(["mute the tv", "a much longer text about the sound of the tv and what it is to mute it"])
+    np.testing.assert_allclose(beside[0], alone[0], atol=1e-6)

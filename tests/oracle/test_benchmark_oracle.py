@@ -25,8 +25,7 @@ def theirs(folder, data):
     return evaluator(SentenceTransformer(str(folder), device="cpu"))
 
 
-def ours(folder, beir, tmp_path, monkeypatch):
-    monkeypatch.setattr("embedfit.models.encoder.best_precision", lambda: "fp32")
+def ours(folder, beir, tmp_path):
     result = benchmark([str(folder)], beir, Runtime(), cache=VectorCache(tmp_path / "vectors"), draws=100)
     return result["systems"][str(folder)]["metrics"]
 
@@ -36,7 +35,7 @@ def assert_equal(mine, reference, tolerance):
         assert mine[metric] == pytest.approx(reference[f"cosine_{name}"], abs=tolerance), metric
 
 
-def test_a_tiny_model_scores_as_in_sentence_transformers(tiny_bert, tmp_path, monkeypatch):
+def test_a_tiny_model_scores_as_in_sentence_transformers(tiny_bert, tmp_path):
     words = ["mute", "the", "tv", "sound", "query", "passage", "how", "of", "what", "is"]
     corpus = {f"p{n}": Entry(" ".join(words[(n * 3 + i * i) % 10] for i in range(n % 7 + 2))) for n in range(60)}
     queries = {f"q{n}": " ".join(words[(n + i) % 10] for i in range(n % 4 + 1)) for n in range(40)}
@@ -44,12 +43,12 @@ def test_a_tiny_model_scores_as_in_sentence_transformers(tiny_bert, tmp_path, mo
     data = RetrievalData(corpus=corpus, queries=queries, qrels=qrels)
     write_beir(tmp_path / "beir", data)
     # Passages of equal text tie exactly here and by rounding there, so a rank may differ within a tie.
-    mine = ours(tiny_bert, tmp_path / "beir", tmp_path, monkeypatch)
+    mine = ours(tiny_bert, tmp_path / "beir", tmp_path)
     assert_equal(mine, theirs(tiny_bert, data), 1e-9 if len({e.text for e in corpus.values()}) == 60 else 0.02)
 
 
 @pytest.mark.slow
-def test_minilm_scores_on_real_data_as_in_sentence_transformers(minilm, data_dir, tmp_path, monkeypatch):
+def test_minilm_scores_on_real_data_as_in_sentence_transformers(minilm, data_dir, tmp_path):
     beir = data_dir / "xquad_en"
-    mine = ours(minilm, beir, tmp_path, monkeypatch)
+    mine = ours(minilm, beir, tmp_path)
     assert_equal(mine, theirs(minilm, read_beir(beir)), 1e-3)  # scores that differ in the sixth digit may swap

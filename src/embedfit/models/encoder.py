@@ -21,7 +21,7 @@ from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture, shapes
 from embedfit.models.families import Family
 from embedfit.models.folder import read_module
-from embedfit.models.hardware import Precision, best_precision, device
+from embedfit.models.hardware import Precision, device, encoding_precision
 from embedfit.models.modules import Head, pool, unit_rows
 from embedfit.models.prompts import open_model
 from embedfit.models.tokenizer import TextTokenizer, open_tokenizer
@@ -172,7 +172,7 @@ class Encoder:
         Raises ModelError for a folder that is not whole.
         """
         layout = (layout or read_architecture(folder)).with_prompts(query=query_instruction)
-        chosen: Precision = best_precision() if precision == "auto" else precision
+        chosen: Precision = encoding_precision() if precision == "auto" else precision
         tokenizer = open_tokenizer(folder, layout)
         backbone = load_backbone(folder, layout).to(device())
         return cls(folder, layout=layout, tokenizer=tokenizer, backbone=backbone, precision=chosen)

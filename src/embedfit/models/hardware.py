@@ -113,7 +113,7 @@ def gemm_rate(precision: Precision, *, seconds: float = 0.15) -> float:
 
 @lru_cache(maxsize=1)
 def best_precision() -> Precision:
-    """The precision to train and encode in: bf16 where the hardware multiplies it clearly faster, else fp32.
+    """The precision to train in: bf16 where the hardware multiplies it clearly faster, else fp32.
 
     On CPUs with AMX bf16 products are 6 to 15 times as fast as fp32; on CPUs with AVX512-BF16 alone
     they can be slower, and what surrounds the products gains nothing. Hence a probe, not a flag.
@@ -123,3 +123,12 @@ def best_precision() -> Precision:
     if device().type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return "bf16" if gemm_rate("bf16") > 1.5 * gemm_rate("fp32") else "fp32"
+
+
+def encoding_precision() -> Precision:
+    """The precision to encode in: fp32 on a CPU, where vectors must be those of sentence-transformers.
+
+    bf16 moves them by about 1e-2, and a text's vector then depends on the texts that are encoded beside it. A probe
+    may also choose another precision from one process to the next, and what was stored would not be found again.
+    """
+    return "fp32" if device().type == "cpu" else best_precision()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embedfit.config import Config
 from embedfit.models.architecture import Architecture, model_files, read_architecture
 from embedfit.models.encoder import Encoder
-from embedfit.models.hardware import best_precision
+from embedfit.models.hardware import encoding_precision
 from embedfit.models.prompts import open_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.vectors import Storage, VectorCache
@@ -55,7 +55,7 @@ class LocalModel:
             if self.layout.document_instruction:
                 layout["document"] = self.layout.document_instruction
             self._key = sha256_json(
-                {"version": _VERSION, "files": files, "layout": layout, "precision": best_precision()}
+                {"version": _VERSION, "files": files, "layout": layout, "precision": encoding_precision()}
             )
         return self._key
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from embedfit.errors import EmbedfitError, MissingDependency, ServingError
 from embedfit.models.architecture import Architecture
 from embedfit.models.graphs import cached_graph
-from embedfit.models.hardware import best_precision, device, may_have_gpu
+from embedfit.models.hardware import device, encoding_precision, may_have_gpu
 from embedfit.models.modules import Head
 from embedfit.serving.engine import Engine
 from embedfit.serving.gate import Verdict
@@ -176,7 +176,7 @@ def _torch(folder: Path, layout: Architecture, precision: PrecisionName, threads
     where = device()
     if precision == "int8":
         return
-    kind = best_precision() if precision == "auto" else precision
+    kind = encoding_precision() if precision == "auto" else precision
 
     def load() -> Engine:
         return TorchEngine.load(folder, layout=layout, precision=kind, threads=threads, device=where)

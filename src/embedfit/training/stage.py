@@ -18,7 +18,7 @@ from embedfit.errors import TrainingError, UsageError
 from embedfit.interchange import read_flagembedding
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import save_model
-from embedfit.models.hardware import Precision, cores, device
+from embedfit.models.hardware import Precision, best_precision, cores, device
 from embedfit.models.sources import resolve_model
 from embedfit.progress import Reporter, Silent
 from embedfit.records import Passage, Query
@@ -61,7 +61,8 @@ def train(workspace: Workspace, config: Config, report: Reporter, world: World) 
     settings = config.train
     with _process_settings(world):
         base = resolve_model(config.model)
-        encoder = load_base(config.model, config.query_instruction, precision=settings.precision)
+        precision = best_precision() if settings.precision == "auto" else settings.precision
+        encoder = load_base(config.model, config.query_instruction, precision=precision)
         trunk = make_trunk(encoder, compiled=settings.compile)
         encoder.backbone = torch.nn.Identity()  # its weights live in the trunk now, and once is enough
         data = _training_data(workspace, encoder, settings, report)
