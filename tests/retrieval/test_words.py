@@ -98,6 +98,25 @@ def test_both_languages_of_a_corpus_are_found_but_no_stray_one() -> None:
     assert languages.languages_of(english * 20 + german[:2]) == ("en",)  # 2 of 202
 
 
+@pytest.mark.parametrize("candidates", [("de", "en"), ("en", "no", "de"), ("ja", "zh"), ("xx", "yy")])
+def test_the_odds_among_some_languages_are_those_among_all(candidates: tuple[str, ...]) -> None:
+    for text, _ in [*ENGLISH, *GERMAN, *CHINESE, *JAPANESE]:
+        every = languages.probabilities(text)
+        among = languages._probabilities(text, candidates)
+        total, part = sum(every.get(code, 0.0) for code in candidates), sum(among.get(code, 0.0) for code in candidates)
+        if total > 1e-20:
+            assert [every.get(code, 0.0) / total for code in candidates] == pytest.approx(
+                [among.get(code, 0.0) / part for code in candidates], abs=1e-4
+            )
+
+
+def test_the_language_of_a_passage_is_told_by_its_first_lines_and_else_by_more() -> None:
+    german, english = (" ".join(text for text, _ in rows) for rows in (GERMAN, ENGLISH))
+    assert languages.likeliest(german, ("en", "de")) == ("de", True)
+    assert languages.likeliest("12.5 | 13.7 | " * 11 + german, ("en", "de")) == ("de", True)
+    assert languages.likeliest("12.5 | 13.7 | " * 11 + english, ("de", "en")) == ("en", True)
+
+
 def test_a_word_meets_its_inflection_in_a_passage_of_its_language() -> None:
     analysis = Analysis(("en", "de"))
     german = analysis.passage(GERMAN[1][0])
@@ -221,3 +240,24 @@ def test_short_or_wordless_texts_are_in_no_certain_language() -> None:
     assert languages.detect("motor filter") == languages.detect("12 34 56") == languages.detect("") == ""
     assert languages.detect("\ud800 lone") == ""
     assert languages.detect(GERMAN[0][0]) == "de"
+
+
+@pytest.mark.parametrize(("query", "number"), [("泵", 0), ("肝", 1), ("물", 2), ("ไฟ", 3), ("「泵」？", 0)])
+def test_a_single_letter_finds_the_passages_that_hold_it(query: str, number: int) -> None:
+    index = Bm25(
+        [
+            "请清洗水泵的过滤网。",
+            "他得了急性肝炎，需要休息。",
+            "차가운물을 마십니다.",
+            "ปิดไฟก่อนนอน",
+            "The pump is clean.",
+        ]
+    )
+    assert index.scores(query).argmax() == number and (index.scores(query) > 0).sum() == 1
+    assert 0.3 < index.coverage(query)[number] <= 1
+    assert not index.scores("鹅").any() and not index.coverage("鹅").any()
+
+
+def test_a_single_letter_beside_other_terms_does_not_count_for_more() -> None:
+    index = Bm25(["请清洗水泵的过滤网。", "请打开 Windows 设置。"])
+    assert index.scores("请 windows")[0] == 0 < index.scores("请 windows")[1]

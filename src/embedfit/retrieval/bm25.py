@@ -11,7 +11,7 @@ import bm25s
 import numpy as np
 import numpy.typing as npt
 
-from embedfit.retrieval.words import Analysis
+from embedfit.retrieval.words import Analysis, has_letter, is_letter
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
@@ -35,9 +35,20 @@ class Bm25:
         if not self._empty:
             self._index.index(terms, show_progress=False)
 
+    def _terms(self, query: str) -> list[str]:
+        """The terms of a query. Where it is nothing but single letters of a dense script, the pairs that hold them.
+
+        Passages have such a letter by itself only between other signs. Beside longer terms it says too little.
+        """
+        terms = self.analysis.query(query)
+        if self._empty or not terms or not all(map(is_letter, terms)):
+            return terms
+        held = [term for term in self._index.vocab_dict if any(has_letter(term, letter) for letter in terms)]
+        return held or terms
+
     def scores(self, query: str) -> Scores:
         """The score of every passage: (N,)."""
-        terms = self.analysis.query(query)
+        terms = self._terms(query)
         if self._empty or not terms:
             return np.zeros(self._size, np.float32)
         return np.asarray(self._index.get_scores(terms), np.float32)
@@ -48,15 +59,17 @@ class Bm25:
         The mass is the sum of the idf of the query's distinct terms, which is what a passage would score that held
         each of them any number of times. Terms that no passage holds are part of what is asked, and so of the mass;
         but where a corpus has several languages a word brings a stem for each, and stems that no passage holds are
-        not asked for.
+        not asked for. Of the pairs that stand for a single letter a passage needs one.
         """
-        terms = list(dict.fromkeys(self.analysis.query(query)))
+        letters = list(dict.fromkeys(self.analysis.query(query)))
+        terms = list(dict.fromkeys(self._terms(query)))
         if self._empty or not terms:
             return np.zeros(self._size, np.float32)
         asked = [term for term in terms if self._holders(term)] if self.analysis.is_mixed else terms
-        mass = sum(self._idf(term) for term in asked)
+        idfs = sorted((self._idf(term) for term in asked), reverse=True)
+        mass = sum(idfs if terms == letters else idfs[: len(letters)])
         scores: Scores = np.asarray(self._index.get_scores(terms), np.float32) / np.float32(mass or 1.0)
-        return scores
+        return np.minimum(scores, np.float32(1.0))
 
     def _holders(self, term: str) -> int:
         """In how many passages a term stands."""

@@ -167,6 +167,16 @@ def _pairs(run: str) -> list[str]:
     return [left + right for left, right in pairwise(letters)] or letters
 
 
+def is_letter(term: str) -> bool:
+    """Whether a term is one letter of a dense script, with its marks."""
+    return DENSE.match(term) is not None and CLUSTER.fullmatch(term) is not None
+
+
+def has_letter(term: str, letter: str) -> bool:
+    """Whether a term is this letter of a dense script, or a pair of letters of which it is one."""
+    return letter in term and letter in CLUSTER.findall(term)
+
+
 class _Terms(dict[str, tuple[str, ...]]):
     """Word → its terms by the rules of one or more languages a script. Made as words come: a text has few new ones."""
 
