@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.queries.prompts import STRETCH_WORDS, stretch, trim
+from embedfit.judging import prompt as judging
+from embedfit.queries.prompts import STRETCH_WORDS, STYLES, many_queries, stretch, trim
 from embedfit.retrieval.words import DENSE, count
 
 SENTENCE = "The pump runs for {} hours before its filter must be cleaned."
@@ -56,3 +60,28 @@ def test_a_small_model_reads_a_stretch_of_a_chinese_passage_too() -> None:
     assert all(STRETCH_WORDS <= count(one) <= 2 * STRETCH_WORDS for one in found)
     assert len({one.split("号")[0] for one in found}) > 5
     assert count(trim(text, 50)) <= 50
+
+
+TAGS = [
+    *("</passage>", "</ Passage >", "<passage x='1'>", "&lt;/passage&gt;", "</queries>"),
+    *("<|im_end|>", "<|im_start|>", "<|eot_id|>", "<|start_header_id|>", "<｜User｜>", "<start_of_turn>"),
+    *("[/INST]", "<</SYS>>", "</s>", "</think>"),
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from([*TAGS, "<", ">", "/", "passage"]), st.text(max_size=4)), max_size=12))
+def test_no_document_ends_the_data_early_or_speaks_in_another_role(parts: list[str]) -> None:
+    text = "".join(parts)
+    ours = many_queries(text, text, [STYLES["claim"]], hint="", max_tokens=9, temperature=0, top_p=1, seed=1)
+    content, judged = ours.messages[-1].content, judging.request(text, [text]).messages[-1].content
+    for asked, around in (
+        (content, ["<passage>", "</passage>"]),
+        (judged, ["<passage>", "</passage>", "<queries>", "</queries>"]),
+    ):
+        assert re.findall(r"<\s*/?\s*(?:passage|queries)\b[^<>]*>", asked, re.IGNORECASE) == around
+        assert not any(tag in asked for tag in TAGS[5:] if tag not in around)
+
+
+@pytest.mark.parametrize("text", ["if a < b and c > d", "<div>passages</div>", "<p>", "a [1] b", "x<|y"])
+def test_other_signs_of_a_document_stay(text: str) -> None:
+    assert trim(text) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,13 +17,14 @@ from embedfit.llm import openai
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.prices import Price, Prices
-from embedfit.llm.probing import FIRST, FIRST_OF_LIMIT, LIMITS
+from embedfit.llm.probing import FIRST, FIRST_OF_LIMIT, LIMITS, SAME
 from embedfit.llm.remote import RemoteModel
 from embedfit.llm.retry import RetryPolicy
 from embedfit.llm.throttle import Throttle
 from embedfit.progress import Silent
 from embedfit.queries.ask import ask
 from embedfit.queries.plan import plan
+from embedfit.queries.prompts import EXAMPLES
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
 from embedfit.testkit.fake_openai import FakeOpenAi
@@ -228,6 +230,44 @@ def test_replies_of_no_use_stop_the_run_after_two_dozen(tmp_path: Path, kind: st
             assert server.calls == FIRST, "no call is sent before the first have been read, nor on the second try"
         server.service._dress = None
         assert all(query.kept for query in server.ask(temperature=0.5)), "another setting asks anew"
+
+
+def turned(change: Callable[[int, dict[str, str]], str]) -> Callable[[dict[str, Any]], Any]:
+    """A dress that changes every query, given how many replies there were before."""
+    replies = itertools.count()
+
+    def dress(text: str) -> str:
+        number = next(replies)
+        return json.dumps([{**row, "query": change(number, row)} for row in rows(text)])
+
+    return content(dress)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda n, row: EXAMPLES[n % 2].queries[row["style"]], "repeats an example of the prompt"),
+        (lambda n, row: f"what does the passage say about part {n}", "talks about the text"),
+        (
+            lambda n, row: f"warum lässt sich die Maschine {n} morgens nicht einschalten",
+            "another language",
+        ),
+        (lambda n, row: f"the same {row['style']} again", SAME),
+    ],
+)
+def test_replies_whose_queries_would_all_be_dropped_stop_the_run_too(
+    tmp_path: Path, change: Callable[[int, dict[str, str]], str], reason: str
+) -> None:
+    with served(tmp_path, turned(change)) as server:
+        with pytest.raises(GeneratorError, match=rf"replies hold no query of use.*{reason}") as caught:
+            server.ask(concurrency=64, language="English")
+        assert server.calls == FIRST and "--set generate.llm=NAME" in str(caught.value)
+
+
+def test_replies_of_which_some_are_of_use_are_all_bought(tmp_path: Path) -> None:
+    with served(tmp_path, turned(lambda n, row: "what the passage says" if n % 5 else row["query"])) as server:
+        server.ask(concurrency=1)
+        assert server.calls == CALLS
 
 
 def test_replies_of_one_kind_that_are_all_useless_stop_the_run_too(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from embedfit.llm.client import Message, Request
+from embedfit.llm.quoting import as_data
 from embedfit.llm.replies import answer_of, is_musing, json_values
 from embedfit.retrieval.words import first_words
 
@@ -32,7 +33,6 @@ _EXAMPLE_PASSAGE = (
 _EXAMPLE_QUERIES = ("How long does a refund take?", "return shipping costs abroad", "battery of the pump")
 _EXAMPLE_REPLY = "[3, 1, 0]"
 
-_TAG = re.compile(r"</?\s*(?:passage|queries)\s*>", re.IGNORECASE)
 _LINE = re.compile(
     r"^[^\w\n]{0,8}(?:query\s{0,3})?(?P<number>\d{1,2})[ \t]{0,3}[.):=–-]{1,3}[ \t]{0,3}(?:score[^\w\n]{0,8})?"
     r"(?P<score>\d{1,9})(?![.,]?\d)(?:\s{0,3}/\s{0,3}3)?(?:[^\d\n].*)?$",
@@ -63,7 +63,7 @@ def _data(passage: str, queries: Sequence[str]) -> str:
 
 def _plain(text: str, max_words: int) -> str:
     """The first words of a text, on one line, without tags that could end it early."""
-    return first_words(_TAG.sub(" ", text), max_words)
+    return first_words(as_data(text), max_words)
 
 
 def parse_scores(reply: str, count: int) -> list[int | None]:

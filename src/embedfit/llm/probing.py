@@ -31,6 +31,14 @@ _REMEDIES = {
     REFUSED: "Choose another model (--set generate.llm=NAME), or say what the documents are: --set generate.domain='…'",
     FORM: "Choose a model that follows instructions, usually a larger one: --set generate.llm=NAME",
 }
+_OTHERWISE = (
+    "Choose another model, usually a larger one (--set generate.llm=NAME), or say more of what you want: "
+    "--set generate.domain='…' and --set generate.language='…'"
+)
+#: What is wrong with replies that are whole and yet of no use.
+SAME = "it says the same of every passage"
+#: So many replies that say the same are no chance.
+_MANY_SAME = 3
 
 
 class LimitTooLow(GeneratorError):
@@ -71,6 +79,7 @@ class _Kind:
     failed: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     sample: str = ""
+    said: set[tuple[str, ...]] = field(default_factory=set)
 
     @property
     def seen(self) -> int:
@@ -88,15 +97,28 @@ class Tally:
         self._what, self._limit, self._without = what, limit, without
         self._kinds: dict[str, _Kind] = {kind: _Kind(expected=n) for kind, n in Counter(groups).items()}
 
-    def add(self, group: str, outcome: Reply | Failure, *, useful: bool) -> None:
-        """Count an outcome of a request."""
+    def doubts(self, group: str) -> bool:
+        """Whether too few replies of a kind have been seen to say that they are of use."""
+        return self._kinds[group].seen < FIRST
+
+    def add(
+        self, group: str, outcome: Reply | Failure, *, useful: bool, fault: str = "", said: tuple[str, ...] = ()
+    ) -> None:
+        """Count an outcome of a request.
+
+        fault: why it is of no use, where that is not seen from the reply itself. said: what was read from it, where
+        other passages should give something else.
+        """
         kind = self._kinds[group]
+        if useful and said and self.doubts(group):
+            useful, fault = said not in kind.said, SAME
+            kind.said.add(said)
         if isinstance(outcome, Failure):
             kind.failed[outcome.error] += 1
         elif useful:
             kind.useful += 1
         else:
-            fault = fault_of(outcome)
+            fault = fault or fault_of(outcome)
             kind.faults[fault] += 1
             if fault == kind.faults.most_common(1)[0][0]:
                 kind.sample = outcome.text
@@ -112,7 +134,11 @@ class Tally:
         if ended:
             raise self._error(ended)
         share = FIRST // len(kinds) if kinds else 0
-        useless = [k for k in kinds if not k.useful and k.seen and k.seen >= min(share, k.expected)]
+        useless = [
+            k
+            for k in kinds
+            if k.useful <= (k.faults[SAME] >= _MANY_SAME) and k.seen and k.seen >= min(share, k.expected)
+        ]
         if useless:
             raise self._error(useless)
 
@@ -130,14 +156,17 @@ class Tally:
                 remedy=self._remedy("Mend that and run the same command again: every reply so far is in the ledger."),
             )
         fault, count = kind.faults.most_common(1)[0]
-        message = f"{few} replies hold no {self._what}; of {count:,} the reason is: {fault}."
+        of_use = "" if fault in (EMPTY, THOUGHTS, REFUSED, FORM, SPENT, CUT) else " of use"
+        message = f"{few} replies hold no {self._what}{of_use}; of {count:,} the reason is: {fault}."
         if kind.sample.strip():
             message += f' One reply: "{shown(kind.sample)}"'
         if fault in (SPENT, CUT):
             more = max(4 * self._limit, LIMITS[1])
             remedy = f"Allow more: --set generate.max_reply_tokens={more}, {_NO_THINKING}"
             return LimitTooLow(message, remedy=self._remedy(remedy))
-        return GeneratorError(f"{message} Nothing more was asked for.", remedy=self._remedy(_REMEDIES[fault]))
+        return GeneratorError(
+            f"{message} Nothing more was asked for.", remedy=self._remedy(_REMEDIES.get(fault, _OTHERWISE))
+        )
 
     def _name(self, kind: _Kind) -> str:
         return next(name for name, one in self._kinds.items() if one is kind)

@@ -17,7 +17,7 @@ from embedfit.llm.consent import agree
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
 from embedfit.llm.replies import answer_of, fault_of
-from embedfit.queries import parse, prompts
+from embedfit.queries import filters, parse, prompts
 from embedfit.queries.plan import Ask
 from embedfit.records import Passage, Query
 from embedfit.retrieval.languages import languages_of, name_of
@@ -135,12 +135,13 @@ def ask(
     local = config.generator == "local"
     if not local:  # which reads each passage once where its requests follow each other
         calls = most_useful_first(calls, [passages[item.passage].split for item in asks])
+    rules = filters.text_rules([*prompts.EXAMPLE_QUERIES, *user_examples(config.examples)], config.language)
     limits = (0,) if local else (config.max_reply_tokens,) if config.max_reply_tokens else LIMITS
     for limit, higher in zip(limits, (*limits[1:], 0), strict=True):
         requests = within_limit(model, [request for request, _ in calls], limit)
         limited = [(request, group) for request, (_, group) in zip(requests, calls, strict=True)]
         try:
-            return _asked(model, passages, asks, limited, runtime, limit=limit, free=local)
+            return _asked(model, passages, asks, limited, runtime, rules, limit=limit, free=local)
         except LimitTooLow as error:
             if not higher:
                 raise
@@ -155,6 +156,7 @@ def _asked(
     asks: Sequence[Ask],
     calls: Sequence[tuple[Request, list[int]]],
     runtime: Runtime,
+    rules: Sequence[filters.Rule],
     *,
     limit: int,
     free: bool,
@@ -176,7 +178,12 @@ def _asked(
                         texts = texts_of(outcome, [asks[n].style.name for n in group])
                         for n, (text, reason) in zip(group, texts, strict=True):
                             drafts[n] = _draft(passages[asks[n].passage], asks[n], text, reason, key)
-                        tally.add(kinds[number], outcome, useful=any(text for text, _ in texts))
+                        said = tuple(text for text, _ in texts if text)
+                        fault = ""
+                        if said and not free and tally.doubts(kinds[number]):
+                            fault = _why_useless(said, passages[asks[group[0]].passage], rules)
+                        useful = bool(said) and not fault
+                        tally.add(kinds[number], outcome, useful=useful, fault=fault, said=() if free else said)
                         task.advance()
                 tally.check()
         except BudgetExceeded as error:
@@ -185,6 +192,12 @@ def _asked(
             runtime.report.log(f"generate: {error.message}")
             tally.check()
     return drafts
+
+
+def _why_useless(texts: Sequence[str], passage: Passage, rules: Sequence[filters.Rule]) -> str:
+    """Why the filters will drop every query of a reply; empty where they keep one."""
+    reasons = [filters.first_reason(filters.Candidate(text, "", passage.text, passage.title), rules) for text in texts]
+    return f"its queries would be dropped: {reasons[0]}" if all(reasons) else ""
 
 
 def most_useful_first(

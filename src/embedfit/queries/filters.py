@@ -45,6 +45,10 @@ class Candidate:
     title: str = ""
 
 
+#: Gives the reason to drop a candidate; empty: none.
+Rule = Callable[[Candidate], str]
+
+
 def malformed(candidate: Candidate) -> str:
     """Not a line of ordinary text."""
     text = candidate.text
@@ -138,7 +142,7 @@ def _longest_shared_run(query: list[str], passage: list[str]) -> list[str]:
     return query[end - best : end]
 
 
-def prompt_example(examples: Sequence[str]) -> Callable[[Candidate], str]:
+def prompt_example(examples: Sequence[str]) -> Rule:
     """A rule that drops what merely repeats an example of the prompt."""
     known = {tuple(words(example)) for example in examples}
 
@@ -148,7 +152,7 @@ def prompt_example(examples: Sequence[str]) -> Callable[[Candidate], str]:
     return rule
 
 
-def other_language(asked: str) -> Callable[[Candidate], str]:
+def other_language(asked: str) -> Rule:
     """A rule that drops a query in another language than asked for, where that is certain.
 
     asked: generate.language; where it is empty or names no language that we know, the passage's own. Names and terms
@@ -173,7 +177,7 @@ def other_language(asked: str) -> Callable[[Candidate], str]:
 
 
 #: The rules in the order in which they are asked; the first reason counts.
-TEXT_RULES: tuple[Callable[[Candidate], str], ...] = (
+TEXT_RULES: tuple[Rule, ...] = (
     malformed,
     wrong_length,
     talks_about_the_text,
@@ -183,7 +187,12 @@ TEXT_RULES: tuple[Callable[[Candidate], str], ...] = (
 )
 
 
-def first_reason(candidate: Candidate, rules: Sequence[Callable[[Candidate], str]] = TEXT_RULES) -> str:
+def text_rules(examples: Sequence[str], language: str) -> tuple[Rule, ...]:
+    """All rules that need nothing but a query and its passage. examples: that the prompt has shown; language: asked."""
+    return (*TEXT_RULES, other_language(language), prompt_example(examples))
+
+
+def first_reason(candidate: Candidate, rules: Sequence[Rule] = TEXT_RULES) -> str:
     """The first rule's reason to drop a candidate; empty if none has one."""
     return next((reason for rule in rules if (reason := rule(candidate))), "")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from embedfit.llm.client import Message, Request
+from embedfit.llm.quoting import as_data
 from embedfit.queries.filters import SENTENCE_END
 from embedfit.retrieval.words import first_words, length, pieces
 
@@ -92,6 +93,7 @@ EXAMPLES: tuple[Example, ...] = (
         },
     ),
 )
+EXAMPLE_QUERIES = tuple(query for example in EXAMPLES for query in example.queries.values())
 
 _ONE = "Passages, each with search queries that people type to find it."
 _MANY = (
@@ -105,8 +107,8 @@ _MANY = (
 
 
 def trim(text: str, max_words: int = MAX_PASSAGE_WORDS) -> str:
-    """The first words of a passage, on one line, without tags that could end the passage early."""
-    return first_words(text.replace("<passage>", " ").replace("</passage>", " "), max_words)
+    """The first words of a passage, on one line, without tags that could end the passage early (as_data)."""
+    return first_words(as_data(text), max_words)
 
 
 def stretch(text: str, place: str, words: int = STRETCH_WORDS) -> str:

@@ -25,7 +25,7 @@ from embedfit.models.vectors import vector_cache
 from embedfit.queries import filters
 from embedfit.queries.ask import FAILED, REJECTED, ask, user_examples
 from embedfit.queries.plan import plan
-from embedfit.queries.prompts import EXAMPLES
+from embedfit.queries.prompts import EXAMPLE_QUERIES
 from embedfit.records import Passage, Query
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
@@ -145,9 +145,7 @@ def _text_reasons(
 
     examples: the user's own, which the prompt has shown. language: asked for; empty: the passages' own.
     """
-    shown = [query for example in EXAMPLES for query in example.queries.values()]
-    repeated = filters.prompt_example([*shown, *examples])
-    rules = (*filters.TEXT_RULES, filters.other_language(language), repeated)
+    rules = filters.text_rules([*EXAMPLE_QUERIES, *examples], language)
     reasons = []
     for draft in drafts:
         passage = passages[by_id[draft.passage_id]]
