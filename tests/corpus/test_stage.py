@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from embedfit.corpus import stage
 from embedfit.errors import InputError
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.progress import LogLines
+from embedfit.queries import stage as queries_stage
 from embedfit.records import Document, DroppedPassage, Passage
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -160,12 +162,17 @@ def test_nothing_readable_names_the_reasons(ingest, tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "passages.jsonl").exists()
 
 
-def test_three_passages_are_too_few(ingest, tmp_path: Path) -> None:
+def test_three_passages_can_be_searched_but_not_tuned_on(ingest, tmp_path: Path) -> None:
     (tmp_path / "corpus.jsonl").write_text(
         "".join(json.dumps({"_id": str(n), "text": story(n)}) + "\n" for n in range(3))
     )
-    with pytest.raises(InputError, match="3 passages; at least 8"):
-        ingest(tmp_path / "corpus.jsonl")
+    said = io.StringIO()
+    result = ingest(tmp_path / "corpus.jsonl", runtime=Runtime(report=LogLines(said)))
+    assert [passage.split for passage in result.passages] == ["train"] * 3
+    assert "3 passages; at least 8" in said.getvalue() and "embedfit index" in said.getvalue()
+    with pytest.raises(InputError, match="3 passages are too few") as caught:
+        queries_stage.run(Workspace(tmp_path / "run"), resolve(preset="offline"), Runtime())
+    assert "embedfit index" in str(caught.value.remedy)
 
 
 def test_a_file_over_the_limit_is_not_read(ingest, docs: Path) -> None:

@@ -219,3 +219,11 @@ def test_the_index_of_a_run_has_the_base_beside_the_tuned_model(index, corpus, t
     moved = tmp_path / "elsewhere"
     folder.rename(moved)
     assert Index.open(moved / "index").search("lamp", 2) == before
+
+
+def test_two_documents_are_enough_to_search(tiny_bert, tmp_path):
+    (tmp_path / "docs").mkdir()
+    for name in ("tv", "lamp"):
+        (tmp_path / "docs" / f"{name}.md").write_text(f"# {name}\n\n{TOPICS[name]}\n")
+    index = index_documents(tmp_path / "docs", folder=tmp_path / "ix", model=str(tiny_bert))
+    assert len(index) == 2 and index.search("mute the tv", 1)[0].document == "tv.md"

@@ -37,6 +37,10 @@ _GAP_FROM = 60
 _RUNS = 100
 
 
+class TooFew(InputError):
+    """Passages that can be searched but not split: they are too few, or too much alike."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """What the split needs to know of a passage. cluster: equal for near-duplicates. held_out: of an eval document."""
@@ -51,7 +55,7 @@ def assign(items: Sequence[Item], *, dev_share: float, test_share: float, seed: 
     """The part of each passage, in order.
 
     dev_share, test_share: of the passages that are not held out; test_share 0 makes no test part of
-    them. Held-out passages are all "test". Raises InputError where there are too few passages.
+    them. Held-out passages are all "test". Raises TooFew where there are too few passages.
     """
     trainable = [index for index, item in enumerate(items) if not item.held_out]
     _require(len(trainable))
@@ -73,7 +77,7 @@ def assign(items: Sequence[Item], *, dev_share: float, test_share: float, seed: 
     if not _is_usable(parts, trainable, test_share):
         parts = _by_cluster(items, trainable, shares, rng, parts)
     if not _is_usable(parts, trainable, test_share):
-        raise InputError(
+        raise TooFew(
             "The passages are too alike to split: near-duplicates must stay on one side, and nothing is left "
             "for the other.",
             remedy="Add documents with other content, or name separate ones with --eval-docs.",
@@ -83,7 +87,7 @@ def assign(items: Sequence[Item], *, dev_share: float, test_share: float, seed: 
 
 def _require(count: int) -> None:
     if count < MIN_PASSAGES:
-        raise InputError(
+        raise TooFew(
             f"The documents gave {count} passage{'s' * (count != 1)}; at least {MIN_PASSAGES} are needed to train, "
             "choose and measure a model.",
             remedy="Add documents, or cut shorter passages: --set ingest.max_tokens=64 --set ingest.min_characters=20",

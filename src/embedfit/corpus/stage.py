@@ -21,7 +21,7 @@ from embedfit.corpus.kinds import BEIR
 from embedfit.corpus.quality import reason_to_drop
 from embedfit.corpus.readers.isolation import Limits, ReadingProcess
 from embedfit.corpus.readers.registry import by_extension, readers
-from embedfit.corpus.split import Item, assign
+from embedfit.corpus.split import Item, TooFew, assign
 from embedfit.errors import InputError
 from embedfit.interchange import read_corpus
 from embedfit.models.prompts import open_model
@@ -65,7 +65,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     _report_problems(corpus, workspace.root, runtime.report)
     if not corpus.passages:
         raise _nothing_readable(corpus)
-    passages = _split(_without_copies(corpus), corpus, config)
+    passages = _split(_without_copies(corpus), corpus, config, runtime.report)
     _report_outcome(passages, corpus, window, runtime.report)
     if note := unknown_language([passage.content for passage in passages], window.tokenizer, config.model):
         runtime.report.log(note)
@@ -312,7 +312,8 @@ def _without_copies(corpus: Corpus) -> list[Passage]:
     return kept
 
 
-def _split(passages: list[Passage], corpus: Corpus, config: Config) -> list[Passage]:
+def _split(passages: list[Passage], corpus: Corpus, config: Config, report: Reporter) -> list[Passage]:
+    """Passages with their parts. Those that can't be split are all "train": they can be searched, but not tuned on."""
     held_out = {document.document_id for document in corpus.documents if document.role == "eval"}
     together = clusters([passage.text for passage in passages])
     items = [
@@ -320,12 +321,16 @@ def _split(passages: list[Passage], corpus: Corpus, config: Config) -> list[Pass
         for one, cluster in zip(passages, together, strict=True)
     ]
     measured_elsewhere = bool(config.eval_docs or config.eval_beir)
-    parts = assign(
-        items,
-        dev_share=config.generate.dev_share,
-        test_share=0.0 if measured_elsewhere else config.generate.test_share,
-        seed=config.seed,
-    )
+    try:
+        parts = assign(
+            items,
+            dev_share=config.generate.dev_share,
+            test_share=0.0 if measured_elsewhere else config.generate.test_share,
+            seed=config.seed,
+        )
+    except TooFew as error:
+        report.log(f"Note: {error.message} They can be searched all the same: embedfit index. {error.remedy}")
+        parts = ["test" if item.held_out else "train" for item in items]
     if config.eval_docs and "test" not in parts:
         raise InputError("The documents of --eval-docs gave no passages.", remedy="Name documents that hold text.")
     return [replace(passage, split=part) for passage, part in zip(passages, parts, strict=True)]

@@ -48,6 +48,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
     Raises PaidInPart, after everything was written, where --max-cost did not reach for all queries.
     """
     passages = workspace.read(Passage)
+    _check_split(passages)
     asks = plan(passages, config.generate, seed=config.seed)
     payer = str(workspace.root.resolve())
     judges = config.generate.judge is not None and config.generate.judge_min > 0
@@ -190,6 +191,16 @@ def _log_reasons(queries: Sequence[Query], runtime: Runtime) -> None:
     for reason, count in Counter(reason for reason, _ in dropped).most_common(8):
         example = f', such as "{examples[reason][:80]}"' if reason in examples else ""
         runtime.report.log(f"  {count:>6,} dropped: {reason}{example}")
+
+
+def _check_split(passages: Sequence[Passage]) -> None:
+    """Refuse passages that ingest could not split, before a query of them is paid for."""
+    if not any(passage.split == "dev" for passage in passages):
+        raise InputError(
+            f"The {len(passages):,} passages are too few, or too much alike, to train, choose and measure a model.",
+            remedy="Add documents, or cut shorter passages: --set ingest.max_tokens=64 --set ingest.min_characters=20. "
+            "They can be searched as they are: embedfit index.",
+        )
 
 
 def _over_budget(queries: Sequence[Query], max_cost: float | None) -> str:
