@@ -107,6 +107,21 @@ def message(change: Callable[[dict[str, Any], str], Any], finish: str | None = N
     return dress
 
 
+def text_in(completion: dict[str, Any]) -> str:
+    return str(completion["choices"][0]["message"]["content"])
+
+
+def halves(text: str) -> list[str]:
+    return [text[:9], text[9:]]
+
+
+def stream(text: str) -> bytes:
+    """Server-sent events, as of a call with stream=true."""
+    deltas = [{"role": "assistant"}, {"reasoning_content": THOUGHTS}, *({"content": part} for part in halves(text))]
+    events = [json.dumps({"choices": [{"index": 0, "delta": delta}]}) for delta in deltas]
+    return "".join(f"data: {event}\n\n" for event in [*events, "[DONE]"]).encode()
+
+
 def content(change: Callable[[str], Any], finish: str | None = None) -> Callable[[dict[str, Any]], Any]:
     return message(lambda message, text: {**message, "content": change(text)}, finish)
 
@@ -134,6 +149,25 @@ USABLE = {
         {"type": "function", "function": {"name": "answer", "arguments": json.dumps({"queries": rows(text)})}}]}),
     "legacy text": lambda completion: {**completion, "choices": [
         {"text": completion["choices"][0]["message"]["content"], "finish_reason": "stop"}]},
+    "content as JSON": content(lambda text: {"queries": rows(text)}),
+    "content as rows": content(rows),
+    "parsed content": message(lambda said, text: {"content": None, "parsed": {"queries": rows(text)}}),
+    "stream": lambda completion: stream(text_in(completion)),
+    "stream with signs of life": lambda completion: b": waiting\n\n" + stream(text_in(completion)),
+    "stream of Ollama": lambda completion: b"\n".join(
+        json.dumps({"message": {"content": part}, "done": False}).encode() for part in halves(text_in(completion))),
+    "Ollama": lambda completion: {"message": {"role": "assistant", "content": text_in(completion)}, "done": True},
+    "Anthropic": lambda completion: {"type": "message", "role": "assistant", "stop_reason": "end_turn", "content": [
+        {"type": "thinking", "thinking": THOUGHTS}, {"type": "text", "text": text_in(completion)}]},
+    "Gemini": lambda completion: {"candidates": [{"finishReason": "STOP", "content": {"role": "model", "parts": [
+        {"text": THOUGHTS, "thought": True}, {"text": text_in(completion)}]}}]},
+    "response": lambda completion: {"object": "response", "output": [
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": THOUGHTS}]},
+        {"type": "message", "content": [{"type": "output_text", "text": text_in(completion)}]}]},
+    "delta": lambda completion: {"choices": [{"delta": completion["choices"][0]["message"], "finish_reason": "stop"}]},
+    "wrapped body": lambda completion: {"data": completion},
+    "body in an array": lambda completion: [completion],
+    "error of null": lambda completion: {**completion, "error": None},
     "no usage": lambda completion: {**completion, "usage": None},
     "usage of words": lambda completion: {**completion, "usage": {"prompt_tokens": "many", "completion_tokens": -1}},
 }  # fmt: skip
@@ -305,6 +339,14 @@ FAULTS = {
     "vLLM": (lambda completion: {"object": "error", "message": "The model `m` does not exist.", "code": 404},
              "does not exist", 8),
     "detail": (lambda completion: {"detail": "Not authenticated"}, "Not authenticated", 8),
+    "error of a choice without a message": (
+        lambda completion: {"choices": [{"error": {"message": "Upstream gone", "code": 502}}]}, "Upstream gone", 72),
+    "error in a stream": (lambda completion: b'data: {"error": {"message": "No such model", "code": 404}}\n\n',
+                          "No such model", 8),
+    "code beside the text": (lambda completion: {"base_resp": {"status_code": 1004, "status_msg": "login fail: no key"},
+                                                 "choices": None}, "login fail: no key", 8),
+    "balance": (lambda completion: {"code": 1113, "msg": "余额不足，请充值"}, "余额不足", 8),
+    "no body": (lambda completion: b"", "answered with nothing", 72),
     "web page": (lambda completion: b"<html><title>Sign in to the portal</title><body>x</body></html>",
                  "Sign in to the portal", 72),
     "cut body": (lambda completion: json.dumps(completion).encode()[:40], "not JSON", 72),

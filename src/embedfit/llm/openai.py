@@ -11,6 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from embedfit.addresses import is_private_host
 from embedfit.errors import MissingDependency, ProviderError, UsageError
+from embedfit.llm.bodies import completion_in
 from embedfit.llm.client import Reply, Request
 from embedfit.llm.replies import answer_of, cut_at_stop, shown, text_of_message, well_formed
 from embedfit.llm.retry import CallError, Resource, throttled_resource
@@ -83,12 +84,11 @@ class OpenAiTransport:
     def _reply(self, request: Request, response: httpx.Response) -> Reply:
         where = self._client.base_url.host
         try:
-            value = response.json()
+            value = completion_in(response.content.decode("utf-8-sig", "replace"))
         except ValueError:
-            text = self._clean(_readable(response))
-            raise CallError(
-                f"{where} answered with something that is not JSON: {shown(text)}", maybe_billed=True
-            ) from None
+            text = shown(self._clean(_readable(response)))
+            what = f"with something that is not JSON: {text}" if text else "with nothing"
+            raise CallError(f"{where} answered {what}", maybe_billed=True) from None
         if fault := _fault_in(value):
             raise self._said_with_200(fault, response.headers)
         choice = _first_choice(value)
@@ -306,21 +306,32 @@ def _fault_in(value: object) -> dict[str, Any]:
     """The error that a body of status 200 holds, in itself or in its first choice; empty where there is none."""
     if not isinstance(value, dict):
         return {}
-    choice = _first_choice(value) or {}
+    choices = value.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
     fault = value.get("error") or choice.get("error")
     if not fault and (value.get("object") == "error" or ("choices" not in value and value.get("errors"))):
         fault = value.get("errors") or value
-    if not fault and "choices" not in value:
-        fault = {key: value[key] for key in ("message", "detail", "code", "status") if value.get(key)}
-        fault = fault if "message" in fault or "detail" in fault else {}
+    if not fault and not choices:
+        fault = _described(value)
     if not fault and str(choice.get("finish_reason")).lower() == "error":
         fault = "the reply broke off with an error"
     if isinstance(fault, list) and fault:
         fault = fault[0]
-    if isinstance(fault, dict):
+    if isinstance(fault, dict) and fault:
         message = fault.get("message") or fault.get("detail") or fault
         return {**fault, "message": message if isinstance(message, str) else str(message)}
     return {"message": str(fault)} if fault else {}
+
+
+def _described(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The error of a body that has no choices, by the names that servers give its text and its code."""
+    inner = value.get("base_resp")
+    value = {**value, **inner} if isinstance(inner, dict) else value
+    text = next(
+        (value[name] for name in ("message", "detail", "msg", "status_msg", "error_msg") if value.get(name)), ""
+    )
+    codes = {name: value[name] for name in ("code", "status", "status_code") if value.get(name)}
+    return {"message": text, **codes} if text else {}
 
 
 _SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|hf|api|key)[-_][A-Za-z0-9_*.-]{8,}|(?<=Bearer )\S{8,}")
@@ -328,12 +339,13 @@ _DAILY = re.compile(r"per[- ]day|daily|free-models-per-day|\bday['’]?s? (?:lim
 #: What an error's words say it is, where it has no code that does.
 _SAID = (
     (re.compile(r"rate.?limit|too many (?:requests|tokens)|throttl|slow down", re.I), 429),
-    (re.compile(r"insufficient.{0,3}(?:funds|credit|balance|quota)|credits?\b|current quota|payment", re.I), 402),
+    (re.compile(r"insufficient.{0,3}(?:funds|credit|balance|quota)|credits?\b|current quota|payment|\bbalance\b|余额|餘額",
+                re.I), 402),
     (re.compile(r"quota", re.I), 429),
-    (re.compile(r"api.?key|unauthori[sz]ed|authenticat|invalid token", re.I), 401),
+    (re.compile(r"api.?key|unauthori[sz]ed|authenticat|invalid token|login fail|密钥", re.I), 401),
     (re.compile(r"forbidden|permission|not allowed|access denied", re.I), 403),
     (re.compile(r"model.{0,80}(?:not found|does not exist|not exist|unknown|not available|no longer)|no such model|"
-                r"unknown model|no endpoints found", re.I), 404),
+                r"unknown model|no endpoints found|unexpected endpoint", re.I), 404),
     (re.compile(r"overload|capacity|unavailable|busy|try again|timed? ?out|loading|upstream", re.I), 503),
     (re.compile(r"invalid|unsupported|not support|bad request|context length|too long|malformed|required", re.I), 400),
 )  # fmt: skip

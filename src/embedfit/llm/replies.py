@@ -182,6 +182,8 @@ def text_of_content(content: object) -> tuple[str, str]:
         if kind in ("thinking", "reasoning", "redacted_thinking", "thought") or content.get("thought") is True:
             thought = content.get("thinking", content.get("reasoning", content.get("summary", inner)))
             return "", "".join(text_of_content(thought))
+        if inner is None and not kind and content:
+            return json.dumps(content, ensure_ascii=False), ""  # the answer itself, where JSON was asked for
         return text_of_content(inner)
     if isinstance(content, list):
         parts = [text_of_content(part) for part in content[:1000]]
@@ -195,6 +197,8 @@ def text_of_message(message: dict[str, Any]) -> str:
     Where it holds nothing but thoughts, their beginning, marked as thoughts.
     """
     text, thoughts = text_of_content(message.get("content"))
+    if not text.strip() and isinstance(message.get("parsed"), (dict, list)):
+        text = json.dumps(message["parsed"], ensure_ascii=False)
     if text.strip():
         return text
     calls = message.get("tool_calls") or [{"function": message.get("function_call")}]
@@ -206,6 +210,7 @@ def text_of_message(message: dict[str, Any]) -> str:
     if arguments:
         return "\n".join(arguments)
     aside = message.get("reasoning_content") or message.get("reasoning") or message.get("thinking")
+    aside = aside or message.get("reasoning_details")
     thoughts = thoughts or "".join(text_of_content(aside))
     return f"<think>{thoughts[:_THOUGHTS_KEPT]}" if thoughts.strip() else ""
 
