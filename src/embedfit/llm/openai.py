@@ -339,7 +339,8 @@ _DAILY = re.compile(r"per[- ]day|daily|free-models-per-day|\bday['’]?s? (?:lim
 #: What an error's words say it is, where it has no code that does.
 _SAID = (
     (re.compile(r"rate.?limit|too many (?:requests|tokens)|throttl|slow down", re.I), 429),
-    (re.compile(r"insufficient.{0,3}(?:funds|credit|balance|quota)|credits?\b|current quota|payment|\bbalance\b|余额|餘額",
+    (re.compile(r"insufficient.{0,3}(?:funds|credit|balance|quota)|credits?\b|current quota|payment|\bbalance\b|"
+                r"余额|餘額",
                 re.I), 402),
     (re.compile(r"quota", re.I), 429),
     (re.compile(r"api.?key|unauthori[sz]ed|authenticat|invalid token|login fail|密钥", re.I), 401),
