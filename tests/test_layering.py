@@ -32,8 +32,8 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"freshness"}),
     frozenset({"pipeline"}),
     frozenset({"api"}),
-    frozenset({"demo", "indexing", "cli_serve", "cli_deploy"}),
-    frozenset({"cli_index"}),
+    frozenset({"demo", "indexing", "cli_deploy"}),
+    frozenset({"cli_index", "cli_serve"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )  # fmt: skip

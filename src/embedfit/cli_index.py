@@ -11,7 +11,7 @@ import typer
 from rich.text import Text
 
 from embedfit import terminal
-from embedfit.errors import ArtifactMissing, UsageError
+from embedfit.errors import UsageError
 from embedfit.progress import reporter_for
 from embedfit.runtime import Runtime
 from embedfit.terminal import say, say_json
@@ -85,7 +85,7 @@ def search(
     ] = False,
 ) -> None:
     """The best passages for a query, where each stands, which part found it, and what the base would have given."""
-    from embedfit.indexing import load, read_queries, write_trec  # torch
+    from embedfit.indexing import load, load_or_build, read_queries, write_trec  # torch
 
     runtime = Runtime(report=reporter_for(sys.stderr))
     if (run_folder is None) == (index_folder is None) or (query is None) == (queries is None):
@@ -93,7 +93,7 @@ def search(
             "Name a run or an index, and a query or a file of queries.",
             remedy='For example: embedfit search --run DIR "how do I …"',
         )
-    opened = load(_indexed(run_folder, runtime) if run_folder else index_folder or Path())
+    opened = load_or_build(run_folder, runtime) if run_folder else load(index_folder or Path())
     if queries is not None:
         if trec is None:
             raise UsageError("--queries writes a TREC run.", remedy=f"Add: --trec {queries.with_suffix('.trec')}")
@@ -107,18 +107,6 @@ def search(
         say_json({"query": query, "hits": [asdict(hit) for hit in hits], "base": [asdict(hit) for hit in base]})
         return
     _print(opened, query, hits, base)
-
-
-def _indexed(run_folder: Path, runtime: Runtime) -> Path:
-    """A run folder whose index is there: it is built where it is not."""
-    from embedfit.indexing import index_run, load  # torch
-
-    try:
-        load(run_folder)
-    except ArtifactMissing:
-        runtime.report.log(f"{run_folder} has no index yet: it is built once")
-        index_run(run_folder, runtime=runtime)
-    return run_folder
 
 
 def _print(opened: Index, query: str, hits: list[Hit], base: list[Hit]) -> None:

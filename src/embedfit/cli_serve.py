@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from embedfit.errors import UsageError
+from embedfit.progress import LogLines, Reporter, reporter_for
+from embedfit.runtime import Runtime
 from embedfit.terminal import say
+
+if TYPE_CHECKING:
+    from embedfit.index.search import Index
 
 ModelArgument = Annotated[
     Optional[str],  # noqa: UP045 - typer reads annotations at run time on 3.10
-    typer.Argument(help="Alias, hub id or folder. Default: $MODEL_ID or $HF_MODEL_ID.", show_default=False),
+    typer.Argument(
+        help="Alias, hub id, model folder, or a run folder to search. Default: $MODEL_ID or $HF_MODEL_ID.",
+        show_default=False,
+    ),
 ]
 
 
@@ -59,6 +70,8 @@ def serve(
 ) -> None:
     """Serve a model: TEI's, OpenAI's, SageMaker's and Vertex AI's protocols on one port.
 
+    Of a run folder, or a folder of `embedfit index`, the index is served too: /search, and a page to try it at /.
+
     Every option can be given as an environment variable of its upper-case name, as with TEI.
     """
     from embedfit.serving.settings import from_environment, model_from_environment
@@ -98,7 +111,37 @@ def serve(
     from embedfit.serving.server import logger
     from embedfit.serving.server import serve as serve_model
 
-    serve_model(named, settings, log=logger(json_output=settings.json_output))
+    log = logger(json_output=settings.json_output)
+    report = _LogLines(log) if settings.json_output else reporter_for(sys.stderr)
+    serve_model(named, settings, log=log, opened=_opener(named, report))
+
+
+class _LogLines(LogLines):
+    """Lines of progress that go where the server's own go."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__()
+        self._write_line = write
+
+    def log(self, message: str) -> None:
+        """Write the line at once."""
+        self._write_line(message)
+
+
+def _opener(named: str, report: Reporter) -> Callable[[], Index] | None:
+    """Opens the index of a run or index folder, and builds it where a run has none. None: `named` is a model."""
+    from embedfit.index.manifest import is_searchable
+
+    folder = Path(named).expanduser()
+    if not is_searchable(folder):
+        return None
+
+    def opened() -> Index:
+        from embedfit.indexing import load_or_build  # loads torch, which a model alone does not need
+
+        return load_or_build(folder, Runtime(report=report))
+
+    return opened
 
 
 def export(

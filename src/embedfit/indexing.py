@@ -13,7 +13,8 @@ from embedfit import api
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Source, build
-from embedfit.index.folder import MANIFEST, Base, Identity, read_manifest, write
+from embedfit.index.folder import Base, Identity, write
+from embedfit.index.manifest import IN_RUN, MANIFEST, is_run, read_manifest
 from embedfit.index.retriever import Retriever
 from embedfit.index.search import Hit, Index
 from embedfit.models.local import LocalModel, base_model
@@ -27,7 +28,6 @@ PathLike = str | Path
 
 #: Above this, token vectors are left out unless they are asked for: some 13 kB a passage of 100 tokens.
 MOST_WITH_TOKENS = 50_000
-_FOLDER = "index"
 
 
 def index_documents(
@@ -58,7 +58,7 @@ def index_documents(
             )
         named = [*api.stored_config(workspace).docs, *add] if add else []
     settings: dict[str, Any] = {"model": model}
-    fresh = not workspace.path("embedfit.toml").exists()
+    fresh = not is_run(workspace.root)
     api.run(named, run=folder, preset="offline" if fresh else None, settings=settings, until="ingest", runtime=runtime)
     return index_run(folder, remove=remove, tokens=tokens, force=force, runtime=runtime)
 
@@ -82,7 +82,7 @@ def index_run(
         base = base_model(config)
         trained = workspace.path("merged").exists()
         model = LocalModel("merged", workspace.existing("merged")) if trained else base
-        target = workspace.path(_FOLDER)
+        target = workspace.path(IN_RUN)
         removed = _removed(target, remove, workspace)
         passages = sorted(
             (one for one in workspace.read(Passage) if one.document_id not in removed), key=lambda one: one.passage_id
@@ -107,7 +107,7 @@ def index_run(
             built = build(
                 Source(contents=[one.content for one in passages]), model, chosen, vector_cache(), runtime.report
             )
-            with workspace.writing_folder(_FOLDER) as temporary:
+            with workspace.writing_folder(IN_RUN) as temporary:
                 write(temporary, built, passages, identity, base=beside, made_of=made_of)
             _say_size(target, len(passages), runtime)
     return Index.open(target)
@@ -155,12 +155,24 @@ def _removed(target: Path, remove: Sequence[str], workspace: Workspace) -> set[s
     return before | set(remove)
 
 
+def load_or_build(folder: PathLike, runtime: Runtime | None = None) -> Index:
+    """Open the index of a run folder or an index folder. A run folder that has none gets it first."""
+    runtime = runtime or Runtime()
+    try:
+        return load(folder)
+    except ArtifactMissing:
+        if not is_run(Path(folder)):
+            raise
+        runtime.report.log(f"{folder} has no index yet: it is built once")
+        return index_run(folder, runtime=runtime)
+
+
 def load(folder: PathLike) -> Index:
     """Open the index of a run folder or an index folder. Raises ArtifactMissing where there is none."""
     path = Path(folder)
-    inner = path / _FOLDER
+    inner = path / IN_RUN
     if (inner / MANIFEST).exists() or not (path / MANIFEST).exists():
-        if (path / "embedfit.toml").exists() and not (inner / MANIFEST).exists():
+        if is_run(path) and not (inner / MANIFEST).exists():
             raise ArtifactMissing(f"{path} has no index yet.", remedy=f"Run: embedfit index --run {path}")
         path = inner if inner.exists() else path
     return Index.open(path)

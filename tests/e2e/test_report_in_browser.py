@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -18,62 +14,17 @@ from embedfit.reporting.stage import run
 from embedfit.runtime import Runtime
 from tests.run_folder import build_run
 
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1200,900",
-)  # fmt: skip
-
-#: Contrast by WCAG 2.2 of every text that is seen, against the nearest background that is not transparent.
-CONTRAST = """
-const parse = (c) => (c.match(/[\\d.]+/g) || []).map(Number);
-const light = (c) => { const [r, g, b] = c.map((v) => (v /= 255) <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
-  return .2126 * r + .7152 * g + .0722 * b; };
-const behind = (e) => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
-  if (c.length === 3 || c[3] > 0) return c; } return [255, 255, 255]; };
-const low = [];
-for (const e of document.querySelectorAll('body *')) {
-  const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-  const box = e.getBoundingClientRect();
-  if (!own || e.closest('script, style') || box.width < 2) continue;
-  const style = getComputedStyle(e), svg = e.closest('svg');
-  const [a, b] = [parse(svg ? style.fill : style.color), behind(svg || e)].map(light);
-  const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-  if (ratio < 4.5) low.push(ratio.toFixed(2) + ' ' + e.textContent.trim().slice(0, 40));
-}
-return low;
-"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    chromedriver = shutil.which("chromedriver")
-    if not chromium or not chromedriver:
-        pytest.skip("chromium and chromedriver are not installed (Debian: apt-get install chromium chromium-driver)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    yield driver
-    driver.quit()
-
 
 @pytest.fixture
-def opened(browser: Any, tmp_path: Path) -> Any:
+def opened(shown_as: Any, tmp_path: Path) -> Any:
     """A function that builds a run and opens its report."""
 
     def open_report(*, width: int = 1200, dark: bool = False, **kind: Any) -> Any:
         workspace, config = build_run(tmp_path / "run", **kind)
         run(workspace, config, Runtime())
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        browser.get_log("browser"), browser.get_log("performance")
-        browser.get(workspace.path("report.html").as_uri())
-        return browser
+        page = shown_as(width=width, dark=dark)
+        page.get(workspace.path("report.html").as_uri())
+        return page
 
     return open_report
 
@@ -178,13 +129,13 @@ def test_a_phone_needs_no_sideways_scrolling(opened, kind):
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_text_has_contrast(opened, dark):
+def test_every_text_has_contrast(opened, faint, dark):
     page = opened(dark=dark)
     page.find_element(By.CSS_SELECTOR, "#entries summary").send_keys(Keys.ENTER)
     page.execute_script("for (const d of document.querySelectorAll('details')) d.open = true")
     background = page.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (sum(int(v) for v in background[4:-1].split(",")) < 200) is dark
-    assert page.execute_script(CONTRAST) == []
+    assert faint() == []
 
 
 def test_it_reads_without_javascript(opened):

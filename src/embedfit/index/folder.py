@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embedfit.errors import ArtifactMissing, InputError
+from embedfit.errors import InputError
 from embedfit.index.build import Built
+from embedfit.index.manifest import MANIFEST, PASSAGE_STARTS, SCHEMA, read_manifest
 from embedfit.index.retriever import Retriever, from_json
 from embedfit.index.scoring import Halves, Parts, Rows, Tokens
 from embedfit.index.tokens import TokenSpace
@@ -31,8 +32,6 @@ from embedfit.records import Passage
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.workspace import atomic_file, encode_record, sha256_file
 
-SCHEMA = 1
-MANIFEST = "manifest.json"
 _ROWS = ("windows", "queries")
 _WORDS = ("words", "words_and_queries")
 
@@ -127,7 +126,7 @@ def _write_passages(folder: Path, passages: Sequence[Passage]) -> None:
             line = f"{encode_record(passage)}\n".encode()
             file.write(line)
             starts.append(starts[-1] + len(line))
-    with atomic_file(folder / "passages.starts.npy", binary=True) as file:
+    with atomic_file(folder / PASSAGE_STARTS, binary=True) as file:
         np.save(file, np.array(starts, np.int64), allow_pickle=False)
 
 
@@ -159,30 +158,6 @@ def read(folder: Path) -> Stored:
         base=Identity(**manifest["base"]) if manifest.get("base") else None,
         base_vectors=_array(folder / "base.npy"),
     )
-
-
-def read_manifest(folder: Path) -> Mapping[str, Any]:
-    """The manifest of an index, checked. Raises as read() does."""
-    path = folder / MANIFEST
-    if not path.exists():
-        raise ArtifactMissing(
-            f"{folder} holds no index.",
-            remedy="Run: embedfit index --run DIR, or embedfit index DOCS... --model minilm --to-folder DIR",
-        )
-    try:
-        manifest: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
-        schema = manifest["schema"]
-        lacking = {"files", "passages", "model", "retriever"} - set(manifest)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not an index' manifest.", remedy="Build it again: embedfit index") from error
-    if schema != SCHEMA:
-        raise InputError(
-            f"{path} has schema version {schema}; this embedfit reads version {SCHEMA}.",
-            remedy="Build it again: embedfit index",
-        )
-    if lacking:
-        raise InputError(f"{path} lacks {', '.join(sorted(lacking))}.", remedy="Build the index again: embedfit index")
-    return manifest
 
 
 def _array(path: Path) -> Any:  # noqa: ANN401 - an array of any type, or None

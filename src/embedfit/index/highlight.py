@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from embedfit.retrieval.words import DENSE, Analysis
 
@@ -11,22 +12,30 @@ Span = tuple[int, int]
 _WORD = re.compile(r"\w+")
 
 
-def spans(query: str, text: str, analysis: Analysis) -> list[Span]:
-    """Half-open ranges of the characters of `text` whose words are among the query's, in order, none overlapping.
+class Highlighter:
+    """Finds the words of queries in passages. It remembers the terms of words, of which texts have few new ones."""
 
-    Words are the same where their stems are. Of scripts without spaces, pairs of letters count.
-    """
-    wanted = set(analysis.query(query))
-    found: list[Span] = []
-    for match in _WORD.finditer(text):
-        if DENSE.search(match[0]):
-            found += _pairs(match, wanted)
-        elif wanted.intersection(analysis.passage(match[0])):
-            found.append(match.span())
-    return found
+    def __init__(self, analysis: Analysis) -> None:
+        self._query = lru_cache(64)(lambda query: frozenset(analysis.query(query)))
+        self._word = lru_cache(100_000)(lambda word: None if DENSE.search(word) else frozenset(analysis.passage(word)))
+
+    def spans(self, query: str, text: str) -> list[Span]:
+        """Half-open ranges of the characters of `text` whose words are among the query's, in order, none overlapping.
+
+        Words are the same where their stems are. Of scripts without spaces, pairs of letters count.
+        """
+        wanted = self._query(query)
+        found: list[Span] = []
+        for match in _WORD.finditer(text):
+            terms = self._word(match[0])
+            if terms is None:
+                found += _pairs(match, wanted)
+            elif not wanted.isdisjoint(terms):
+                found.append(match.span())
+        return found
 
 
-def _pairs(match: re.Match[str], wanted: set[str]) -> list[Span]:
+def _pairs(match: re.Match[str], wanted: frozenset[str]) -> list[Span]:
     """Ranges of the run that the wanted pairs of letters cover."""
     run, start = match[0], match.start()
     covered = [False] * len(run)

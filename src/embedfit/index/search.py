@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from embedfit.errors import InputError, ModelError
 from embedfit.index.folder import Stored, read
-from embedfit.index.highlight import Span, spans
+from embedfit.index.highlight import Highlighter, Span
 from embedfit.index.retriever import BASE, Retriever
 from embedfit.index.scoring import Asked, Found, Parts, Scores, find
 from embedfit.index.tokens import TokenReader, TokenSpace
@@ -26,6 +26,8 @@ Floats = npt.NDArray[np.float32]
 
 #: Words of a query that are read; the rest is cut, as a model cuts what its window does not hold.
 MOST_WORDS = 512
+#: Characters of a query that are read: a "word" can be as long as a file.
+MOST_CHARACTERS = 10_000
 MOST_RESULTS = 10_000
 #: First-stage scores held at a time.
 _BLOCK = 16_000_000
@@ -78,6 +80,8 @@ class Index:
         self.stored = stored
         self.retriever: Retriever = stored.retriever
         self.asker = asker
+        words = stored.parts.words
+        self._highlighter = Highlighter(words.analysis) if isinstance(words, Bm25) else None
         self._starts = np.load(stored.folder / "passages.starts.npy", allow_pickle=False)
         self._lines = np.memmap(stored.folder / "passages.jsonl", np.uint8, mode="r") if self._starts[-1] else None
 
@@ -96,6 +100,11 @@ class Index:
         return self.stored.parts
 
     @property
+    def base_name(self) -> str:
+        """What the untuned model is called."""
+        return (self.stored.base or self.stored.model).name
+
+    @property
     def base(self) -> Index:
         """The same passages, searched by the untuned model's one vector of each."""
         stored = self.stored
@@ -112,6 +121,10 @@ class Index:
             raise IndexError(number)
         line = bytes(self._lines[self._starts[number] : self._starts[number + 1]])
         return decode_record(line, Passage)
+
+    def passages(self) -> Iterator[Passage]:
+        """All passages, by ascending id."""
+        return map(self.passage, range(len(self)))
 
     def search(self, query: str, k: int = 10, *, allowed: npt.NDArray[np.bool_] | None = None) -> list[Hit]:
         """The k best passages of a query, best first.
@@ -142,8 +155,7 @@ class Index:
 
     def marked(self, query: str, text: str) -> list[Span]:
         """Ranges of the characters of a passage's text whose words the query asks for."""
-        words = self.parts.words
-        return spans(query, text, words.analysis) if isinstance(words, Bm25) else []
+        return self._highlighter.spans(query[:MOST_CHARACTERS], text) if self._highlighter else []
 
     def _hits(self, scores: Scores, query: int, best: Found) -> list[Hit]:
         given: dict[str, Floats] = {
@@ -184,7 +196,7 @@ def model_of(stored: Stored) -> LocalModel:
 
 
 def _readable(query: str) -> str:
-    query = without_surrogates(query)
+    query = without_surrogates(query[:MOST_CHARACTERS])
     words = query.split()
     if not words:
         raise InputError("The query is empty.", remedy='For example: embedfit search --run DIR "how do I …"')

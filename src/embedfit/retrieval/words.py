@@ -177,6 +177,10 @@ def has_letter(term: str, letter: str) -> bool:
     return letter in term and letter in CLUSTER.findall(term)
 
 
+#: Words whose terms are remembered.
+_MOST_KNOWN = 500_000
+
+
 class _Terms(dict[str, tuple[str, ...]]):
     """Word → its terms by the rules of one or more languages a script. Made as words come: a text has few new ones."""
 
@@ -189,6 +193,8 @@ class _Terms(dict[str, tuple[str, ...]]):
         self._stop_words = {code: frozenset(folded(word, code) for word in stop_words(code)) for code in codes}
 
     def __missing__(self, word: str) -> tuple[str, ...]:
+        if len(self) >= _MOST_KNOWN:
+            self.clear()  # a server is sent new words as long as it runs
         found = self[word] = self._terms(word)
         return found
 

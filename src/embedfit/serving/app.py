@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ from embedfit.serving.failures import (
 )
 from embedfit.serving.metrics import CONTENT_TYPE, Metrics
 from embedfit.serving.openapi import docs_page, openapi_document
+from embedfit.serving.page import search_page
 from embedfit.serving.service import Service, Timing
 from embedfit.serving.settings import ServeSettings
 
@@ -41,6 +43,12 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 _JSON: Header = (b"content-type", b"application/json")
+_NO_INDEX = (
+    "This server has no index to search. Serve a run folder: embedfit serve RUN; "
+    "or index documents and serve their folder: embedfit index DOCS... --model minilm --to-folder DIR"
+)
+#: An escape in a JSON string: a pair of surrogates, half a pair, or any other.
+_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
 _LOG = logging.getLogger("embedfit.serving")
 
 
@@ -58,6 +66,8 @@ class Route:
     """What answers one method of one path.
 
     protected: needs the key, where one is set. computes: counts as a request that may be refused under load.
+    parameters: reads what the handler wants from the address' parameters; None: the body is the JSON that it wants.
+    mends: halves of surrogate pairs in the body are replaced, rather than refused.
     """
 
     method: str
@@ -65,6 +75,8 @@ class Route:
     protected: bool
     computes: bool = False
     openai: bool = False
+    parameters: Callable[[bytes], Any] | None = None
+    mends: bool = False
 
 
 class App:
@@ -73,8 +85,10 @@ class App:
     One request is one call; nothing is shared between requests but the service and the metrics.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, *, searches: bool = False) -> None:
+        """searches: an index is, or will be, served beside the model, and `/` is a page to search it."""
         self.settings = settings
+        self.searches = searches
         self.service: Service | None = None
         self.metrics = Metrics()
         self.metrics.gauges = {
@@ -107,11 +121,15 @@ class App:
             "/decode": (embed(self._decode),),
             "/vertex": (embed(self._vertex),),
             "/invocations": (embed(self._embed),),
+            "/search": (
+                embed(self._search, mends=True),
+                Route("GET", self._search, computes=True, protected=True, parameters=requests.search_parameters),
+            ),
             "/v1/embeddings": (openai,),
             "/embeddings": (openai,),
             "/v1/models": (Route("GET", self._models, protected=True, openai=True),),
             "/info": (Route("GET", self._info, protected=True),),
-            "/": (health, embed(self._root)),
+            "/": (show(self._page) if self.searches else health, embed(self._root)),
             "/health": (health,),
             "/ping": (health,),
             "/metrics": (show(self._show_metrics),),
@@ -155,6 +173,9 @@ class App:
                 self._check_key(headers)
             if not route.computes:
                 return await route.handler(None)
+            if route.parameters is not None:
+                self._check_load()
+                return await self._handled(route, route.parameters(scope["query_string"]))
             whole = bool((scope.get("extensions") or {}).get("embedfit.whole"))
             return await self._admitted(route, headers, receive, is_whole=whole)
         except RequestFailure as failure:
@@ -194,13 +215,16 @@ class App:
         with self.bodies.open() as body:
             content = await body.read(receive, is_whole=is_whole, limit=self.settings.payload_limit)
             self._check_load()
-            self.active += 1
-            try:
-                parsed = _parsed(content)
-                del content  # the texts are copies
-                return await route.handler(parsed)
-            finally:
-                self.active -= 1
+            parsed = _parsed(content, mends=route.mends)
+            del content  # the texts are copies
+            return await self._handled(route, parsed)
+
+    async def _handled(self, route: Route, parsed: Any) -> Reply:  # noqa: ANN401 - JSON
+        self.active += 1
+        try:
+            return await route.handler(parsed)
+        finally:
+            self.active -= 1
 
     def _check_load(self) -> None:
         if self.service is None:
@@ -301,6 +325,18 @@ class App:
         self.metrics.succeeded("decode")
         return Reply(orjson.dumps(texts))
 
+    async def _search(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+        searcher = self._loaded().searcher
+        if searcher is None:
+            raise NotFound(_NO_INDEX)
+        request, started = requests.search_request(body, limit=self.settings.max_client_batch_size), time.monotonic()
+        self.metrics.received("search")
+        answer = await searcher.answer(request)
+        self.metrics.succeeded("search")
+        took = time.monotonic() - started
+        self.metrics.searched(len(request.queries), answer.empty, took)
+        return Reply(answer.body, (_JSON, (b"x-total-time", b"%d" % (took * 1e3))))
+
     def _embed_request(self, body: Any) -> requests.EmbedRequest:  # noqa: ANN401 - JSON
         request = requests.embed_request(
             body, limit=self.settings.max_client_batch_size, hidden_size=self._loaded().hidden_size
@@ -346,6 +382,14 @@ class App:
                 raise Unhealthy(failure.message) from failure
         return Reply(b"", ())
 
+    async def _page(self, _: object) -> Reply:
+        # Who asks for / to know whether the server is ready still reads it from the status.
+        try:
+            await self._health(None)
+        except Unhealthy as failure:
+            return Reply(*search_page(), failure.status)
+        return Reply(*search_page())
+
     async def _info(self, _: object) -> Reply:
         if self.service is None:
             raise Unhealthy("The model is warming up", headers=(("retry-after", "1"),))
@@ -380,11 +424,17 @@ def _chosen_headers(headers: list[Header]) -> dict[bytes, bytes]:
     return {name: value for name, value in headers if name in wanted}
 
 
-def _parsed(content: bytearray) -> Any:  # noqa: ANN401 - JSON
+def _parsed(content: bytes | bytearray, *, mends: bool = False) -> Any:  # noqa: ANN401 - JSON
     try:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
+        if mends and (mended := _ESCAPE.sub(_mended, content)) != content:
+            return _parsed(mended)
         raise Malformed(f"Failed to parse the request body as JSON: {error}") from error
+
+
+def _mended(escape: re.Match[bytes]) -> bytes:
+    return b"\\ufffd" if escape["half"] else escape[0]
 
 
 def _failure_reply(failure: RequestFailure, *, openai: bool) -> Reply:

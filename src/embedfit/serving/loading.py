@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedfit.errors import UsageError
 from embedfit.models.architecture import Architecture, read_architecture, read_json, weight_files
@@ -25,6 +27,9 @@ from embedfit.serving.settings import ServeSettings
 from embedfit.serving.tokens import TextEncoder
 from embedfit.serving.warmup import calibrate
 from embedfit.workspace import sha256_file
+
+if TYPE_CHECKING:
+    from embedfit.index.search import Index
 
 
 def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], None]) -> Service:
@@ -90,6 +95,22 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
         auto_truncate=settings.auto_truncate,
         info=_info(model, folder, name, layout, prompts, choice, capacity, settings, batcher.queue_limit),
     )
+
+
+def load_with_index(opened: Callable[[], Index], settings: ServeSettings, *, log: Callable[[str], None]) -> Service:
+    """The service of an index' model, with the index. opened: opens the index, and may build it first."""
+    from embedfit.serving.searching import Searcher  # loads torch, which a model alone does not need
+
+    index = opened()
+    name = index.stored.model.name
+    if name.startswith("."):  # beside the index
+        name = os.path.normpath(index.stored.folder / name)
+    service = load_service(name, settings, log=log)
+    searcher = Searcher(index=index, max_queue_seconds=settings.max_queue_seconds or QUEUE_SECONDS)
+    searcher.warm_up()
+    log(f"search: {len(index):,} passages of {index.stored.folder}")
+    about = {"passages": len(index), "retriever": index.retriever.as_json(), "base": index.base_name}
+    return replace(service, searcher=searcher, info=service.info | {"index": about})
 
 
 def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Callable[[str], None]) -> Gate:

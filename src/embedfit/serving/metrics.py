@@ -51,6 +51,9 @@ class Metrics:
     queue: Histogram = field(default_factory=lambda: Histogram(DURATIONS))
     inference: Histogram = field(default_factory=lambda: Histogram(DURATIONS))
     input_length: Histogram = field(default_factory=lambda: Histogram(LENGTHS))
+    searches: int = 0
+    searches_without_hits: int = 0
+    search: Histogram = field(default_factory=lambda: Histogram(DURATIONS))
     gauges: dict[str, Callable[[], float]] = field(default_factory=dict)
 
     def received(self, method: str) -> None:
@@ -65,6 +68,12 @@ class Metrics:
         """It was answered with an error of a kind ("validation", "overloaded", …)."""
         self.failures[label] = self.failures.get(label, 0) + 1
 
+    def searched(self, queries: int, empty: int, seconds: float) -> None:
+        """A request of so many queries was answered; so many of them found nothing."""
+        self.searches += queries
+        self.searches_without_hits += empty
+        self.search.observe(seconds)
+
     def text(self) -> str:
         """Everything in Prometheus' text format."""
         lines: list[str] = []
@@ -75,7 +84,13 @@ class Metrics:
         ):
             lines.append(f"# TYPE {name} counter")
             lines += [f'{name}{{{label}="{key}"}} {value}' for key, value in sorted(values.items())]
+        for name, count in (
+            ("embedfit_search_queries", self.searches),
+            ("embedfit_search_queries_without_hits", self.searches_without_hits),
+        ):
+            lines += [f"# TYPE {name} counter", f"{name} {count}"]
         for name, histogram in (
+            ("embedfit_search_duration", self.search),
             ("te_request_duration", self.duration),
             ("te_request_tokenization_duration", self.tokenization),
             ("te_request_queue_duration", self.queue),

@@ -6,6 +6,8 @@ import html
 import json
 from typing import Any
 
+from embedfit.serving.requests import MOST_HITS, MOST_K
+
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string", "minLength": 1}
@@ -32,6 +34,10 @@ def _object(properties: dict[str, Schema], required: tuple[str, ...] = ()) -> Sc
 
 def _list(items: Schema) -> Schema:
     return {"type": "array", "items": items}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _nullable(schema: Schema) -> Schema:
@@ -103,6 +109,46 @@ _SCHEMAS: dict[str, Schema] = {
         },
         ("id", "text", "special"),
     ),
+    "SearchRequest": _object(
+        {
+            "query": {
+                "oneOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}],
+                "description": "What is looked for; the first 512 words of each query are read",
+                "example": "how do I mute the tv",
+            },
+            "k": _nullable({"type": "integer", "minimum": 1, "maximum": MOST_K})
+            | {"default": 10, "description": f"Passages a query; at most {MOST_HITS:,} in one request"},
+            "documents": _nullable({"type": "array", "items": {"type": "string"}, "minItems": 1})
+            | {"description": "Only passages of documents with these ids", "example": None},
+            "base": {"type": "boolean", "default": False, "description": "The untuned model's passages too"},
+        },
+        ("query",),
+    )
+    | {"additionalProperties": False},
+    "Hit": _object(
+        {
+            "passage_id": {"type": "string"},
+            "score": {"type": "number"},
+            "text": {"type": "string"},
+            "document": {"type": "string"},
+            "page": {"type": "integer", "description": "0 where the format has none"},
+            "heading": {"type": "string"},
+            "parts": {
+                "type": "object",
+                "additionalProperties": {"type": "number"},
+                "description": "What each part of the retriever gave the passage",
+            },
+            "marked": {
+                "type": "array",
+                "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+                "description": "Ranges of the text's characters (Unicode code points) that the query asks for",
+            },
+        },
+        ("passage_id", "score", "text", "document", "page", "heading", "parts", "marked"),
+    ),
+    "Found": _object(
+        {"query": {"type": "string"}, "hits": _list(_ref("Hit")), "base": _list(_ref("Hit"))}, ("query", "hits")
+    ),
     "OpenAIResponse": _object(
         {
             "object": {"const": "list"},
@@ -127,6 +173,12 @@ _SCHEMAS: dict[str, Schema] = {
         ("message", "code", "type"),
     ),
 }
+_PARAMETERS: dict[str, Schema] = {
+    "query": {"type": "array", "items": _TEXT, "minItems": 1},
+    "k": {"type": "integer", "minimum": 1, "maximum": MOST_K, "default": 10},
+    "document": {"type": "array", "items": {"type": "string"}},
+    "base": {"type": "boolean", "default": False},
+}
 _FAILURES = {
     "400": "Not JSON, or an empty input",
     "408": "The body came too slowly",
@@ -137,10 +189,6 @@ _FAILURES = {
     "429": "Overloaded: try again after the seconds in the retry-after header",
     "503": "Not ready",
 }
-
-
-def _ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _json_content(schema: Schema) -> Schema:
@@ -179,6 +227,20 @@ def _get(
     return {"summary": summary, "responses": responses, **({"security": [{"key": []}]} if protected else {})}
 
 
+def _search(*, protected: bool) -> Schema:
+    """Both methods of /search."""
+    several = _object({"results": _list(_ref("Found"))}, ("results",))
+    found = {"oneOf": [_ref("Found"), several], "description": "Of a list of queries: a list, in their order"}
+    post = _post("The best passages of the index for a query", "SearchRequest", found, protected=protected)
+    post["responses"]["404"] = {"description": "No index is served", "content": _json_content(_ref("Error"))}
+    parameters = [
+        {"name": name, "in": "query", "required": name == "query", "schema": schema, "explode": True}
+        for name, schema in _PARAMETERS.items()
+    ]
+    get = {name: value for name, value in post.items() if name != "requestBody"}
+    return {"get": get | {"summary": "The same, with the query in the address", "parameters": parameters}, "post": post}
+
+
 def openapi_document(*, protected: bool) -> Schema:
     """OpenAPI 3.1. protected: a key is needed for what computes."""
 
@@ -194,7 +256,8 @@ def openapi_document(*, protected: bool) -> Schema:
         "info": {
             "title": "embedfit",
             "version": "1",
-            "description": "Embeddings, in the forms of Text Embeddings Inference, OpenAI, SageMaker and Vertex AI.",
+            "description": "Embeddings, in the forms of Text Embeddings Inference, OpenAI, SageMaker and Vertex AI; "
+            "and search, where an index is served.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": {
@@ -203,6 +266,7 @@ def openapi_document(*, protected: bool) -> Schema:
             "/similarity": {"post": post("Cosines of one sentence with others", "SimilarityRequest", _NUMBERS)},
             "/tokenize": {"post": post("Tokens of inputs", "TokenizeRequest", _list(_list(_ref("Token"))))},
             "/decode": {"post": post("Texts of token ids", "DecodeRequest", _list({"type": "string"}))},
+            "/search": _search(protected=protected),
             "/v1/embeddings": {"post": openai},
             "/embeddings": {"post": openai},
             "/invocations": {"post": embed | {"summary": "SageMaker: the same as /embed"}},

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+from urllib.parse import parse_qs
 
+from embedfit.index.filters import Filter
 from embedfit.serving.failures import BatchTooLarge, Empty, Invalid
 from embedfit.serving.tokens import Direction, Input
+from embedfit.textfiles import without_surrogates
 
 #: Largest value that an OpenAPI int32 holds; larger ones are surely wrong, and some clients can't send them back.
 _INT_MAX = 2**31 - 1
+
+#: Passages that a query may ask for, and that all queries of a request may.
+MOST_K = 1_000
+MOST_HITS = 10_000
 
 #: OpenAI's clients take ids from OpenAI's tokenizer: for this model they are another text's.
 _FOREIGN_IDS = (
@@ -71,6 +79,17 @@ class DecodeRequest:
     skip_special: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """Queries to passages. many: they came as a list. base: the untuned model's passages are wanted too."""
+
+    queries: tuple[str, ...]
+    many: bool
+    k: int
+    wanted: Filter
+    base: bool
+
+
 class Fields:
     """A JSON object whose fields are taken out one by one with their types checked."""
 
@@ -84,6 +103,10 @@ class Fields:
         if name not in self._value:
             raise Invalid(f"missing field `{name}`")
         return self._value[name]
+
+    def optional(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        """A field, or None where it is absent."""
+        return self._value.get(name)
 
     def flag(self, name: str, default: bool) -> bool:
         """A boolean."""
@@ -121,6 +144,12 @@ class Fields:
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise Invalid(f"`{name}` must be a whole number from {low} to {high}")
         return value
+
+    def only(self, *names: str) -> None:
+        """Refuse every other field."""
+        for name in self._value:
+            if name not in names:
+                raise Invalid(f"there is no field `{name[:100]}`; there are {', '.join(names)}")
 
     def nested(self, name: str) -> Fields:
         """An object; an empty one where it is absent or null."""
@@ -254,6 +283,68 @@ def vertex_instances(body: Any, *, limit: int) -> list[Any]:  # noqa: ANN401 - J
     if len(instances) > limit:
         raise BatchTooLarge(f"batch size {len(instances)} > maximum allowed batch size {limit}")
     return instances
+
+
+def search_request(body: Any, *, limit: int) -> SearchRequest:  # noqa: ANN401 - JSON
+    """Our own form. A field that is not known is refused: a filter that is ignored would show too much."""
+    fields = Fields(body)
+    fields.only("query", "k", "documents", "base")
+    given = fields.required("query")
+    many = isinstance(given, list)
+    queries = given if many else [given]
+    if not queries:
+        raise Empty("`query` cannot be empty")
+    if len(queries) > limit:
+        raise BatchTooLarge(f"batch size {len(queries)} > maximum allowed batch size {limit}")
+    k = fields.integer("k", low=1, high=MOST_K) or 10
+    if k * len(queries) > MOST_HITS:
+        raise Invalid(f"{len(queries)} queries with `k` {k} ask for more than {MOST_HITS} passages in one request")
+    return SearchRequest(
+        queries=tuple(_query(one) for one in queries),
+        many=many,
+        k=k,
+        wanted=Filter(documents=_documents(fields)),
+        base=fields.flag("base", False),
+    )
+
+
+def search_parameters(query_string: bytes) -> dict[str, Any]:
+    """The body that the parameters of GET /search stand for. `query` and `document` may be repeated."""
+    try:
+        given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=1_000)
+    except ValueError as error:
+        raise Invalid(f"the parameters can't be read: {error}") from error
+    body: dict[str, Any] = {name: values[-1] for name, values in given.items()}
+    if len(given.get("query", ())) > 1:
+        body["query"] = given["query"]
+    if "document" in body:
+        del body["document"]
+        body["documents"] = given["document"]
+    if re.fullmatch(r"-?[0-9]{1,18}", str(body.get("k", ""))):
+        body["k"] = int(body["k"])
+    if "base" in body:
+        body["base"] = {"true": True, "1": True, "false": False, "0": False}.get(body["base"].lower(), body["base"])
+    return body
+
+
+def _query(value: Any) -> str:  # noqa: ANN401 - JSON
+    if not isinstance(value, str):
+        raise Invalid("`query` must be a string, or a list of strings")
+    if not value.strip():
+        raise Empty("`query` cannot be empty")
+    mended: str = without_surrogates(value)
+    return mended
+
+
+def _documents(fields: Fields) -> frozenset[str] | None:
+    given = fields.optional("documents")
+    if given is None:
+        return None
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise Invalid("`documents` must be a list of document ids")
+    if not given:
+        raise Empty("`documents` cannot be empty; leave it out to search all of them")
+    return frozenset(given)
 
 
 def _string(value: Any, name: str) -> str:  # noqa: ANN401 - JSON

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Thread
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
@@ -20,10 +20,13 @@ from embedfit.errors import EmbedfitError, ServingError
 from embedfit.serving.app import App
 from embedfit.serving.bodies import PaceLimits
 from embedfit.serving.limits import ConnectionLimits, Connections
-from embedfit.serving.loading import load_service
+from embedfit.serving.loading import load_service, load_with_index
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
 from embedfit.terminal import write_line
+
+if TYPE_CHECKING:
+    from embedfit.index.search import Index
 
 Log = Callable[[str], None]
 
@@ -32,9 +35,10 @@ _KERNEL_BUFFER = 262_144
 _OTHER_FILES = 128
 
 
-def serve(model: str, settings: ServeSettings, *, log: Log) -> None:
+def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[], Index] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then finish what was accepted and return.
 
+    opened: opens the index that `model` names, and may build it first; None where `model` is a model alone.
     Raises ServingError where the port is taken, and what loading the model raises.
     """
     listener = listen(settings.host, settings.port)
@@ -42,11 +46,17 @@ def serve(model: str, settings: ServeSettings, *, log: Log) -> None:
     log(f"{address} is open; warming up {model}")
     if settings.api_key is None and not _is_loopback(listener):
         log("No key is set: everybody who reaches this address can use the server. To ask for one: EMBEDFIT_API_KEY")
+
+    def load() -> Service:
+        if opened is None:
+            return load_service(model, settings, log=log)
+        return load_with_index(opened, settings, log=log)
+
     # uvicorn hands a signal on to the handler it found; this one makes the drain the whole of it.
     previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) if sys.version_info >= (3, 11) else _OldRunner() as runner:
-            runner.run(_serve(model, settings, listener, address, log))
+            runner.run(_serve(load, settings, listener, address, log, searches=opened is not None))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -68,16 +78,24 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-async def _serve(model: str, settings: ServeSettings, listener: socket.socket, address: str, log: Log) -> None:
-    app = App(settings)
+async def _serve(
+    load: Callable[[], Service],
+    settings: ServeSettings,
+    listener: socket.socket,
+    address: str,
+    log: Log,
+    *,
+    searches: bool,
+) -> None:
+    app = App(settings, searches=searches)
     server = uvicorn.Server(_uvicorn_config(app, settings))
-    loading = _in_daemon_thread(lambda: load_service(model, settings, log=log))
+    loading = _in_daemon_thread(load)
     failures: list[BaseException] = []
 
     async def warm_up() -> None:
         try:
             app.service = await asyncio.wrap_future(loading)
-            log(f"ready: {address} (docs: {address}/docs)")
+            log(f"ready: {address} ({f'search: {address}/, ' if searches else ''}docs: {address}/docs)")
         except (EmbedfitError, Exception) as error:
             failures.append(error)
             server.should_exit = True
@@ -88,7 +106,7 @@ async def _serve(model: str, settings: ServeSettings, listener: socket.socket, a
     with contextlib.suppress(asyncio.CancelledError):
         await warming
     if app.service is not None:
-        app.service.batcher.close()
+        app.service.close()
     if failures:
         raise failures[0]
     log("drained, bye")

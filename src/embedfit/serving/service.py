@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from embedfit.serving.batcher import Batcher
 from embedfit.serving.engine import Vectors
 from embedfit.serving.requests import EmbedRequest
 from embedfit.serving.tokens import TextEncoder
+
+if TYPE_CHECKING:  # it loads torch, which a server without an index does not need
+    from embedfit.serving.searching import Searcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +34,8 @@ class Timing:
 class Service:
     """A tokenizer and a batcher with an engine.
 
-    info: the answer of /info. model_name: what OpenAI's route calls the model.
+    info: the answer of /info. model_name: what OpenAI's route calls the model. searcher: of the index that is served
+    beside the model, None where there is none.
     """
 
     encoder: TextEncoder
@@ -41,6 +45,7 @@ class Service:
     device: str
     auto_truncate: bool
     info: dict[str, Any]
+    searcher: Searcher | None = None
     clock: Callable[[], float] = time.monotonic
 
     async def embed(self, request: EmbedRequest) -> tuple[Vectors, Timing]:
@@ -54,6 +59,12 @@ class Service:
     async def token_states(self, request: EmbedRequest) -> tuple[list[Vectors], Timing]:
         """Hidden states of the inputs' tokens: N of (L, H), not normalised."""
         return await self._run(request, token_states=True)
+
+    def close(self) -> None:
+        """Stop the threads. What still waits gets an error."""
+        self.batcher.close()
+        if self.searcher is not None:
+            self.searcher.close()
 
     async def _run(self, request: EmbedRequest, *, token_states: bool) -> tuple[list[Vectors], Timing]:
         started = self.clock()
