@@ -81,18 +81,18 @@ def tei(*, prompts, seen, status=422):
         if "prompt_name" in body and not prompts:
             error = {"error": "`default-prompts` are not set: prompt name can't be used", "error_type": "Validation"}
             return httpx.Response(status, json=error)
-        prefix = "query: " if "prompt_name" in body else ""
+        prefix = {"query": "query: ", "document": "passage: ", "": ""}[body["prompt_name"]] if prompts else ""
         return httpx.Response(200, json=[vector(prefix + text) for text in body["inputs"]])
 
     return client(handler)
 
 
-def test_tei_queries_take_the_models_own_prompt():
+def test_queries_and_passages_take_the_models_own_prompts():
     seen = []
     endpoint = TeiEndpoint("name", "http://h", tei(prompts=True, seen=seen))
     assert_allclose(endpoint.embed(["abc"], is_query=True), unit(["query: abc"]), rtol=1e-6)
-    assert_allclose(endpoint.embed(["abc"], is_query=False), unit(["abc"]), rtol=1e-6)
-    assert [body.get("prompt_name") for body in seen] == ["query", None]
+    assert_allclose(endpoint.embed(["abc"], is_query=False), unit(["passage: abc"]), rtol=1e-6)
+    assert [body.get("prompt_name") for body in seen] == ["query", "document"]
     assert all(body["truncate"] for body in seen)
 
 
@@ -101,14 +101,18 @@ def test_tei_without_prompts_is_asked_without(status):
     seen = []
     endpoint = TeiEndpoint("name", "http://h", tei(prompts=False, seen=seen, status=status))
     assert_allclose(endpoint.embed(TEXTS, is_query=True), unit(TEXTS), rtol=1e-6)
-    assert sum("prompt_name" in body for body in seen) == 1
+    assert [body["prompt_name"] for body in seen if "prompt_name" in body] == ["query"]
+    assert_allclose(endpoint.embed(TEXTS, is_query=False), unit(TEXTS), rtol=1e-6)
+    assert sum("prompt_name" in body for body in seen) == 3
 
 
-def test_tei_with_an_instruction_of_ours_is_not_asked_for_its_prompt():
+@pytest.mark.parametrize("prompts", [True, False])
+def test_tei_with_an_instruction_of_ours_is_not_asked_for_its_prompt(prompts):
     seen = []
-    endpoint = TeiEndpoint("name", "http://h", tei(prompts=True, seen=seen), instruction="query: ")
-    assert_allclose(endpoint.embed(["abc"], is_query=True), unit(["query: abc"]), rtol=1e-6)
-    assert "prompt_name" not in seen[0]
+    endpoint = TeiEndpoint("name", "http://h", tei(prompts=prompts, seen=seen), instruction="find: ")
+    for _ in range(2):
+        assert_allclose(endpoint.embed(["abc"], is_query=True), unit(["find: abc"]), rtol=1e-6)
+    assert [body.get("prompt_name") for body in seen] == (["", ""] if prompts else ["", None, None])
 
 
 def test_overload_is_tried_again_and_a_wrong_key_is_not():
@@ -155,9 +159,10 @@ class FakeSageMaker:
     def invoke_endpoint(self, *, EndpointName, Body, ContentType):
         body = json.loads(Body)
         self.calls.append((EndpointName, ContentType, body))
-        if "prompt_name" in body and not self.prompts:
-            raise RuntimeError("ModelError: Prompt `query` not found")
-        prefix = "query: " if "prompt_name" in body else ""
+        prompts = {"query": "query: ", "passage": "passage: "} if self.prompts else {}
+        if "prompt_name" in body and body["prompt_name"] not in prompts:
+            raise RuntimeError(f"ModelError: Prompt `{body['prompt_name']}` not found")
+        prefix = prompts[body["prompt_name"]] if "prompt_name" in body else ""
         reply = [vector(prefix + text) for text in body["inputs"]]
         return {"Body": io.BytesIO(json.dumps(reply).encode())}
 
@@ -167,7 +172,10 @@ def test_sagemaker_endpoints_speak_as_tei(prompts):
     runtime = FakeSageMaker(prompts)
     endpoint = SageMakerEndpoint("name", "my-endpoint", "eu-west-1", runtime)
     assert_allclose(endpoint.embed(["abc"], is_query=True), unit(["query: abc" if prompts else "abc"]), rtol=1e-6)
-    assert_allclose(endpoint.embed(["abc"], is_query=False), unit(["abc"]), rtol=1e-6)
+    for _ in range(2):
+        passages = endpoint.embed(["abc"], is_query=False)
+        assert_allclose(passages, unit(["passage: abc" if prompts else "abc"]), rtol=1e-6)
+    assert len(runtime.calls) == (4 if prompts else 6)  # a name that it lacks is asked for once
     assert {call[:2] for call in runtime.calls} == {("my-endpoint", "application/json")}
 
 

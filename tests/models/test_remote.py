@@ -45,13 +45,24 @@ class Script:
     rows: int = 4
     told_rows: int | None = None
     prompts: dict[str, str] | None = None
+    default_prompt: str = ""
     knows_query: bool = True
     failures: list[RemoteError] = field(default_factory=list)
     bodies: list[dict] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def info(self):
-        return ServerInfo(limits=Limits(rows=self.told_rows or self.rows, body_bytes=10_000), prompts=self.prompts)
+        limits = Limits(rows=self.told_rows or self.rows, body_bytes=10_000)
+        return ServerInfo(limits=limits, prompts=self.prompts, default_prompt=self.default_prompt)
+
+    def seen(self):
+        """The texts that the model gets, with what the server itself puts before them."""
+        return [
+            (self.default_prompt if (name := body.get("prompt_name")) is None else (self.prompts or {}).get(name, ""))
+            + text
+            for body in self.bodies
+            for text in body["inputs"]
+        ]
 
     def send(self, body):
         value = json.loads(body)
@@ -126,11 +137,27 @@ async def test_queries_use_the_servers_own_prompt_and_passages_none():
 async def test_passages_get_what_the_model_wants_before_them():
     script = Script(prompts={"query": "q: ", "passage": "passage: "})
     await both(encoder(script), ["a", ""])
-    assert [body["inputs"] for body in script.bodies] == [["passage: a", "passage:  "]] * 2
+    assert [body["inputs"] for body in script.bodies] == [["passage: a", "passage: "]] * 2
     told = Script(prompts=None)
     await both(encoder(told, document_instruction="text: "), ["a"])
     await both(encoder(told, document_instruction="text: ", query_instruction=""), ["a"], is_query=True)
     assert [body["inputs"] for body in told.bodies] == [["text: a"], ["text: a"], ["a"], ["a"]]
+
+
+@pytest.mark.parametrize("default", ["", "query: ", "passage: ", "other: "])
+@pytest.mark.parametrize("passage_name", ["document", "passage"])
+async def test_nothing_is_put_before_a_text_twice(default, passage_name):
+    prompts = {"query": "query: ", passage_name: "passage: "}
+    for arguments, query, passage in [
+        ({}, "query: a", "passage: a"),
+        ({"query_instruction": "", "document_instruction": ""}, "a", "a"),
+        ({"query_instruction": "find: ", "document_instruction": "text: "}, "find: a", "text: a"),
+        ({"query_instruction": "query: ", "document_instruction": "passage: "}, "query: a", "passage: a"),
+    ]:
+        script = Script(prompts=prompts, default_prompt=default)
+        await both(encoder(script, **arguments), ["a"], is_query=True)
+        await both(encoder(script, **arguments), ["a"])
+        assert script.seen() == [query, query, passage, passage]
 
 
 async def test_an_instruction_of_the_users_comes_before_the_servers():

@@ -180,10 +180,10 @@ def _floats(embedding: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 class _PromptedEndpoint:
-    """What TEI over HTTP and TEI on SageMaker share: batches, truncation, and the query prompt by its name.
+    """What TEI over HTTP and TEI on SageMaker share: batches, truncation, and prompts by their names.
 
-    instruction: put before queries here. None: the endpoint's own prompt "query" is asked for, and if the
-    endpoint's model has none, queries go as they are.
+    instruction: put before queries here. None: the endpoint's own prompt "query" is asked for. Before passages its
+    prompt "document" or "passage" is asked for. Where the endpoint's model has none, texts go as they are.
     """
 
     storage: Storage = "probed"
@@ -192,7 +192,10 @@ class _PromptedEndpoint:
         self.name = name
         self.key = key
         self.instruction = instruction or ""
-        self._has_prompt: bool | None = None if instruction is None else False
+        # The name "" asks embedfit's server to put nothing before the text, not even its default prompt.
+        self._names = {True: ("query",) if instruction is None else ("",), False: ("document", "passage")}
+        self._known: set[str] = set()
+        self._lacking: set[str] = set()
 
     def _post(self, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
         raise NotImplementedError
@@ -204,22 +207,24 @@ class _PromptedEndpoint:
         for start in range(0, len(texts), BATCH):
             batch = [prefix + text for text in texts[start : start + BATCH]]
             body: dict[str, Any] = {"inputs": batch, "truncate": True}
-            rows = self._query(body) if is_query else self._post(body)
-            parts.append(_unit_rows(self.name, rows, len(batch)))
+            parts.append(_unit_rows(self.name, self._prompted(body, self._names[is_query]), len(batch)))
         return np.concatenate(parts)
 
-    def _query(self, body: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
-        if self._has_prompt is False:
-            return self._post(body)
-        try:
-            rows = self._post({**body, "prompt_name": "query"})
-        except ProviderError as error:
-            if self._has_prompt or "prompt" not in error.message.lower():
-                raise
-            self._has_prompt = False  # "Prompt not found" or "default prompts are not set": the model has none
-            return self._post(body)
-        self._has_prompt = True
-        return rows
+    def _prompted(self, body: dict[str, Any], names: Sequence[str]) -> Any:  # noqa: ANN401 - JSON
+        """The answer with the first of the prompts that the endpoint has, or without one."""
+        for name in names:
+            if name in self._lacking:
+                continue
+            try:
+                rows = self._post({**body, "prompt_name": name})
+            except ProviderError as error:
+                if name in self._known or "prompt" not in error.message.lower():
+                    raise
+                self._lacking.add(name)  # "Prompt not found" or "default prompts are not set"
+            else:
+                self._known.add(name)
+                return rows
+        return self._post(body)
 
 
 class TeiEndpoint(_PromptedEndpoint):
@@ -234,7 +239,7 @@ class TeiEndpoint(_PromptedEndpoint):
         instruction: str | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        super().__init__(name, _address_key("tei", url, "own prompt" if instruction is None else ""), instruction)
+        super().__init__(name, _address_key("tei", url, "own prompts" if instruction is None else ""), instruction)
         self._url = f"{url}/embed"
         self._http = _HttpJson(name, connect, sleep)
 
@@ -265,7 +270,7 @@ class SageMakerEndpoint(_PromptedEndpoint):
     ) -> None:
         super().__init__(
             name,
-            _address_key("sagemaker", f"{endpoint}@{region}", "own prompt" if instruction is None else ""),
+            _address_key("sagemaker", f"{endpoint}@{region}", "own prompts" if instruction is None else ""),
             instruction,
         )
         self._endpoint = endpoint

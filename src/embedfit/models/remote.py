@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,10 +55,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """What a server says of itself. prompts: None where it does not say."""
+    """What a server says of itself.
+
+    prompts: None where it does not say. default_prompt: what it puts before texts of requests that name no prompt.
+    """
 
     limits: Limits
     prompts: dict[str, str] | None = None
+    default_prompt: str = ""
 
 
 class Transport(Protocol):
@@ -129,28 +133,29 @@ class RemoteEncoder:
 
     def encode(self, texts: Sequence[str], *, is_query: bool = False) -> Vectors:
         """Vectors of texts: (N, H) float32, unit rows; (0, 0) for no texts. Raises RemoteError."""
-        prepared = self._prepared(texts, is_query)
-        if not prepared:
+        if not texts:
             return np.zeros((0, 0), np.float32)
         info = self._known_info()
-        if is_query and self._server_prompt(info):
+        prefix, name = self._prompt(info, is_query)
+        prepared = _prefixed(texts, prefix)
+        if name and info.prompts is None:
             # The first request settles whether the server knows the prompt; the others may then go side by side.
             try:
-                first = self._encode(prepared[:1], info.limits, prompted=True)
+                first = self._encode(prepared[:1], info.limits, name)
             except RemoteError as error:
                 self._forget_prompt(error)
-                return self._encode(prepared, info.limits, prompted=False)
-            rest = self._encode(prepared[1:], info.limits, prompted=True) if len(prepared) > 1 else first[:0]
+                return self._encode(prepared, info.limits, None)
+            rest = self._encode(prepared[1:], info.limits, name) if len(prepared) > 1 else first[:0]
             return np.concatenate([first, rest])
-        return self._encode(self._instructed(prepared, is_query, info), info.limits, prompted=False)
+        return self._encode(prepared, info.limits, name)
 
-    def _encode(self, texts: Sequence[str], limits: Limits, *, prompted: bool) -> Vectors:
+    def _encode(self, texts: Sequence[str], limits: Limits, prompt_name: str | None) -> Vectors:
         try:
             parts = split(texts, limits)
             if len(parts) == 1:
-                return self._request(texts, prompted=prompted)
+                return self._request(texts, prompt_name)
             with ThreadPoolExecutor(min(self.concurrency, len(parts))) as pool:
-                jobs = [pool.submit(self._request, texts[part.start : part.stop], prompted=prompted) for part in parts]
+                jobs = [pool.submit(self._request, texts[part.start : part.stop], prompt_name) for part in parts]
                 try:
                     return np.concatenate([job.result() for job in jobs])
                 except BaseException:
@@ -161,10 +166,10 @@ class RemoteEncoder:
             smaller = self._smaller(error, limits)
             if smaller is None:
                 raise
-            return self._encode(texts, smaller, prompted=prompted)
+            return self._encode(texts, smaller, prompt_name)
 
-    def _request(self, texts: Sequence[str], *, prompted: bool) -> Vectors:
-        body = _body(texts, prompted=prompted)
+    def _request(self, texts: Sequence[str], prompt_name: str | None) -> Vectors:
+        body = _body(texts, prompt_name)
         for attempt in range(_TRIES):
             try:
                 return _vectors(self.transport.send(body), len(texts))
@@ -178,27 +183,28 @@ class RemoteEncoder:
 
     async def aencode(self, texts: Sequence[str], *, is_query: bool = False) -> Vectors:
         """The same as encode, without blocking the event loop."""
-        prepared = self._prepared(texts, is_query)
-        if not prepared:
+        if not texts:
             return np.zeros((0, 0), np.float32)
         info = self._info if self._info is not None else await asyncio.to_thread(self._known_info)
-        if is_query and self._server_prompt(info):
+        prefix, name = self._prompt(info, is_query)
+        prepared = _prefixed(texts, prefix)
+        if name and info.prompts is None:
             try:
-                first = await self._aencode(prepared[:1], info.limits, prompted=True)
+                first = await self._aencode(prepared[:1], info.limits, name)
             except RemoteError as error:
                 self._forget_prompt(error)
-                return await self._aencode(prepared, info.limits, prompted=False)
+                return await self._aencode(prepared, info.limits, None)
             if len(prepared) == 1:
                 return first
-            return np.concatenate([first, await self._aencode(prepared[1:], info.limits, prompted=True)])
-        return await self._aencode(self._instructed(prepared, is_query, info), info.limits, prompted=False)
+            return np.concatenate([first, await self._aencode(prepared[1:], info.limits, name)])
+        return await self._aencode(prepared, info.limits, name)
 
-    async def _aencode(self, texts: Sequence[str], limits: Limits, *, prompted: bool) -> Vectors:
+    async def _aencode(self, texts: Sequence[str], limits: Limits, prompt_name: str | None) -> Vectors:
         gate = asyncio.Semaphore(self.concurrency)
 
         async def one(part: range) -> Vectors:
             async with gate:
-                return await self._arequest(texts[part.start : part.stop], prompted=prompted)
+                return await self._arequest(texts[part.start : part.stop], prompt_name)
 
         try:
             return np.concatenate(await asyncio.gather(*(one(part) for part in split(texts, limits))))
@@ -206,10 +212,10 @@ class RemoteEncoder:
             smaller = self._smaller(error, limits)
             if smaller is None:
                 raise
-            return await self._aencode(texts, smaller, prompted=prompted)
+            return await self._aencode(texts, smaller, prompt_name)
 
-    async def _arequest(self, texts: Sequence[str], *, prompted: bool) -> Vectors:
-        body = _body(texts, prompted=prompted)
+    async def _arequest(self, texts: Sequence[str], prompt_name: str | None) -> Vectors:
+        body = _body(texts, prompt_name)
         for attempt in range(_TRIES):
             try:
                 return _vectors(await self.transport.asend(body), len(texts))
@@ -221,28 +227,26 @@ class RemoteEncoder:
 
     # --- both
 
-    def _prepared(self, texts: Sequence[str], is_query: bool) -> list[str]:
-        prefix = self.query_instruction if is_query and self.query_instruction else ""
-        # A server answers 400 to a whole batch for one empty text; a blank has the same tokens: none of its own.
-        return [f"{prefix}{text}" or " " for text in texts]
+    def _prompt(self, info: ServerInfo, is_query: bool) -> tuple[str, str | None]:
+        """What is put before the texts here, and the name of the prompt that the server is asked to put there.
 
-    def _instructed(self, texts: list[str], is_query: bool, info: ServerInfo) -> list[str]:
-        """Passages with what the model wants before them."""
-        if is_query:
-            return texts
-        known = self.document_instruction
-        prefix = document_instruction(info.prompts or {}) if known is None else known
-        return [prefix + text for text in texts] if prefix else texts
+        The server's own is preferred where it is the same text: only so can it leave a prompt out of the pooling.
+        The name "" asks it to put nothing there.
+        """
+        role, given = ("query", self.query_instruction) if is_query else ("document", self.document_instruction)
+        known = info.prompts or {}
+        if given is None and is_query and info.prompts is None:
+            return "", role if self._has_query_prompt else None
+        wanted = document_instruction(known) if given is None and not is_query else given
+        wanted = known.get(role, "") if wanted is None else wanted
+        if role in known and known[role] == wanted and (wanted or info.default_prompt):
+            return "", role
+        return wanted, "" if info.default_prompt else None
 
     def _known_info(self) -> ServerInfo:
         info = self._info if self._info is not None else self.transport.info()
         self._info = info
         return info
-
-    def _server_prompt(self, info: ServerInfo) -> bool:
-        if self.query_instruction is not None or not self._has_query_prompt:
-            return False
-        return info.prompts is None or "query" in info.prompts
 
     def _forget_prompt(self, error: RemoteError) -> None:
         """Raise, unless the error says that the model has no prompt of that name."""
@@ -256,7 +260,7 @@ class RemoteEncoder:
         if told is None or int(told.group(1)) >= limits.rows or int(told.group(1)) < 1:
             return None
         smaller = Limits(rows=int(told.group(1)), body_bytes=limits.body_bytes)
-        self._info = ServerInfo(limits=smaller, prompts=self._info.prompts if self._info else None)
+        self._info = replace(self._known_info(), limits=smaller)
         return smaller
 
 
@@ -265,10 +269,15 @@ def _pause(attempt: int) -> float:
     return random.uniform(0, min(0.25 * 2**attempt, 8.0))
 
 
-def _body(texts: Sequence[str], *, prompted: bool) -> bytes:
+def _prefixed(texts: Sequence[str], prefix: str) -> list[str]:
+    # A server answers 400 to a whole batch for one empty text; a blank has the same tokens: none of its own.
+    return [prefix + text or " " for text in texts]
+
+
+def _body(texts: Sequence[str], prompt_name: str | None) -> bytes:
     value: dict[str, Any] = {"inputs": list(texts), "truncate": True}
-    if prompted:
-        value["prompt_name"] = "query"
+    if prompt_name is not None:
+        value["prompt_name"] = prompt_name
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
 
 
@@ -321,7 +330,9 @@ class HttpTransport:
             rows=int(value.get("max_client_batch_size") or TEI_ROWS),
             body_bytes=int(value.get("payload_limit") or TEI_BYTES),
         )
-        return ServerInfo(limits=limits, prompts=value.get("prompts"))
+        return ServerInfo(
+            limits=limits, prompts=value.get("prompts"), default_prompt=str(value.get("default_prompt") or "")
+        )
 
     def send(self, body: bytes) -> bytes:
         """POST to /embed."""

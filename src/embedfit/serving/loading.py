@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], None]) -> Service:
     """Read the model, choose and warm its engine. Takes seconds; raises EmbedfitError."""
     folder, layout = open_model(model)
-    prompts = {"query": "", **layout.prompts}
+    prompts = {"query": "", "document": layout.document_instruction, **layout.prompts}
     threads = cores()
     tokenizer = cached_tokenizer(folder, layout, cache_folder() / "tokenizers" / f"{content_key(folder)}.json")
     encoder = TextEncoder(
@@ -93,7 +93,7 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
         model_name=name,
         device="cpu" if choice.engine.device == "cpu" else "gpu",
         auto_truncate=settings.auto_truncate,
-        info=_info(model, folder, name, layout, prompts, choice, capacity, settings, batcher.queue_limit),
+        info=_info(model, folder, name, layout, encoder, choice, capacity, settings, batcher.queue_limit),
     )
 
 
@@ -117,7 +117,7 @@ def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Callable[[s
     """Measures once for each content of model and queries, and remembers."""
 
     def rows_of(texts: Sequence[str], is_query: bool) -> list[list[int]]:
-        return encoder.encode(texts, prompt=encoder.prompts.get("query", "") if is_query else "")
+        return encoder.encode(texts, prompt=encoder.prompts["query" if is_query else "document"])
 
     def measure(exact: Engine, fast: Engine, label: str) -> Verdict:
         log(f"measuring {label} on {evaluation}")
@@ -160,7 +160,7 @@ def _info(
     folder: Path,
     name: str,
     layout: Architecture,
-    prompts: dict[str, str],
+    encoder: TextEncoder,
     choice: Choice,
     capacity: Capacity,
     settings: ServeSettings,
@@ -188,7 +188,8 @@ def _info(
         "hidden_size": layout.width,
         "modules": layout.describe(),
         "normalize": layout.normalize,
-        "prompts": prompts,
+        "prompts": encoder.prompts,
+        "default_prompt": encoder.default_prompt,
         "max_queue_tokens": queue_tokens,
         "payload_limit": settings.payload_limit,
         "engine": {

@@ -49,7 +49,7 @@ _TRUNCATION: dict[str, Schema] = {
     | {"description": "Cut inputs that are too long; default: --auto-truncate"},
     "truncation_direction": _nullable({"type": "string", "enum": ["Left", "Right"]}) | {"default": "Right"},
     "prompt_name": _nullable({"type": "string"})
-    | {"description": 'A prompt of the model, such as "query"', "example": None},
+    | {"description": 'A prompt of the model, such as "query" or "document"; an empty name: none', "example": None},
 }
 _DIMENSIONS: Schema = _nullable({"type": "integer", "minimum": 1}) | {
     "description": "Keep so many numbers of a vector, then normalise"

@@ -75,9 +75,11 @@ class TextEncoder:
             self._cut[direction] = cut
 
     def prompt(self, name: str | None) -> str:
-        """The text to put before inputs. Raises Invalid for a name that the model does not have."""
+        """The text to put before inputs; for an empty name none. Raises Invalid for a name that the model lacks."""
         if name is None:
             return self.default_prompt
+        if not name:
+            return ""
         if name not in self.prompts:
             known = ", ".join(sorted(self.prompts)) or "none"
             raise Invalid(f"`prompt_name` {name!r} is not a prompt of this model; it has: {known}")
