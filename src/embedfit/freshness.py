@@ -203,7 +203,7 @@ def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> Iterato
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name, ABSENT), now.get(name, ABSENT)
         if old != new:
-            shown = name.removeprefix("docs: ").removeprefix("eval_docs: ")
+            shown = name.removeprefix("docs: ").removeprefix("eval_docs: ").replace("\n", "\\n")
             yield f"{shown} {'is new' if old == ABSENT else 'is gone' if new == ABSENT else 'has changed'}"
 
 

@@ -51,3 +51,11 @@ def test_too_little_text_says_nothing() -> None:
 def test_a_few_foreign_words_among_english_ones_are_no_reason() -> None:
     texts = [text for text, _ in passages.ENGLISH] * 20 + [passages.CHINESE[0][0]]
     assert unknown_language(texts, trained_on(passages.ENGLISH), "m") == ""
+
+
+def test_signs_between_the_words_say_nothing_about_the_language() -> None:
+    """English manuals of programming are half signs, each of them a token."""
+    words = [text.replace(" ", ' ("[*=') + " **" for text, _ in passages.ENGLISH] * 5
+    assert unknown_language(words, trained_on(passages.ENGLISH), "m") == ""
+    foreign = [f"(({text[:40]}))" for text, _ in passages.CHINESE] * 5
+    assert unknown_language(foreign, trained_on(passages.ENGLISH), "m") != ""

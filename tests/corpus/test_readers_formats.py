@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import zipfile
 from collections.abc import Callable
@@ -385,3 +386,62 @@ def test_damaged_files_are_listed_with_a_reason(
         read(path)
     except UnreadableDocument as error:
         assert str(error)
+
+
+_HEAD = b"Subject: Pumps\nFrom: a@b.c\nMIME-Version: 1.0\n"
+_LETTER = base64.encodebytes(b"Subject: Inner\nFrom: d@e.f\n\nVent the pump.\n")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"Content-Type: text/markdown\n\nVent the *pump*.\n",
+        b"Content-Type: text/enriched\n\nVent the <bold>pump</bold>.\n",
+        b"Content-Type: multipart/mixed\n\nVent the pump.\n",
+        b"Content-Type: multipart/mixed; boundary=nowhere\n\nVent the pump.\n",
+        b"Content-Transfer-Encoding: base64\n\nVent the pump.\n",
+        b"Content-Transfer-Encoding: base64\n\n" + base64.encodebytes(b"Vent the pump.") + b"--\nSent to a list.\n",
+        b"Content-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\n" + _LETTER,
+        b"Content-Type: text/plain; a=" + b"b;" * 100_000 + b"\n\nVent the pump.\n",
+    ],
+)
+def test_mail_of_programs_that_break_the_rules(tmp_path: Path, message: bytes) -> None:
+    path = tmp_path / "a.eml"
+    path.write_bytes(_HEAD + message)
+    parsed = read_mail(path)
+    assert "Vent the pump." in " ".join(texts(parsed)) and not parsed.note
+    assert ("Sent to a list." in " ".join(texts(parsed))) == (b"Sent to" in message)
+
+
+def test_what_a_notebook_shows_as_a_page_is_read(tmp_path: Path) -> None:
+    outputs = [
+        {"data": {"text/html": ["<p>Vent</p>"], "text/plain": "<IPython.core.display.HTML object>"}},
+        {"data": {"text/html": "<table><tr><td>no</table>", "text/plain": "   a\n0  1"}},
+        {"data": {"text/markdown": "**the**", "text/plain": "<IPython.core.display.Markdown object>"}},
+        {"data": {"text/latex": "$pump$"}},
+        {"data": {"image/png": "xx", "text/plain": "<Figure size 640x480 with 1 Axes>"}},
+    ]
+    parsed = notebook(tmp_path, {"cells": [{"cell_type": "code", "source": "x", "outputs": outputs}]})
+    assert texts(parsed) == ["x", "Vent", "   a\n0  1", "the", "$pump$"]
+
+
+def test_epub_pages_that_no_list_names_and_names_in_another_case(tmp_path: Path) -> None:
+    path = tmp_path / "a.epub"
+    items = (
+        '<item id="a" href="A.xhtml" media-type="application/xhtml+xml"/>'
+        '<item id="notes" href="notes.html" media-type="text/plain"/>'
+        '<item id="cover" href="cover.svg" media-type="image/svg+xml"/>'
+        '<item id="drawing" href="drawing.svg" media-type="image/svg+xml"/>'
+    )
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            "META-INF/container.xml", '<container><rootfiles><rootfile full-path="b.opf"/></rootfiles></container>'
+        )
+        spine = '<itemref idref="cover"/><itemref idref="a"/>'
+        archive.writestr("b.opf", f"<package><manifest>{items}</manifest><spine>{spine}</spine></package>")
+        archive.writestr("a.xhtml", "<html><head><title/></head><body><p>Vent <![CDATA[the pump]]></p></body></html>")
+        archive.writestr("notes.html", "<p>A note.</p>")
+        archive.writestr("cover.svg", "<svg><text>The cover</text></svg>")
+        archive.writestr("drawing.svg", "<svg><text>17 mm</text></svg>")
+    parsed = read_epub(path)
+    assert texts(parsed) == ["The cover", "Vent the pump", "A note."] and not parsed.note

@@ -170,3 +170,36 @@ def test_readers_of_pages_use_the_declared_encoding(tmp_path: Path) -> None:
     parsed = html.read_html(tmp_path / "a.html")
     assert [block.text for block in parsed.blocks] == ["Die Tür für €40 – “zu”"]
     assert parsed.note == ""
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("<h2>Pump<a class='headerlink' href=#p>¶</a></h2>", ["Pump"]),
+        ("<h2><a class='headerlink' href=#p>Overview</a></h2>", ["Overview"]),
+        ("<p>Open<i class='material-icons'>expand_more</i></p>", ["Open"]),
+        ("<div class='material-icons-list'><p>Vent the pump.</p></div>", ["Vent the pump."]),
+        ("<span class='material-symbols'>Vent the pump.</span>", ["Vent the pump."]),
+        ("<p>Pump<sup class='footnote-ref'><a>[12]</a></sup></p>", ["Pump"]),
+        ("<ol><li class='footnote-ref'>Vent the pump.</li></ol>", ["• Vent the pump."]),
+        ("<p>Pump</p><a class='footnote-backref'>↩︎</a>", ["Pump"]),
+        ("<frameset cols='1,2'><frame src=a><noframes><p>Vent the pump.</p></noframes></frameset>", ["Vent the pump."]),
+        ("<noembed>Vent the pump.</noembed>", ["Vent the pump."]),
+        ("<menu><li>Soup<li>Bread<li><a href=x>Home</a></menu>", ["• Soup", "• Bread"]),
+        ("<header role=banner><h1>Pumps</h1><a href=x>Home</a></header>", ["Pumps"]),
+        ("<select><option label='Vent it'></select>", ["• Vent it"]),
+        ("<x-panel title='How to vent?'>Slowly.</x-panel>", ["How to vent?", "Slowly."]),
+        ("<p title='tip'>Pump</p>", ["Pump"]),
+        ("<p>a <![CDATA[b < c]]> d</p>", ["a b < c d"]),
+        ("<p>a</p><script>//<![CDATA[\nx = '<p>'\n//]]></script><p>b</p>", ["a", "b"]),
+        ("<script>x = '<![CDATA['</script><p>a</p><p>]]></p>", ["a", "]]>"]),
+        ("<p>a <![CDATA[ b</p>", ["a"]),
+    ],
+)
+def test_what_stands_in_an_unusual_place_is_read(page: str, said: list[str]) -> None:
+    assert [block.text for block in blocks_of(page)] == said
+
+
+def test_whatever_is_left_out_as_navigation_is_listed() -> None:
+    page = "<nav><a href=x>Home</a></nav><p>Pump</p><footer>5 Mill Lane</footer>"
+    assert [one.preview for one in parse(page).removed] == ["Home", "5 Mill Lane"]

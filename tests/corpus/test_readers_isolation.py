@@ -12,6 +12,7 @@ import pytest
 from embedfit.corpus.blocks import Block, ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers.isolation import Limits, ReadingProcess
 from embedfit.corpus.readers.registry import Reader, Registered
+from embedfit.errors import EmbedfitError
 
 #: Readers that do what no reader should, by name.
 MODULE = """
@@ -183,3 +184,13 @@ def test_the_working_directory_adds_no_modules(tmp_path: Path, folder: Path, mon
 
 def test_limits_grow_with_the_file() -> None:
     assert Limits(seconds=60, seconds_per_mib=10).seconds_for(5 << 20) == 110
+
+
+def test_a_reading_process_that_cannot_start_is_no_fault_of_the_document(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    path.write_text("words")
+    monkeypatch.setattr(sys, "executable", str(path))  # which is no program
+    with ReadingProcess() as process, pytest.raises(EmbedfitError, match="can't be started: Permission denied"):
+        read(process, folder, "good")

@@ -10,6 +10,8 @@ import openpyxl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openpyxl.chart import BarChart
+from openpyxl.comments import Comment
 
 from embedfit.corpus.blocks import Block, ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers import delimited, xlsx
@@ -88,6 +90,48 @@ def test_xlsx_values_sheets_and_types(tmp_path: Path) -> None:
         "How? | So.",
     ]
     assert [block.text for block in read_xlsx(path).blocks if block.kind == "heading"] == ["Spare parts", "Hidden"]
+
+
+def test_xlsx_whatever_its_name(tmp_path: Path) -> None:
+    book, path = workbook(tmp_path)
+    book.active.append(["pump", "screw"])
+    book.save(path)
+    for name in ("report", "report.dat", "report.XLSX"):
+        assert lines(read_xlsx(path.rename(path.with_name(name)))) == ["pump | screw"]
+        path = path.with_name(name)
+
+
+def test_xlsx_says_which_values_are_not_there(tmp_path: Path) -> None:
+    book, path = workbook(tmp_path)
+    sheet = book.active
+    for row in (["part", "price"], ["pump", "=1+1"], ["screw", "#N/A"], ["nut", "#REF!"], ["bolt", "#N/A"], ["cap", 3]):
+        sheet.append(row)
+    sheet["A6"].comment = Comment("Ask the foundry", "me")
+    chart = BarChart()
+    chart.title = "Prices by part"
+    book.create_chartsheet("Chart").add_chart(chart)
+    book.save(path)
+    parsed = read_xlsx(path)
+    assert parsed.note == (
+        "1 formula has no stored value: save the workbook in a spreadsheet program; "
+        "3 cells left out that hold an error (#N/A, #REF!)"
+    )
+    assert [(one.reason, one.preview) for one in parsed.removed] == [("comment", "Ask the foundry")]
+    assert parsed.blocks[-1] == Block(kind="text", text="Prices by part")
+
+
+@pytest.mark.parametrize(
+    ("cell", "count"),
+    [
+        ("<c r='A1'><f>1+1</f><v>2</v></c>", 0), ("<c r='A1'><f>1+1</f></c>", 1), ("<c r='A1'><f>1</f><v/></c>", 1),
+        ("<c><f t='shared' si='0'/><v></v></c>", 1), ("<x:c><x:f>1</x:f></x:c>", 1), ("<c><v>1</v></c>", 0),
+    ],
+)  # fmt: skip
+def test_formulas_without_value_are_counted_wherever_the_pieces_end(cell: str, count: int) -> None:
+    sheet = (f"<row>{cell * 40}</row>" * 3).encode()
+    for size in (7, 64, 1 << 16):
+        pieces = [sheet[start : start + size] for start in range(0, len(sheet), size)]
+        assert xlsx._formulas_without_value(pieces) == 120 * count
 
 
 def test_xlsx_with_far_away_cells(tmp_path: Path) -> None:

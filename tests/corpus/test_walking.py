@@ -43,6 +43,17 @@ def test_links_out_of_the_documents_are_listed_and_followed_when_asked(tmp_path:
     assert listed(docs, follow_links=True) == {"a.txt": "", "file.txt": "", "folder/x.txt": ""}
 
 
+def test_a_link_out_is_told_by_what_it_says_and_not_by_where_it_leads_now(tmp_path: Path) -> None:
+    """/proc/self is another folder for every process, and a folder that is moved has other folders around it."""
+    docs = write(tmp_path / "one" / "docs" / "a.txt").parent
+    (docs / "up").symlink_to("..")
+    (docs / "self").symlink_to("/proc/self/status")
+    before = listed(docs)
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert listed(tmp_path / "two" / "docs") == before
+    assert "to ..;" in before["up"] and "to /proc/self/status;" in before["self"]
+
+
 def test_a_link_that_was_named_is_followed(tmp_path: Path) -> None:
     write(tmp_path / "out" / "a.txt")
     (tmp_path / "docs").symlink_to(tmp_path / "out")

@@ -342,7 +342,8 @@ def _split(passages: list[Passage], corpus: Corpus, config: Config, report: Repo
 def _report_problems(corpus: Corpus, root: Path, report: Reporter) -> None:
     for document in corpus.documents:
         if document.status != "ok":
-            report.log(f"{document.status}: {located(document.path, root, {})}: {document.reason}")
+            line = f"{document.status}: {located(document.path, root, {})}: {document.reason}"
+            report.log(line.replace("\n", "\\n"))  # which a file's name may hold
 
 
 def _nothing_readable(corpus: Corpus) -> InputError:

@@ -107,7 +107,8 @@ class _Walk:
         target = Path(os.path.realpath(path))
         if self.follow_links or target.is_relative_to(self.real) or not os.path.lexists(target):
             return ""
-        return f"a link out of the documents, to {shown(str(target))}; {_FOLLOW}"
+        # As the link says it: where it leads to in the end may change with each process, or where the folder lies.
+        return f"a link out of the documents, to {shown(os.readlink(path))}; {_FOLLOW}"
 
 
 def _is_run_folder(names: set[str]) -> bool:

@@ -24,6 +24,8 @@ _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\x1b")
 #: From this share of control characters on, bytes that are valid UTF-8 may be UTF-16 all the same.
 _MANY_CONTROLS = 0.2
 _BREAKS = re.compile(r"[\x00\t\n\r\f]")
+#: What programs write to colour their lines on a terminal.
+_COLOURS = re.compile(r"\x1b(?:\[[0-9;?]{0,40}[@-~]|\][0-9]{1,4};[^\x07\x1b\n]{0,300}(?:\x07|\x1b\\)|\([A-Z0-9])")
 _DECLARED = re.compile(
     rb"<\?xml[^<>]{1,200}?\sencoding\s*=\s*[\"']([\w.:\-]{1,40})|<meta\s[^<>]{0,500}?\bcharset\s*=\s*[\"']?\s*([\w.:\-]{1,40})",
     re.I,
@@ -67,6 +69,8 @@ def decode(data: bytes, *, declared: str = "") -> tuple[str, str]:
     few errors, and what the text is most likely written in. Every end of a line becomes a line feed.
     """
     text, broken = _decoded(data, declared)
+    if "\x1b" in text:
+        text = _COLOURS.sub("", text)
     notes = []
     nuls = text.count("\x00")
     if unreadable_share(_BREAKS.sub("", text[:_SAMPLE])) > _MAX_UNREADABLE or nuls > 0.3 * max(len(text), 1):

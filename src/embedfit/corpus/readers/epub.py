@@ -18,7 +18,9 @@ _WHAT = "EPUB book"
 _CONTAINER = "META-INF/container.xml"
 _ENCRYPTION = "META-INF/encryption.xml"
 _MIMETYPE = b"mimetypeapplication/epub+zip"
+_PICTURE = "image/svg+xml"
 _PAGES = ("application/xhtml+xml", "text/html", "application/xml", "text/xml", "text/x-oeb1-document")
+_ENDINGS = (".xhtml", ".html", ".htm")
 _FONTS = (".ttf", ".otf", ".woff", ".woff2", ".ttc")
 
 
@@ -37,16 +39,22 @@ def read_epub(path: Path, progress: Progress | None = None) -> ParsedDocument:
         blocks = [Block(kind="heading", text=book.title, level=1)] if book.title else []
         removed: list[Removed] = []
         lost = 0
-        for number, key in enumerate(dict.fromkeys(book.spine), 1):
+        spelt = {name.lower(): name for name in package.names}
+        # What no list of chapters names, such as notes that links lead to, follows at the end.
+        keys = list(dict.fromkeys((*book.spine, *book.items)))
+        for number, key in enumerate(keys, 1):
             name, kind, is_contents = book.items.get(key, ("", "", False))
+            is_page = kind in _PAGES or name.lower().endswith(_ENDINGS) or (kind == _PICTURE and key in book.spine)
+            if name not in package.names:
+                name = spelt.get(name.lower(), "")
             if is_contents:
                 removed.append(Removed(page=0, reason="table of contents", preview=name))
-            elif name in locked or (name not in package.names and kind in _PAGES) or not name:
+            elif (is_page or key not in book.items) and (not name or name in locked):
                 lost += 1
-            elif kind in _PAGES:
+            elif is_page:
                 blocks += _chapter(_markup(package.read(name)), book.title)
             if progress is not None:
-                progress(number, len(book.spine))
+                progress(number, len(keys))
     if locked and not any(block.kind != "heading" for block in blocks):
         raise UnreadableDocument("its chapters are protected (DRM)")
     note = f"{lost} chapter{'s' * (lost != 1)} missing or protected" if lost else ""
@@ -75,7 +83,7 @@ class _Container(Walker):
     def __init__(self) -> None:
         super().__init__()
         self.root = ""
-        self.opens["container:rootfile"] = self._rootfile
+        self.opens |= dict.fromkeys(("container:rootfile", "rootfile"), self._rootfile)
 
     def _rootfile(self, attributes: Attributes) -> None:
         self.root = self.root or attributes.get("full-path", "")
@@ -102,8 +110,9 @@ class _Book(Walker):
         self.items: dict[str, tuple[str, str, bool]] = {}
         self.spine: list[str] = []
         self.opens["dc:title"] = lambda _: self._titles.append("")
-        self.opens["opf:item"] = self._item
-        self.opens["opf:itemref"] = lambda attributes: self.spine.append(attributes.get("idref", ""))
+        for prefix in ("opf:", ""):  # some books declare no namespace
+            self.opens[f"{prefix}item"] = self._item
+            self.opens[f"{prefix}itemref"] = lambda attributes: self.spine.append(attributes.get("idref", ""))
 
     @property
     def title(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 
 from embedfit.corpus.blocks import Block, BlockKind, ParsedDocument, Removed
@@ -14,9 +15,9 @@ from embedfit.corpus.readers.decoding import read_markup_file
 from embedfit.corpus.readers.registry import Progress, Reader
 
 #: Elements without text for people.
-_SILENT = frozenset("script style metadata annotation annotation-xml rp noframes noembed iframe".split())
+_SILENT = frozenset("script style metadata annotation annotation-xml rp iframe".split())
 #: Elements that are judged as a whole when they end.
-_JUDGED = ("navigation", "cookies", "fallback")
+_JUDGED = ("navigation", "list", "cookies", "fallback")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 #: Elements that are part of a line of text, as are those with a colon (Word's <o:p>). Others, such as <my-card>, begin
 #: a block.
@@ -26,12 +27,11 @@ _INLINE = frozenset(
     "map area math mi mn mo mtext mrow msup msub mfrac msqrt svg g text tspan title desc path".split()
 )
 _PREFORMATTED = frozenset(("pre", "xmp", "listing", "plaintext"))
-_NAVIGATION = frozenset(("nav", "menu"))
 _NAVIGATION_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu", "menubar"))
 #: Inside these a header or footer belongs to the text; elsewhere to the page.
 _SECTIONS = frozenset("article section main blockquote figure details dialog".split())
 #: What a browser shows where it can't do better.
-_FALLBACK = frozenset("noscript object video audio canvas".split())
+_FALLBACK = frozenset("noscript noframes noembed object video audio canvas".split())
 _COOKIES = re.compile(
     r"(?:^|[\s_-])(?:(?:cookies?|consent|gdpr|ccpa)[_-]?(?:law[_-]?)?(?:info[_-]?)?"
     r"(?:banner|bar|notice|consent|popup|modal|overlay|dialog|message|wall|container)|onetrust-\S*|cybotcookiebot\S*|"
@@ -43,15 +43,31 @@ _ABOUT_THE_BROWSER = re.compile(r"javascript|java script|your browser|this brows
 _ABOUT_THE_SITE = re.compile(r"©|\(c\)|copyright|all rights reserved|cookie|privacy policy|imprint|impressum", re.I)
 #: Classes of signs that are set as words ("expand_more"), of the ¶ behind a heading and of numbers of footnotes.
 _SIGNS = re.compile(r"(?:^|\s)(?:material-(?:icons|symbols)\S*|headerlink|footnote-(?:ref|backref))(?:$|\s)")
+#: What such a sign says: no letters, a footnote's number or letter, or what it is for; an icon one word of its maker.
+#: Where more is said, the class is that of a container.
+_MARK = re.compile(r"[\W\d_]{0,20}|[\W_]{0,3}\w{1,2}[\W_]{0,3}|\s*(?:permalink|link to)\b.{0,80}\s*", re.I)
+_ICON = re.compile(r"[\W\d_]{0,20}|\s*[a-z0-9]+(?:_[a-z0-9]+)*\s*")
 _SHOWN_INPUTS = frozenset("text search email url tel number button submit reset date time".split()) | {""}
 #: So many words outside links make a sentence worth keeping, even in a page's footer.
 _PROSE = 8
-_WORTH_LISTING = 60
 _MAX_COOKIE_TEXT = 5000
+#: From this length on, in characters, an image's alternative text is a sentence and no caption of an icon.
+_LONG_ALT = 30
+_LONGEST_SIGN = 200
+#: Attributes by which elements of the page's makers are called, and the elements of the standard, which show none.
+_TITLES = ("title", "label", "heading", "header", "question", "summary", "caption")
+_ELEMENTS = frozenset(
+    "html head body base basefont bgsound link meta title style script noscript template slot address article aside "
+    "footer header h1 h2 h3 h4 h5 h6 hgroup main nav section search blockquote dd div dl dt figcaption figure hr li "
+    "menu menuitem ol p pre ul table caption col colgroup tbody td tfoot th thead tr form fieldset legend datalist "
+    "optgroup option select textarea output details summary dialog iframe frame frameset noframes embed noembed object "
+    "param applet audio video canvas center marquee dir listing plaintext xmp isindex keygen portal fencedframe".split()
+)
 _PREVIEW = 120
 #: Browsers nest 512 deep, libxml2 looks through all open elements at each end tag; no page for people comes near.
 _MAX_DEPTH = 300
 _TAG = re.compile(rb"</?([a-z][a-z0-9:-]*)[^<>]*>", re.I)
+_SECTION = "<![CDATA["
 _OWN_RULES = frozenset("script style title textarea iframe noframes noembed xmp".split())
 #: An error ends the parse at the end of a piece only.
 _PIECE = 1 << 14
@@ -75,11 +91,26 @@ def parse(markup: str, note: str = "") -> ParsedDocument:
 
 
 def _page_of(markup: str, *, framed: bool = False) -> _Page:
-    data = markup.replace("\x00", "").encode("utf-8", "ignore")
+    data = _open_sections(markup).replace("\x00", "").encode("utf-8", "ignore")
     try:
         return _parsed(data, framed)
     except _TooDeep:
         return _parsed(_TAG.sub(_flat, data), framed)
+
+
+def _open_sections(markup: str) -> str:
+    """The page with the text of its CDATA sections, in which XHTML holds text, as text."""
+    pieces: list[str] = []
+    at = 0
+    while (end := markup.find("]]>", at)) >= 0:
+        start = markup.rfind(_SECTION, at, end)
+        content = markup[start + len(_SECTION) : end]
+        if start >= 0 and "</script" not in content.lower():
+            pieces += markup[at:start], escape(content, quote=False)
+        else:
+            pieces.append(markup[at : end + 3])
+        at = end + 3
+    return "".join((*pieces, markup[at:]))
 
 
 def _parsed(data: bytes, framed: bool) -> _Page:
@@ -100,6 +131,11 @@ def _flat(tag: re.Match[bytes]) -> bytes:
     if name in _OWN_RULES:
         return tag[0]
     return b"" if _inline(name) else b"<br><br>"
+
+
+def is_element(tag: str) -> bool:
+    """Whether HTML knows an element, or another standard that pages use."""
+    return tag in _ELEMENTS or tag in _SILENT or _inline(tag)
 
 
 def _inline(tag: str) -> bool:
@@ -137,8 +173,11 @@ class _Page:
         self._linked = 0
         self._alts: list[str] = []
         self._title: list[str] = []
+        #: Characters of an element that is dealt with when it ends.
+        self._markup: list[str] = []
         self._breaks = 0
         self._counts = dict.fromkeys(("silent", "link", "item", "pre", "svg", "section"), 0)
+        self._signs: list[tuple[int, re.Pattern[str]]] = []
         self._heading = 0
         self._collected = [_Part("")]
         self._tables: list[_Table] = []
@@ -183,9 +222,11 @@ class _Page:
             return
         innermost = self._open[-1][0] if self._open else ""
         if innermost in ("title", "desc") and self._counts["svg"]:
-            self._alts.append(text)
+            self._markup.append(text)
         elif innermost == "title":
             self._title.append(text)
+        elif innermost == "noframes":
+            self._markup.append(text)
         else:
             if not text.isspace():
                 self._breaks = 0
@@ -203,11 +244,15 @@ class _Page:
 
     def _what(self, tag: str, attributes: Mapping[str, str]) -> str:
         """The part that an element plays, "" for none."""
-        if tag in _SILENT or (_SIGNS.search(attributes.get("class") or "") and tag not in ("body", "html")):
+        if tag in _SILENT:
             return "silent"
+        if (_inline(tag) or "icon" in tag) and _SIGNS.search(attributes.get("class") or ""):
+            return "sign"
         role = (attributes.get("role") or "").lower()
-        if tag in _NAVIGATION or role in _NAVIGATION_ROLES:
+        if tag == "nav" or role in _NAVIGATION_ROLES:
             return "navigation"
+        if tag == "menu":
+            return "list"
         if tag == "footer" and not self._counts["section"]:
             return "navigation"
         if tag in _FALLBACK:
@@ -222,6 +267,9 @@ class _Page:
         return {"a": "link", "li": "item", "dd": "item", "option": "item", "svg": "svg"}.get(tag, "")
 
     def _begin(self, tag: str, what: str, attributes: Mapping[str, str]) -> None:
+        if what == "sign":
+            is_icon = "material-" in (attributes.get("class") or "")
+            self._signs.append((len(self._parts), _ICON if is_icon else _MARK))
         if tag in _HEADINGS:
             self._heading = _HEADINGS[tag]
         elif tag == "br":
@@ -230,8 +278,10 @@ class _Page:
             self._alts.append(attributes.get("alt") or "")
         elif tag == "input":
             self._input(attributes)
-        elif tag == "optgroup":
-            self._parts.append(attributes.get("label") or "")
+        elif tag in ("optgroup", "option"):
+            self._parts.append(f"{attributes.get('label') or ''} ")
+        elif not _inline(tag) and tag not in _ELEMENTS:
+            self._component(attributes)
         elif tag == "table":
             if self._tables:
                 self._tables[-1].plain = False
@@ -254,8 +304,17 @@ class _Page:
             self._table(self._tables.pop())
         elif tag in ("td", "th") and self._tables:
             self._cell()
+        elif self._markup and tag in ("noframes", "title", "desc"):
+            content = "".join(self._markup)
+            self._markup.clear()
+            if tag == "noframes":
+                self._frame(content)
+            else:
+                self._alts.append(content)
         if what in _JUDGED:
             self._judge()
+        elif what == "sign":
+            self._end_sign()
 
     def _break(self) -> None:
         """A line break; two of them with nothing between separate paragraphs."""
@@ -274,8 +333,20 @@ class _Page:
         elif kind in _SHOWN_INPUTS:
             self._parts.append(f" {attributes.get('value') or attributes.get('placeholder') or ''} ")
 
+    def _component(self, attributes: Mapping[str, str]) -> None:
+        """An element that the page's makers invented, such as an accordion, shows what these attributes say."""
+        for name in _TITLES:
+            if value := attributes.get(name):
+                self._parts.append(value)
+                self._flush()
+
+    def _end_sign(self) -> None:
+        start, sign = self._signs.pop()
+        if sign.fullmatch("".join(self._parts[start:])[:_LONGEST_SIGN]):
+            del self._parts[start:]
+
     def _frame(self, markup: str) -> None:
-        """The page that an <iframe srcdoc> holds; frames inside it are not looked into."""
+        """The page that an <iframe srcdoc> or <noframes> holds; frames inside it are not looked into."""
         if markup and not self._framed:
             self._flush()
             blocks, removed = _page_of(markup, framed=True).finish()
@@ -293,21 +364,22 @@ class _Page:
         part.words.append(len(text.split()) if words is None else words)
 
     def _flush(self) -> None:
-        """End the paragraph. What an image shows is told where the paragraph has no words."""
+        """End the paragraph. What an image shows is told where the paragraph has no words, or where it takes many."""
         if self._counts["pre"] and not self._heading:
             self._code()
             return
         if not self._parts and not self._alts:
             return
         text = clean_line("".join(self._parts))
-        alt = clean_line(" ".join(self._alts)) if self._alts else ""
+        alts = [alt for alt in map(clean_line, self._alts) if not text or weight(alt) >= _LONG_ALT]
+        alt = " ".join(alts)
         linked = self._linked
         self._parts.clear()
         self._alts.clear()
         self._linked = 0
         self._breaks = 0
         if not text:
-            text, linked = alt, 0
+            text, linked, alt = alt, 0, ""
         if not text:
             return
         # Scripts without spaces have no words to count: three characters stand for one.
@@ -318,6 +390,8 @@ class _Page:
             self._add("item", f"• {text}", words=words)
         else:
             self._add("text", text, words=words)
+        if alt:
+            self._add("text", alt)
 
     def _code(self) -> None:
         raw = "".join(self._parts)
@@ -355,7 +429,7 @@ class _Page:
             return
         part = self._collected.pop()
         text = " ".join(block.text for block in part.blocks)
-        if part.why == "navigation":
+        if part.why in ("navigation", "list"):
             self._keep_prose(part)
             return
         if part.why == "cookies":
@@ -368,10 +442,15 @@ class _Page:
             self._keep(part)
 
     def _keep_prose(self, part: _Part) -> None:
-        """Of navigation and footers only sentences stay: people write warnings there, too."""
+        """Of navigation and footers only sentences stay, for people write warnings there, and the page's own title.
+
+        Of a <menu>, which may be any list, all that is no link stays.
+        """
+        fewest = _PROSE if part.why == "navigation" else 1
         kept, gone = _Part(part.why), []
         for block, words in zip(part.blocks, part.words, strict=True):
-            if words >= _PROSE and not _ABOUT_THE_SITE.search(block.text):
+            is_title = block.kind == "heading" and block.level == 1 and words > 0
+            if is_title or (words >= fewest and not _ABOUT_THE_SITE.search(block.text)):
                 kept.blocks.append(block)
                 kept.words.append(words)
             else:
@@ -380,7 +459,7 @@ class _Page:
         self._list(" ".join(gone), "navigation or a page's footer")
 
     def _list(self, text: str, reason: str) -> None:
-        if weight(text) >= _WORTH_LISTING:
+        if text:
             self._removed.append(Removed(page=0, reason=reason, preview=text[:_PREVIEW]))
 
     def finish(self) -> tuple[tuple[Block, ...], tuple[Removed, ...]]:

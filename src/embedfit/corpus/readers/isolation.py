@@ -108,12 +108,18 @@ class ReadingProcess:
     def _started(self) -> subprocess.Popen[bytes]:
         # An empty entry of sys.path is the working directory.
         places = [place or os.getcwd() for place in sys.path]
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _START, str(self._limits.memory), *places],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-c", _START, str(self._limits.memory), *places],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        except OSError as error:  # no fault of a document
+            raise EmbedfitError(
+                f"The process that reads documents can't be started: {error.strerror or error} ({sys.executable}).",
+                remedy="Let this user run that program, and more processes if there are too many (ulimit -u).",
+            ) from error
         watch = threading.Timer(_SECONDS_TO_START, process.kill)
         watch.start()
         try:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import email
 import email.errors
 import email.header
 import email.message
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from embedfit.corpus.blocks import Block, ParsedDocument, UnreadableDocument
 from embedfit.corpus.cleaning import clean_line
-from embedfit.corpus.readers import html, text
+from embedfit.corpus.readers import html, markdown, text
 from embedfit.corpus.readers.decoding import declared_encoding, decode
 from embedfit.corpus.readers.registry import Progress, Reader
 
@@ -22,6 +24,16 @@ _KNOWN_HEADERS = re.compile(rb"^(?:from|to|subject|date|received|message-id|mime
 _MESSAGE_START = re.compile(rb"^From [^\n]*\n", re.M)
 _QUOTE = re.compile(r"^(?:> ?)+", re.M)
 _FLOWED = re.compile(r" \n(?!>|-- \n)")
+_BASE64 = re.compile(r"[A-Za-z0-9+/=]*\s*")
+#: What a message may be written in; text of other kinds (calendars, cards) is an attachment.
+_ENRICHED = frozenset(("text/enriched", "text/richtext"))
+_TEXT = frozenset(("text/plain",)) | _ENRICHED
+_ENRICHED_CODES = re.compile(r"<param>[^<]{0,200}</param>|</?[a-z]{1,20}>", re.I)
+_PAGES = frozenset(("text/html", "text/x-amp-html", "application/xhtml+xml"))
+_MARKDOWN = frozenset(("text/markdown", "text/x-markdown"))
+#: The standard library takes quadratic time for the parameters of these headers. No program writes 64 KiB of them.
+_KIND = re.compile(rb"^content-(?:type|disposition):[^\n]*(?:\n[ \t][^\n]*)*", re.I | re.M)
+_LONGEST_KIND, _MAX_KIND = 1 << 16, 1 << 12
 _MAX_DEPTH = 40
 _MAX_HEADER = 1000
 _MAX_LISTED = 20
@@ -55,6 +67,7 @@ def read_mailbox(path: Path, progress: Progress | None = None) -> ParsedDocument
 
 
 def _parsed(data: bytes) -> email.message.Message:
+    data = _KIND.sub(lambda match: match[0][: _MAX_KIND if len(match[0]) > _LONGEST_KIND else None], data)
     try:
         # The older policy: the newer one takes minutes for some malformed headers.
         return email.message_from_bytes(data)
@@ -86,13 +99,13 @@ def _part_blocks(part: email.message.Message, attached: list[str], depth: int) -
         attached.append("parts nested too deep")
     elif kind == "message/rfc822" and part.is_multipart():
         for inner in _children(part):
-            yield from _message_blocks(inner, attached, depth + 1)
+            yield from _message_blocks(_unwrapped(inner, part), attached, depth + 1)
     elif kind == "multipart/alternative":
         yield from _richest(part, attached, depth)
     elif part.is_multipart():
         for inner in _children(part):
             yield from _part_blocks(inner, attached, depth + 1)
-    elif part.get_content_disposition() == "attachment" or kind not in ("text/plain", "text/html"):
+    elif part.get_content_disposition() == "attachment" or not _is_body(kind):
         if part.get_content_maintype() != "image" or part.get_content_disposition() == "attachment":
             attached.append(_filename(part) or kind)
     else:
@@ -102,6 +115,36 @@ def _part_blocks(part: email.message.Message, attached: list[str], depth: int) -
 def _children(part: email.message.Message) -> list[email.message.Message]:
     payload = part.get_payload()
     return [one for one in payload if isinstance(one, email.message.Message)] if isinstance(payload, list) else []
+
+
+def _is_body(kind: str) -> bool:
+    # A part that says that it has parts, and has none, is text that something cut or mangled.
+    return kind in _TEXT or kind in _PAGES or kind in _MARKDOWN or kind.startswith("multipart/")
+
+
+def _unwrapped(inner: email.message.Message, outer: email.message.Message) -> email.message.Message:
+    """A forwarded message, which some programs encode as a whole although the standard forbids it."""
+    encoding = str(outer.get("Content-Transfer-Encoding", "")).strip().lower()
+    if inner.keys() or encoding not in ("base64", "quoted-printable"):
+        return inner
+    inner["Content-Transfer-Encoding"] = encoding
+    return _parsed(_bytes(inner))
+
+
+def _bytes(part: email.message.Message) -> bytes:
+    """A part's content. Lines that are no base64 in a part that claims it, such as a mailing list's, stay."""
+    payload = part.get_payload()
+    if isinstance(payload, str) and str(part.get("Content-Transfer-Encoding", "")).strip().lower() == "base64":
+        lines = payload.splitlines()
+        coded = list(itertools.takewhile(_BASE64.fullmatch, lines))
+        if any(line.strip() for line in lines[len(coded) :]):
+            try:
+                start = base64.b64decode("".join(coded) + "==")
+            except ValueError:
+                start, coded = b"", []
+            return start + "\n".join(["", *lines[len(coded) :]]).encode("utf-8", "replace")
+    decoded = part.get_payload(decode=True)
+    return decoded if isinstance(decoded, bytes) else b""
 
 
 def _richest(part: email.message.Message, attached: list[str], depth: int) -> Iterator[Block]:
@@ -117,17 +160,18 @@ def _richest(part: email.message.Message, attached: list[str], depth: int) -> It
 
 
 def _text_blocks(part: email.message.Message, kind: str) -> Iterator[Block]:
-    payload = part.get_payload(decode=True)
-    data = payload if isinstance(payload, bytes) else b""
+    data = _bytes(part)
     charset = part.get_param("charset")
-    declared = charset if isinstance(charset, str) else declared_encoding(data) if kind == "text/html" else ""
+    declared = charset if isinstance(charset, str) else declared_encoding(data) if kind in _PAGES else ""
     try:
         body, _ = decode(data, declared=declared)
     except UnreadableDocument:
         return
-    if kind == "text/html":
-        yield from html.blocks_of(body)
+    if kind in _PAGES or kind in _MARKDOWN:
+        yield from (html if kind in _PAGES else markdown).blocks_of(body)
         return
+    if kind in _ENRICHED:
+        body = _ENRICHED_CODES.sub("", body)
     if str(part.get_param("format", "")).lower() == "flowed":
         body = _FLOWED.sub(" ", body)
     yield from text.blocks_of(_QUOTE.sub("", body))

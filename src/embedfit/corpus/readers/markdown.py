@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 
 from embedfit.corpus.blocks import Block, ParsedDocument, Removed
@@ -13,12 +14,23 @@ from embedfit.corpus.readers import html
 from embedfit.corpus.readers.decoding import read_text_file
 from embedfit.corpus.readers.registry import Progress, Reader
 
-_FRONT_MATTER = re.compile(
-    r"\A(?:---|\+\+\+)[ \t]*\n(?P<body>.*?)(?:^|\n)(?:---|\.\.\.|\+\+\+)[ \t]*(?:\n|\Z)", re.DOTALL
-)
-_TITLE = re.compile(r"title[ \t]*[:=]", re.I)
-_WORTH_LISTING = 60
+_FENCES = {"---": ("---", "..."), "+++": ("+++",)}
+#: A line of front matter: a key, an item of a list, a comment, a bracket; lines set in belong to the key before.
+_FRONT_LINE = re.compile(r"(?:[\w\"'][\w.\"' -]{0,80}[ \t]*[:=](?:\s|$)|[-\]})\[{#]|[ \t]|$)")
+_FRONT_KEY = re.compile(r"[\w\"'][\w.\"' -]{0,80}[ \t]*[:=](?:\s|$)|\[")
+_MAX_FRONT_LINES = 1000
+_TITLE = re.compile(r"title[ \t]*[:=][ \t]*", re.I)
+_FOLDED = re.compile(r"[|>][+-]?\d?")
 _PREVIEW = 120
+_DELIMITERS = re.compile(r"[ >]{0,30}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
+_BAR = re.compile(r"(?<!\\)\|")
+_MAX_COLUMNS = 200
+_NOTE = re.compile(r"^ {0,3}\[\^([^\]\s]{1,80})\]:", re.M)
+_REFERENCE = re.compile(r"\[\^([^\]\s]{1,80})\](?!:)")
+_TAG = re.compile(r"<(/?)([a-z][a-z0-9-]{0,40})\b([^<>]{0,300})>", re.I)
+_BLOCK_END = frozenset("p li h1 h2 h3 h4 h5 h6 td th dd dt blockquote".split())
+#: Elements in which everything up to their end is no text.
+_SWALLOWS = frozenset("title textarea style xmp iframe noembed noframes script plaintext".split())
 
 
 def read_markdown(path: Path, progress: Progress | None = None) -> ParsedDocument:
@@ -37,33 +49,114 @@ def parse(text: str, note: str = "") -> ParsedDocument:
     from cmarkgfm import cmark  # C code, needed by the process that reads only
 
     render: Callable[..., str] = cmark.markdown_to_html_with_extensions
-    front = _FRONT_MATTER.match(text)
-    title, others = _front_matter(front["body"]) if front else ("", "")
-    if front:
-        text = text[front.end() :]
+    title, others, text = _front_matter(text.removeprefix("\ufeff"))
+    text = _with_all_notes(_with_wide_tables(text))
     page = render(
         text.encode("utf-8", "ignore").decode("utf-8"),
         cmark.Options.CMARK_OPT_UNSAFE | cmark.Options.CMARK_OPT_FOOTNOTES,  # the HTML in it is read, never shown
         ["table", "strikethrough"],
     )
-    parsed = html.parse(page, note)
+    parsed = html.parse(_with_names_in_angles(page), note)
     heading = (Block(kind="heading", text=title, level=1),) if title else ()
-    listed = (
-        (Removed(page=0, reason="front matter", preview=others[:_PREVIEW]),) if len(others) > _WORTH_LISTING else ()
-    )
+    listed = (Removed(page=0, reason="front matter", preview=others[:_PREVIEW]),) if others else ()
     return replace(parsed, blocks=heading + parsed.blocks, removed=listed + parsed.removed)
 
 
-def _front_matter(body: str) -> tuple[str, str]:
-    """(the title, the other lines in one)."""
-    title, others = "", []
-    for line in body.split("\n"):
-        key = _TITLE.match(line)
-        if key and not title:
-            title = clean_line(line[key.end() :].strip().strip("\"'"))
+def _front_matter(text: str) -> tuple[str, str, str]:
+    """(the title, the other lines in one, the text behind). Text between two rules is no front matter."""
+    first, _, rest = text.partition("\n")
+    ends = _FENCES.get(first.rstrip())
+    lines: list[str] = []
+    at = 0
+    while ends and at < len(rest) and len(lines) <= _MAX_FRONT_LINES:
+        end = rest.find("\n", at) + 1 or len(rest)
+        line = rest[at:end].rstrip("\n")
+        at = end
+        if line.rstrip() in ends:
+            keys = any(map(_FRONT_KEY.match, lines))
+            if lines and not (lines[0].strip() and keys and all(map(_FRONT_LINE.match, lines))):
+                break
+            return *_title_of(lines), rest[at:]
+        lines.append(line)
+    return "", "", text
+
+
+def _title_of(lines: list[str]) -> tuple[str, str]:
+    title, others, is_title = "", [], False
+    for line in lines:
+        key = None if title else _TITLE.match(line)
+        if key:
+            value = line[key.end() :].strip()
+            title, is_title = ("", True) if _FOLDED.fullmatch(value) else (clean_line(value.strip("\"'")), False)
+        elif is_title and line[:1].isspace():
+            title = clean_line(f"{title} {line}")
         else:
+            is_title = False
             others.append(line)
     return title, clean_line(" ".join(others))
+
+
+def _with_wide_tables(text: str) -> str:
+    """The text with every table as wide as its widest row: GitHub leaves out the cells beyond the header's."""
+    if "|" not in text or "-" not in text:
+        return text
+    lines = text.split("\n")
+    for number in range(1, len(lines)):
+        header, delimiters = lines[number - 1], lines[number]
+        if "|" not in header or not _DELIMITERS.fullmatch(delimiters):
+            continue
+        width = min(max(map(_columns, _rows(lines, number + 1)), default=0), _MAX_COLUMNS)
+        more = width - _columns(header)
+        if more > 0 and _columns(header) == _columns(delimiters):
+            lines[number - 1] = header.rstrip().removesuffix("|") + "| " * more + "|"
+            lines[number] = delimiters.rstrip().removesuffix("|") + "|-" * more + "|"
+    return "\n".join(lines)
+
+
+def _rows(lines: list[str], start: int) -> Iterator[str]:
+    for number in range(start, len(lines)):
+        if "|" not in lines[number] or _DELIMITERS.fullmatch(lines[number]):
+            return
+        yield lines[number]
+
+
+def _columns(line: str) -> int:
+    line = line.strip(" \t>")
+    return len(_BAR.findall(line)) + 1 - line.startswith("|") - (line.endswith("|") and not line.endswith("\\|"))
+
+
+def _with_all_notes(text: str) -> str:
+    """The text with a reference to each footnote that has none, for those would be left out."""
+    if "[^" not in text:
+        return text
+    used = set(_REFERENCE.findall(text))
+    unused = [name for name in dict.fromkeys(_NOTE.findall(text)) if name not in used]
+    return "".join(f"[^{name}]" for name in unused) + "\n\n" + text if unused else text
+
+
+def _with_names_in_angles(page: str) -> str:
+    """The page with what only looks like a tag as text: a name to fill in, or an element that is talked about.
+
+    A tag is one that HTML knows, or that has a value or an end. An element that hides what it holds needs its end in
+    the same paragraph, unless it begins a line.
+    """
+    ended = {match[2].lower() for match in _TAG.finditer(page) if match[1] or match[3].endswith("/")}
+    text_at: set[int] = set()
+    hiding: dict[str, tuple[int, bool]] = {}
+    for tag in _TAG.finditer(page):
+        name, is_end = tag[2].lower(), bool(tag[1])
+        if name in _SWALLOWS and not tag[3].endswith("/"):
+            if is_end:
+                hiding.pop(name, None)
+            else:
+                hiding.setdefault(name, (tag.start(), page[tag.start() - 1 : tag.start()] in ("", "\n")))
+        elif is_end and name in _BLOCK_END and hiding:
+            text_at.update(start for start, is_block in hiding.values() if not is_block)
+            hiding = {name: one for name, one in hiding.items() if one[1]}
+        elif not html.is_element(name) and name not in ended and "=" not in tag[3]:
+            text_at.add(tag.start())
+    text_at.update(start for start, _ in hiding.values())
+    return _TAG.sub(lambda tag: escape(tag[0], quote=False) if tag.start() in text_at else tag[0], page)
 
 
 READER = Reader(kind="markdown", extensions=(".md", ".markdown", ".mdx"), read=read_markdown)

@@ -10,12 +10,13 @@ from typing import Any
 
 from embedfit.corpus.blocks import Block, ParsedDocument, Removed, UnreadableDocument
 from embedfit.corpus.cleaning import clean_line
-from embedfit.corpus.readers import markdown
+from embedfit.corpus.readers import html, markdown
 from embedfit.corpus.readers.decoding import decode
 from embedfit.corpus.readers.registry import Progress, Reader
 
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_OBJECT = re.compile(r"\s*<[\w.]+(?: object)?(?: at 0x[0-9a-f]+)?>\s*", re.I)
 #: Longer output is a log or a dump; it is listed as removed.
 _MAX_OUTPUT = 10_000
 #: Values in the file's JSON: each takes memory, however short it is.
@@ -54,9 +55,13 @@ def _cell_blocks(cell: dict[str, Any], removed: list[Removed]) -> Iterator[Block
         yield from _code(source)
         outputs = cell.get("outputs")
         for output in outputs if isinstance(outputs, list) else ():
-            printed = _printed(output) if isinstance(output, dict) else ""
+            kind, printed = _printed(output) if isinstance(output, dict) else ("", "")
             if len(printed) > _MAX_OUTPUT:
                 removed.append(Removed(page=0, reason="long output of a cell", preview=clean_line(printed[:500])))
+            elif kind == "text/markdown":
+                yield from markdown.blocks_of(printed)
+            elif kind == "text/html":
+                yield from html.blocks_of(printed)
             else:
                 yield from _code(printed)
     elif kind == "heading":
@@ -75,15 +80,21 @@ def _code(text: str) -> Iterator[Block]:
         yield Block(kind="code", text=text)
 
 
-def _printed(output: dict[str, Any]) -> str:
-    """What an output shows as text: what was printed, a value, or an error's message."""
+def _printed(output: dict[str, Any]) -> tuple[str, str]:
+    """(format, text) of what an output shows: what was printed, a value, a page, or an error's message."""
     if output.get("output_type") in ("error", "pyerr"):
-        return f"{_text(output.get('ename'))}: {_text(output.get('evalue'))}"
-    data = output.get("data")
-    found = output.get("text") or (data.get("text/plain") if isinstance(data, dict) else None)
-    text = _ESCAPE.sub("", _text(found))
-    is_picture = isinstance(data, dict) and any(str(key).startswith("image/") for key in data)
-    return "" if is_picture or "png" in output else text
+        return "", f"{_text(output.get('ename'))}: {_text(output.get('evalue'))}"
+    found = output.get("data")
+    data: dict[str, Any] = found if isinstance(found, dict) else {}
+    text = _ESCAPE.sub("", _text(output.get("text") or data.get("text/plain")))
+    if "png" in output or any(str(key).startswith("image/") for key in data):
+        return "", ""
+    # The plain form of a text that was made to be shown is the name of a class.
+    named = not text.strip() or _OBJECT.fullmatch(text) is not None
+    for kind in ("text/markdown", "text/html", "text/latex"):
+        if (named or kind == "text/markdown") and (shown := _text(data.get(kind))):
+            return kind, shown
+    return "", text
 
 
 def _text(value: object) -> str:

@@ -52,7 +52,9 @@ _PREFIXES = {
     "urn:schemas-microsoft-com:vml": "v",
     **{f"{_OPENDOCUMENT}:{name}:1.0": name for name in ("office", "text", "table", "drawing")},
     "http://www.idpf.org/2007/opf": "opf",
+    "http://openebook.org/namespaces/oeb-package/1.0/": "opf",
     "http://purl.org/dc/elements/1.1/": "dc",
+    "http://purl.org/dc/elements/1.0/": "dc",
     f"{_OPENDOCUMENT}:container": "container",
     "http://www.w3.org/2001/04/xmlenc#": "enc",
 }  # fmt: skip
@@ -168,7 +170,7 @@ class Package:
 
     def read(self, name: str) -> bytes:
         """The bytes of a part. Raises UnreadableDocument where it is not there, damaged or too large."""
-        return b"".join(self._pieces(name))
+        return b"".join(self.pieces(name))
 
     def walk(self, name: str, walker: Walker) -> None:
         """Take a walker through the XML of a part. Raises as `read` does."""
@@ -202,7 +204,7 @@ class Package:
         parser.CharacterDataHandler = characters
         parser.EntityDeclHandler = _refuse_entities
         try:
-            for piece in self._pieces(name):
+            for piece in self.pieces(name):
                 parser.Parse(piece)
             parser.Parse(b"", True)
         except expat.ExpatError as error:
@@ -231,7 +233,8 @@ class Package:
                 return name
         raise UnreadableDocument(f"not a readable {self.what}: the archive holds something else")
 
-    def _pieces(self, name: str) -> Iterator[bytes]:
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """The bytes of a part, unpacked piece by piece. Raises as `read` does."""
         try:
             entry = self._archive.getinfo(name)
             if entry.flag_bits & _ENCRYPTED:
