@@ -22,7 +22,7 @@ test: setup lint
 	$(RUN_TESTS)
 
 test-all: setup lint
-	$(RUN_TESTS) -m ''
+	HYPOTHESIS_PROFILE=random $(RUN_TESTS) -m ''
 
 lint: setup
 	$(BIN)/ruff check .

@@ -18,8 +18,10 @@ from embedfit.models.folder import save_model
 from embedfit.models.sources import resolve_model
 
 # A slow machine is no failure: no test measures time.
-settings.register_profile("embedfit", deadline=None)
-settings.load_profile("embedfit")
+settings.register_profile("embedfit", deadline=None, derandomize=True)
+# `make test-all` draws other inputs each time, and so goes on looking.
+settings.register_profile("random", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "embedfit"))
 
 ROOT = Path(__file__).resolve().parents[1]
 
