@@ -126,7 +126,7 @@ def test_queries_that_compare_models_may_be_hard_for_the_base(
     ]  # fmt: skip
     runtime = Runtime(report=Silent(), confirm=lambda question: True)
     # Everything but the round trip is the rules' own test.
-    monkeypatch.setattr(stage.filters, "near_duplicates", lambda vectors, groups: [False] * len(vectors))
+    monkeypatch.setattr(stage.filters, "near_duplicates", lambda vectors, groups, texts: [False] * len(vectors))
 
     def kept(ranks: dict[str, int]) -> set[str]:
         found = np.array([ranks[draft.split] for draft in drafts])

@@ -34,11 +34,22 @@ _EXAMPLE_QUERIES = ("How long does a refund take?", "return shipping costs abroa
 _EXAMPLE_REPLY = "[3, 1, 0]"
 
 _LINE = re.compile(
-    r"^[^\w\n]{0,8}(?:query\s{0,3})?(?P<number>\d{1,2})[ \t]{0,3}[.):=–-]{1,3}[ \t]{0,3}(?:score[^\w\n]{0,8})?"
-    r"(?P<score>\d{1,9})(?![.,]?\d)(?:\s{0,3}/\s{0,3}3)?(?:[^\d\n].*)?$",
+    r"^[^\w\n]{0,8}(?:query\s{0,3})?(?P<number>\d{1,2})[*_ \t]{0,4}(?:[):=|–-]|\.(?!\d)){1,3}[*_ \t]{0,4}"
+    r"(?:score[^\w\n]{0,8})?(?P<score>\d{1,9})(?![.,]?\d)(?:\s{0,3}/\s{0,3}3)?(?:[^\d\n].*)?$",
     re.IGNORECASE | re.MULTILINE,
 )
-_SINGLE = re.compile(r"(?:^\W{0,8}|score\W{0,4})(?<!-)(\d{1,9})(?![.,]?\d)", re.IGNORECASE)
+_SCORE = r"(?:scores?|得分|评分|評分|スコア|점수|punktzahl)"
+_SINGLE = re.compile(rf"(?:^\W{{0,8}}|{_SCORE}\W{{0,4}})(?<!-)(\d{{1,9}})(?![.,]?\d)", re.IGNORECASE)
+#: Nothing but numbers; a minus or a decimal point makes them something else.
+_GAP = r"(?:[^\w.+-]|-(?=\s)|\.(?!\d)){%d,8}"
+_NUMBERS = re.compile(
+    rf"{_GAP % 0}(?:{_SCORE}{_GAP % 0})?\d{{1,2}}(?:{_GAP % 1}\d{{1,2}}){{0,99}}{_GAP % 0}", re.IGNORECASE
+)
+_NUMBER = re.compile(r"(?<!\d)\d{1,2}(?!\d)")
+#: A score with the reason behind it.
+_WITH_REASON = re.compile(r"\s{0,4}(\d{1,2})\s{0,4}(?:[-–—:(,]|/\s{0,3}3\b)")
+#: Members of a judgement that hold the number of its query.
+_PLACES = ("query_number", "number", "index", "query_index", "query_id", "id", "query", "no", "n", "#", "q")
 
 
 def request(passage: str, queries: Sequence[str]) -> Request:
@@ -69,8 +80,9 @@ def _plain(text: str, max_words: int) -> str:
 def parse_scores(reply: str, count: int) -> list[int | None]:
     """The score of each of `count` queries, 0 to 3; None where the reply gives none. Thoughts are not read.
 
-    The last JSON array of `count` numbers, or of objects with a "score"; an object of scores by number; numbered
-    lines ("2. Score: 3"); or, of a single query, a number by itself or behind "score". Scores off the scale are none.
+    The last JSON array of `count` numbers, or of objects with a "score", in the order of their queries' numbers; an
+    object of scores by number; numbered lines ("2. Score: 3"); `count` numbers and nothing else; or, of a single
+    query, a number by itself or behind "score". Scores off the scale are none.
     """
     answer = answer_of(reply)
     values = json_values(answer)
@@ -84,6 +96,9 @@ def parse_scores(reply: str, count: int) -> list[int | None]:
     lines = {int(match["number"]): _on_scale(match["score"]) for match in _LINE.finditer(answer)}
     if any(1 <= number <= count for number in lines):
         return [lines.get(number) for number in range(1, count + 1)]
+    closed = answer.count("[") == answer.count("]")
+    if closed and _NUMBERS.fullmatch(answer[:2000]) and len(numbers := _NUMBER.findall(answer)) == count:
+        return [_on_scale(number) for number in numbers]
     single = _SINGLE.search(answer) if count == 1 else None
     return [_on_scale(single[1])] if single else [None] * count
 
@@ -100,10 +115,42 @@ def _scores_in(value: object, count: int) -> list[int | None] | None:
         value = [single] if single is not None else in_order
     if not isinstance(value, list) or len(value) != count:
         return None
+    value = _in_order(value)
     scores = [_on_scale(_score_of(item) if isinstance(item, dict) else item) for item in value]
     return scores if any(score is not None for score in scores) else None
 
 
+def _in_order(judgements: list[object]) -> list[object]:
+    """Judgements that number their queries, in the order of the numbers: a model may sort them by score."""
+    count = len(judgements)
+    if all(isinstance(item, list) and len(item) == 2 for item in judgements):
+        numbers = [_number_in(item[0]) for item in judgements if isinstance(item, list)]
+        rest = [item[1] for item in judgements if isinstance(item, list)]
+    else:
+        numbers, rest = [_place_of(item) for item in judgements], judgements
+    first = min((number for number in numbers if number is not None), default=-1)
+    if first not in (0, 1) or sorted(number or 0 for number in numbers) != list(range(first, first + count)):
+        return judgements
+    return [rest[numbers.index(number)] for number in range(first, first + count)]
+
+
+def _place_of(judgement: object) -> int | None:
+    """The number of the query that a judgement says it is of."""
+    if not isinstance(judgement, dict):
+        return None
+    lower = {str(name).strip().lower(): member for name, member in judgement.items()}
+    return next((number for name in _PLACES if (number := _number_in(lower.get(name))) is not None), None)
+
+
+def _number_in(value: object) -> int | None:
+    """3 of 3, "3", "Query 3" and "3. how long …"."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    found = _QUERY_NUMBER.match(value) if isinstance(value, str) else None
+    return int(found[1]) if found else None
+
+
+_QUERY_NUMBER = re.compile(r"\W{0,4}(?:query|q)?\W{0,4}(\d{1,2})(?:[.):]|\W{0,4}\Z)", re.IGNORECASE)
 _DIGITS = re.compile(r"\D+")
 
 
@@ -116,6 +163,8 @@ def _score_of(value: Mapping[str, object]) -> object:
 def _on_scale(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
+    if isinstance(value, str) and (found := _WITH_REASON.match(value)):
+        value = found[1]
     try:
         number = float(value)
     except ValueError:

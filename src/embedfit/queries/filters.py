@@ -208,20 +208,35 @@ def exact_duplicates(texts: Sequence[str]) -> list[bool]:
     return result
 
 
-def near_duplicates(vectors: Vectors, groups: Sequence[str], *, cosine: float = NEAR_DUPLICATE_COSINE) -> list[bool]:
+def near_duplicates(
+    vectors: Vectors, groups: Sequence[str], texts: Sequence[str], *, cosine: float = NEAR_DUPLICATE_COSINE
+) -> list[bool]:
     """True for every query that is close to an earlier kept one of the same passage.
 
-    vectors: (Q, H) unit rows; groups: the passage of each.
+    vectors: (Q, H) unit rows; groups: the passage of each; texts: of each. A model that does not know a script puts
+    all its texts in one place: of other scripts than Latin a pair must also share words.
     """
     kept: dict[str, list[int]] = {}
     result = []
     for row, group in enumerate(groups):
         earlier = kept.setdefault(group, [])
-        close = bool(earlier) and float((vectors[earlier] @ vectors[row]).max()) >= cosine
+        near = [other for other in earlier if float(vectors[other] @ vectors[row]) >= cosine]
+        close = any(_share_words(texts[row], texts[other]) for other in near)
         result.append(close)
         if not close:
             earlier.append(row)
     return result
+
+
+def _share_words(one: str, other: str) -> bool:
+    """Whether two texts share half of their words, or are in Latin script, which every model knows."""
+    if not _OTHER_SCRIPT.search(one):
+        return True
+    left, right = word_set(one), word_set(other)
+    return 2 * len(left & right) >= len(left | right)
+
+
+_OTHER_SCRIPT = re.compile(r"[^\W\d_\u0000-\u036f\u1e00-\u1eff]")
 
 
 def lost_in_round_trip(

@@ -88,7 +88,7 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
     vectors, query_vectors = vector_cache().embed_both(base, contents, texts, report=runtime.report)
     sources = np.array([by_id[drafts[number].passage_id] for number in alive], np.int64)
     for number, close in zip(
-        alive, filters.near_duplicates(query_vectors, [drafts[n].passage_id for n in alive]), strict=True
+        alive, filters.near_duplicates(query_vectors, [drafts[n].passage_id for n in alive], texts), strict=True
     ):
         if close:
             reasons[number] = "near-duplicate of another query of this passage"
