@@ -111,7 +111,7 @@ def test_length_groups(words, group):
 
 def test_overlap_counts_stems_without_stop_words():
     given = eval_set(4, texts=["The sounds were muted on remotes"] * 20)
-    queries = ("muting the sound of the remote", "sound picture", "sound picture colour contrast x", "the of")
+    queries = ("muting the sound of the remote", "sound picture", "sound picture colour contrast zoom", "the of")
     object.__setattr__(given, "queries", queries)
     assert overlaps(given) == ["75–100%", "50–75%", "0–25%", "0–25%"]
 
