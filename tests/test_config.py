@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -76,3 +77,32 @@ def test_every_setting_says_whether_it_decides_a_result(key: str) -> None:
     assert config.fields()[key].json_schema_extra is not None, (
         test_every_setting_says_whether_it_decides_a_result.__doc__
     )
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("seed=-1", "seed in the settings: Input should be greater than or equal to 0"),
+        ("seed=99999999999999999999", "seed in the settings: at most 1,000,000,000 is possible"),
+        ("ingest.max_seconds=99999999999999", "ingest.max_seconds in the settings: at most 1,000,000,000"),
+        ("train.epochs=1e400", "train.epochs in the settings: Input should be a finite number"),
+        ("train.epochs=1e12", "train.epochs in the settings: at most 1,000,000,000 is possible"),
+        ("ingest.max_tokens=true", "ingest.max_tokens in the settings: a number is needed, not true or false"),
+        ("generate.temperature=false", "a number is needed, not true or false"),
+        ("model=", "The name of a file or folder is empty"),
+        ("ingest=3", "ingest in the settings: it is a group of settings, such as ingest.max_tokens"),
+        ("g\u00e9n=1", "g\u00e9n in the settings: there is no such setting"),
+    ],
+)
+def test_values_that_no_setting_can_have_are_refused_in_words(assignment: str, message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        config.resolve(assignments=(assignment,))
+    assert message in error.value.message
+
+
+def test_every_number_among_the_settings_has_a_limit() -> None:
+    for key, field in config.fields().items():
+        if {int, float} & {field.annotation, *get_args(field.annotation)}:
+            for value in ("1e300", "inf", "nan", "-inf", "true", "99999999999999999999999", "-99999999999999999999999"):
+                with pytest.raises(UsageError):
+                    config.resolve(assignments=(f"{key}={value}",))

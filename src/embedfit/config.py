@@ -10,11 +10,20 @@ from collections.abc import Callable
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from embedfit.addresses import is_private_host
@@ -65,10 +74,29 @@ def incidental(default: Any, **field: Any) -> Any:  # noqa: ANN401 - as pydantic
     return Field(default, json_schema_extra={"decides": False, "path": None}, **field)
 
 
+#: No number among the settings means more than this, and the system's own limits of times and sizes lie above it.
+_LARGEST = 1_000_000_000
+
+
 class Section(BaseModel):
     """A group of settings: frozen, and an unknown name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: object, info: ValidationInfo) -> object:
+        kinds = {int, float} & {of := cls.model_fields[str(info.field_name)].annotation, *get_args(of)}
+        if isinstance(value, bool) and kinds:
+            raise ValueError("a number is needed, not true or false")
+        return value
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _no_overflow(cls, value: object) -> object:
+        if isinstance(value, int | float) and abs(value) > _LARGEST:
+            raise ValueError(f"at most {_LARGEST:,} is possible")
+        return value
 
 
 class IngestConfig(Section):
@@ -321,7 +349,7 @@ class Config(Section):
     eval_beir: str | None = decides(None, path="beir")
     model: str = decides("bge-base", path="model")
     query_instruction: str | None = decides(None, description="default: the model's own")
-    seed: int = decides(13)
+    seed: int = decides(13, ge=0)
     ingest: IngestConfig = IngestConfig()
     generate: GenerateConfig = GenerateConfig()
     mine: MineConfig = MineConfig()
@@ -637,6 +665,8 @@ def _absolute(kind: PathKind, name: str, folder: Path) -> str:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError(f"The name of {name!r} is not UTF-8.", remedy="Rename it.") from error
+    if not name.strip():  # which would be the working directory
+        raise UsageError(f"The name of a file or folder is empty: {name!r}.", remedy="Give a name, or leave it out.")
     expanded = os.path.expanduser(name)
     path = os.path.abspath(folder / expanded)
     if not os.path.exists(path) and os.path.exists(expanded):
@@ -654,9 +684,13 @@ def _validated(settings: dict[str, Any], where: str) -> Config:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         remedy = None
+        what = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "model_type":
+            what = f"it is a group of settings, such as {_known_keys(first['loc'])[0]}"
         if first["type"] == "extra_forbidden":
+            what = "there is no such setting"
             remedy = f"Settings are: {', '.join(_known_keys(first['loc'][:-1]))}"
-        raise UsageError(f"{key} in {where}: {first['msg']}.", remedy=remedy) from error
+        raise UsageError(f"{key} in {where}: {what}.", remedy=remedy) from error
 
 
 def _known_keys(section: tuple[Any, ...]) -> list[str]:
