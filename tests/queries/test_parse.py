@@ -242,6 +242,7 @@ def test_of_a_cut_array_the_whole_items_are_kept(dropped: int) -> None:
         ("I can't connect the phone to the router", "I can't connect the phone to the router"),
         ("I need to write a query that joins two tables", "I need to write a query that joins two tables"),
         ("title-based search", "title-based search"),
+        ("Q3 - revenue of the segment", "Q3 - revenue of the segment"),
         ("I'm unable to log in from my phone", "I'm unable to log in from my phone"),
         ("Error: cannot open shared object file", "Error: cannot open shared object file"),
         ("用户如何查询订单", "用户如何查询订单"),
