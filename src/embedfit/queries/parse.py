@@ -21,7 +21,8 @@ _LABELS_OF_STYLE = {
     "claim": "claim|fact|statement|aussage|behauptung|tatsache|affirmation|afirmación|affermazione|afirmação|"
     "утверждение|факт|陈述|陳述|主张|主張|事实|事実|진술|주장|사실",
     "title": "title|titel|titre|título|titolo|заголовок|标题|標題|タイトル|제목",
-    "": "search query|query|suchanfrage|anfrage|abfrage|requête|consulta|запрос|查询|查詢|クエリ|쿼리|q(?=\\s?\\d{1,2}[:：])",
+    "": "search query|query|suchanfrage|anfrage|abfrage|requête|consulta|запрос|查询|查詢|クエリ|쿼리|"
+    r"q(?=\s?\d{1,2}[:：])",
 }
 _OF_STYLE = {style: re.compile(f"(?:{names})\\Z", re.IGNORECASE) for style, names in _LABELS_OF_STYLE.items()}
 _LABELS = "|".join(names for style, names in _LABELS_OF_STYLE.items() if style)
