@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -311,6 +312,79 @@ def test_layouts_that_are_refused_by_name(change: Any, message: str, layout_base
     change(folder)
     with pytest.raises(ModelError, match=message):
         Encoder.load(folder, precision="fp32")
+
+
+WRONG = [None, 0, -1, 1.5, "x", "64", [], {}, True, [1], {"a": 1}, 1e308]
+
+
+def test_no_value_of_a_setting_ends_layouts_in_a_traceback(layout_base: Path, tmp_path: Path) -> None:
+    """Every setting of every file has wrong values of every type; what can't be read is refused by name."""
+    folder = shutil.copytree(layout_base, tmp_path / "model")
+    more = {
+        "config.json": ("return_dict", "quantization_config", "architectures"),
+        "sentence_bert_config.json": ("model_args", "modality_config", "query_length", "max_seq_length"),
+        "config_sentence_transformers.json": ("prompts", "default_prompt_name", "truncate_dim", "model_type"),
+        "config.json of the pooling": ("pooling_mode", "include_prompt", "pooling_mode_cls_token"),
+        "tokenizer_config.json": ("model_max_length", "chat_template", "truncation_side"),
+    }
+    for name, keys in more.items():
+        path = folder / "1_Pooling" / "config.json" if "pooling" in name else folder / name
+        before = path.read_text()
+        for key in {*json.loads(before), *keys}:
+            for value in WRONG:
+                path.write_text(json.dumps({**json.loads(before), key: value}))
+                try:
+                    layout = read_architecture(folder)
+                except ModelError:
+                    continue
+                assert isinstance(layout.max_tokens, int) and layout.max_tokens > 0 and layout.width > 0
+        path.write_text(before)
+    listed = json.loads((folder / "modules.json").read_text())
+    for place, entry in enumerate(listed):
+        for key, value in itertools.product(entry, WRONG):
+            changed_list = [{**one, key: value} if number == place else one for number, one in enumerate(listed)]
+            (folder / "modules.json").write_text(json.dumps(changed_list))
+            try:
+                read_architecture(folder)
+            except ModelError:
+                continue
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"return_dict": False, "output_hidden_states": True},
+        {"num_attention_heads": 0},
+        {"vocab_size": 0},
+        {"output_hidden_states": "x"},
+        {"pad_token_id": 7},
+        {"hidden_act": "none such"},
+    ],
+)
+def test_what_a_configuration_says_of_outputs_changes_nothing_in_layouts(
+    changes: dict[str, Any], layout_base: Path, tmp_path: Path
+) -> None:
+    folder = changed(layout_base, tmp_path / "model", config=changes)
+    try:
+        ours = Encoder.load(folder, precision="fp32")
+    except ModelError:
+        assert "do not fit" in str(pytest.raises(ModelError, Encoder.load, folder).value)
+        return
+    assert_allclose(ours.encode(TEXTS), Encoder.load(layout_base, precision="fp32").encode(TEXTS), atol=1e-6)
+
+
+@pytest.mark.parametrize("pad_id", [0, 1, 5])
+def test_windows_of_layouts_whose_positions_begin_after_the_padding_token(pad_id: int, tmp_path: Path) -> None:
+    from unittest.mock import patch
+
+    name, model, values, mode = FAMILIES["roberta"]
+    with patch.dict(FAMILIES, {"roberta": (name, model, {**values, "pad_token_id": pad_id}, mode)}):
+        folder = save_family("roberta", tmp_path / "model", max_seq_length=66 - pad_id - 1)
+    ours, theirs = opened(folder)
+    assert ours.layout.max_tokens == 65 - pad_id
+    assert_same(ours, theirs, TEXTS)
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 500}')
+    assert Encoder.load(folder, precision="fp32").encode(["x" * 500]) == pytest.approx(ours.encode(["x" * 500]))
 
 
 def test_a_tokenizer_larger_than_the_table_is_refused_in_layouts(layout_base: Path, tmp_path: Path) -> None:

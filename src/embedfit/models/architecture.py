@@ -268,19 +268,33 @@ def read_architecture(folder: Path) -> Architecture:
             f"{folder} was saved as a {kind}, which gives other things than one vector a text.",
             remedy="Use a model that sentence-transformers opens as a SentenceTransformer.",
         )
-    prompts = {str(name): str(text) for name, text in (own.get("prompts") or {}).items() if text}
-    default = own.get("default_prompt_name")
-    if default is not None and default not in {"query", "document", *(own.get("prompts") or {})}:
-        raise ModelError(f"{folder}: default_prompt_name is {default!r}, but there is no prompt of that name.")
+    prompts, default = _prompts(folder, own)
     dimensions = own.get("truncate_dim")
+    if dimensions is not None and (not _is_whole(dimensions) or dimensions < 1):
+        raise ModelError(f"{folder}: truncate_dim is {dimensions!r}; it must be a whole number of at least 1.")
     modules = _listed(folder, listed)
     return Architecture(
         modules=modules,
         prompts=prompts,
         default_prompt=default,
         similarity=str(own.get("similarity_fn_name") or "cosine"),
-        dimensions=dimensions if isinstance(dimensions, int) and dimensions > 0 else None,
+        dimensions=dimensions,
     )
+
+
+def _prompts(folder: Path, own: Mapping[str, Any]) -> tuple[dict[str, str], str | None]:
+    """The prompts that are not empty, and the name of the default one."""
+    stored = own.get("prompts") or {}
+    if not isinstance(stored, dict) or not all(text is None or isinstance(text, str) for text in stored.values()):
+        raise ModelError(f"{folder}/config_sentence_transformers.json: prompts must be texts by name.")
+    default = own.get("default_prompt_name")
+    if default is not None and default not in ("query", "document", *stored):  # in a tuple: it may be of any type
+        raise ModelError(f"{folder}: default_prompt_name is {default!r}, but there is no prompt of that name.")
+    return {name: text for name, text in stored.items() if text}, default
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _listed(folder: Path, listed: object) -> tuple[Module, ...]:
@@ -394,9 +408,9 @@ def _transformer_settings(where: Path) -> dict[str, Any]:
     settings: dict[str, Any] = read_json(path)
     found = [name for name in _REFUSED_SETTINGS if settings.get(name)]
     for name in ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs"):
-        found += [f"{name}.{key}" for key in settings.get(name) or {} if key not in _HARMLESS_ARGUMENTS]
-    modality = settings.get("modality_config") or {"text": {"method_output_name": "last_hidden_state"}}
-    text = modality.get("text") or {}
+        found += [f"{name}.{key}" for key in _object(path, settings, name) if key not in _HARMLESS_ARGUMENTS]
+    modality = _object(path, settings, "modality_config") or {"text": {"method_output_name": "last_hidden_state"}}
+    text = _object(path, modality, "text")
     if "message" in modality or text.get("method_output_name") not in ("last_hidden_state", ["last_hidden_state"]):
         found.append("modality_config")
     if settings.get("transformer_task", "feature-extraction") != "feature-extraction":
@@ -407,6 +421,13 @@ def _transformer_settings(where: Path) -> dict[str, Any]:
             remedy="Use sentence-transformers for this model, or another model, such as --model minilm.",
         )
     return settings
+
+
+def _object(path: Path, settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = settings.get(name) or {}
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: {name} is {value!r}, not a JSON object.")
+    return value
 
 
 def _family(path: Path, config: Mapping[str, Any]) -> Family:
@@ -520,9 +541,9 @@ def _pooling(folder: Path, path: str) -> tuple[Pooling]:
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for flag, mode in _OLD_FLAGS.items() if config.get(flag)] or ["mean"]
-    named = [modes] if isinstance(modes, str) else list(modes)
+    named = list(modes) if isinstance(modes, list) else [modes]
     short = {flag.removeprefix("pooling_mode_"): mode for flag, mode in _OLD_FLAGS.items()}
-    unknown = [mode for mode in named if mode not in POOLING_MODES and mode not in short]
+    unknown = [mode for mode in named if not isinstance(mode, str) or (mode not in POOLING_MODES and mode not in short)]
     unknown += [flag for flag in config if flag.startswith("pooling_mode_") and flag not in _OLD_FLAGS and config[flag]]
     if unknown or not named:
         raise ModelError(

@@ -85,7 +85,16 @@ def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
         )  # fmt: skip
     except SafetensorError as error:
         raise ModelError(f"{folder}: the weights are damaged or cut off: {error}") from error
-    except (RuntimeError, ValueError, OSError, TypeError, KeyError, AttributeError, MemoryError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        OSError,
+        TypeError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         first = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(f"The weights in {folder} do not fit its config.json: {first[:300]}") from error
     finally:
@@ -97,6 +106,8 @@ def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
             f"{folder}/model.safetensors lacks {len(missing)} weights of a {family.name}, such as {missing[0]}.",
             remedy="The folder holds weights of another architecture than its config.json says.",
         )
+    model.config.return_dict = True  # how outputs are handed over, which a folder may have stored otherwise
+    model.config.output_hidden_states = False
     result: torch.nn.Module = model
     return result
 

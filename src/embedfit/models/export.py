@@ -105,17 +105,25 @@ def _traceable(folder: Path) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...],
         )
     backbone = load_backbone(folder, layout)
     names = INPUTS if layout.family.takes_token_types else INPUTS[:2]
-    ids = torch.full((2, 7), 5, dtype=torch.long)
-    mask = torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    length = min(7, layout.max_tokens)
+    ids = torch.full((2, length), min(5, _vocabulary(backbone) - 1), dtype=torch.long)
+    mask = torch.ones_like(ids)
+    mask[1, max(1, length - 2) :] = 0
     example = (ids, mask, torch.zeros_like(ids))[: len(names)]
     return _HiddenStates(backbone, token_types=len(names) == 3).eval(), example, names
+
+
+def _vocabulary(backbone: Any) -> int:  # noqa: ANN401 - torch knows no such method
+    rows: int = backbone.get_input_embeddings().num_embeddings
+    return rows
 
 
 def _check(folder: Path, module: torch.nn.Module, run: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401
     """Compare with torch on rows of other sizes than the example: an axis that was fixed shows here."""
     generator = np.random.default_rng(0)
-    for rows, length in ((1, 3), (3, 40)):
-        ids = generator.integers(1, 100, (rows, length))
+    window, tokens = read_architecture(folder).max_tokens, _vocabulary(module.backbone)
+    for rows, length in ((1, min(3, window)), (3, min(40, window))):
+        ids = generator.integers(min(1, tokens - 1), min(100, tokens), (rows, length))
         mask = np.ones_like(ids)
         mask[-1, max(1, length // 2) :] = 0
         values = (ids, mask, np.zeros_like(ids))[: len(names)]

@@ -17,7 +17,8 @@ class Family:
     """What differs between transformers of different types.
 
     width_key: the name of the hidden size in config.json. lost_positions: positions of the table that no token can
-    take; None: there is no table, so any length can be read. attention: of a configuration that says nothing else.
+    take; None: there is no table, so any length can be read; "pad": those up to the padding token's id.
+    attention: of a configuration that says nothing else.
     causal_flag: the key of config.json that changes the attention, and the value that makes it bidirectional.
     class_name: of transformers' encoder, where AutoModel would build more than that. prefix: before the names of
     weights that were saved with a head. has_pooler: the class can be built without BERT's pooler, which nothing uses.
@@ -26,7 +27,7 @@ class Family:
 
     name: str
     width_key: str = "hidden_size"
-    lost_positions: int | None = 0
+    lost_positions: int | Literal["pad"] | None = 0
     attention: Attention = "bidirectional"
     causal_flag: tuple[str, bool] | None = None
     class_name: str | None = None
@@ -40,7 +41,11 @@ class Family:
         if self.lost_positions is None or config.get("position_biased_input") is False:
             return None
         positions = config.get("max_position_embeddings", 512)
-        return int(positions) - self.lost_positions if isinstance(positions, int) else None
+        lost = self.lost_positions
+        if lost == "pad":
+            pad_id = config.get("pad_token_id", 1)
+            lost = pad_id + 1 if isinstance(pad_id, int) else 0
+        return positions - lost if isinstance(positions, int) else None
 
     def attention_of(self, config: Mapping[str, Any]) -> Attention:
         """Whether a token sees those after it."""
@@ -58,12 +63,12 @@ _DECODER = {
 }
 _T5 = {"prefix": "transformer", "width_key": "d_model", "lost_positions": None, "exports": False}
 
-#: By transformers' model_type. Positions of RoBERTa's kind start after the padding index, so two of them are lost.
+#: By transformers' model_type. RoBERTa's positions start after the padding token's id, MPNet's always after 1.
 FAMILIES: dict[str, Family] = {
     "bert": Family(name="BERT", prefix="bert", has_pooler=True, takes_token_types=True),
-    "roberta": Family(name="RoBERTa", prefix="roberta", lost_positions=2, has_pooler=True),
-    "xlm-roberta": Family(name="XLM-RoBERTa", prefix="roberta", lost_positions=2, has_pooler=True),
-    "camembert": Family(name="CamemBERT", prefix="roberta", lost_positions=2, has_pooler=True),
+    "roberta": Family(name="RoBERTa", prefix="roberta", lost_positions="pad", has_pooler=True),
+    "xlm-roberta": Family(name="XLM-RoBERTa", prefix="roberta", lost_positions="pad", has_pooler=True),
+    "camembert": Family(name="CamemBERT", prefix="roberta", lost_positions="pad", has_pooler=True),
     "mpnet": Family(name="MPNet", prefix="mpnet", lost_positions=2, has_pooler=True),
     "distilbert": Family(name="DistilBERT", prefix="distilbert", width_key="dim"),
     "albert": Family(name="ALBERT", prefix="albert", has_pooler=True),
@@ -91,10 +96,10 @@ def family_of(path: Path, config: Mapping[str, Any]) -> Family:
             "code, and the model would not be the same without it.",
             remedy="Use a model of a family that needs none, such as --model minilm, gte-modernbert or bge-m3.",
         )
-    if model_type not in FAMILIES or model_type == "static":
+    if not isinstance(model_type, str) or model_type not in FAMILIES or model_type == "static":
         known = ", ".join(family.name for name, family in FAMILIES.items() if name != "static")
         raise ModelError(
             f"{path}: the model type {model_type!r} is none that embedfit has been shown to run rightly.",
             remedy=f"It runs {known}. Use a model of these, such as --model minilm.",
         )
-    return FAMILIES[str(model_type)]
+    return FAMILIES[model_type]
