@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -252,6 +252,10 @@ def benchmark(
         bool, typer.Option("--windows", help="Each model also with a vector for every window of a passage.")
     ] = False,
     window_tokens: WindowTokens = WINDOW_TOKENS,
+    convention: Annotated[
+        Literal["sentence-transformers", "trec_eval"],
+        typer.Option(help="How ties, grades and MAP are counted; BEIR's numbers are trec_eval's."),
+    ] = "sentence-transformers",
     out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
     ledger: LedgerPath = None,
     yes: Yes = False,
@@ -261,7 +265,12 @@ def benchmark(
 
     runtime = _runtime(ledger=ledger)
     result = run_benchmark(
-        models, beir, runtime=api.with_consent(runtime, yes), windows=windows, window_tokens=window_tokens
+        models,
+        beir,
+        runtime=api.with_consent(runtime, yes),
+        windows=windows,
+        window_tokens=window_tokens,
+        convention=convention,
     )
     if out is not None:
         with atomic_file(out) as file:

@@ -1,3 +1,4 @@
+import io
 import json
 import random
 
@@ -11,6 +12,7 @@ from embedfit.evaluation.ranking import Dense
 from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.models.encoder import Encoder
 from embedfit.models.windows import blended, windows_of_model
+from embedfit.progress import LogLines
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
 
@@ -125,3 +127,61 @@ def test_wrong_models_are_refused(beir, models):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="no-such"):
         benchmark(["bm25"], tmp_path / "no-such", Runtime())
+
+
+@pytest.fixture
+def graded_beir(tmp_path):
+    """What BEIR folders hold: grades, fractions, equal passages, a query that is a passage, unknown ids."""
+    texts = ["mute the tv", "mute the tv", "the tv is mute", "what is mute", "how to query", "to query the tv", "sound"]
+    queries = {"q1": "mute the tv", "q2": "how to query", "d4": "how to query", "q3": "sound", "q4": "no answer"}
+    qrels = {
+        "q1": {"d0": 2, "d1": 1, "d2": 3, "d5": 0}, "q2": {"d4": 1, "d5": 4, "gone": 2},
+        "d4": {"d5": 1, "d4": 1}, "q3": {"d6": 1, "d0": -1}, "q4": {"d0": 0},
+    }  # fmt: skip
+    corpus = {f"d{number}": Entry(text, "") for number, text in enumerate(texts)}
+    write_beir(tmp_path / "graded", RetrievalData(corpus=corpus, queries=queries, qrels=qrels))
+    return tmp_path / "graded", corpus, queries, qrels
+
+
+def test_in_trec_evals_convention_the_numbers_are_beirs(graded_beir, tiny_bert, cache):
+    import pytrec_eval
+
+    folder, corpus, queries, qrels = graded_beir
+    encoder = Encoder.load(tiny_bert)
+    passages = encoder.encode_unit([entry.content for entry in corpus.values()])
+    scores = encoder.encode_unit(list(queries.values()), is_query=True) @ passages.T
+    run = {
+        query: {passage: float(one) for passage, one in zip(corpus, row, strict=True) if passage != query}
+        for query, row in zip(queries, scores, strict=True)
+    }
+    judged = {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}
+    names = {"ndcg_cut_10": "ndcg@10", "recall_100": "recall@100", "map_cut_100": "map@100", "P_10": "precision@10"}
+    theirs = pytrec_eval.RelevanceEvaluator(judged, set(names)).evaluate(run)
+    result = benchmark([str(tiny_bert)], folder, Runtime(), cache=cache, draws=50, convention="trec_eval")
+    ours = result["systems"][str(tiny_bert)]["metrics"]
+    for name, own in names.items():
+        assert ours[own] == pytest.approx(np.mean([one[name] for one in theirs.values()]), abs=1e-6), name
+    assert result["convention"] == "trec_eval"
+
+
+def test_in_sentence_transformers_convention_the_numbers_are_its_evaluators(graded_beir, tiny_bert, cache):
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+    folder, corpus, queries, qrels = graded_beir
+    asked = {query: text for query, text in queries.items() if query not in corpus}  # it knows no rule for these
+    relevant = {query: {passage for passage, grade in qrels[query].items() if grade > 0} for query in asked}
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": query, "text": text}) + "\n" for query, text in asked.items())
+    )
+    evaluator = InformationRetrievalEvaluator(
+        asked, {name: entry.content for name, entry in corpus.items()}, {k: v for k, v in relevant.items() if v},
+        write_csv=False, show_progress_bar=False,
+    )  # fmt: skip
+    theirs = evaluator(SentenceTransformer(str(tiny_bert), device="cpu"))
+    lines = io.StringIO()
+    result = benchmark([str(tiny_bert)], folder, Runtime(report=LogLines(lines)), cache=cache, draws=50)
+    ours = result["systems"][str(tiny_bert)]["metrics"]
+    for own, name in [("ndcg@10", "ndcg@10"), ("mrr@10", "mrr@10"), ("hit@1", "accuracy@1"), ("map@100", "map@100")]:
+        assert ours[own] == pytest.approx(theirs[f"cosine_{name}"], abs=1e-6), name
+    assert lines.getvalue().count("--convention trec_eval") == 1

@@ -19,6 +19,7 @@ from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
 from embedfit.models.local import LocalModel
 from embedfit.models.vectors import Embedder, VectorCache, vector_cache
+from embedfit.retrieval.metrics import Convention
 from embedfit.runtime import Runtime
 
 SCHEMA = 1
@@ -37,15 +38,17 @@ def benchmark(
     windows: bool = False,
     window_tokens: int = WINDOW_TOKENS,
     cache: VectorCache | None = None,
+    convention: Convention = "sentence-transformers",
 ) -> dict[str, Any]:
     """Score systems (names as in embedfit.evaluation.systems) on a BEIR folder's test queries.
 
     Every system reads the whole passages, each as far as its own window goes. windows: every model on this
     machine once more, "windowed:NAME" after "NAME", with a vector for every window of window_tokens of a
     passage, the best of which is its score; such names may be given too. The first system is what the
-    others are compared with. max_cost: USD for paid systems. Returns:
+    others are compared with. max_cost: USD for paid systems. convention: how ties, grades and MAP are counted, see
+    embedfit.retrieval.metrics; BEIR's own numbers are trec_eval's. Returns:
 
-        {"schema": 1, "beir": …, "queries": N, "passages": N, "cluster_by": …,
+        {"schema": 1, "beir": …, "convention": …, "queries": N, "passages": N, "cluster_by": …,
          "systems": {name: {"metrics", "ci95", "model": {…}}}, "comparisons": [as in summary.json],
          "seconds": …}
     """
@@ -66,9 +69,14 @@ def benchmark(
     eval_set = read_eval_set(folder, "human")
     for note in eval_set.notes:
         runtime.report.log(f"benchmark: {note}")
+    if convention != "trec_eval" and len({grade for of_query in eval_set.relevant for grade in of_query.values()}) > 1:
+        runtime.report.log(
+            "benchmark: The judgements have grades. nDCG counts each relevant passage alike, as sentence-transformers "
+            "does. For numbers to set beside BEIR's: --convention trec_eval"
+        )
     with opened_embedders() as opened:
         plan = _plan(models, eval_set.contents, runtime, max_cost, window_tokens, opened)
-        measured = measure(plan, eval_set, cache or vector_cache(), runtime.report)
+        measured = measure(plan, eval_set, cache or vector_cache(), runtime.report, convention)
         described = {name: _described(embedder) for name, embedder in opened.items()}
     clusters, cluster_by = eval_set.clusters()
     rng = np.random.default_rng(seed)
@@ -77,6 +85,7 @@ def benchmark(
     return {
         "schema": SCHEMA,
         "beir": folder.name,
+        "convention": convention,
         "queries": len(eval_set.queries),
         "passages": len(eval_set.passage_ids),
         "cluster_by": cluster_by,

@@ -14,7 +14,7 @@ from embedfit.evaluation.ranking import Dense, Fuse, Hybrid, Lexical, Scorer, ra
 from embedfit.models.local import LocalModel, stored_windows
 from embedfit.models.vectors import Embedder, VectorCache
 from embedfit.progress import Reporter
-from embedfit.retrieval.metrics import METRICS, Floats, Ints, first_ranks, judge, score
+from embedfit.retrieval.metrics import METRICS, Convention, Floats, Ints, first_ranks, judge, score
 
 Vectors = npt.NDArray[np.float32]
 
@@ -56,7 +56,13 @@ class Plan:
     window_tokens: int = 0
 
 
-def measure(plan: Plan, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> dict[str, Measured]:
+def measure(
+    plan: Plan,
+    eval_set: EvalSet,
+    cache: VectorCache,
+    report: Reporter,
+    convention: Convention = "sentence-transformers",
+) -> dict[str, Measured]:
     """Embed, rank and judge."""
     dense: dict[str, Dense] = {}
     for name, open_one in plan.embedders.items():
@@ -71,8 +77,8 @@ def measure(plan: Plan, eval_set: EvalSet, cache: VectorCache, report: Reporter)
     hybrids = {name: Hybrid(dense[of], first, fuse) for name, (of, fuse) in plan.hybrids.items() if first is not None}
     every: dict[str, Scorer] = {**dense, **lexical, **hybrids}
     scorers = {name: every[name] for name in plan.order}
-    rankings = rank_all(scorers, eval_set.passage_ids, len(eval_set.queries), report=report)
-    return {name: judged(ranking.ids(eval_set.passage_ids), eval_set) for name, ranking in rankings.items()}
+    rankings = rank_all(scorers, eval_set.passage_ids, len(eval_set.queries), report=report, convention=convention)
+    return {name: judged(ranking.ids(eval_set.passage_ids), eval_set, convention) for name, ranking in rankings.items()}
 
 
 def encode(embedder: Embedder, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> Dense:
@@ -96,10 +102,12 @@ def in_windows(
     return Dense(whole.queries, windows, starts, own=whole.own)
 
 
-def judged(found: Sequence[Sequence[str]], eval_set: EvalSet) -> Measured:
+def judged(
+    found: Sequence[Sequence[str]], eval_set: EvalSet, convention: Convention = "sentence-transformers"
+) -> Measured:
     """Rankings with their ranks and metrics."""
     judgement = judge(found, eval_set.relevant)
-    values = score(judgement, METRICS)
+    values = score(judgement, METRICS, convention)
     return Measured(
         found=found,
         ranks=first_ranks(judgement),

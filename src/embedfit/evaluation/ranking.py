@@ -14,7 +14,7 @@ from embedfit.models.windows import max_pool
 from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import parts_of, reciprocal_rank, weighted_sum
-from embedfit.retrieval.metrics import rank
+from embedfit.retrieval.metrics import Convention, rank
 from embedfit.retrieval.own import without_own
 
 Scores = npt.NDArray[np.float32]
@@ -124,9 +124,14 @@ class Ranking:
 
 
 def rank_all(
-    scorers: Mapping[str, Scorer], passage_ids: Sequence[str], queries: int, *, report: Reporter | None = None
+    scorers: Mapping[str, Scorer],
+    passage_ids: Sequence[str],
+    queries: int,
+    *,
+    report: Reporter | None = None,
+    convention: Convention = "sentence-transformers",
 ) -> dict[str, Ranking]:
-    """Rank with each system, block of queries by block, equal scores by ascending passage id."""
+    """Rank with each system, block of queries by block, equal scores in the convention's order."""
     rankings: dict[str, list[npt.NDArray[np.int64]]] = {name: [] for name in scorers}
     block = max(1, _BLOCK // max(1, len(passage_ids)))
     with (report or Silent()).task("rank", queries * len(scorers), "queries") as task:
@@ -134,7 +139,7 @@ def rank_all(
             stop = min(start + block, queries)
             for name, scorer in scorers.items():
                 scores = scorer.scores(start, stop)
-                best = rank(scores, passage_ids, DEPTH)
+                best = rank(scores, passage_ids, DEPTH, convention)
                 found = np.isfinite(np.take_along_axis(scores, best, 1)).sum(1)
                 rankings[name].extend(row[:count] for row, count in zip(best, found, strict=True))
                 task.advance(stop - start, note=name)
