@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -69,11 +68,12 @@ class Tokens:
     vectors: Bytes
     starts: Ints
 
-    def of(self, passage: int) -> Floats:
-        """Unit rows of a passage's tokens. (L, D)."""
-        rows = np.asarray(self.vectors[self.starts[passage] : self.starts[passage + 1]], np.float32)
-        result: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-        return result
+    def of(self, passages: Ints) -> tuple[Floats, Ints]:
+        """Unit rows of the tokens of passages (G,), passage by passage, and how many each has: (L, D), (G,)."""
+        found = [self.vectors[self.starts[one] : self.starts[one + 1]] for one in passages.tolist()]
+        rows = np.concatenate(found).astype(np.float32)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        return rows, np.array([len(one) for one in found], np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +121,7 @@ class Scores:
         self.parts = parts
         self.asked = asked
         self._raw: dict[str, Floats] = {}
+        self._late: dict[int, dict[int, float]] = {}
 
     def raw(self, name: str) -> Floats:
         """A part's raw scores of all passages: (Q, N)."""
@@ -169,19 +170,26 @@ class Scores:
 
     def late(self, query: int, passages: Ints) -> Floats:
         """Late interaction of one query with passages (G,): the weighted sum of its tokens' best cosines. (G,)."""
+        known = self._late.setdefault(query, {})
+        new = [one for one in passages.tolist() if one not in known]
+        if new:
+            known.update(zip(new, self._interaction(query, np.array(new, np.int64)).tolist(), strict=True))
+        return np.array([known[one] for one in passages.tolist()], np.float32)
+
+    def _interaction(self, query: int, passages: Ints) -> Floats:
         if self.parts.tokens is None:
             raise ValueError("the index holds no tokens")
         vectors, weights = self.asked.tokens[query]
         if not len(vectors):
             return np.zeros(len(passages), np.float32)
-        met = [self.parts.tokens.of(int(passage)) for passage in passages]
-        ends = np.cumsum([0, *(len(rows) for rows in met)])
-        similarity = vectors @ np.concatenate(met).T if ends[-1] else np.zeros((len(vectors), 0), np.float32)
-        best = [
-            similarity[:, start:stop].max(1) if stop > start else np.zeros(len(vectors), np.float32)
-            for start, stop in pairwise(ends)
-        ]
-        result: Floats = (np.stack(best) @ weights).astype(np.float32)
+        rows, counts = self.parts.tokens.of(passages)
+        best = np.zeros((len(vectors), len(passages)), np.float32)
+        own = np.flatnonzero(counts)
+        if len(own):
+            # The starts of passages that have tokens rise strictly, as reduceat wants them.
+            starts = (np.cumsum(counts) - counts)[own]
+            best[:, own] = np.maximum.reduceat(vectors @ rows.T, starts, axis=1)
+        result: Floats = (np.ascontiguousarray(best.T) @ weights).astype(np.float32)
         return result
 
 
