@@ -12,10 +12,12 @@ from embedfit.errors import ModelError
 from embedfit.models import sources
 from embedfit.models.architecture import read_architecture
 from embedfit.models.prompts import PRESCRIBED, open_model, prescribed
+from embedfit.models.proof import examine
 from embedfit.models.sources import EMBEDDERS
 from tests.conftest import make_tiny_bert
 
 SENTENCE = "Represent this sentence for searching relevant passages: "
+WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
 ZH = "为这个句子生成表示以用于检索相关文章："
 
 
@@ -38,6 +40,11 @@ ZH = "为这个句子生成表示以用于检索相关文章："
         ("embeddinggemma", "task: search result | query: ", "title: none | text: "),
         ("mixedbread-ai/mxbai-embed-large-v1", SENTENCE, ""),
         ("granite-r2", "", ""),
+        ("intfloat/e5-mistral-7b-instruct", WEB_SEARCH, ""),
+        ("intfloat/multilingual-e5-large-instruct", WEB_SEARCH, ""),
+        ("Qwen/Qwen3-Embedding-0.6B", WEB_SEARCH.rstrip(), ""),
+        ("lightonai/modernbert-embed-large", "search_query: ", "search_document: "),
+        ("BAAI/bge-large-zh-noinstruct", None, ""),
         ("gte-modernbert", "", ""),
         ("minilm", None, ""),
         ("bge-m3", None, ""),
@@ -55,6 +62,18 @@ def test_instructions_of_instruct_models_end_in_the_query() -> None:
         found = prescribed(name)
         assert found is not None and found.query.startswith("Instruct: ") and found.query.rstrip().endswith("Query:")
         assert found.passage == ""
+
+
+def test_prompts_of_other_names_do_not_hide_the_authors_and_are_shown(tmp_path: Path) -> None:
+    """As in e5-mistral's folder, whose prompt for search is none that anybody asks for by itself."""
+    for name, expected in (("e5-mistral-7b-instruct", WEB_SEARCH), ("unknown", "")):
+        folder = make_tiny_bert(tmp_path / name, instruction="")
+        path = folder / "config_sentence_transformers.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "prompts": {"web_search_query": "x"}}))
+        assert open_model(str(folder))[1].query_instruction == expected
+        lines = "\n".join(examine(str(folder), compare=False).lines())
+        assert ("also holds the prompts" in lines) == (not expected)
+        assert ("authors prescribe (model card" in lines) == bool(expected)
 
 
 def test_every_entry_has_its_source() -> None:

@@ -50,6 +50,11 @@ PRESCRIBED: tuple[Prescribed, ...] = (
         source="model card of intfloat/multilingual-e5-large-instruct: get_detailed_instruct, queries only",
     ),
     Prescribed(
+        names=r"e5-mistral-7b-instruct",
+        query=_WEB_SEARCH.replace("\nQuery:", "\nQuery: "),
+        source="model card of intfloat/e5-mistral-7b-instruct: its prompt web_search_query, queries only",
+    ),
+    Prescribed(
         names=r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?",
         query="query: ",
         passage="passage: ",
@@ -66,7 +71,7 @@ PRESCRIBED: tuple[Prescribed, ...] = (
         source="model card of Snowflake/snowflake-arctic-embed-l-v2.0: query prefix",
     ),
     Prescribed(
-        names=r"(nomic-embed-text-v(1|1\.5|2-moe)|modernbert-embed-base)",
+        names=r"(nomic-embed-text-v(1|1\.5|2-moe)|modernbert-embed-(base|large))",
         query="search_query: ",
         passage="search_document: ",
         source="model card of nomic-ai/nomic-embed-text-v1.5: task instruction prefixes",
@@ -83,7 +88,7 @@ PRESCRIBED: tuple[Prescribed, ...] = (
         source="model card of google/embeddinggemma-300m: prompt instructions",
     ),
     Prescribed(
-        names=r"mxbai-embed-(large|xsmall)-v1",
+        names=r"mxbai-embed-large-v1",
         query=_SENTENCE,
         source="model card of mixedbread-ai/mxbai-embed-large-v1: prompt for retrieval queries",
     ),

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture
+from embedfit.models.architecture import PASSAGE_PROMPTS, Architecture, StaticEmbedding, read_architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.modules import Head
 from embedfit.models.prompts import open_model, prescribed
@@ -94,6 +94,11 @@ class Examination:
             f"  before passages: {layout.document_instruction!r}",
             f"  prompts are {self.source}",
         ]
+        others = sorted(set(layout.prompts) - {"query", *PASSAGE_PROMPTS})
+        if others and not layout.query_instruction:
+            names = ", ".join(map(repr, others))
+            found.append(f"  The folder also holds the prompts {names}, which nothing asks for: to put one before")
+            found.append("  queries, give its text as --set query_instruction=TEXT.")
         if layout.similarity != "cosine":
             found.append(f"  The folder names the similarity {layout.similarity!r}; embedfit ranks by cosine.")
         if self.comparison is not None:

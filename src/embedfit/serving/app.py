@@ -106,7 +106,9 @@ class App:
         )
         self._key = settings.api_key.encode() if settings.api_key else None
         self._routes = self._table()
-        self._openapi = orjson.dumps(openapi_document(protected=self._key is not None))
+        openapi = openapi_document(protected=self._key is not None)
+        self._openapi = orjson.dumps(openapi)
+        self._docs_html = docs_page(openapi).encode()  # once: anybody may ask for it, as often as they like
 
     def _table(self) -> dict[str, tuple[Route, ...]]:
         embed = partial(Route, "POST", computes=True, protected=True)
@@ -405,7 +407,7 @@ class App:
         return Reply(self.metrics.text().encode(), ((b"content-type", CONTENT_TYPE.encode()),))
 
     async def _docs(self, _: object) -> Reply:
-        return Reply(docs_page(orjson.loads(self._openapi)).encode(), ((b"content-type", b"text/html; charset=utf-8"),))
+        return Reply(self._docs_html, ((b"content-type", b"text/html; charset=utf-8"),))
 
     async def _document(self, _: object) -> Reply:
         return Reply(self._openapi)
