@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from sentence_transformers import SentenceTransformer
 
 from embedfit.errors import ModelError
@@ -76,3 +77,21 @@ def test_the_torch_engine_runs_layouts_that_have_no_graph_yet(name: str, tmp_pat
     if name != "static":
         with pytest.raises(ModelError, match="--engine torch"):
             to_onnx(folder, tmp_path / "model.onnx")
+
+
+def test_graphs_of_layouts_with_few_positions_and_tokens(tmp_path: Path) -> None:
+    """Smaller than the example that graphs are made from and the rows that they are checked on."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "mute", "tv"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    folder = tmp_path / "model"
+    config = transformers.BertConfig(
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        max_position_embeddings=5,
+    )  # fmt: skip
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    transformers.BertTokenizerFast(vocab=str(tmp_path / "vocab.txt"), model_max_length=5).save_pretrained(folder)
+    layout = read_architecture(folder)
+    expected = SentenceTransformer(str(folder), device="cpu").encode(TEXTS)
+    for kind in ("onnx", "openvino"):
+        engine = engine_of(kind, folder, layout, tmp_path)
+        np.testing.assert_allclose(served(engine, folder, layout, ""), expected, atol=1e-5)
