@@ -45,12 +45,12 @@ def fresh_table() -> Iterator[None]:
     registry.by_extension.cache_clear()
 
 
-def install(folder: Path, code: str, entry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def install(folder: Path, code: str, entry: str, monkeypatch: pytest.MonkeyPatch, *, name: str = "stranger") -> None:
     """A package with one module and one entry point, as pip would leave it."""
     (folder / "stranger.py").write_text(code, "utf-8")
-    about = folder / "stranger-1.0.dist-info"
+    about = folder / f"{name}-1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.0\n")
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text(f"[embedfit.readers]\n{entry}\n")
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, "stranger", raising=False)
@@ -97,6 +97,13 @@ def test_a_plug_in_replaces_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     install(tmp_path, code, "text = stranger:READER", monkeypatch)
     assert registry.readers()["text"].place == "stranger:READER"
     assert registry.by_extension()[".md"] == "text"
+
+
+def test_what_an_older_install_of_ours_says_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
+) -> None:
+    install(tmp_path, "", "text = embedfit.gone:READER", monkeypatch, name="embedfit")
+    assert registry.readers()["text"].place == registry.BUILT_IN["text"]
 
 
 @pytest.mark.parametrize(

@@ -74,10 +74,15 @@ def readers() -> dict[str, Registered]:
 
     Raises InputError for an entry point that can't be loaded.
     """
-    places = {entry.name: entry.value for entry in metadata.entry_points(group=GROUP)}
-    strangers = {kind: place for kind, place in sorted(places.items()) if BUILT_IN.get(kind) != place}
+    found = [(entry.name, entry.value) for entry in metadata.entry_points(group=GROUP) if not _is_ours(entry)]
+    strangers = dict(sorted(found))
     ordered = strangers | {kind: place for kind, place in BUILT_IN.items() if kind not in strangers}
     return {kind: Registered(load(place), place) for kind, place in ordered.items()}
+
+
+def _is_ours(entry: metadata.EntryPoint) -> bool:
+    """Whether embedfit itself brings it. BUILT_IN has these too, and is right where an older install is not."""
+    return entry.dist is not None and entry.dist.name == "embedfit"
 
 
 def load(place: str) -> Reader:
