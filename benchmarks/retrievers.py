@@ -36,7 +36,7 @@ from embedfit.index.folder import Identity, write
 from embedfit.index.retriever import Retriever
 from embedfit.index.scoring import Scores, find
 from embedfit.index.search import Asker, Index
-from embedfit.models.hardware import best_precision, cores, gemm_rate
+from embedfit.models.hardware import cores, encoding_precision, gemm_rate
 from embedfit.models.local import LocalModel, local_model
 from embedfit.models.vectors import vector_cache
 from embedfit.progress import reporter_for
@@ -205,8 +205,8 @@ def main() -> None:
         "model": options.model,
         "versions": {name: version(name) for name in ("embedfit", "torch", "transformers", "numpy", "bm25s")},
         "hardware": {
-            "machine": platform.machine(), "cores": cores(), "gemm_tflops": gemm_rate("fp32"),
-            "precision": best_precision(), "load_at_start": load, "load_at_end": os.getloadavg()[0],
+            "machine": platform.machine(), "cores": cores(), "gemm_tflops": gemm_rate("fp32") / 1e12,
+            "precision": encoding_precision(), "load_at_start": load, "load_at_end": os.getloadavg()[0],
         },
     }  # fmt: skip
     out = options.out or HERE / "results" / f"retrievers{'_quick' if options.quick else ''}_{options.model}.json"
