@@ -15,7 +15,8 @@ from rich.table import Table
 
 from embedfit import __version__, api, terminal
 from embedfit.cli_deploy import app as deploy_app
-from embedfit.cli_index import register as register_index
+from embedfit.cli_index import index as index_command
+from embedfit.cli_index import search as search_command
 from embedfit.cli_serve import export as export_command
 from embedfit.cli_serve import serve as serve_command
 from embedfit.config import WINDOW_TOKENS
@@ -39,7 +40,8 @@ app = typer.Typer(
 app.add_typer(deploy_app, name="deploy")
 app.command("serve")(serve_command)
 app.command("export")(export_command)
-register_index(app)
+app.command("index")(index_command)
+app.command("search")(search_command)
 
 RunFolder = Annotated[Path, typer.Option("--run", help="The run folder.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as train.epochs=2.")]

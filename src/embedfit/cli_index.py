@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -133,10 +133,3 @@ def _why(hit: Hit) -> str:
 
 def _beside(rank: int | None, shown: int) -> str:
     return f"the base has it at {rank}" if rank else f"not among the base's first {shown}"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    commands: dict[str, Any] = {"index": index, "search": search}
-    for name, command in commands.items():
-        app.command(name)(command)

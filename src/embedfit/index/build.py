@@ -20,9 +20,6 @@ from embedfit.models.windows import blended, windows_of_model
 from embedfit.progress import Reporter
 from embedfit.retrieval.bm25 import Bm25
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
@@ -56,6 +53,7 @@ class Source:
 def build(source: Source, model: LocalModel, retriever: Retriever, cache: VectorCache, report: Reporter) -> Built:
     """Encode, cut and count whatever the retriever's parts need. Vectors that the cache holds are not computed."""
     contents = source.contents
+    expanded = source.expanded if retriever.has("words_and_queries") else None
     one = cache.embed(model, contents, is_query=False, report=report)
     halves = one.astype(np.float16)
     windows = _windows(contents, model, halves, cache, report) if retriever.has("windows") else None
@@ -66,15 +64,15 @@ def build(source: Source, model: LocalModel, retriever: Retriever, cache: Vector
         windows=windows,
         queries=queries,
         words=Bm25(contents) if retriever.has("words") else None,
-        words_and_queries=Bm25(source.expanded) if retriever.has("words_and_queries") else None,
+        words_and_queries=Bm25(expanded) if expanded is not None else None,
     )
     found = deviations(parts, contents, lambda texts: model.embed(texts, is_query=True))
     space = None
     if retriever.rerank is not None:
         reader = TokenReader(model.encoder())
-        ids = reader.passage_ids(source.expanded if retriever.has("words_and_queries") else contents)
+        ids = reader.passage_ids(contents if expanded is None else expanded)
         space = reader.space(ids)
-        parts = _with_tokens(parts, reader, ids, space, report)
+        parts = replace(parts, tokens=gathered(list(reader.passages(ids, space, report))))
     model.release()
     return Built(parts=parts, retriever=retriever.with_deviations(found), tokens=space)
 
@@ -105,9 +103,3 @@ def _written(source: Source, model: LocalModel, cache: VectorCache, report: Repo
     starts = np.cumsum([0, *(len(asked) for asked in source.queries)]).astype(np.int64)
     vectors = cache.embed(model, texts, is_query=True, report=report) if texts else np.zeros((0, 0), np.float32)
     return Rows(vectors.astype(np.float16), starts)
-
-
-def _with_tokens(
-    parts: Parts, reader: TokenReader, ids: Sequence[Sequence[Sequence[int]]], space: TokenSpace, report: Reporter
-) -> Parts:
-    return replace(parts, tokens=gathered(list(reader.passages(ids, space, report))))

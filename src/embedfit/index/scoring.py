@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.index.retriever import DENSE_PARTS, Part, Retriever
-from embedfit.retrieval.fusion import ranks, standardised
+from embedfit.retrieval.fusion import reciprocals, standardised
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.int8]
 
-_RRF_CONSTANT = 60
 #: Rows that are turned into float32 at a time.
 _BLOCK = 65_536
 
@@ -162,7 +161,7 @@ class Scores:
         result = np.zeros((len(self.asked.texts), self.parts.size), np.float32)
         for part in retriever.parts:
             scores = self.raw(part.name)
-            gained = part.weight / (_RRF_CONSTANT + ranks(scores))
+            gained = reciprocals(scores, weight=part.weight)
             # A passage without a word of the query has no lexical rank: it must not gain by its place.
             matched = np.ones_like(scores, bool) if part.name in DENSE_PARTS else scores > 0
             result += np.where(matched, gained, 0).astype(np.float32)

@@ -14,6 +14,7 @@ from embedfit.models.encoder import Encoder
 from embedfit.models.token_vectors import token_vectors
 from embedfit.models.windows import windows_of_model
 from embedfit.progress import Reporter
+from embedfit.retrieval.bm25 import idf
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -41,8 +42,7 @@ class TokenSpace:
 
     def rarity(self, ids: Sequence[int]) -> Floats:
         """BM25's idf of token ids over the passages (Lucene's form, which is above 0). (L,)."""
-        holders = self.holders[np.asarray(ids, np.int64)]
-        result: Floats = np.log1p((self.passages - holders + 0.5) / (holders + 0.5)).astype(np.float32)
+        result: Floats = idf(self.passages, self.holders[np.asarray(ids, np.int64)]).astype(np.float32)
         return result
 
     def projected(self, vectors: Floats) -> Floats:

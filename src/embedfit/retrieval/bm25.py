@@ -15,8 +15,16 @@ from embedfit.retrieval.words import Analysis, has_letter, is_letter
 
 Ids = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
+Weights = npt.NDArray[np.float64]
 
 _bm25s: Any = bm25s  # its annotations do not cover what its documentation promises
+
+
+def idf(passages: int, holders: int | Ids) -> Weights:
+    """How rare terms are that `holders` of the passages hold: Lucene's form, which is above 0. Shaped as holders."""
+    held = np.asarray(holders)
+    result: Weights = np.log1p((passages - held + 0.5) / (held + 0.5))
+    return result
 
 
 class Bm25:
@@ -35,12 +43,11 @@ class Bm25:
         if not self._empty:
             self._index.index(terms, show_progress=False)
 
-    def _terms(self, query: str) -> list[str]:
-        """The terms of a query. Where it is nothing but single letters of a dense script, the pairs that hold them.
+    def _widened(self, terms: list[str]) -> list[str]:
+        """A query's terms. Where they are nothing but single letters of a dense script, the pairs that hold them.
 
         Passages have such a letter by itself only between other signs. Beside longer terms it says too little.
         """
-        terms = self.analysis.query(query)
         if self._empty or not terms or not all(map(is_letter, terms)):
             return terms
         held = [term for term in self._index.vocab_dict if any(has_letter(term, letter) for letter in terms)]
@@ -48,7 +55,7 @@ class Bm25:
 
     def scores(self, query: str) -> Scores:
         """The score of every passage: (N,)."""
-        terms = self._terms(query)
+        terms = self._widened(self.analysis.query(query))
         if self._empty or not terms:
             return np.zeros(self._size, np.float32)
         return np.asarray(self._index.get_scores(terms), np.float32)
@@ -62,7 +69,7 @@ class Bm25:
         not asked for. Of the pairs that stand for a single letter a passage needs one.
         """
         letters = list(dict.fromkeys(self.analysis.query(query)))
-        terms = list(dict.fromkeys(self._terms(query)))
+        terms = self._widened(letters)
         if self._empty or not terms:
             return np.zeros(self._size, np.float32)
         asked = [term for term in terms if self._holders(term)] if self.analysis.is_mixed else terms
@@ -78,9 +85,8 @@ class Bm25:
         return 0 if number is None else int(starts[number + 1] - starts[number])
 
     def _idf(self, term: str) -> float:
-        """Lucene's idf, which is above 0."""
-        holders = self._holders(term)
-        return float(np.log1p((self._size - holders + 0.5) / (holders + 0.5)))
+        """How rare a term is."""
+        return float(idf(self._size, self._holders(term)))
 
     def save(self, folder: Path) -> None:
         """Write the index into a folder that load() reads."""

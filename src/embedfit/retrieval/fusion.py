@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 Scores = npt.NDArray[np.float32]
 
+#: Added to a rank before it divides: the first ranks must not outweigh all others.
+RANK_CONSTANT = 60
 #: The dense scores' part beside BM25's, of one vector a passage and of one for every window: windows find far more
 #: alone, and with people's queries their best part was .7 or near it on three corpora of four (docs/recipe.md).
 DENSE_WEIGHT = 0.5
@@ -35,15 +37,21 @@ def ranks(scores: Scores) -> npt.NDArray[np.int64]:
     return result
 
 
-def reciprocal_rank(dense: Scores, lexical: Scores, *, weight: float = 0.5, k: int = 60) -> Scores:
+def reciprocals(scores: Scores, *, weight: float = 1.0, k: int = RANK_CONSTANT) -> npt.NDArray[np.float64]:
+    """Weight / (k + rank) of every passage (Cormack, Clarke and Büttcher, SIGIR 2009). scores: (..., N)."""
+    result: npt.NDArray[np.float64] = weight / (k + ranks(scores))
+    return result
+
+
+def reciprocal_rank(dense: Scores, lexical: Scores, *, weight: float = 0.5, k: int = RANK_CONSTANT) -> Scores:
     """Fused score: weight / (k + dense rank) + (1 - weight) / (k + lexical rank). Scores and result: (..., N).
 
     Cormack, Clarke and Büttcher, SIGIR 2009, with a weight. A passage that BM25 does not match at
     all (score 0) has no lexical rank: it must not gain by its place in the corpus. A passage that is left out
     (dense score -inf) stays so.
     """
-    lexical_part = np.where(lexical > 0, 1.0 / (k + ranks(lexical)), 0.0)
-    fused = weight / (k + ranks(dense)) + (1 - weight) * lexical_part
+    lexical_part = np.where(lexical > 0, reciprocals(lexical, k=k), 0.0)
+    fused = reciprocals(dense, weight=weight, k=k) + (1 - weight) * lexical_part
     result: Scores = np.where(np.isneginf(dense), -np.inf, fused).astype(np.float32)
     return result
 

@@ -21,6 +21,7 @@ from embedfit.models.encoder import Encoder
 from embedfit.models.token_vectors import token_vectors
 from embedfit.models.windows import windows_of_model
 from embedfit.progress import Reporter
+from embedfit.retrieval.bm25 import idf
 from embedfit.training.store import Text
 
 Ints = npt.NDArray[np.int64]
@@ -69,11 +70,6 @@ class LateInteraction:
         """Places of the tokens that are not special."""
         return [place for place, token in enumerate(ids) if token not in self._special]
 
-    def _rarity(self, token: int) -> float:
-        """BM25's idf over the passages (Lucene's form, which is above 0)."""
-        count, holders = len(self._passages), self._holders[token]
-        return float(np.log1p((count - holders + 0.5) / (holders + 0.5)))
-
     def _spread(self, report: Reporter) -> tuple[Floats, Floats]:
         """Mean and deviation of each query's scores over a sample of the passages. (Q,) each."""
         sample = np.random.default_rng(0).permutation(len(self._passages))[:_SAMPLE]
@@ -94,7 +90,8 @@ class LateInteraction:
         found = token_vectors(self._encoder, rows)
         asked = torch.cat([vectors[places] for vectors, places in zip(found, own, strict=True)]).float()
         best = torch.stack([(asked @ met.to(asked).T).amax(1) for met in self._vectors(passages.tolist())], 1)
-        rarity = [self._rarity(row[place]) for row, places in zip(rows, own, strict=True) for place in places]
+        tokens = [row[place] for row, places in zip(rows, own, strict=True) for place in places]
+        rarity = idf(len(self._passages), np.array([self._holders[token] for token in tokens], np.int64)).tolist()
         best *= torch.tensor(rarity, device=best.device)[:, None]
         ends = [0, *accumulate(len(places) for places in own)]
         result: Floats = torch.stack([best[start:stop].sum(0) for start, stop in pairwise(ends)]).cpu().numpy()
