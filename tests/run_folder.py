@@ -10,6 +10,7 @@ from typing import Any
 
 from embedfit import __version__
 from embedfit.config import Config, resolve, save
+from embedfit.index.retriever import DEFAULT
 from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query, Score
 from embedfit.workspace import SCHEMA, Workspace
 
@@ -41,6 +42,7 @@ def build_run(
     gain = {"merged": 0.068, "finetuned": 0.071, "base": -0.004}[ship]
     _merge(workspace, ship, gain)
     _check(workspace, rng)
+    _choose(workspace, ship)
     queries = _evaluate(workspace, rng, passages, ship, gain, human, hostile)
     _summary(workspace, ship, gain, human, len(passages), kept, len(queries))
     seconds = {
@@ -50,6 +52,7 @@ def build_run(
         "train": 148.9,
         "merge": 71.2,
         "check": 4.0,
+        "choose": 2.5,
         "evaluate": 55.3,
     }
     for stage, spent in seconds.items():
@@ -238,6 +241,23 @@ def _check(workspace: Workspace, rng: random.Random) -> None:
     )
 
 
+def _choose(workspace: Workspace, ship: str) -> None:
+    default = DEFAULT.with_deviations({"one": 0.11, "windows": 0.1}).as_json()
+    workspace.write_json(
+        "retriever.json",
+        {
+            "schema": 1,
+            "model": "base" if ship == "base" else "merged",
+            "retriever": default,
+            "verdict": "no evidence",
+            "why": "Nobody asked a question, so the safe default ships.",
+            "evidence": {"kind": "none", "questions": 0},
+            "default": default,
+            "candidates": [],
+        },
+    )
+
+
 def _evaluate(
     workspace: Workspace,
     rng: random.Random,
@@ -378,6 +398,7 @@ def _summary(workspace: Workspace, ship: str, gain: float, human: bool, passages
                 "why": "On the dev questions a weight of 0.6 gained 5.9 points and kept 98.2% of the base elsewhere."
                 if ship != "base"
                 else "On the dev questions no weight gained more than chance would.",
+                "retriever": workspace.read_json("retriever.json"),
             },
             "data": {
                 "documents": 6,

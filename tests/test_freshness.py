@@ -219,12 +219,12 @@ def test_every_output_counts(copy: Path, change: str) -> None:
 def test_an_edited_file_makes_those_stale_that_read_it(copy: Path) -> None:
     workspace, config = opened(copy)
     readers = {
-        "passages.jsonl": {"generate", "mine", "train", "merge", "check", "evaluate", "report"},
+        "passages.jsonl": {"generate", "mine", "train", "merge", "check", "choose", "evaluate", "report"},
         "eval/qrels/test.tsv": {"evaluate"},
         "finetuned/losses.jsonl": {"report"},
         "finetuned/training.json": {"report"},
         "finetuned/tokenizer.json": {"merge", "evaluate"},
-        "merged/model.safetensors": {"check", "evaluate", "report"},
+        "merged/model.safetensors": {"check", "choose", "evaluate", "report"},
         "check.json": {"report"},
         "train.manifest.json": {"report"},
     }

@@ -24,8 +24,8 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"llm"}),
     frozenset({"judging", "index"}),
     frozenset(
-        {"corpus", "queries", "mining", "training", "merging", "evaluation", "reporting", "serving", "deploy",
-         "integrations"}
+        {"corpus", "queries", "mining", "training", "merging", "choosing", "evaluation", "reporting", "serving",
+         "deploy", "integrations"}
     ),
     frozenset({"testkit"}),
     frozenset({"stages", "doctor"}),

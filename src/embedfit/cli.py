@@ -177,6 +177,7 @@ for _name, _help in (
     ("train", "Training rows → fine-tuned model."),
     ("merge", "Fine-tuned model + base → merged model, and the decision what ships."),
     ("check", "Similar and different pairs: are the cosines of the former higher?"),
+    ("choose", "Which retriever ships, and on what evidence."),
     ("evaluate", "Every system's scores, against the base and BM25."),
     ("report", "report.html and the model card."),
 ):

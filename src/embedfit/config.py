@@ -327,6 +327,17 @@ class CheckConfig(Section):
     count: int = decides(50, ge=2)
 
 
+class ChooseConfig(Section):
+    """Questions and grades → the retriever that ships."""
+
+    judge: str | None = decides(
+        None,
+        description="who grades search results: bedrock:MODEL, openai:URL#MODEL, or recorded:FILE; default: nobody",
+    )
+    questions: int = decides(50, ge=1, le=100_000, description="people's questions that are graded, at most")
+    pool: int = decides(5, ge=1, le=100, description="the best so many passages of each candidate are graded")
+
+
 class EvaluateConfig(Section):
     """Systems → scores."""
 
@@ -356,6 +367,7 @@ class Config(Section):
     train: TrainConfig = TrainConfig()
     merge: MergeConfig = MergeConfig()
     check: CheckConfig = CheckConfig()
+    choose: ChooseConfig = ChooseConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
     @model_validator(mode="after")

@@ -26,9 +26,6 @@ from embedfit.workspace import Workspace, atomic_file, sha256_json
 
 PathLike = str | Path
 
-#: Above this, token vectors are left out unless they are asked for: some 13 kB a passage of 100 tokens.
-MOST_WITH_TOKENS = 50_000
-
 
 def index_documents(
     docs: PathLike | Sequence[PathLike] = (),
@@ -129,8 +126,9 @@ def _say_size(target: Path, passages: int, runtime: Runtime) -> None:
 
 
 def _retriever(passages: int, tokens: bool | None) -> Retriever:
-    wanted = passages <= MOST_WITH_TOKENS if tokens is None else tokens
-    return retrievers.DEFAULT if wanted else retrievers.DEFAULT.without_tokens()
+    if tokens is None:
+        return retrievers.default_for(passages)
+    return retrievers.DEFAULT if tokens else retrievers.DEFAULT.without_tokens()
 
 
 def _made_of(target: Path) -> Mapping[str, Any]:

@@ -51,7 +51,9 @@ class Stage:
 
 
 _MODEL = ("model", "query_instruction", "seed")
-_BEFORE_EVALUATE = tuple(f"{name}.manifest.json" for name in ("ingest", "generate", "mine", "train", "merge", "check"))
+_BEFORE_EVALUATE = tuple(
+    f"{name}.manifest.json" for name in ("ingest", "generate", "mine", "train", "merge", "check", "choose")
+)
 
 STAGES: tuple[Stage, ...] = (
     Stage(
@@ -112,10 +114,19 @@ STAGES: tuple[Stage, ...] = (
         settings=(*_MODEL, "check"),
     ),
     Stage(
+        name="choose",
+        module="embedfit.choosing.stage",
+        version=1,
+        reads=("passages.jsonl", "queries.jsonl", "merge.json"),
+        models=("merged",),
+        writes=("retriever.json",),
+        settings=(*_MODEL, "choose"),
+    ),
+    Stage(
         name="evaluate",
         module="embedfit.evaluation.stage",
-        version=2,
-        reads=("documents.jsonl", "passages.jsonl", "queries.jsonl", "train.jsonl", "merge.json"),
+        version=3,
+        reads=("documents.jsonl", "passages.jsonl", "queries.jsonl", "train.jsonl", "merge.json", "retriever.json"),
         models=("finetuned", "merged"),
         may_read=("eval", "judgements.jsonl"),
         glances=_BEFORE_EVALUATE,

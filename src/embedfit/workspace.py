@@ -49,6 +49,7 @@ WRITERS = {
     "merged": "merge",
     "merge.json": "merge",
     "check.json": "check",
+    "retriever.json": "choose",
     "scores.jsonl": "evaluate",
     "evaluation.json": "evaluate",
     "summary.json": "evaluate",

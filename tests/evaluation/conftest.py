@@ -7,12 +7,14 @@ import shutil
 import pytest
 import torch
 
+from embedfit.choosing import stage as choosing
 from embedfit.config import resolve, save
 from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.models.architecture import read_architecture
 from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.vectors import VectorCache
 from embedfit.records import Document, Passage, Query, TrainRow
+from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
 
 TOPICS = ("mute the sound", "reset the remote", "pair a speaker", "update the set", "lock a channel", "save energy")
@@ -90,6 +92,7 @@ def build_run(workspace, tiny_bert, *, other_model=None, documents=3, each=4, **
             "fusion": {"method": "weighted_sum", "weight": 0.6},
         },
     )
+    choosing.run(workspace, config, Runtime(ledger=workspace.path("ledger.sqlite")))
     return config
 
 

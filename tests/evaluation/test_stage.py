@@ -50,7 +50,8 @@ def test_summary_is_as_the_contract_says(workspace, tiny_bert, other_bert, runti
         a, b = (summary["systems"][row[side]]["metrics"][row["metric"]] for side in "ab")
         assert row["delta"] == pytest.approx(a - b)
         assert 0 < row["p_value"] <= 1
-    assert summary["decision"] == {"ship": "merged", "alpha": 0.4, "why": "better on dev"}
+    retriever = workspace.read_json("retriever.json")
+    assert summary["decision"] == {"ship": "merged", "alpha": 0.4, "why": "better on dev", "retriever": retriever}
     data = summary["data"]
     assert (data["documents"], data["passages"], data["train_rows"]) == (3, 12, 2)
     assert (data["queries_generated"], data["queries_kept"], data["eval_queries"]) == (12, 9, 9)

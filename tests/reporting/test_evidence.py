@@ -33,6 +33,7 @@ def test_a_whole_run_misses_nothing(evidence):
         "train",
         "merge",
         "check",
+        "choose",
         "evaluate",
     ]
     assert len(evidence.losses) == 102 and evidence.dev_scores[0] == (0.0, pytest.approx(0.61))

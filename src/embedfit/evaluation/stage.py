@@ -48,7 +48,7 @@ CUT = "bm25_cut"
 #: Rows of models that have several vectors a passage, and the model of each.
 WINDOWED = {"base_windowed": "base", "merged_windowed": "merged"}
 HYBRID_WINDOWED = "hybrid_merged_windowed"
-_STAGES = ("ingest", "generate", "mine", "train", "merge", "check")
+_STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "choose")
 _PAIRS = (
     ("merged", "base"),
     ("finetuned", "base"),
@@ -96,7 +96,7 @@ def _evaluate(
     systems = systems_table(measured, clusters, draws=draws, rng=rng)
     compared = comparisons(measured, pairs, clusters, draws=draws, rng=rng)
     metric = COMPARED[0]
-    decision = _decision(run_files.merge)
+    decision = {**_decision(run_files.merge), "retriever": workspace.read_json("retriever.json")}
     tuned = _tuned(decision)
     evaluation = {
         "schema": SCHEMA,

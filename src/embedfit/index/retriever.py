@@ -30,6 +30,8 @@ PARTS: dict[str, str] = {
     "words_and_queries": "the same, with the passage's written queries among its words",
 }
 DENSE_PARTS = ("one", "windows", "queries")
+#: Above this, token vectors are left out unless they are asked for: some 13 kB a passage of 100 tokens.
+MOST_WITH_TOKENS = 50_000
 #: Late interaction reads this many of the first stage's best passages.
 DEPTH = 50
 
@@ -117,6 +119,13 @@ DEFAULT = Retriever(
     ),
     rerank=Rerank(weight=0.35),
 )
+
+
+def default_for(passages: int) -> Retriever:
+    """The safe default of so many passages: with a second stage while its tokens stay small."""
+    return DEFAULT if passages <= MOST_WITH_TOKENS else DEFAULT.without_tokens()
+
+
 BASE = single("base", "one")
 WINDOWS = single("windows", "windows")
 BM25 = single("bm25", "words")

@@ -17,7 +17,7 @@ from embedfit.retrieval.languages import languages_of
 from embedfit.workspace import FILES, Workspace
 
 #: In the order of the path; the report's own manifest is written after it.
-STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "evaluate")
+STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "choose", "evaluate")
 
 Interval = tuple[float, float]
 _EXAMPLE = 100  # characters of a dropped text that are shown

@@ -1,0 +1,1 @@
+"""Which retriever ships: candidates, evidence, and the gate between them."""
