@@ -52,9 +52,14 @@ WindowTokens = Annotated[int, typer.Option(min=16, help="Tokens of a window, wit
 Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without asking.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
 Preset = Annotated[str | None, typer.Option(help="default, offline or aws-blog; a run keeps its own.")]
+Generator = Annotated[
+    str | None,
+    typer.Option(help="bedrock, bedrock-batch, openai, local, or recorded:FILE. With a model: NAME:MODEL."),
+]
 FollowLinks = Annotated[
     bool | None, typer.Option("--follow-links", help="Read what links in the documents' folders lead to elsewhere.")
 ]
+Processes = Annotated[int, typer.Option("--nproc", help="Processes that train.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again although it is up to date.")]
 
 
@@ -78,7 +83,7 @@ def run(
     model: Annotated[
         str | None, typer.Option(help="bge-small, bge-base, bge-large, minilm, a hub id or a folder.")
     ] = None,
-    generator: Annotated[str | None, typer.Option(help="bedrock, bedrock-batch, openai or local.")] = None,
+    generator: Generator = None,
     preset: Preset = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
     follow_links: FollowLinks = None,
@@ -87,7 +92,7 @@ def run(
     max_cost: Annotated[float | None, typer.Option("--max-cost", help="USD, never exceeded.")] = None,
     examples: Annotated[Path | None, typer.Option(help="The users' own queries, one a line, for the prompt.")] = None,
     ledger: LedgerPath = None,
-    nproc: Annotated[int, typer.Option(help="Processes that train.")] = 1,
+    nproc: Processes = 1,
     yes: Yes = False,
     as_json: AsJson = False,
     force: Force = False,
@@ -154,13 +159,35 @@ def ingest(
     )
 
 
+@app.command()
+def generate(
+    run_folder: RunFolder,
+    generator: Generator = None,
+    assignments: Set = None,
+    force: Force = False,
+    ledger: LedgerPath = None,
+    nproc: Processes = 1,
+    yes: Yes = False,
+) -> None:
+    """Passages → queries, by a language model; filtered, with a reason for each dropped one."""
+    api.run_stage(
+        "generate",
+        run=run_folder,
+        settings={"generate": {"generator": generator}} if generator else None,
+        assignments=assignments or (),
+        force=force,
+        yes=yes,
+        runtime=_runtime(ledger=ledger, processes=nproc),
+    )
+
+
 def _stage_command(name: str, help_text: str) -> None:
     def command(
         run_folder: RunFolder,
         assignments: Set = None,
         force: Force = False,
         ledger: LedgerPath = None,
-        nproc: Annotated[int, typer.Option(help="Processes that train.")] = 1,
+        nproc: Processes = 1,
         yes: Yes = False,
     ) -> None:
         runtime = _runtime(ledger=ledger, processes=nproc)
@@ -172,7 +199,6 @@ def _stage_command(name: str, help_text: str) -> None:
 
 
 for _name, _help in (
-    ("generate", "Passages → queries, by a language model; filtered, with a reason for each dropped one."),
     ("mine", "Queries → training rows with hard negatives."),
     ("train", "Training rows → fine-tuned model."),
     ("merge", "Fine-tuned model + base → merged model, and the decision what ships."),

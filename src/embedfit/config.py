@@ -52,7 +52,9 @@ MODEL_ALIASES = (
     "granite-r2",
     "e5-multilingual",
 )
-GeneratorName = Literal["local", "openai", "bedrock", "bedrock-batch"]
+GeneratorName = Literal["local", "recorded", "openai", "bedrock", "bedrock-batch"]
+#: Generators whose `llm` is a file or a folder here.
+READ_FROM_FILES = ("local", "recorded")
 StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
 
 
@@ -125,7 +127,8 @@ class GenerateConfig(Section):
     generator: GeneratorName = decides("bedrock")
     llm: str | None = decides(
         None,
-        description="model id at the provider, or a GGUF file or model folder for local; default: the generator's own",
+        description="model id at the provider, a GGUF file or model folder for local, the file of queries for "
+        "recorded; default: the generator's own",
         path="model",
     )
     base_url: str | None = incidental(None, description="of an OpenAI-compatible server")
@@ -180,6 +183,11 @@ class GenerateConfig(Section):
     dev_share: float = decides(0.15, gt=0, lt=1)
     test_share: float = decides(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_spec(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
+        return _without_spec(values) if isinstance(values, dict) else values
+
     @field_validator("extra_body")
     @classmethod
     def _plain_fields(cls, fields: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +199,19 @@ class GenerateConfig(Section):
         except (TypeError, ValueError) as error:
             raise ValueError(f"it must hold what JSON can say ({error})") from error
         return fields
+
+
+def _without_spec(generate: dict[str, Any]) -> dict[str, Any]:
+    """The settings of [generate] with a generator such as recorded:FILE as its name and what stands behind it."""
+    name, separator, rest = str(generate.get("generator", "")).partition(":")
+    if not separator or name not in get_args(GeneratorName):
+        return generate
+    url, _, model = rest.rpartition("#") if "#" in rest else (rest, "", "")
+    told = {"base_url": url, "llm": model} if name == "openai" else {"llm": rest}
+    for key, value in told.items():
+        if generate.get(key) not in (None, value):
+            raise ValueError(f"generate.{key} and generator={name}:{rest} are both named: leave one out")
+    return {**generate, "generator": name, **{key: value or None for key, value in told.items()}}
 
 
 #: Fields of a call that have settings of their own, or that would make the replies unreadable.
@@ -391,7 +412,9 @@ def paid_services(config: Config) -> list[str]:
     found = []
     generate = config.generate
     host = urlsplit(generate.base_url or "").hostname
-    if generate.generator != "local" and not (generate.generator == "openai" and host and is_private_host(host)):
+    if generate.generator not in READ_FROM_FILES and not (
+        generate.generator == "openai" and host and is_private_host(host)
+    ):
         found.append(f"generate.generator={generate.generator}")
     for name in config.evaluate.systems:
         kind, _, target = name.partition("|")[0].removeprefix("hybrid:").partition(":")
@@ -537,6 +560,13 @@ def change(
     if not layers:
         return stored
     before = stored.model_dump(mode="json", exclude_none=True)
+    chosen = [layer["generate"]["generator"] for _, layer in layers if "generator" in layer.get("generate", {})]
+    if (
+        chosen
+        and chosen[-1] != (before_it := stored.generate.generator)
+        and {chosen[-1], before_it} & {*READ_FROM_FILES}
+    ):
+        before["generate"].pop("llm", None)  # a file of one generator is no model of another
     return _validated(_over(before, layers, stored.preset), "the settings")
 
 
@@ -607,7 +637,18 @@ def _layers(file: Path | None, overrides: dict[str, Any] | None, assignments: tu
     """What a command names, in rising order of precedence, each with the folder that its paths are relative to."""
     layers = [(file.absolute().parent, _read_toml(file))] if file is not None else []
     layers += [(Path.cwd(), overrides)] if overrides else []
-    return layers + [(Path.cwd(), _assignment(text)) for text in assignments]
+    layers += [(Path.cwd(), _assignment(text)) for text in assignments]
+    return [(folder, _of_specs(layer)) for folder, layer in layers]
+
+
+def _of_specs(layer: dict[str, Any]) -> dict[str, Any]:
+    generate = layer.get("generate")
+    if not isinstance(generate, dict):
+        return layer
+    try:
+        return {**layer, "generate": _without_spec(generate)}
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
 
 
 def _preset_of(layers: Layers) -> str | None:
@@ -621,7 +662,7 @@ def _over(settings: dict[str, Any], layers: Layers, preset: str) -> dict[str, An
     for _, layer in layers:
         _merge(merged, layer)
     generate = merged.get("generate")
-    is_local = isinstance(generate, dict) and generate.get("generator") == "local"
+    is_local = isinstance(generate, dict) and generate.get("generator") in READ_FROM_FILES
     result = copy.deepcopy(settings)
     for folder, layer in layers:
 

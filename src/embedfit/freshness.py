@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embedfit.config import Config, decides_result, fields, path_kind, setting
+from embedfit.config import READ_FROM_FILES, Config, decides_result, fields, path_kind, setting
 from embedfit.corpus.discover import discover
 from embedfit.hashes import Hashes, files_below
 from embedfit.interchange import beir_files
@@ -156,7 +156,7 @@ def _documents(names: list[str], workspace: Workspace, config: Config, hashes: H
 
 def model_path(key: str, name: str, config: Config) -> Path | None:
     """The folder or file of a model that a setting names, or None for an alias, a hub id or a provider's model."""
-    if key == "generate.llm" and config.generate.generator != "local":
+    if key == "generate.llm" and config.generate.generator not in READ_FROM_FILES:
         return None
     if key == "evaluate.systems":
         name = name.partition("|")[0].removeprefix("hybrid:")

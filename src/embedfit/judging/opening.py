@@ -32,6 +32,12 @@ def opened_judge(
     if generate.judge is None:
         raise UsageError("No judge is named.", remedy=NAME_A_JUDGE)
     if generate.judge == OWN_MODEL:
+        if generate.generator == "recorded":
+            raise UsageError(
+                "Recorded queries can't judge: generate.judge=llm asks the model that writes, and here a file did.",
+                remedy="Name a cross-encoder's folder or hub id with --set generate.judge=…, or leave it out: "
+                "--set generate.judge=default",
+            )
         with opened_model(generate, runtime, run=run, provider=provider) as model:
             yield LlmJudge(
                 model,

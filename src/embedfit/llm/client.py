@@ -55,10 +55,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """A request that got no reply, after every retry that made sense."""
+    """A request that got no reply, after every retry that made sense.
+
+    unwritten: the provider holds replies and has none for this request: nothing went wrong. remedy: what to do where
+    no request got a reply.
+    """
 
     error: str
     retryable: bool
+    unwritten: bool = False
+    remedy: str = ""
 
 
 class LanguageModel(Protocol):

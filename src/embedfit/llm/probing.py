@@ -35,6 +35,7 @@ _OTHERWISE = (
     "Choose another model, usually a larger one (--set generate.llm=NAME), or say more of what you want: "
     "--set generate.domain='…' and --set generate.language='…'"
 )
+_AGAIN = "Mend that and run the same command again: every reply so far is in the ledger."
 #: What is wrong with replies that are whole and yet of no use.
 SAME = "it says the same of every passage"
 #: So many replies that say the same are no chance.
@@ -79,6 +80,7 @@ class _Kind:
     failed: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     sample: str = ""
+    remedy: str = ""
     said: set[tuple[str, ...]] = field(default_factory=set)
 
     @property
@@ -115,6 +117,7 @@ class Tally:
             kind.said.add(said)
         if isinstance(outcome, Failure):
             kind.failed[outcome.error] += 1
+            kind.remedy = kind.remedy or outcome.remedy
         elif useful:
             kind.useful += 1
         else:
@@ -143,7 +146,11 @@ class Tally:
             raise self._error(useless)
 
     def _error(self, kinds: Sequence[_Kind]) -> GeneratorError:
-        kind = _Kind(expected=sum(k.expected for k in kinds), sample=next(filter(None, (k.sample for k in kinds)), ""))
+        kind = _Kind(
+            expected=sum(k.expected for k in kinds),
+            sample=next(filter(None, (k.sample for k in kinds)), ""),
+            remedy=next(filter(None, (k.remedy for k in kinds)), _AGAIN),
+        )
         for one in kinds:
             kind.failed += one.failed
             kind.faults += one.faults
@@ -152,8 +159,7 @@ class Tally:
         if not kind.faults:
             text, count = kind.failed.most_common(1)[0]
             return GeneratorError(
-                f"{few} calls failed; {count:,} of them with: {text}",
-                remedy=self._remedy("Mend that and run the same command again: every reply so far is in the ledger."),
+                f"{few} calls failed; {count:,} of them with: {text}", remedy=self._remedy(kind.remedy)
             )
         fault, count = kind.faults.most_common(1)[0]
         of_use = "" if fault in (EMPTY, THOUGHTS, REFUSED, FORM, SPENT, CUT) else " of use"

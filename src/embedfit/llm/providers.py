@@ -13,6 +13,7 @@ from embedfit.llm.client import LanguageModel
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel
 from embedfit.llm.prices import Prices, load_prices
+from embedfit.llm.recorded import RecordedModel
 from embedfit.llm.remote import RemoteModel
 from embedfit.llm.throttle import Throttle
 from embedfit.progress import Reporter, Silent
@@ -59,6 +60,8 @@ def open_model(
         from embedfit.models.sources import resolve_generator
 
         return LocalModel(resolve_generator(generate.llm))
+    if generate.generator == "recorded":
+        return RecordedModel(generate.llm)
     if generate.generator == "openai":
         return _openai(generate, told)
     return _bedrock(generate, ledger, prices if prices is not None else load_prices(), run, told, endpoint_url)

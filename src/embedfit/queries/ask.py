@@ -16,6 +16,7 @@ from embedfit.llm.client import Failure, Reply, Request, extra_of
 from embedfit.llm.consent import agree
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
+from embedfit.llm.recorded import about
 from embedfit.llm.replies import answer_of, fault_of
 from embedfit.queries import filters, parse, prompts
 from embedfit.queries.plan import Ask
@@ -25,9 +26,9 @@ from embedfit.runtime import Runtime
 from embedfit.textfiles import lines_of
 
 #: How the reasons begin of queries without a text.
-REJECTED, FAILED = "reply rejected", "call failed"
+REJECTED, FAILED, UNWRITTEN = "reply rejected", "call failed", "not written"
 #: Small models lose their way where large ones find variety.
-_TEMPERATURES = {"local": 0.7, "openai": 0.9, "bedrock": 0.9, "bedrock-batch": 0.9}
+_TEMPERATURES = {"local": 0.7, "recorded": 0.9, "openai": 0.9, "bedrock": 0.9, "bedrock-batch": 0.9}
 
 
 def user_examples(path: str | None) -> list[str]:
@@ -88,12 +89,18 @@ def calls_for(
                 prompts.many_queries(
                     passages[index].title, passages[index].text, [asks[n].style for n in group], seed=seed, **settings
                 ),
-                extra=extra_of(config.extra_body),
+                extra=_extra(passages[index], [asks[n].style.name for n in group], config),
             ),
             group,
         )
         for (index, seed), group in together.items()
     ]
+
+
+def _extra(passage: Passage, styles: Sequence[str], config: GenerateConfig) -> str:
+    if config.generator == "recorded":
+        return about(passage.passage_id, passage.document_id, styles)
+    return extra_of(config.extra_body)
 
 
 def texts_of(outcome: Reply | Failure, styles: Sequence[str]) -> list[tuple[str, str]]:
@@ -102,7 +109,7 @@ def texts_of(outcome: Reply | Failure, styles: Sequence[str]) -> list[tuple[str,
     A reply that names its styles is matched by them, one that does not by position.
     """
     if isinstance(outcome, Failure):
-        return [("", f"{FAILED}: {outcome.error}")] * len(styles)
+        return [("", f"{UNWRITTEN if outcome.unwritten else FAILED}: {outcome.error}")] * len(styles)
     if outcome.finish == "refusal":
         return [("", f"{REJECTED}: {fault_of(outcome)}")] * len(styles)
     cut = outcome.finish == "length"
@@ -133,15 +140,16 @@ def ask(
     """
     calls = calls_for(passages, asks, config)
     local = config.generator == "local"
+    free = local or config.generator == "recorded"
     if not local:  # which reads each passage once where its requests follow each other
         calls = most_useful_first(calls, [passages[item.passage].split for item in asks])
     rules = filters.text_rules([*prompts.EXAMPLE_QUERIES, *user_examples(config.examples)], config.language)
-    limits = (0,) if local else (config.max_reply_tokens,) if config.max_reply_tokens else LIMITS
+    limits = (0,) if free else (config.max_reply_tokens,) if config.max_reply_tokens else LIMITS
     for limit, higher in zip(limits, (*limits[1:], 0), strict=True):
         requests = within_limit(model, [request for request, _ in calls], limit)
         limited = [(request, group) for request, (_, group) in zip(requests, calls, strict=True)]
         try:
-            return _asked(model, passages, asks, limited, runtime, rules, limit=limit, free=local)
+            return _asked(model, passages, asks, limited, runtime, rules, limit=limit, free=free)
         except LimitTooLow as error:
             if not higher:
                 raise

@@ -61,6 +61,9 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
     by_split = {split: [i for i, p in enumerate(passages) if p.split == split] for split in ("train", "dev", "test")}
     train = _spread(by_split["train"], config.max_passages or (MAX_LOCAL_PASSAGES if local else 0), rng)
     count = config.queries_per_passage or queries_per_passage(len(train), local=local)
+    most_held_out = MOST_LOCAL_HELD_OUT if local else MOST_HELD_OUT
+    if config.generator == "recorded":  # one query of each style
+        count, most_held_out = min(count, len(training)), len(held_out)
     first = rng.integers(0, len(training), len(passages))
     for passage in train:
         used: Counter[str] = Counter()
@@ -70,9 +73,7 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
             used[style.name] += 1
     for split in ("dev", "test"):
         members = _spread(by_split[split], WANTED_HELD_OUT, rng)
-        rounds = int(
-            np.clip(-(-WANTED_HELD_OUT // max(len(members), 1)), 1, MOST_LOCAL_HELD_OUT if local else MOST_HELD_OUT)
-        )
+        rounds = int(np.clip(-(-WANTED_HELD_OUT // max(len(members), 1)), 1, most_held_out))
         for passage in members:
             for number in range(rounds):
                 asks.append(Ask(passage, held_out[number % len(held_out)], seed + 1000 + number // len(held_out)))

@@ -23,7 +23,7 @@ from embedfit.models.encoder import Vectors
 from embedfit.models.local import local_model
 from embedfit.models.vectors import vector_cache
 from embedfit.queries import filters
-from embedfit.queries.ask import FAILED, REJECTED, ask, user_examples
+from embedfit.queries.ask import FAILED, REJECTED, UNWRITTEN, ask, user_examples
 from embedfit.queries.plan import plan
 from embedfit.queries.prompts import EXAMPLE_QUERIES
 from embedfit.records import Passage, Query
@@ -232,6 +232,9 @@ def _check_enough(queries: Sequence[Query], short: str) -> None:
 
 def _how_to_get_more(queries: Sequence[Query]) -> str:
     """What to change: more documents do not help where the replies were of no use."""
+    unwritten = sum(query.reason.startswith(UNWRITTEN) for query in queries)
+    if 2 * unwritten > len(queries):
+        return "Record queries of more passages, or name a generator that writes them, such as --generator local"
     useless = Counter(query.reason for query in queries if query.reason.startswith((REJECTED, FAILED)))
     if 2 * useless.total() < len(queries):
         return "Give more documents, or more queries a passage: --set generate.queries_per_passage=4"
