@@ -22,7 +22,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"retrieval"}),
     frozenset({"models"}),
     frozenset({"llm"}),
-    frozenset({"judging", "index"}),
+    frozenset({"judging", "index", "asked"}),
     frozenset(
         {"corpus", "queries", "mining", "training", "merging", "choosing", "evaluation", "reporting", "serving",
          "deploy", "integrations"}

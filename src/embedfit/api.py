@@ -10,7 +10,7 @@ from typing import Any
 from embedfit import config as settings_module
 from embedfit import pipeline
 from embedfit.config import Config
-from embedfit.errors import ArtifactMissing, UsageError
+from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.spent import calls_of_run
 from embedfit.progress import Reporter
@@ -53,6 +53,7 @@ def run(
     run: PathLike,
     eval_docs: PathLike | Sequence[PathLike] = (),
     eval_beir: PathLike | None = None,
+    queries: PathLike | Sequence[PathLike] = (),
     preset: str | None = None,
     settings: Mapping[str, Any] | None = None,
     config: PathLike | None = None,
@@ -66,13 +67,14 @@ def run(
 
     The settings of a run folder hold, and over them what this call names. Another preset than the
     run's is an error. docs: files, folders or a BEIR corpus.jsonl; default: those of the run folder.
+    queries: files of questions that people asked, unlabelled or with positives.
     preset: default for a new folder: "default". settings: nested like embedfit.toml, over the preset
     and the file `config`. yes: paid calls need no confirmation. until: the last stage to run. Raises
     EmbedfitError.
     """
     workspace = Workspace(run)
     overrides: dict[str, Any] = {key: value for key, value in (settings or {}).items() if value is not None}
-    for name, value in (("docs", docs), ("eval_docs", eval_docs)):
+    for name, value in (("docs", docs), ("eval_docs", eval_docs), ("queries", queries)):
         paths = [value] if isinstance(value, (str, Path)) else list(value)
         if paths:
             overrides[name] = [str(path) for path in paths]
@@ -89,6 +91,9 @@ def run(
     )
     if not resolved.docs:
         raise UsageError("There are no documents.", remedy="Run: embedfit run DOCS... --run DIR")
+    for name in resolved.queries:
+        if not Path(name).is_file():  # said before the documents are read, and not an hour later
+            raise InputError(f"There is no file of questions {name}.", remedy="Give another --queries FILE.")
     return run_config(workspace, resolved, runtime, until=until, force=force)
 
 
@@ -113,7 +118,7 @@ def settings_for(
         stored, run=workspace.root, preset=preset, file=file, overrides=given, assignments=assignments
     )
     changed = settings_module.changes(stored, resolved)
-    names = {one.partition("=")[0] for one in changed} | {"docs", "eval_docs", "eval_beir"}
+    names = {one.partition("=")[0] for one in changed} | {"docs", "eval_docs", "eval_beir", "queries"}
     plain = settings_module.resolve(preset=stored.preset)
     kept = [one for one in settings_module.changes(plain, resolved) if one.partition("=")[0] not in names]
     parts = [f"{words} {', '.join(some)}" for words, some in (("holds", kept), ("now has", changed)) if some]

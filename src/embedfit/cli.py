@@ -80,6 +80,9 @@ def run(
     eval_beir: Annotated[
         Path | None, typer.Option("--eval-beir", help="Evaluate on human queries in BEIR layout.")
     ] = None,
+    queries: Annotated[
+        list[Path] | None, typer.Option("--queries", help="Questions that people asked, one a line or JSONL.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="bge-small, bge-base, bge-large, minilm, a hub id or a folder.")
     ] = None,
@@ -110,6 +113,7 @@ def run(
         run=run_folder,
         eval_docs=eval_docs or (),
         eval_beir=eval_beir,
+        queries=queries or (),
         preset=preset,
         settings={
             "model": model,

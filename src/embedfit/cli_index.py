@@ -31,6 +31,10 @@ def index(
     ] = None,
     add: Annotated[list[Path] | None, typer.Option("--add", help="Further documents of the index.")] = None,
     remove: Annotated[list[str] | None, typer.Option("--remove", help="The id of a document to take out.")] = None,
+    queries: Annotated[
+        list[Path] | None,
+        typer.Option("--queries", help="Questions that people asked, one a line or JSONL: they set the constants."),
+    ] = None,
     tokens: Annotated[
         bool | None,
         typer.Option("--tokens/--no-tokens", help="Token vectors for the second stage; default: to 50,000 passages."),
@@ -51,9 +55,9 @@ def index(
             remedy="Run: embedfit index --run DIR, or: embedfit index DOCS... --model minilm --to-folder DIR",
         )
     if run_folder is not None:
-        if docs or add or model:
+        if docs or add or model or queries:
             raise UsageError(
-                "The documents and the model of a run are its own.", remedy=f"Run: embedfit index --run {run_folder}"
+                "Documents, model and questions of a run are its own.", remedy=f"Run: embedfit index --run {run_folder}"
             )
         built = index_run(run_folder, remove=remove or (), tokens=tokens, force=force, runtime=runtime)
         where = f"--run {run_folder}"
@@ -65,6 +69,7 @@ def index(
             model=model,
             add=add or (),
             remove=remove or (),
+            queries=queries or (),
             tokens=tokens,
             force=force,
             runtime=runtime,
@@ -85,7 +90,8 @@ def search(
     ] = False,
 ) -> None:
     """The best passages for a query, where each stands, which part found it, and what the base would have given."""
-    from embedfit.indexing import load, load_or_build, read_queries, write_trec  # torch
+    from embedfit.asked.reading import read_queries
+    from embedfit.indexing import load, load_or_build, write_trec  # torch
 
     runtime = Runtime(report=reporter_for(sys.stderr))
     if (run_folder is None) == (index_folder is None) or (query is None) == (queries is None):

@@ -379,6 +379,12 @@ class Config(Section):
     docs: tuple[str, ...] = decides((), path="documents")
     eval_docs: tuple[str, ...] = decides((), path="documents")
     eval_beir: str | None = decides(None, path="beir")
+    queries: tuple[str, ...] = decides(
+        (),
+        description="files of questions that people asked: plain lines, or JSONL with query or text, and positives "
+        "where they are known",
+        path="file",
+    )
     model: str = decides("bge-base", path="model")
     query_instruction: str | None = decides(None, description="default: the model's own")
     seed: int = decides(13, ge=0)
@@ -703,7 +709,7 @@ def _with_paths(
         ):
             continue
         value = inner.get(name)
-        if isinstance(value, str) and kind == "documents":
+        if isinstance(value, str) and key in ("docs", "eval_docs", "queries"):
             value = [value]
         if isinstance(value, str) and not (key == "generate.judge" and value == "llm"):
             inner[name] = change(kind, value)

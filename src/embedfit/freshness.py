@@ -131,7 +131,7 @@ def _outside(key: str, workspace: Workspace, config: Config, hashes: Hashes) -> 
     if kind == "documents":
         return {f"{key}: {name}": known for name, known in _documents(names, workspace, config, hashes)}
     found: dict[str, str] = {}
-    for name in names:
+    for number, name in enumerate(names, 1):
         path = model_path(key, name, config) if kind == "model" else Path(name)
         if path is None:
             continue  # a name at a provider or on the hub
@@ -140,7 +140,7 @@ def _outside(key: str, workspace: Workspace, config: Config, hashes: Hashes) -> 
             if kind == "model"
             else beir_files(path).items()
             if kind == "beir"
-            else [(path.name, path)]
+            else [(path.name if len(names) == 1 else f"{path.name} ({number})", path)]
         )
         found |= {f"{key}: {inner}": hashes.of(file) if file.exists() else ABSENT for inner, file in files}
     return found

@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 
 from embedfit import api
+from embedfit.asked.log import read_log
+from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Source, build
+from embedfit.index.constants import ENOUGH_ASKED, SAMPLE
 from embedfit.index.folder import Base, Identity, write
 from embedfit.index.manifest import IN_RUN, MANIFEST, is_run, read_manifest
 from embedfit.index.retriever import Retriever
 from embedfit.index.search import Hit, Index
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.vectors import vector_cache
-from embedfit.records import Passage
+from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
-from embedfit.textfiles import lines_of, parsed_json
-from embedfit.workspace import Workspace, atomic_file, sha256_json
+from embedfit.workspace import FILES, Workspace, atomic_file, sha256_json
 
 PathLike = str | Path
 
@@ -34,6 +36,7 @@ def index_documents(
     model: str | None = None,
     add: Sequence[PathLike] = (),
     remove: Sequence[str] = (),
+    queries: PathLike | Sequence[PathLike] = (),
     tokens: bool | None = None,
     force: bool = False,
     runtime: Runtime | None = None,
@@ -42,7 +45,8 @@ def index_documents(
 
     add: further documents. remove: ids of documents that the index no longer holds. Both keep what is there; the
     result is the same as a fresh build of what is then in it. tokens: whether passages keep token vectors for the
-    second stage; None: up to MOST_WITH_TOKENS passages. Raises EmbedfitError.
+    second stage; None: up to MOST_WITH_TOKENS passages. queries: files of questions that people asked, which set the
+    constants. Raises EmbedfitError.
     """
     runtime = runtime or Runtime()
     named = [docs] if isinstance(docs, (str, Path)) else list(docs)
@@ -56,7 +60,15 @@ def index_documents(
         named = [*api.stored_config(workspace).docs, *add] if add else []
     settings: dict[str, Any] = {"model": model}
     fresh = not is_run(workspace.root)
-    api.run(named, run=folder, preset="offline" if fresh else None, settings=settings, until="ingest", runtime=runtime)
+    api.run(
+        named,
+        run=folder,
+        queries=queries,
+        preset="offline" if fresh else None,
+        settings=settings,
+        until="ingest",
+        runtime=runtime,
+    )
     return index_run(folder, remove=remove, tokens=tokens, force=force, runtime=runtime)
 
 
@@ -87,12 +99,14 @@ def index_run(
         if not passages:
             raise InputError(f"{workspace.root} holds no passages.", remedy="Name documents that hold text.")
         chosen = _retriever(len(passages), tokens)
+        asked = _asked(workspace, config, runtime)
         made_of = {
             "passages": sha256_json([[one.passage_id, one.title, one.text, one.document_id] for one in passages]),
             "model": model.key,
             "instruction": model.instruction,
             "retriever": json.loads(json.dumps(chosen.as_json())),
             "removed": sorted(removed),
+            **({"asked": sha256_json(asked)} if asked else {}),
         }
         if not force and (target / MANIFEST).exists() and _made_of(target) == made_of:
             runtime.report.log("index: up to date (--force builds it again)")
@@ -102,12 +116,41 @@ def index_run(
                 name="../merged" if trained else config.model, key=model.key, instruction=model.instruction
             )
             built = build(
-                Source(contents=[one.content for one in passages]), model, chosen, vector_cache(), runtime.report
+                Source(contents=[one.content for one in passages], asked=asked),
+                model,
+                chosen,
+                vector_cache(),
+                runtime.report,
             )
             with workspace.writing_folder(IN_RUN) as temporary:
                 write(temporary, built, passages, identity, base=beside, made_of=made_of)
             _say_size(target, len(passages), runtime)
     return Index.open(target)
+
+
+def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
+    """Questions that people asked, for the index' constants: () where there are none, or too few.
+
+    Of a run whose log was split, those that judge are left out: what they judge must not be made of them.
+    """
+    if not config.queries:
+        return []
+    there = workspace.read(Query) if workspace.path(FILES[Query]).exists() else []
+    if any(query.is_asked for query in there):
+        found = [query.text for query in there if query.split == "log"]
+    else:
+        log = read_log(config.queries, runtime.report, seed=config.seed)
+        for sentence in log.sentences():
+            runtime.report.log(sentence)
+        found = [one.text for one in log.questions.values()]
+    if len(found) < ENOUGH_ASKED:
+        runtime.report.log(
+            f"index: {len(found):,} questions are too few for its constants, at least {ENOUGH_ASKED} are needed: they "
+            "come from the passages"
+        )
+        return []
+    runtime.report.log(f"index: its constants come from {min(len(found), SAMPLE):,} questions that people asked")
+    return found[:SAMPLE]
 
 
 def _base(base: LocalModel, passages: Sequence[Passage], name: str, runtime: Runtime) -> Base:
@@ -177,36 +220,6 @@ def load(folder: PathLike) -> Index:
 
 
 # --- many queries
-
-
-def read_queries(path: Path) -> list[tuple[str, str]]:
-    """(id, text) of the queries of a file: plain lines, {"query": …} or BEIR's {"_id", "text"} a line.
-
-    A query without an id is numbered by its line. Raises InputError with file and line.
-    """
-    found: list[tuple[str, str]] = []
-    seen: set[str] = set()
-    for number, line in lines_of(path):
-        if not line.strip():
-            continue
-        identifier, text = _query(line.strip(), f"{path}, line {number}", str(number))
-        if identifier in seen:
-            raise InputError(f"{path}, line {number}: the _id {identifier!r} occurs twice.")
-        seen.add(identifier)
-        found.append((identifier, text))
-    if not found:
-        raise InputError(f"{path} holds no query.", remedy="One query a line, or JSONL with _id and text.")
-    return found
-
-
-def _query(line: str, where: str, number: str) -> tuple[str, str]:
-    if not line.startswith("{"):
-        return number, line
-    value = parsed_json(line, where)
-    text = value.get("text", value.get("query"))
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"{where}: the query has no text.", remedy='For example: {"_id": "q1", "text": "how do I …"}')
-    return str(value.get("_id", value.get("query_id", number))), text
 
 
 def write_trec(index: Index, queries: Sequence[tuple[str, str]], target: Path, *, k: int, runtime: Runtime) -> int:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 #: "gap": a passage on the border of two parts, or a near-duplicate of an eval document's. It belongs to the
 #: searchable corpus, but no query is written of it and nothing is trained on it.
 Split = Literal["train", "dev", "test", "gap"]
+#: "log" and "judge": a question that people asked. Those with "judge" may choose the retriever.
+QuerySplit = Literal["train", "dev", "test", "gap", "log", "judge"]
+#: The style of questions that people asked, and how their ids begin.
+ASKED = "asked"
 DocumentStatus = Literal["ok", "partial", "duplicate", "skipped"]
 
 
@@ -67,26 +72,41 @@ class DroppedPassage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A query that a language model wrote of one passage.
+    """A query that a language model wrote of one passage, or a question that people asked.
+
+    Whoever wants written queries leaves out those with `is_asked`, as written() does. An asked one has no passage
+    (passage_id is empty) unless its file names answers; the others then stand in also_relevant.
 
     kept: whether it passed the filters; reason: the filter that dropped it, empty where kept.
     call_id: the ledger's key of the call that wrote it.
     also_relevant: further passages that answer it (near-duplicates of the source), never negatives.
     judged: how well the judge finds that the passage answers it, 0 to 1; None where none was asked.
     judge_call_id: the ledger's key of the call that judged it, where a language model did.
+    times: how often it was asked, as far as was counted.
     """
 
     query_id: str
     passage_id: str
     text: str
     style: str
-    split: Split
+    split: QuerySplit
     kept: bool
     reason: str = ""
     call_id: str = ""
     also_relevant: tuple[str, ...] = ()
     judged: float | None = None
     judge_call_id: str = ""
+    times: int = 1
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether people asked it: nothing is trained on it, and it is no written query."""
+        return self.split in ("log", "judge")
+
+
+def written(queries: Iterable[Query]) -> list[Query]:
+    """The queries that a language model wrote."""
+    return [query for query in queries if not query.is_asked]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

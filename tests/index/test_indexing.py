@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from embedfit.asked.reading import read_queries
 from embedfit.cli import app
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, ModelError
 from embedfit.index.search import Index
-from embedfit.indexing import index_documents, load, read_queries
+from embedfit.indexing import index_documents, load
 from tests.conftest import make_tiny_bert
 
 TOPICS = {

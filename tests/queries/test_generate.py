@@ -350,3 +350,59 @@ def test_a_budget_for_too_little_is_an_error_that_says_so(
         with pytest.raises(BudgetExceeded, match=pattern) as caught:
             run(workspace, with_settings(config, generator="openai", max_cost=max_cost), runtime, provider=model)
         assert not isinstance(caught.value, PaidInPart) and "--max-cost" in str(caught.value)
+
+
+# --- questions that people asked
+
+
+def with_log(tmp_path: Path, config: Config, lines: list[str]) -> Config:
+    path = tmp_path / "log.txt"
+    path.write_text("".join(line + "\n" for line in lines), "utf-8")
+    return config.model_copy(update={"eval_beir": "somewhere", "queries": (str(path),)})
+
+
+def test_no_language_model_sees_what_people_asked(tmp_path: Path, config: Config) -> None:
+    workspace, model = workspace_with(tmp_path), FakeModel(answer)
+    marker = "zebracorn"
+    own = with_log(tmp_path, config, [f"{marker} number {n}" for n in range(80)])
+    run(workspace, own, Runtime(ledger=tmp_path / "ledger.sqlite"), provider=model)
+    asked = [query for query in workspace.read(Query) if query.is_asked]
+    assert len(asked) == 80 and sum(query.split == "judge" for query in asked) == 50
+    assert model.asked and not any(marker in message.content for call in model.asked for message in call.messages)
+    assert marker.encode() not in (tmp_path / "ledger.sqlite").read_bytes()
+
+
+def test_a_log_changes_no_written_query(tmp_path: Path, config: Config) -> None:
+    workspace, runtime = workspace_with(tmp_path), Runtime(ledger=tmp_path / "ledger.sqlite")
+    run(workspace, replace_beir(config), runtime, provider=FakeModel(answer))
+    before = workspace.read(Query)
+    again = FakeModel(answer)
+    run(workspace, with_log(tmp_path, config, ["how do I mute", "where is the manual"]), runtime, provider=again)
+    now = workspace.read(Query)
+    assert again.asked == [] and now[: len(before)] == before
+    assert [query.text for query in now[len(before) :]] != [] and all(q.is_asked for q in now[len(before) :])
+
+
+def test_a_log_that_can_not_be_read_is_said_before_anything_is_paid_for(tmp_path: Path, config: Config) -> None:
+    workspace, model = workspace_with(tmp_path), FakeModel(answer)
+    own = with_log(tmp_path, config, ["x"])
+    Path(own.queries[0]).write_bytes(b"caf\xe9\n")
+    with pytest.raises(InputError, match=r"log.txt, line 1: not UTF-8"):
+        run(workspace, own, Runtime(ledger=tmp_path / "l.sqlite"), provider=model)
+    assert model.asked == []
+
+
+def test_a_log_that_changed_makes_the_stage_stale(tmp_path: Path, config: Config) -> None:
+    workspace, runtime = workspace_with(tmp_path), Runtime(ledger=tmp_path / "ledger.sqlite")
+    own = with_log(tmp_path, config, ["how do I mute"])
+    stage_ = replace(stage_named("generate"), run=lambda w, c, r: run(w, c, r, provider=FakeModel(answer)))
+    run_stage(stage_, workspace, own, runtime)
+    assert state(stage_, workspace, own) == "fresh"
+    moved = tmp_path / "elsewhere" / "log.txt"
+    moved.parent.mkdir()
+    Path(own.queries[0]).rename(moved)
+    own = own.model_copy(update={"queries": (str(moved),)})
+    assert state(stage_, workspace, own) == "fresh", "its content counts, not its place"
+    moved.write_text("something else\n")
+    assert state(stage_, workspace, own) == "stale"
+    assert state(stage_, workspace, replace_beir(config)) == "stale"

@@ -18,7 +18,7 @@ from embedfit.models.encoder import Encoder
 from embedfit.models.modules import unit_rows
 from embedfit.models.remote import RemoteEncoder, SagemakerTransport
 from embedfit.progress import Reporter, Silent
-from embedfit.records import Passage, Query
+from embedfit.records import Passage, Query, written
 from embedfit.workspace import FILES, Workspace
 
 #: The least cosine between the endpoint's and the local vector of a text. Half precision on a GPU stays above it.
@@ -104,7 +104,7 @@ def texts_of(model: Path, limit: int = 64) -> tuple[tuple[str, ...], tuple[str, 
     if not all(workspace.path(FILES[kind]).exists() for kind in (Query, Passage)):
         return _QUERIES, _PASSAGES, built_in
     passages = {one.passage_id: one.content for one in workspace.read(Passage)}
-    kept = [one for one in workspace.read(Query) if one.kept and one.passage_id in passages]
+    kept = [one for one in written(workspace.read(Query)) if one.kept and one.passage_id in passages]
     kept.sort(key=lambda one: one.split != "test")
     by_passage = list({one.passage_id: one for one in reversed(kept)}.values())[::-1][:limit]
     if len(by_passage) < 2:

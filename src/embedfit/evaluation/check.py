@@ -24,7 +24,7 @@ from embedfit.errors import CheckFailed, InputError
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.vectors import Embedder, VectorCache, vector_cache
 from embedfit.progress import Reporter
-from embedfit.records import Passage, Query
+from embedfit.records import Passage, Query, written
 from embedfit.runtime import Runtime
 from embedfit.textfiles import json_lines
 from embedfit.workspace import Workspace
@@ -52,7 +52,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         source = Path(config.check.pairs)
         pairs = read_pairs(source)
     else:
-        queries, passages = workspace.read(Query), workspace.read(Passage)
+        queries, passages = written(workspace.read(Query)), workspace.read(Passage)
         split, pairs = draw_pairs(queries, passages, config.check.count, rng=np.random.default_rng(config.seed))
         source = Path(f"{split} queries")
     if not pairs:

@@ -37,7 +37,7 @@ from embedfit.llm.spent import calls_of_run
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.vectors import Embedder, vector_cache
-from embedfit.records import Document, Passage, Query, Score
+from embedfit.records import Document, Passage, Query, Score, written
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -159,7 +159,7 @@ class _RunFiles:
         return cls(
             documents=workspace.read(Document),
             passages=workspace.read(Passage),
-            queries=workspace.read(Query),
+            queries=written(workspace.read(Query)),
             train_rows=len(read_flagembedding(workspace.existing("train.jsonl"))),
             merge=workspace.read_json("merge.json"),
         )

@@ -38,11 +38,12 @@ class Source:
     """What an index is made of.
 
     contents: (N,) texts of the passages as models read them, by ascending id. queries: of each passage the queries
-    that were written of it; () where there are none.
+    that were written of it; () where there are none. asked: questions that people asked, for the constants.
     """
 
     contents: Sequence[str]
     queries: Sequence[Sequence[str]] = field(default_factory=tuple)
+    asked: Sequence[str] = ()
 
     @property
     def expanded(self) -> list[str]:
@@ -66,7 +67,7 @@ def build(source: Source, model: LocalModel, retriever: Retriever, cache: Vector
         words=Bm25(contents) if retriever.has("words") else None,
         words_and_queries=Bm25(expanded) if expanded is not None else None,
     )
-    found = deviations(parts, contents, lambda texts: model.embed(texts, is_query=True))
+    found = deviations(parts, contents, lambda texts: model.embed(texts, is_query=True), asked=source.asked)
     space = None
     if retriever.rerank is not None:
         reader = TokenReader(model.encoder())

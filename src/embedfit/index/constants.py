@@ -1,4 +1,4 @@
-"""The constants of an index, found from its passages alone: no query of a person or a writer is needed."""
+"""The constants of an index: from questions that people asked, or from its passages alone where there are none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from embedfit.index.scoring import Asked, Parts, Scores
 
 Floats = npt.NDArray[np.float32]
 
-#: Passages of which one sentence each stands in for a query.
+#: Passages of which one sentence each stands in for a query, and questions of a log that are scored.
 SAMPLE = 200
+#: With fewer questions of people the passages' sentences say more.
+ENOUGH_ASKED = 30
 #: Characters of such a sentence at most.
 _LONGEST = 300
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
@@ -34,20 +36,28 @@ def stand_ins(contents: Sequence[str], *, seed: int = 0) -> tuple[list[str], npt
 
 
 def deviations(
-    parts: Parts, contents: Sequence[str], embed: Callable[[Sequence[str]], Floats], *, seed: int = 0
+    parts: Parts,
+    contents: Sequence[str],
+    embed: Callable[[Sequence[str]], Floats],
+    *,
+    asked: Sequence[str] = (),
+    seed: int = 0,
 ) -> dict[str, float]:
     """How far a query's cosines spread over the passages: the mean deviation of each dense part.
 
-    Sentences of the passages stand in for queries, each without its own passage. embed: texts to query vectors.
+    asked: questions that people asked, in an order of chance; the first SAMPLE count. Of fewer than ENOUGH_ASKED
+    none does: then sentences of the passages stand in for queries, each without its own passage. embed: texts to
+    query vectors.
     """
-    texts, own = stand_ins(contents, seed=seed)
+    texts, own = (list(asked[:SAMPLE]), None) if len(asked) >= ENOUGH_ASKED else stand_ins(contents, seed=seed)
     scores = Scores(parts, Asked(texts=texts, vectors=embed(texts)))
     found = {}
     for name in DENSE_PARTS:
         if getattr(parts, name) is None:
             continue
         raw = scores.raw(name).astype(np.float64)
-        raw[np.arange(len(own)), own] = np.nan
-        spread = np.nanstd(raw, axis=1) if parts.size > 1 else np.zeros(len(own))
+        if own is not None:
+            raw[np.arange(len(own)), own] = np.nan
+        spread = np.nanstd(raw, axis=1) if parts.size > 1 else np.zeros(len(texts))
         found[name] = float(spread.mean()) if spread.mean() > 1e-6 else 1.0
     return found

@@ -21,7 +21,7 @@ from embedfit.models.encoder import Encoder, Vectors
 from embedfit.models.folder import save_model
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.vectors import Embedder, vector_cache
-from embedfit.records import Passage, Query
+from embedfit.records import Passage, Query, written
 from embedfit.retrieval import fusion
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, ndcg
@@ -58,7 +58,7 @@ class DevSet:
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write merged/ and merge.json."""
     ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
-    passages, queries = workspace.read(Passage), workspace.read(Query)
+    passages, queries = workspace.read(Passage), written(workspace.read(Query))
     dev = dev_set(passages, queries, ends, runtime)
     check_alike(ends[0].folder, ends[1].folder)
     base = Encoder.load(ends[0].folder, layout=ends[0].layout)

@@ -19,7 +19,7 @@ from embedfit.models.encoder import Vectors
 from embedfit.models.local import local_model
 from embedfit.models.prompts import open_model
 from embedfit.models.vectors import vector_cache
-from embedfit.records import Judgement, Passage, Query, TrainRow
+from embedfit.records import Judgement, Passage, Query, TrainRow, written
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
 from embedfit.workspace import FILES, Workspace
@@ -35,7 +35,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
     Raises PaidInPart, after everything was written, where --max-cost did not reach for all judgements.
     """
     passages = [passage for passage in workspace.read(Passage) if passage.split == "train"]
-    queries = [query for query in workspace.read(Query) if query.kept and query.split == "train"]
+    queries = [query for query in written(workspace.read(Query)) if query.kept and query.split == "train"]
     if not queries:
         raise InputError("No training query was kept.", remedy=f"Look at {workspace.path('queries.jsonl')} for why.")
     if config.mine.teacher == "judge" and config.generate.judge is None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.asked.log import Log, read_log
+from embedfit.asked.rows import rows_of_log
 from embedfit.config import Config
 from embedfit.errors import BudgetExceeded, EmbedfitError, InputError, PaidInPart
 from embedfit.interchange import Entry, RetrievalData, write_beir
@@ -38,6 +40,8 @@ LOOSE_ROUND_TRIP = 200
 ROUND_TRIP = "round trip: neither BM25 nor the base model finds its passage"
 #: Fewer training queries than this can't tune a model; fewer dev queries can't judge one.
 MIN_TRAIN, MIN_DEV = 8, 4
+#: Questions that people asked of which a judge grades results.
+JUDGED = 50
 #: Details of a reason, such as the judge's score: reasons that differ in them alone are counted as one.
 _DETAIL = re.compile(r"\s*\([^()]*\)$")
 
@@ -49,6 +53,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
     """
     passages = workspace.read(Passage)
     _check_split(passages)
+    # Before anything is paid for: a file that can't be read is said at once.
+    log = read_log(config.queries, runtime.report, seed=config.seed) if config.queries else None
     asks = plan(passages, config.generate, seed=config.seed)
     payer = str(workspace.root.resolve())
     judges = config.generate.judge is not None and config.generate.judge_min > 0
@@ -61,7 +67,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
         workspace.write(Query, queries)  # should the judge fail, or the user say no
         with opened_judge(config.generate, runtime, run=payer, provider=provider) as judge:
             queries = judged(passages, queries, judge, config.generate.judge_min)
-    workspace.write(Query, queries)
+    workspace.write(Query, [*queries, *(_asked(log, passages, config, runtime) if log else ())])
     _log_reasons(queries, runtime)
     short = _over_budget(queries, config.generate.max_cost)
     _check_enough(queries, short)
@@ -74,6 +80,19 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
             f"{short} What was written is kept: {sum(query.kept for query in queries):,} queries.",
             remedy="For the rest, allow more with --max-cost; to go on with these, run the same command again.",
         )
+
+
+def _asked(log: Log, passages: Sequence[Passage], config: Config, runtime: Runtime) -> list[Query]:
+    """The rows of the questions that people asked. No language model sees them."""
+    base = local_model("base", config.model, query_instruction=config.query_instruction)
+
+    def embed(texts: Sequence[str]) -> Vectors:
+        try:
+            return vector_cache().embed(base, texts, is_query=True, report=runtime.report)
+        finally:
+            base.release()
+
+    return rows_of_log(log, passages, embed, runtime.report, judged=JUDGED, seed=config.seed)
 
 
 def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Config, runtime: Runtime) -> list[Query]:

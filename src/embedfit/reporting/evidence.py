@@ -12,7 +12,7 @@ from typing import Any
 from embedfit.config import Config
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture, read_architecture
-from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query
+from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query, written
 from embedfit.retrieval.languages import languages_of
 from embedfit.workspace import FILES, Workspace
 
@@ -199,7 +199,7 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
     reader = _Reader(workspace)
     documents = reader.records(Document)
     passages = reader.records(Passage)
-    funnel = _funnel(documents, passages, reader.records(DroppedPassage), reader.records(Query))
+    funnel = _funnel(documents, passages, reader.records(DroppedPassage), written(reader.records(Query)))
     merge, check = reader.json("merge.json"), reader.json("check.json")
     evaluation = reader.json("evaluation.json")
     losses = reader.lines("finetuned/losses.jsonl")

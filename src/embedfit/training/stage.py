@@ -21,7 +21,7 @@ from embedfit.models.folder import save_model
 from embedfit.models.hardware import Precision, best_precision, cores, device
 from embedfit.models.sources import resolve_model
 from embedfit.progress import Reporter, Silent
-from embedfit.records import Passage, Query
+from embedfit.records import Passage, Query, written
 from embedfit.runtime import Runtime
 from embedfit.training.batches import Composer
 from embedfit.training.bert import BertTrunk
@@ -162,7 +162,9 @@ def _dev_set(workspace: Workspace, encoder: Encoder, seed: int) -> DevSet | None
     def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
         return encoder.token_ids(texts, is_query=is_query, max_tokens=_LONGEST)
 
-    return dev_set(workspace.read(Passage), workspace.read(Query), tokenise, np.random.default_rng([seed, len("dev")]))
+    return dev_set(
+        workspace.read(Passage), written(workspace.read(Query)), tokenise, np.random.default_rng([seed, len("dev")])
+    )
 
 
 def _trainer(

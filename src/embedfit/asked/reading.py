@@ -1,0 +1,104 @@
+"""The reader of every file of questions, whatever the command: plain lines, or JSON objects a line.
+
+    how do I mute the tv
+    {"query": "how do I mute the tv", "positives": ["manual.pdf#0012", "remote.md"]}
+    {"_id": "q1", "text": "how do I mute the tv"}
+
+The lines of one file may differ in form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedfit.errors import InputError
+from embedfit.textfiles import lines_of, parsed_json
+
+#: Control characters, byte order marks inside a text, and the line ends of Unicode.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufeff\u2028\u2029]+")
+NO_TEXT = "the query has no text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A line of a file of questions that is not blank.
+
+    number: of the line, from 1. identifier: its _id or query_id, or the line's number. positives: ids of passages or
+    names of documents that answer it, where the file has them. problem: why the line holds no question; then text is
+    empty. It never quotes the line: what people asked belongs into no log.
+    """
+
+    number: int
+    text: str = ""
+    identifier: str = ""
+    positives: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def rows_of(path: Path) -> Iterator[Row]:
+    """The lines of a file that are not blank, streamed. Raises InputError where it is missing or is no text.
+
+    A line that begins with a brace and is no JSON is a question, unless there was JSON before it in the file.
+    """
+    is_json = False
+    for number, line in lines_of(path):
+        stripped = line.strip()
+        if not stripped:
+            continue
+        if stripped[0] != "{":
+            yield _row(number, {"text": stripped})
+            continue
+        try:
+            value = parsed_json(stripped, "")
+        except InputError:
+            yield Row(number=number, problem="it is not JSON") if is_json else _row(number, {"text": stripped})
+            continue
+        is_json = True
+        yield _row(number, value)
+
+
+def _row(number: int, value: dict[str, Any]) -> Row:
+    text = value.get("text", value.get("query"))
+    shown = cleaned(text) if isinstance(text, str) else ""
+    if not shown:
+        return Row(number=number, problem=NO_TEXT)
+    positives = value.get("positives") or ()
+    if isinstance(positives, str):
+        positives = (positives,)
+    if not isinstance(positives, (list, tuple)) or not all(isinstance(one, str | int) for one in positives):
+        return Row(number=number, problem="its positives are no list of ids")
+    return Row(
+        number=number,
+        text=shown,
+        identifier=str(value.get("_id", value.get("query_id", number))),
+        positives=tuple(map(str, positives)),
+    )
+
+
+def cleaned(text: str) -> str:
+    """A text in one line, without control characters."""
+    return " ".join(_CONTROL.sub(" ", text).split())
+
+
+def read_queries(path: Path) -> list[tuple[str, str]]:
+    """(id, text) of every question of a file. Raises InputError with file and line for a line that holds none.
+
+    A question without an id is numbered by its line.
+    """
+    found: dict[str, str] = {}
+    for row in rows_of(path):
+        if row.problem:
+            raise InputError(
+                f"{path}, line {row.number}: {row.problem}.",
+                remedy='For example: {"_id": "q1", "text": "how do I …"}',
+            )
+        if row.identifier in found:
+            raise InputError(f"{path}, line {row.number}: the _id {row.identifier!r} occurs twice.")
+        found[row.identifier] = row.text
+    if not found:
+        raise InputError(f"{path} holds no query.", remedy="One query a line, or JSONL with _id and text.")
+    return list(found.items())

@@ -1,0 +1,124 @@
+"""A log of questions → rows of queries.jsonl: a sample that judges retrievers, and the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.asked.log import Log, Question
+from embedfit.asked.sampling import drawn
+from embedfit.progress import Reporter
+from embedfit.records import ASKED, Passage, Query
+from embedfit.retrieval.languages import languages_of, name_of
+
+Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
+
+#: Questions from which those that judge are drawn, at most: more would be encoded for little.
+CANDIDATES = 5_000
+#: Fewer questions than this choose a retriever wrongly too often (docs/recipe.md).
+ENOUGH_TO_CHOOSE = 15
+#: Questions that are joined to tell their language: one alone is too short.
+_JOINED, _LANGUAGE_SAMPLE = 8, 800
+
+
+def rows_of_log(
+    log: Log, passages: Sequence[Passage], embed: Embed, report: Reporter, *, judged: int, seed: int
+) -> list[Query]:
+    """A row of every question of the log; at most `judged` of them have the split "judge", the others "log".
+
+    embed: questions → (N, H) unit rows. Says what the log is, in counts.
+    """
+    for sentence in log.sentences():
+        report.log(sentence)
+    questions = list(log.questions.items())
+    judges = set(_judging([one for _, one in questions], embed, judged, seed))
+    known, unknown = _Answers(passages), 0
+    rows = []
+    for number, (key, question) in enumerate(questions):
+        answers, lost = known.of(question)
+        unknown += lost
+        rows.append(
+            Query(
+                query_id=f"{ASKED}-{key[:16]}",
+                passage_id=answers[0] if answers else "",
+                also_relevant=tuple(answers[1:]),
+                text=question.text,
+                style=ASKED,
+                split="judge" if number in judges else "log",
+                kept=True,
+                times=question.times,
+            )
+        )
+    if unknown:
+        report.log(f"queries: {unknown:,} positives are neither a passage nor a document of this corpus: left out")
+    if few := too_few(len(judges)):
+        report.log(few)
+    if note := _other_language([one.text for _, one in questions], passages):
+        report.log(note)
+    return rows
+
+
+def too_few(count: int) -> str:
+    """A sentence where so many questions can't choose a retriever, else ""."""
+    if count >= ENOUGH_TO_CHOOSE:
+        return ""
+    return (
+        f"queries: {count:,} different questions are too few to choose a retriever by; {ENOUGH_TO_CHOOSE} are the "
+        "least, fifty are good"
+    )
+
+
+def _judging(questions: Sequence[Question], embed: Embed, judged: int, seed: int) -> list[int]:
+    """The numbers of the questions that judge."""
+    if len(questions) <= judged:
+        return list(range(len(questions)))
+    if judged < 1:
+        return []
+    candidates = questions[:CANDIDATES]
+    vectors = embed([one.text for one in candidates])
+    times = np.array([one.times for one in candidates], np.int64)
+    # Where not all are candidates, they were drawn by how often they were asked already.
+    weights = times if len(candidates) == len(questions) else np.ones_like(times)
+    chosen: list[int] = drawn(vectors, weights, judged, rng=np.random.default_rng([seed, len("judge")])).tolist()
+    return chosen
+
+
+class _Answers:
+    """What users call passages and documents by → passage ids."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self._passages = {one.passage_id for one in passages}
+        self._documents: dict[str, list[str]] = {}
+        for one in passages:
+            names = {one.document_id, one.document_id.rsplit("/", 1)[-1]}
+            for name in names:
+                self._documents.setdefault(name, []).append(one.passage_id)
+
+    def of(self, question: Question) -> tuple[list[str], int]:
+        """Passage ids that answer a question, each once, and how many of its positives are unknown."""
+        found: dict[str, None] = {}
+        lost = 0
+        for name in question.positives:
+            if name in self._passages:
+                found[name] = None
+            elif name in self._documents:
+                found.update(dict.fromkeys(self._documents[name]))
+            else:
+                lost += 1
+        return list(found), lost
+
+
+def _other_language(questions: Sequence[str], passages: Sequence[Passage]) -> str:
+    """A sentence where the questions are in a language that the documents are not in, else ""."""
+    sample = questions[:_LANGUAGE_SAMPLE]
+    joined = [". ".join(sample[start : start + _JOINED]) for start in range(0, len(sample), _JOINED)]
+    asked, written = languages_of(joined), languages_of([one.content for one in passages])
+    foreign = [code for code in asked[:1] if code not in written]
+    if not foreign or not written:
+        return ""
+    return (
+        f"queries: they are in {name_of(foreign[0])}, it seems, and the documents in {name_of(written[0])}: words "
+        "will not meet, and only a model that knows both finds anything"
+    )
