@@ -71,7 +71,7 @@ STAGES: tuple[Stage, ...] = (
         reads=("passages.jsonl",),
         writes=("queries.jsonl",),
         may_write=("eval",),
-        settings=(*_MODEL, "generate", "queries"),
+        settings=(*_MODEL, "generate", "queries", "choose.questions"),
         given=("eval_beir", "eval_docs"),
     ),
     Stage(

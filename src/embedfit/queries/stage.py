@@ -40,8 +40,6 @@ LOOSE_ROUND_TRIP = 200
 ROUND_TRIP = "round trip: neither BM25 nor the base model finds its passage"
 #: Fewer training queries than this can't tune a model; fewer dev queries can't judge one.
 MIN_TRAIN, MIN_DEV = 8, 4
-#: Questions that people asked of which a judge grades results.
-JUDGED = 50
 #: Details of a reason, such as the judge's score: reasons that differ in them alone are counted as one.
 _DETAIL = re.compile(r"\s*\([^()]*\)$")
 
@@ -92,7 +90,7 @@ def _asked(log: Log, passages: Sequence[Passage], config: Config, runtime: Runti
         finally:
             base.release()
 
-    return rows_of_log(log, passages, embed, runtime.report, judged=JUDGED, seed=config.seed)
+    return rows_of_log(log, passages, embed, runtime.report, judged=config.choose.questions, seed=config.seed)
 
 
 def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Config, runtime: Runtime) -> list[Query]:
