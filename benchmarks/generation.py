@@ -31,12 +31,12 @@ from typing import Any
 
 import torch
 
-from embedfit.llm.client import Reply, Request
-from embedfit.llm.local import LlamaBackend, LocalModel
-from embedfit.llm.local_gguf import read_gguf, read_shape, read_weights
-from embedfit.llm.local_llama import Arithmetic
-from embedfit.llm.local_prefix import Family, Leaf, Wave
-from embedfit.llm.local_probe import best_arithmetic, product_rates
+from embedfit.llm.protocol import Reply, Request
+from embedfit.llm.providers.local.gguf import read_gguf, read_shape, read_weights
+from embedfit.llm.providers.local.llama import Arithmetic
+from embedfit.llm.providers.local.model import LlamaBackend, LocalModel
+from embedfit.llm.providers.local.prefix import Family, Leaf, Wave
+from embedfit.llm.providers.local.probe import best_arithmetic, product_rates
 from embedfit.models.sources import resolve_generator
 from embedfit.queries.prompts import STYLES, one_query
 

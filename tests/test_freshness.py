@@ -22,10 +22,10 @@ from embedfit.config import Config, load, resolve, save
 from embedfit.errors import ArtifactMissing, CheckFailed, PaidInPart
 from embedfit.freshness import Freshness, all_freshness, freshness, settings_of
 from embedfit.hashes import Hashes
-from embedfit.llm.fake import FakeModel
 from embedfit.pipeline import run_all, run_stage, state
 from embedfit.runtime import Runtime
 from embedfit.stages import STAGES, Stage, stage_named
+from embedfit.testkit.fake_model import FakeModel
 from embedfit.workspace import WRITERS, Workspace, is_temporary
 from tests.conftest import make_tiny_bert
 from tests.e2e.test_path import documents, stages_with, write_query

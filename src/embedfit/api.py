@@ -12,7 +12,7 @@ from embedfit import pipeline
 from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.llm.ledger import Ledger
-from embedfit.llm.spent import calls_of_run
+from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime, default_ledger
 from embedfit.workspace import Workspace

@@ -567,11 +567,8 @@ def change(
         return stored
     before = stored.model_dump(mode="json", exclude_none=True)
     chosen = [layer["generate"]["generator"] for _, layer in layers if "generator" in layer.get("generate", {})]
-    if (
-        chosen
-        and chosen[-1] != (before_it := stored.generate.generator)
-        and {chosen[-1], before_it} & {*READ_FROM_FILES}
-    ):
+    pair = {stored.generate.generator, *chosen[-1:]}
+    if len(pair) > 1 and pair & {*READ_FROM_FILES}:
         before["generate"].pop("llm", None)  # a file of one generator is no model of another
     return _validated(_over(before, layers, stored.preset), "the settings")
 

@@ -16,8 +16,7 @@ import torch
 from embedfit.config import Config, resolve
 from embedfit.errors import CheckFailed, EmbedfitError
 from embedfit.interchange import read_beir
-from embedfit.llm.client import Request
-from embedfit.llm.fake import FakeModel
+from embedfit.llm.protocol import Request
 from embedfit.models.files import encode_windows
 from embedfit.models.hardware import encoding_precision
 from embedfit.pipeline import STAGES, Stage, check_order, run_all, states
@@ -25,6 +24,7 @@ from embedfit.progress import Silent
 from embedfit.queries import stage as generate_stage
 from embedfit.retrieval.metrics import judge, score
 from embedfit.runtime import Runtime
+from embedfit.testkit.fake_model import FakeModel
 from embedfit.workspace import Workspace
 
 ANIMALS = ("otter", "heron", "badger", "lynx", "viper", "moth", "trout", "crane", "mole", "finch")

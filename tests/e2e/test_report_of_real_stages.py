@@ -10,10 +10,10 @@ import pytest
 
 from embedfit import pipeline
 from embedfit.config import resolve, save
-from embedfit.llm.fake import FakeModel
 from embedfit.queries import stage as generate
 from embedfit.reporting.evidence import gather
 from embedfit.runtime import Runtime
+from embedfit.testkit.fake_model import FakeModel
 from embedfit.workspace import Workspace
 
 THINGS = ("router", "oven", "camera", "printer", "heater", "fridge", "drill", "scale", "radio", "lamp")

@@ -8,8 +8,8 @@ import pytest
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.evaluation import stage
 from embedfit.interchange import Entry, RetrievalData, write_beir
-from embedfit.llm.client import Message, Reply, Request
 from embedfit.llm.ledger import Ledger
+from embedfit.llm.protocol import Message, Reply, Request
 from embedfit.records import Manifest, Query, Score
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime

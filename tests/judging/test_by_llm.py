@@ -13,13 +13,13 @@ from embedfit.judging.by_llm import LlmJudge, calls_for
 from embedfit.judging.judge import Pair
 from embedfit.judging.opening import opened_judge
 from embedfit.judging.prompt import QUERIES_PER_CALL
-from embedfit.llm.client import Failure, Reply, Request
-from embedfit.llm.fake import FakeModel
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.prices import Price, Prices
 from embedfit.llm.probing import FIRST, FIRST_OF_LIMIT, LIMITS
+from embedfit.llm.protocol import Failure, Reply, Request
 from embedfit.runtime import Runtime
+from embedfit.testkit.fake_model import FakeModel
 
 PRICES = Prices((Price(provider="fake", model="*", input=1.0, output=1.0),))
 YES = {"confirm": lambda question: True}

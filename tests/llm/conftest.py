@@ -1,7 +1,7 @@
 import pytest
 
-from embedfit.llm.client import Message, Request
 from embedfit.llm.ledger import Ledger
+from embedfit.llm.protocol import Message, Request
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ from embedfit.config import Config, resolve
 from embedfit.errors import PaidInPart, UsageError
 from embedfit.interchange import read_flagembedding
 from embedfit.judging.judge import Pair, Verdict
-from embedfit.llm.client import Reply, Request
-from embedfit.llm.fake import FakeModel
+from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.llm.prices import Price, Prices
-from embedfit.llm.spent import calls_of_run
+from embedfit.llm.protocol import Reply, Request
 from embedfit.mining.stage import run
 from embedfit.mining.teachers import Choice, fused, fused_shares, judged
 from embedfit.records import Judgement, Passage, Query, TrainRow
 from embedfit.runtime import Runtime
+from embedfit.testkit.fake_model import FakeModel
 from embedfit.workspace import Workspace
 from tests.models.tiny_reranker import make_tiny_reranker
 
@@ -168,7 +168,7 @@ def test_a_budget_that_ends_leaves_whole_rows(
     workspace: Workspace, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = Prices((Price(provider="fake", model="*", input=1.0, output=1.0),))
-    monkeypatch.setattr("embedfit.llm.providers.load_prices", lambda: table)
+    monkeypatch.setattr("embedfit.llm.opening.load_prices", lambda: table)
     model = FakeModel(lambda request: Reply(text=own_passage_best(request), input_tokens=900, output_tokens=100))
     config = settings(tiny_bert, judge="llm", teacher="judge")
     config = config.model_copy(update={"generate": config.generate.model_copy(update={"max_cost": 0.012})})

@@ -12,12 +12,11 @@ import pytest
 from embedfit.config import Config, resolve
 from embedfit.errors import BudgetExceeded, GeneratorError, InputError, PaidInPart, UsageError
 from embedfit.interchange import read_beir
-from embedfit.llm.client import Failure, Reply, Request
-from embedfit.llm.fake import FakeModel
 from embedfit.llm.ledger import Ledger
+from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.llm.prices import Price, Prices
-from embedfit.llm.spent import calls_of_run
+from embedfit.llm.protocol import Failure, Reply, Request
 from embedfit.pipeline import run_stage, stage_named, state
 from embedfit.progress import Silent
 from embedfit.queries import prompts, stage
@@ -25,6 +24,7 @@ from embedfit.queries.ask import user_examples
 from embedfit.queries.stage import run
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
+from embedfit.testkit.fake_model import FakeModel
 from embedfit.workspace import Workspace
 from tests.models.tiny_reranker import make_tiny_reranker
 
@@ -307,7 +307,7 @@ def test_a_cross_encoder_judges(tmp_path: Path, config: Config, tiny_bert: Path)
 
 def priced(monkeypatch: pytest.MonkeyPatch) -> None:
     table = Prices((Price(provider="fake", model="*", input=1.0, output=1.0),))
-    monkeypatch.setattr("embedfit.llm.providers.load_prices", lambda: table)
+    monkeypatch.setattr("embedfit.llm.opening.load_prices", lambda: table)
 
 
 def test_what_the_budget_bought_is_kept_and_the_same_command_goes_on(

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedfit.llm.client import Failure, Reply
+from embedfit.llm.protocol import Failure, Reply
 from embedfit.queries.ask import texts_of
 from embedfit.queries.parse import Parsed, clean, queries_of
 from embedfit.queries.prompts import STYLES as STYLES_ASKED

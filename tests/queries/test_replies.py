@@ -13,14 +13,14 @@ import pytest
 
 from embedfit.config import Config, resolve
 from embedfit.errors import GeneratorError, UsageError
-from embedfit.llm import openai
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.prices import Price, Prices
 from embedfit.llm.probing import FIRST, FIRST_OF_LIMIT, LIMITS, SAME
-from embedfit.llm.remote import RemoteModel
-from embedfit.llm.retry import RetryPolicy
-from embedfit.llm.throttle import Throttle
+from embedfit.llm.providers.openai import transport as openai
+from embedfit.llm.transport.remote import RemoteModel
+from embedfit.llm.transport.retry import RetryPolicy
+from embedfit.llm.transport.throttle import Throttle
 from embedfit.progress import Silent
 from embedfit.queries.ask import ask
 from embedfit.queries.plan import plan

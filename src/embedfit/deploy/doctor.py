@@ -12,7 +12,7 @@ from embedfit.deploy.aws import Aws
 from embedfit.deploy.checks import Finding
 from embedfit.deploy.plan import default_bucket
 from embedfit.errors import EmbedfitError, ProviderError, UsageError
-from embedfit.llm.bedrock import DEFAULT_FAMILY, resolve_model
+from embedfit.llm.providers.bedrock import DEFAULT_FAMILY, resolve_model
 
 _ROLE = "embedfit-endpoint"
 #: The cheapest sensible CPU and GPU instance: what plans are usually made for.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import MissingDependency, ProviderError
-from embedfit.llm.retry import RETRYABLE_STATUSES
+from embedfit.llm.transport.retry import RETRYABLE_STATUSES
 from embedfit.models.vectors import Storage
 from embedfit.workspace import sha256_json
 

@@ -33,7 +33,7 @@ from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
 from embedfit.interchange import read_flagembedding
 from embedfit.llm.ledger import Ledger, Usage
-from embedfit.llm.spent import calls_of_run
+from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.vectors import Embedder, vector_cache

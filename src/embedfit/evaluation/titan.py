@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from embedfit.errors import ProviderError, UsageError
 from embedfit.evaluation.remote import aws_client
-from embedfit.llm.client import Failure, Message, Reply, Request
 from embedfit.llm.ledger import Ledger, Usage
 from embedfit.llm.metered import Estimate, LedgeredModel
 from embedfit.llm.prices import Prices, load_prices
+from embedfit.llm.protocol import Failure, Message, Reply, Request
 from embedfit.models.vectors import Storage
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime

@@ -10,10 +10,10 @@ from dataclasses import replace
 from embedfit.errors import BudgetExceeded
 from embedfit.judging.judge import Pair, Verdict
 from embedfit.judging.prompt import QUERIES_PER_CALL, TOP_SCORE, parse_scores, request
-from embedfit.llm.client import Failure, Reply, Request
 from embedfit.llm.consent import agree
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
+from embedfit.llm.protocol import Failure, Reply, Request
 from embedfit.llm.replies import FORM, fault_of
 from embedfit.runtime import Runtime
 

@@ -10,8 +10,8 @@ from embedfit.errors import UsageError
 from embedfit.judging.by_cross_encoder import CrossEncoderJudge
 from embedfit.judging.by_llm import LlmJudge
 from embedfit.judging.judge import Judge
-from embedfit.llm.client import LanguageModel, extra_of
-from embedfit.llm.providers import opened_model
+from embedfit.llm.opening import opened_model
+from embedfit.llm.protocol import LanguageModel, extra_of
 from embedfit.models.cross_encoder import CrossEncoder
 from embedfit.models.sources import resolve_model
 from embedfit.runtime import Runtime

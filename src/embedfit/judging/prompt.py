@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from embedfit.llm.client import Message, Request
+from embedfit.llm.protocol import Message, Request
 from embedfit.llm.quoting import as_data
 from embedfit.llm.replies import answer_of, is_musing, json_values
 from embedfit.retrieval.words import first_words

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from embedfit.errors import UsageError
-from embedfit.llm.client import Request
 from embedfit.llm.metered import LedgeredModel
+from embedfit.llm.protocol import Request
 from embedfit.runtime import Runtime
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from embedfit.errors import BudgetExceeded, GeneratorError, UsageError
-from embedfit.llm.client import Failure, LanguageModel, Reply, Request
 from embedfit.llm.ledger import Experience, Ledger, Usage, call_id, encode_request
 from embedfit.llm.prices import Price, Prices
+from embedfit.llm.protocol import Failure, LanguageModel, Reply, Request
 from embedfit.progress import Reporter
 
 Answered = tuple[int, Reply | Failure, str]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from embedfit.errors import GeneratorError
-from embedfit.llm.client import Failure, Reply, Request
 from embedfit.llm.metered import LedgeredModel
+from embedfit.llm.protocol import Failure, Reply, Request
 from embedfit.llm.replies import CUT, EMPTY, FORM, REFUSED, SPENT, THOUGHTS, fault_of, shown
 
 #: Calls after which the replies must be of use; no other call is sent before their replies have been read.

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from embedfit.llm.client import Reply
+from embedfit.llm.protocol import Reply
 
 #: Characters of a reply that are read: a reply of queries has some hundred.
 MAX_CHARACTERS = 1_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from embedfit.llm.client import Request
+from embedfit.llm.protocol import Request
 
 #: Hub repositories that hold the tokenizer of a model family sold under other names.
 _LLAMA_3 = (

@@ -10,8 +10,8 @@ import numpy as np
 from embedfit.config import Config
 from embedfit.errors import InputError, PaidInPart, UsageError
 from embedfit.judging.opening import NAME_A_JUDGE, opened_judge
-from embedfit.llm.client import LanguageModel
 from embedfit.llm.metered import OVER_BUDGET
+from embedfit.llm.protocol import LanguageModel
 from embedfit.mining import teachers
 from embedfit.mining.selection import select
 from embedfit.mining.teachers import Choice

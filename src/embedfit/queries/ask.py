@@ -12,11 +12,11 @@ import numpy as np
 
 from embedfit.config import GenerateConfig
 from embedfit.errors import BudgetExceeded, InputError
-from embedfit.llm.client import Failure, Reply, Request, extra_of
 from embedfit.llm.consent import agree
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
-from embedfit.llm.recorded import about
+from embedfit.llm.protocol import Failure, Reply, Request, extra_of
+from embedfit.llm.providers.recorded import about
 from embedfit.llm.replies import answer_of, fault_of
 from embedfit.queries import filters, parse, prompts
 from embedfit.queries.plan import Ask

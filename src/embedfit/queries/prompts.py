@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from embedfit.llm.client import Message, Request
+from embedfit.llm.protocol import Message, Request
 from embedfit.llm.quoting import as_data
 from embedfit.queries.filters import SENTENCE_END
 from embedfit.retrieval.words import first_words, length, pieces

@@ -18,9 +18,9 @@ from embedfit.errors import BudgetExceeded, EmbedfitError, InputError, PaidInPar
 from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.judging.judge import Judge, Pair
 from embedfit.judging.opening import OWN_MODEL, opened_judge
-from embedfit.llm.client import LanguageModel
 from embedfit.llm.metered import OVER_BUDGET
-from embedfit.llm.providers import opened_model
+from embedfit.llm.opening import opened_model
+from embedfit.llm.protocol import LanguageModel
 from embedfit.models.encoder import Vectors
 from embedfit.models.local import local_model
 from embedfit.models.vectors import vector_cache

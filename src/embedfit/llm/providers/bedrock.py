@@ -1,0 +1,365 @@
+"""Amazon Bedrock's Converse API: which model to ask, and one call."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from embedfit.errors import MissingDependency, ProviderError, UsageError
+from embedfit.llm.prices import bare_model
+from embedfit.llm.protocol import Reply, Request
+from embedfit.llm.replies import cut_at_stop, text_of_message, well_formed
+from embedfit.llm.tokens import TokenCounter
+from embedfit.llm.transport.retry import CallError, throttled_resource
+
+#: The Llama-3-70B-Instruct family, the cheapest and newest first: what is asked for by default.
+DEFAULT_FAMILY = (
+    "meta.llama3-3-70b-instruct-v1:0",
+    "meta.llama3-1-70b-instruct-v1:0",
+    "meta.llama3-70b-instruct-v1:0",
+)
+_ACCESS = "In the Bedrock console of that region, open Model access and ask for the model."
+_FINISH = {
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "guardrail_intervened": "refusal",
+    "content_filtered": "refusal",
+}
+_REFUSED_FIELDS = {"stopsequences": "stopSequences", "topp": "topP", "top_p": "topP", "system": "system"}
+_UNSUPPORTED = re.compile(r"(not|n.t) support|cannot both|unsupported|not permitted|extraneous", re.I)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedModel:
+    """model: the foundation model's id, which names the calls in the ledger. invoke_id: what to call it by.
+
+    notice: what the user should know of it, such as that it is going away; empty where there is nothing.
+    """
+
+    model: str
+    invoke_id: str
+    notice: str = ""
+
+
+def connect(service: str, *, region: str | None = None, endpoint_url: str | None = None, connections: int = 64) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
+    """A boto3 client that leaves retries to us: two layers of them would hide throttling from the throttle."""
+    try:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
+    except ImportError as error:
+        raise MissingDependency("boto3", extra="aws", needed_for="Amazon Bedrock") from error
+    # Every other AWS SDK reads AWS_REGION; boto3 reads AWS_DEFAULT_REGION and the profile.
+    region = region or os.environ.get("AWS_REGION") or None
+    config = Config(  # type: ignore[no-untyped-call]
+        retries={"total_max_attempts": 1},
+        connect_timeout=10,
+        read_timeout=120,
+        max_pool_connections=connections,
+        tcp_keepalive=True,
+    )
+    try:
+        session: Any = boto3.session.Session()  # type: ignore[no-untyped-call]  # of its own: the default one keeps credentials that have expired
+        return session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+    except BotoCoreError as error:
+        raise UsageError(
+            f"The AWS client for {service} can't be made: {error}",
+            remedy="Name a region: --set generate.region=us-east-1, or export AWS_REGION.",
+        ) from error
+
+
+# --- which model
+
+
+def resolve_model(control: Any, wanted: str | None) -> ResolvedModel:  # noqa: ANN401 - a boto3 client
+    """The model to ask, as this account and region have it.
+
+    control: a "bedrock" client. wanted: a model id, an inference profile's id or ARN, or None for the
+    newest of the Llama-3-70B-Instruct family that is there. Raises UsageError for a model that is
+    retired or not in the region, and says what is there instead.
+    """
+    try:
+        if wanted is None:
+            return _default(control)
+        if bare_model(wanted) != wanted:
+            return _profile(control, wanted)
+        return _foundation(control, wanted)
+    except CallError as error:
+        if error.status == 403 and "is not authorized" in error.message:
+            # Rights to invoke without rights to list are common. Then the name is taken as it is.
+            name = wanted or f"{_geography(control)}.{DEFAULT_FAMILY[0]}"
+            return ResolvedModel(
+                model=bare_model(name),
+                invoke_id=name,
+                notice=f"{name} is used unchecked: these credentials may not list Bedrock's models.",
+            )
+        raise
+
+
+def _default(control: Any) -> ResolvedModel:  # noqa: ANN401
+    details = {item["modelId"]: item for item in call_aws(control.list_foundation_models)["modelSummaries"]}
+    profiles = _profiles(control)
+    for model in DEFAULT_FAMILY:
+        found = _invocable(model, details.get(model), profiles)
+        if found is not None:
+            return found
+    raise UsageError(
+        f"The region {control.meta.region_name} has no Llama 3 70B Instruct. It has: {_some(details)}.",
+        remedy="Choose a model with --set generate.llm=ID, or another region with --set generate.region=NAME.",
+    )
+
+
+def _foundation(control: Any, wanted: str) -> ResolvedModel:  # noqa: ANN401
+    try:
+        detail = call_aws(control.get_foundation_model, modelIdentifier=wanted)["modelDetails"]
+    except CallError as error:
+        if error.status not in (400, 404):
+            raise
+        detail = None
+    found = _invocable(wanted, detail, _profiles(control))
+    if found is not None:
+        return found
+    there = [item["modelId"] for item in call_aws(control.list_foundation_models)["modelSummaries"]]
+    state = "can't be called on demand" if detail else "is retired, or was never"
+    raise UsageError(
+        f"The model {wanted} {state} in the region {control.meta.region_name}. It has: {_some(there)}.",
+        remedy="Choose one of those with --set generate.llm=ID, or another region with --set generate.region=NAME.",
+    )
+
+
+def _profile(control: Any, wanted: str) -> ResolvedModel:  # noqa: ANN401
+    try:
+        profile = call_aws(control.get_inference_profile, inferenceProfileIdentifier=wanted)
+    except CallError as error:
+        if error.status not in (400, 404):
+            raise
+        there = [item["inferenceProfileId"] for item in _profiles(control)]
+        raise UsageError(
+            f"There is no inference profile {wanted} in the region {control.meta.region_name}. It has: {_some(there)}.",
+            remedy="Choose one of those, or a model id, with --set generate.llm=ID.",
+        ) from error
+    models = [bare_model(item["modelArn"]) for item in profile.get("models", [])]
+    return ResolvedModel(model=models[0] if models else bare_model(wanted), invoke_id=wanted)
+
+
+def _invocable(model: str, detail: Any, profiles: list[Any]) -> ResolvedModel | None:  # noqa: ANN401
+    """How a model can be called, if it can: by its own id, or through a profile."""
+    notice = ""
+    if detail is not None:
+        lifecycle = detail.get("modelLifecycle", {})
+        if lifecycle.get("status") == "LEGACY":
+            end = lifecycle.get("endOfLifeTime")
+            when = f" on {end:%Y-%m-%d}" if end else ""
+            notice = f"{model} is a legacy model: AWS will switch it off{when}."
+        if "ON_DEMAND" in detail.get("inferenceTypesSupported", ["ON_DEMAND"]):
+            return ResolvedModel(model=model, invoke_id=model, notice=notice)
+    for profile in profiles:
+        if profile.get("status", "ACTIVE") == "ACTIVE" and any(
+            bare_model(item["modelArn"]) == model for item in profile.get("models", [])
+        ):
+            return ResolvedModel(model=model, invoke_id=profile["inferenceProfileId"], notice=notice)
+    return None
+
+
+def _profiles(control: Any) -> list[Any]:  # noqa: ANN401
+    found: list[Any] = []
+    token: str | None = None
+    while True:
+        more = {"nextToken": token} if token else {}
+        page = call_aws(control.list_inference_profiles, maxResults=100, **more)
+        found += page["inferenceProfileSummaries"]
+        token = page.get("nextToken")
+        if not token:
+            return found
+
+
+def _geography(control: Any) -> str:  # noqa: ANN401
+    region = str(control.meta.region_name)
+    return {"us": "us", "ca": "us", "eu": "eu"}.get(region.split("-", 1)[0], "apac")
+
+
+def _some(names: Any) -> str:  # noqa: ANN401 - any iterable of names
+    llama = [name for name in names if "llama" in name and "instruct" in name]
+    listed = llama or list(names)
+    return ", ".join(listed[:8]) + (", …" if len(listed) > 8 else "") or "none"
+
+
+# --- one call
+
+
+class BedrockTransport:
+    """Converse, one call at a time. runtime: a "bedrock-runtime" client."""
+
+    provider = "bedrock"
+    price_provider = "bedrock"
+
+    def __init__(self, runtime: Any, resolved: ResolvedModel) -> None:  # noqa: ANN401
+        self._runtime = runtime
+        self._invoke_id = resolved.invoke_id
+        self._count = TokenCounter.of_model(resolved.model)
+        self._left_out: frozenset[str] = frozenset()
+        self.model = resolved.model
+
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether the model's tokenizer is at hand."""
+        return self._count.exact
+
+    def count_tokens(self, request: Request) -> int:
+        """Input tokens."""
+        return self._count(request)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._runtime.close()
+
+    def send(self, request: Request) -> Reply:
+        """One Converse call. Raises CallError."""
+        while True:
+            left_out = self._left_out
+            try:
+                response = call_aws(
+                    self._runtime.converse, modelId=self._invoke_id, **converse_input(request, left_out)
+                )
+            except CallError as error:
+                field = _refused_field(error)
+                if field is None or field in left_out:
+                    raise
+                self._left_out |= {field}
+                continue
+            return converse_reply(response, request)
+
+
+def converse_input(request: Request, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Converse's parameters of a request. left_out: fields that the model does not take."""
+    turns = [
+        {"role": message.role, "content": [{"text": message.content.encode("utf-8", "replace").decode()}]}
+        for message in request.messages
+    ]
+    system = [turn["content"][0] for turn in turns if turn["role"] == "system"]
+    spoken = [turn for turn in turns if turn["role"] != "system"]
+    inference: dict[str, Any] = {
+        "maxTokens": request.max_tokens,
+        "temperature": request.temperature,
+        "topP": request.top_p,
+    }
+    if request.stop:
+        inference["stopSequences"] = list(request.stop)
+    for field in left_out - {"system"}:
+        inference.pop(field, None)
+    body: dict[str, Any] = {"messages": spoken, "inferenceConfig": inference}
+    if system and "system" not in left_out:
+        body["system"] = system
+    elif system:  # a model without system messages: say it at the start of the first turn
+        first = spoken[0]
+        body["messages"] = [{**first, "content": [*system, *first["content"]]}, *spoken[1:]]
+    if request.extra:
+        body["additionalModelRequestFields"] = json.loads(request.extra)
+    return body
+
+
+def converse_reply(response: Any, request: Request) -> Reply:  # noqa: ANN401 - whatever the service sent
+    """The reply in Converse's response. Raises CallError where it is not one."""
+    try:
+        blocks = response["output"]["message"]["content"]
+        text, stopped = cut_at_stop(_text_of_blocks(blocks), request.stop)
+        usage = response["usage"]
+        return Reply(
+            text=well_formed(text),
+            input_tokens=int(usage["inputTokens"]),
+            output_tokens=int(usage["outputTokens"]),
+            finish="stop" if stopped else _FINISH.get(response.get("stopReason", ""), "stop"),
+        )
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
+        raise CallError("Bedrock answered with something that is not a reply.", maybe_billed=True) from error
+
+
+def _text_of_blocks(blocks: Sequence[Mapping[str, Any]]) -> str:
+    """The texts of a message's blocks, or the input of its tool calls, or, marked as such, its thoughts."""
+    calls = [{"function": {"arguments": use.get("input")}} for block in blocks if (use := block.get("toolUse"))]
+    thoughts = "".join(
+        str((block["reasoningContent"].get("reasoningText") or {}).get("text") or "")
+        for block in blocks
+        if block.get("reasoningContent")
+    )
+    parts = [{"type": "text", "text": block.get("text")} for block in blocks]
+    return text_of_message({"content": parts, "tool_calls": calls, "reasoning_content": thoughts})
+
+
+def _refused_field(error: CallError) -> str | None:
+    if error.status != 400 or not _UNSUPPORTED.search(error.message):
+        return None
+    text = error.message.lower().replace(" ", "")
+    return next((field for name, field in _REFUSED_FIELDS.items() if name in text), None)
+
+
+# --- errors
+
+
+def call_aws(operation: Any, **parameters: Any) -> Any:  # noqa: ANN401
+    """Call a boto3 operation. Raises CallError for everything that the service or the network does."""
+    from botocore import exceptions as aws
+    from botocore.parsers import ResponseParserError
+
+    try:
+        return operation(**parameters)
+    except aws.ClientError as error:
+        raise call_error(error.response) from error
+    except (aws.NoCredentialsError, aws.PartialCredentialsError, aws.TokenRetrievalError, aws.SSOError) as error:
+        raise CallError(
+            f"There are no usable AWS credentials: {error}",
+            status=401,
+            remedy="Run: aws configure (or aws sso login), or export AWS_PROFILE.",
+        ) from error
+    except (aws.EndpointConnectionError, aws.ConnectTimeoutError, aws.ProxyConnectionError) as error:
+        raise CallError(f"Bedrock could not be reached: {error}") from error
+    except aws.ReadTimeoutError as error:
+        raise CallError("Bedrock did not answer in time.", maybe_billed=True) from error
+    except aws.ParamValidationError as error:
+        raise CallError(f"Bedrock would not take the request: {error}", status=400) from error
+    except (aws.HTTPClientError, aws.BotoCoreError, ResponseParserError, ValueError) as error:
+        raise CallError(f"The connection to Bedrock broke: {error}", maybe_billed=True) from error
+
+
+def call_error(response: Any) -> CallError:  # noqa: ANN401 - botocore's parsed error
+    """The error of a response that botocore calls an error."""
+    code = str(response.get("Error", {}).get("Code", ""))
+    text = str(response.get("Error", {}).get("Message", ""))
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
+    message = f"Bedrock answered {status} {code}: {text}"[:400]
+    if status == 429 and code != "ModelNotReadyException":
+        if "per day" in text.lower():
+            return CallError(
+                message, status=402, remedy="The day's quota is used up: go on tomorrow, or ask AWS for a higher one."
+            )
+        return CallError(message, status=429, throttled=throttled_resource(text))
+    if code == "ThrottlingException":
+        return CallError(message, status=429, throttled=throttled_resource(text))
+    if status == 403:
+        expired = "Expired" in code or "expired" in text or "UnrecognizedClient" in code
+        return CallError(
+            message,
+            status=403,
+            remedy="Renew the AWS credentials (aws sso login, for example)." if expired else _ACCESS,
+        )
+    if status == 404:
+        return CallError(
+            message, status=404, remedy="The model may be retired: leave generate.llm out, or choose another."
+        )
+    if status == 400 and "on-demand throughput" in text:
+        return CallError(message, status=404, remedy="Name an inference profile: --set generate.llm=us.MODEL-ID")
+    return CallError(message, status=status, maybe_billed=status in (408, 504))
+
+
+def models_of(control: Any) -> Iterator[str]:  # noqa: ANN401
+    """Ids of the text models of a region, for `embedfit doctor`. Raises ProviderError."""
+    try:
+        summaries = call_aws(control.list_foundation_models, byOutputModality="TEXT")["modelSummaries"]
+    except CallError as error:
+        raise ProviderError(error.message, remedy=error.remedy, status=error.status) from error
+    for item in summaries:
+        yield str(item["modelId"])

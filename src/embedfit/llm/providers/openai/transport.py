@@ -1,0 +1,409 @@
+"""Any server that speaks OpenAI's chat completions: OpenAI, vLLM, Ollama, llama-server, hosted ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+
+from embedfit.addresses import is_private_host
+from embedfit.errors import MissingDependency, ProviderError, UsageError
+from embedfit.llm.protocol import Reply, Request
+from embedfit.llm.providers.openai.bodies import completion_in
+from embedfit.llm.replies import answer_of, cut_at_stop, shown, text_of_message, well_formed
+from embedfit.llm.tokens import TokenCounter
+from embedfit.llm.transport.retry import CallError, Resource, throttled_resource
+
+if TYPE_CHECKING:
+    import httpx
+
+OFFICIAL = "https://api.openai.com/v1"
+DEFAULT_MODEL = "gpt-4.1-mini"
+#: Optional fields that some server or model refuses, and what is sent in their place.
+_OPTIONAL = {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None, "seed": None, "stop": None}
+_UNSUPPORTED = re.compile(r"unsupported|not support|unrecognized|unknown|does not|only the default|not permitted", re.I)
+_MOST_STOPS = 4  # OpenAI's limit; the rest is cut here
+
+
+class OpenAiTransport:
+    """Chat completions at one base URL. The key goes into the Authorization header and nowhere else.
+
+    client: an httpx.Client whose base_url and headers are set; see connect().
+    """
+
+    def __init__(self, client: httpx.Client, model: str, *, secret: str = "") -> None:
+        self._client = client
+        self._secret = secret
+        self._count = TokenCounter.of_model(model)
+        self._left_out: frozenset[str] = frozenset()
+        self.model = model
+        self.provider, self.price_provider = names(str(client.base_url))
+
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether the model's tokenizer is at hand."""
+        return self._count.exact
+
+    def count_tokens(self, request: Request) -> int:
+        """Input tokens."""
+        return self._count(request)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def send(self, request: Request) -> Reply:
+        """One chat completion. Raises CallError."""
+        while True:
+            left_out = self._left_out
+            response = self._post(_body(self.model, request, left_out))
+            if response.status_code == 200:
+                return self._reply(request, response)
+            error = self._error(response)
+            field = _refused_field(response) if response.status_code in (400, 422) else None
+            if field is None or field in left_out:
+                raise error
+            self._left_out |= {field}
+
+    def _post(self, body: Mapping[str, object]) -> httpx.Response:
+        import httpx
+
+        where = self._client.base_url.host
+        try:
+            return self._client.post("chat/completions", json=body)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise CallError(f"{where} could not be reached: {self._clean(str(error))}") from error
+        except httpx.TimeoutException as error:
+            raise CallError(f"{where} did not answer in time.", maybe_billed=True) from error
+        except httpx.HTTPError as error:
+            raise CallError(f"{where} broke the connection: {self._clean(str(error))}", maybe_billed=True) from error
+
+    def _reply(self, request: Request, response: httpx.Response) -> Reply:
+        where = self._client.base_url.host
+        try:
+            value = completion_in(response.content.decode("utf-8-sig", "replace"))
+        except ValueError:
+            text = shown(self._clean(_readable(response)))
+            what = f"with something that is not JSON: {text}" if text else "with nothing"
+            raise CallError(f"{where} answered {what}", maybe_billed=True) from None
+        if fault := _fault_in(value):
+            raise self._said_with_200(fault, response.headers)
+        choice = _first_choice(value)
+        if choice is None:
+            raise CallError(
+                f"{where} answered with something that is not a chat completion: {shown(self._clean(response.text))}",
+                maybe_billed=True,
+            )
+        message = choice.get("message")
+        message = message if isinstance(message, dict) else {"content": choice.get("text", message)}
+        text, refusal = text_of_message(message), message.get("refusal")
+        usage = value.get("usage")
+        usage = usage if isinstance(usage, dict) else {}
+        spent = _count(usage.get("completion_tokens"))
+        finish = _finish(choice.get("finish_reason"))
+        if finish == "stop" and spent is not None and spent >= request.max_tokens and not answer_of(text):
+            finish = "length"  # some servers say "stop" where the limit ended the thoughts
+        if refusal and not text.strip():
+            text, finish = str(refusal), "refusal"
+        text, stopped = cut_at_stop(text, request.stop)
+        if spent is None:
+            spent = request.max_tokens if finish == "length" else len(text.encode("utf-8", "replace")) // 3 + 1
+        return Reply(
+            text=well_formed(text),
+            input_tokens=_count(usage.get("prompt_tokens")) or self._count(request),
+            output_tokens=spent,
+            finish="stop" if stopped else finish,
+        )
+
+    def _said_with_200(self, fault: Mapping[str, Any], headers: Mapping[str, str]) -> CallError:
+        """The error of a body that came with status 200: what its code or else its words say it is."""
+        text = shown(self._clean(str(fault.get("message") or fault)), 300)
+        status = _status_of(fault, text)
+        metadata = fault.get("metadata")
+        named = metadata.get("headers") if isinstance(metadata, dict) else None
+        lower = {str(k).lower(): str(v) for k, v in named.items()} if isinstance(named, dict) else {}
+        return self._refusal(status, text, "", _retry_after({**headers, **lower}, text))
+
+    def _error(self, response: httpx.Response) -> CallError:
+        detail = _detail(response)
+        text = shown(self._clean(str(detail.get("message") or _readable(response))), 300)
+        kind = str(detail.get("type") or "")
+        status = 402 if response.status_code == 429 and detail.get("code") == "insufficient_quota" else None
+        return self._refusal(
+            status or response.status_code,
+            text,
+            kind if kind in ("tokens", "requests") else "",
+            _retry_after(response.headers, text),
+        )
+
+    def _refusal(self, status: int | None, text: str, quota: str, retry_after: float | None) -> CallError:
+        """The error of a status, whether the server sent it as one or wrote it into a body of status 200."""
+        where = self._client.base_url.host
+        if status == 401:
+            return CallError(
+                f"{where} refused the API key: {text}",
+                status=401,
+                remedy="Set OPENAI_API_KEY to a key that is valid there.",
+            )
+        if status == 403:
+            return CallError(f"{where} refused access (403): {text}", status=403)
+        if status == 404:
+            return CallError(
+                f"{where} has no model {self.model!r} or no chat completions (404): {text}",
+                status=404,
+                remedy="Check --base-url (it usually ends in /v1) and the model's name: set generate.llm.",
+            )
+        if status == 402:
+            return CallError(f"{where}: {text}", status=402, remedy="Add credit to the account, or use another key.")
+        if status == 429 and _DAILY.search(text):
+            return CallError(
+                f"{where}: {text}",
+                status=402,
+                remedy="The day's quota is used up. Run the same command again tomorrow, or choose another model: "
+                "what was paid for is in the ledger.",
+            )
+        throttled: Resource | None = throttled_resource(quota or text) if status == 429 else None
+        return CallError(
+            f"{where} answered {status}: {text}" if status else f"{where} answered with an error: {text}",
+            status=status,
+            throttled=throttled,
+            retry_after=retry_after,
+            maybe_billed=status in (408, 504),
+        )
+
+    def _clean(self, text: str) -> str:
+        return _SECRET.sub("***", text.replace(self._secret, "***") if self._secret else text)
+
+
+def names(base_url: str) -> tuple[str, str]:
+    """(provider of a call's identity, provider in the price table) of a base URL.
+
+    Two servers may mean different models by one name, so the address is part of the identity.
+    """
+    parts = urlsplit(base_url)
+    if parts.hostname == urlsplit(OFFICIAL).hostname:
+        return "openai", "openai"
+    where = (parts.hostname or "") + (f":{parts.port}" if parts.port else "")
+    return f"openai@{where}", "openai@private" if is_private_host(parts.hostname or "") else f"openai@{where}"
+
+
+def connect(
+    base_url: str | None = None,
+    api_key: str | None = None,
+    *,
+    connections: int = 64,
+    timeout_s: float = 120.0,
+) -> tuple[httpx.Client, str]:
+    """(client, key) for a base URL; both default to the environment: OPENAI_BASE_URL, OPENAI_API_KEY."""
+    try:
+        import httpx
+    except ImportError as error:
+        raise MissingDependency("httpx", extra="openai", needed_for="An OpenAI-compatible server") from error
+
+    url = (base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
+        raise UsageError(
+            f"The base URL {parts.hostname or url!r} is not an address.",
+            remedy="For example: --base-url http://localhost:8000/v1",
+        )
+    key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", "")
+    if not key and parts.hostname == urlsplit(OFFICIAL).hostname:
+        raise UsageError("OPENAI_API_KEY is not set.", remedy="Run: export OPENAI_API_KEY=…, or name a --base-url.")
+    if key and parts.scheme == "http" and not is_private_host(parts.hostname):
+        raise UsageError(
+            f"{parts.hostname} is addressed by http, which would show the API key to everybody on the way.",
+            remedy="Use https, or unset OPENAI_API_KEY.",
+        )
+    client = httpx.Client(
+        base_url=url + "/",
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=httpx.Timeout(timeout_s, connect=10.0),
+        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        trust_env=True,
+    )
+    return client, key
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Whether an address's port is one, or the scheme's own."""
+    try:
+        return parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+
+
+def resolve_model(client: httpx.Client, wanted: str | None) -> str:
+    """The model to ask for: the one wanted, OpenAI's default, or the only one that the server has."""
+    import httpx
+
+    if wanted:
+        return wanted
+    if names(str(client.base_url))[0] == "openai":
+        return DEFAULT_MODEL
+    host = client.base_url.host
+    try:
+        response = client.get("models", timeout=10.0)
+        response.raise_for_status()
+        models = [str(model["id"]) for model in response.json()["data"]]
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        raise ProviderError(
+            f"{host} could not be asked which models it has.",
+            remedy="Check that it runs and that --base-url is right (it usually ends in /v1), or set generate.llm.",
+        ) from error
+    if len(models) == 1:
+        return models[0]
+    listed = ", ".join(models[:10]) or "none"
+    raise UsageError(f"{host} has several models: {listed}.", remedy="Choose one: --set generate.llm=NAME")
+
+
+def _body(model: str, request: Request, left_out: frozenset[str]) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [
+            {"role": message.role, "content": message.content.encode("utf-8", "replace").decode()}
+            for message in request.messages
+        ],
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+    }
+    if request.stop:
+        body["stop"] = list(request.stop[:_MOST_STOPS])
+    if request.extra:
+        body.update(json.loads(request.extra))
+    for field in left_out:
+        value = body.pop(field, None)
+        instead = _OPTIONAL[field]
+        if instead is not None:
+            body[instead] = value
+    return body
+
+
+def _finish(reason: object) -> str:
+    name = str(reason or "stop").lower()
+    if name in ("length", "max_tokens", "max_output_tokens", "model_length"):
+        return "length"
+    return "refusal" if name in ("content_filter", "safety", "refusal", "recitation") else "stop"
+
+
+def _count(tokens: object) -> int | None:
+    """A number of tokens, or None where the server counts none."""
+    return int(tokens) if isinstance(tokens, (int, float)) and 0 <= tokens < 1e9 else None
+
+
+def _first_choice(value: object) -> dict[str, Any] | None:
+    choices = value.get("choices") if isinstance(value, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) and ("message" in first or "text" in first) else None
+
+
+def _fault_in(value: object) -> dict[str, Any]:
+    """The error that a body of status 200 holds, in itself or in its first choice; empty where there is none."""
+    if not isinstance(value, dict):
+        return {}
+    choices = value.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    fault = value.get("error") or choice.get("error")
+    if not fault and (value.get("object") == "error" or ("choices" not in value and value.get("errors"))):
+        fault = value.get("errors") or value
+    if not fault and not choices:
+        fault = _described(value)
+    if not fault and str(choice.get("finish_reason")).lower() == "error":
+        fault = "the reply broke off with an error"
+    if isinstance(fault, list) and fault:
+        fault = fault[0]
+    if isinstance(fault, dict) and fault:
+        message = fault.get("message") or fault.get("detail") or fault
+        return {**fault, "message": message if isinstance(message, str) else str(message)}
+    return {"message": str(fault)} if fault else {}
+
+
+def _described(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The error of a body that has no choices, by the names that servers give its text and its code."""
+    inner = value.get("base_resp")
+    value = {**value, **inner} if isinstance(inner, dict) else value
+    text = next(
+        (value[name] for name in ("message", "detail", "msg", "status_msg", "error_msg") if value.get(name)), ""
+    )
+    codes = {name: value[name] for name in ("code", "status", "status_code") if value.get(name)}
+    return {"message": text, **codes} if text else {}
+
+
+_SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|hf|api|key)[-_][A-Za-z0-9_*.-]{8,}|(?<=Bearer )\S{8,}")
+_DAILY = re.compile(r"per[- ]day|daily|free-models-per-day|\bday['’]?s? (?:limit|quota)", re.IGNORECASE)
+#: What an error's words say it is, where it has no code that does.
+_SAID = (
+    (re.compile(r"rate.?limit|too many (?:requests|tokens)|throttl|slow down", re.I), 429),
+    (re.compile(r"insufficient.{0,3}(?:funds|credit|balance|quota)|credits?\b|current quota|payment|\bbalance\b|"
+                r"余额|餘額",
+                re.I), 402),
+    (re.compile(r"quota", re.I), 429),
+    (re.compile(r"api.?key|unauthori[sz]ed|authenticat|invalid token|login fail|密钥", re.I), 401),
+    (re.compile(r"forbidden|permission|not allowed|access denied", re.I), 403),
+    (re.compile(r"model.{0,80}(?:not found|does not exist|not exist|unknown|not available|no longer)|no such model|"
+                r"unknown model|no endpoints found|unexpected endpoint", re.I), 404),
+    (re.compile(r"overload|capacity|unavailable|busy|try again|timed? ?out|loading|upstream", re.I), 503),
+    (re.compile(r"invalid|unsupported|not support|bad request|context length|too long|malformed|required", re.I), 400),
+)  # fmt: skip
+
+
+def _status_of(fault: Mapping[str, Any], text: str) -> int | None:
+    for name in ("code", "status", "status_code", "http_code"):
+        given = str(fault.get(name) or "")
+        if given.isdecimal() and 400 <= int(given) < 600:
+            return int(given)
+    words = f"{text} {fault.get('code') or ''} {fault.get('type') or ''}"
+    return next((status for said, status in _SAID if said.search(words)), None)
+
+
+def _readable(response: httpx.Response) -> str:
+    """The beginning of a body; of a web page its title or its words."""
+    text = response.text[:20_000]
+    if "<" not in text[:200]:
+        return text
+    title = re.search(r"<title[^>]{0,100}>([^<]{1,300})", text, re.IGNORECASE)
+    return title[1] if title else re.sub(r"<[^<>]{0,500}>", " ", text)
+
+
+def _detail(response: httpx.Response) -> dict[str, Any]:
+    try:
+        value = response.json()
+    except ValueError:
+        return {}
+    error = value.get("error", value) if isinstance(value, dict) else {}
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def _refused_field(response: httpx.Response) -> str | None:
+    """The optional field that a 400 is about, if any."""
+    detail = _detail(response)
+    text = str(detail.get("message") or "")
+    if detail.get("param") in _OPTIONAL:
+        return str(detail["param"])
+    if _UNSUPPORTED.search(text):
+        return next((field for field in _OPTIONAL if re.search(rf"\b{field}\b", text)), None)
+    return None
+
+
+def _retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
+    """Seconds that the server asks to wait, in its headers or in its words ("try again in 1.5s")."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    said = _TRY_AGAIN.search(text)
+    if said is None:
+        return None
+    return float(said[1]) * {"ms": 1e-3, "m": 60.0}.get(said[2].lower()[:2].rstrip("i"), 1.0)
+
+
+_TRY_AGAIN = re.compile(
+    r"(?:try again|retry) (?:in|after) (\d{1,5}(?:\.\d{1,3})?) ?(ms|milliseconds?|s|sec|seconds?|m|min|minutes?)\b",
+    re.I,
+)

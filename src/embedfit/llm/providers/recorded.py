@@ -1,0 +1,153 @@
+"""The provider "recorded": queries that a strong writer wrote before, read from a file instead of asked for.
+
+Each line of the file is a JSON object: `id` names a passage, a field of each style's name holds its query, `skip` is
+true where there is nothing to ask, and `text_start` holds the passage's first words, by which a row of another text
+under the same id is known. `id` may name a document instead; then the row is of the passage that begins with
+`text_start`.
+
+A call says in Request.extra which passage it is about (`about`), for a prompt alone does not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+from embedfit.config import StyleName
+from embedfit.errors import InputError, UsageError
+from embedfit.llm.protocol import Failure, Reply, Request, extra_of
+from embedfit.llm.quoting import as_data
+from embedfit.textfiles import json_lines
+from embedfit.workspace import sha256_file
+
+STYLES: tuple[str, ...] = get_args(StyleName)
+_FORM = (
+    'A row is: {"id": "a passage\'s id", "question": "…", "keywords": "…", "text_start": "its first words"}, with '
+    f'one field or more of {", ".join(STYLES)}, or {{"id": "…", "skip": true}} where there is nothing to ask.'
+)
+_NO_LETTERS = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was written of one passage. queries: by style, empty where there is nothing to ask. start: letters."""
+
+    queries: dict[str, str]
+    start: str
+
+
+def about(passage_id: str, document_id: str, styles: Sequence[str]) -> str:
+    """Request.extra of a call for one query of each style of a passage."""
+    return extra_of({"passage": passage_id, "document": document_id, "styles": list(styles)})
+
+
+class RecordedModel:
+    """A LanguageModel whose replies stand in a file. path: the file; it is read when the first reply is asked for.
+
+    Raises UsageError where no file is named, InputError where it is missing.
+    """
+
+    provider = "recorded"
+    counts_exactly = False
+
+    def __init__(self, path: str | None) -> None:
+        if not path:
+            raise UsageError(
+                "The generator recorded needs the file of the queries that were written.",
+                remedy="Name it: --generator recorded:FILE.jsonl",
+            )
+        self._path = Path(path)
+        if not self._path.is_file():
+            raise InputError(
+                f"The recorded queries {path} are {'a folder' if self._path.is_dir() else 'missing'}.",
+                remedy="Name an existing file: --generator recorded:FILE.jsonl",
+            )
+
+    @cached_property
+    def model(self) -> str:
+        """The file's name and the start of its SHA-256: another content gives other calls."""
+        return f"{self._path.name}@{sha256_file(self._path)[:12]}"
+
+    @cached_property
+    def _rows(self) -> dict[str, list[Row]]:
+        return read_rows(self._path)
+
+    def count_tokens(self, request: Request) -> int:
+        """Words of the messages, for the estimate that is shown."""
+        return sum(len(message.content.split()) for message in request.messages)
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+        """See LanguageModel. A passage without a row is a Failure that says so."""
+        for index, request in enumerate(requests):
+            yield index, self._answer(request)
+
+    def _answer(self, request: Request) -> Reply | Failure:
+        asked = json.loads(request.extra or "{}")
+        prompt = request.messages[-1].content
+        named = self._rows.get(asked.get("passage", ""), [])
+        row = next((row for row in named if row.start in _letters(prompt)), None)
+        if row is None:
+            row = self._of_document(asked.get("document", ""), prompt)
+        if row is None:
+            if named:
+                return self._nothing("its row of this passage was written of another text")
+            return self._nothing("it has no row of this passage")
+        if not row.queries:
+            return self._nothing("there is nothing to ask of this passage, as its row says")
+        queries = [{"style": style, "query": row.queries[style]} for style in asked["styles"] if style in row.queries]
+        text = json.dumps(queries, ensure_ascii=False)
+        return Reply(text=text, input_tokens=self.count_tokens(request), output_tokens=len(text.split()))
+
+    def _of_document(self, document_id: str, prompt: str) -> Row | None:
+        """The row of a document whose words some line of the prompt begins with."""
+        rows = [row for row in self._rows.get(document_id, []) if row.start]
+        lines = [_letters(line) for line in prompt.splitlines()] if rows else []
+        return next((row for row in rows if any(line.startswith(row.start) for line in lines)), None)
+
+    def _nothing(self, why: str) -> Failure:
+        return Failure(
+            error=f"{self._path.name}: {why}",
+            retryable=False,
+            unwritten=True,
+            remedy=f"The ids in {self._path} must be those of passages.jsonl in the run folder, and text_start the "
+            "first words of the passage. Name the file that was written of these documents, or another generator.",
+        )
+
+
+def read_rows(path: Path) -> dict[str, list[Row]]:
+    """The rows of a file by their id. Raises InputError, with file, line and remedy, for what is no row."""
+    rows: dict[str, list[Row]] = defaultdict(list)
+    for number, value in json_lines(path):
+        identifier, row = _row(value, f"{path}, line {number}")
+        rows[identifier].append(row)
+    if not rows:
+        raise InputError(f"{path} holds no recorded query.", remedy=_FORM)
+    return dict(rows)
+
+
+def _row(value: dict[str, Any], where: str) -> tuple[str, Row]:
+    identifier, start = value.get("id"), value.get("text_start", "")
+    if not isinstance(identifier, str) or not identifier:
+        raise InputError(f"{where}: a row needs an id, which is a text.", remedy=_FORM)
+    if not isinstance(start, str):
+        raise InputError(f"{where}: text_start must be a text.", remedy=_FORM)
+    queries = {style: value[style] for style in STYLES if value.get(style) is not None}
+    for style, query in queries.items():
+        if not isinstance(query, str) or not query.strip():
+            raise InputError(f"{where}: {style} must be a text that is not empty.", remedy=_FORM)
+    if value.get("skip"):
+        queries = {}
+    elif not queries:
+        raise InputError(f"{where}: the row has no query, and does not say skip.", remedy=_FORM)
+    return identifier, Row(queries, _letters(start))
+
+
+def _letters(text: str) -> str:
+    """The letters and digits of a text as a prompt shows it, which cleaning leaves as they are."""
+    return _NO_LETTERS.sub("", as_data(text)).casefold()
