@@ -28,10 +28,11 @@ _NAMES: dict[Format, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A passage of a corpus. title may be empty."""
+    """A passage of a corpus. title may be empty. fields: what else its record holds, as it stands there."""
 
     text: str
     title: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def content(self) -> str:
@@ -73,7 +74,11 @@ def read_corpus(path: Path) -> Iterator[tuple[str, Entry]]:
         seen.add(identifier)
         yield (
             identifier,
-            Entry(text=_text(record, "text", path, number), title=_text(record, "title", path, number, "")),
+            Entry(
+                text=_text(record, "text", path, number),
+                title=_text(record, "title", path, number, ""),
+                fields={name: value for name, value in record.items() if name not in ("_id", "title", "text")},
+            ),
         )
 
 
@@ -228,7 +233,7 @@ def write_beir(folder: Path, data: RetrievalData, split: str = "test") -> None:
     with atomic_folder(folder) as temporary:
         with (temporary / "corpus.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             for identifier, entry in data.corpus.items():
-                _write_line(file, {"_id": identifier, "title": entry.title, "text": entry.text})
+                _write_line(file, {"_id": identifier, "title": entry.title, "text": entry.text} | dict(entry.fields))
         with (temporary / "queries.jsonl").open("w", encoding="utf-8", newline="\n") as file:
             for identifier, text in data.queries.items():
                 _write_line(file, {"_id": identifier, "text": text})

@@ -14,6 +14,8 @@ QuerySplit = Literal["train", "dev", "test", "gap", "log", "judge"]
 #: The style of questions that people asked, and how their ids begin.
 ASKED = "asked"
 DocumentStatus = Literal["ok", "partial", "duplicate", "skipped"]
+#: Of a field of metadata.
+Value = str | int | float | bool | tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,19 @@ class Passage:
     def content(self) -> str:
         """What a model encodes and BM25 indexes: title, a space, text (BEIR's and FlagEmbedding's convention)."""
         return f"{self.title} {self.text}".strip() if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What is known of a document beside its text, or of one passage of it. No model reads it.
+
+    passage_id: the passage of which it holds alone, over what holds of its document; "" for all of the document's.
+    values: by field. A list's items are texts.
+    """
+
+    document_id: str
+    passage_id: str = ""
+    values: dict[str, Value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

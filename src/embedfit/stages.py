@@ -59,8 +59,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="ingest",
         module="embedfit.corpus.stage",
-        version=2,
-        writes=("documents.jsonl", "passages.jsonl", "dropped_passages.jsonl"),
+        version=3,
+        writes=("documents.jsonl", "passages.jsonl", "metadata.jsonl", "dropped_passages.jsonl"),
         settings=("docs", "eval_docs", "model", "seed", "ingest", "generate.dev_share", "generate.test_share"),
         given=("eval_beir",),
     ),

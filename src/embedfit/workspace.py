@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
 from embedfit.hashes import sha256_file as sha256_file
 from embedfit.places import read_places, stored_path
-from embedfit.records import Document, DroppedPassage, Judgement, Manifest, Passage, Query, Score, TrainRow
+from embedfit.records import Document, DroppedPassage, Judgement, Manifest, Metadata, Passage, Query, Score, TrainRow
 from embedfit.textfiles import lines_of
 
 SCHEMA = 1
@@ -30,6 +30,7 @@ SCHEMA = 1
 FILES: dict[type, str] = {
     Document: "documents.jsonl",
     Passage: "passages.jsonl",
+    Metadata: "metadata.jsonl",
     DroppedPassage: "dropped_passages.jsonl",
     Query: "queries.jsonl",
     TrainRow: "train.jsonl",
@@ -40,6 +41,7 @@ FILES: dict[type, str] = {
 WRITERS = {
     "documents.jsonl": "ingest",
     "passages.jsonl": "ingest",
+    "metadata.jsonl": "ingest",
     "dropped_passages.jsonl": "ingest",
     "queries.jsonl": "generate",
     "eval": "generate",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 BlockKind = Literal["heading", "text", "item", "table", "code"]
 
@@ -34,12 +35,18 @@ class Removed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedDocument:
-    """A file that was read. note: what could not be read of it, empty where nothing was lost."""
+    """A file that was read.
+
+    note: what could not be read of it, empty where nothing was lost. metadata: what the file says of itself; a reader
+    gives it as the format has it, and the process that reads bounds it. cut: what was left out of it, in words.
+    """
 
     blocks: tuple[Block, ...]
     pages: int = 0
     note: str = ""
     removed: tuple[Removed, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    cut: tuple[str, ...] = ()
 
 
 class UnreadableDocument(Exception):

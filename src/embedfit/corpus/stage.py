@@ -1,4 +1,4 @@
-"""The ingest stage: documents → documents.jsonl, passages.jsonl, dropped_passages.jsonl."""
+"""The ingest stage: documents → documents.jsonl, passages.jsonl, metadata.jsonl, dropped_passages.jsonl."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedfit.config import Config
+from embedfit.corpus import metadata
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.chunking import Window, chunk
 from embedfit.corpus.cleaning import clean_record
@@ -28,7 +29,7 @@ from embedfit.models.prompts import open_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.places import located
 from embedfit.progress import Reporter, Task
-from embedfit.records import Document, DroppedPassage, Passage
+from embedfit.records import Document, DroppedPassage, Metadata, Passage, Value
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace, sha256_file
 
@@ -42,13 +43,27 @@ _READING_SHARE = 0.6
 
 @dataclass(slots=True)
 class Corpus:
-    """What ingest has gathered so far. contents: the first file of a content. records: ids of BEIR records."""
+    """What ingest has gathered so far.
+
+    contents: the first file of a content. records: ids of BEIR records. known: what is said of each document, and
+    under the id of a passage of it alone. cut: what of that was left out, with how often.
+    """
 
     documents: list[Document] = field(default_factory=list)
     passages: list[Passage] = field(default_factory=list)
     dropped: list[DroppedPassage] = field(default_factory=list)
     contents: dict[str, Source] = field(default_factory=dict)
     records: set[str] = field(default_factory=set)
+    known: dict[tuple[str, str], dict[str, Value]] = field(default_factory=dict)
+    cut: Counter[str] = field(default_factory=Counter)
+
+    def groups(self, document_id: str, passage_id: str) -> Value:
+        """Who may read a passage; () where nothing says it."""
+        for key in ((document_id, passage_id), (document_id, "")):
+            found = self.known.get(key, {}).get(metadata.GROUPS)
+            if found is not None:
+                return found
+        return ()
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
@@ -72,6 +87,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     workspace.write(Document, corpus.documents)
     workspace.write(DroppedPassage, corpus.dropped)
     workspace.write(Passage, passages)
+    workspace.write(Metadata, _metadata(passages, corpus, runtime.report))
 
 
 @dataclass(slots=True)
@@ -197,7 +213,7 @@ def _document(source: Source, *, sha256: str = "", status: str, reason: str = ""
 
 
 def _is_copy(source: Source, content: str, sha256: str, corpus: Corpus) -> bool:
-    """Whether a content was there before; then the file is listed as its copy."""
+    """Whether a content was there before, for the same groups; then the file is listed as its copy."""
     first = corpus.contents.setdefault(content, source)
     if first is source:
         return False
@@ -215,8 +231,12 @@ def _read_document(
     if not text.strip():
         raise UnreadableDocument("no text in it")
     words = " ".join(text.lower().split())
-    if _is_copy(source, f"text:{hashlib.sha256(words.encode('utf-8', 'replace')).hexdigest()}", digest, corpus):
+    groups = parsed.metadata.get(metadata.GROUPS, ())
+    content = hashlib.sha256(f"{groups} {words}".encode("utf-8", "replace")).hexdigest()
+    if _is_copy(source, f"text:{content}", digest, corpus):
         return
+    corpus.known[source.document_id, ""] = {**parsed.metadata, **metadata.of_file(source.name)}
+    corpus.cut.update(parsed.cut)
     corpus.documents.append(
         replace(
             _document(source, sha256=digest, status="partial" if parsed.note else "ok", reason=parsed.note),
@@ -266,6 +286,7 @@ def _dropped(passage: Passage, reason: str) -> DroppedPassage:
 def _read_beir(source: Source, digest: str, corpus: Corpus) -> None:
     """Each record is one passage under its own id. Records of one document are grouped under a document id."""
     records: list[tuple[str, str, str]] = []
+    fields: list[dict[str, Value]] = []
     for identifier, entry in read_corpus(source.path):
         if identifier in corpus.records:
             raise InputError(
@@ -273,6 +294,9 @@ def _read_beir(source: Source, digest: str, corpus: Corpus) -> None:
                 remedy="Give every record of all corpora an _id of its own.",
             )
         records.append((identifier, clean_record(entry.title), clean_record(entry.text)))
+        values, cut = metadata.bounded(entry.fields)
+        fields.append(values)
+        corpus.cut.update(cut)
     if not records:
         raise UnreadableDocument("no records in it")
     corpus.records.update(identifier for identifier, _, _ in records)
@@ -281,7 +305,10 @@ def _read_beir(source: Source, digest: str, corpus: Corpus) -> None:
     if taken & set(groups):
         groups = [f"{source.document_id}:{group}" for group in groups]
     characters: Counter[str] = Counter()
-    for (identifier, title, text), group in zip(records, groups, strict=True):
+    for (identifier, title, text), group, values in zip(records, groups, fields, strict=True):
+        corpus.known[group, ""] = metadata.of_file(source.name)
+        if values:
+            corpus.known[group, identifier] = values
         passage = Passage(passage_id=identifier, document_id=group, title=title, text=text, end=len(text))
         characters[group] += len(text)
         if any(char.isalnum() for char in text + title):
@@ -298,12 +325,16 @@ def _read_beir(source: Source, digest: str, corpus: Corpus) -> None:
 
 
 def _without_copies(corpus: Corpus) -> list[Passage]:
-    """Passages, of equal ones of a role the first. Records of a BEIR corpus all stay: their ids may be judged."""
+    """Passages, of equal ones of a role and for the same groups the first.
+
+    Records of a BEIR corpus all stay: their ids may be judged.
+    """
     roles = {document.document_id: document.role for document in corpus.documents}
-    first: dict[tuple[str, str], str] = {}
+    first: dict[tuple[str, Value, str], str] = {}
     kept = []
     for passage in corpus.passages:
-        key = (roles[passage.document_id], " ".join(passage.text.lower().split()))
+        groups = corpus.groups(passage.document_id, passage.passage_id)
+        key = (roles[passage.document_id], groups, " ".join(passage.text.lower().split()))
         original = first.setdefault(key, passage.passage_id)
         if original != passage.passage_id and passage.passage_id not in corpus.records:
             corpus.dropped.append(_dropped(passage, f"a copy of {original}"))
@@ -334,6 +365,21 @@ def _split(passages: list[Passage], corpus: Corpus, config: Config, report: Repo
     if config.eval_docs and "test" not in parts:
         raise InputError("The documents of --eval-docs gave no passages.", remedy="Name documents that hold text.")
     return [replace(passage, split=part) for passage, part in zip(passages, parts, strict=True)]
+
+
+def _metadata(passages: Sequence[Passage], corpus: Corpus, report: Reporter) -> list[Metadata]:
+    """What is known of the passages, by document and then by passage."""
+    rows = []
+    for passage in passages:
+        for key in ((passage.document_id, ""), (passage.document_id, passage.passage_id)):
+            values = corpus.known.pop(key, None)
+            if values is not None:
+                rows.append(Metadata(document_id=key[0], passage_id=key[1], values=values))
+    kept, left = metadata.of_corpus(rows)
+    corpus.cut.update(left)
+    if corpus.cut:
+        report.log(f"metadata: {metadata.said(corpus.cut)}")
+    return kept
 
 
 # --- what people are told

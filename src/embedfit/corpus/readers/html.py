@@ -54,6 +54,13 @@ _MAX_COOKIE_TEXT = 5000
 #: From this length on, in characters, an image's alternative text is a sentence and no caption of an icon.
 _LONG_ALT = 30
 _LONGEST_SIGN = 200
+#: Names under which pages say the same of themselves.
+_METADATA = {
+    "author": "author", "dc.creator": "author", "dcterms.creator": "author", "article:author": "author",
+    "date": "date", "dc.date": "date", "dcterms.date": "date", "article:published_time": "date",
+    "keywords": "keywords",
+}  # fmt: skip
+_MAX_METADATA = 10_000
 #: Attributes by which elements of the page's makers are called, and the elements of the standard, which show none.
 _TITLES = ("title", "label", "heading", "header", "question", "summary", "caption")
 _ELEMENTS = frozenset(
@@ -86,8 +93,9 @@ def blocks_of(markup: str) -> tuple[Block, ...]:
 
 def parse(markup: str, note: str = "") -> ParsedDocument:
     """The document of a page; `removed` lists navigation and the like. The time is linear in the page's length."""
-    blocks, removed = _page_of(markup).finish()
-    return ParsedDocument(blocks=blocks, removed=removed, note=note)
+    page = _page_of(markup)
+    blocks, removed = page.finish()
+    return ParsedDocument(blocks=blocks, removed=removed, note=note, metadata=page.metadata)
 
 
 def _page_of(markup: str, *, framed: bool = False) -> _Page:
@@ -182,6 +190,7 @@ class _Page:
         self._collected = [_Part("")]
         self._tables: list[_Table] = []
         self._removed: list[Removed] = []
+        self.metadata: dict[str, str | list[str]] = {}
 
     # --- what lxml calls
 
@@ -197,6 +206,8 @@ class _Page:
         elif not _inline(tag) or what in _JUDGED:
             self._flush()
         self._open.append((tag, what))
+        if tag in ("html", "meta"):
+            self._about(tag, attributes)
         if what in self._counts:
             self._counts[what] += 1
         if tag == "iframe" and self._counts["silent"] == 1:
@@ -315,6 +326,18 @@ class _Page:
             self._judge()
         elif what == "sign":
             self._end_sign()
+
+    def _about(self, tag: str, attributes: Mapping[str, str]) -> None:
+        """What the page says of itself: the first of each."""
+        if tag == "html":
+            name, content = "lang", attributes.get("lang") or attributes.get("xml:lang") or ""
+        else:
+            name = _METADATA.get((attributes.get("name") or attributes.get("property") or "").lower(), "")
+            content = attributes.get("content") or ""
+        content = content[:_MAX_METADATA].strip()
+        if name and content:
+            words = [word.strip() for word in content.split(",")] if name == "keywords" else content
+            self.metadata.setdefault(name, words)
 
     def _break(self) -> None:
         """A line break; two of them with nothing between separate paragraphs."""

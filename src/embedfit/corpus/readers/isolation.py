@@ -183,4 +183,8 @@ def _document(answer: dict[str, Any]) -> ParsedDocument:
         removed=tuple(
             Removed(page=page, reason=reason, preview=preview) for page, reason, preview in answer["removed"]
         ),
+        metadata={
+            name: tuple(value) if isinstance(value, list) else value for name, value in answer["metadata"].items()
+        },
+        cut=tuple(answer["cut"]),
     )

@@ -12,15 +12,9 @@ from embedfit.corpus.blocks import Block, ParsedDocument, Removed
 from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers import html
 from embedfit.corpus.readers.decoding import read_text_file
+from embedfit.corpus.readers.front_matter import front_matter
 from embedfit.corpus.readers.registry import Progress, Reader
 
-_FENCES = {"---": ("---", "..."), "+++": ("+++",)}
-#: A line of front matter: a key, an item of a list, a comment, a bracket; lines set in belong to the key before.
-_FRONT_LINE = re.compile(r"(?:[\w\"'][\w.\"' -]{0,80}[ \t]*[:=](?:\s|$)|[-\]})\[{#]|[ \t]|$)")
-_FRONT_KEY = re.compile(r"[\w\"'][\w.\"' -]{0,80}[ \t]*[:=](?:\s|$)|\[")
-_MAX_FRONT_LINES = 1000
-_TITLE = re.compile(r"title[ \t]*[:=][ \t]*", re.I)
-_FOLDED = re.compile(r"[|>][+-]?\d?")
 _PREVIEW = 120
 _DELIMITERS = re.compile(r"[ >]{0,30}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*")
 _BAR = re.compile(r"(?<!\\)\|")
@@ -45,55 +39,24 @@ def blocks_of(text: str) -> tuple[Block, ...]:
 
 
 def parse(text: str, note: str = "") -> ParsedDocument:
-    """The document of Markdown text; `removed` lists what else front matter says."""
+    """The document of Markdown text; `removed` lists what else front matter says, `metadata` its fields."""
     from cmarkgfm import cmark  # C code, needed by the process that reads only
 
     render: Callable[..., str] = cmark.markdown_to_html_with_extensions
-    title, others, text = _front_matter(text.removeprefix("\ufeff"))
+    front, text = front_matter(text.removeprefix("\ufeff"))
     text = _with_all_notes(_with_wide_tables(text))
     page = render(
         text.encode("utf-8", "ignore").decode("utf-8"),
         cmark.Options.CMARK_OPT_UNSAFE | cmark.Options.CMARK_OPT_FOOTNOTES,  # the HTML in it is read, never shown
         ["table", "strikethrough"],
     )
-    parsed = html.parse(_with_names_in_angles(page), note)
-    heading = (Block(kind="heading", text=title, level=1),) if title else ()
-    listed = (Removed(page=0, reason="front matter", preview=others[:_PREVIEW]),) if others else ()
-    return replace(parsed, blocks=heading + parsed.blocks, removed=listed + parsed.removed)
-
-
-def _front_matter(text: str) -> tuple[str, str, str]:
-    """(the title, the other lines in one, the text behind). Text between two rules is no front matter."""
-    first, _, rest = text.partition("\n")
-    ends = _FENCES.get(first.rstrip())
-    lines: list[str] = []
-    at = 0
-    while ends and at < len(rest) and len(lines) <= _MAX_FRONT_LINES:
-        end = rest.find("\n", at) + 1 or len(rest)
-        line = rest[at:end].rstrip("\n")
-        at = end
-        if line.rstrip() in ends:
-            keys = any(map(_FRONT_KEY.match, lines))
-            if lines and not (lines[0].strip() and keys and all(map(_FRONT_LINE.match, lines))):
-                break
-            return *_title_of(lines), rest[at:]
-        lines.append(line)
-    return "", "", text
-
-
-def _title_of(lines: list[str]) -> tuple[str, str]:
-    title, others, is_title = "", [], False
-    for line in lines:
-        key = None if title else _TITLE.match(line)
-        if key:
-            value = line[key.end() :].strip()
-            title, is_title = ("", True) if _FOLDED.fullmatch(value) else (clean_line(value.strip("\"'")), False)
-        elif is_title and line[:1].isspace():
-            title = clean_line(f"{title} {line}")
-        else:
-            is_title = False
-            others.append(line)
-    return title, clean_line(" ".join(others))
+    parsed = html.parse(_with_names_in_angles(page), "; ".join(filter(None, (note, front.problem))))
+    before = [Block(kind="heading", text=front.title, level=1)] if front.title else []
+    before += [Block(kind="text", text=line) for line in map(clean_line, front.lines) if line]
+    listed = (Removed(page=0, reason="front matter", preview=front.others[:_PREVIEW]),) if front.others else ()
+    return replace(
+        parsed, blocks=(*before, *parsed.blocks), removed=listed + parsed.removed, metadata=dict(front.fields)
+    )
 
 
 def _with_wide_tables(text: str) -> str:

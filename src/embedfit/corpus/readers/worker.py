@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
+from embedfit.corpus.metadata import bounded
 from embedfit.corpus.readers import registry
 
 #: More text than this is no document that anybody reads; the other process would have to hold it.
@@ -78,11 +79,14 @@ def as_json(document: ParsedDocument) -> dict[str, Any]:
     """A document as lists and strings. Raises UnreadableDocument for more text than anybody reads."""
     if sum(len(block.text) for block in document.blocks) > _MAX_CHARACTERS:
         raise UnreadableDocument(f"holds more than {_MAX_CHARACTERS:,} characters of text")
+    metadata, cut = bounded(document.metadata)
     return {
         "blocks": [[one.kind, one.text, one.level, one.page, one.breaks] for one in document.blocks],
         "pages": document.pages,
         "note": document.note,
         "removed": [[one.page, one.reason, one.preview] for one in document.removed],
+        "metadata": metadata,
+        "cut": cut,
     }
 
 
