@@ -15,9 +15,9 @@ from embedfit.hashes import Hashes, files_below
 from embedfit.interchange import beir_files
 from embedfit.models.content import model_files
 from embedfit.models.sources import EMBEDDERS
-from embedfit.records import Manifest
+from embedfit.records import Manifest, Query
 from embedfit.stages import STAGES, Stage
-from embedfit.workspace import Workspace, is_temporary
+from embedfit.workspace import FILES, Workspace, is_temporary, written_sha256
 
 State = Literal["fresh", "stale", "partial", "missing"]
 
@@ -89,6 +89,9 @@ def _keys_of(stage: Stage) -> list[str]:
 def inputs_of(stage: Stage, workspace: Workspace, config: Config, hashes: Hashes) -> dict[str, str]:
     """What the stage reads, by name: SHA-256 of each file, or in words why it has none."""
     found = files_of_run((*stage.reads, *stage.may_read), workspace, hashes)
+    queries = workspace.path(FILES[Query])
+    if stage.written_alone and queries.exists():
+        found[queries.name] = written_sha256(queries)
     for name in stage.models:
         found |= _of_files(name, model_files(workspace.path(name)), hashes)
     for key in _keys_of(stage):

@@ -24,7 +24,8 @@ class Stage:
     may_write: what it writes under some settings and removes under others. glances: what it reads only to say
     how long something took; a change there makes it not stale. settings: the parts of the configuration that its
     result depends on; of those that name files the content counts, not the place. given: settings of which it
-    only matters whether they are set. run: instead of the module's own, in tests.
+    only matters whether they are set. written_alone: of queries.jsonl only what a language model wrote counts, so that
+    a log of questions makes nothing stale that is not made of it. run: instead of the module's own, in tests.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Stage:
     may_write: tuple[str, ...] = ()
     glances: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    written_alone: bool = False
     run: Run | None = None
 
     def start(self, workspace: Workspace, config: Config, runtime: Runtime) -> None:
@@ -78,6 +80,7 @@ STAGES: tuple[Stage, ...] = (
         name="mine",
         module="embedfit.mining.stage",
         version=2,
+        written_alone=True,
         reads=("passages.jsonl", "queries.jsonl"),
         writes=("train.jsonl",),
         may_write=("judgements.jsonl",),
@@ -91,6 +94,7 @@ STAGES: tuple[Stage, ...] = (
         name="train",
         module="embedfit.training.stage",
         version=2,
+        written_alone=True,
         reads=("passages.jsonl", "queries.jsonl", "train.jsonl"),
         writes=("finetuned",),
         settings=(*_MODEL, "train"),
@@ -99,6 +103,7 @@ STAGES: tuple[Stage, ...] = (
         name="merge",
         module="embedfit.merging.stage",
         version=2,
+        written_alone=True,
         reads=("passages.jsonl", "queries.jsonl"),
         models=("finetuned",),
         writes=("merged", "merge.json"),
@@ -108,6 +113,7 @@ STAGES: tuple[Stage, ...] = (
         name="check",
         module="embedfit.evaluation.check",
         version=2,
+        written_alone=True,
         reads=("passages.jsonl", "queries.jsonl"),
         models=("merged",),
         writes=("check.json",),

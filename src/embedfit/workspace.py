@@ -99,6 +99,20 @@ def read_jsonl(path: Path, record_type: type[T]) -> Iterator[T]:
             raise InputError(f"{path}, line {number}: {field}: {first['msg']}") from error
 
 
+#: How encode_record() writes the split of a question that people asked. Within a text, quotation marks are escaped.
+_ASKED = tuple(f'"split": "{split}"'.encode() for split in ("log", "judge"))
+
+
+def written_sha256(path: Path) -> str:
+    """Hex SHA-256 of the queries that a language model wrote: of the whole file, where people asked none of them."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for line in file:
+            if not any(mark in line for mark in _ASKED):
+                digest.update(line)
+    return digest.hexdigest()
+
+
 def sha256_json(value: object) -> str:
     """Hex SHA-256 of a JSON value in canonical form. Changing the form makes every run stale."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

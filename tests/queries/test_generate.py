@@ -11,6 +11,8 @@ import pytest
 
 from embedfit.config import Config, resolve
 from embedfit.errors import BudgetExceeded, GeneratorError, InputError, PaidInPart, UsageError
+from embedfit.freshness import inputs_of
+from embedfit.hashes import Hashes
 from embedfit.interchange import read_beir
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.ledger.spent import calls_of_run
@@ -25,7 +27,7 @@ from embedfit.queries.stage import run
 from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
 from embedfit.testkit.fake_model import FakeModel
-from embedfit.workspace import Workspace
+from embedfit.workspace import Workspace, sha256_file, written_sha256
 from tests.models.tiny_reranker import make_tiny_reranker
 
 TOPICS = (
@@ -406,3 +408,19 @@ def test_a_log_that_changed_makes_the_stage_stale(tmp_path: Path, config: Config
     moved.write_text("something else\n")
     assert state(stage_, workspace, own) == "stale"
     assert state(stage_, workspace, replace_beir(config)) == "stale"
+
+
+def test_a_log_makes_stale_only_what_is_made_of_it(tmp_path: Path, config: Config) -> None:
+    workspace, runtime = workspace_with(tmp_path), Runtime(ledger=tmp_path / "ledger.sqlite")
+    run(workspace, replace_beir(config), runtime, provider=FakeModel(answer))
+    assert written_sha256(workspace.path("queries.jsonl")) == sha256_file(workspace.path("queries.jsonl"))
+    names = ("mine", "train", "merge", "check", "choose")
+    before = {name: inputs_of(stage_named(name), workspace, config, Hashes(workspace.root)) for name in names}
+    own = with_log(tmp_path, config, ['what is "split": "log"', *(f"how do I mute number {n}" for n in range(60))])
+    run(workspace, own, runtime, provider=FakeModel(answer))
+    now = {name: inputs_of(stage_named(name), workspace, config, Hashes(workspace.root)) for name in names}
+    assert [name for name in names if now[name] != before[name]] == ["choose"]
+    queries = workspace.read(Query)
+    workspace.write(Query, [replace(queries[0], text='its "split": "log" is text'), *queries[1:]])
+    changed = inputs_of(stage_named("mine"), workspace, config, Hashes(workspace.root))
+    assert changed != before["mine"], "a written query counts, whatever it says"

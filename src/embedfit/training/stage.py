@@ -36,7 +36,7 @@ from embedfit.training.store import TrainingData, tokenise_rows
 from embedfit.training.teacher import Weights, fused_teacher
 from embedfit.training.trunk import TransformersTrunk, Trunk
 from embedfit.training.world import World
-from embedfit.workspace import Workspace, sha256_file
+from embedfit.workspace import Workspace, sha256_file, written_sha256
 
 _LONGEST = 512
 #: A training is broken into this many parts, each with a checkpoint and, where they choose the weights, a dev score.
@@ -269,7 +269,7 @@ def _resume_settings(workspace: Workspace, config: Config, encoder: Encoder, mic
         "micro-batch": micro_tokens,
         "train.jsonl": sha256_file(workspace.existing("train.jsonl")),
         "passages.jsonl": sha256_file(workspace.existing("passages.jsonl")),
-        "queries.jsonl": sha256_file(workspace.existing("queries.jsonl")),
+        "queries.jsonl": written_sha256(workspace.existing("queries.jsonl")),
     }
 
 
