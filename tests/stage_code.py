@@ -15,6 +15,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ RECORD = Path(__file__).parent / "golden" / "stage_code.json"
 NO_RESULTS = frozenset(
     {"errors", "progress", "terminal", "runtime", "config", "workspace", "hashes", "places", "addresses"}
 )
+_PLACE = re.compile(r"embedfit\.[\w.]+:\w+\Z")
 
 
 def modules() -> dict[str, Path]:
@@ -42,13 +44,15 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, known: dict[str, Path]) -> set[str]:
-    """The modules of embedfit that a module imports, anywhere in it."""
+    """The modules of embedfit that a module imports, anywhere in it, or names as "module:NAME" in a table."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "embedfit":
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PLACE.match(node.value):
+            names.add(node.value.partition(":")[0])
     inside = {name.partition(".")[2] for name in names if name.startswith("embedfit.")}
     return {name for name in inside if name in known and name.split(".")[0] not in NO_RESULTS}
 

@@ -15,8 +15,8 @@ PACKAGE = Path(embedfit.__file__).parent
 #: Who may import whom: a module imports only from lower levels, or from its own package.
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "records", "hashes", "places", "addresses"}),
-    frozenset({"terminal", "textfiles"}),
-    frozenset({"progress"}),
+    frozenset({"terminal", "textfiles", "plugins"}),
+    frozenset({"progress", "generators"}),
     frozenset({"workspace"}),
     frozenset({"config", "runtime", "interchange"}),
     frozenset({"retrieval"}),

@@ -54,7 +54,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; 
 Preset = Annotated[str | None, typer.Option(help="default, offline or aws-blog; a run keeps its own.")]
 Generator = Annotated[
     str | None,
-    typer.Option(help="bedrock, bedrock-batch, openai, local, or recorded:FILE. With a model: NAME:MODEL."),
+    typer.Option(help="bedrock, bedrock-batch, openai, local, recorded:FILE or a plug-in's; NAME:MODEL."),
 ]
 FollowLinks = Annotated[
     bool | None, typer.Option("--follow-links", help="Read what links in the documents' folders lead to elsewhere.")

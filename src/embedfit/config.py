@@ -28,6 +28,7 @@ from pydantic.fields import FieldInfo
 
 from embedfit.addresses import is_private_host
 from embedfit.errors import InputError, UsageError
+from embedfit.generators import generator, generators
 from embedfit.places import PLACES, located, read_places, stored_path
 from embedfit.textfiles import toml_of
 from embedfit.workspace import atomic_file
@@ -52,9 +53,6 @@ MODEL_ALIASES = (
     "granite-r2",
     "e5-multilingual",
 )
-GeneratorName = Literal["local", "recorded", "openai", "bedrock", "bedrock-batch"]
-#: Generators whose `llm` is a file or a folder here.
-READ_FROM_FILES = ("local", "recorded")
 StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
 
 
@@ -124,7 +122,7 @@ class IngestConfig(Section):
 class GenerateConfig(Section):
     """Passages → queries."""
 
-    generator: GeneratorName = decides("bedrock")
+    generator: str = decides("bedrock", description="who writes: docs/generators.md lists them, plug-ins add others")
     llm: str | None = decides(
         None,
         description="model id at the provider, a GGUF file or model folder for local, the file of queries for "
@@ -188,6 +186,14 @@ class GenerateConfig(Section):
     def _of_spec(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
         return _without_spec(values) if isinstance(values, dict) else values
 
+    @field_validator("generator")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        try:
+            return generator(name).name
+        except UsageError as error:
+            raise ValueError(f"{error.message.rstrip('.')}. {(error.remedy or '').rstrip('.')}") from error
+
     @field_validator("extra_body")
     @classmethod
     def _plain_fields(cls, fields: dict[str, Any]) -> dict[str, Any]:
@@ -204,14 +210,26 @@ class GenerateConfig(Section):
 def _without_spec(generate: dict[str, Any]) -> dict[str, Any]:
     """The settings of [generate] with a generator such as recorded:FILE as its name and what stands behind it."""
     name, separator, rest = str(generate.get("generator", "")).partition(":")
-    if not separator or name not in get_args(GeneratorName):
+    if not separator or name not in generators():
         return generate
-    url, _, model = rest.rpartition("#") if "#" in rest else (rest, "", "")
-    told = {"base_url": url, "llm": model} if name == "openai" else {"llm": rest}
-    for key, value in told.items():
+    behind = generators()[name].spec(rest)
+    for key, value in behind.items():
         if generate.get(key) not in (None, value):
             raise ValueError(f"generate.{key} and generator={name}:{rest} are both named: leave one out")
-    return {**generate, "generator": name, **{key: value or None for key, value in told.items()}}
+    return {**generate, "generator": name, **behind}
+
+
+def with_generator(settings: GenerateConfig, spec: str) -> GenerateConfig:
+    """The settings with another language model, such as bedrock:MODEL, openai:URL#MODEL, local or recorded:FILE.
+
+    What they say of a region, limits and prompts stays. Raises UsageError for a spec that names no generator.
+    """
+    own = settings.model_dump(exclude={"generator", "llm", "base_url"})
+    try:
+        return GenerateConfig.model_validate({**own, "generator": spec})
+    except ValidationError as error:
+        what = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+        raise UsageError(f"{spec!r} names no language model: {what}.") from error
 
 
 #: Fields of a call that have settings of their own, or that would make the replies unreadable.
@@ -417,10 +435,7 @@ def paid_services(config: Config) -> list[str]:
     """The settings that name a service which may send a bill, each as "KEY=VALUE"."""
     found = []
     generate = config.generate
-    host = urlsplit(generate.base_url or "").hostname
-    if generate.generator not in READ_FROM_FILES and not (
-        generate.generator == "openai" and host and is_private_host(host)
-    ):
+    if generator(generate.generator).bills(generate):
         found.append(f"generate.generator={generate.generator}")
     for name in config.evaluate.systems:
         kind, _, target = name.partition("|")[0].removeprefix("hybrid:").partition(":")
@@ -566,9 +581,9 @@ def change(
     if not layers:
         return stored
     before = stored.model_dump(mode="json", exclude_none=True)
-    chosen = [layer["generate"]["generator"] for _, layer in layers if "generator" in layer.get("generate", {})]
-    pair = {stored.generate.generator, *chosen[-1:]}
-    if len(pair) > 1 and pair & {*READ_FROM_FILES}:
+    writers = [layer["generate"]["generator"] for _, layer in layers if "generator" in layer.get("generate", {})]
+    pair = {stored.generate.generator, *writers[-1:]}
+    if len(pair) > 1 and any(_reads_files(name) for name in pair):
         before["generate"].pop("llm", None)  # a file of one generator is no model of another
     return _validated(_over(before, layers, stored.preset), "the settings")
 
@@ -622,6 +637,12 @@ def stored_settings(config: Config, path: Path) -> tuple[dict[str, Any], dict[st
     return _with_paths(config.model_dump(mode="json", exclude_none=True), stored), kept
 
 
+def _reads_files(name: object) -> bool:
+    """Whether generate.llm of a generator is a file here. An unknown one is an error where the settings are checked."""
+    known = generators().get(str(name))
+    return known is not None and known.reads_files
+
+
 def _of_first_edition(name: str, folder: Path) -> str:
     """In embedfit 0.1 a run kept paths as they were given, relative to a working directory that it did not note."""
     for start in (Path.cwd(), *(folder, *folder.parents)):
@@ -665,7 +686,7 @@ def _over(settings: dict[str, Any], layers: Layers, preset: str) -> dict[str, An
     for _, layer in layers:
         _merge(merged, layer)
     generate = merged.get("generate")
-    is_local = isinstance(generate, dict) and generate.get("generator") in READ_FROM_FILES
+    is_local = isinstance(generate, dict) and _reads_files(generate.get("generator"))
     result = copy.deepcopy(settings)
     for folder, layer in layers:
 

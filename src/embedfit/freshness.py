@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embedfit.config import READ_FROM_FILES, Config, decides_result, fields, path_kind, setting
+from embedfit.config import Config, decides_result, fields, path_kind, setting
 from embedfit.corpus.discover import discover
+from embedfit.generators import generator
 from embedfit.hashes import Hashes, files_below
 from embedfit.interchange import beir_files
 from embedfit.models.content import model_files
@@ -159,7 +160,7 @@ def _documents(names: list[str], workspace: Workspace, config: Config, hashes: H
 
 def model_path(key: str, name: str, config: Config) -> Path | None:
     """The folder or file of a model that a setting names, or None for an alias, a hub id or a provider's model."""
-    if key == "generate.llm" and config.generate.generator not in READ_FROM_FILES:
+    if key == "generate.llm" and not generator(config.generate.generator).reads_files:
         return None
     if key == "evaluate.systems":
         name = name.partition("|")[0].removeprefix("hybrid:")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from embedfit.config import GenerateConfig
+from embedfit.generators import Wanted, generator
 from embedfit.queries.plan import plan, queries_per_passage
 from embedfit.records import Passage
 
@@ -40,11 +41,11 @@ def test_a_limit_spreads_over_the_corpus() -> None:
 
 
 def test_more_passages_get_fewer_queries_each() -> None:
-    assert queries_per_passage(100, local=False) == 10
-    assert queries_per_passage(4_000, local=False) == 5
-    assert queries_per_passage(100_000, local=False) == 3
-    assert queries_per_passage(100, local=True) == 4
-    assert queries_per_passage(100_000, local=True) == 1
+    assert queries_per_passage(100, Wanted()) == 10
+    assert queries_per_passage(4_000, Wanted()) == 5
+    assert queries_per_passage(100_000, Wanted()) == 3
+    assert queries_per_passage(100, generator("local").wanted) == 4
+    assert queries_per_passage(100_000, generator("local").wanted) == 1
 
 
 def test_the_plan_is_repeatable() -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from embedfit.config import GenerateConfig
 from embedfit.errors import UsageError
+from embedfit.generators import generator
 from embedfit.judging.by_cross_encoder import CrossEncoderJudge
 from embedfit.judging.by_llm import LlmJudge
 from embedfit.judging.judge import Judge
@@ -32,9 +33,10 @@ def opened_judge(
     if generate.judge is None:
         raise UsageError("No judge is named.", remedy=NAME_A_JUDGE)
     if generate.judge == OWN_MODEL:
-        if generate.generator == "recorded":
+        writer = generator(generate.generator)
+        if not writer.judges:
             raise UsageError(
-                "Recorded queries can't judge: generate.judge=llm asks the model that writes, and here a file did.",
+                f"The generator {writer.name} can't judge: generate.judge=llm asks the model that writes.",
                 remedy="Name a cross-encoder's folder or hub id with --set generate.judge=…, or leave it out: "
                 "--set generate.judge=default",
             )
@@ -42,7 +44,7 @@ def opened_judge(
             yield LlmJudge(
                 model,
                 runtime,
-                free=generate.generator == "local",
+                free=writer.free,
                 max_tokens=generate.max_reply_tokens,
                 extra=extra_of(generate.extra_body),
             )

@@ -13,7 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 from embedfit.errors import BudgetExceeded, GeneratorError, UsageError
 from embedfit.llm.ledger import Experience, Ledger, Usage, call_id, encode_request
 from embedfit.llm.prices import Price, Prices
-from embedfit.llm.protocol import Failure, LanguageModel, Reply, Request
+from embedfit.llm.protocol import BilledAs, Failure, JobModel, LanguageModel, Reply, Request
 from embedfit.progress import Reporter
 
 Answered = tuple[int, Reply | Failure, str]
@@ -177,7 +177,7 @@ class LedgeredModel:
         self.ledger = ledger
         self.run = run or ledger.owner
         self.price = _price_of(model, prices)
-        self._fallback: LanguageModel | None = fallback or getattr(model, "fallback", None)
+        self._fallback = fallback or (model.fallback if isinstance(model, JobModel) else None)
         self._fallback_price = _price_of(self._fallback, prices) if self._fallback is not None else None
         self._report = report
         self._sleep = sleep
@@ -252,12 +252,11 @@ class LedgeredModel:
         Not where a job of an earlier process owes their replies, for jobs are fetched whole, and not where too
         few for a job would be left, for they would be asked at the full price.
         """
-        if not getattr(self.model, "keeps_jobs", False):
+        if not isinstance(self.model, JobModel):
             return True
         missing = {self.call_id(request) for request in requests}
         missing -= set(self.ledger.find(missing))
-        least = int(getattr(self.model, "least_calls", 0))
-        return len(missing) - first >= least and not self.ledger.in_open_jobs(missing, self.run)
+        return len(missing) - first >= self.model.least_calls and not self.ledger.in_open_jobs(missing, self.run)
 
     # --- asking
 
@@ -332,7 +331,7 @@ class _Session:
         self._keys = list(missing)
         self._refused: set[str] = set()
         self._foreign_until: dict[str, float] = {}
-        self._keeps_jobs = bool(getattr(model, "keeps_jobs", False))
+        self._keeps_jobs = isinstance(model, JobModel)
         self._adopted: set[str] = set()
 
     @property
@@ -506,7 +505,7 @@ def _ceiling(price: Price | None, model: LanguageModel, request: Request) -> flo
 
 def _billed_by(model: LanguageModel) -> str:
     """The provider under which the price table lists a model: "bedrock-batch" bills otherwise than "bedrock"."""
-    return str(getattr(model, "price_provider", model.provider))
+    return model.price_provider if isinstance(model, BilledAs) else model.provider
 
 
 def _price_of(model: LanguageModel, prices: Prices) -> Price | None:

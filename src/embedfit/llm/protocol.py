@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Failure:
 
 
 class LanguageModel(Protocol):
-    """A provider of replies."""
+    """A provider of replies. What else one may be: GatedModel (in `metered`), JobModel and BilledAs."""
 
     @property
     def provider(self) -> str:
@@ -92,3 +92,23 @@ class LanguageModel(Protocol):
         yields as soon as it can and holds nothing back. Closing the iterator cancels what has
         not been sent and keeps what has arrived.
         """
+
+
+@runtime_checkable
+class JobModel(Protocol):
+    """A provider whose calls are ordered as jobs: these keep their replies until they are fetched.
+
+    least_calls: what a job takes at least. fallback: asked for what a job leaves out.
+    """
+
+    least_calls: int
+    fallback: LanguageModel | None
+
+
+@runtime_checkable
+class BilledAs(Protocol):
+    """A provider that the price table lists under another name than its own."""
+
+    @property
+    def price_provider(self) -> str:
+        """That name."""

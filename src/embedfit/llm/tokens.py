@@ -55,6 +55,23 @@ class TokenCounter:
         return contents + _PER_PROMPT
 
 
+class CountsTokens:
+    """What a provider's model has to say of tokens. model: its id at the provider."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self._count = TokenCounter.of_model(model)
+
+    @property
+    def counts_exactly(self) -> bool:
+        """Whether the model's tokenizer is at hand."""
+        return self._count.exact
+
+    def count_tokens(self, request: Request) -> int:
+        """Input tokens."""
+        return self._count(request)
+
+
 def _estimate(text: str) -> int:
     return round(len(text.encode("utf-8", "replace")) / _BYTES_PER_TOKEN) + 1
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from embedfit.config import GenerateConfig
 from embedfit.errors import BudgetExceeded, InputError
+from embedfit.generators import generator
 from embedfit.llm.consent import agree
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
 from embedfit.llm.protocol import Failure, Reply, Request, extra_of
-from embedfit.llm.providers.recorded import about
 from embedfit.llm.replies import answer_of, fault_of
 from embedfit.queries import filters, parse, prompts
 from embedfit.queries.plan import Ask
@@ -27,8 +27,6 @@ from embedfit.textfiles import lines_of
 
 #: How the reasons begin of queries without a text.
 REJECTED, FAILED, UNWRITTEN = "reply rejected", "call failed", "not written"
-#: Small models lose their way where large ones find variety.
-_TEMPERATURES = {"local": 0.7, "recorded": 0.9, "openai": 0.9, "bedrock": 0.9, "bedrock-batch": 0.9}
 
 
 def user_examples(path: str | None) -> list[str]:
@@ -59,18 +57,19 @@ def calls_for(
 ) -> list[tuple[Request, list[int]]]:
     """The calls, and which asks (by index) each serves.
 
-    The local model is asked for one query a call: it is too small to follow a list of styles. Others
-    write all queries of a passage in one reply, so that the passage is paid for once.
+    A small model is asked for one query a call. Others write all queries of a passage in one reply, so that the
+    passage is paid for once.
     """
+    writer = generator(config.generator)
     language = config.language or own_language([passage.text for passage in passages])
     hint = prompts.hints(config.domain, language, user_examples(config.examples))
     settings: dict[str, Any] = {
         "hint": hint,
-        "temperature": config.temperature if config.temperature is not None else _TEMPERATURES[config.generator],
+        "temperature": config.temperature if config.temperature is not None else writer.temperature,
         "top_p": config.top_p,
         "max_tokens": config.max_query_tokens,
     }
-    if config.generator == "local":
+    if writer.one_query_a_call:
         return [
             (
                 prompts.one_query(
@@ -89,7 +88,11 @@ def calls_for(
                 prompts.many_queries(
                     passages[index].title, passages[index].text, [asks[n].style for n in group], seed=seed, **settings
                 ),
-                extra=_extra(passages[index], [asks[n].style.name for n in group], config),
+                extra=extra_of(
+                    {**config.extra_body, **_about(passages[index], [asks[n].style.name for n in group])}
+                    if writer.told_passage
+                    else config.extra_body
+                ),
             ),
             group,
         )
@@ -97,10 +100,9 @@ def calls_for(
     ]
 
 
-def _extra(passage: Passage, styles: Sequence[str], config: GenerateConfig) -> str:
-    if config.generator == "recorded":
-        return about(passage.passage_id, passage.document_id, styles)
-    return extra_of(config.extra_body)
+def _about(passage: Passage, styles: Sequence[str]) -> dict[str, Any]:
+    """What a call says of its passage to a generator that is told."""
+    return {"passage": passage.passage_id, "document": passage.document_id, "styles": list(styles)}
 
 
 def texts_of(outcome: Reply | Failure, styles: Sequence[str]) -> list[tuple[str, str]]:
@@ -139,17 +141,16 @@ def ask(
     Raises UsageError if the user does not confirm the cost, GeneratorError if the first replies hold no query.
     """
     calls = calls_for(passages, asks, config)
-    local = config.generator == "local"
-    free = local or config.generator == "recorded"
-    if not local:  # which reads each passage once where its requests follow each other
+    writer = generator(config.generator)
+    if not writer.one_query_a_call:
         calls = most_useful_first(calls, [passages[item.passage].split for item in asks])
     rules = filters.text_rules([*prompts.EXAMPLE_QUERIES, *user_examples(config.examples)], config.language)
-    limits = (0,) if free else (config.max_reply_tokens,) if config.max_reply_tokens else LIMITS
+    limits = (0,) if writer.free else (config.max_reply_tokens,) if config.max_reply_tokens else LIMITS
     for limit, higher in zip(limits, (*limits[1:], 0), strict=True):
         requests = within_limit(model, [request for request, _ in calls], limit)
         limited = [(request, group) for request, (_, group) in zip(requests, calls, strict=True)]
         try:
-            return _asked(model, passages, asks, limited, runtime, rules, limit=limit, free=free)
+            return _asked(model, passages, asks, limited, runtime, rules, limit=limit, free=writer.free)
         except LimitTooLow as error:
             if not higher:
                 raise

@@ -10,21 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedfit.config import GenerateConfig
+from embedfit.generators import Wanted, generator
 from embedfit.queries.prompts import STYLES, Style
 from embedfit.records import Passage
 
-#: GPL's rule (arXiv 2112.07577): clip(wanted / passages, low, high) queries a passage.
-WANTED_QUERIES = 20_000
-#: The local generator writes on the user's CPU; beyond this its time costs more than more queries bring.
-WANTED_LOCAL = 3_000
-#: Passages that these are written of: of a large corpus a part, with three queries each (DUQGen: a thousand chosen
-#: passages beat five thousand).
-MAX_LOCAL_PASSAGES = 1_000
 #: At least so many queries of dev and of test passages: 250 give an interval of about ±2 points, and the filters
 #: drop up to a third of a small model's.
 WANTED_HELD_OUT = 400
-#: Of one passage: more hardly narrow it, because they rise and fall together. Others than the local one cost money.
-MOST_LOCAL_HELD_OUT, MOST_HELD_OUT = 4, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +28,9 @@ class Ask:
     seed: int
 
 
-def queries_per_passage(passages: int, *, local: bool) -> int:
-    """How many training queries of each passage, where the user does not say."""
-    wanted, low, high = (WANTED_LOCAL, 1, 4) if local else (WANTED_QUERIES, 3, 10)
-    return int(np.clip(round(wanted / max(passages, 1)), low, high))
+def queries_per_passage(passages: int, wanted: Wanted) -> int:
+    """How many training queries of each passage, where the user does not say: GPL's rule (arXiv 2112.07577)."""
+    return int(np.clip(round(wanted.queries / max(passages, 1)), wanted.least, wanted.most))
 
 
 def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> list[Ask]:
@@ -48,22 +39,21 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
     Train passages get queries in the training styles, dev and test passages in the held-out ones:
     a model must not look better only because it has learned the form of its training queries.
     """
-    local = config.generator == "local"
+    wanted = generator(config.generator).wanted
     chosen = [STYLES[name] for name in config.styles]
     training = [style for style in chosen if not style.held_out] or chosen
-    question = STYLES["question"]
-    if local and question in training and len(training) > 1:
-        # A small model's questions are its best queries: every second one is a question.
-        training = [one for style in training if style is not question for one in (question, style)]
+    favourite = STYLES.get(wanted.favourite)
+    if favourite in training and len(training) > 1:
+        training = [one for style in training if style is not favourite for one in (favourite, style)]
     held_out = [style for style in STYLES.values() if style.held_out]
     rng = np.random.default_rng(seed)
     asks: list[Ask] = []
     by_split = {split: [i for i, p in enumerate(passages) if p.split == split] for split in ("train", "dev", "test")}
-    train = _spread(by_split["train"], config.max_passages or (MAX_LOCAL_PASSAGES if local else 0), rng)
-    count = config.queries_per_passage or queries_per_passage(len(train), local=local)
-    most_held_out = MOST_LOCAL_HELD_OUT if local else MOST_HELD_OUT
-    if config.generator == "recorded":  # one query of each style
-        count, most_held_out = min(count, len(training)), len(held_out)
+    train = _spread(by_split["train"], config.max_passages or wanted.passages, rng)
+    count, most_held_out = config.queries_per_passage or queries_per_passage(len(train), wanted), wanted.held_out
+    if wanted.samples:
+        count = min(count, wanted.samples * len(set(training)))
+        most_held_out = min(most_held_out, wanted.samples * len(held_out))
     first = rng.integers(0, len(training), len(passages))
     for passage in train:
         used: Counter[str] = Counter()

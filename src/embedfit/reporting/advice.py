@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from embedfit.generators import generator
 from embedfit.reporting.evidence import Comparison, Evidence
 from embedfit.reporting.wording import (
     candidate,
@@ -144,8 +145,7 @@ def _when_kept(evidence: Evidence, comparison: Comparison | None) -> list[str]:
             f"with more than its {count(comparison.queries)} questions it would see smaller ones."
         )
     written, kept = evidence.funnel.queries_written, evidence.funnel.queries_kept
-    generator = evidence.config.generate.generator
-    if generator == "local":
+    if not generator(evidence.config.generate.generator).strong:
         steps.append(
             "Let a larger language model write the questions: --generator bedrock or --generator openai. "
             "The small offline writer is the weakest part of this run."

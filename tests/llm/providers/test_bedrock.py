@@ -6,7 +6,7 @@ import pytest
 from embedfit.config import GenerateConfig
 from embedfit.errors import ProviderError, UsageError
 from embedfit.llm.metered import LedgeredModel
-from embedfit.llm.opening import open_model
+from embedfit.llm.opening import Outside, open_model
 from embedfit.llm.prices import load_prices
 from embedfit.llm.protocol import Failure, Message, Reply, Request
 from embedfit.llm.providers import bedrock
@@ -211,7 +211,7 @@ def test_from_the_settings_to_replies_and_their_cost(client, ask, ledger):
                 said.append(message)
 
         generate = GenerateConfig(generator="bedrock", llm="meta.llama3-70b-instruct-v1:0")
-        model = open_model(generate, ledger, report=Report(), endpoint_url=service.url)
+        model = open_model(generate, Outside(ledger=ledger, report=Report(), endpoint_url=service.url))
         metered = LedgeredModel(model, ledger, load_prices(), max_cost=1.0)
         answers = list(metered.complete([ask(f"passage {n}") for n in range(40)]))
         model.transport.close()

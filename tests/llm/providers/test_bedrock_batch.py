@@ -5,7 +5,7 @@ from embedfit.config import GenerateConfig
 from embedfit.errors import BudgetExceeded, GeneratorError, UsageError
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel
-from embedfit.llm.opening import open_model
+from embedfit.llm.opening import Outside, open_model
 from embedfit.llm.prices import load_prices
 from embedfit.llm.probing import parts
 from embedfit.llm.protocol import Failure
@@ -216,14 +216,14 @@ def test_from_the_settings(ledger, s3, moto, monkeypatch):
     with FakeBedrock(s3=s3) as service:
         monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK", service.url)
         monkeypatch.setenv("AWS_ENDPOINT_URL_BEDROCK_RUNTIME", service.url)
-        model = open_model(GenerateConfig(**generate), ledger)
+        model = open_model(GenerateConfig(**generate), Outside(ledger=ledger))
         assert (model.model, model.price_provider, model.fallback.model) == (LLAMA, "bedrock-batch", LLAMA)
         with pytest.raises(GeneratorError, match="no-such-bucket can't be used"):
-            open_model(GenerateConfig(**{**generate, "batch_s3_uri": "s3://no-such-bucket/x"}), ledger)
+            open_model(GenerateConfig(**{**generate, "batch_s3_uri": "s3://no-such-bucket/x"}), Outside(ledger=ledger))
         with pytest.raises(UsageError, match="role"):
-            open_model(GenerateConfig(**{**generate, "batch_role_arn": None}), ledger)
+            open_model(GenerateConfig(**{**generate, "batch_role_arn": None}), Outside(ledger=ledger))
         with pytest.raises(UsageError, match="place in S3"):
-            open_model(GenerateConfig(**{**generate, "batch_s3_uri": None}), ledger)
+            open_model(GenerateConfig(**{**generate, "batch_s3_uri": None}), Outside(ledger=ledger))
 
 
 def test_a_role_that_is_refused_is_said_and_not_taken_for_an_order(batch, requests, ledger, s3):

@@ -9,7 +9,7 @@ import pytest
 from embedfit.config import GenerateConfig
 from embedfit.errors import ProviderError, UsageError
 from embedfit.llm.metered import LedgeredModel
-from embedfit.llm.opening import open_model
+from embedfit.llm.opening import Outside, open_model
 from embedfit.llm.prices import load_prices
 from embedfit.llm.protocol import Failure, Reply
 from embedfit.llm.providers.openai import transport as openai
@@ -230,7 +230,7 @@ def test_a_real_server_process_of_that_api(ask, ledger, monkeypatch):
     command = [sys.executable, "-m", "embedfit.testkit.fake_openai", "--latency", "0.01"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         base_url = process.stdout.readline().strip()
-        model = open_model(GenerateConfig(generator="openai", base_url=base_url), ledger)
+        model = open_model(GenerateConfig(generator="openai", base_url=base_url), Outside(ledger=ledger))
         metered = LedgeredModel(model, ledger, load_prices(), max_cost=0.0)  # a server of one's own is free
         assert (model.model, model.provider) == ("fake-chat", "openai@" + base_url.split("/")[2])
         answers = list(metered.complete([ask(f"passage {n}") for n in range(50)]))

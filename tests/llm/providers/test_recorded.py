@@ -14,8 +14,8 @@ from embedfit.errors import GeneratorError, InputError, UsageError
 from embedfit.freshness import freshness
 from embedfit.interchange import read_corpus
 from embedfit.llm.ledger import Ledger
-from embedfit.llm.protocol import Failure, Reply
-from embedfit.llm.providers.recorded import RecordedModel, about, read_rows
+from embedfit.llm.protocol import Failure, Reply, extra_of
+from embedfit.llm.providers.recorded import RecordedModel, read_rows
 from embedfit.pipeline import run_stage, stage_named
 from embedfit.progress import Silent
 from embedfit.queries import parse, prompts
@@ -48,7 +48,7 @@ def call(text: str, passage: str = "p1", document: str = "d1", title: str = "", 
     return type(request)(
         **{
             **{f: getattr(request, f) for f in request.__dataclass_fields__},
-            "extra": about(passage, document, list(styles)),
+            "extra": extra_of({"passage": passage, "document": document, "styles": list(styles)}),
         }
     )
 

@@ -7,14 +7,20 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedfit.errors import MissingDependency, ProviderError, UsageError
+from embedfit.generators import Generator
 from embedfit.llm.prices import bare_model
-from embedfit.llm.protocol import Reply, Request
+from embedfit.llm.protocol import LanguageModel, Reply, Request
 from embedfit.llm.replies import cut_at_stop, text_of_message, well_formed
-from embedfit.llm.tokens import TokenCounter
+from embedfit.llm.tokens import CountsTokens
+from embedfit.llm.transport.remote import CONNECTIONS, RemoteModel, paced
 from embedfit.llm.transport.retry import CallError, throttled_resource
+
+if TYPE_CHECKING:
+    from embedfit.config import GenerateConfig
+    from embedfit.llm.opening import Outside
 
 #: The Llama-3-70B-Instruct family, the cheapest and newest first: what is asked for by default.
 DEFAULT_FAMILY = (
@@ -191,7 +197,30 @@ def _some(names: Any) -> str:  # noqa: ANN401 - any iterable of names
 # --- one call
 
 
-class BedrockTransport:
+def parts_of(settings: GenerateConfig, outside: Outside) -> tuple[Any, ResolvedModel, RemoteModel]:
+    """(a "bedrock" client, the model, that model on demand) of the settings."""
+    if settings.base_url and not outside.endpoint_url:
+        raise UsageError(
+            f"The generator {settings.generator} takes no base URL.", remedy="Use --generator openai, or leave it out."
+        )
+    control = connect("bedrock", region=settings.region, endpoint_url=outside.endpoint_url, connections=CONNECTIONS)
+    resolved = resolve_model(control, settings.llm)
+    if resolved.notice:
+        outside.report.log(resolved.notice)
+    runtime = connect(
+        "bedrock-runtime", region=settings.region, endpoint_url=outside.endpoint_url, connections=CONNECTIONS
+    )
+    return control, resolved, paced(BedrockTransport(runtime, resolved), outside.report)
+
+
+def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
+    return parts_of(settings, outside)[2]
+
+
+GENERATOR = Generator(name="bedrock", open=_open)
+
+
+class BedrockTransport(CountsTokens):
     """Converse, one call at a time. runtime: a "bedrock-runtime" client."""
 
     provider = "bedrock"
@@ -200,18 +229,8 @@ class BedrockTransport:
     def __init__(self, runtime: Any, resolved: ResolvedModel) -> None:  # noqa: ANN401
         self._runtime = runtime
         self._invoke_id = resolved.invoke_id
-        self._count = TokenCounter.of_model(resolved.model)
         self._left_out: frozenset[str] = frozenset()
-        self.model = resolved.model
-
-    @property
-    def counts_exactly(self) -> bool:
-        """Whether the model's tokenizer is at hand."""
-        return self._count.exact
-
-    def count_tokens(self, request: Request) -> int:
-        """Input tokens."""
-        return self._count(request)
+        super().__init__(resolved.model)
 
     def close(self) -> None:
         """Close the connections."""

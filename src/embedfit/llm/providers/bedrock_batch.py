@@ -13,18 +13,23 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from embedfit.errors import GeneratorError, UsageError
+from embedfit.generators import Generator as Kind
 from embedfit.llm.ledger import Job, JobRecord, Ledger, call_id
 from embedfit.llm.metered import most_tokens
 from embedfit.llm.prices import Price
 from embedfit.llm.protocol import Failure, LanguageModel, Reply, Request
-from embedfit.llm.providers.bedrock import ResolvedModel, call_aws, converse_input, converse_reply
-from embedfit.llm.tokens import TokenCounter
+from embedfit.llm.providers.bedrock import ResolvedModel, call_aws, connect, converse_input, converse_reply, parts_of
+from embedfit.llm.tokens import CountsTokens
 from embedfit.llm.transport.retry import RETRYABLE_STATUSES, CallError
 from embedfit.progress import Reporter, Silent, duration
+
+if TYPE_CHECKING:
+    from embedfit.config import GenerateConfig
+    from embedfit.llm.opening import Outside
 
 #: Bedrock's own limits on the records of a job.
 MIN_RECORDS = 100
@@ -53,7 +58,7 @@ class BatchPlace:
         return f"{path}/" if path else ""
 
 
-class BatchModel:
+class BatchModel(CountsTokens):
     """A language model asked by batch jobs.
 
     control: a "bedrock" client; s3: an "s3" client. price: of the batch service, to count what an open
@@ -63,7 +68,6 @@ class BatchModel:
 
     provider = "bedrock"  # a reply is the same however it was ordered, so the ledger does not tell them apart
     price_provider = "bedrock-batch"
-    keeps_jobs = True
     least_calls = MIN_RECORDS
 
     def __init__(
@@ -87,18 +91,8 @@ class BatchModel:
         self._run = run or ledger.owner
         self._report: Reporter = report if report is not None else Silent()
         self._poll_s, self._sleep = poll_s, sleep
-        self._count = TokenCounter.of_model(resolved.model)
-        self.model = resolved.model
+        super().__init__(resolved.model)
         self.fallback = fallback
-
-    @property
-    def counts_exactly(self) -> bool:
-        """Whether the model's tokenizer is at hand."""
-        return self._count.exact
-
-    def count_tokens(self, request: Request) -> int:
-        """Input tokens."""
-        return self._count(request)
 
     def complete(self, requests: Sequence[Request]) -> Generator[tuple[int, Reply | Failure], None, None]:
         """Yield (index, reply or failure) as jobs end, in any order.
@@ -323,3 +317,24 @@ def check_s3(s3: Any, place: BatchPlace) -> None:  # noqa: ANN401 - a boto3 clie
             f"The bucket {place.bucket} can't be used: {error.message}",
             remedy="Create it in the same region, or name another with --set generate.batch_s3_uri=s3://BUCKET/PREFIX",
         ) from error
+
+
+def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
+    place = batch_place(settings.batch_s3_uri, settings.batch_role_arn)
+    control, resolved, on_demand = parts_of(settings, outside)
+    s3 = connect("s3", region=settings.region, endpoint_url=outside.endpoint_url)
+    check_s3(s3, place)
+    return BatchModel(
+        control,
+        s3,
+        resolved,
+        place,
+        outside.ledger,
+        price=outside.prices.find(BatchModel.price_provider, resolved.model),
+        fallback=on_demand,
+        run=outside.run,
+        report=outside.report,
+    )
+
+
+GENERATOR = Kind(name="bedrock-batch", open=_open)

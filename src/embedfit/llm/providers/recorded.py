@@ -5,7 +5,7 @@ true where there is nothing to ask, and `text_start` holds the passage's first w
 under the same id is known. `id` may name a document instead; then the row is of the passage that begins with
 `text_start`.
 
-A call says in Request.extra which passage it is about (`about`), for a prompt alone does not.
+A call says in Request.extra which passage it is about and which styles it asks for: a prompt has no id.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-from embedfit.config import StyleName
+from embedfit.config import GenerateConfig, StyleName
 from embedfit.errors import InputError, UsageError
-from embedfit.llm.protocol import Failure, Reply, Request, extra_of
+from embedfit.generators import Generator, Wanted
+from embedfit.llm.protocol import Failure, LanguageModel, Reply, Request
 from embedfit.llm.quoting import as_data
 from embedfit.textfiles import json_lines
 from embedfit.workspace import sha256_file
+
+if TYPE_CHECKING:
+    from embedfit.llm.opening import Outside
 
 STYLES: tuple[str, ...] = get_args(StyleName)
 _FORM = (
@@ -40,11 +44,6 @@ class Row:
 
     queries: dict[str, str]
     start: str
-
-
-def about(passage_id: str, document_id: str, styles: Sequence[str]) -> str:
-    """Request.extra of a call for one query of each style of a passage."""
-    return extra_of({"passage": passage_id, "document": document_id, "styles": list(styles)})
 
 
 class RecordedModel:
@@ -151,3 +150,18 @@ def _row(value: dict[str, Any], where: str) -> tuple[str, Row]:
 def _letters(text: str) -> str:
     """The letters and digits of a text as a prompt shows it, which cleaning leaves as they are."""
     return _NO_LETTERS.sub("", as_data(text)).casefold()
+
+
+def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
+    return RecordedModel(settings.llm)
+
+
+GENERATOR = Generator(
+    name="recorded",
+    open=_open,
+    free=True,
+    judges=False,
+    reads_files=True,
+    told_passage=True,
+    wanted=Wanted(samples=1),
+)

@@ -25,6 +25,10 @@ _TICK_S = 1.0
 _LATER_S = (0.25, 5.0)  # first and longest wait before the gate is asked again about one call
 
 
+#: Calls in flight at most. The throttle finds how many of them are of use.
+CONNECTIONS = 96
+
+
 class Transport(Protocol):
     """One call to one provider. Thread-safe."""
 
@@ -347,3 +351,8 @@ class _Fanout:
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
+
+
+def paced(transport: Transport, report: Reporter) -> RemoteModel:
+    """The model behind a transport, asked as fast as its provider takes calls."""
+    return RemoteModel(transport, throttle=Throttle(max_concurrency=CONNECTIONS), report=report)

@@ -1,1 +1,34 @@
 """A small instruct model on this machine, from a GGUF file or a Hugging Face folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from embedfit.generators import Generator, Wanted
+from embedfit.models.sources import resolve_generator
+
+if TYPE_CHECKING:
+    from embedfit.config import GenerateConfig
+    from embedfit.llm.opening import Outside
+    from embedfit.llm.protocol import LanguageModel
+
+
+def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
+    from embedfit.llm.providers.local.model import LocalModel  # torch: seconds that no other provider needs
+
+    return LocalModel(resolve_generator(settings.llm))
+
+
+GENERATOR = Generator(
+    name="local",
+    open=_open,
+    one_query_a_call=True,
+    free=True,
+    strong=False,
+    reads_files=True,
+    temperature=0.7,  # small models lose their way where large ones find variety
+    # It writes on the user's CPU; beyond 3,000 queries its time costs more than they bring. Of a large corpus they are
+    # of a part, with three queries each (DUQGen: a thousand chosen passages beat five thousand). Its questions are its
+    # best queries. Of one dev passage more than four hardly narrow an interval: they rise and fall together.
+    wanted=Wanted(queries=3_000, least=1, most=4, passages=1_000, held_out=4, favourite="question"),
+)

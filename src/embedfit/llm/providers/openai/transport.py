@@ -14,7 +14,7 @@ from embedfit.errors import MissingDependency, ProviderError, UsageError
 from embedfit.llm.protocol import Reply, Request
 from embedfit.llm.providers.openai.bodies import completion_in
 from embedfit.llm.replies import answer_of, cut_at_stop, shown, text_of_message, well_formed
-from embedfit.llm.tokens import TokenCounter
+from embedfit.llm.tokens import CountsTokens
 from embedfit.llm.transport.retry import CallError, Resource, throttled_resource
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _UNSUPPORTED = re.compile(r"unsupported|not support|unrecognized|unknown|does no
 _MOST_STOPS = 4  # OpenAI's limit; the rest is cut here
 
 
-class OpenAiTransport:
+class OpenAiTransport(CountsTokens):
     """Chat completions at one base URL. The key goes into the Authorization header and nowhere else.
 
     client: an httpx.Client whose base_url and headers are set; see connect().
@@ -37,19 +37,9 @@ class OpenAiTransport:
     def __init__(self, client: httpx.Client, model: str, *, secret: str = "") -> None:
         self._client = client
         self._secret = secret
-        self._count = TokenCounter.of_model(model)
         self._left_out: frozenset[str] = frozenset()
-        self.model = model
+        super().__init__(model)
         self.provider, self.price_provider = names(str(client.base_url))
-
-    @property
-    def counts_exactly(self) -> bool:
-        """Whether the model's tokenizer is at hand."""
-        return self._count.exact
-
-    def count_tokens(self, request: Request) -> int:
-        """Input tokens."""
-        return self._count(request)
 
     def close(self) -> None:
         """Close the connections."""

@@ -1,0 +1,150 @@
+"""The table of generators: what each says of itself, and how a spec, the settings or a plug-in names one."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from embedfit import config as settings
+from embedfit import generators, plugins
+from embedfit.config import GenerateConfig, with_generator
+from embedfit.errors import InputError, UsageError
+from embedfit.generators import BUILT_IN, GROUP, generator
+from embedfit.llm.opening import open_spec
+from embedfit.llm.protocol import Message, Request
+from embedfit.runtime import Runtime
+from embedfit.testkit.fake_model import FakeModel
+
+PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
+
+
+def test_ours_come_in_by_the_door_that_others_use() -> None:
+    listed = settings.tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]["entry-points"][GROUP]
+    assert listed == BUILT_IN
+    assert {name: one.name for name, one in generators.generators().items()} == {name: name for name in BUILT_IN}
+
+
+def test_nobody_asks_for_a_generator_by_its_name() -> None:
+    source = Path(generators.__file__).parent
+    for path in source.rglob("*.py"):
+        if "providers" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = {one.value for one in ast.walk(node) if isinstance(one, ast.Constant)} & BUILT_IN.keys()
+            if isinstance(node, ast.Compare) and names:
+                asked = ast.unparse(node)
+                assert "generat" not in asked and "provider" not in asked, f"{path}: {asked}"
+
+
+@pytest.mark.parametrize(
+    ("spec", "found"),
+    [
+        ("bedrock", ("bedrock", None, None)),
+        ("bedrock:meta.llama3-1-8b-instruct-v1:0", ("bedrock", None, "meta.llama3-1-8b-instruct-v1:0")),
+        ("bedrock:", ("bedrock", None, None)),
+        ("local", ("local", None, None)),
+        ("local:/models/tiny", ("local", None, "/models/tiny")),
+        ("recorded:a:b.jsonl", ("recorded", None, "a:b.jsonl")),
+        ("openai", ("openai", None, None)),
+        ("openai:gpt-4.1-mini", ("openai", None, "gpt-4.1-mini")),
+        ("openai:org/name", ("openai", None, "org/name")),
+        ("openai:http://localhost:8000/v1", ("openai", "http://localhost:8000/v1", None)),
+        ("openai:https://x.org/v1#org/name#2", ("openai", "https://x.org/v1", "org/name#2")),
+        ("openai:#gpt-4.1", ("openai", None, "gpt-4.1")),
+    ],
+)
+def test_a_spec_is_the_generator_and_what_stands_behind_it(spec: str, found: tuple[str | None, ...]) -> None:
+    one = with_generator(GenerateConfig(region="eu-west-1", llm="other", base_url="http://o"), spec)
+    assert (one.generator, one.base_url, one.llm) == found
+    assert one.region == "eu-west-1"
+
+
+@pytest.mark.parametrize(
+    ("spec", "what"),
+    [
+        ("", "no generator"),
+        ("nobody", "bedrock, bedrock-batch, local, openai, recorded"),
+        ("nobody:model", "bedrock, bedrock-batch, local, openai, recorded"),
+        ("Bedrock:x", "no generator"),
+        ("openai:localhost:8000/v1#m", "openai:URL#MODEL"),
+        ("openai:localhost:8000/v1", "openai:URL#MODEL"),
+        ("openai:10.0.0.3:8000", "openai:URL#MODEL"),
+        ("openai:ftp://x#m", "openai:URL#MODEL"),
+    ],
+)
+def test_a_wrong_spec_is_said_with_the_right_form(spec: str, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        with_generator(GenerateConfig(), spec)
+    with pytest.raises(UsageError, match=what):
+        settings.resolve(overrides={"generate": {"generator": spec}})
+
+
+def test_a_spec_opens_a_model_behind_the_ledger(tmp_path: Path) -> None:
+    runtime = Runtime(ledger=tmp_path / "ledger.sqlite")
+    request = Request(messages=(Message(role="user", content="hello"),), max_tokens=5)
+    model = FakeModel(lambda asked: "yes")
+    for _ in range(2):
+        with open_spec("openai:http://localhost:1/v1#m", runtime, run="r", provider=model) as opened:
+            assert [reply.text for _, reply, _ in opened.complete([request])] == ["yes"]
+    assert len(model.asked) == 1
+    with open_spec(f"local:{__file__}", runtime, run="r") as opened:
+        assert opened.provider == "local"
+    with pytest.raises(InputError, match="missing"), open_spec("recorded:/no.jsonl", runtime, run="r"):
+        pass
+    with pytest.raises(UsageError, match="names no language model"), open_spec("judge", runtime, run="r"):
+        pass
+
+
+def test_what_may_cost_money_is_what_the_record_says() -> None:
+    def billed(spec: str) -> bool:
+        one = with_generator(GenerateConfig(), spec)
+        return generator(one.generator).bills(one)
+
+    assert [billed(spec) for spec in ("local", "recorded:x", "openai:http://10.0.0.3/v1#m")] == [False] * 3
+    assert [billed(s) for s in ("bedrock", "bedrock-batch", "openai", "openai:https://x.org/v1#m")] == [True] * 4
+
+
+# --- plug-ins
+
+
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """Installs an entry point, and forgets it afterwards."""
+    ours = metadata.entry_points
+
+    def install(name: str, place: str, source: str) -> None:
+        (tmp_path / "someones.py").write_text(source)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        entry = metadata.EntryPoint(name, place, GROUP)
+        monkeypatch.setattr(plugins.metadata, "entry_points", lambda *, group: [*ours(group=group), entry][-1:])
+        generators.generators.cache_clear()
+
+    yield install
+    generators.generators.cache_clear()
+    sys.modules.pop("someones", None)
+
+
+def test_a_plug_in_is_named_like_ours_and_may_replace_one(plugged) -> None:
+    source = (
+        "from embedfit.generators import Generator\nG = Generator(name='mine', open=lambda s, o: s.llm, free=True)\n"
+    )
+    plugged("mine", "someones:G", source)
+    assert generator("mine").bills(GenerateConfig()) is False
+    config = GenerateConfig(generator="mine:big")
+    assert (config.generator, config.llm) == ("mine", "big")
+    plugged("local", "someones:G", source)
+    assert generator("local").open(GenerateConfig(llm="x"), None) == "x"
+
+
+@pytest.mark.parametrize(
+    ("source", "what"), [("raise RuntimeError('broken')", "broken"), ("G = 3", "no Generator"), ("", "G")]
+)
+def test_a_plug_in_that_does_not_load_is_named(plugged, source: str, what: str) -> None:
+    plugged("mine", "someones:G", source)
+    with pytest.raises(InputError, match=what) as caught:
+        generator("bedrock")
+    assert "someones:G" in str(caught.value)
