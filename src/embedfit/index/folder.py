@@ -26,7 +26,8 @@ from embedfit.errors import InputError
 from embedfit.index.build import Built
 from embedfit.index.manifest import MANIFEST, PASSAGE_STARTS, SCHEMA, read_manifest
 from embedfit.index.retriever import Retriever, from_json
-from embedfit.index.scoring import Halves, Parts, Rows, Tokens
+from embedfit.index.rows import Halves
+from embedfit.index.scoring import Parts, Rows, Tokens
 from embedfit.index.tokens import TokenSpace
 from embedfit.records import Passage
 from embedfit.retrieval.bm25 import Bm25

@@ -60,12 +60,12 @@ class Asker:
 
     def ask(self, texts: Sequence[str]) -> Asked:
         """Vectors and, where the index holds tokens, token vectors of queries."""
-        vectors = self._model.embed(texts, is_query=True)
         if self._space is None:
-            return Asked(texts=texts, vectors=vectors)
+            return Asked(texts=texts, vectors=self._model.embed(texts, is_query=True))
         if self._reader is None:
             self._reader = TokenReader(self._model.encoder())
-        return Asked(texts=texts, vectors=vectors, tokens=self._reader.queries(texts, self._space))
+        vectors, tokens = self._reader.queries(texts, self._space)
+        return Asked(texts=texts, vectors=vectors, tokens=tokens)
 
 
 class Index:
@@ -148,7 +148,9 @@ class Index:
         if k < 1:
             raise InputError(f"k is {k}; at least one passage must be asked for.", remedy="For example: -k 10")
         texts = [_readable(query) for query in queries]
-        block = max(1, min(256, _BLOCK // max(1, len(self))))
+        rows = (self.parts.windows, self.parts.queries)
+        most = max([1, len(self), *(len(one.vectors) for one in rows if one is not None)])
+        block = max(1, min(256, _BLOCK // most))
         for start in range(0, len(texts), block):
             scores = Scores(self.parts, self.asker.ask(texts[start : start + block]))
             yield scores, find(scores, self.retriever, min(k, MOST_RESULTS), allowed)
@@ -159,7 +161,7 @@ class Index:
 
     def _hits(self, scores: Scores, query: int, best: Found) -> list[Hit]:
         given: dict[str, Floats] = {
-            part.name: scores.contribution(part)[query][best.passages] for part in self.retriever.parts
+            part.name: scores.some_contribution(part, query, best.passages) for part in self.retriever.parts
         }
         rerank = self.retriever.rerank
         if rerank is not None and len(best.passages):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from embedfit.index.scoring import Tokens
 from embedfit.models.encoder import Encoder
-from embedfit.models.token_vectors import token_vectors
+from embedfit.models.token_vectors import text_and_token_vectors, token_vectors
 from embedfit.models.windows import windows_of_model
 from embedfit.progress import Reporter
 from embedfit.retrieval.bm25 import idf
@@ -99,18 +99,23 @@ class TokenReader:
                     yield to_bytes(space.projected(rows))
                 task.advance(len(chunk))
 
-    def queries(self, texts: Sequence[str], space: TokenSpace) -> list[tuple[Floats, Floats]]:
-        """Each query's tokens in the stored space, (L, D) unit rows, and the weight of each, (L,).
+    def queries(self, texts: Sequence[str], space: TokenSpace) -> tuple[Floats, list[tuple[Floats, Floats]]]:
+        """The vectors of queries, (Q, H), and of each query its tokens in the stored space, (L, D), with weights, (L,).
 
-        The instruction is read, but no passage has to meet its tokens.
+        Rows are unit rows. The model reads each query once. No passage has to meet the tokens of the instruction.
         """
         rows = self._encoder.token_ids(texts, is_query=True)
         prompt = len(self._own(self._encoder.token_ids([""], is_query=True)[0]))
+        if all(rows):
+            whole, tokens = text_and_token_vectors(self._encoder, rows, is_query=True)
+        else:  # a model without special tokens reads nothing of some texts
+            whole, tokens = self._encoder.encode_unit(texts, is_query=True), token_vectors(self._encoder, rows)
         found = []
-        for ids, vectors in zip(rows, self.vectors(rows), strict=True):
-            own = [ids[place] for place in self._own(ids)][prompt:]
-            found.append((space.projected(vectors[prompt:]), space.rarity(own)))
-        return found
+        for ids, vectors in zip(rows, tokens, strict=True):
+            places = self._own(ids)[prompt:]
+            own = vectors[places].float().cpu().numpy()
+            found.append((space.projected(own), space.rarity([ids[place] for place in places])))
+        return whole, found
 
 
 def principal_axes(rows: Floats, width: int) -> Floats:

@@ -224,7 +224,7 @@ class Encoder:
         row_of = {text: row for row, text in enumerate(distinct)}
         vectors = np.zeros((len(distinct), self.layout.width), np.float32)
         ids = self.token_ids(distinct, is_query=is_query)
-        skip = self._skip(self.instruction(is_query))
+        skip = self.skip(is_query)
         budget = tokens_per_batch()
         with (report or Silent()).task(description, len(distinct), "texts") as task:
             for batch in batches_by_tokens([len(row) for row in ids], budget):
@@ -243,26 +243,29 @@ class Encoder:
         """The same as encode(), each row divided by its length: their inner products are cosines."""
         return unit_rows(self.encode(texts, is_query=is_query, report=report, description=description))
 
-    def _skip(self, prompt: str) -> int:
-        """Tokens at a text's beginning that are the prompt's and are not pooled."""
+    def skip(self, is_query: bool) -> int:
+        """Tokens at a text's beginning that are the instruction's and are not pooled."""
         if self.layout.pooling.include_prompt:
             return 0
-        return self.text_tokenizer.prompt_length(prompt, self.layout.max_tokens)
+        return self.text_tokenizer.prompt_length(self.instruction(is_query), self.layout.max_tokens)
 
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]], skip: int) -> Vectors:
         filled = [index for index, row in enumerate(rows) if row]
-        pooled = torch.zeros(len(rows), self.layout.hidden_size * len(self.layout.pooling.modes))
+        if len(filled) == len(rows):
+            output, mask = self.run(rows)
+            return self.pooled(output.last_hidden_state, mask, skip)
+        found = torch.zeros(len(rows), self.layout.hidden_size * len(self.layout.pooling.modes))
         if filled:
             output, mask = self.run([rows[index] for index in filled])
-            skips = torch.full((len(filled),), skip, device=mask.device) if skip else None
-            found = pool(output.last_hidden_state.float(), mask, self.layout.pooling, skips)
-            pooled = (
-                found
-                if len(filled) == len(rows)
-                else pooled.to(found.device).index_copy(0, torch.tensor(filled, device=found.device), found)
-            )
-        result: Vectors = self.head.finish(pooled).cpu().numpy()
+            some = pool(output.last_hidden_state.float(), mask, self.layout.pooling, _skips(skip, mask))
+            found = found.to(some.device).index_copy(0, torch.tensor(filled, device=some.device), some)
+        result: Vectors = self.head.finish(found).cpu().numpy()
+        return result
+
+    def pooled(self, states: torch.Tensor, mask: torch.Tensor, skip: int) -> Vectors:
+        """The vectors (B, D) of texts, each of at least one token, from the last layer's states (B, L, H)."""
+        result: Vectors = self.head.vectors(states.float(), mask, _skips(skip, mask)).cpu().numpy()
         return result
 
     def run(self, rows: Sequence[Sequence[int]], *, all_layers: bool = False) -> tuple[Any, torch.Tensor]:
@@ -282,6 +285,10 @@ class Encoder:
         """The token id that fills short rows."""
         value: Any = getattr(self.backbone.config, "pad_token_id", None)
         return int(value) if isinstance(value, int) and value >= 0 else 0
+
+
+def _skips(skip: int, mask: torch.Tensor) -> torch.Tensor | None:
+    return torch.full((len(mask),), skip, device=mask.device) if skip else None
 
 
 def load_base(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from embedfit.models.encoder import Encoder, batches_by_tokens, tokens_per_batch
+from embedfit.models.modules import unit_rows
+
+Vectors = npt.NDArray[np.float32]
 
 #: The inner layer whose vectors stand beside the last one's, as a share of all. The last one's are near to what the
 #: text means, those of inner layers to what its words are: each wins where the other loses (docs/recipe.md).
@@ -23,12 +28,41 @@ def token_vectors(encoder: Encoder, rows: Sequence[Sequence[int]]) -> list[Tenso
     layers' cosines.
     """
     found = [torch.empty(0)] * len(rows)
+    for batch, states, _, _ in _layers(encoder, rows):
+        for index, vectors in zip(batch, _side_by_side(states), strict=True):
+            found[index] = vectors[: len(rows[index])]
+    return found
+
+
+@torch.inference_mode()
+def text_and_token_vectors(
+    encoder: Encoder, rows: Sequence[Sequence[int]], *, is_query: bool
+) -> tuple[Vectors, list[Tensor]]:
+    """Unit vectors of texts, (N, D), and their tokens' as token_vectors() gives them, in one pass of the model.
+
+    rows: token ids with special tokens and the instruction, each of at least one token.
+    """
+    found = [torch.empty(0)] * len(rows)
+    texts = np.zeros((len(rows), encoder.layout.width), np.float32)
+    skip = encoder.skip(is_query)
+    for batch, states, last, mask in _layers(encoder, rows):
+        texts[batch] = encoder.pooled(last, mask, skip)
+        for index, vectors in zip(batch, _side_by_side(states), strict=True):
+            found[index] = vectors[: len(rows[index])]
+    return unit_rows(texts), found
+
+
+def _layers(
+    encoder: Encoder, rows: Sequence[Sequence[int]]
+) -> Iterator[tuple[list[int], tuple[Tensor, Tensor], Tensor, Tensor]]:
+    """Numbers of rows, states (B, L, H) of an inner and the last layer, what the model gives, and the mask (B, L)."""
     budget = tokens_per_batch() // 4  # all layers' vectors are held at once
     for batch in batches_by_tokens([len(row) for row in rows], budget):
-        output = encoder.run([rows[index] for index in batch], all_layers=True)[0]
+        output, mask = encoder.run([rows[index] for index in batch], all_layers=True)
         states = output.hidden_states or (output.last_hidden_state,)  # static embeddings have one layer
         inner = states[round(_INNER * (len(states) - 1))]  # the first are the embeddings
-        vectors = torch.cat([normalize(layer.float(), dim=-1) for layer in (inner, states[-1])], -1) / 2**0.5
-        for place, index in enumerate(batch):
-            found[index] = vectors[place, : len(rows[index])].to(torch.float16)
-    return found
+        yield batch, (inner, states[-1]), output.last_hidden_state, mask
+
+
+def _side_by_side(states: tuple[Tensor, Tensor]) -> Tensor:
+    return (torch.cat([normalize(layer.float(), dim=-1) for layer in states], -1) / 2**0.5).to(torch.float16)
