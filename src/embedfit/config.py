@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import tomli_w
@@ -57,7 +57,7 @@ StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
 
 
 #: Tokens of a window where a passage has a vector for each: docs/recipe.md has what it brings.
-WINDOW_TOKENS = 64
+WINDOW_TOKENS: Final = 64
 
 
 #: What a setting that names files means: documents to read, a BEIR folder, one file, or a model (a folder, or a name).
@@ -382,11 +382,8 @@ class EvaluateConfig(Section):
 
     systems: tuple[str, ...] = decides((), description="further systems, such as titan-v2", path="model")
     bootstrap: int = decides(2000, ge=100)
-    windows: int = decides(
-        WINDOW_TOKENS,
-        ge=0,
-        description="also measure base and merged model with a vector for every window of so many tokens of a "
-        "passage, the best of which counts; 0: don't",
+    windows: Literal[0, 64] = decides(
+        WINDOW_TOKENS, description="also measure the windows of passages alone, as an index has them; 0: don't"
     )
 
 

@@ -85,13 +85,7 @@ def build_run(workspace, tiny_bert, *, other_model=None, documents=3, each=4, **
     )
     shutil.copytree(tiny_bert, workspace.path("finetuned"))
     shutil.copytree(other_model or tiny_bert, workspace.path("merged"))
-    workspace.write_json(
-        "merge.json",
-        {
-            "decision": {"ship": "merged", "alpha": 0.4, "why": "better on dev"},
-            "fusion": {"method": "weighted_sum", "weight": 0.6},
-        },
-    )
+    workspace.write_json("merge.json", {"decision": {"ship": "merged", "alpha": 0.4, "why": "better on dev"}})
     choosing.run(workspace, config, Runtime(ledger=workspace.path("ledger.sqlite")))
     return config
 

@@ -4,19 +4,24 @@ import shutil
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from embedfit.cli import app
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.evaluation import stage
-from embedfit.interchange import Entry, RetrievalData, write_beir
+from embedfit.index.retriever import Part, Retriever, from_json
+from embedfit.interchange import Entry, RetrievalData, read_beir, write_beir
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
 from embedfit.records import Manifest, Query, Score
-from embedfit.retrieval.metrics import METRICS
+from embedfit.retrieval.metrics import METRICS, judge, ndcg
 from embedfit.runtime import Runtime
 
 from .conftest import build_run, passages_of
 
 OWN = ["base", "finetuned", "merged", "bm25", "hybrid_base", "hybrid_merged"]
+BM25_AND_ONE = Retriever(name="mine", parts=(Part(name="one", weight=0.2), Part(name="words", weight=9.0)))
+RETRIEVERS = ["rrf", "default_base", "default", "chosen"]
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def test_summary_is_as_the_contract_says(workspace, tiny_bert, other_bert, runti
     stage.run(workspace, config, runtime)
     summary = workspace.read_json("summary.json")
     assert summary["schema"] == 1
-    assert list(summary["systems"]) == OWN
+    assert list(summary["systems"]) == [*OWN, *RETRIEVERS]
     for system in summary["systems"].values():
         assert list(system["metrics"]) == list(METRICS)
         for metric, (low, high) in system["ci95"].items():
@@ -43,6 +48,10 @@ def test_summary_is_as_the_contract_says(workspace, tiny_bert, other_bert, runti
             ("merged", "bm25"),
             ("hybrid_merged", "hybrid_base"),
             ("hybrid_merged", "bm25"),
+            ("default", "base"),
+            ("default", "default_base"),
+            ("chosen", "default"),
+            ("rrf", "default"),
         ]
         for metric in ("ndcg@10", "hit@5", "mrr@10")
     }
@@ -74,7 +83,7 @@ def test_scores_are_the_means_of_the_summary(workspace, tiny_bert, other_bert, r
     config = build_run(workspace, tiny_bert, other_model=other_bert)
     stage.run(workspace, config, runtime)
     scores = workspace.read(Score)
-    assert len(scores) == len(OWN) * 9 * len(METRICS)
+    assert len(scores) == len([*OWN, *RETRIEVERS]) * 9 * len(METRICS)
     summary = workspace.read_json("summary.json")
     for system in OWN:
         for metric in METRICS:
@@ -95,7 +104,7 @@ def test_evaluation_json_is_what_the_report_reads(workspace, tiny_bert, other_be
         assert all({"value", "queries", "base", "merged", "delta", "ci95"} == set(row) for row in rows)
     assert evaluation["wins"] or evaluation["losses"]
     for outcome in (*evaluation["wins"], *evaluation["losses"]):
-        assert {"query_id", "query", "style", "relevant", "base", "merged", "bm25", "delta"} <= set(outcome)
+        assert {"query_id", "query", "style", "relevant", "base", "merged", "bm25", "chosen", "delta"} <= set(outcome)
         named = [*outcome["relevant"], *outcome["base"]["top"], *outcome["merged"]["top"]]
         assert all(passage in evaluation["passages"] for passage in named)
     assert all({"title", "text", "document_id", "page"} <= set(p) for p in evaluation["passages"].values())
@@ -137,19 +146,17 @@ def test_bm25_reads_long_passages_whole_and_also_as_far_as_the_models_do(workspa
     assert summary["data"]["eval_passages_cut"] == 1
     assert summary["systems"]["bm25_cut"]["metrics"]["hit@1"] == 0.0
     assert summary["systems"]["bm25"]["metrics"]["hit@1"] == 1.0
-    assert list(summary["systems"]) == [*OWN, "bm25_cut"]
+    assert list(summary["systems"]) == [*OWN, "bm25_cut", *RETRIEVERS]
 
 
 def test_models_read_long_passages_to_the_end_with_a_vector_for_every_window(workspace, tiny_bert, runtime, tmp_path):
     corpus = {"a": Entry("mute " * 200 + "unicorn"), "b": Entry("reset the remote")}
     write_beir(tmp_path / "long", RetrievalData(corpus=corpus, queries={"h": "unicorn"}, qrels={"h": {"a": 1}}))
-    config = build_run(
-        workspace, tiny_bert, eval_beir=str(tmp_path / "long"), evaluate={"windows": 32, "bootstrap": 100}
-    )
+    config = build_run(workspace, tiny_bert, eval_beir=str(tmp_path / "long"), evaluate={"bootstrap": 100})
     stage.run(workspace, config, runtime)
     summary = workspace.read_json("summary.json")
     extra = ["bm25_cut", "base_windowed", "merged_windowed", "hybrid_merged_windowed"]
-    assert list(summary["systems"]) == [*OWN, *extra]
+    assert list(summary["systems"]) == [*OWN, *extra, *RETRIEVERS]
     assert ("merged_windowed", "merged") in {(row["a"], row["b"]) for row in summary["comparisons"]}
 
 
@@ -159,7 +166,7 @@ def test_further_systems_are_measured_and_compared(workspace, tiny_bert, other_b
     )
     stage.run(workspace, config, runtime)
     summary = workspace.read_json("summary.json")
-    assert list(summary["systems"]) == [*OWN, str(other_bert), f"hybrid:{other_bert}"]
+    assert list(summary["systems"]) == [*OWN, *RETRIEVERS, str(other_bert), f"hybrid:{other_bert}"]
     assert {row["b"] for row in summary["comparisons"]} >= {str(other_bert), f"hybrid:{other_bert}"}
 
 
@@ -172,7 +179,10 @@ def test_two_runs_give_the_same_files(workspace, tiny_bert, other_bert, runtime)
     second = [workspace.path(name).read_text() for name in names]
     assert first[:2] == second[:2]
     before, after = json.loads(first[2]), json.loads(second[2])
-    before.pop("timings_s"), after.pop("timings_s")
+    for summary in (before, after):
+        summary.pop("timings_s")
+        for row in summary["retrievers"].values():
+            assert row.pop("ms_a_query") > 0
     assert before == after
 
 
@@ -199,7 +209,7 @@ def test_without_a_ledger_the_cost_is_zero_and_none_is_made(workspace, tiny_bert
     assert not runtime.ledger.exists()
 
 
-@pytest.mark.parametrize("name", ["merged", "bm25", "titan-v2:7"])
+@pytest.mark.parametrize("name", ["merged", "bm25", "default", "titan-v2:7"])
 def test_wrong_further_systems_fail_before_any_work(workspace, tiny_bert, runtime, name):
     config = build_run(workspace, tiny_bert, evaluate={"systems": [name]})
     with pytest.raises(UsageError):
@@ -244,3 +254,82 @@ def test_where_the_base_ships_the_fine_tuned_model_is_held_against_it(workspace,
     rows = evaluation["slices"]["style"]
     mean = sum(row["finetuned"] * row["queries"] for row in rows) / sum(row["queries"] for row in rows)
     assert mean == pytest.approx(systems["finetuned"]["metrics"]["ndcg@10"])
+
+
+def means(folder, lines):
+    """Mean nDCG@10 of a TREC run's lines on a BEIR folder's queries."""
+    found = {}
+    for line in lines:
+        query, _, passage, *_ = line.split()
+        found.setdefault(query, []).append(passage)
+    beir = read_beir(folder)
+    queries = [query for query in beir.queries if beir.relevant(query)]
+    return ndcg(judge([found.get(query, []) for query in queries], [beir.relevant(query) for query in queries]), 10)
+
+
+def test_a_search_of_the_runs_index_gives_the_chosen_row(workspace, tiny_bert, other_bert, runtime, tmp_path):
+    config = build_run(workspace, tiny_bert, other_model=other_bert, documents=5, each=9)
+    stage.run(workspace, config, runtime)
+    trec = tmp_path / "out.trec"
+    for arguments in (
+        ["index", "--run", str(workspace.root)],
+        ["search", "--run", str(workspace.root), "--queries", str(workspace.path("eval/queries.jsonl")), "--trec",
+         str(trec)],
+    ):  # fmt: skip
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 0, done.output
+    values = means(workspace.path("eval"), trec.read_text("utf-8").splitlines())
+    row = workspace.read_json("summary.json")["systems"]["chosen"]["metrics"]["ndcg@10"]
+    assert 0 < row < 1 and values.mean() == pytest.approx(row, abs=1e-6)
+
+
+def test_each_row_is_a_retriever_with_what_it_takes(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(workspace, tiny_bert, other_model=other_bert)
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    rows = summary["retrievers"]
+    assert set(rows) == set(summary["systems"])
+    for name, row in rows.items():
+        assert from_json(row["retriever"]).parts
+        assert row["bytes_a_passage"] > 0 and row["ms_a_query"] > 0, name
+    assert rows["bm25"]["model"] is None
+    assert (rows["default_base"]["model"], rows["default"]["model"], rows["rrf"]["model"]) == (
+        "base",
+        "merged",
+        "merged",
+    )
+    assert rows["default"]["retriever"]["parts"] == rows["default_base"]["retriever"]["parts"]
+    assert summary["systems"]["chosen"] == summary["systems"]["default"]
+
+
+def test_another_chosen_retriever_is_told_against_itself_untuned(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(workspace, tiny_bert, other_model=other_bert, documents=5, each=9)
+    chosen = {**workspace.read_json("retriever.json"), "retriever": BM25_AND_ONE.as_json()}
+    workspace.write_json("retriever.json", chosen)
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert list(summary["systems"]) == [*OWN, "rrf", "default_base", "default", "chosen_base", "chosen"]
+    rows = summary["retrievers"]
+    assert (rows["chosen"]["model"], rows["chosen_base"]["model"]) == ("merged", "base")
+    assert {("chosen", "chosen_base"), ("chosen", "default")} <= {(c["a"], c["b"]) for c in summary["comparisons"]}
+
+
+def test_where_the_base_ships_the_default_is_over_the_base(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(workspace, tiny_bert, other_model=other_bert)
+    workspace.write_json("retriever.json", {**workspace.read_json("retriever.json"), "model": "base"})
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert {summary["retrievers"][name]["model"] for name in ("default", "rrf", "chosen")} == {"base"}
+    assert summary["systems"]["default"] == summary["systems"]["default_base"]
+
+
+def test_storage_is_measured_against_float32(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(workspace, tiny_bert, other_model=other_bert)
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    rows = {row["name"]: row for row in summary["storage"]}
+    assert list(rows) == ["float32", "float16", "int8", "binary, rescored in float16", "binary, rescored in int8"]
+    assert [row["bytes_a_passage"] for row in rows.values()] == [128, 64, 32, 4, 4]
+    assert rows["float32"]["delta"] == 0 and rows["float16"]["ndcg@10"] == pytest.approx(
+        summary["systems"]["merged"]["metrics"]["ndcg@10"]
+    )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import pytrec_eval
 
 from embedfit.evaluation.benchmark import benchmark
-from embedfit.evaluation.ranking import Dense, Hybrid, Lexical, fusion_of, rank_all
+from embedfit.index.retriever import BASE, BM25, RRF, WINDOWS
+from embedfit.index.scoring import Asked, Parts, Rows, Scores, find
 from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.merging.stage import per_query_ndcg
 from embedfit.models.vectors import VectorCache
@@ -45,35 +47,31 @@ def case(seed):
     return passages, texts, queries, asked, qrels
 
 
+def parts_of(texts, vectors, windows=None):
+    return Parts(size=len(texts), one=vectors, windows=windows, words=Bm25(texts))
+
+
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("block", [7, 16_000_000])
-def test_rankings_agree_with_beir(seed, block, monkeypatch):
-    monkeypatch.setattr("embedfit.evaluation.ranking._BLOCK", block * 30 if block == 7 else block)
+def test_rankings_agree_with_beir(seed):
     passages, texts, queries, asked, qrels = case(seed)
+    order = np.argsort(passages)  # an index numbers its passages by ascending id
+    passages, texts = [passages[n] for n in order], [texts[n] for n in order]
     rng = np.random.default_rng(seed)
     vectors, wanted = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=(16, 8)).astype(np.float32)
     for row, query in enumerate(queries):
         if query in passages:
             wanted[row] = vectors[passages.index(query)]
-    starts = np.arange(0, 30)
     own = own_passages(queries, passages)
     assert (own >= 0).sum() == 8
-    index = Bm25(texts)
-    dense, lexical = wanted @ vectors.T, np.stack([index.scores(query) for query in asked])
-    scorers = {
-        "dense": Dense(wanted, vectors, own=own),
-        "windows": Dense(wanted, vectors, starts, own=own),
-        "bm25": Lexical(texts, asked, own),
-    }
-    raw = {"dense": dense, "windows": dense, "bm25": lexical}
-    for name, ranking in rank_all(scorers, passages, len(queries)).items():
-        found = ranking.ids(passages)
+    windows = Rows(vectors.astype(np.float16), np.arange(31))
+    scores = Scores(parts_of(texts, vectors, windows), Asked(texts=asked, vectors=wanted, own=own))
+    for name, retriever in {"one": BASE, "windows": WINDOWS, "bm25": BM25}.items():
+        raw = scores.raw(retriever.parts[0].name)
+        found = [[passages[n] for n in best.passages] for best in find(scores, retriever, 100)]
         assert not any(query in row for query, row in zip(queries, found, strict=True)), name
         run = {
-            query: {
-                passage: float(value) for passage, value in zip(passages, row, strict=True) if name != "bm25" or value
-            }
-            for query, row in zip(queries, raw[name], strict=True)
+            query: {passage: float(value) for passage, value in zip(passages, row, strict=True)}
+            for query, row in zip(queries, raw, strict=True)
         }
         if name == "bm25":  # equal scores: pytrec_eval orders them its own way, so they get our order
             run = {query: {p: float(-n) for n, p in enumerate(row)} for query, row in zip(queries, found, strict=True)}
@@ -88,20 +86,28 @@ def test_rankings_agree_with_beir(seed, block, monkeypatch):
                 assert ours[metric][row] == pytest.approx(theirs[query][their_name], abs=1e-9), (name, query, metric)
 
 
-@pytest.mark.parametrize("setting", [None, {"method": "weighted_sum", "weight": 0.7}])
-def test_hybrids_fuse_as_if_the_own_passage_were_not_there(setting):
+@pytest.mark.parametrize("retriever", [RRF, replace(RRF, method="sum", name="sum")], ids=["rrf", "sum"])
+def test_fusions_rank_as_if_the_own_passage_were_not_there(retriever):
     passages, texts, queries, asked, _ = case(9)
     rng = np.random.default_rng(9)
     vectors, wanted = rng.random((30, 8), np.float32), rng.random((16, 8), np.float32)
-    own, fuse = own_passages(queries, passages), fusion_of(setting)
-    hybrid = Hybrid(Dense(wanted, vectors, own=own), Lexical(texts, asked, own), fuse)
-    found = rank_all({"hybrid": hybrid}, passages, len(queries))["hybrid"].ids(passages)
-    index = Bm25(texts)
+    own = own_passages(queries, passages)
+    found = find(Scores(parts_of(texts, vectors), Asked(texts=asked, vectors=wanted, own=own)), retriever, 100)
+    words = Bm25(texts)
     for row, query in enumerate(queries):
-        others = [n for n, passage in enumerate(passages) if passage != query]
-        scores = fuse((wanted[row] @ vectors.T)[None, others], index.scores(asked[row])[None, others])[0]
-        expected = [passages[others[n]] for n in np.lexsort((np.array(passages)[others], -scores))]
-        assert found[row] == expected
+        others = np.array([n for n, passage in enumerate(passages) if passage != query])
+        left = Only({text: words.coverage(text)[others] for text in asked})
+        parts = Parts(size=len(others), one=vectors[others], words=left)
+        alone = Asked(texts=[asked[row]], vectors=wanted[row : row + 1])
+        expected = others[find(Scores(parts, alone), retriever, 100)[0].passages]
+        assert list(found[row].passages) == list(expected)
+
+
+class Only:
+    """The scores of some of an index' passages."""
+
+    def __init__(self, scores):
+        self.coverage = scores.__getitem__
 
 
 def test_benchmark_and_its_note(tmp_path):
@@ -115,8 +121,11 @@ def test_benchmark_and_its_note(tmp_path):
     said = io.StringIO()
     runtime = Runtime(report=LogLines(said))
     result = benchmark(["bm25"], tmp_path / "beir", runtime, cache=VectorCache(tmp_path / "v"), draws=10)
-    own = own_passages(queries, passages)
-    found = rank_all({"bm25": Lexical(texts, asked, own)}, passages, len(queries))["bm25"].ids(passages)
+    order = np.argsort(passages)
+    ids, own = [passages[n] for n in order], own_passages(queries, [passages[n] for n in order])
+    words = Parts(size=30, words=Bm25([texts[n] for n in order]))
+    best = find(Scores(words, Asked(texts=asked, vectors=np.zeros((16, 0), np.float32), own=own)), BM25, 100)
+    found = [[ids[n] for n in one.passages] for one in best]
     run = {query: {p: float(-n) for n, p in enumerate(row)} for query, row in zip(queries, found, strict=True)}
     theirs = beirs_numbers(run, qrels)
     for metric, their_name in (("recall@10", "recall_10"), ("precision@10", "P_10"), ("hit@1", "success_1")):

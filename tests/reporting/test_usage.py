@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from embedfit.evaluation.ranking import fusion_of
 from sentence_transformers import SentenceTransformer
 
-from embedfit.evaluation.ranking import fusion_of
 from embedfit.models.encoder import Encoder
 from embedfit.models.windows import blended, max_pool, windows_of_model
 from embedfit.reporting import usage

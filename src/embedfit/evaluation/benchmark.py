@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +13,20 @@ import numpy as np
 
 from embedfit.config import WINDOW_TOKENS
 from embedfit.errors import InputError, UsageError
-from embedfit.evaluation.evalset import read_eval_set
-from embedfit.evaluation.measure import Plan, measure
-from embedfit.evaluation.ranking import Fuse, fusion_of
+from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.evaluation.measure import Group, Opened, measure, of_model, of_vectors, of_words
 from embedfit.evaluation.summary import comparisons, systems_table
 from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
+from embedfit.index.build import Source
+from embedfit.index.retriever import BM25, RRF, Part, PartName, Retriever, single
 from embedfit.models.local import LocalModel
 from embedfit.models.vectors import Embedder, VectorCache, vector_cache
+from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import Convention
 from embedfit.runtime import Runtime
+
+Rows = Mapping[str, Retriever]
 
 SCHEMA = 1
 #: Before the name of a model that has a vector for every window of a passage.
@@ -75,8 +81,9 @@ def benchmark(
             "does. For numbers to set beside BEIR's: --convention trec_eval"
         )
     with opened_embedders() as opened:
-        plan = _plan(models, eval_set.contents, runtime, max_cost, window_tokens, opened)
-        measured = measure(plan, eval_set, cache or vector_cache(), runtime.report, convention)
+        groups = list(_groups(models, eval_set, runtime, cache or vector_cache(), max_cost, window_tokens, opened))
+        found = measure(groups, eval_set, runtime.report, convention=convention)
+        measured = {name: found[name] for name in models}
         described = {name: _described(embedder) for name, embedder in opened.items()}
     clusters, cluster_by = eval_set.clusters()
     rng = np.random.default_rng(seed)
@@ -120,43 +127,53 @@ def _check(name: str) -> None:
         raise UsageError(f"{name!r}: windows are of a model on this machine.", remedy="For example: windowed:minilm")
 
 
-def _plan(
+def _groups(
     models: Sequence[str],
-    contents: Sequence[str],
+    eval_set: EvalSet,
     runtime: Runtime,
+    cache: VectorCache,
     max_cost: float | None,
     window_tokens: int,
     opened: dict[str, Embedder],
-) -> Plan:
-    embedders: dict[str, Callable[[], Embedder]] = {}
-    windowed: dict[str, str] = {}
-    hybrids: dict[str, tuple[str, Fuse]] = {}
-    lexical = {"bm25": contents} if "bm25" in models else {}
+) -> Iterator[Group]:
+    """The systems by embedder. opened: takes the embedders. Only rows of windows are of float16 vectors."""
+    words = functools.cache(lambda: Bm25(eval_set.contents))
+    if "bm25" in models:
+        yield Group(open=lambda: of_words(words(), eval_set), rows={"bm25": BM25})
+    dense = [name for name in models if name != "bm25"]
+    for embedder in dict.fromkeys(map(_embedder_of, dense)):
+        rows = {name: _retriever(name) for name in dense if _embedder_of(name) == embedder}
+        plain = {name: row for name, row in rows.items() if not row.has("windows")}
+        windowed = {name: row for name, row in rows.items() if row.has("windows")}
 
-    def opener(name: str) -> Callable[[], Embedder]:
-        def open_it() -> Embedder:
-            opened[name] = open_embedder(name, runtime, max_cost=max_cost)
+        def open_it(name: str = embedder) -> Embedder:
+            if name not in opened:
+                opened[name] = open_embedder(name, runtime, max_cost=max_cost)
             return opened[name]
 
-        return open_it
+        def open_plain(open_it: Callable[[], Embedder] = open_it, rows: Rows = plain) -> Opened:
+            lexical = words if any(row.has("words") for row in rows.values()) else None
+            return of_vectors(open_it(), eval_set, cache, runtime.report, words=lexical)
 
-    for name in models:
-        if name == "bm25":
-            continue
-        dense, embedder = _dense(name), _embedder_of(name)
-        embedders.setdefault(embedder, opener(embedder))
-        if dense != embedder:
-            windowed[dense] = embedder
-        if dense != name:
-            hybrids[name] = (dense, fusion_of(None))
-    return Plan(
-        embedders=embedders,
-        windowed=windowed,
-        window_tokens=window_tokens,
-        lexical=lexical,
-        hybrids=hybrids,
-        order=models,
-    )
+        def open_windowed(open_it: Callable[[], Embedder] = open_it, rows: Rows = windowed) -> Opened:
+            model = open_it()
+            assert isinstance(model, LocalModel)  # _check has refused the others
+            source = Source(contents=eval_set.contents)
+            return of_model(
+                model, source, rows, eval_set, cache, runtime.report, words=words, window_tokens=window_tokens
+            )
+
+        if plain:
+            yield Group(open=open_plain, rows=plain)
+        if windowed:
+            yield Group(open=open_windowed, rows=windowed)
+
+
+def _retriever(name: str) -> Retriever:
+    dense: PartName = "windows" if _dense(name).startswith(WINDOWED) else "one"
+    if name == _dense(name):
+        return single(name, dense)
+    return replace(RRF, parts=(Part(name=dense, weight=0.5), Part(name="words", weight=0.5)))
 
 
 def _described(embedder: Embedder) -> Mapping[str, Any]:

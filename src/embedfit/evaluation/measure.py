@@ -1,22 +1,43 @@
-"""Systems and an evaluation set in, every metric of every query out."""
+"""Retrievers and an evaluation set in, every metric of every query out.
+
+Everything is scored by embedfit.index, so that a row of a report is what an index of that retriever finds.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
 
-from embedfit.errors import UsageError
+from embedfit.config import WINDOW_TOKENS
 from embedfit.evaluation.evalset import EvalSet
-from embedfit.evaluation.ranking import Dense, Fuse, Hybrid, Lexical, Scorer, rank_all
-from embedfit.models.local import LocalModel, stored_windows
+from embedfit.index.build import Source, build
+from embedfit.index.retriever import DENSE_PARTS, Part, Rerank, Retriever
+from embedfit.index.scoring import Asked, Parts, Scores, Words, find
+from embedfit.index.search import Asker
+from embedfit.index.sizes import bytes_a_passage
+from embedfit.models.local import LocalModel
 from embedfit.models.vectors import Embedder, VectorCache
 from embedfit.progress import Reporter
 from embedfit.retrieval.metrics import METRICS, Convention, Floats, Ints, first_ranks, judge, score
 
 Vectors = npt.NDArray[np.float32]
+#: Which passages each of the queries start to stop may find: (stop - start, N).
+Allowed = Callable[[int, int], npt.NDArray[np.bool_]]
+
+#: Ranks that are kept of each query: what map@100 and recall@100 look at.
+DEPTH = 100
+#: Queries that are asked one at a time to see how long one takes, and the seconds after which fewer must do.
+TIMED = 50
+_TIMED_SECONDS = 2.0
+_TIMED_DEPTH = 10
+#: First-stage scores of one retriever, and queries, held at a time: as in a search, so that batches are alike.
+_BLOCK = 16_000_000
+_QUERIES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +45,15 @@ class Measured:
     """One system on Q queries.
 
     found: passage ids of each query, best first, at most 100. ranks: (Q,) rank of the first relevant
-    one, 0 if it is not among them. values: (Q, M), columns in the order of METRICS.
+    one, 0 if it is not among them. values: (Q, M), columns in the order of METRICS. bytes_a_passage: None where
+    nothing here stores them. ms_a_query: median of single queries, None where it was not measured.
     """
 
     found: Sequence[Sequence[str]]
     ranks: Ints
     values: Floats
+    bytes_a_passage: float | None = None
+    ms_a_query: float | None = None
 
     def column(self, metric: str) -> Floats:
         """One metric of every query. (Q,)."""
@@ -38,68 +62,184 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Which systems to measure, in the order of the report.
+class Opened:
+    """Passages as one model holds them.
 
-    embedders: name → how to get one, opened in turn so that one model is in memory at a time.
-    windowed: name → the dense system, of embedders, that has a vector for every window of a passage there.
-    window_tokens: of such a window.
-    lexical: name → what BM25 reads of each passage. hybrids: name → (dense system, fusion).
-    order: the names as reported.
+    asked: the evaluation's queries start to stop, as the parts read them. deviations: of the dense parts.
+    alone: one query as a retriever reads it, for taking its time; None where that is another machine's.
+    close: gives back memory.
     """
 
-    embedders: Mapping[str, Callable[[], Embedder]]
-    lexical: Mapping[str, Sequence[str]]
-    hybrids: Mapping[str, tuple[str, Fuse]]
-    order: Sequence[str]
-    windowed: Mapping[str, str] = field(default_factory=dict)
-    window_tokens: int = 0
+    parts: Parts
+    asked: Callable[[int, int], Asked]
+    deviations: Mapping[str, float] = field(default_factory=dict)
+    alone: Callable[[str, Retriever], Asked] | None = None
+    close: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Rows that search the same parts, which are built when their turn comes and dropped after it.
+
+    rows: name → retriever.
+    """
+
+    open: Callable[[], Opened]
+    rows: Mapping[str, Retriever]
 
 
 def measure(
-    plan: Plan,
+    groups: Sequence[Group],
+    eval_set: EvalSet,
+    report: Reporter,
+    *,
+    convention: Convention = "sentence-transformers",
+    timed: bool = False,
+) -> dict[str, Measured]:
+    """Search with every row of every group and judge what it finds. timed: also take the time of single queries."""
+    measured: dict[str, Measured] = {}
+    for group in groups:
+        opened = group.open()
+        try:
+            measured |= _measured(opened, group.rows, eval_set, report, convention, timed)
+        finally:
+            opened.close()
+    return measured
+
+
+def _measured(
+    opened: Opened,
+    rows: Mapping[str, Retriever],
+    eval_set: EvalSet,
+    report: Reporter,
+    convention: Convention,
+    timed: bool,
+) -> dict[str, Measured]:
+    ready = {name: retriever.with_deviations(opened.deviations) for name, retriever in rows.items()}
+    rankings = ranked(opened, ready, eval_set, report, convention=convention)
+    found = {}
+    for name, retriever in ready.items():
+        found[name] = replace(
+            judged(rankings[name], eval_set, convention),
+            bytes_a_passage=bytes_a_passage(opened.parts, retriever) if opened.alone else None,
+            ms_a_query=_ms(opened, retriever, eval_set.queries) if timed else None,
+        )
+    return found
+
+
+def ranked(
+    opened: Opened,
+    rows: Mapping[str, Retriever],
+    eval_set: EvalSet,
+    report: Reporter,
+    *,
+    allowed: Allowed | None = None,
+    convention: Convention = "sentence-transformers",
+) -> dict[str, list[list[str]]]:
+    """Passage ids of every query by every row, best first, at most DEPTH, block of queries by block.
+
+    Passages are numbered by ascending id, so that equal scores come in the convention's order.
+    """
+    rankings: dict[str, list[list[str]]] = {name: [] for name in rows}
+    queries, ids = len(eval_set.queries), eval_set.passage_ids
+    block = max(1, min(_QUERIES, _BLOCK // max(1, len(ids))))
+    own = eval_set.own
+    with report.task("rank", queries * len(rows), "queries") as task:
+        for start in range(0, queries, block):
+            stop = min(start + block, queries)
+            scores = Scores(opened.parts, replace(opened.asked(start, stop), own=own[start:stop]))
+            may = allowed(start, stop) if allowed else None
+            for name, retriever in rows.items():
+                found = find(scores, retriever, DEPTH, may, last_first=convention == "trec_eval")
+                rankings[name].extend([ids[number] for number in best.passages] for best in found)
+                task.advance(stop - start, note=name)
+    return rankings
+
+
+def _ms(opened: Opened, retriever: Retriever, queries: Sequence[str]) -> float | None:
+    """Median milliseconds from a query's text to its best passages, one query at a time."""
+    if opened.alone is None:
+        return None
+    took: list[float] = []
+    for query in queries[:TIMED]:
+        started = time.perf_counter()
+        find(Scores(opened.parts, opened.alone(query, retriever)), retriever, _TIMED_DEPTH)
+        took.append(time.perf_counter() - started)
+        if sum(took) > _TIMED_SECONDS:
+            break
+    return 1000 * median(took) if took else None
+
+
+def needed(rows: Mapping[str, Retriever]) -> Retriever:
+    """A retriever of all parts that any of the rows reads. Its weights mean nothing."""
+    names = {part.name for retriever in rows.values() for part in retriever.parts}
+    reranked = any(retriever.rerank is not None for retriever in rows.values())
+    return Retriever(
+        name="needed",
+        parts=tuple(Part(name=name, weight=1.0) for name in sorted(names)),
+        rerank=Rerank(weight=0.0) if reranked else None,
+    )
+
+
+def of_model(
+    model: LocalModel,
+    source: Source,
+    rows: Mapping[str, Retriever],
     eval_set: EvalSet,
     cache: VectorCache,
     report: Reporter,
-    convention: Convention = "sentence-transformers",
-) -> dict[str, Measured]:
-    """Embed, rank and judge."""
-    dense: dict[str, Dense] = {}
-    for name, open_one in plan.embedders.items():
-        embedder = open_one()
-        dense[name] = encode(embedder, eval_set, cache, report)
-        for row in (row for row, of in plan.windowed.items() if of == name):
-            dense[row] = in_windows(dense[name], embedder, eval_set, plan.window_tokens, cache, report)
-    lexical = {name: Lexical(contents, eval_set.queries, eval_set.own) for name, contents in plan.lexical.items()}
-    first = next(iter(lexical.values())) if lexical else None
-    if first is None and plan.hybrids:
-        first = Lexical(eval_set.contents, eval_set.queries, eval_set.own)
-    hybrids = {name: Hybrid(dense[of], first, fuse) for name, (of, fuse) in plan.hybrids.items() if first is not None}
-    every: dict[str, Scorer] = {**dense, **lexical, **hybrids}
-    scorers = {name: every[name] for name in plan.order}
-    rankings = rank_all(scorers, eval_set.passage_ids, len(eval_set.queries), report=report, convention=convention)
-    return {name: judged(ranking.ids(eval_set.passage_ids), eval_set, convention) for name, ranking in rankings.items()}
+    *,
+    words: Callable[[], Words],
+    window_tokens: int = WINDOW_TOKENS,
+) -> Opened:
+    """What an index of a model on this machine holds for the rows. words: BM25, which all models share."""
+    every = needed(rows)
+    dense = replace(every, parts=tuple(part for part in every.parts if part.name != "words"))
+    built = build(source, model, dense, cache, report, window_tokens=window_tokens)
+    parts = replace(built.parts, words=words()) if every.has("words") else built.parts
+    plain, asker = Asker(model, None), Asker(model, built.tokens)
+
+    def alone(query: str, retriever: Retriever) -> Asked:
+        if retriever.rerank is not None:
+            return asker.ask([query])
+        return plain.ask([query]) if retriever.has(*DENSE_PARTS) else _texts([query])
+
+    return Opened(
+        parts=parts,
+        asked=lambda start, stop: asker.ask(eval_set.queries[start:stop]),
+        deviations={part.name: part.deviation for part in built.retriever.parts},
+        alone=alone,
+        close=model.release,
+    )
 
 
-def encode(embedder: Embedder, eval_set: EvalSet, cache: VectorCache, report: Reporter) -> Dense:
-    """A dense system with its vectors."""
+def of_vectors(
+    embedder: Embedder,
+    eval_set: EvalSet,
+    cache: VectorCache,
+    report: Reporter,
+    *,
+    words: Callable[[], Words] | None = None,
+) -> Opened:
+    """One vector a passage, as it comes from any embedder. words: BM25 where a row reads it."""
     passages, queries = cache.embed_both(embedder, eval_set.contents, eval_set.queries, report=report)
-    return Dense(queries, passages, own=eval_set.own)
+    return Opened(
+        parts=Parts(size=len(eval_set.contents), one=passages, words=words() if words else None),
+        asked=lambda start, stop: Asked(texts=eval_set.queries[start:stop], vectors=queries[start:stop]),
+    )
 
 
-def in_windows(
-    whole: Dense, embedder: Embedder, eval_set: EvalSet, max_tokens: int, cache: VectorCache, report: Reporter
-) -> Dense:
-    """The system with a vector for every window of a passage. Raises UsageError where its tokenizer is not here.
+def of_words(words: Words, eval_set: EvalSet) -> Opened:
+    """BM25 alone, which needs no model."""
+    return Opened(
+        parts=Parts(size=len(eval_set.contents), words=words),
+        asked=lambda start, stop: _texts(eval_set.queries[start:stop]),
+        alone=lambda query, _: _texts([query]),
+    )
 
-    whole: with one vector a passage. max_tokens: of a window.
-    """
-    if not isinstance(embedder, LocalModel):
-        raise UsageError(
-            f"{embedder.name} can't read windows: its tokenizer is not here.", remedy="Name a model's folder."
-        )
-    windows, starts = stored_windows(embedder, eval_set.contents, whole.passages, max_tokens, cache, report)
-    return Dense(whole.queries, windows, starts, own=whole.own)
+
+def _texts(texts: Sequence[str]) -> Asked:
+    return Asked(texts=texts, vectors=np.zeros((len(texts), 0), np.float32))
 
 
 def judged(

@@ -1,13 +1,10 @@
-"""The stage `evaluate`: every system on the same queries, written to scores.jsonl, evaluation.json and summary.json.
+"""The stage `evaluate`: every retriever on the same queries, written to scores.jsonl, evaluation.json and summary.json.
 
-summary.json is described in DESIGN.md. Beyond that it holds "cluster_by" ("document" or "passage"),
-"minimum_detectable" in each comparison, and in "data" the number of passages that are longer than the
-base's window ("eval_passages_cut"). evaluation.json is described in docs/evaluation.md.
-
-Every system is given the same text of each passage, as in use. A model reads it as far as its window
-goes, BM25 to its end; where that differs, the system bm25_cut shows BM25 on what the base's window holds.
-Where passages are longer than evaluate.windows tokens, base_windowed, merged_windowed and
-hybrid_merged_windowed have a vector for every window of them, and so read to the end and in detail.
+A row is a retriever: parts over a model, built and scored as an index is, so that searching an index of it gives the
+row. summary.json's "retrievers" holds each as data, with its model, bytes a passage and milliseconds a query;
+"storage" what other ways to store one vector a passage would cost; docs/evaluation.md describes all files. Every system
+is given the same text of each passage. A model reads it as far as its window goes, BM25 to its end; where that differs,
+the system bm25_cut shows BM25 on what the base's window holds.
 """
 
 from __future__ import annotations
@@ -16,21 +13,25 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embedfit.config import Config
+from embedfit.config import WINDOW_TOKENS, Config
 from embedfit.errors import ArtifactMissing, UsageError
+from embedfit.evaluation import rows
 from embedfit.evaluation.evalset import EvalSet, cut, read_eval_set
-from embedfit.evaluation.measure import Measured, Plan, measure
+from embedfit.evaluation.measure import Group, Measured, Opened, measure, of_model, of_vectors, of_words
 from embedfit.evaluation.outcomes import outcomes
-from embedfit.evaluation.ranking import Fuse, fusion_of
 from embedfit.evaluation.slices import slices
+from embedfit.evaluation.storage import storage
 from embedfit.evaluation.summary import COMPARED, comparisons, systems_table
 from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
+from embedfit.index.build import Source
+from embedfit.index.retriever import BASE, BM25, RRF, Retriever
 from embedfit.interchange import read_flagembedding
 from embedfit.llm.ledger import Ledger, Usage
 from embedfit.llm.ledger.spent import calls_of_run
@@ -38,32 +39,13 @@ from embedfit.models.local import LocalModel, base_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.vectors import Embedder, vector_cache
 from embedfit.records import Document, Passage, Query, Score, written
+from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
 
 SCHEMA = 1
-OWN = ("base", "finetuned", "merged", "bm25", "hybrid_base", "hybrid_merged")
-CUT = "bm25_cut"
-#: Rows of models that have several vectors a passage, and the model of each.
-WINDOWED = {"base_windowed": "base", "merged_windowed": "merged"}
-HYBRID_WINDOWED = "hybrid_merged_windowed"
 _STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "choose")
-_PAIRS = (
-    ("merged", "base"),
-    ("finetuned", "base"),
-    ("finetuned", "bm25"),
-    ("merged", "finetuned"),
-    ("merged", "bm25"),
-    ("hybrid_merged", "hybrid_base"),
-    ("hybrid_merged", "bm25"),
-    ("hybrid_merged", "merged"),
-    ("merged_windowed", "merged"),
-    ("merged_windowed", "base"),
-    ("merged_windowed", "base_windowed"),
-    ("merged_windowed", "bm25"),
-    (HYBRID_WINDOWED, "hybrid_merged"),
-)
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
@@ -78,32 +60,30 @@ def _evaluate(
     workspace: Workspace, config: Config, runtime: Runtime, opened: dict[str, Embedder], started: float
 ) -> None:
     run_files = _RunFiles.read(workspace)
-    base = base_model(config)
     eval_set = _eval_set(workspace, config, run_files)
-    in_window, passages_cut = cut(eval_set.contents, load_tokenizer(base.folder), base.layout.max_tokens)
     runtime.report.log(
         f"evaluate: {len(eval_set.queries):,} {eval_set.kind} queries, {len(eval_set.passage_ids):,} passages"
     )
     for note in eval_set.notes:
         runtime.report.log(f"evaluate: {note}")
-    plan = _plan(workspace, config, runtime, eval_set, base, run_files, in_window, opened)
-    measured = measure(plan, eval_set, vector_cache(), runtime.report)
+    systems = _Systems(workspace, config, runtime, eval_set, run_files, opened)
+    measured = systems.measured()
 
     clusters, cluster_by = eval_set.clusters()
     rng = np.random.default_rng(config.seed)
     draws = config.evaluate.bootstrap
-    pairs = (*_PAIRS, *(("merged", name) for name in config.evaluate.systems))
-    systems = systems_table(measured, clusters, draws=draws, rng=rng)
+    pairs = (*rows.PAIRS, *(("merged", name) for name in config.evaluate.systems))
+    table = systems_table(measured, clusters, draws=draws, rng=rng)
     compared = comparisons(measured, pairs, clusters, draws=draws, rng=rng)
     metric = COMPARED[0]
-    decision = {**_decision(run_files.merge), "retriever": workspace.read_json("retriever.json")}
+    decision = {**_decision(run_files.merge), "retriever": run_files.chosen}
     tuned = _tuned(decision)
     evaluation = {
         "schema": SCHEMA,
         "metric": metric,
         "cluster_by": cluster_by,
         "tuned": tuned,
-        **outcomes(eval_set, measured, metric=metric, tuned=tuned, beside=("bm25", "hybrid_merged")),
+        **outcomes(eval_set, measured, metric=metric, tuned=tuned, beside=("bm25", "chosen")),
         "slices": slices(
             eval_set,
             measured["base"].column(metric),
@@ -114,27 +94,30 @@ def _evaluate(
             rng=rng,
         ),
     }
+    passages, queries = systems.shipped_vectors()
+    stored = storage(
+        passages,
+        queries,
+        measured["merged"],
+        eval_set,
+        clusters,
+        runtime.report,
+        trained=config.train.matryoshka,
+        draws=draws,
+        rng=rng,
+    )
     workspace.write(Score, _scores(measured, eval_set))
     workspace.write_json("evaluation.json", evaluation)
     workspace.write_json(
         "summary.json",
         {
             "schema": SCHEMA,
-            "systems": systems,
+            "systems": table,
             "comparisons": compared,
+            "retrievers": systems.described(measured),
+            "storage": stored,
             "decision": decision,
-            "data": {
-                "documents": sum(document.status in ("ok", "partial") for document in run_files.documents),
-                "passages": len(run_files.passages),
-                "queries_generated": len(run_files.queries),
-                "queries_kept": sum(query.kept for query in run_files.queries),
-                "train_rows": run_files.train_rows,
-                "eval_queries": len(eval_set.queries),
-                "eval_kind": eval_set.kind,
-                "eval_passages": len(eval_set.passage_ids),
-                "eval_passages_cut": passages_cut,
-                "eval_queries_skipped": eval_set.skipped,
-            },
+            "data": _data(run_files, eval_set, systems.passages_cut),
             "cluster_by": cluster_by,
             "timings_s": _timings(workspace, time.monotonic() - started),
             "cost": _cost(runtime.ledger, workspace, opened.values()),
@@ -153,6 +136,7 @@ class _RunFiles:
     queries: Sequence[Query]
     train_rows: int
     merge: Mapping[str, Any]
+    chosen: Mapping[str, Any]
 
     @classmethod
     def read(cls, workspace: Workspace) -> _RunFiles:
@@ -162,6 +146,7 @@ class _RunFiles:
             queries=written(workspace.read(Query)),
             train_rows=len(read_flagembedding(workspace.existing("train.jsonl"))),
             merge=workspace.read_json("merge.json"),
+            chosen=workspace.read_json("retriever.json"),
         )
 
 
@@ -169,7 +154,7 @@ def _check_names(systems: Sequence[str]) -> None:
     """Fail before anything is computed on a name that is wrong or taken."""
     for name in systems:
         parse(name)
-        if name in (*OWN, CUT, *WINDOWED, HYBRID_WINDOWED):
+        if name in rows.NAMES:
             raise UsageError(f"evaluate.systems: {name} is always measured.", remedy="Leave it out.")
 
 
@@ -198,50 +183,103 @@ def _document_names(documents: Sequence[Document]) -> dict[str, str]:
     }
 
 
-def _plan(
-    workspace: Workspace,
-    config: Config,
-    runtime: Runtime,
-    eval_set: EvalSet,
-    base: LocalModel,
-    run_files: _RunFiles,
-    in_window: Sequence[str],
-    opened: dict[str, Embedder],
-) -> Plan:
-    """All systems. opened: takes the embedders of evaluate.systems, for their cost."""
-    finetuned, merged = workspace.existing("finetuned"), workspace.existing("merged")
-    fusion = run_files.merge.get("fusion")
-    fuse, plain = fusion_of(fusion), fusion_of(None)
-    embedders: dict[str, Callable[[], Embedder]] = {
-        "base": lambda: base,
-        "finetuned": lambda: LocalModel("finetuned", finetuned),
-        "merged": lambda: LocalModel("merged", merged),
-    }
-    lexical: dict[str, Sequence[str]] = {"bm25": eval_set.contents}
-    if in_window != eval_set.contents:
-        lexical[CUT] = in_window
-    hybrids: dict[str, tuple[str, Fuse]] = {"hybrid_base": ("base", fuse), "hybrid_merged": ("merged", fuse)}
-    tokens = config.evaluate.windows
-    longer = tokens and cut(eval_set.contents, load_tokenizer(base.folder), tokens)[1]  # else the rows would be alike
-    windowed = WINDOWED if longer else {}
-    if windowed:
-        hybrids[HYBRID_WINDOWED] = ("merged_windowed", fusion_of(fusion, windowed=True))
-    in_windows = (*windowed, *(name for name in hybrids if name not in OWN))
-    for name in config.evaluate.systems:
-        spec = parse(name)
-        dense = name.removeprefix("hybrid:")
-        embedders.setdefault(dense, _opener(dense, workspace, runtime, config, opened))
-        if spec.hybrid:
-            hybrids[name] = (dense, plain)
-    order = (*OWN, *(name for name in lexical if name not in OWN), *in_windows, *config.evaluate.systems)
-    return Plan(
-        embedders=embedders,
-        windowed=windowed,
-        lexical=lexical,
-        hybrids=hybrids,
-        order=order,
-        window_tokens=tokens,
-    )
+class _Systems:
+    """The run's retrievers and those of evaluate.systems, group by group so that one model is in memory at a time."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        config: Config,
+        runtime: Runtime,
+        eval_set: EvalSet,
+        run_files: _RunFiles,
+        opened: dict[str, Embedder],
+    ) -> None:
+        """opened: takes the embedders of evaluate.systems, for their cost."""
+        self._workspace, self._config, self._runtime = workspace, config, runtime
+        self._eval_set, self._opened = eval_set, opened
+        self._words = cache(lambda: Bm25(eval_set.contents))
+        self._base = base_model(config)
+        tokenizer, contents = load_tokenizer(self._base.folder), eval_set.contents
+        self._in_window, self.passages_cut = cut(contents, tokenizer, self._base.layout.max_tokens)
+        # Where every passage is one window, rows of windows would repeat those of one vector.
+        windowed = bool(config.evaluate.windows and cut(contents, tokenizer, WINDOW_TOKENS)[1])
+        default, self._chosen = rows.default_of(run_files.chosen), rows.chosen_of(run_files.chosen)
+        self._of = {
+            "base": rows.rows_of_base(default, windowed=windowed),
+            "finetuned": {"finetuned": BASE},
+            "merged": rows.rows_of_merged(default, windowed=windowed),
+        }
+        ships = "base" if run_files.chosen["model"] == "base" else "merged"
+        if ships == "base":
+            for name in ("rrf", "default"):
+                self._of["base"][name] = self._of["merged"].pop(name)
+        self._alike = "default" if rows.alike(self._chosen, default) else None
+        if self._alike is None:
+            self._of[ships]["chosen"] = self._chosen
+            if ships == "merged":
+                self._of["base"]["chosen_base"] = self._chosen
+
+    def measured(self) -> dict[str, Measured]:
+        """Every system, in the order of the report."""
+        groups = [
+            self._group(self._base, "base"),
+            *(self._group(LocalModel(name, self._workspace.existing(name)), name) for name in ("finetuned", "merged")),
+        ]
+        if self._in_window != self._eval_set.contents:
+            groups.append(Group(open=lambda: of_words(Bm25(self._in_window), self._eval_set), rows={rows.CUT: BM25}))
+        found = measure([*groups, *self._further()], self._eval_set, self._runtime.report, timed=True)
+        if self._alike is not None:
+            found["chosen"] = found[self._alike]
+        return {name: found[name] for name in (*rows.NAMES, *self._config.evaluate.systems) if name in found}
+
+    def _group(self, model: LocalModel, name: str) -> Group:
+        of_name = self._of[name]
+
+        def open_it() -> Opened:
+            source = Source(contents=self._eval_set.contents)
+            report = self._runtime.report
+            return of_model(model, source, of_name, self._eval_set, vector_cache(), report, words=self._words)
+
+        return Group(open=open_it, rows=of_name)
+
+    def _further(self) -> Iterator[Group]:
+        """A group of each embedder of evaluate.systems, opened when its turn comes."""
+        names = self._config.evaluate.systems
+        for dense in dict.fromkeys(name.removeprefix("hybrid:") for name in names):
+            own = {name: RRF if name != dense else BASE for name in names if name.removeprefix("hybrid:") == dense}
+            opener = _opener(dense, self._workspace, self._runtime, self._config, self._opened)
+            words = self._words if RRF in own.values() else None
+
+            def open_it(opener: Callable[[], Embedder] = opener, words: Callable[[], Bm25] | None = words) -> Opened:
+                return of_vectors(opener(), self._eval_set, vector_cache(), self._runtime.report, words=words)
+
+            yield Group(open=open_it, rows=own)
+
+    def shipped_vectors(self) -> tuple[Any, Any]:
+        """The merged model's one vector of each passage (N, H) and query (Q, H), float32."""
+        model = LocalModel("merged", self._workspace.existing("merged"))
+        eval_set, report = self._eval_set, self._runtime.report
+        return vector_cache().embed_both(model, eval_set.contents, eval_set.queries, report=report)
+
+    def described(self, measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
+        """Name → {"model", "retriever", "bytes_a_passage", "ms_a_query"} of the run's own rows."""
+        of: dict[str, tuple[str, Retriever]] = {
+            name: (model, retriever) for model, own in self._of.items() for name, retriever in own.items()
+        }
+        if self._alike is not None:
+            of["chosen"] = (of[self._alike][0], self._chosen)
+        return {
+            name: {
+                "model": None if retriever == BM25 else model,
+                "retriever": retriever.as_json(),
+                "bytes_a_passage": system.bytes_a_passage,
+                "ms_a_query": system.ms_a_query,
+            }
+            for name, system in measured.items()
+            if name in of
+            for model, retriever in (of[name],)
+        }
 
 
 def _opener(
@@ -254,6 +292,22 @@ def _opener(
         return opened[name]
 
     return open_it
+
+
+def _data(run_files: _RunFiles, eval_set: EvalSet, passages_cut: int) -> dict[str, Any]:
+    """Counts. eval_passages_cut: passages that are longer than the base's window."""
+    return {
+        "documents": sum(document.status in ("ok", "partial") for document in run_files.documents),
+        "passages": len(run_files.passages),
+        "queries_generated": len(run_files.queries),
+        "queries_kept": sum(query.kept for query in run_files.queries),
+        "train_rows": run_files.train_rows,
+        "eval_queries": len(eval_set.queries),
+        "eval_kind": eval_set.kind,
+        "eval_passages": len(eval_set.passage_ids),
+        "eval_passages_cut": passages_cut,
+        "eval_queries_skipped": eval_set.skipped,
+    }
 
 
 def _scores(measured: Mapping[str, Measured], eval_set: EvalSet) -> Iterator[Score]:
@@ -312,7 +366,7 @@ def _cost(ledger: Path, workspace: Workspace, embedders: Iterable[Embedder]) -> 
 
 def _verdict_lines(compared: Sequence[Mapping[str, Any]], tuned: str) -> Iterator[str]:
     for row in compared:
-        if row["metric"] == COMPARED[0] and row["a"] in (tuned, "merged_windowed"):
+        if row["metric"] == COMPARED[0] and row["a"] in (tuned, "default", "chosen"):
             low, high = row["ci95"]
             yield (
                 f"evaluate: {row['a']} - {row['b']}: {100 * row['delta']:+.1f} points of {row['metric']},"

@@ -51,13 +51,21 @@ class Source:
         return [" ".join([content, *asked]) for content, asked in zip(self.contents, self.queries, strict=True)]
 
 
-def build(source: Source, model: LocalModel, retriever: Retriever, cache: VectorCache, report: Reporter) -> Built:
+def build(
+    source: Source,
+    model: LocalModel,
+    retriever: Retriever,
+    cache: VectorCache,
+    report: Reporter,
+    *,
+    window_tokens: int = WINDOW_TOKENS,
+) -> Built:
     """Encode, cut and count whatever the retriever's parts need. Vectors that the cache holds are not computed."""
     contents = source.contents
     expanded = source.expanded if retriever.has("words_and_queries") else None
     one = cache.embed(model, contents, is_query=False, report=report)
     halves = one.astype(np.float16)
-    windows = _windows(contents, model, halves, cache, report) if retriever.has("windows") else None
+    windows = _windows(contents, model, halves, cache, report, window_tokens) if retriever.has("windows") else None
     queries = _written(source, model, cache, report) if retriever.has("queries") else None
     parts = Parts(
         size=len(contents),
@@ -79,11 +87,16 @@ def build(source: Source, model: LocalModel, retriever: Retriever, cache: Vector
 
 
 def _windows(
-    contents: Sequence[str], model: LocalModel, whole: npt.NDArray[np.float16], cache: VectorCache, report: Reporter
+    contents: Sequence[str],
+    model: LocalModel,
+    whole: npt.NDArray[np.float16],
+    cache: VectorCache,
+    report: Reporter,
+    max_tokens: int,
 ) -> Rows:
     """Blended vectors of the windows of passages that are more than one; the others' is their one vector."""
     tokenizer = load_tokenizer(model.folder)
-    windows = windows_of_model(contents, tokenizer, model.layout, max_tokens=WINDOW_TOKENS)
+    windows = windows_of_model(contents, tokenizer, model.layout, max_tokens=max_tokens)
     counts = np.diff(np.append(windows.starts, len(windows.texts)))
     several = np.flatnonzero(counts > 1)
     kept = np.repeat(counts > 1, counts)

@@ -63,8 +63,8 @@ class Tokens:
         return rows, np.array([len(one) for one in found], np.int64)
 
 
-def cosines(queries: Floats, rows: Halves) -> Floats:
-    """Inner products of queries (Q, H) and float16 rows (R, H), in float32: (Q, R)."""
+def cosines(queries: Floats, rows: Halves | Floats) -> Floats:
+    """Inner products of queries (Q, H) and rows (R, H), in float32: (Q, R)."""
     result = np.empty((len(queries), len(rows)), np.float32)
     block = torch.empty((min(_BLOCK, len(rows)), rows.shape[1]))  # torch converts five times as fast as numpy
     for start in range(0, len(rows), _BLOCK):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from embedfit.index.retriever import DENSE_PARTS, Part, Retriever
 from embedfit.index.rows import Floats, Halves, Ints, RoughQuery, Rows, Tokens, best_of, cosines
 from embedfit.retrieval.fusion import reciprocals, standardised
+from embedfit.retrieval.own import without_own
 
 __all__ = ["Asked", "Found", "Parts", "Rows", "Scores", "Tokens", "Words", "find", "ordered"]
 
@@ -31,23 +32,24 @@ class Asked:
     """Q queries as the parts read them.
 
     vectors: (Q, H). tokens: of each query (L, D) unit rows, with the weight of each, (L,); () where no part reads
-    tokens.
+    tokens. own: (Q,) the passage that each query is itself and must not find, -1 for none; see retrieval.own.
     """
 
     texts: Sequence[str]
     vectors: Floats
     tokens: Sequence[tuple[Floats, Floats]] = ()
+    own: Ints | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What a retriever searches: N passages as its parts hold them. None: the part is not there.
 
-    one: (N, H) float16 unit rows.
+    one: (N, H) unit rows; float16 in an index.
     """
 
     size: int
-    one: Halves | None = None
+    one: Halves | Floats | None = None
     windows: Rows | None = None
     queries: Rows | None = None
     words: Words | None = None
@@ -86,13 +88,13 @@ class Scores:
     def first(self, retriever: Retriever) -> Floats:
         """The first stage: (Q, N). A passage that the only part, words, does not match has -inf."""
         if retriever.method == "reciprocal_rank":
-            return self._reciprocal(retriever)
+            return without_own(self._reciprocal(retriever), self.asked.own)
         result = np.zeros((len(self.asked.texts), self.parts.size), np.float32)
         for part in retriever.parts:
             result += self.contribution(part)
         if not retriever.has(*DENSE_PARTS):
-            return np.where(result > 0, result, np.float32(-np.inf))
-        return result
+            result = np.where(result > 0, result, np.float32(-np.inf))
+        return without_own(result, self.asked.own)
 
     def contribution(self, part: Part) -> Floats:
         """What a part adds to the first stage: (Q, N)."""
@@ -127,7 +129,7 @@ class Scores:
     def _reciprocal(self, retriever: Retriever) -> Floats:
         result = np.zeros((len(self.asked.texts), self.parts.size), np.float32)
         for part in retriever.parts:
-            scores = self.raw(part.name)
+            scores = without_own(self.raw(part.name), self.asked.own)  # the others move up a rank
             gained = reciprocals(scores, weight=part.weight)
             # A passage without a word of the query has no lexical rank: it must not gain by its place.
             matched = np.ones_like(scores, bool) if part.name in DENSE_PARTS else scores > 0
@@ -172,23 +174,37 @@ class Found:
     scores: Floats
 
 
-def ordered(scores: Floats, k: int) -> Ints:
-    """The k best columns of (N,) scores, best first, equal ones by ascending number; -inf is not found."""
+def ordered(scores: Floats, k: int, *, last_first: bool = False) -> Ints:
+    """The k best columns of (N,) scores, best first; -inf is not found.
+
+    Equal ones come by ascending number, with last_first by descending number.
+    """
     k = min(k, len(scores))
     if k < len(scores):
         bound = -np.partition(-scores, k - 1)[k - 1]
         candidates = np.flatnonzero(scores >= bound)
     else:
         candidates = np.arange(len(scores))
-    candidates = candidates[np.isfinite(scores[candidates])]
+    candidates = candidates[np.isfinite(scores[candidates])][:: -1 if last_first else 1]
     result: Ints = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
     return result
 
 
-def find(scores: Scores, retriever: Retriever, k: int, allowed: npt.NDArray[np.bool_] | None = None) -> list[Found]:
-    """The k best passages of each query. allowed: (N,) which passages may be found; None: all."""
+def find(
+    scores: Scores,
+    retriever: Retriever,
+    k: int,
+    allowed: npt.NDArray[np.bool_] | None = None,
+    *,
+    last_first: bool = False,
+) -> list[Found]:
+    """The k best passages of each query. allowed: (N,) or (Q, N), which passages may be found; None: all.
+
+    last_first: how equal scores are ordered, as in ordered().
+    """
     depth = max(k, retriever.rerank.depth if retriever.rerank else 0)
-    short = shortlists(scores, retriever, depth, allowed)
+    as_searched = not last_first and (allowed is None or allowed.ndim == 1)
+    short = shortlists(scores, retriever, depth, allowed) if as_searched else None
     if short is None:
         first = scores.first(retriever)
         if allowed is not None:
@@ -196,7 +212,7 @@ def find(scores: Scores, retriever: Retriever, k: int, allowed: npt.NDArray[np.b
         short = [(np.arange(scores.parts.size), row) for row in first]
     found = []
     for query, (passages, row) in enumerate(short):
-        best = ordered(row, depth)
+        best = ordered(row, depth, last_first=last_first)
         found.append(_reranked(scores, retriever, query, passages[best], row[best], k))
     return found
 
@@ -221,13 +237,17 @@ def shortlists(
     """
     dense = retriever.method == "sum" and retriever.has(*DENSE_PARTS)
     few = len(scores.asked.texts) <= _FEW
-    if not (dense and few and scores.parts.size >= SHORT_FROM and depth * 20 <= scores.parts.size):
+    halves = scores.parts.one is None or scores.parts.one.dtype == np.float16
+    if not (dense and halves and few and scores.parts.size >= SHORT_FROM and depth * 20 <= scores.parts.size):
         return None
+    own = scores.asked.own
     found = []
     for query in range(len(scores.asked.texts)):
         rough, bound = _rough_first(scores, retriever, query)
         if allowed is not None:
             rough[~allowed] = -np.inf
+        if own is not None and own[query] >= 0:
+            rough[own[query]] = -np.inf
         best = ordered(rough, depth)
         least = rough[best[-1]] - 2 * bound if len(best) else np.inf
         passages = np.flatnonzero(rough >= least)

@@ -88,6 +88,14 @@ class Bm25:
         """How rare a term is."""
         return float(idf(self._size, self._holders(term)))
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays and of its terms."""
+        if self._empty:
+            return 0
+        arrays = sum(value.nbytes for value in self._index.scores.values() if isinstance(value, np.ndarray))
+        return int(arrays) + sum(len(term.encode()) for term in self._index.vocab_dict)
+
     def save(self, folder: Path) -> None:
         """Write the index into a folder that load() reads."""
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,159 @@
+"""How a passage's one vector may be stored, and what each way costs in quality.
+
+summary.json, "storage": rows {"name", "dimensions", "bytes_a_passage", "on_disk" (bytes of those that need not be in
+memory), "trained" (of truncated ones: whether the model was trained for that size; else null), "ndcg@10", "ci95",
+"delta" (to float32), "delta_ci95"}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.evaluation.evalset import EvalSet
+from embedfit.evaluation.measure import Allowed, Measured, Opened, judged, ranked
+from embedfit.evaluation.summary import comparisons, systems_table
+from embedfit.index.retriever import BASE
+from embedfit.index.scoring import Asked, Parts
+from embedfit.progress import Reporter
+from embedfit.retrieval.significance import Ints
+
+Floats = npt.NDArray[np.float32]
+
+#: Sizes to which vectors are cut, where they are wider.
+SIZES = (256, 128, 64)
+#: Passages that a binary search gives to the rescoring, for each of the ten that are looked at.
+OVERSAMPLED = 10
+METRIC = "ndcg@10"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One way to store N vectors.
+
+    passages: (N, D) as the stored numbers are read again; queries: (Q, D). bytes_a_passage: in memory. on_disk: bytes
+    a passage that only rescoring reads. allowed: passages that a first, coarser search leaves; None: all. trained: of
+    truncated vectors, whether the model was trained for the size.
+    """
+
+    name: str
+    passages: Floats
+    queries: Floats
+    bytes_a_passage: float
+    on_disk: int = 0
+    allowed: Allowed | None = None
+    trained: bool | None = None
+
+
+def to_int8(vectors: Floats) -> Floats:
+    """Vectors in one byte a number, read again: each dimension is scaled to the largest number in it. (N, H)."""
+    scale = np.maximum(np.abs(vectors).max(0, initial=0.0), 1e-9) / 127
+    result: Floats = (np.round(vectors / scale) * scale).astype(np.float32)
+    return result
+
+
+def nearest_signs(passages: Floats, queries: Floats, own: Ints, count: int) -> Allowed:
+    """The passages of which most numbers have the query's sign: one bit each, compared by Hamming distance.
+
+    (Yamada, Asai and Hajishirzi, ACL 2021.) passages: (N, H); queries: (Q, H); own: (Q,) the passage that a query is
+    itself, -1 for none. Returns what ranked() calls for rows (stop - start, N) of at least `count` passages.
+    """
+    signs = np.where(passages > 0, np.float32(1), np.float32(-1))
+
+    def allowed(start: int, stop: int) -> npt.NDArray[np.bool_]:
+        agreed = np.where(queries[start:stop] > 0, np.float32(1), np.float32(-1)) @ signs.T
+        rows = np.flatnonzero(own[start:stop] >= 0)
+        agreed[rows, own[start:stop][rows]] = -np.inf
+        if count >= agreed.shape[1]:
+            return np.ones(agreed.shape, np.bool_)
+        order = np.argsort(-agreed, axis=1, kind="stable")[:, :count]  # equal distances by ascending number
+        result = np.zeros(agreed.shape, np.bool_)
+        np.put_along_axis(result, order, True, axis=1)
+        return result
+
+    return allowed
+
+
+def ways(passages: Floats, queries: Floats, own: Ints, trained: Sequence[int]) -> Iterator[Stored]:
+    """Every way but float16, which is the index' own. trained: sizes that the model was trained for."""
+    width = passages.shape[1]
+    halves = passages.astype(np.float16).astype(np.float32)
+    yield Stored(name="float32", passages=passages, queries=queries, bytes_a_passage=4 * width)
+    small = to_int8(passages)
+    yield Stored(name="int8", passages=small, queries=queries, bytes_a_passage=width)
+    signs = nearest_signs(passages, queries, own, OVERSAMPLED * 10)
+    rescored = Stored(
+        name="binary, rescored in float16", passages=halves, queries=queries, bytes_a_passage=width / 8, allowed=signs
+    )
+    yield replace(rescored, on_disk=2 * width)
+    yield replace(rescored, name="binary, rescored in int8", passages=small, on_disk=width)
+    for size in SIZES:
+        if size < width:
+            cut, asked = (_unit(rows[:, :size]) for rows in (passages, queries))
+            cut = cut.astype(np.float16).astype(np.float32)
+            yield Stored(
+                name=f"float16, {size}", passages=cut, queries=asked, bytes_a_passage=2 * size, trained=size in trained
+            )
+
+
+def _unit(rows: Floats) -> Floats:
+    result: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    return result
+
+
+def storage(
+    passages: Floats,
+    queries: Floats,
+    halves: Measured,
+    eval_set: EvalSet,
+    clusters: Ints,
+    report: Reporter,
+    *,
+    trained: Sequence[int],
+    draws: int,
+    rng: np.random.Generator,
+) -> list[dict[str, Any]]:
+    """The rows of the module's docstring. passages: (N, H), queries: (Q, H) unit rows; halves: the row of float16."""
+    described: dict[str, Mapping[str, Any]] = {}
+    measured: dict[str, Measured] = {}
+    for way in ways(passages, queries, eval_set.own, trained):
+        opened = Opened(
+            parts=Parts(size=len(way.passages), one=way.passages),
+            asked=lambda start, stop, rows=way.queries: Asked(  # type: ignore[misc]
+                texts=eval_set.queries[start:stop], vectors=rows[start:stop]
+            ),
+        )
+        rankings = ranked(opened, {way.name: BASE}, eval_set, report, allowed=way.allowed)
+        measured[way.name] = judged(rankings[way.name], eval_set)
+        described[way.name] = {
+            "dimensions": way.passages.shape[1],
+            "bytes_a_passage": way.bytes_a_passage,
+            "on_disk": way.on_disk,
+            "trained": way.trained,
+        }
+        if way.name == "float32":
+            width = passages.shape[1]
+            measured["float16"] = halves
+            described["float16"] = {
+                "dimensions": width, "bytes_a_passage": 2.0 * width, "on_disk": 0, "trained": None
+            }  # fmt: skip
+    table = systems_table(measured, clusters, draws=draws, rng=rng)
+    pairs = [(name, "float32") for name in measured]
+    against = {
+        row["a"]: row for row in comparisons(measured, pairs, clusters, draws=draws, rng=rng) if row["metric"] == METRIC
+    }
+    return [
+        {
+            "name": name,
+            **described[name],
+            METRIC: table[name]["metrics"][METRIC],
+            "ci95": table[name]["ci95"][METRIC],
+            "delta": against[name]["delta"],
+            "delta_ci95": against[name]["ci95"],
+        }
+        for name in measured
+    ]

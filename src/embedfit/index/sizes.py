@@ -1,0 +1,32 @@
+"""What a retriever takes: bytes of its parts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from embedfit.index.retriever import Retriever
+from embedfit.index.scoring import Parts, Rows, Tokens
+
+
+def part_bytes(parts: Parts) -> dict[str, int]:
+    """Bytes of each part that is there, by its name; "tokens" are those of the second stage."""
+    found: dict[str, int] = {}
+    for name in ("one", "windows", "queries", "words", "words_and_queries", "tokens"):
+        part: Any = getattr(parts, name)
+        if isinstance(part, (Rows, Tokens)):
+            found[name] = part.vectors.nbytes + part.starts.nbytes
+        elif part is not None and hasattr(part, "nbytes"):
+            found[name] = part.nbytes
+    return found
+
+
+def bytes_a_passage(parts: Parts, retriever: Retriever) -> float:
+    """Bytes that a retriever keeps for a passage, in the mean.
+
+    Windows need the one vectors too, which stand for passages that are one window.
+    """
+    names = {part.name for part in retriever.parts} | ({"tokens"} if retriever.rerank else set())
+    if "windows" in names:
+        names.add("one")
+    each = part_bytes(parts)
+    return sum(each.get(name, 0) for name in names) / max(1, parts.size)
