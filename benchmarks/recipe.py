@@ -41,7 +41,7 @@ from embedfit.progress import LogLines
 from embedfit.queries.stage import ROUND_TRIP
 from embedfit.records import Passage, Query
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.fusion import DENSE_WEIGHT, WINDOWED_WEIGHT, weighted_sum
+from embedfit.retrieval.fusion import weighted_sum
 from embedfit.retrieval.metrics import hit, judge, ndcg, rank
 from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of, compare
@@ -51,6 +51,8 @@ from embedfit.workspace import Workspace
 HERE = Path(__file__).resolve().parent
 DATA = default_data()
 DEFAULT = "default"
+#: The dense scores' part beside BM25's, of one vector a passage and of one for every window.
+DENSE_WEIGHT, WINDOWED_WEIGHT = 0.5, 0.7
 
 
 def as_they_are(queries: Sequence[Query]) -> list[Query]:

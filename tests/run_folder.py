@@ -10,7 +10,8 @@ from typing import Any
 
 from embedfit import __version__
 from embedfit.config import Config, resolve, save
-from embedfit.index.retriever import DEFAULT
+from embedfit.evaluation.rows import PAIRS
+from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF
 from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query, Score
 from embedfit.workspace import SCHEMA, Workspace
 
@@ -219,7 +220,6 @@ def _merge(workspace: Workspace, ship: str, gain: float) -> None:
             ],
             "decision": {"ship": ship, "alpha": {"merged": 0.6, "finetuned": 1.0, "base": 0.0}[ship], "why": "…"},
             "evidence": {},
-            "fusion": {"method": "weighted_sum", "weight": 0.6},
         },
     )
 
@@ -291,7 +291,8 @@ def _evaluate(
             "relevant": [relevant],
             "delta": delta,
         }
-        for system, rank in (("base", before), (tuned, after), ("bm25", rng.choice((1, 2, 3, 0)))):
+        others = {name: rng.choice((1, 2, 3, 0)) for name in ("bm25", "chosen")}
+        for system, rank in {"base": before, tuned: after, **others}.items():
             top = rng.sample([i for i in ids if i != relevant], 5)
             if 0 < rank <= 5:
                 top[rank - 1] = relevant
@@ -342,7 +343,43 @@ def _evaluate(
     return queries
 
 
+def _retrievers(ship: str) -> dict[str, Any]:
+    over = "base" if ship == "base" else "merged"
+    rows = {
+        "base": ("base", BASE, 768, 3.1),
+        "merged": ("merged", BASE, 768, 3.1),
+        "bm25": (None, BM25, 612.4, 0.2),
+        "rrf": (over, RRF, 1380.4, 3.4),
+        "default_base": ("base", DEFAULT, 18_400.5, 12.9),
+        "default": (over, DEFAULT, 18_400.5, 12.9),
+        "chosen": (over, DEFAULT, 18_400.5, 12.9),
+    }
+    return {
+        name: {"model": model, "retriever": retriever.as_json(), "bytes_a_passage": size, "ms_a_query": ms}
+        for name, (model, retriever, size, ms) in rows.items()
+    }
+
+
+def _storage(level: float) -> list[dict[str, Any]]:
+    ways = [
+        ("float32", 384, 1536, 0, None, 0.0),
+        ("float16", 384, 768, 0, None, 0.0001),
+        ("int8", 384, 384, 0, None, -0.0004),
+        ("binary, rescored in int8", 384, 48, 384, None, -0.006),
+        ("float16, 128", 128, 256, 0, False, -0.041),
+    ]
+    names = ("name", "dimensions", "bytes_a_passage", "on_disk", "trained", "delta")
+    rows = []
+    for way in ways:
+        row = dict(zip(names, way, strict=True))
+        low, high = (way[-1] - 0.008, way[-1] + 0.008) if way[-1] else (0.0, 0.0)
+        value = round(level + way[-1], 4)
+        rows.append({**row, "ndcg@10": value, "ci95": [value - 0.027, value + 0.027], "delta_ci95": [low, high]})
+    return rows
+
+
 def _summary(workspace: Workspace, ship: str, gain: float, human: bool, passages: int, kept: int, queries: int) -> None:
+    shipped = 0.0 if ship == "base" else gain
     levels = {
         "base": 0.489,
         "finetuned": 0.489 + gain * 0.9,
@@ -350,6 +387,14 @@ def _summary(workspace: Workspace, ship: str, gain: float, human: bool, passages
         "bm25": 0.623,
         "hybrid_base": 0.645,
         "hybrid_merged": 0.658 + gain / 4,
+        "bm25_cut": 0.601,
+        "base_windowed": 0.602,
+        "merged_windowed": 0.602 + gain / 2,
+        "hybrid_merged_windowed": 0.69 + gain / 4,
+        "rrf": 0.634,
+        "default_base": 0.702,
+        "default": 0.702 + shipped / 4,
+        "chosen": 0.702 + shipped / 4,
     }
 
     def system(level: float) -> dict[str, Any]:
@@ -368,10 +413,11 @@ def _summary(workspace: Workspace, ship: str, gain: float, human: bool, passages
         metrics = {name: round(value, 4) for name, value in metrics.items()}
         return {"metrics": metrics, "ci95": {n: [round(v - 0.027, 4), round(v + 0.027, 4)] for n, v in metrics.items()}}
 
-    def comparison(a: str, delta: float, p_value: float) -> dict[str, Any]:
+    def comparison(a: str, b: str, p_value: float) -> dict[str, Any]:
+        delta = round(levels[a] - levels[b], 4)
         return {
             "a": a,
-            "b": "base",
+            "b": b,
             "metric": "ndcg@10",
             "delta": delta,
             "ci95": [round(delta - 0.015, 4), round(delta + 0.015, 4)],
@@ -388,10 +434,12 @@ def _summary(workspace: Workspace, ship: str, gain: float, human: bool, passages
             "schema": 1,
             "systems": {name: system(level) for name, level in levels.items()},
             "comparisons": [
-                comparison("merged", round(gain, 4), p_value),
-                comparison("finetuned", round(gain * 0.9, 4), p_value),
-                comparison("bm25", 0.134, 0.0005),
+                comparison(a, b, p_value if {a, b} <= {"merged", "finetuned", "base"} else 0.0005)
+                for a, b in PAIRS
+                if a in levels and b in levels
             ],
+            "retrievers": _retrievers(ship),
+            "storage": _storage(levels["merged"]),
             "decision": {
                 "ship": ship,
                 "alpha": {"merged": 0.6, "finetuned": 1.0, "base": 0.0}[ship],

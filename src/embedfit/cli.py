@@ -497,11 +497,13 @@ def _show(result: api.RunResult, *, as_json: bool) -> None:
     if as_json:
         say_json(summary)
         return
+    from embedfit.reporting.lead import lead_lines
+
     console = terminal.console()
     print_systems(summary["systems"], console)
-    kind = "human" if summary["data"]["eval_kind"] == "human" else "synthetic"
-    console.print(f"\n{summary['data']['eval_queries']:,} {kind} queries. ", end="", highlight=False)
-    console.print(f"Decision: ship {summary['decision']['ship']}. {shown(summary['decision']['why'])}", highlight=False)
+    console.print()
+    for line in lead_lines(summary, str(result.folder)):
+        console.print(shown(line), highlight=False)
     console.print(f"Report: {shown(str(result.report))}", highlight=False, soft_wrap=True)
     console.print(f"Model:  {shown(str(result.model))}", highlight=False, soft_wrap=True)
 

@@ -142,7 +142,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="report",
         module="embedfit.reporting.stage",
-        version=2,
+        version=3,
         reads=(
             "documents.jsonl",
             "passages.jsonl",

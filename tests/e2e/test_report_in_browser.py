@@ -46,7 +46,7 @@ def test_it_opens_without_an_error_or_a_request(opened):
     # The browser's own start page may still be loading what it shows.
     urls = [params["request"]["url"] for params in asked if params["documentURL"].startswith("file:")]
     assert urls and all(url.startswith(("file:", "data:")) for url in urls)
-    assert "Ship the merged model" in page.title
+    assert "Search with the safe default" in page.title
     assert page.find_element(By.TAG_NAME, "h1").is_displayed()
     assert len(shown(page)) == 20
 
@@ -83,7 +83,7 @@ def test_a_question_opens_by_keyboard_and_shows_what_each_system_found(opened):
     detail = page.find_element(By.CSS_SELECTOR, "#entries .detail")
     heads = [head.text for head in detail.find_elements(By.TAG_NAME, "h4")]
     assert heads[0] == "The passage that answers it"
-    assert [head.split(" (")[0] for head in heads[1:]] == ["Base", "Merged", "BM25"]
+    assert [head.split(" (")[0] for head in heads[1:]] == ["Base", "Merged", "BM25", "Default"]
     assert len(detail.find_elements(By.CSS_SELECTOR, ".found ol")[0].find_elements(By.TAG_NAME, "li")) == 5
     assert "Answers it." in detail.text and "page" in detail.text
 
@@ -146,6 +146,6 @@ def test_it_reads_without_javascript(opened):
     try:
         page.refresh()
         text = page.find_element(By.TAG_NAME, "body").text
-        assert "Ship the merged model" in text and "This list needs JavaScript" in text
+        assert "Search with the safe default" in text and "This list needs JavaScript" in text
     finally:
         page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

@@ -63,7 +63,7 @@ def test_no_file_of_the_real_stages_is_missed(tiny_bert: Path, tmp_path: Path):
     runtime = Runtime(ledger=tmp_path / "ledger.sqlite")
     pipeline.run_stage(pipeline.stage_named("ingest"), workspace, config, runtime)
     generate.run(workspace, config, runtime, provider=FakeModel(quoting))
-    for name in ("mine", "train", "merge", "check", "evaluate", "report"):
+    for name in ("mine", "train", "merge", "check", "choose", "evaluate", "report"):
         pipeline.run_stage(pipeline.stage_named(name), workspace, config, runtime)
 
     evidence = gather(workspace, config)
@@ -74,7 +74,7 @@ def test_no_file_of_the_real_stages_is_missed(tiny_bert: Path, tmp_path: Path):
     assert [point.alpha for point in evidence.sweep] == [0, 0.5, 1]
     assert all(point.retention is not None and "ndcg@10" in point.dev for point in evidence.sweep)
     assert {pairs.system for pairs in evidence.cosines} == {"base", "merged"}
-    assert evidence.fusion["method"] in ("weighted_sum", "reciprocal_rank")
+    assert {"rrf", "default_base", "default", "chosen"} <= set(evidence.rows) and evidence.storage
     assert evidence.losses and evidence.dev_scores and evidence.training["best_step"] in dict(evidence.dev_scores)
     assert set(evidence.slices) == {"style", "length", "overlap", "document"}
     assert evidence.outcome_counts["won"] + evidence.outcome_counts["lost"] >= len(evidence.outcomes) > 0

@@ -99,12 +99,9 @@ def test_a_group_is_closed_before_the_next_is_opened_and_after_an_error(eval_set
     measure([group("a", eval_set.queries), group("b", eval_set.queries)], eval_set, Silent())
     assert said == ["open a", "close a", "open b", "close b"]
     with pytest.raises(ZeroDivisionError):
-        broken = group("c", eval_set.queries)
-        measure(
-            [Group(open=lambda: Opened(parts=broken.open().parts, asked=lambda a, b: 1 / 0, close=lambda: said.append("x")),
-                   rows={"c": BASE})],
-            eval_set, Silent(),
-        )  # fmt: skip
+        parts = Parts(size=3, one=np.eye(3, dtype=np.float32))
+        broken = Opened(parts=parts, asked=lambda start, stop: 1 / 0, close=lambda: said.append("x"))
+        measure([Group(open=lambda: broken, rows={"c": BASE})], eval_set, Silent())
     assert said[-1] == "x"
 
 

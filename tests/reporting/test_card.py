@@ -34,7 +34,7 @@ def test_numbers_carry_intervals_and_the_base(evidence):
     card = render(evidence)
     row = next(line for line in card.splitlines() if line.startswith("| nDCG@10"))
     assert row == (
-        "| nDCG@10 | 0.489 [0.462, 0.516] | 0.557 [0.530, 0.584] | 0.623 [0.596, 0.650] | 0.675 [0.648, 0.702] |"
+        "| nDCG@10 | 0.489 [0.462, 0.516] | 0.557 [0.530, 0.584] | 0.623 [0.596, 0.650] | 0.719 [0.692, 0.746] |"
     )
     assert "+6.8 points of nDCG@10, 95% interval +5.3 to" in card and "p &lt; 0.001" in card
     tokens = MarkdownIt().enable("table").parse(card)
@@ -60,7 +60,8 @@ def test_how_to_load_names_the_model(evidence):
     assert card.count("SentenceTransformer('me/tuned')") == 1
     assert "text-embeddings-inference:cpu-1.9 --model-id me/tuned" in card
     assert "HuggingFaceEmbeddings" in card
-    assert card.count("```") == 6
+    assert "embedfit index DOCS --model me/tuned --to-folder my-index" in card
+    assert card.count("```") == 8
 
 
 def test_a_local_base_is_not_passed_off_as_a_hub_id(tmp_path):

@@ -4,6 +4,7 @@ import pytest
 
 from embedfit.errors import ArtifactMissing
 from embedfit.reporting.evidence import _ranked, gather
+from embedfit.reporting.page import render
 from tests.run_folder import HOSTILE, build_run
 
 OPTIONAL = (
@@ -25,7 +26,9 @@ def test_a_whole_run_misses_nothing(evidence):
     assert evidence.comparison("merged").minimum_detectable == 0.021
     assert evidence.layout.hidden_size == 384
     assert len(evidence.sweep) == 11 and evidence.sweep[6].retention == pytest.approx(0.9824)
-    assert evidence.fusion == {"method": "weighted_sum", "weight": 0.6}
+    assert evidence.rows["default"].model == "merged" and evidence.rows["bm25"].model is None
+    assert evidence.lead == "default" and evidence.same_as_default
+    assert evidence.storage[3].on_disk == 384 and evidence.storage[-1].trained is False
     assert [m.stage for m in evidence.manifests] == [
         "ingest",
         "generate",
@@ -111,3 +114,5 @@ def test_a_summary_with_only_what_it_must_have(tmp_path):
     )
     evidence = gather(workspace, config)
     assert evidence.comparisons == () and evidence.decision.alpha is None
+    assert evidence.rows == {} and evidence.storage == () and evidence.lead == "base"
+    assert "Search with" in render(evidence)

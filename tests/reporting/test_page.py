@@ -50,7 +50,7 @@ def hostile(tmp_path):
 def test_the_verdict_comes_first(evidence):
     page = Page(render(evidence))
     heading = "".join(page.texts["h1"]) + "".join(page.texts["span"][:1])
-    assert "Ship the merged model" in heading and "better than the base" in heading
+    assert "Search with the safe default over the tuned model" in heading and "it finds more" in heading
     assert page.tags.index("h1") < page.tags.index("h2") and page.tags.count("h1") == 1
 
 
@@ -60,7 +60,8 @@ def test_every_part_is_there(evidence):
     for part in (
         "nDCG@10", "Paired comparisons", "Length of the question", "Question by question", "table of contents",
         "Why questions were dropped", "Merging with the base", "Similar and different pairs", "Cost and time",
-        "embedfit serve", "SentenceTransformer", "bm25s.BM25()", "deploy sagemaker plan", "embedfit.toml", "seed = 13",
+        "embedfit serve", "SentenceTransformer", "embedfit.load(", "Smaller vectors", "binary, rescored in int8",
+        "deploy sagemaker plan", "embedfit.toml", "seed = 13",
     ):  # fmt: skip
         assert part in text, part
     ids = [attributes["id"] for _, attributes in page.attributes if "id" in attributes]
@@ -69,6 +70,16 @@ def test_every_part_is_there(evidence):
     assert len(figures) == 9  # four metrics, loss, dev, two sweeps, cosines
     spoken = {name for attributes in figures for name in attributes["aria-labelledby"].split()}
     assert spoken <= set(ids)
+
+
+def test_the_retrievers_come_first_with_interval_bytes_and_time(evidence):
+    html = render(evidence)
+    table = html[html.index('<table class="retrievers">') : html.index("</table>")]
+    text = " ".join(re.sub(r"<[^>]*>", " ", table).split())
+    for part in ("Base", "BM25", "Rank fusion", "Default, untuned", "ships", "18.4 kB", "13 ms", "0.719", "+23.0"):
+        assert part in text, part
+    assert "Chosen" not in text, "it is the default"
+    assert text.index("Rank fusion") < text.index("Default, untuned") and "then late interaction" in text
 
 
 def test_tables_have_headers_with_a_scope(evidence):
@@ -119,7 +130,7 @@ def test_the_data_of_the_explorer_is_whole_whatever_it_holds(hostile):
     data = json.loads(body)
     entry = data["entries"][0]
     assert ISLAND_BREAKER in entry["query"]
-    assert {system["name"] for system in entry["systems"]} == {"Base", "Merged", "BM25"}
+    assert {system["name"] for system in entry["systems"]} == {"Base", "Merged", "BM25", "Default"}
     named = {p for e in data["entries"] for s in e["systems"] for p in s["top"]} | {
         p for e in data["entries"] for p in e["relevant"]
     }
@@ -140,7 +151,7 @@ def test_an_instruction_in_a_document_is_text_to_the_template(hostile):
 def test_a_kept_base_is_said_plainly_with_evidence_and_next_steps(tmp_path):
     page = Page(render(gather(*build_run(tmp_path / "run", ship="base", human=False))))
     text = page.text()
-    assert "Keep the base model" in text and "no gain that this test can tell from chance" in text
+    assert "The base ships untuned: no tuned model passed the gate." in text
     assert "What to do next" in text and "--generator bedrock" in text
     assert "merged/ holds the base’s weights here, unchanged" in text
     assert "deploy sagemaker" not in text  # nothing was tuned that should be deployed
@@ -152,7 +163,12 @@ def test_where_the_base_is_kept_the_fine_tuned_model_is_held_against_it(tmp_path
     assert "Here the fine-tuned model, which does not ship, is held against it" in text
     assert "The fine-tuned model against the base:" in text and "Length of the question" in text
     body = re.search(r'id="explorer">(.*?)</script>', html, re.S).group(1)
-    assert {one["name"] for one in json.loads(body)["entries"][0]["systems"]} == {"Base", "Fine-tuned", "BM25"}
+    assert {one["name"] for one in json.loads(body)["entries"][0]["systems"]} == {
+        "Base",
+        "Fine-tuned",
+        "BM25",
+        "Default",
+    }
 
 
 def test_an_evaluation_without_wins_and_losses_says_so(tmp_path):
@@ -176,7 +192,7 @@ def test_what_is_missing_is_named_and_breaks_nothing(tmp_path):
     page = Page(render(gather(workspace, config)))
     text = page.text()
     assert "Not in this report" in text and "merge.json" in text and "finetuned/losses.jsonl" in text
-    assert "Ship the merged model" in text
+    assert "Search with the safe default over the tuned model" in text
 
 
 def test_counts_of_all_queries_win_over_those_kept(tmp_path):

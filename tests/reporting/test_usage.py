@@ -1,19 +1,16 @@
-import json
 import shlex
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from embedfit.evaluation.ranking import fusion_of
 from sentence_transformers import SentenceTransformer
+from typer.testing import CliRunner
 
-from embedfit.models.encoder import Encoder
-from embedfit.models.windows import blended, max_pool, windows_of_model
+from embedfit.cli import app
+from embedfit.indexing import index_documents
 from embedfit.reporting import usage
-from embedfit.retrieval.bm25 import Bm25
 
-LONG = ("mute reset sound", "warranty", "reset what mute the ends sound", "warranty warranty ends")
+MANUAL = "# Sound\n\nPress the mute button of the tv to turn the sound off, and again to turn it on.\n"
 
 
 @pytest.mark.parametrize(
@@ -41,54 +38,25 @@ def test_a_model_is_loaded_from_where_it_ships(evidence):
     assert usage.shipped_model(kept) == "sentence-transformers/all-MiniLM-L6-v2"
 
 
-@pytest.mark.parametrize("method", ["weighted_sum", "reciprocal_rank"])
-@pytest.mark.parametrize("query", ["mute the tv", "xylophone", "the of", ""])
-@pytest.mark.parametrize("english", [True, False])
-def test_the_hybrid_snippet_fuses_as_the_evaluation_does(tiny_bert, tmp_path, method, query, english):
-    texts = ["mute the tv with a button", "reset the tv", "what is the sound of the tv", "the warranty ends"]
-    rows = [{"passage_id": f"p{n}", "title": "", "text": text} for n, text in enumerate(texts)]
-    path = tmp_path / "passages.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def test_the_search_snippet_searches_a_runs_index(tiny_bert, tmp_path, capsys):
+    (tmp_path / "manual.md").write_text(MANUAL)
+    index_documents(tmp_path / "manual.md", folder=tmp_path / "run", model=str(tiny_bert))
     names = {}
-    exec(compile(usage.hybrid(str(tiny_bert), str(path), method, 0.6, english=english), "snippet", "exec"), names)
-    found = names["search"](query, k=3)
-    encoder = Encoder.load(tiny_bert, precision="fp32")
-    dense = encoder.encode(texts) @ encoder.encode([query], is_query=True)[0]
-    fused = fusion_of({"method": method, "weight": 0.6})(dense, Bm25(texts).scores(query))
-    order = np.argsort(-fused, kind="stable")[:3]
-    assert [passage_id for passage_id, _ in found] == [f"p{row}" for row in order]
-    assert [score for _, score in found] == pytest.approx(fused[order].tolist(), abs=1e-3)
+    exec(compile(usage.searching(str(tmp_path / "run")), "snippet", "exec"), names)
+    assert "manual.md" in capsys.readouterr().out and len(names["index"]) == 1
 
 
-def test_the_hybrid_snippet_of_windows_fuses_as_the_evaluation_does(tiny_bert, tmp_path, monkeypatch):
-    texts = [" ".join(f"{word} the tv with a button" for word in words.split()) for words in LONG]
-    rows = [{"passage_id": f"p{n}", "title": "", "text": text} for n, text in enumerate(texts)]
-    path = tmp_path / "passages.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    encoder = Encoder.load(tiny_bert, precision="fp32")
-    windows = windows_of_model(texts, encoder.tokenizer, encoder.layout, max_tokens=16)
-    assert len(windows.texts) > len(texts) + 2
-    vectors = blended(encoder.encode(windows.texts), encoder.encode(texts), windows.starts)
+def test_the_commands_index_and_search_run(tiny_bert, tmp_path, monkeypatch):
+    (tmp_path / "manual.md").write_text(MANUAL)
     monkeypatch.chdir(tmp_path)
-    np.save("windows.npy", vectors)
-    numbers = np.searchsorted(windows.starts, np.arange(len(vectors)), side="right") - 1
-    Path("windows.windows.jsonl").write_text("".join(json.dumps({"passage": int(n)}) + "\n" for n in numbers))
-    names = {}
-    code = usage.hybrid(str(tiny_bert), str(path), "weighted_sum", 0.7, windows=True)
-    exec(compile(code, "snippet", "exec"), names)
-    query = "mute the tv"
-    found = names["search"](query, k=3)
-    dense = max_pool(encoder.encode([query], is_query=True) @ vectors.T, windows.starts)[0]
-    setting = {"method": "weighted_sum", "weight": 0.1, "windowed_weight": 0.7}
-    fused = fusion_of(setting, windowed=True)(dense, Bm25(texts).scores(query))
-    order = np.argsort(-fused, kind="stable")[:3]
-    assert [passage_id for passage_id, _ in found] == [f"p{row}" for row in order]
-    assert [score for _, score in found] == pytest.approx(fused[order].tolist(), abs=1e-3)
-
-
-def test_the_docs_hold_the_hybrid_snippet():
-    page = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text("utf-8")
-    assert usage.hybrid("runs/em/merged", "runs/em/passages.jsonl", "weighted_sum", 0.5) in page
+    index_documents(tmp_path / "manual.md", folder=tmp_path / "a run", model=str(tiny_bert))
+    for code in (usage.indexing("a run"), usage.searching_documents(str(tiny_bert)).replace("DOCS", "manual.md")):
+        for line in code.splitlines():
+            command, *arguments = shlex.split(line)
+            assert command == "embedfit"
+            if arguments[0] != "serve":
+                done = CliRunner().invoke(app, arguments)
+                assert done.exit_code == 0, done.output
 
 
 def test_the_loading_snippet_runs(tiny_bert, capsys):

@@ -4,6 +4,7 @@ import pytest
 
 from embedfit.reporting import wording
 from embedfit.reporting.evidence import gather
+from embedfit.reporting.lead import lead_lines
 from tests.run_folder import build_run
 
 
@@ -27,6 +28,9 @@ def test_small_words():
     assert wording.system_name("org/model") == "org/model"
     assert wording.plural(1, "query") == "1 query" and wording.plural(1200, "query") == "1,200 queries"
     assert wording.money(0) == "$0" and wording.money(0.004) == "under $0.01" and wording.money(1234.5) == "$1,234.50"
+    assert plain(wording.size(768)) == "768 B" and plain(wording.size(13_100.0)) == "13.1 kB"
+    assert plain(wording.milliseconds(0.21)) == "0.2 ms" and plain(wording.milliseconds(120.4)) == "120 ms"
+    assert wording.size(None) == wording.milliseconds(None) == "–"
     assert wording.share(1, 3) == "33%" and wording.share(1, 0) == "–"
 
 
@@ -34,45 +38,74 @@ def plain(text):
     return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
 
 
-def test_the_verdict_of_a_gain(evidence):
+def test_the_verdict_is_of_the_retriever_that_ships(evidence):
     said = wording.verdict(evidence)
-    assert (said.tone, said.action) == ("better", "Ship the merged model")
+    assert (said.tone, said.action) == ("better", "Search with the safe default over the tuned model")
     assert plain(said.sentence) == (
-        "it is better than the base on your documents, by +6.8 points of nDCG@10 "
-        "(0.489 → 0.557; 95% interval +5.3 to +8.3), on 240 questions that people asked"
+        "it finds more on your documents than one vector a passage of the untuned base, by +23.0 points of nDCG@10 "
+        "(0.489 → 0.719; 95% interval +21.5 to +24.5), on 240 questions that people asked"
     )
 
 
-def test_the_verdict_of_a_base_that_stays(tmp_path):
-    said = wording.verdict(gather(*build_run(tmp_path / "run", ship="base", human=False)))
-    assert (said.tone, said.action) == ("kept", "Keep the base model")
-    # At weight 0 the merged model is the base; the fine-tuned one says what tuning did.
-    assert said.comparison.a == "finetuned"
-    assert "no gain that this test can tell from chance" in said.sentence
+def test_the_verdict_where_the_base_ships(tmp_path):
+    evidence = gather(*build_run(tmp_path / "run", ship="base", human=False))
+    said = wording.verdict(evidence)
+    assert said.action == "Search with the safe default over the untuned base"
     assert "written by a language model" in said.sentence
+    assert wording.tuning(evidence) == "The base ships untuned: no tuned model passed the gate."
 
 
 @pytest.mark.parametrize(
     ("ci95", "tone", "part"),
     [
         ((-0.01, 0.03), "unsure", "can’t tell"),
-        ((-0.05, -0.01), "worse", "worse than the base"),
+        ((-0.05, -0.01), "worse", "finds less than"),
         (None, "unsure", "can’t tell"),
     ],
 )
-def test_a_model_that_ships_without_proof_is_not_called_better(evidence, ci95, tone, part):
-    comparison = replace(evidence.comparisons[0], ci95=ci95)
+def test_what_ships_without_proof_is_not_said_to_find_more(evidence, ci95, tone, part):
+    comparison = replace(evidence.comparison("default"), ci95=ci95)
     said = wording.verdict(replace(evidence, comparisons=(comparison,)))
     assert said.tone == tone and part in said.sentence
-    assert not said.sentence.startswith("it is better")
+    assert not said.sentence.startswith("it finds more")
 
 
-def test_a_base_that_stays_although_the_test_favours_tuning(tmp_path):
-    evidence = gather(*build_run(tmp_path / "run", ship="base"))
-    better = replace(evidence.comparisons[1], delta=0.05, ci95=(0.01, 0.09))
-    said = wording.verdict(replace(evidence, comparisons=(better,)))
-    assert said.tone == "kept" and "did not pass the gate" in said.sentence
+@pytest.mark.parametrize(
+    ("ci95", "part"),
+    [
+        ((0.002, 0.03), "Tuning added +1.7 points, 95% interval +0.2 to +3.0, to the same retriever"),
+        ((-0.01, 0.03), "no difference seen against the same retriever over the untuned base"),
+        ((-0.05, -0.01), "Tuning took away"),
+    ],
+)
+def test_tuning_is_told_against_the_same_retriever_untuned(evidence, ci95, part):
+    comparison = replace(evidence.comparison("default", "default_base"), ci95=ci95)
+    assert part in plain(wording.tuning(replace(evidence, comparisons=(comparison,))))
+
+
+def test_a_chosen_retriever_is_told_against_itself_untuned(evidence):
+    row = replace(evidence.comparisons[0], a="chosen", b="chosen_base", delta=0.05, ci95=(0.04, 0.06))
+    systems = {**evidence.systems, "chosen_base": evidence.systems["base"]}
+    rows = {**evidence.rows, "chosen": evidence.rows["rrf"]}
+    other = replace(evidence, systems=systems, rows=rows, comparisons=(row, *evidence.comparisons))
+    assert other.lead == "chosen" and "+5.0" in wording.tuning(other)
+    assert wording.verdict(other).action.startswith("Search with the retriever that your evidence chose")
+
+
+def test_a_run_of_the_first_version_has_its_model_as_the_lead(evidence):
+    old = replace(evidence, rows={}, systems={name: evidence.systems[name] for name in ("base", "merged", "bm25")})
+    assert wording.verdict(old).action == "Search with the merged model"
+    assert "+6.8" in wording.verdict(old).sentence
 
 
 def test_without_comparisons_the_verdict_says_so(evidence):
-    assert "no comparison" in wording.verdict(replace(evidence, comparisons=())).sentence
+    bare = replace(evidence, comparisons=())
+    assert "no comparison" in wording.verdict(bare).sentence and wording.tuning(bare) == ""
+
+
+def test_the_terminal_shows_retriever_tuning_and_the_next_commands(tmp_path):
+    workspace, _ = build_run(tmp_path / "run")
+    lines = lead_lines(workspace.read_json("summary.json"), "my runs/a")
+    assert lines[0].startswith("Search with the safe default over the tuned model: it finds more")
+    assert lines[1].startswith("Tuning added +1.7")
+    assert "embedfit index --run 'my runs/a'; embedfit search" in lines[2]

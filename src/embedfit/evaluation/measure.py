@@ -45,13 +45,15 @@ class Measured:
     """One system on Q queries.
 
     found: passage ids of each query, best first, at most 100. ranks: (Q,) rank of the first relevant
-    one, 0 if it is not among them. values: (Q, M), columns in the order of METRICS. bytes_a_passage: None where
-    nothing here stores them. ms_a_query: median of single queries, None where it was not measured.
+    one, 0 if it is not among them. values: (Q, M), columns in the order of METRICS. retriever: with the deviations of
+    what it searched. bytes_a_passage: None where nothing here stores them. ms_a_query: median of single queries, None
+    where it was not measured.
     """
 
     found: Sequence[Sequence[str]]
     ranks: Ints
     values: Floats
+    retriever: Retriever | None = None
     bytes_a_passage: float | None = None
     ms_a_query: float | None = None
 
@@ -121,6 +123,7 @@ def _measured(
     for name, retriever in ready.items():
         found[name] = replace(
             judged(rankings[name], eval_set, convention),
+            retriever=retriever,
             bytes_a_passage=bytes_a_passage(opened.parts, retriever) if opened.alone else None,
             ms_a_query=_ms(opened, retriever, eval_set.queries) if timed else None,
         )

@@ -31,7 +31,7 @@ from embedfit.evaluation.summary import COMPARED, comparisons, systems_table
 from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
 from embedfit.evaluation.titan import Titan
 from embedfit.index.build import Source
-from embedfit.index.retriever import BASE, BM25, RRF, Retriever
+from embedfit.index.retriever import BASE, BM25, RRF
 from embedfit.interchange import read_flagembedding
 from embedfit.llm.ledger import Ledger, Usage
 from embedfit.llm.ledger.spent import calls_of_run
@@ -264,21 +264,18 @@ class _Systems:
 
     def described(self, measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
         """Name → {"model", "retriever", "bytes_a_passage", "ms_a_query"} of the run's own rows."""
-        of: dict[str, tuple[str, Retriever]] = {
-            name: (model, retriever) for model, own in self._of.items() for name, retriever in own.items()
-        }
+        model_of = {name: model for model, own in self._of.items() for name in own}
         if self._alike is not None:
-            of["chosen"] = (of[self._alike][0], self._chosen)
+            model_of["chosen"] = model_of[self._alike]
         return {
             name: {
-                "model": None if retriever == BM25 else model,
-                "retriever": retriever.as_json(),
+                "model": None if name == "bm25" else model_of[name],
+                "retriever": system.retriever.as_json(),
                 "bytes_a_passage": system.bytes_a_passage,
                 "ms_a_query": system.ms_a_query,
             }
             for name, system in measured.items()
-            if name in of
-            for model, retriever in (of[name],)
+            if name in model_of and system.retriever is not None
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -75,7 +76,9 @@ def build(
         words=Bm25(contents) if retriever.has("words") else None,
         words_and_queries=Bm25(expanded) if expanded is not None else None,
     )
-    found = deviations(parts, contents, lambda texts: model.embed(texts, is_query=True), asked=source.asked)
+    alone = len(retriever.parts) == 1  # a single part is added to nothing
+    embed = functools.partial(model.embed, is_query=True)
+    found = {} if alone else deviations(parts, contents, embed, asked=source.asked)
     space = None
     if retriever.rerank is not None:
         reader = TokenReader(model.encoder())

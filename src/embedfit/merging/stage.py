@@ -22,7 +22,6 @@ from embedfit.models.folder import save_model
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.vectors import Embedder, vector_cache
 from embedfit.records import Passage, Query, written
-from embedfit.retrieval import fusion
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.own import own_passages, without_own
@@ -33,7 +32,6 @@ from embedfit.workspace import Workspace
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
 POOL_DEPTH = 15
-FUSION_WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 Floats = npt.NDArray[np.float64]
 
 
@@ -66,7 +64,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     weights = [read_weights(base), read_weights(tuned)]
     general = retention_set(config, [passage.content for passage in passages])
     alphas, highest = sweep_of(config.merge)
-    mixtures, scores = _sweep(base, tuned, weights, alphas, dev, general, runtime)
+    mixtures = _sweep(base, tuned, weights, alphas, dev, general, runtime)
     decision = decide(
         mixtures,
         dev.clusters,
@@ -78,7 +76,6 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     if config.merge.always_ship:
         decision = _as_told(mixtures, decision, highest)
     runtime.report.log(f"merge: ship {decision.ship}. {decision.why}")
-    chosen = next(row for row, mixture in enumerate(mixtures) if mixture.alpha == decision.alpha)
     with workspace.writing_folder("merged") as merged:
         tensors = combine(weights, [1 - decision.alpha, decision.alpha])
         layout = base.layout if decision.alpha == 0 else tuned.layout
@@ -102,7 +99,6 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
                 "retention_set": general.source,
                 "retention_queries": len(general.queries),
             },
-            "fusion": fusion_evidence(scores[chosen], dev),
         },
     )
 
@@ -192,26 +188,6 @@ def per_query_ndcg(scores: npt.NDArray[np.float32], relevant: Sequence[frozenset
     return ndcg(judge(found, relevant), k)
 
 
-def fusion_evidence(dense: npt.NDArray[np.float32], dev: DevSet) -> dict[str, object]:
-    """How hybrids fuse dense scores (Q, N) with BM25, and what each weight of dense gives on dev.
-
-    The weights are fixed and not the best on dev: written queries share fewer words with their passage
-    than people's do, so dev undervalues BM25 (on emanual it asks for .8 to 1, people's queries for .5).
-    """
-    index = Bm25(dev.passages)
-    lexical = without_own(np.stack([index.scores(query) for query in dev.queries]), dev.own)
-    tried = []
-    for weight in FUSION_WEIGHTS:
-        fused = fusion.weighted_sum(dense, lexical, weight=weight)
-        tried.append({"weight": weight, "ndcg@10": float(per_query_ndcg(fused, dev.relevant).mean())})
-    return {
-        "method": "weighted_sum",
-        "weight": fusion.DENSE_WEIGHT,
-        "windowed_weight": fusion.WINDOWED_WEIGHT,
-        "tried": tried,
-    }
-
-
 def _sweep(
     base: Encoder,
     tuned: Encoder,
@@ -220,12 +196,12 @@ def _sweep(
     dev: DevSet,
     general: Retention,
     runtime: Runtime,
-) -> tuple[list[Mixture], list[npt.NDArray[np.float32]]]:
-    """Every mixture's dev and retention scores, and its dense scores (Q, N) of the dev pool.
+) -> list[Mixture]:
+    """Every mixture's dev and retention scores.
 
     The base alone keeps its own query instruction; mixtures have the one that was trained with.
     """
-    mixtures, scores = [], []
+    mixtures = []
     with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
         for alpha in alphas:
             mixed = combine(weights, [1 - alpha, alpha])
@@ -245,9 +221,8 @@ def _sweep(
                     retention=kept,
                 )
             )
-            scores.append(dense)
             task.advance(note=f"α {alpha:g}: dev {mixtures[-1].dev.mean():.3f}")
-    return mixtures, scores
+    return mixtures
 
 
 def _scores(

@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
+import shlex
+
 from embedfit.generators import generator
 from embedfit.reporting.evidence import Comparison, Evidence
-from embedfit.reporting.wording import (
-    candidate,
-    count,
-    metric_name,
-    plural,
-    points,
-    points_between,
-    score,
-    system_name,
-    verdict,
-)
+from embedfit.reporting.wording import count, difference, plural, points, score, tone_of, verdict
 
 #: Below this many clusters a bootstrap interval is known to be too narrow.
 FEW_CLUSTERS = 20
 #: Below this rate of kept queries, the generator is the bottleneck.
 FEW_KEPT = 0.4
-HYBRIDS = ("hybrid_base", "hybrid_finetuned", "hybrid_merged", "hybrid_merged_windowed")
 
 
-def findings(evidence: Evidence, metric: str = "ndcg@10") -> list[str]:
+def findings(evidence: Evidence) -> list[str]:
     """Sentences that a sceptic would otherwise have to find alone."""
     said = [
-        _windowed(evidence, metric),
-        _lexical(evidence, metric),
-        _hybrid(evidence, metric),
+        _chosen(evidence),
+        _lexical(evidence),
+        _rank_fusion(evidence),
+        _model_alone(evidence),
         _interval_quality(verdict(evidence).comparison),
     ]
     if not evidence.human:
@@ -41,60 +33,61 @@ def findings(evidence: Evidence, metric: str = "ndcg@10") -> list[str]:
     return [sentence for sentence in said if sentence]
 
 
-def _best(evidence: Evidence, metric: str, names: tuple[str, ...]) -> tuple[str, float] | None:
-    measured = [
-        (name, value)
-        for name in names
-        if name in evidence.systems and (value := evidence.systems[name].metrics.get(metric)) is not None
-    ]
-    return max(measured, key=lambda item: item[1]) if measured else None
-
-
-def _windowed(evidence: Evidence, metric: str) -> str:
-    """What several vectors a passage bring beyond the model, of either sign."""
-    comparison = evidence.comparison("merged_windowed", "merged", metric)
-    measured = _best(evidence, metric, ("merged_windowed",))
-    if comparison is None or comparison.ci95 is None or measured is None:
+def _chosen(evidence: Evidence) -> str:
+    comparison = None if evidence.same_as_default else evidence.comparison("chosen", "default")
+    if comparison is None:
         return ""
-    found = f"{points(comparison.delta)} points, 95% interval {points_between(comparison.ci95)}"
-    if comparison.ci95[1] < 0:
-        return f"Keep one vector a passage: a vector for every window of it finds less here ({found})."
-    if comparison.ci95[0] <= 0:
-        return f"A vector for every window of a passage makes no sure difference here ({found}): one a passage will do."
-    return (
-        f"Index a vector for every window of a passage and not one a passage: the same model then scores "
-        f"{score(measured[1])} {metric_name(metric)} ({found}). Use it, below, has the command."
-    )
+    return {
+        "better": f"The retriever that was chosen finds more than the safe default: {difference(comparison)}.",
+        "unsure": "Between the retriever that was chosen and the safe default these questions show no difference "
+        f"({difference(comparison)}).",
+        "worse": f"On these questions the safe default finds more than what was chosen: {difference(comparison)}.",
+    }[tone_of(comparison)]
 
 
-def _lexical(evidence: Evidence, metric: str) -> str:
-    shipped = _best(evidence, metric, (evidence.decision.ship,))
-    lexical = _best(evidence, metric, ("bm25",))
-    if not shipped or not lexical or lexical[1] <= shipped[1]:
+def _lexical(evidence: Evidence) -> str:
+    """BM25 beside the retriever, where that does not surely find more."""
+    comparison = evidence.comparison("default", "bm25")
+    if comparison is None or tone_of(comparison) == "better":
         return ""
-    said = (
-        f"BM25, which needs no model, scores {score(lexical[1])} {metric_name(metric)} here, above the "
-        f"{system_name(shipped[0]).lower()} model alone ({score(shipped[1])})"
-    )
-    hybrid = _best(evidence, metric, HYBRIDS)
-    if hybrid is None or hybrid[1] > lexical[1]:
-        return f"{said}: use both together."
-    comparison = evidence.comparison(hybrid[0], "bm25", metric)
-    interval = f"; 95% interval of the difference {points_between(comparison.ci95)}" if comparison else ""
-    return f"{said}, and no lower than {system_name(hybrid[0])} ({score(hybrid[1])}{interval}): it is the one to beat."
+    said = f"the safe default against BM25, which needs no model: {difference(comparison)}"
+    if tone_of(comparison) == "worse":
+        return f"Words alone find more here ({said}): BM25 is the one to beat."
+    return f"No difference was seen between words alone and the retriever ({said})."
 
 
-def _hybrid(evidence: Evidence, metric: str) -> str:
-    everything = tuple(evidence.systems)
-    best = _best(evidence, metric, everything)
-    single = _best(evidence, metric, tuple(name for name in everything if not name.startswith("hybrid")))
-    if not best or not single or not best[0].startswith("hybrid"):
+def _rank_fusion(evidence: Evidence) -> str:
+    comparison = evidence.comparison("rrf", "default")
+    if comparison is None:
         return ""
-    gain = points(best[1] - single[1]).lstrip("+")
-    return (
-        f"The best system measured is {system_name(best[0])}, at {score(best[1])}: "
-        f"{gain} points above the best single system ({system_name(single[0])})."
-    )
+    said = f"reciprocal rank fusion of one vector and BM25, which most databases offer: {difference(comparison)}"
+    return {
+        "better": f"Against the safe default, {said}. It finds more here.",
+        "unsure": f"No difference was seen between the safe default and {said}.",
+        "worse": f"Against the safe default, {said}.",
+    }[tone_of(comparison)]
+
+
+def _model_alone(evidence: Evidence) -> str:
+    """What tuning is worth where a passage is one vector and nothing else is searched."""
+    comparison = evidence.comparison("merged", "base")
+    systems = evidence.systems
+    if comparison is None or evidence.decision.over == "base" or not {"base", "merged"} <= set(systems):
+        return ""
+    before, after = (systems[name].metrics.get(comparison.metric) for name in ("base", "merged"))
+    said = f"{score(before)} → {score(after)}: {difference(comparison)}"
+    return {
+        "better": f"With one vector a passage and nothing else, tuning added more: {said}."
+        if comparison.delta > _added(evidence)
+        else f"With one vector a passage and nothing else, tuning added {said}.",
+        "unsure": f"With one vector a passage and nothing else, no difference by tuning was seen ({said}).",
+        "worse": f"With one vector a passage and nothing else, tuning took away: {said}.",
+    }[tone_of(comparison)]
+
+
+def _added(evidence: Evidence) -> float:
+    comparison = evidence.comparison("default", "default_base")
+    return comparison.delta if comparison else 1.0
 
 
 def _interval_quality(comparison: Comparison | None) -> str:
@@ -108,37 +101,29 @@ def _interval_quality(comparison: Comparison | None) -> str:
 
 def next_steps(evidence: Evidence) -> list[str]:
     """What would most likely help, most useful first."""
-    steps = []
-    comparison = evidence.comparison(candidate(evidence))
-    shipped = evidence.decision.ship != "base"
-    if shipped:
-        steps.append("Load the model, or serve or deploy it, with the commands under “Use it”.")
+    run = shlex.quote(evidence.root)
+    steps = [
+        f'Build the index and search it: embedfit index --run {run}, then embedfit search --run {run} "…". '
+        f"embedfit serve {run} puts up a page and an API.",
+    ]
+    if evidence.decision.evidence in ("", "none", "written"):
+        steps.append(
+            "Let questions that people really asked choose the retriever, fifty or more, without labels: "
+            f"embedfit run --run {run} --queries FILE --judge SPEC, or, graded by a person, embedfit grade --run {run}."
+        )
     if not evidence.human:
         steps.append(
-            "Collect a hundred or more questions that people really asked, with the passages that answer them, "
-            "and evaluate on those: embedfit run … --eval-beir DIR."
+            "Collect a hundred or more questions with the passages that answer them, and evaluate on those: "
+            "embedfit run … --eval-beir DIR."
         )
-    if not shipped:
-        steps.extend(_when_kept(evidence, comparison))
-    steps.extend(_with_bm25(evidence, "ndcg@10"))
+    if evidence.decision.ship == "base":
+        steps.extend(_when_kept(evidence))
     return steps
 
 
-def _with_bm25(evidence: Evidence, metric: str) -> list[str]:
-    """Whether to search with BM25 beside the model, by what was measured."""
-    best, hybrid = _best(evidence, metric, tuple(evidence.systems)), _best(evidence, metric, HYBRIDS)
-    if best is None or hybrid is None:
-        return []
-    if _hybrid(evidence, metric):
-        return ["Search with the model and BM25 together; the snippet is under “Use it”."]
-    if best[0].startswith("bm25"):
-        return ["Try BM25 alone, and BM25 with the model (the snippet is under “Use it”), on queries of your own."]
-    lost = points(best[1] - hybrid[1]).lstrip("+")
-    return [f"Search with the model alone: on these questions BM25 beside it takes {lost} points away."]
-
-
-def _when_kept(evidence: Evidence, comparison: Comparison | None) -> list[str]:
+def _when_kept(evidence: Evidence) -> list[str]:
     steps = []
+    comparison = evidence.comparison("finetuned") or evidence.comparison("merged")
     if comparison and comparison.minimum_detectable:
         steps.append(
             f"This test can see differences from about {points(comparison.minimum_detectable).lstrip('+')} points on; "

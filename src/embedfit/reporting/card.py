@@ -24,6 +24,8 @@ TAGS = (
     "text-embeddings-inference",
     "embedfit",
 )
+#: Columns of the card's table, and the system of each.
+COLUMNS = {"Base": "base", "This model": "merged", "BM25": "bm25", "Retriever over it": "default"}
 #: Used where the card is not yet bound for a repository.
 UNNAMED = "PATH-OR-HUB-ID"
 
@@ -47,6 +49,7 @@ def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
     )
     environment.filters.update(cell=_cell, code=_code)
     code = {
+        "searching": usage.searching_documents(model_id),
         "loading": usage.loading(model_id),
         "tei": usage.tei(model_id, folder=False),
         "langchain": usage.langchain_alone(model_id),
@@ -54,14 +57,14 @@ def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
     text = environment.get_template("card.md.j2").render(
         title=_title(evidence, model_id),
         verdict=_verdict(evidence),
+        retriever=_retriever(evidence),
         layout=evidence.layout,
         alpha=evidence.decision.alpha,
         base=_base(evidence) or "a local model",
         data=_data(evidence),
         questions=wording.questions(evidence),
         rows=_rows(evidence),
-        lexical="bm25" in evidence.systems,
-        hybrid="hybrid_merged" in evidence.systems,
+        columns=[column for column, system in COLUMNS.items() if system in evidence.systems],
         findings=findings(evidence),
         **{name: _verbatim(value) for name, value in code.items()},
     )
@@ -142,6 +145,20 @@ def _verdict(evidence: Evidence) -> str:
     return f"{said}: **{_difference(evidence)}**, measured on {wording.questions(evidence)}."
 
 
+def _retriever(evidence: Evidence) -> str:
+    """What embedfit's retriever finds with it, against one vector a passage of the base, and what tuning adds there."""
+    comparison = evidence.comparison("default")
+    if comparison is None or "default" not in evidence.systems:
+        return ""
+    over = "this model" if evidence.decision.over == "merged" else "the untuned base"
+    value = wording.score(evidence.systems["default"].metrics.get(comparison.metric))
+    return (
+        f"In embedfit’s retriever (one vector, windows, words and late interaction over {over}) it reaches {value} "
+        f"{wording.metric_name(comparison.metric)}: {wording.difference(comparison)}, against one vector a passage of "
+        f"the base. {wording.tuning(evidence)}"
+    )
+
+
 def _difference(evidence: Evidence) -> str:
     comparison = evidence.comparison("merged")
     if comparison is None:
@@ -176,15 +193,12 @@ def _data(evidence: Evidence) -> list[str]:
     return sentences or ["The run recorded no counts."]
 
 
-def _rows(evidence: Evidence) -> list[dict[str, str]]:
+def _rows(evidence: Evidence) -> list[tuple[str, list[str]]]:
     if not {"base", "merged"} <= set(evidence.systems):
         return []
-    columns = {"base": "base", "model": "merged", "lexical": "bm25", "hybrid": "hybrid_merged"}
+    systems = [system for system in COLUMNS.values() if system in evidence.systems]
     return [
-        {
-            "metric": wording.metric_name(metric),
-            **{column: _value(evidence, system, metric) for column, system in columns.items()},
-        }
+        (wording.metric_name(metric), [_value(evidence, system, metric) for system in systems])
         for metric in METRICS
         if metric in evidence.systems["merged"].metrics
     ]

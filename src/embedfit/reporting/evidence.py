@@ -6,14 +6,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from embedfit.config import Config
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture, read_architecture
 from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query, written
-from embedfit.retrieval.languages import languages_of
 from embedfit.workspace import FILES, Workspace
 
 #: In the order of the path; the report's own manifest is written after it.
@@ -50,11 +49,49 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What ships, with the weight of the fine-tuned model in the merge, and why."""
+    """What ships.
+
+    ship, alpha, why: the model, with the weight of the fine-tuned one in the merge. over: the model that the retriever
+    searches with, "merged" or "base". verdict, chosen, evidence: the retriever's verdict, its reason in a sentence, and
+    what it rests on, as the stage `choose` wrote them.
+    """
 
     ship: str
     alpha: float | None
     why: str
+    over: str = "merged"
+    verdict: str = ""
+    chosen: str = ""
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """A system as a retriever. model: what its vectors are of, None for words alone. retriever: its JSON value."""
+
+    model: str | None
+    retriever: Mapping[str, Any]
+    bytes_a_passage: float | None = None
+    ms_a_query: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """A way to store one vector a passage.
+
+    on_disk: bytes that only rescoring reads. trained: of fewer dimensions, whether the model was trained for so many.
+    score: nDCG@10; delta: to float32.
+    """
+
+    name: str
+    dimensions: int
+    bytes_a_passage: float
+    on_disk: int
+    trained: bool | None
+    score: float
+    ci95: Interval
+    delta: float
+    delta_ci95: Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +146,42 @@ class Funnel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Results:
+    """What summary.json says."""
+
+    systems: Mapping[str, System]
+    comparisons: tuple[Comparison, ...]
+    decision: Decision
+    data: Mapping[str, Any]
+    timings_s: Mapping[str, float]
+    cost: Mapping[str, float]
+    cluster_by: str
+    rows: Mapping[str, Row]
+    storage: tuple[Storage, ...]
+
+    @property
+    def human(self) -> bool:
+        """Whether people, not a language model, asked the evaluation queries."""
+        return self.data.get("eval_kind") == "human"
+
+    @property
+    def same_as_default(self) -> bool:
+        """Whether the retriever that was chosen is the safe default."""
+        return self.rows.get("chosen") == self.rows.get("default")
+
+    @property
+    def lead(self) -> str:
+        """The system that ships. Runs of embedfit 0.1 have no retriever: there it is the model."""
+        names = ("default", "chosen") if self.same_as_default else ("chosen", "default")
+        return next((name for name in names if name in self.systems), self.decision.ship)
+
+    def comparison(self, a: str, b: str = "base", metric: str = "ndcg@10") -> Comparison | None:
+        """The comparison of two systems on a metric, or None where it was not made."""
+        return next((c for c in self.comparisons if (c.a, c.b, c.metric) == (a, b, metric)), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence(Results):
     """Everything the report may say.
 
     tuned: the system that slices and outcomes hold against the base. missing: files that were not there,
@@ -118,16 +190,9 @@ class Evidence:
 
     root: str
     config: Config
-    systems: Mapping[str, System]
-    comparisons: tuple[Comparison, ...]
-    decision: Decision
-    data: Mapping[str, Any]
-    timings_s: Mapping[str, float]
-    cost: Mapping[str, float]
     funnel: Funnel
     document_names: Mapping[str, str]
     sweep: tuple[SweepPoint, ...]
-    fusion: Mapping[str, Any]
     cosines: tuple[Cosines, ...]
     check_verdict: str
     check_passed: bool | None
@@ -135,24 +200,13 @@ class Evidence:
     slices: Mapping[str, tuple[Slice, ...]]
     outcomes: tuple[Mapping[str, Any], ...]
     outcome_counts: Mapping[str, int]
-    cluster_by: str
     passages: Mapping[str, Mapping[str, Any]]
     losses: tuple[tuple[float, float], ...]
     dev_scores: tuple[tuple[float, float], ...]
     training: Mapping[str, Any]
     manifests: tuple[Manifest, ...]
     layout: Architecture | None
-    languages: tuple[str, ...]
     missing: tuple[str, ...]
-
-    @property
-    def human(self) -> bool:
-        """Whether people, not a language model, asked the evaluation queries."""
-        return self.data.get("eval_kind") == "human"
-
-    def comparison(self, a: str, b: str = "base", metric: str = "ndcg@10") -> Comparison | None:
-        """The comparison of two systems on a metric, or None where it was not made."""
-        return next((c for c in self.comparisons if (c.a, c.b, c.metric) == (a, b, metric)), None)
 
 
 class _Reader:
@@ -204,24 +258,18 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
     evaluation = reader.json("evaluation.json")
     losses = reader.lines("finetuned/losses.jsonl")
     training = reader.json("finetuned/training.json")
-    decision = summary["decision"]
+    results = results_of(summary)
     tuned = evaluation.get("tuned", "merged")
     return Evidence(
         root=workspace.root.as_posix(),
         config=config,
-        systems={name: _system(name, value) for name, value in summary["systems"].items()},
-        comparisons=tuple(_comparison(value) for value in summary.get("comparisons", ())),
-        decision=Decision(ship=decision["ship"], alpha=decision.get("alpha"), why=decision.get("why", "")),
-        data=summary.get("data", {}),
-        timings_s=summary.get("timings_s", {}),
-        cost=summary.get("cost", {}),
+        **{field.name: getattr(results, field.name) for field in fields(Results)},
         funnel=funnel,
         document_names=_document_names(documents),
         sweep=tuple(
             SweepPoint(alpha=point["alpha"], dev=point.get("dev", {}), retention=point.get("retention"))
             for point in merge.get("alphas", ())
         ),
-        fusion=merge.get("fusion") or {},
         cosines=tuple(
             Cosines(
                 system=name,
@@ -237,15 +285,52 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
         slices={name: tuple(_slice(row, tuned) for row in rows) for name, rows in evaluation.get("slices", {}).items()},
         outcomes=tuple((*evaluation.get("wins", ()), *evaluation.get("losses", ()))),
         outcome_counts=evaluation.get("counts", {}),
-        cluster_by=summary.get("cluster_by", ""),
         passages=evaluation.get("passages", {}),
         losses=tuple((row["step"], row["loss"]) for row in losses if _numbers(row, "step", "loss")),
         dev_scores=_dev_scores(training),
         training=training,
         manifests=tuple(m for name in STAGES if (m := workspace.read_manifest(name)) is not None),
         layout=_layout(workspace, reader),
-        languages=languages_of([passage.content for passage in passages]),
         missing=tuple(reader.missing),
+    )
+
+
+def results_of(summary: Mapping[str, Any]) -> Results:
+    """The typed form of summary.json; what an older one lacks is empty."""
+    return Results(
+        systems={name: _system(name, value) for name, value in summary["systems"].items()},
+        comparisons=tuple(_comparison(value) for value in summary.get("comparisons", ())),
+        decision=_decision(summary["decision"]),
+        data=summary.get("data", {}),
+        timings_s=summary.get("timings_s", {}),
+        cost=summary.get("cost", {}),
+        cluster_by=summary.get("cluster_by", ""),
+        rows={name: Row(**value) for name, value in summary.get("retrievers", {}).items()},
+        storage=tuple(_storage(value) for value in summary.get("storage", ())),
+    )
+
+
+def _decision(value: Mapping[str, Any]) -> Decision:
+    chosen = value.get("retriever") or {}
+    return Decision(
+        ship=value["ship"],
+        alpha=value.get("alpha"),
+        why=value.get("why", ""),
+        over=chosen.get("model", "base" if value["ship"] == "base" else "merged"),
+        verdict=chosen.get("verdict", ""),
+        chosen=chosen.get("why", ""),
+        evidence=(chosen.get("evidence") or {}).get("kind", ""),
+    )
+
+
+def _storage(value: Mapping[str, Any]) -> Storage:
+    names = ("name", "dimensions", "bytes_a_passage", "on_disk", "trained", "delta")
+    (low, high), (delta_low, delta_high) = value["ci95"], value["delta_ci95"]
+    return Storage(
+        **{name: value[name] for name in names},
+        score=value["ndcg@10"],
+        ci95=(low, high),
+        delta_ci95=(delta_low, delta_high),
     )
 
 

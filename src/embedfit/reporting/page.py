@@ -19,7 +19,7 @@ from embedfit.config import stored_settings
 from embedfit.progress import duration
 from embedfit.reporting import figures, wording
 from embedfit.reporting.advice import findings, next_steps
-from embedfit.reporting.evidence import Evidence, Slice
+from embedfit.reporting.evidence import Evidence, Row, Slice
 from embedfit.reporting.usage import snippets
 
 METRICS = (
@@ -47,15 +47,16 @@ SLICE_NAMES = {
     "overlap": "Words shared with the passage",
     "document": "Document",
 }
-SYSTEM_ORDER = (
-    "base",
+#: What the report leads with: the retrievers that a reader chooses between.
+LEAD = ("base", "bm25", "rrf", "default_base", "default", "chosen_base", "chosen")
+#: The steps between them, in the table of every system.
+STEPS = (
     "finetuned",
     "merged",
     "base_windowed",
     "merged_windowed",
-    "bm25",
+    "bm25_cut",
     "hybrid_base",
-    "hybrid_finetuned",
     "hybrid_merged",
     "hybrid_merged_windowed",
 )
@@ -96,6 +97,8 @@ def _environment() -> Environment:
         system=wording.system_name,
         duration=_time,
         money=wording.money,
+        size=wording.size,
+        ms=wording.milliseconds,
     )
     return environment
 
@@ -126,7 +129,9 @@ def render(evidence: Evidence) -> str:
             evidence=evidence,
             name=evidence.root.rstrip("/").rsplit("/", 1)[-1] or "run",
             verdict=wording.verdict(evidence),
-            indexed=wording.indexed(evidence),
+            tuning=wording.tuning(evidence),
+            lead=_lead(evidence),
+            storage=evidence.storage,
             questions=wording.questions(evidence),
             key_figures=_key_figures(evidence),
             findings=findings(evidence),
@@ -179,21 +184,67 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str, str]]:
     return found
 
 
+def _led(evidence: Evidence) -> list[str]:
+    """The retrievers that the report leads with; of a run of embedfit 0.1 its models and BM25."""
+    doubled = ("chosen", "chosen_base") if evidence.same_as_default else ()
+    names = [name for name in LEAD if name in evidence.systems and name not in doubled]
+    if evidence.lead not in names and evidence.lead in evidence.systems:
+        names.append(evidence.lead)
+    return names
+
+
+def _lead(evidence: Evidence) -> list[dict[str, Any]]:
+    """The rows of the first table."""
+    found = []
+    for name in _led(evidence):
+        row, system = evidence.rows.get(name), evidence.systems[name]
+        found.append(
+            {
+                "name": name,
+                "note": _note(name, row),
+                "ships": name == evidence.lead,
+                "score": system.metrics.get(PANELS[0]),
+                "ci95": system.ci95.get(PANELS[0]),
+                "against": evidence.comparison(name),
+                "bytes": row.bytes_a_passage if row else None,
+                "ms": row.ms_a_query if row else None,
+            }
+        )
+    return found
+
+
+def _note(name: str, row: Row | None) -> str:
+    """What a retriever is made of, in a few words."""
+    if name == "base":
+        return "one vector a passage, untuned"
+    if row is None:
+        return ""
+    parts = " + ".join(_PART_NAMES.get(part["name"], part["name"]) for part in row.retriever["parts"])
+    reranked = ", then late interaction" if row.retriever.get("rerank") else ""
+    ranks = "ranks of " if row.retriever.get("method") == "reciprocal_rank" else ""
+    model = {"base": "; untuned model", "merged": "; tuned model"}.get(row.model or "", "; no model")
+    return f"{ranks}{parts}{reranked}{model}"
+
+
+_PART_NAMES = {"one": "one vector", "words_and_queries": "words and written queries", "queries": "written queries"}
+
+
 def _ordered_systems(evidence: Evidence) -> list[str]:
-    known = [name for name in SYSTEM_ORDER if name in evidence.systems]
-    return known + [name for name in evidence.systems if name not in SYSTEM_ORDER]
+    known = [name for name in (*_led(evidence), *STEPS) if name in evidence.systems]
+    doubled = ("chosen", "chosen_base") if evidence.same_as_default else ()
+    return known + [name for name in evidence.systems if name not in (*known, *doubled)]
 
 
 def _kind(system: str, shipped: str) -> str:
     if system == shipped:
         return "shipped"
-    if system.startswith("hybrid"):
+    if system.startswith(("hybrid", "rrf")):
         return "hybrid"
     return "lexical" if system.startswith("bm25") else "base" if system == "base" else "other"
 
 
 def _panels(evidence: Evidence) -> list[tuple[str, str, Markup]]:
-    """(metric, note, figure) of the metrics worth a picture."""
+    """(metric, note, figure) of the metrics worth a picture, of the retrievers that the report leads with."""
     result: list[tuple[str, str, Markup]] = []
     for metric in PANELS:
         rows = [
@@ -201,14 +252,14 @@ def _panels(evidence: Evidence) -> list[tuple[str, str, Markup]]:
                 label=_short(wording.system_name(name)),
                 value=evidence.systems[name].metrics[metric],
                 interval=evidence.systems[name].ci95.get(metric),
-                kind=_kind(name, evidence.decision.ship),
+                kind=_kind(name, evidence.lead),
                 shown=wording.score(evidence.systems[name].metrics[metric]),
             )
-            for name in _ordered_systems(evidence)
+            for name in _led(evidence)
             if metric in evidence.systems[name].metrics
         ]
         if rows:
-            title = f"{wording.metric_name(metric)} of every system"
+            title = f"{wording.metric_name(metric)} of the retrievers"
             result.append((metric, PANEL_NOTES[metric], figures.intervals(f"panel-{len(result)}", title, rows)))
     return result
 
@@ -248,7 +299,11 @@ def _explorer(evidence: Evidence) -> dict[str, Any]:
     used: set[str] = set()
     for outcome in evidence.outcomes:
         found: list[dict[str, Any]] = [
-            {"name": wording.system_name(name), "rank": value.get("rank") or 0, "top": list(value.get("top", ()))}
+            {
+                "name": wording.system_name(evidence.lead if name == "chosen" else name),
+                "rank": value.get("rank") or 0,
+                "top": list(value.get("top", ())),
+            }
             for name, value in outcome.items()
             if isinstance(value, Mapping) and "top" in value
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from embedfit.reporting.evidence import Comparison, Evidence, Interval
+from embedfit.reporting.evidence import Comparison, Interval, Results
 
 MINUS = "\N{MINUS SIGN}"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -24,6 +24,11 @@ SYSTEM_NAMES = {
     "base_windowed": "Base, windowed",
     "merged_windowed": "Merged, windowed",
     "hybrid_merged_windowed": "Windowed + BM25",
+    "rrf": "Rank fusion",
+    "default_base": "Default, untuned",
+    "default": "Default",
+    "chosen_base": "Chosen, untuned",
+    "chosen": "Chosen",
 }
 
 
@@ -87,7 +92,21 @@ def money(usd: float) -> str:
     return f"${usd:,.2f}" if usd >= 0.01 else "under $0.01"
 
 
-Tone = Literal["better", "kept", "unsure", "worse"]
+def size(number: float | None) -> str:
+    """Bytes: "768 B", "13.1 kB"."""
+    if number is None:
+        return "–"
+    return f"{number:,.0f}{NBSP}B" if number < 1000 else f"{number / 1000:,.1f}{NBSP}kB"
+
+
+def milliseconds(value: float | None) -> str:
+    """As "1.4 ms"; tenths only where they matter."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}{NBSP}ms" if value < 10 else f"{value:,.0f}{NBSP}ms"
+
+
+Tone = Literal["better", "unsure", "worse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,18 +119,11 @@ class Verdict:
     comparison: Comparison | None
 
 
-def questions(evidence: Evidence) -> str:
+def questions(results: Results) -> str:
     """How many queries the evaluation asked and who wrote them."""
-    number = int(evidence.data.get("eval_queries", 0))
-    who = "that people asked" if evidence.human else "written by a language model and held out from training"
+    number = int(results.data.get("eval_queries", 0))
+    who = "that people asked" if results.human else "written by a language model and held out from training"
     return f"{plural(number, 'question')} {who}"
-
-
-def candidate(evidence: Evidence) -> str:
-    """The tuned system whose comparison with the base tells most: a merge at weight 0 is the base itself."""
-    if evidence.decision.ship not in ("base", "merged"):
-        return evidence.decision.ship
-    return "finetuned" if evidence.decision.alpha == 0 and "finetuned" in evidence.systems else "merged"
 
 
 def tone_of(comparison: Comparison | None) -> Tone:
@@ -122,55 +134,62 @@ def tone_of(comparison: Comparison | None) -> Tone:
     return "better" if low > 0 else "worse" if high < 0 else "unsure"
 
 
-def verdict(evidence: Evidence, metric: str = "ndcg@10") -> Verdict:
-    """One sentence that a colleague can quote: what ships, by how much it is better, how sure that is."""
-    tuned = candidate(evidence)
-    comparison = evidence.comparison(tuned, "base", metric)
-    shown = _measured(evidence, tuned, comparison, metric)
-    if evidence.decision.ship == "base":
-        reasons: dict[Tone, str] = {
-            "better": f"the {system_name(tuned).lower()} model scores higher here, but did not pass the gate: {shown}",
-            "unsure": f"tuning brought no gain that this test can tell from chance: {shown}",
-            "worse": f"tuning made it worse: {shown}",
-            "kept": "",
-        }
-        sentence = reasons[tone_of(comparison)] if shown else "no tuned model was measured against it"
-        return Verdict(tone="kept", action="Keep the base model", sentence=sentence, comparison=comparison)
+def difference(comparison: Comparison) -> str:
+    """As "+1.4 points, 95% interval +0.2 to +2.5"."""
+    interval = f", 95% interval {points_between(comparison.ci95)}" if comparison.ci95 else ""
+    return f"{points(comparison.delta)}{NBSP}points{interval}"
+
+
+def retriever_name(results: Results) -> str:
+    """What ships, in words."""
+    model = "the tuned model" if results.decision.over == "merged" else "the untuned base"
+    if results.lead not in ("default", "chosen"):
+        return f"the {system_name(results.lead).lower()} model"
+    what = "the safe default" if results.lead == "default" else "the retriever that your evidence chose,"
+    return f"{what} over {model}"
+
+
+def verdict(results: Results, metric: str = "ndcg@10") -> Verdict:
+    """One sentence that a colleague can quote: what to search with, by how much it is better, how sure that is."""
+    comparison = results.comparison(results.lead, "base", metric)
+    shown = _measured(results, results.lead, comparison, metric)
     tone = tone_of(comparison)
-    sentences = {
-        "better": f"it is better than the base on your documents, by {shown}",
-        "unsure": f"whether it is better than the base this test can’t tell: {shown}",
-        "worse": f"the settings say so, but it is worse than the base: {shown}",
+    against = "one vector a passage of the untuned base"
+    sentences: dict[Tone, str] = {
+        "better": f"it finds more on your documents than {against}, by {shown}",
+        "unsure": f"whether it finds more than {against} this test can’t tell: {shown}",
+        "worse": f"on these questions it finds less than {against}: {shown}",
     }
-    sentence = sentences[tone] if shown else "no comparison with the base was made"
     return Verdict(
         tone=tone,
-        action=f"Ship the {system_name(evidence.decision.ship).lower()} model",
-        sentence=sentence,
+        action=f"Search with {retriever_name(results)}",
+        sentence=sentences[tone] if shown else "no comparison with the base was made",
         comparison=comparison,
     )
 
 
-def indexed(evidence: Evidence, metric: str = "ndcg@10") -> str:
-    """What several vectors a passage and the training bring together, and which part is whose; empty if not sure."""
-    both = evidence.comparison("merged_windowed", "base", metric)
-    training = evidence.comparison("merged_windowed", "base_windowed", metric)
-    if both is None or both.ci95 is None or both.ci95[0] <= 0 or evidence.decision.ship == "base":
+def tuning(results: Results, metric: str = "ndcg@10") -> str:
+    """What tuning added, told against the same retriever over the untuned base. Empty where it was not measured."""
+    tuned, untuned = ("chosen", "chosen_base") if "chosen_base" in results.systems else ("default", "default_base")
+    if results.decision.over == "base":
+        return "The base ships untuned: no tuned model passed the gate."
+    comparison = results.comparison(tuned, untuned, metric)
+    if comparison is None:
         return ""
-    part = f", of which {points(training.delta)} are the training’s" if training is not None else ""
-    return (
-        f"Indexed with a vector for every window of {evidence.config.evaluate.windows} tokens of a passage, it scores "
-        f"{score(evidence.systems['merged_windowed'].metrics.get(metric))}: {points(both.delta)}{NBSP}points over the "
-        f"base with one vector a passage (95% interval {points_between(both.ci95)}){part}."
-    )
+    said = difference(comparison)
+    return {
+        "better": f"Tuning added {said}, to the same retriever over the untuned base.",
+        "unsure": f"Tuning: no difference seen against the same retriever over the untuned base ({said}).",
+        "worse": f"Tuning took away: {said}, against the same retriever over the untuned base.",
+    }[tone_of(comparison)]
 
 
-def _measured(evidence: Evidence, tuned: str, comparison: Comparison | None, metric: str) -> str:
-    if comparison is None or "base" not in evidence.systems or tuned not in evidence.systems:
+def _measured(results: Results, name: str, comparison: Comparison | None, metric: str) -> str:
+    if comparison is None or "base" not in results.systems or name not in results.systems:
         return ""
-    before, after = (evidence.systems[name].metrics.get(metric) for name in ("base", tuned))
+    before, after = (results.systems[system].metrics.get(metric) for system in ("base", name))
     interval = f"; 95% interval {points_between(comparison.ci95)}" if comparison.ci95 else ""
     return (
         f"{points(comparison.delta)}{NBSP}points of {metric_name(metric)} "
-        f"({score(before)} →{NBSP}{score(after)}{interval}), on {questions(evidence)}"
+        f"({score(before)} →{NBSP}{score(after)}{interval}), on {questions(results)}"
     )

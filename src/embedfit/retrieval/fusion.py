@@ -1,9 +1,6 @@
-"""Two rankings made one: reciprocal rank fusion and weighted sums of normalised scores."""
+"""Rankings made one: reciprocal ranks and weighted sums of standardised scores."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,21 +9,6 @@ Scores = npt.NDArray[np.float32]
 
 #: Added to a rank before it divides: the first ranks must not outweigh all others.
 RANK_CONSTANT = 60
-#: The dense scores' part beside BM25's, of one vector a passage and of one for every window: windows find far more
-#: alone, and with people's queries their best part was .7 or near it on three corpora of four (docs/recipe.md).
-DENSE_WEIGHT = 0.5
-WINDOWED_WEIGHT = 0.7
-
-
-def parts_of(setting: Mapping[str, Any], *, windowed: bool = False) -> tuple[str, float]:
-    """Method and weight of the dense scores that merge.json names; where it names none, even reciprocal ranks.
-
-    windowed: of dense scores that are the best of a passage's windows, which may have a weight of their own.
-    """
-    weight = setting.get("weight", DENSE_WEIGHT)
-    if windowed:
-        weight = setting.get("windowed_weight", weight)
-    return str(setting.get("method", "reciprocal_rank")), float(weight)
 
 
 def ranks(scores: Scores) -> npt.NDArray[np.int64]:
@@ -40,19 +22,6 @@ def ranks(scores: Scores) -> npt.NDArray[np.int64]:
 def reciprocals(scores: Scores, *, weight: float = 1.0, k: int = RANK_CONSTANT) -> npt.NDArray[np.float64]:
     """Weight / (k + rank) of every passage (Cormack, Clarke and Büttcher, SIGIR 2009). scores: (..., N)."""
     result: npt.NDArray[np.float64] = weight / (k + ranks(scores))
-    return result
-
-
-def reciprocal_rank(dense: Scores, lexical: Scores, *, weight: float = 0.5, k: int = RANK_CONSTANT) -> Scores:
-    """Fused score: weight / (k + dense rank) + (1 - weight) / (k + lexical rank). Scores and result: (..., N).
-
-    Cormack, Clarke and Büttcher, SIGIR 2009, with a weight. A passage that BM25 does not match at
-    all (score 0) has no lexical rank: it must not gain by its place in the corpus. A passage that is left out
-    (dense score -inf) stays so.
-    """
-    lexical_part = np.where(lexical > 0, reciprocals(lexical, k=k), 0.0)
-    fused = reciprocals(dense, weight=weight, k=k) + (1 - weight) * lexical_part
-    result: Scores = np.where(np.isneginf(dense), -np.inf, fused).astype(np.float32)
     return result
 
 
