@@ -129,7 +129,10 @@ def _evaluate(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _RunFiles:
-    """What evaluate reads of the run besides the models."""
+    """What evaluate reads of the run besides the models.
+
+    queries: the written ones. asked: questions that people asked and that may set an index' constants.
+    """
 
     documents: Sequence[Document]
     passages: Sequence[Passage]
@@ -137,16 +140,19 @@ class _RunFiles:
     train_rows: int
     merge: Mapping[str, Any]
     chosen: Mapping[str, Any]
+    asked: Sequence[str]
 
     @classmethod
     def read(cls, workspace: Workspace) -> _RunFiles:
+        queries = workspace.read(Query)
         return cls(
             documents=workspace.read(Document),
             passages=workspace.read(Passage),
-            queries=written(workspace.read(Query)),
+            queries=written(queries),
             train_rows=len(read_flagembedding(workspace.existing("train.jsonl"))),
             merge=workspace.read_json("merge.json"),
             chosen=workspace.read_json("retriever.json"),
+            asked=[query.text for query in queries if query.split == "log"],
         )
 
 
@@ -197,7 +203,7 @@ class _Systems:
     ) -> None:
         """opened: takes the embedders of evaluate.systems, for their cost."""
         self._workspace, self._config, self._runtime = workspace, config, runtime
-        self._eval_set, self._opened = eval_set, opened
+        self._eval_set, self._opened, self._asked = eval_set, opened, run_files.asked
         self._words = cache(lambda: Bm25(eval_set.contents))
         self._base = base_model(config)
         tokenizer, contents = load_tokenizer(self._base.folder), eval_set.contents
@@ -237,7 +243,7 @@ class _Systems:
         of_name = self._of[name]
 
         def open_it() -> Opened:
-            source = Source(contents=self._eval_set.contents)
+            source = Source(contents=self._eval_set.contents, asked=self._asked)
             report = self._runtime.report
             return of_model(model, source, of_name, self._eval_set, vector_cache(), report, words=self._words)
 
