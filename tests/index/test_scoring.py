@@ -12,6 +12,7 @@ from embedfit.errors import InputError
 from embedfit.index import retriever as retrievers
 from embedfit.index.retriever import Part, Rerank, Retriever, from_json
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, Tokens, find, ordered
+from embedfit.index.sizes import bytes_a_passage, part_bytes
 from embedfit.index.tokens import gathered, principal_axes, to_bytes
 from embedfit.retrieval.bm25 import Bm25
 
@@ -180,3 +181,24 @@ def test_a_retriever_is_data():
 def test_what_is_no_retriever_is_refused(value):
     with pytest.raises(InputError):
         from_json(value)
+
+
+def test_equal_scores_come_last_first_where_that_is_asked_for():
+    scores = np.array([0.5, 1.0, 0.5, 1.0], np.float32)
+    assert list(ordered(scores, 3)) == [1, 3, 0] and list(ordered(scores, 3, last_first=True)) == [3, 1, 2]
+
+
+def test_each_query_may_have_passages_of_its_own():
+    allowed = np.array([[True, False, True, False], [False, True, False, True]])
+    for found, own in zip(find(Scores(some_parts(), asked()), retrievers.DEFAULT, 4, allowed), allowed, strict=True):
+        assert set(found.passages) == set(np.flatnonzero(own))
+
+
+def test_bytes_are_those_of_the_parts_that_a_retriever_reads():
+    parts = some_parts()
+    each = part_bytes(parts)
+    assert each["one"] == parts.one.nbytes and each["tokens"] >= parts.tokens.vectors.nbytes
+    assert bytes_a_passage(parts, retrievers.BASE) == each["one"] / 4
+    assert bytes_a_passage(parts, retrievers.WINDOWS) == (each["one"] + each["windows"]) / 4
+    assert bytes_a_passage(parts, retrievers.DEFAULT) == sum(each.values()) / 4
+    assert bytes_a_passage(parts, retrievers.BM25) == Bm25(TEXTS).nbytes / 4 and Bm25([]).nbytes == 0

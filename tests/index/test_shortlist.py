@@ -128,3 +128,18 @@ def test_a_part_with_a_negative_weight_is_bounded_too():
     odd = Retriever(name="odd", parts=(Part(name="windows", weight=1.0), Part(name="one", weight=-0.5)))
     for quick, plain in both(parts, asked, odd, 10):
         assert quick.passages.tolist() == plain.passages.tolist()
+
+
+def test_a_query_that_is_a_passage_does_not_find_itself_on_the_short_list_either():
+    parts, asked = made_up(3, 1500, 1.0)
+    best = [found.passages[0] for found in find(Scores(parts, asked), retrievers.BASE, 1)]
+    own = replace(asked, own=np.array(best))
+    for (quick, plain), passage in zip(both(parts, own, retrievers.BASE, 10), best, strict=True):
+        assert passage not in quick.passages and list(quick.passages) == list(plain.passages)
+
+
+def test_float32_vectors_are_scored_as_they_are():
+    parts, asked = made_up(4, 1500, 1.0)
+    exact = replace(parts, one=parts.one.astype(np.float32))
+    assert scoring.shortlists(Scores(exact, asked), retrievers.BASE, 10, None) is None
+    assert find(Scores(exact, asked), retrievers.BASE, 10)[0].passages.tolist()

@@ -262,7 +262,11 @@ def _rough_first(scores: Scores, retriever: Retriever, query: int) -> tuple[Floa
     """The first stage in half precision, (N,), and the most by which it is off."""
     parts = scores.parts
     rough = RoughQuery(scores.asked.vectors[query])
-    one = rough.cosines(parts.one) if parts.one is not None and retriever.has("one", "windows") else None
+    one = (
+        rough.cosines(np.asarray(parts.one, np.float16))
+        if parts.one is not None and retriever.has("one", "windows")
+        else None
+    )
     result = np.zeros(parts.size, np.float32)
     bound = 0.0
     for part in retriever.parts:
