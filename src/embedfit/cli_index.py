@@ -17,6 +17,7 @@ from embedfit.runtime import Runtime
 from embedfit.terminal import say, say_json
 
 if TYPE_CHECKING:
+    from embedfit.index.filters import Filter
     from embedfit.index.search import Hit, Index
 
 _SHOWN = 300
@@ -85,12 +86,17 @@ def search(
     queries: Annotated[Path | None, typer.Option(help="Many queries: plain lines, or JSONL with _id and text.")] = None,
     trec: Annotated[Path | None, typer.Option(help="With --queries: write a TREC run here.")] = None,
     k: Annotated[int | None, typer.Option("-k", help="Passages a query; default 5, with --trec 100.")] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="lang=de, lang=de|fr, date>=2024-01-01, groups:hr, url=*; several: all of them."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")
     ] = False,
 ) -> None:
     """The best passages for a query, where each stands, which part found it, and what the base would have given."""
     from embedfit.asked.reading import read_queries
+    from embedfit.index.filters import filter_of
     from embedfit.indexing import load, load_or_build, write_trec  # torch
 
     runtime = Runtime(report=reporter_for(sys.stderr))
@@ -99,20 +105,23 @@ def search(
             "Name a run or an index, and a query or a file of queries.",
             remedy='For example: embedfit search --run DIR "how do I …"',
         )
+    where = filter_of(filters)
     opened = load_or_build(run_folder, runtime) if run_folder else load(index_folder or Path())
     if queries is not None:
         if trec is None:
             raise UsageError("--queries writes a TREC run.", remedy=f"Add: --trec {queries.with_suffix('.trec')}")
-        lines = write_trec(opened, read_queries(queries), trec, k=k or 100, runtime=runtime)
+        lines = write_trec(opened, read_queries(queries), trec, k=k or 100, where=where, runtime=runtime)
         say(f"{trec}: {lines:,} lines")
         return
     assert query is not None
-    hits = opened.search(query, k or 5)
-    base = opened.base.search(query, k or 5)
+    hits = opened.search(query, k or 5, where=where)
+    base = opened.base.search(query, k or 5, where=where)
     if as_json:
         say_json({"query": query, "hits": [asdict(hit) for hit in hits], "base": [asdict(hit) for hit in base]})
         return
     _print(opened, query, hits, base)
+    if where.conditions and not hits:
+        _say_empty(opened, where)
 
 
 def _print(opened: Index, query: str, hits: list[Hit], base: list[Hit]) -> None:
@@ -130,6 +139,19 @@ def _print(opened: Index, query: str, hits: list[Hit], base: list[Hit]) -> None:
             text.stylize("bold yellow", start, stop)
         console.print(text)
         console.print(Text(f"   {_why(hit)}; {_beside(ranks.get(hit.passage_id), len(base))}\n", style="dim"))
+
+
+def _say_empty(opened: Index, where: Filter) -> None:
+    """No passage was found: which values the named fields have."""
+    catalogue = opened.stored.catalogue
+    allowed = catalogue.allowed(where)
+    if allowed is not None and allowed.any():
+        say(f"No passage was found among the {int(allowed.sum()):,} that meet {where}.")
+        return
+    say(f"No passage meets {where}.")
+    for name in dict.fromkeys(condition.field for condition in where.conditions):
+        values = ", ".join(f"{value} ({count:,})" for value, count in catalogue.values(name, most=10))
+        say(f"{name}: {values}")
 
 
 def _why(hit: Hit) -> str:

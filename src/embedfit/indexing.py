@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Source, build
+from embedfit.index.columns import joined
 from embedfit.index.constants import ENOUGH_ASKED, SAMPLE
-from embedfit.index.folder import Base, Identity, write
+from embedfit.index.filters import Where
+from embedfit.index.folder import Base, Identity, rewrite_metadata, write
 from embedfit.index.manifest import IN_RUN, MANIFEST, is_run, read_manifest
 from embedfit.index.retriever import Retriever
-from embedfit.index.search import Hit, Index
+from embedfit.index.search import Index
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.vectors import vector_cache
-from embedfit.records import Passage, Query
+from embedfit.records import Metadata, Passage, Query
 from embedfit.runtime import Runtime
 from embedfit.workspace import FILES, Workspace, atomic_file, sha256_json
 
@@ -100,16 +102,23 @@ def index_run(
             raise InputError(f"{workspace.root} holds no passages.", remedy="Name documents that hold text.")
         chosen = _retriever(len(passages), tokens)
         asked = _asked(workspace, config, runtime)
+        metadata = joined(passages, workspace.read(Metadata) if workspace.path(FILES[Metadata]).exists() else ())
         made_of = {
             "passages": sha256_json([[one.passage_id, one.title, one.text, one.document_id] for one in passages]),
             "model": model.key,
             "instruction": model.instruction,
             "retriever": json.loads(json.dumps(chosen.as_json())),
             "removed": sorted(removed),
+            "metadata": sha256_json(metadata),
             **({"asked": sha256_json(asked)} if asked else {}),
         }
-        if not force and (target / MANIFEST).exists() and _made_of(target) == made_of:
+        before = _made_of(target) if not force and (target / MANIFEST).exists() else {}
+        if before == made_of:
             runtime.report.log("index: up to date (--force builds it again)")
+        elif before and {**before, "metadata": made_of["metadata"]} == made_of:
+            runtime.report.log("index: only fields of passages have changed; vectors and words stay")
+            with workspace.writing_folder(IN_RUN) as temporary:
+                rewrite_metadata(target, temporary, passages, metadata, made_of)
         else:
             beside = _base(base, passages, config.model, runtime) if trained and base.key != model.key else None
             identity = Identity(
@@ -123,7 +132,7 @@ def index_run(
                 runtime.report,
             )
             with workspace.writing_folder(IN_RUN) as temporary:
-                write(temporary, built, passages, identity, base=beside, made_of=made_of)
+                write(temporary, built, passages, identity, metadata=metadata, base=beside, made_of=made_of)
             _say_size(target, len(passages), runtime)
     return Index.open(target)
 
@@ -222,14 +231,26 @@ def load(folder: PathLike) -> Index:
 # --- many queries
 
 
-def write_trec(index: Index, queries: Sequence[tuple[str, str]], target: Path, *, k: int, runtime: Runtime) -> int:
+def write_trec(
+    index: Index,
+    queries: Sequence[tuple[str, str]],
+    target: Path,
+    *,
+    k: int,
+    where: Where | None = None,
+    runtime: Runtime,
+) -> int:
     """Write a TREC run: `query Q0 passage rank score name` a line. Returns the number of lines.
+
+    where: conditions on the fields of passages, as in filters.filter_of.
 
     Scores fall strictly from rank to rank, because readers of such files order by score and break ties by id.
     """
     lines = 0
     with atomic_file(target) as file, runtime.report.task("search", len(queries), "queries") as task:
-        for (identifier, _), hits in zip(queries, _hits(index, queries, k), strict=True):
+        for (identifier, _), hits in zip(
+            queries, index.search_all([text for _, text in queries], k, where=where), strict=True
+        ):
             last = float("inf")
             for rank, hit in enumerate(hits, 1):
                 last = min(hit.score, last - 1e-6)
@@ -237,10 +258,6 @@ def write_trec(index: Index, queries: Sequence[tuple[str, str]], target: Path, *
                 lines += 1
             task.advance(1)
     return lines
-
-
-def _hits(index: Index, queries: Sequence[tuple[str, str]], k: int) -> Iterator[list[Hit]]:
-    return index.search_all([text for _, text in queries], k)
 
 
 def _token(identifier: str) -> str:

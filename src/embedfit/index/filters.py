@@ -1,40 +1,255 @@
-"""Which passages a search may find."""
+"""Conditions on the fields of passages: what a search may find, as data, and how people write it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
+from embedfit.errors import InputError
 
-from embedfit.records import Passage
+Scalar = str | int | float | bool
+Operator = Literal["=", "!=", "<", "<=", ">", ">=", "contains", "exists"]
 
-Mask = npt.NDArray[np.bool_]
+OPERATORS: tuple[Operator, ...] = ("=", "!=", "<", "<=", ">", ">=", "contains", "exists")
+MOST_CONDITIONS = 64
+MOST_VALUES = 1_000
+MOST_CHARACTERS = 1_000
+_SIGNS: dict[str, Operator] = {
+    "=": "=",
+    "==": "=",
+    "!=": "!=",
+    "<": "<",
+    "<=": "<=",
+    ">": ">",
+    ">=": ">=",
+    ":": "contains",
+}
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_EXPRESSION = re.compile(rf"\s*(?P<name>{_QUOTED}|[^\"=!<>:]+?)\s*(?P<sign>==|!=|<=|>=|=|<|>|:)(?P<values>.*)", re.S)
+_ALTERNATIVE = re.compile(rf"\s*(?P<text>{_QUOTED}|[^|\"]*?)\s*(?:\||$)", re.S)
+_NUMBER = re.compile(r"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d{1,3})?")
+_DATE = re.compile(
+    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?)?)?)?"
+)
+_HOW = "For example: lang=de, lang=de|fr, date>=2024-01-01, groups:hr, lang!=de, url=* (there is one)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """What one field of a passage must be.
+
+    values: any of them is enough ("!=": none of them may be there). Each is a tuple of its readings: on a command line
+    `2024` may be a text or a number. "contains": an item of a list, or a folder that is `folder` or above it.
+    "exists": True or False.
+    """
+
+    field: str
+    operator: Operator
+    values: tuple[tuple[Scalar, ...], ...]
+
+    def __str__(self) -> str:
+        shown = "|".join(json.dumps(readings[0], ensure_ascii=False) for readings in self.values[:3])
+        sign = {"contains": ":", "exists": " exists "}.get(self.operator, self.operator)
+        return f"{self.field}{sign}{shown}{'|…' if len(self.values) > 3 else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Conditions that a passage must meet, all of them; None is no condition.
+    """Conditions that a passage must meet, all of them."""
 
-    documents: the ids of the documents that may be found. An id that the index does not hold finds nothing.
+    conditions: tuple[Condition, ...] = ()
+
+    def and_also(self, other: Filter) -> Filter:
+        """Both."""
+        return Filter(conditions=self.conditions + other.conditions)
+
+    def __str__(self) -> str:
+        return ", ".join(map(str, self.conditions)) or "everything"
+
+
+Where = Filter | Mapping[str, Any] | Sequence[str] | str
+
+
+def of_documents(ids: Iterable[str]) -> Filter:
+    """Passages of some documents. An id that the index does not hold finds nothing."""
+    return Filter(
+        conditions=(Condition(field="document", operator="=", values=tuple((one,) for one in sorted(set(ids)))),)
+    )
+
+
+def filter_of(where: Any) -> Filter:  # noqa: ANN401 - JSON, checked here
+    """A filter of what people write: JSON, or expressions as on the command line. None: everything.
+
+    {"lang": "de", "year": [2023, 2024], "date": {">=": "2024-01-01"}, "groups": {"contains": "hr"},
+    "url": {"exists": true}}, or ["lang=de", "date>=2024-01-01"]. Raises InputError.
     """
+    if where is None or isinstance(where, Filter):
+        return where or Filter()
+    if isinstance(where, str):
+        where = [where]
+    if isinstance(where, Mapping):
+        conditions = list(_of_object(where))
+    elif isinstance(where, (list, tuple)) and all(isinstance(one, str) for one in where):
+        _at_most(where, MOST_CONDITIONS, "conditions")
+        conditions = [_of_expression(one) for one in where]
+    else:
+        raise InputError("A filter is an object of fields, or a list of texts such as lang=de.", remedy=_HOW)
+    _at_most(conditions, MOST_CONDITIONS, "conditions")
+    return Filter(conditions=tuple(conditions))
 
-    documents: frozenset[str] | None = None
+
+def _of_object(where: Mapping[Any, Any]) -> Iterator[Condition]:
+    _at_most(where, MOST_CONDITIONS, "conditions")
+    for name, wanted in where.items():
+        if not isinstance(name, str) or not name or len(name) > MOST_CHARACTERS:
+            raise InputError("A filter names its fields by texts.")
+        if not isinstance(wanted, Mapping):
+            yield Condition(field=name, operator="=", values=_values(name, wanted))
+            continue
+        if not wanted:
+            raise InputError(
+                f"The filter of {_short(name)} says nothing.", remedy=f'For example: {{"{_short(name)}": "…"}}'
+            )
+        for operator, value in wanted.items():
+            known = next((one for one in OPERATORS if one == operator), None)
+            if known is None:
+                raise InputError(
+                    f"{_short(name)}: there is no operator {_short(str(operator))}.",
+                    remedy=f"There are: {', '.join(OPERATORS)}",
+                )
+            if known == "exists" and not isinstance(value, bool):
+                raise InputError(f"{_short(name)}: exists is true or false.")
+            yield Condition(field=name, operator=known, values=_checked(name, known, _values(name, value)))
 
 
-class Catalogue:
-    """What filters ask about N passages, by column: a number for each passage, and which value each number is."""
+def _values(name: str, value: Any) -> tuple[tuple[Scalar, ...], ...]:  # noqa: ANN401 - JSON
+    given = value if isinstance(value, (list, tuple)) else [value]
+    _at_most(given, MOST_VALUES, f"values of {_short(name)}")
+    if not given:
+        raise InputError(f"The filter of {_short(name)} names no value; leave it out to find all.")
+    for one in given:
+        if not isinstance(one, (str, int, float)) or (isinstance(one, float) and not math.isfinite(one)):
+            raise InputError(
+                f"{_short(name)}: {_short(json.dumps(one, default=str))} is neither a text, a number, true nor false.",
+                remedy='To find passages without the field: {"exists": false}',
+            )
+        if isinstance(one, str) and len(one) > MOST_CHARACTERS:
+            raise InputError(f"{_short(name)}: a value has more than {MOST_CHARACTERS:,} characters.")
+    return tuple((one,) for one in given)
 
-    def __init__(self, passages: Iterable[Passage]) -> None:
-        self._numbers: dict[str, int] = {}
-        numbers = [self._numbers.setdefault(one.document_id, len(self._numbers)) for one in passages]
-        self._documents = np.array(numbers, np.int64)
 
-    def allowed(self, wanted: Filter) -> Mask | None:
-        """Which passages meet the conditions, (N,); None: all."""
-        if wanted.documents is None:
-            return None
-        numbers = [self._numbers[one] for one in wanted.documents if one in self._numbers]
-        result: Mask = np.isin(self._documents, numbers)
-        return result
+def _of_expression(text: str) -> Condition:
+    match = _EXPRESSION.fullmatch(text)
+    if match is None or len(text) > 100 * MOST_CHARACTERS:
+        raise InputError(f"The filter {_short(text)!r} can't be read.", remedy=_HOW)
+    name = _unquoted(match["name"])
+    operator = _SIGNS[match["sign"]]
+    if match["values"].strip() == "*" and operator in ("=", "!="):
+        return Condition(field=name, operator="exists", values=((operator == "=",),))
+    values: list[tuple[Scalar, ...]] = []
+    at, rest = 0, match["values"]
+    while True:
+        found = _ALTERNATIVE.match(rest, at)
+        if found is None:
+            raise InputError(f"The filter {_short(text)!r} can't be read.", remedy=_HOW)
+        one = found["text"]
+        values.append((_unquoted(one),) if one.startswith('"') else _readings(one))
+        at = found.end()
+        if not found[0].endswith("|"):
+            break
+    _at_most(values, MOST_VALUES, f"values of {_short(name)}")
+    return Condition(field=name, operator=operator, values=_checked(name, operator, tuple(values)))
+
+
+def _checked(name: str, operator: Operator, values: tuple[tuple[Scalar, ...], ...]) -> tuple[tuple[Scalar, ...], ...]:
+    if operator in ("<", "<=", ">", ">="):
+        if len(values) > 1:
+            raise InputError(f"{_short(name)}: {operator} compares with one value.")
+        for one in values[0]:
+            if not isinstance(one, bool) and (not isinstance(one, str) or date_of(one)):
+                return values
+        shown = _short(str(values[0][0]))
+        raise InputError(
+            f"{_short(name)}: {operator} compares with a number or an ISO date, not with {shown!r}.",
+            remedy=f"For example: {_short(name)}{operator}2024-01-31",
+        )
+    return values
+
+
+def _unquoted(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    try:
+        value: str = json.loads(text, strict=False)
+    except ValueError as error:
+        raise InputError(f"{_short(text)} can't be read as a quoted text.", remedy=_HOW) from error
+    return value
+
+
+def _readings(text: str) -> tuple[Scalar, ...]:
+    """What an unquoted value may be."""
+    readings: list[Scalar] = [text]
+    if text in ("true", "false"):
+        readings.append(text == "true")
+    elif _NUMBER.fullmatch(text):
+        number = float(text)
+        readings.append(int(text) if text.lstrip("+-").isdigit() else number)
+    return tuple(readings)
+
+
+def _at_most(given: Any, most: int, what: str) -> None:  # noqa: ANN401 - anything with a length
+    if len(given) > most:
+        raise InputError(f"A filter has at most {most:,} {what}; {len(given):,} were given.")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+def date_of(text: str) -> tuple[int, int] | None:
+    """(first, after the last) microsecond of an ISO date or time, or None. Without an offset it is UTC.
+
+    A year, a month and a day last as long as they do: `date<=2024` holds for all of 2024.
+    """
+    match = _DATE.fullmatch(text)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second, fraction, offset = match.groups()
+    try:
+        start = datetime(
+            int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0),
+            int((fraction or "0")[:6].ljust(6, "0")), tzinfo=timezone.utc,
+        )  # fmt: skip
+        first = _microseconds(start) - _offset(offset)
+        if month is None:
+            after = _microseconds(start.replace(year=start.year + 1)) if start.year < 9999 else first + 1
+        elif day is None:
+            following = (start.year + start.month // 12, start.month % 12 + 1)
+            after = (
+                _microseconds(start.replace(year=following[0], month=following[1]))
+                if following[0] <= 9999
+                else first + 1
+            )
+        else:
+            unit = 1 if fraction else 10**6 if second else 60 * 10**6 if hour else 86_400 * 10**6
+            after = first + unit
+    except ValueError:
+        return None
+    return first, after
+
+
+def _microseconds(moment: datetime) -> int:
+    return (moment - datetime(1, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1)
+
+
+def _offset(text: str | None) -> int:
+    if text in (None, "Z"):
+        return 0
+    assert text is not None
+    sign = -1 if text[0] == "-" else 1
+    return sign * (int(text[1:3]) * 60 + int(text[-2:])) * 60 * 10**6

@@ -6,6 +6,7 @@
     windows.npy              (W, H) float16;  windows.starts.npy  (N + 1,)
     queries.npy              (R, H) float16;  queries.starts.npy  (N + 1,)
     words/, words_and_queries/    BM25
+    metadata.*               the fields of the passages, by column: see columns
     tokens.npy               (T, D) int8;  tokens.starts.npy  (N + 1,);  tokens.projection.npy;  tokens.holders.npy
 
 Arrays are mapped into memory, so that an index larger than the memory can be searched.
@@ -14,6 +15,8 @@ Arrays are mapped into memory, so that an index larger than the memory can be se
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,12 +27,13 @@ import numpy.typing as npt
 
 from embedfit.errors import InputError
 from embedfit.index.build import Built
+from embedfit.index.columns import CODES, LINES, STARTS, VALUES, Catalogue, write_columns
 from embedfit.index.manifest import MANIFEST, PASSAGE_STARTS, SCHEMA, read_manifest
 from embedfit.index.retriever import Retriever, from_json
 from embedfit.index.rows import Halves
 from embedfit.index.scoring import Parts, Rows, Tokens
 from embedfit.index.tokens import TokenSpace
-from embedfit.records import Passage
+from embedfit.records import Passage, Value
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.workspace import atomic_file, encode_record, sha256_file
 
@@ -54,7 +58,8 @@ class Identity:
 class Stored:
     """An opened index folder.
 
-    base, base_vectors: the untuned model and its one vector of each passage, None where `model` is untuned itself.
+    catalogue: the fields of its passages. base, base_vectors: the untuned model and its one vector of each passage,
+    None where `model` is untuned itself.
     """
 
     folder: Path
@@ -63,6 +68,7 @@ class Stored:
     retriever: Retriever
     parts: Parts
     tokens: TokenSpace | None
+    catalogue: Catalogue
     base: Identity | None = None
     base_vectors: Halves | None = None
 
@@ -81,12 +87,17 @@ def write(
     passages: Sequence[Passage],
     model: Identity,
     *,
+    metadata: Sequence[Mapping[str, Value]] = (),
     base: Base | None = None,
     made_of: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write all files into an empty folder, the manifest last. made_of: what tells whether it is up to date."""
+    """Write all files into an empty folder, the manifest last.
+
+    metadata: the fields of each passage, or () for none. made_of: what tells whether it is up to date.
+    """
     parts = built.parts
     _write_passages(folder, passages)
+    fields = write_columns(folder, passages, metadata)
     arrays: dict[str, npt.NDArray[Any] | None] = {"one": parts.one, "base": base.vectors if base else None}
     for name in _ROWS:
         rows: Rows | None = getattr(parts, name)
@@ -109,13 +120,47 @@ def write(
         "base": asdict(base.identity) if base else None,
         "retriever": built.retriever.as_json(),
         "passages": len(passages),
+        "fields": fields,
         "made_of": dict(made_of or {}),
         "files": {
-            path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
+            path.relative_to(folder).as_posix(): _about(path) for path in sorted(folder.rglob("*")) if path.is_file()
         },
     }
+    _write_manifest(folder, manifest)
+
+
+def rewrite_metadata(
+    source: Path,
+    folder: Path,
+    passages: Sequence[Passage],
+    metadata: Sequence[Mapping[str, Value]],
+    made_of: Mapping[str, Any],
+) -> None:
+    """Write an index into an empty folder that is `source` with other fields of its passages.
+
+    Files that stay the same are hard links, or copies where the file system has none.
+    """
+    manifest = dict(read_manifest(source))
+    own = (VALUES, LINES, CODES, STARTS)
+    for name in manifest["files"]:
+        if name not in own:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(source / name, folder / name)
+            except OSError:
+                shutil.copyfile(source / name, folder / name)
+    fields = write_columns(folder, passages, metadata)
+    files = manifest["files"] | {name: _about(folder / name) for name in own}
+    _write_manifest(
+        folder, manifest | {"fields": fields, "made_of": dict(made_of), "files": dict(sorted(files.items()))}
+    )
+
+
+def _about(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     with atomic_file(folder / MANIFEST) as file:
         json.dump(manifest, file, indent=2, ensure_ascii=False, allow_nan=False)
 
@@ -156,6 +201,7 @@ def read(folder: Path) -> Stored:
         retriever=from_json(manifest["retriever"]),
         parts=parts,
         tokens=_space(folder, int(manifest["passages"])),
+        catalogue=Catalogue(manifest["fields"], int(manifest["passages"]), folder),
         base=Identity(**manifest["base"]) if manifest.get("base") else None,
         base_vectors=_array(folder / "base.npy"),
     )

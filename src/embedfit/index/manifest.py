@@ -43,7 +43,7 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
     try:
         manifest: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
         schema = manifest["schema"]
-        lacking = {"files", "passages", "model", "retriever"} - set(manifest)
+        lacking = {"files", "passages", "fields", "model", "retriever"} - set(manifest)
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not an index' manifest.", remedy="Build it again: embedfit index") from error
     if schema != SCHEMA:

@@ -85,10 +85,13 @@ class Scores:
         rows = [source.coverage(text) for text in self.asked.texts]
         return np.stack(rows) if rows else np.zeros((0, self.parts.size), np.float32)
 
-    def first(self, retriever: Retriever) -> Floats:
-        """The first stage: (Q, N). A passage that the only part, words, does not match has -inf."""
+    def first(self, retriever: Retriever, allowed: npt.NDArray[np.bool_] | None = None) -> Floats:
+        """The first stage: (Q, N). A passage that the only part, words, does not match has -inf.
+
+        allowed: (N,) which passages may be found; ranks are ranks among them.
+        """
         if retriever.method == "reciprocal_rank":
-            return without_own(self._reciprocal(retriever), self.asked.own)
+            return without_own(self._reciprocal(retriever, allowed), self.asked.own)
         result = np.zeros((len(self.asked.texts), self.parts.size), np.float32)
         for part in retriever.parts:
             result += self.contribution(part)
@@ -126,10 +129,12 @@ class Scores:
         result: Floats = self.some(part.name, query, passages) * np.float32(part.weight / part.deviation)
         return result
 
-    def _reciprocal(self, retriever: Retriever) -> Floats:
+    def _reciprocal(self, retriever: Retriever, allowed: npt.NDArray[np.bool_] | None) -> Floats:
         result = np.zeros((len(self.asked.texts), self.parts.size), np.float32)
         for part in retriever.parts:
             scores = without_own(self.raw(part.name), self.asked.own)  # the others move up a rank
+            if allowed is not None:
+                scores = np.where(allowed, scores, np.float32(-np.inf))
             gained = reciprocals(scores, weight=part.weight)
             # A passage without a word of the query has no lexical rank: it must not gain by its place.
             matched = np.ones_like(scores, bool) if part.name in DENSE_PARTS else scores > 0
@@ -206,7 +211,7 @@ def find(
     as_searched = not last_first and (allowed is None or allowed.ndim == 1)
     short = shortlists(scores, retriever, depth, allowed) if as_searched else None
     if short is None:
-        first = scores.first(retriever)
+        first = scores.first(retriever, allowed)
         if allowed is not None:
             first = np.where(allowed, first, np.float32(-np.inf))
         short = [(np.arange(scores.parts.size), row) for row in first]

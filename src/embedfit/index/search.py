@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError, ModelError
+from embedfit.index.columns import Mask
+from embedfit.index.filters import Where, filter_of
 from embedfit.index.folder import Stored, read
 from embedfit.index.highlight import Highlighter, Span
 from embedfit.index.retriever import BASE, Retriever
@@ -17,7 +19,7 @@ from embedfit.index.scoring import Asked, Found, Parts, Scores, find
 from embedfit.index.tokens import TokenReader, TokenSpace
 from embedfit.models.local import LocalModel
 from embedfit.models.prompts import open_model
-from embedfit.records import Passage
+from embedfit.records import Passage, Value
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.textfiles import without_surrogates
 from embedfit.workspace import decode_record
@@ -48,6 +50,7 @@ class Hit:
     page: int
     heading: str
     parts: Mapping[str, float]
+    metadata: Mapping[str, Value]
 
 
 class Asker:
@@ -126,23 +129,26 @@ class Index:
         """All passages, by ascending id."""
         return map(self.passage, range(len(self)))
 
-    def search(self, query: str, k: int = 10, *, allowed: npt.NDArray[np.bool_] | None = None) -> list[Hit]:
+    def search(self, query: str, k: int = 10, *, where: Where | None = None, allowed: Mask | None = None) -> list[Hit]:
         """The k best passages of a query, best first.
 
-        allowed: (N,), which passages may be found; None: all. Raises InputError for an empty query or a k below 1.
+        where: conditions on the fields of passages, as in filters.filter_of. allowed: (N,), which passages may be
+        found; None: all. Passages that may not be found have no part in the second stage. Raises InputError for an
+        empty query, a k below 1, and a condition on a field that is not there.
         """
-        return next(iter(self.search_all([query], k, allowed=allowed)))
+        return next(iter(self.search_all([query], k, where=where, allowed=allowed)))
 
     def search_all(
-        self, queries: Sequence[str], k: int = 10, *, allowed: npt.NDArray[np.bool_] | None = None
+        self, queries: Sequence[str], k: int = 10, *, where: Where | None = None, allowed: Mask | None = None
     ) -> Iterator[list[Hit]]:
         """The same for several queries, in their order."""
+        allowed = self.stored.catalogue.allowed(filter_of(where), allowed)
         for scores, found in self.found(queries, k, allowed=allowed):
             for query, best in enumerate(found):
                 yield self._hits(scores, query, best)
 
     def found(
-        self, queries: Sequence[str], k: int, *, allowed: npt.NDArray[np.bool_] | None = None
+        self, queries: Sequence[str], k: int, *, allowed: Mask | None = None
     ) -> Iterator[tuple[Scores, list[Found]]]:
         """Numbers and scores of the k best passages of each query, block by block of queries."""
         if k < 1:
@@ -178,6 +184,7 @@ class Index:
                     page=passage.page,
                     heading=passage.title,
                     parts={name: float(values[row]) for name, values in given.items() if row < len(values)},
+                    metadata=self.stored.catalogue.of(number),
                 )
             )
         return hits

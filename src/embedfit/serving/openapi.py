@@ -6,7 +6,7 @@ import html
 import json
 from typing import Any
 
-from embedfit.serving.requests import MOST_HITS, MOST_K
+from embedfit.serving.requests import MOST_DOCUMENTS, MOST_HITS, MOST_K
 
 Schema = dict[str, Any]
 
@@ -118,7 +118,16 @@ _SCHEMAS: dict[str, Schema] = {
             },
             "k": _nullable({"type": "integer", "minimum": 1, "maximum": MOST_K})
             | {"default": 10, "description": f"Passages a query; at most {MOST_HITS:,} in one request"},
-            "documents": _nullable({"type": "array", "items": {"type": "string"}, "minItems": 1})
+            "filter": _nullable({"oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "string"}}]})
+            | {
+                "description": "Conditions on the fields of passages, all of them: "
+                '{"lang": "de", "year": [2023, 2024], "date": {">=": "2024-01-01"}, "groups": {"contains": "hr"}}, '
+                'or ["lang=de", "date>=2024-01-01"]',
+                "example": None,
+            },
+            "documents": _nullable(
+                {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": MOST_DOCUMENTS}
+            )
             | {"description": "Only passages of documents with these ids", "example": None},
             "base": {"type": "boolean", "default": False, "description": "The untuned model's passages too"},
         },
@@ -138,13 +147,14 @@ _SCHEMAS: dict[str, Schema] = {
                 "additionalProperties": {"type": "number"},
                 "description": "What each part of the retriever gave the passage",
             },
+            "metadata": {"type": "object", "description": "The fields of the passage and of its document"},
             "marked": {
                 "type": "array",
                 "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
                 "description": "Ranges of the text's characters (Unicode code points) that the query asks for",
             },
         },
-        ("passage_id", "score", "text", "document", "page", "heading", "parts", "marked"),
+        ("passage_id", "score", "text", "document", "page", "heading", "parts", "metadata", "marked"),
     ),
     "Found": _object(
         {"query": {"type": "string"}, "hits": _list(_ref("Hit")), "base": _list(_ref("Hit"))}, ("query", "hits")
@@ -176,6 +186,7 @@ _SCHEMAS: dict[str, Schema] = {
 _PARAMETERS: dict[str, Schema] = {
     "query": {"type": "array", "items": _TEXT, "minItems": 1},
     "k": {"type": "integer", "minimum": 1, "maximum": MOST_K, "default": 10},
+    "filter": {"type": "array", "items": {"type": "string"}},
     "document": {"type": "array", "items": {"type": "string"}},
     "base": {"type": "boolean", "default": False},
 }

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import parse_qs
 
-from embedfit.index.filters import Filter
+from embedfit.errors import InputError
+from embedfit.index.filters import Filter, filter_of, of_documents
 from embedfit.serving.failures import BatchTooLarge, Empty, Invalid
 from embedfit.serving.tokens import Direction, Input
 from embedfit.textfiles import without_surrogates
@@ -19,6 +20,8 @@ _INT_MAX = 2**31 - 1
 #: Passages that a query may ask for, and that all queries of a request may.
 MOST_K = 1_000
 MOST_HITS = 10_000
+#: Documents that a request may name.
+MOST_DOCUMENTS = 1_000
 
 #: OpenAI's clients take ids from OpenAI's tokenizer: for this model they are another text's.
 _FOREIGN_IDS = (
@@ -288,7 +291,7 @@ def vertex_instances(body: Any, *, limit: int) -> list[Any]:  # noqa: ANN401 - J
 def search_request(body: Any, *, limit: int) -> SearchRequest:  # noqa: ANN401 - JSON
     """Our own form. A field that is not known is refused: a filter that is ignored would show too much."""
     fields = Fields(body)
-    fields.only("query", "k", "documents", "base")
+    fields.only("query", "k", "filter", "documents", "base")
     given = fields.required("query")
     many = isinstance(given, list)
     queries = given if many else [given]
@@ -303,13 +306,13 @@ def search_request(body: Any, *, limit: int) -> SearchRequest:  # noqa: ANN401 -
         queries=tuple(_query(one) for one in queries),
         many=many,
         k=k,
-        wanted=Filter(documents=_documents(fields)),
+        wanted=_filter(fields).and_also(_documents(fields)),
         base=fields.flag("base", False),
     )
 
 
 def search_parameters(query_string: bytes) -> dict[str, Any]:
-    """The body that the parameters of GET /search stand for. `query` and `document` may be repeated."""
+    """The body that the parameters of GET /search stand for. `query`, `filter` and `document` may be repeated."""
     try:
         given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=1_000)
     except ValueError as error:
@@ -320,6 +323,8 @@ def search_parameters(query_string: bytes) -> dict[str, Any]:
     if "document" in body:
         del body["document"]
         body["documents"] = given["document"]
+    if "filter" in body:
+        body["filter"] = given["filter"]
     if re.fullmatch(r"-?[0-9]{1,18}", str(body.get("k", ""))):
         body["k"] = int(body["k"])
     if "base" in body:
@@ -336,15 +341,29 @@ def _query(value: Any) -> str:  # noqa: ANN401 - JSON
     return mended
 
 
-def _documents(fields: Fields) -> frozenset[str] | None:
+def _filter(fields: Fields) -> Filter:
+    try:
+        return filter_of(fields.optional("filter"))
+    except InputError as error:
+        raise unfit(error) from error
+
+
+def unfit(error: InputError) -> Invalid:
+    """The answer to a filter that is none, or that does not fit the index."""
+    return Invalid(f"`filter`: {error.message}{f' {error.remedy}' if error.remedy else ''}")
+
+
+def _documents(fields: Fields) -> Filter:
     given = fields.optional("documents")
     if given is None:
-        return None
+        return Filter()
     if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
         raise Invalid("`documents` must be a list of document ids")
     if not given:
         raise Empty("`documents` cannot be empty; leave it out to search all of them")
-    return frozenset(given)
+    if len(given) > MOST_DOCUMENTS:
+        raise Invalid(f"`documents` names {len(given)} documents; {MOST_DOCUMENTS} are the most")
+    return of_documents(given)
 
 
 def _string(value: Any, name: str) -> str:  # noqa: ANN401 - JSON

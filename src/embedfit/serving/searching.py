@@ -12,11 +12,12 @@ from typing import Any
 
 import orjson
 
-from embedfit.index.filters import Catalogue, Mask
+from embedfit.errors import InputError
+from embedfit.index.columns import Mask
 from embedfit.index.search import Hit, Index
 from embedfit.serving.batcher import QUEUE_SECONDS
-from embedfit.serving.failures import BackendFailure, Overloaded
-from embedfit.serving.requests import SearchRequest
+from embedfit.serving.failures import BackendFailure, Overloaded, RequestFailure
+from embedfit.serving.requests import SearchRequest, unfit
 
 #: Share of a new measurement in the running mean of the seconds that a query takes.
 _NEW_SHARE = 0.1
@@ -48,13 +49,11 @@ class Searcher:
     clock: Callable[[], float] = time.monotonic
     waiting: int = 0
     _base: Index = field(init=False)
-    _catalogue: Catalogue = field(init=False)
     _seconds: float = 0.0
     _pool: ThreadPoolExecutor = field(init=False)
 
     def __post_init__(self) -> None:
         self._base = self.index.base
-        self._catalogue = Catalogue(self.index.passages())
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
 
     def warm_up(self) -> None:
@@ -93,7 +92,7 @@ class Searcher:
         """On the search thread."""
         started = self.clock()
         try:
-            allowed = self._catalogue.allowed(request.wanted)
+            allowed = self._allowed(request)
             found = [self._hits(self.index, request, allowed, gone)]
             if request.base:
                 found.append(self._hits(self._base, request, allowed, gone))
@@ -102,11 +101,19 @@ class Searcher:
                 empty += not hits[0]
                 answers.append({"query": query, **dict(zip(("hits", "base"), hits, strict=False))})
             body = orjson.dumps({"results": answers} if request.many else answers[0])
+        except RequestFailure:
+            raise
         except _Left:
             return SearchAnswer(body=b"", empty=0), self.clock() - started
         except Exception as error:  # whatever torch or numpy raises becomes this request's 424
             raise BackendFailure(f"The search failed: {type(error).__name__}: {error}"[:500]) from error
         return SearchAnswer(body=body, empty=empty), self.clock() - started
+
+    def _allowed(self, request: SearchRequest) -> Mask | None:
+        try:
+            return self.index.stored.catalogue.allowed(request.wanted)
+        except InputError as error:
+            raise unfit(error) from error
 
     def _hits(
         self, index: Index, request: SearchRequest, allowed: Mask | None, gone: Event
