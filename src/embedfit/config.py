@@ -194,6 +194,15 @@ class GenerateConfig(Section):
         except UsageError as error:
             raise ValueError(f"{error.message.rstrip('.')}. {(error.remedy or '').rstrip('.')}") from error
 
+    @model_validator(mode="after")
+    def _writer_can_judge(self) -> GenerateConfig:
+        if self.judge == "llm" and not generator(self.generator).judges:
+            raise ValueError(
+                f"the generator {self.generator} can't judge, as generate.judge=llm asks it to: name a cross-encoder's "
+                "folder or hub id with --set generate.judge=…, or nobody with --set generate.judge=default"
+            )
+        return self
+
     @field_validator("extra_body")
     @classmethod
     def _plain_fields(cls, fields: dict[str, Any]) -> dict[str, Any]:

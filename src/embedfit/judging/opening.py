@@ -33,18 +33,11 @@ def opened_judge(
     if generate.judge is None:
         raise UsageError("No judge is named.", remedy=NAME_A_JUDGE)
     if generate.judge == OWN_MODEL:
-        writer = generator(generate.generator)
-        if not writer.judges:
-            raise UsageError(
-                f"The generator {writer.name} can't judge: generate.judge=llm asks the model that writes.",
-                remedy="Name a cross-encoder's folder or hub id with --set generate.judge=…, or leave it out: "
-                "--set generate.judge=default",
-            )
         with opened_model(generate, runtime, run=run, provider=provider) as model:
             yield LlmJudge(
                 model,
                 runtime,
-                free=writer.free,
+                free=generator(generate.generator).free,
                 max_tokens=generate.max_reply_tokens,
                 extra=extra_of(generate.extra_body),
             )

@@ -67,8 +67,8 @@ class Failure:
     remedy: str = ""
 
 
-class LanguageModel(Protocol):
-    """A provider of replies. What else one may be: GatedModel (in `metered`), JobModel and BilledAs."""
+class Named(Protocol):
+    """What a call's identity and price are made of."""
 
     @property
     def provider(self) -> str:
@@ -84,6 +84,10 @@ class LanguageModel(Protocol):
 
     def count_tokens(self, request: Request) -> int:
         """Input tokens of a request: counted where a tokenizer is at hand, else estimated upwards."""
+
+
+class LanguageModel(Named, Protocol):
+    """A provider of replies. What else one may be: GatedModel (in `metered`), JobModel and BilledAs."""
 
     def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply | Failure]]:
         """Yield (index into requests, reply) as replies arrive, in any order, each index once.
@@ -107,7 +111,7 @@ class JobModel(Protocol):
 
 @runtime_checkable
 class BilledAs(Protocol):
-    """A provider that the price table lists under another name than its own."""
+    """A provider that the price table lists under a name of its own, such as bedrock-batch."""
 
     @property
     def price_provider(self) -> str:

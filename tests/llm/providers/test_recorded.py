@@ -236,11 +236,14 @@ def test_a_file_of_other_documents_ends_the_stage_with_what_to_do(tmp_path, data
     assert "passages.jsonl" in str(caught.value.remedy)
 
 
-def test_recorded_queries_do_not_judge(tmp_path, tiny_bert):
-    from embedfit.judging.opening import opened_judge
-
+def test_recorded_queries_do_not_judge(tmp_path):
     path = written(tmp_path, {"id": "p", "skip": True})
-    config = GenerateConfig(generator=f"recorded:{path}", judge="llm")
-    with pytest.raises(UsageError, match="can't judge"):
-        with opened_judge(config, Runtime(ledger=tmp_path / "l.sqlite"), run="r"):
-            pass
+    with pytest.raises(UsageError, match="recorded can't judge") as caught:
+        resolve(preset="offline", overrides={"generate": {"generator": f"recorded:{path}", "judge": "llm"}})
+    assert "--set generate.judge=default" in str(caught.value)
+    again = resolve(
+        preset="offline",
+        overrides={"generate": {"generator": f"recorded:{path}", "judge": "llm"}},
+        assignments=("generate.judge=default",),
+    )
+    assert again.generate.judge is None

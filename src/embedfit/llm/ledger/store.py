@@ -25,10 +25,11 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar
 
 from embedfit.errors import EmbedfitError, InputError, SchemaMismatch
 from embedfit.llm.ledger.rows import (
@@ -161,11 +162,11 @@ class Ledger:
                     connection.execute("ROLLBACK")
                 raise
 
-    def _select(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[object, ...]]:
+    def _select(self, sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         with self._lock, self._explained():
             return list(self._free.execute(sql, parameters))
 
-    def _select_in(self, sql: str, keys: Iterable[str]) -> Iterator[tuple[object, ...]]:
+    def _select_in(self, sql: str, keys: Iterable[str]) -> Iterator[tuple[Any, ...]]:
         """Rows of a SELECT whose `IN (?)` is filled with keys, chunk by chunk."""
         distinct = list(dict.fromkeys(keys))
         for start in range(0, len(distinct), _CHUNK):
@@ -192,7 +193,7 @@ class Ledger:
         """The replies that are there, by key."""
         sql = "SELECT call_id, text, input_tokens, output_tokens, finish FROM calls WHERE call_id IN (?)"
         return {
-            str(key): Reply(text=str(text), input_tokens=_int(tin), output_tokens=_int(tout), finish=str(finish))
+            key: Reply(text=text, input_tokens=tin, output_tokens=tout, finish=finish)
             for key, text, tin, tout, finish in self._select_in(sql, call_ids)
         }
 
@@ -217,7 +218,7 @@ class Ledger:
         prompt = canonical([[message.role, message.content] for message in request.messages[:-1]])
         prompt_id = hashlib.sha256(prompt.encode()).hexdigest()[:32]
         last = canonical(value_of(request, request.messages[-1:]))
-        row: dict[str, str | int | float] = {
+        row: dict[str, Any] = {
             "call_id": key,
             "provider": provider,
             "model": model,
@@ -271,12 +272,12 @@ class Ledger:
         )
         with self._transaction(self._free) as connection:
             for key, owner, other_run, usd, expires in list(held):
-                if owner != self.owner and _float(expires) > now and _alive(str(owner)):
-                    foreign.append(str(key))
+                if owner != self.owner and expires > now and _alive(owner):
+                    foreign.append(key)
                 elif owner != self.owner:
                     gone = connection.execute("DELETE FROM claims WHERE call_id = ? AND owner = ?", (key, owner))
                     if gone.rowcount:
-                        _doubt(connection, str(other_run), _float(usd), "killed or hung")
+                        _doubt(connection, other_run, usd, "killed or hung")
             taken = set(foreign)
             for key, usd in reservations.items():
                 if key in taken:
@@ -322,7 +323,7 @@ class Ledger:
             " + (SELECT total(job_records.usd) FROM job_records JOIN jobs ON jobs.name = job_records.job"
             f" WHERE run = ?1 AND state IN ({_OPEN}))"
         )
-        return _float(self._select(sql, (run,))[0][0])
+        return float(self._select(sql, (run,))[0][0])
 
     # --- batch jobs
 
@@ -341,7 +342,7 @@ class Ledger:
     def open_jobs(self, provider: str, model: str) -> list[Job]:
         """Jobs of a model that still owe replies, oldest first."""
         sql = f"SELECT * FROM jobs WHERE provider = ? AND model = ? AND state IN ({_OPEN}) ORDER BY created, name"
-        return [_job(row) for row in self._select(sql, (provider, model))]
+        return [_record(Job, row) for row in self._select(sql, (provider, model))]
 
     def in_open_jobs(self, call_ids: Iterable[str], run: str) -> dict[str, float]:
         """Calls that an open job covers: key → what spent(run) counts for it (0 if another run ordered it)."""
@@ -351,13 +352,13 @@ class Ledger:
         )
         found: dict[str, float] = {}
         for key, usd, ordered_by in self._select_in(sql, call_ids):
-            found[str(key)] = found.get(str(key), 0.0) + (_float(usd) if ordered_by == run else 0.0)
+            found[key] = found.get(key, 0.0) + (usd if ordered_by == run else 0.0)
         return found
 
     def job_records(self, name: str) -> list[JobRecord]:
         """The lines of one job."""
         rows = self._select("SELECT record_id, call_id, usd FROM job_records WHERE job = ?", (name,))
-        return [JobRecord(record_id=str(record), call_id=str(key), usd=_float(usd)) for record, key, usd in rows]
+        return [JobRecord(record_id=record, call_id=key, usd=usd) for record, key, usd in rows]
 
     # --- reports
 
@@ -367,9 +368,9 @@ class Ledger:
         rows = list(self._select_in(sql, call_ids))
         return Usage(
             calls=len(rows),
-            input_tokens=sum(_int(row[0]) for row in rows),
-            output_tokens=sum(_int(row[1]) for row in rows),
-            usd=sum(_float(row[2]) for row in rows),
+            input_tokens=sum(row[0] for row in rows),
+            output_tokens=sum(row[1] for row in rows),
+            usd=sum(row[2] for row in rows),
         )
 
     def totals(self) -> list[ModelTotals]:
@@ -378,19 +379,7 @@ class Ledger:
             "SELECT provider, model, count(*), sum(input_tokens), sum(output_tokens), total(usd), min(created),"
             " max(created) FROM calls GROUP BY provider, model ORDER BY provider, model"
         )
-        return [
-            ModelTotals(
-                provider=str(provider),
-                model=str(model),
-                calls=_int(calls),
-                input_tokens=_int(tin),
-                output_tokens=_int(tout),
-                usd=_float(usd),
-                first=str(first),
-                last=str(last),
-            )
-            for provider, model, calls, tin, tout, usd, first, last in self._select(sql)
-        ]
+        return [_record(ModelTotals, row) for row in self._select(sql)]
 
     def rows(self, *, provider: str = "", model: str = "", limit: int = 0) -> Iterator[LedgerRow]:
         """Calls in the order in which they were paid for; limit: only the newest so many."""
@@ -399,7 +388,7 @@ class Ledger:
         if limit:
             sql = f"SELECT rowid FROM calls WHERE {where} ORDER BY rowid DESC LIMIT 1 OFFSET ?3"
             found = self._select(sql, (provider, model, limit - 1))
-            first = _int(found[0][0]) if found else 0
+            first = found[0][0] if found else 0
         while True:
             sql = (
                 "SELECT calls.rowid, call_id, provider, model, request, prompts.messages, text, finish, input_tokens,"
@@ -410,7 +399,7 @@ class Ledger:
             if not page:
                 return
             yield from (_row(values[1:]) for values in page)
-            first = _int(page[-1][0]) + 1
+            first = page[-1][0] + 1
 
     def export(self, to: Path, *, provider: str = "", model: str = "") -> int:
         """Write every call as a line of JSON, atomically. Returns their number."""
@@ -428,16 +417,14 @@ class Ledger:
             " WHERE provider = ? AND model = ? ORDER BY rowid DESC LIMIT 500)"
         )
         calls, tin, tout, characters = self._select(sql, (provider, model))[0]
-        if _int(calls) < 20 or not _int(tin):
+        if calls < 20 or not tin:
             return None
-        return Experience(
-            input_tokens_per_character=_int(tin) / _int(characters), output_tokens=_int(tout) / _int(calls)
-        )
+        return Experience(input_tokens_per_character=tin / characters, output_tokens=tout / calls)
 
 
 @dataclass(slots=True)
 class _Put:
-    row: dict[str, str | int | float]
+    row: dict[str, Any]
     prompt: str
     precious: bool
     done: bool = False
@@ -454,7 +441,7 @@ def _insert(connection: sqlite3.Connection, put: _Put) -> None:
     row = put.row
     connection.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (row["prompt_id"], put.prompt))
     if connection.execute(_INSERT, row).rowcount == 0:  # two runs sent it at once, against all odds
-        _doubt(connection, str(row["run"]), _float(row["usd"]), "duplicate")
+        _doubt(connection, row["run"], row["usd"], "duplicate")
     connection.execute("DELETE FROM claims WHERE call_id = ?", (row["call_id"],))
 
 
@@ -463,40 +450,25 @@ def _doubt(connection: sqlite3.Connection, run: str, usd: float, reason: str) ->
         connection.execute("INSERT INTO doubts VALUES (?,?,?,?)", (run, usd, reason, _now()))
 
 
-def _int(value: object) -> int:
-    return int(value) if isinstance(value, int | float) else 0
+Record = TypeVar("Record", Job, ModelTotals)
 
 
-def _float(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
+def _record(form: type[Record], row: Sequence[Any]) -> Record:
+    """A row whose columns are the fields of a record, in their order."""
+    return form(**dict(zip([one.name for one in fields(form)], row, strict=True)))
 
 
-def _row(values: Sequence[object]) -> LedgerRow:
+def _row(values: Sequence[Any]) -> LedgerRow:
     key, provider, model, request, prompt, text, finish, tin, tout, usd, run, created = values
     return LedgerRow(
-        call_id=str(key),
-        provider=str(provider),
-        model=str(model),
-        request=decode_request(str(request), str(prompt)),
-        reply=Reply(text=str(text), input_tokens=_int(tin), output_tokens=_int(tout), finish=str(finish)),
-        usd=_float(usd),
-        run=str(run),
-        created=str(created),
-    )
-
-
-def _job(values: Sequence[object]) -> Job:
-    name, provider, model, arn, input_uri, output_uri, state, run, created = values
-    return Job(
-        name=str(name),
-        provider=str(provider),
-        model=str(model),
-        arn=str(arn),
-        input_uri=str(input_uri),
-        output_uri=str(output_uri),
-        state=str(state),
-        run=str(run),
-        created=str(created),
+        call_id=key,
+        provider=provider,
+        model=model,
+        request=decode_request(request, prompt),
+        reply=Reply(text=text, input_tokens=tin, output_tokens=tout, finish=finish),
+        usd=usd,
+        run=run,
+        created=created,
     )
 
 

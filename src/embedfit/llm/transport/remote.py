@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from embedfit.llm.metered import Admission, Gate
-from embedfit.llm.protocol import Failure, Reply, Request
+from embedfit.llm.protocol import BilledAs, Failure, Named, Reply, Request
 from embedfit.llm.transport.retry import CallError, RetryPolicy
 from embedfit.llm.transport.throttle import Sent, Throttle
 from embedfit.progress import Reporter
@@ -29,27 +29,8 @@ _LATER_S = (0.25, 5.0)  # first and longest wait before the gate is asked again 
 CONNECTIONS = 96
 
 
-class Transport(Protocol):
+class Transport(Named, BilledAs, Protocol):
     """One call to one provider. Thread-safe."""
-
-    @property
-    def provider(self) -> str:
-        """Part of a call's identity."""
-
-    @property
-    def price_provider(self) -> str:
-        """Under which the price table lists the model."""
-
-    @property
-    def model(self) -> str:
-        """The model's id."""
-
-    @property
-    def counts_exactly(self) -> bool:
-        """Whether count_tokens counts with the model's own tokenizer."""
-
-    def count_tokens(self, request: Request) -> int:
-        """Input tokens."""
 
     def send(self, request: Request) -> Reply:
         """Make the call and wait for its reply. Raises CallError."""
@@ -94,6 +75,8 @@ class RemoteModel:
         report: Reporter | None = None,
     ) -> None:
         self.transport = transport
+        self.provider, self.price_provider, self.model = transport.provider, transport.price_provider, transport.model
+        self.counts_exactly, self.count_tokens = transport.counts_exactly, transport.count_tokens
         self.throttle = throttle or Throttle()
         self.retry = retry or RetryPolicy()
         self.rng = rng or random.Random()
@@ -105,30 +88,6 @@ class RemoteModel:
         self._report = report
         self._said = False
         self._holds, self._held_until = 0, -math.inf
-
-    @property
-    def provider(self) -> str:
-        """Part of a call's identity."""
-        return self.transport.provider
-
-    @property
-    def price_provider(self) -> str:
-        """Under which the price table lists the model."""
-        return self.transport.price_provider
-
-    @property
-    def model(self) -> str:
-        """The model's id."""
-        return self.transport.model
-
-    @property
-    def counts_exactly(self) -> bool:
-        """Whether count_tokens counts, rather than estimates."""
-        return self.transport.counts_exactly
-
-    def count_tokens(self, request: Request) -> int:
-        """Input tokens."""
-        return self.transport.count_tokens(request)
 
     def complete(self, requests: Sequence[Request]) -> Generator[tuple[int, Reply | Failure], None, None]:
         """Yield (index, reply or failure) as they arrive. Raises ProviderError where no call can succeed."""
