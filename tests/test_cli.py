@@ -75,7 +75,7 @@ def test_options_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     call(
         "run", "a.pdf", "b", "--run", str(tmp_path), "--eval-docs", "c.pdf", "--preset", "offline", "--seed", "5",
         "--max-cost", "2.5", "--generator", "openai", "--set", "train.epochs=2", "--set", "mine.negatives=1", "--yes",
-        "--nproc", "2", "--ledger", str(tmp_path / "l"), code=2,
+        "--nproc", "2", "--ledger", str(tmp_path / "l"), "--judge", "bedrock:m", code=2,
     )  # fmt: skip
     assert [str(path) for path in seen["docs"]] == ["a.pdf", "b"]
     assert [str(path) for path in seen["eval_docs"]] == ["c.pdf"]
@@ -84,6 +84,7 @@ def test_options_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "seed": 5,
         "ingest": None,
         "generate": {"generator": "openai", "max_cost": 2.5},
+        "choose": {"judge": "bedrock:m"},
     }
     assert seen["assignments"] == ["train.epochs=2", "mine.negatives=1"]
     assert seen["yes"] is True and seen["preset"] == "offline"

@@ -32,7 +32,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"freshness"}),
     frozenset({"pipeline"}),
     frozenset({"api"}),
-    frozenset({"demo", "indexing", "cli_deploy"}),
+    frozenset({"demo", "indexing", "grading", "cli_deploy"}),
     frozenset({"cli_index", "cli_serve"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),

@@ -93,6 +93,12 @@ def run(
     assignments: Set = None,
     seed: Annotated[int | None, typer.Option(help="For everything that is drawn by chance.")] = None,
     max_cost: Annotated[float | None, typer.Option("--max-cost", help="USD, never exceeded.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Who grades what the candidate retrievers find: bedrock:MODEL, openai:URL#MODEL or recorded:FILE."
+        ),
+    ] = None,
     examples: Annotated[Path | None, typer.Option(help="The users' own queries, one a line, for the prompt.")] = None,
     ledger: LedgerPath = None,
     nproc: Processes = 1,
@@ -120,6 +126,7 @@ def run(
             "seed": seed,
             "ingest": {"follow_links": True} if follow_links else None,
             "generate": {key: value for key, value in generate.items() if value is not None} or None,
+            "choose": {"judge": judge} if judge else None,
         },
         config=config,
         assignments=assignments or (),

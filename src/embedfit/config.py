@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from enum import Enum
@@ -61,7 +62,10 @@ WINDOW_TOKENS: Final = 64
 
 
 #: What a setting that names files means: documents to read, a BEIR folder, one file, or a model (a folder, or a name).
-PathKind = Literal["documents", "beir", "file", "model"]
+#: Or a spec: the file in one such as recorded:FILE, nothing in one such as bedrock:MODEL.
+PathKind = Literal["documents", "beir", "file", "model", "spec"]
+#: How a spec begins that names a file.
+RECORDED = "recorded:"
 
 
 def decides(default: Any, *, path: PathKind | None = None, **field: Any) -> Any:  # noqa: ANN401 - as pydantic's Field
@@ -375,15 +379,26 @@ class CheckConfig(Section):
     count: int = decides(50, ge=2)
 
 
+_JUDGE = re.compile(r"bedrock:.+|openai:https?://[^/#]+[^#]*#.+|recorded:.+", re.DOTALL)
+
+
 class ChooseConfig(Section):
     """Questions and grades → the retriever that ships."""
 
     judge: str | None = decides(
         None,
         description="who grades search results: bedrock:MODEL, openai:URL#MODEL, or recorded:FILE; default: nobody",
+        path="spec",
     )
     questions: int = decides(50, ge=1, le=100_000, description="people's questions that are graded, at most")
     pool: int = decides(5, ge=1, le=100, description="the best so many passages of each candidate are graded")
+
+    @field_validator("judge")
+    @classmethod
+    def _of_known_form(cls, judge: str | None) -> str | None:
+        if judge is not None and not _JUDGE.match(judge):
+            raise ValueError(f"{judge!r} is none of bedrock:MODEL, openai:URL#MODEL and {RECORDED}FILE")
+        return judge
 
 
 class EvaluateConfig(Section):
@@ -443,6 +458,10 @@ def paid_services(config: Config) -> list[str]:
     generate = config.generate
     if generator(generate.generator).bills(generate):
         found.append(f"generate.generator={generate.generator}")
+    if (judge := config.choose.judge) and not judge.startswith(RECORDED):
+        named = with_generator(generate, judge)
+        if generator(named.generator).bills(named):
+            found.append(f"choose.judge={judge}")
     for name in config.evaluate.systems:
         kind, _, target = name.partition("|")[0].removeprefix("hybrid:").partition(":")
         if kind == "titan-v2" or (kind == "openai" and not is_private_host(urlsplit(target).hostname or "")):
@@ -733,6 +752,10 @@ def _with_paths(
         ):
             continue
         value = inner.get(name)
+        if kind == "spec":
+            if isinstance(value, str) and value.startswith(RECORDED):
+                inner[name] = RECORDED + change("file", value.removeprefix(RECORDED))
+            continue
         if isinstance(value, str) and key in ("docs", "eval_docs", "queries"):
             value = [value]
         if isinstance(value, str) and not (key == "generate.judge" and value == "llm"):

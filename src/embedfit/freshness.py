@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from embedfit.config import Config, decides_result, fields, path_kind, setting
+from embedfit.config import RECORDED, Config, decides_result, fields, path_kind, setting
 from embedfit.corpus.discover import discover
 from embedfit.generators import generator
 from embedfit.hashes import Hashes, files_below
@@ -78,6 +78,8 @@ def settings_of(stage: Stage, workspace: Workspace, config: Config) -> dict[str,
         elif kind == "model" and isinstance(value, str):
             path = model_path(key, value, config)
             found[key] = workspace.stored_path(path) if path else value
+        elif kind == "spec" and isinstance(value, str) and value.startswith(RECORDED):
+            found[key] = RECORDED
         elif kind not in ("beir", "file") and decides_result(key):
             found[key] = value
     return found | {f"{key} is given": bool(setting(config, key)) for key in stage.given}
@@ -89,7 +91,7 @@ def _keys_of(stage: Stage) -> list[str]:
 
 def inputs_of(stage: Stage, workspace: Workspace, config: Config, hashes: Hashes) -> dict[str, str]:
     """What the stage reads, by name: SHA-256 of each file, or in words why it has none."""
-    found = files_of_run((*stage.reads, *stage.may_read), workspace, hashes)
+    found = files_of_run((*stage.reads, *stage.may_read, *stage.brought), workspace, hashes)
     queries = workspace.path(FILES[Query])
     if stage.written_alone and queries.exists():
         found[queries.name] = written_sha256(queries)
@@ -132,6 +134,8 @@ def _outside(key: str, workspace: Workspace, config: Config, hashes: Hashes) -> 
     if kind is None or not value:
         return {}
     names = [value] if isinstance(value, str) else [str(item) for item in value]
+    if kind == "spec":
+        names = [name.removeprefix(RECORDED) for name in names if name.startswith(RECORDED)]
     if kind == "documents":
         return {f"{key}: {name}": known for name, known in _documents(names, workspace, config, hashes)}
     found: dict[str, str] = {}

@@ -76,7 +76,8 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
 
 def _is_known(stage: Stage, name: str) -> bool:
     """Whether the table of the stages says of a file that the stage reads or writes it."""
-    known = (*stage.reads, *stage.models, *stage.may_read, *stage.glances, *stage.writes, *stage.may_write)
+    read = (*stage.reads, *stage.models, *stage.may_read, *stage.brought, *stage.glances)
+    known = (*read, *stage.writes, *stage.may_write)
     return any(name == one or name.startswith(f"{one}/") for one in known)
 
 

@@ -143,6 +143,32 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    """A question that somebody asked, and the passages that the candidate retrievers found for it, in random order."""
+
+    query_id: str
+    query: str
+    passages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grade:
+    """How well a passage answers a question that somebody asked, by a judge or a person.
+
+    grade: 3 in full, 2 in part, 1 the same subject, 0 unrelated; None where the judge gave none, with the reason.
+    judge: the model's id, "recorded", or "person". call_id: the ledger's key of the call.
+    """
+
+    query_id: str
+    query: str
+    passage_id: str
+    grade: int | None
+    reason: str = ""
+    judge: str = ""
+    call_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRow:
     """A row of FlagEmbedding's JSONL.
 

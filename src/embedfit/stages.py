@@ -20,7 +20,8 @@ class Stage:
 
     module: holds its `run`. version: raised when the same inputs and settings give another result; see
     tests/stage_code.py; 1 was embedfit 0.1. reads: files of the run folder. models: its folders that are read as
-    models. may_read: what it reads if it is there. writes: files and folders that must be whole when it is done.
+    models. may_read: what it reads if it is there. brought: the same of files that no stage writes, but a person by
+    another command. writes: files and folders that must be whole when it is done.
     may_write: what it writes under some settings and removes under others. glances: what it reads only to say
     how long something took; a change there makes it not stale. settings: the parts of the configuration that its
     result depends on; of those that name files the content counts, not the place. given: settings of which it
@@ -36,6 +37,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     may_read: tuple[str, ...] = ()
+    brought: tuple[str, ...] = ()
     may_write: tuple[str, ...] = ()
     glances: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
@@ -122,11 +124,13 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="choose",
         module="embedfit.choosing.stage",
-        version=1,
+        version=2,
         reads=("passages.jsonl", "queries.jsonl", "merge.json"),
         models=("merged",),
+        brought=("person_grades.jsonl",),
         writes=("retriever.json",),
-        settings=(*_MODEL, "choose"),
+        may_write=("grades.jsonl", "pool.jsonl"),
+        settings=(*_MODEL, "choose", "generate.generator", "generate.max_reply_tokens", "generate.extra_body"),
     ),
     Stage(
         name="evaluate",

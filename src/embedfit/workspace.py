@@ -21,7 +21,19 @@ from pydantic import TypeAdapter, ValidationError
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
 from embedfit.hashes import sha256_file as sha256_file
 from embedfit.places import read_places, stored_path
-from embedfit.records import Document, DroppedPassage, Judgement, Manifest, Metadata, Passage, Query, Score, TrainRow
+from embedfit.records import (
+    Document,
+    DroppedPassage,
+    Grade,
+    Judgement,
+    Manifest,
+    Metadata,
+    Passage,
+    Pooled,
+    Query,
+    Score,
+    TrainRow,
+)
 from embedfit.textfiles import lines_of
 
 SCHEMA = 1
@@ -35,6 +47,8 @@ FILES: dict[type, str] = {
     Query: "queries.jsonl",
     TrainRow: "train.jsonl",
     Judgement: "judgements.jsonl",
+    Pooled: "pool.jsonl",
+    Grade: "grades.jsonl",
     Score: "scores.jsonl",
 }
 #: The stage that writes each file, to name the command that brings a missing one.
@@ -52,6 +66,8 @@ WRITERS = {
     "merge.json": "merge",
     "check.json": "check",
     "retriever.json": "choose",
+    "grades.jsonl": "choose",
+    "pool.jsonl": "choose",
     "scores.jsonl": "evaluate",
     "evaluation.json": "evaluate",
     "summary.json": "evaluate",

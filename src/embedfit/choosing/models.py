@@ -11,9 +11,12 @@ from embedfit.workspace import Workspace
 Ships = Literal["merged", "base"]
 
 
-def shipping_model(workspace: Workspace, config: Config) -> tuple[Ships, LocalModel]:
-    """What the merge stage ships: its mixture, or the base where no mixture is better."""
+def shipping(workspace: Workspace) -> tuple[Ships, ...]:
+    """The models to compare, first the one that the merge stage ships. The base alone where no mixture is better."""
     decision = workspace.read_json("merge.json").get("decision") or {}
-    if decision.get("ship", "merged") == "base":
-        return "base", base_model(config)
-    return "merged", LocalModel("merged", workspace.existing("merged"))
+    return ("base",) if decision.get("ship", "merged") == "base" else ("merged", "base")
+
+
+def opened(name: Ships, workspace: Workspace, config: Config) -> LocalModel:
+    """A model of the run."""
+    return base_model(config) if name == "base" else LocalModel("merged", workspace.existing("merged"))

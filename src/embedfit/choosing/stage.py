@@ -2,52 +2,351 @@
 
     {"schema": 1, "model": "merged" | "base", "retriever": {…}, "verdict": "better" | "no difference" | "worse" |
      "no evidence", "why": one sentence, "evidence": {"kind": "labelled" | "graded" | "written" | "none",
-     "questions": n}, "default": {…}, "candidates": [{"name", "model", "retriever", "ndcg", "delta", "ci", "p"}]}
+     "questions": n, …}, "default": {…}, "candidates": [{"name", "model", "retriever", "ndcg", "delta", "ci", "p", …}]}
 
-Retrievers are in the form of index/retriever.py, with the deviations of the run's passages. docs/choosing.md has the
-rules.
+Retrievers are in the form of index/retriever.py, with the deviations of the run's passages. Where people asked
+questions, pool.jsonl holds what the candidates found for each, and grades.jsonl what a judge said of it. The rules are
+in docs/choosing.md.
 """
 
 from __future__ import annotations
 
-from embedfit.choosing.models import shipping_model
-from embedfit.config import Config
-from embedfit.index.build import Source, build
-from embedfit.index.retriever import DEFAULT, Retriever, default_for
-from embedfit.models.local import LocalModel
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from embedfit.choosing import candidates as candidate
+from embedfit.choosing import evidence as evidences
+from embedfit.choosing.candidates import Candidate
+from embedfit.choosing.decision import Choice, decide, enough, points, worse_under
+from embedfit.choosing.evidence import LABELLED_DEPTH, Evidence, Kind
+from embedfit.choosing.gate import FEWEST, Compared
+from embedfit.choosing.grades import (
+    Grades,
+    Judged,
+    Recorded,
+    ask_judge,
+    by_question,
+    person_grades,
+    pooled,
+    read_recorded,
+)
+from embedfit.choosing.models import Ships, opened, shipping
+from embedfit.choosing.questions import Question, asked, written
+from embedfit.choosing.ranking import rank
+from embedfit.config import RECORDED, Config
+from embedfit.errors import GeneratorError, PaidInPart, ProviderError
+from embedfit.index.build import Source
+from embedfit.index.retriever import EXPANDED, default_for
+from embedfit.llm.protocol import LanguageModel
 from embedfit.models.vectors import vector_cache
-from embedfit.records import Passage
+from embedfit.records import Grade, Passage, Pooled, Query
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
+from embedfit.workspace import FILES, Workspace
 
 SCHEMA = 1
+#: Passages of a ranking beyond the pool, which move up where one has no grade.
+_BEHIND = 6
+#: Weighted kappa of a judge with itself, below which its grades choose nothing ("moderate" begins at .41: Landis and
+#: Koch 1977).
+AGREEMENT = 0.4
+#: Share of the best passages without a grade, above which grades choose nothing.
+MOST_UNGRADED = 0.2
 
 
-def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Write retriever.json."""
-    ships, model = shipping_model(workspace, config)
-    passages = sorted(workspace.read(Passage), key=lambda one: one.passage_id)
-    contents = [one.content for one in passages]
-    default = with_deviations(default_for(len(contents)), contents, model, runtime)
-    why = "Nothing but written queries speaks for or against it, so the safe default ships."
-    workspace.write_json(
+def run(workspace: Workspace, config: Config, runtime: Runtime, provider: LanguageModel | None = None) -> None:
+    """Write retriever.json and, where people asked questions, pool.jsonl and grades.jsonl.
+
+    provider: instead of the judge's own. Raises PaidInPart, after everything was written, where --max-cost did not
+    reach for all grades.
+    """
+    run_ = _Run.read(workspace, config, runtime)
+    recorded = recorded_judge(config)
+    questions = run_.asked(recorded)
+    for name in (FILES[Pooled], FILES[Grade]):
+        workspace.remove(name)
+    judged: Judged | None = None
+    if not questions:
+        choice, kind, facts = _by_written(run_, "there are no questions of people to choose by")
+    else:
+        measured = run_.measured(questions)
+        found, judged, reason = _evidence(run_, questions, measured, recorded, provider)
+        if found is not None and not reason:
+            choice, kind, facts = _by(run_, found)
+        else:
+            choice, kind, facts = _by_written(run_, reason, found)
+    _write(run_, choice, kind, facts)
+    if judged is not None and judged.over_budget:
+        raise PaidInPart(
+            f"{judged.over_budget:,} search results were not graded: with them the cost could pass --max-cost "
+            f"${config.generate.max_cost:,.2f}.",
+            remedy="Every grade so far is in the ledger. Allow more with --max-cost.",
+        )
+
+
+def write_pool(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Write pool.jsonl alone, for a person who grades before the stage has run; empty where nobody asked."""
+    run_ = _Run.read(workspace, config, runtime)
+    questions = run_.asked(recorded_judge(config))
+    rankings = run_.measured(questions).rankings if questions else []
+    workspace.write(Pooled, run_.pooled(questions, rankings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """Candidates with their deviations, and of each the best passages of each question, by id."""
+
+    candidates: list[Candidate]
+    rankings: list[list[list[str]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What the stage reads of the run. models: the one that ships first. default: the safe one's name."""
+
+    workspace: Workspace
+    config: Config
+    runtime: Runtime
+    queries: list[Query]
+    ids: list[str]
+    contents: list[str]
+    written: list[list[str]]
+    models: tuple[Ships, ...]
+    default: str
+
+    @classmethod
+    def read(cls, workspace: Workspace, config: Config, runtime: Runtime) -> _Run:
+        passages = sorted(workspace.read(Passage), key=lambda one: one.passage_id)
+        queries = workspace.read(Query)
+        written_of = candidate.written_queries(passages, queries)
+        return cls(
+            workspace=workspace,
+            config=config,
+            runtime=runtime,
+            queries=queries,
+            ids=[one.passage_id for one in passages],
+            contents=[one.content for one in passages],
+            written=written_of,
+            models=shipping(workspace),
+            default=candidate.safe_name(written_of, config.generate.generator),
+        )
+
+    @property
+    def log(self) -> list[str]:
+        """Questions that people asked and that judge nothing: the constants come from them."""
+        return [one.text for one in self.queries if one.split == "log" and one.kept]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """All of them, the safe default over the model that ships first."""
+        expanded = candidate.covered(self.written) >= candidate.COVERED
+        return candidate.candidates(self.models, len(self.ids), expanded=expanded, default=self.default)
+
+    def safe(self, model: Ships) -> Candidate:
+        """The safe default over a model, with its deviations. No token vector is made for that."""
+        default = self.candidates[0].retriever
+        first = Candidate(name=self.default, model=model, retriever=default.without_tokens())
+        found = self.measured([], [first]).candidates[0]
+        return replace(found, retriever=replace(found.retriever, rerank=default.rerank))
+
+    def asked(self, recorded: Recorded | None) -> list[Question]:
+        """The questions that may choose."""
+        found = asked(self.queries, self.ids, known=None if recorded is None else recorded.texts)
+        return found[: self.config.choose.questions]
+
+    def pooled(self, questions: Sequence[Question], rankings: Sequence[Sequence[Sequence[str]]]) -> list[Pooled]:
+        """What the candidates found for each question, for whoever grades it."""
+        return pooled(questions, rankings, self.config.choose.pool, seed=self.config.seed)
+
+    def measured(self, questions: Sequence[Question], only: Sequence[Candidate] | None = None) -> _Measured:
+        """The candidates' rankings; `only` some candidates."""
+        depth = max(_BEHIND * self.config.choose.pool, LABELLED_DEPTH)
+        found, rankings = [], []
+        for name in self.models:
+            own = [one for one in (self.candidates if only is None else only) if one.model == name]
+            if not own:
+                continue
+            source = Source(contents=self.contents, queries=self.written, asked=self.log)
+            texts = [question.text for question in questions]
+            model = opened(name, self.workspace, self.config)
+            for one, rows in rank(own, model, source, texts, depth, vector_cache(), self.runtime.report):
+                found.append(one)
+                rankings.append([[self.ids[number] for number in row] for row in rows])
+        return _Measured(candidates=found, rankings=rankings)
+
+
+def recorded_judge(config: Config) -> Recorded | None:
+    """The judge whose grades stand in a file, where the settings name one."""
+    spec = config.choose.judge
+    return read_recorded(Path(spec.removeprefix(RECORDED))) if spec and spec.startswith(RECORDED) else None
+
+
+# --- evidence
+
+
+def _evidence(
+    run_: _Run,
+    questions: list[Question],
+    measured: _Measured,
+    recorded: Recorded | None,
+    provider: LanguageModel | None,
+) -> tuple[Evidence | None, Judged | None, str]:
+    """(evidence, the judge's grades, why it may choose nothing; empty where it may)."""
+    named = [n for n, one in enumerate(questions) if one.relevant]
+    pools = run_.pooled(questions, measured.rankings)
+    run_.workspace.write(Pooled, pools)
+    labels = None
+    if named:
+        rows = [[of[n] for n in named] for of in measured.rankings]
+        labels = evidences.labelled("labelled", [questions[n] for n in named], measured.candidates, rows)
+    if labels is not None and enough(labels):
+        if run_.config.choose.judge:
+            run_.runtime.report.log(f"choose: people named passages of {len(named):,} questions; no judge is asked")
+        return labels, None, ""
+    judged, failed = _judged(run_, pools, recorded, provider)
+    person, begun = _person(run_.workspace, pools)
+    if judged is None and not person:
+        many = f"{len(questions):,} {'question was' if len(questions) == 1 else 'questions were'} asked"
+        why = failed or f"{many}, but nobody said what answers them (embedfit grade, or --judge)"
+        return labels, None, why if labels is None else _few(labels, why)
+    found = evidences.graded(
+        questions,
+        measured.candidates,
+        measured.rankings,
+        judged.grades if judged else {},
+        person if not judged or len(person) >= FEWEST else {},
+        depth=run_.config.choose.pool,
+        facts=_facts(judged, person, begun),
+    )
+    return found, judged, _doubt(found, judged, failed)
+
+
+def _few(found: Evidence, why: str = "") -> str:
+    few = f"{found.questions:,} questions that tell the candidates apart are too few ({FEWEST} are needed)"
+    return f"{few}; {why}" if why else few
+
+
+def _judged(
+    run_: _Run, pools: Sequence[Pooled], recorded: Recorded | None, provider: LanguageModel | None
+) -> tuple[Judged | None, str]:
+    """(the judge's grades, why there are none). A judge that is of no use does not end the run: the default ships."""
+    spec = run_.config.choose.judge
+    if recorded is not None:
+        judged = recorded.judged(pools)
+        if not judged.grades:
+            return None, f"{recorded.name} grades none of the {len(pools):,} questions that were asked"
+    elif spec is None:
+        return None, ""
+    else:
+        contents = dict(zip(run_.ids, run_.contents, strict=True))
+        try:
+            judged = ask_judge(spec, pools, contents, run_.workspace, run_.config, run_.runtime, provider)
+        except ProviderError:
+            raise  # a key or a name that is wrong can be mended
+        except GeneratorError as error:
+            run_.runtime.report.log(f"choose: {error.message} {error.remedy or ''}")
+            return None, f"the judge is of no use: {error.message.rstrip('.')}"
+    run_.workspace.write(Grade, judged.rows)
+    return judged, ""
+
+
+def _person(workspace: Workspace, pools: Sequence[Pooled]) -> tuple[Grades, int]:
+    """(grades of the questions that a person graded whole, how many were begun and not ended)."""
+    found = by_question(person_grades(workspace))
+    whole = {one.query_id for one in pools if one.passages and set(one.passages) <= found.get(one.query_id, {}).keys()}
+    asked_ids = {one.query_id for one in pools}
+    return {key: grades for key, grades in found.items() if key in whole}, len((found.keys() & asked_ids) - whole)
+
+
+def _facts(judged: Judged | None, person: Grades, begun: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {"graded_by_person": len(person), "begun_by_person": begun}
+    if judged is not None:
+        facts |= {"judge": judged.judge, "agreement": judged.agreement, "graded_twice": judged.twice}
+    return facts
+
+
+def _doubt(found: Evidence, judged: Judged | None, failed: str) -> str:
+    """Why grades may choose nothing; empty where they may."""
+    if judged is not None and judged.agreement is not None and judged.agreement < AGREEMENT:
+        kappa = f"{judged.agreement:.2f}, below {AGREEMENT}"
+        return (
+            f"the judge contradicts itself (weighted kappa of {judged.twice:,} results that it graded twice: {kappa})"
+        )
+    if not enough(found):
+        return _few(found, failed)
+    ships = [one.ships for one in found.candidates]
+    most = 0.0 if found.blind is None else float(found.blind[ships].max())
+    if most > MOST_UNGRADED:
+        return f"{most:.0%} of a candidate's best passages have no grade, more than {MOST_UNGRADED:.0%}"
+    return ""
+
+
+# --- choices
+
+
+def _by(run_: _Run, found: Evidence) -> tuple[Choice, Kind, dict[str, Any]]:
+    choice = decide(found, run_.models, run_.default, seed=run_.config.seed)
+    facts = {"questions": found.questions, "metric": found.metric, **found.facts}
+    if choice.tuning is not None:
+        facts["tuning"] = choice.tuning
+    return choice, found.kind, facts
+
+
+def _by_written(run_: _Run, reason: str, found: Evidence | None = None) -> tuple[Choice, Kind, dict[str, Any]]:
+    """The safe default, over the tuned model unless written dev queries say that it is surely worse than the base.
+
+    Written queries say no more than that: they can't choose between words and vectors (docs/recipe.md). Their
+    comparison is of the default's first stage. reason: why nothing better may choose. found: what was not enough.
+    """
+    facts: dict[str, Any] = {"questions": 0}
+    kind: Kind = "none"
+    if found is not None:
+        kind, facts = found.kind, {"questions": found.questions, "metric": found.metric, **found.facts}
+    model, said = run_.models[0], ""
+    tuning = _tuning(run_)
+    if tuning is not None:
+        evidence, one = tuning
+        if kind == "none":
+            kind, facts = "written", {**facts, "questions": evidence.questions, "metric": evidence.metric}
+        numbers = {"delta": one.delta, "ci": list(one.ci), "p": one.p, "verdict": one.verdict}
+        facts["tuning"] = {"retriever": evidence.candidates[0].name, **numbers}
+        if one.verdict == "worse":
+            model = run_.models[1]
+            said = f", over the base: on written dev queries the tuned model is surely worse ({points(one)})"
+    beside = ""
+    if run_.default == EXPANDED.name:
+        beside = " with the written queries in its index, which are a strong writer's and cover the passages"
+    why = f"The safe default ships{beside}{said}, because {reason.rstrip('.')}."
+    default = run_.safe(model)
+    return Choice(candidate=default, default=default, verdict="no evidence", why=why), kind, facts
+
+
+def _tuning(run_: _Run) -> tuple[Evidence, Compared] | None:
+    """The tuned model against the untuned one on written dev queries, under the default's first stage."""
+    dev = written(run_.queries, run_.ids)
+    if len(run_.models) < 2 or len(dev) < FEWEST:
+        return None
+    first = default_for(len(run_.ids)).without_tokens()
+    pair = [Candidate(name=first.name, model=one, retriever=first) for one in run_.models]
+    measured = run_.measured(dev, pair)
+    evidence = evidences.labelled("written", dev, measured.candidates, measured.rankings)
+    return evidence, worse_under(evidence, first.name, run_.config.seed)
+
+
+def _write(run_: _Run, choice: Choice, kind: Kind, facts: dict[str, Any]) -> None:
+    one = choice.candidate
+    run_.workspace.write_json(
         "retriever.json",
         {
             "schema": SCHEMA,
-            "model": ships,
-            "retriever": default.as_json(),
-            "verdict": "no evidence",
-            "why": why,
-            "evidence": {"kind": "none", "questions": 0},
-            "default": default.as_json(),
-            "candidates": [],
+            "model": one.model,
+            "retriever": one.retriever.as_json(),
+            "verdict": choice.verdict,
+            "why": choice.why,
+            "evidence": {"kind": kind, **facts},
+            "default": choice.default.retriever.as_json(),
+            "candidates": choice.rows,
         },
     )
-    runtime.report.log(f"choose: {default.name} over {ships}. {why}")
-
-
-def with_deviations(retriever: Retriever, contents: list[str], model: LocalModel, runtime: Runtime) -> Retriever:
-    """The retriever with the deviations of these passages under a model. No token vectors are made for that."""
-    dense = DEFAULT.without_tokens()
-    found = build(Source(contents=contents), model, dense, vector_cache(), runtime.report).retriever
-    return retriever.with_deviations({part.name: part.deviation for part in found.parts})
+    run_.runtime.report.log(f"choose: {one.name} over {one.model}. {choice.why}")

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import replace
 
-from embedfit.errors import BudgetExceeded
+from embedfit.judging.asking import Asking, ask_all
 from embedfit.judging.judge import Pair, Verdict
 from embedfit.judging.prompt import QUERIES_PER_CALL, TOP_SCORE, parse_scores, request
-from embedfit.llm.consent import agree
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
-from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
 from embedfit.llm.protocol import Failure, Reply, Request
 from embedfit.llm.replies import FORM, fault_of
 from embedfit.runtime import Runtime
@@ -44,42 +40,26 @@ class LlmJudge:
     def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
         """See Judge. Pairs for which --max-cost leaves no money have OVER_BUDGET as their reason."""
         calls = calls_for(pairs)
-        limits = (0,) if self._free else (self._max_tokens,) if self._max_tokens else LIMITS
-        for limit, higher in zip(limits, (*limits[1:], 0), strict=True):
-            requests = [replace(call, extra=self._extra) for call, _ in calls]
-            requests = within_limit(self._model, requests, limit)
-            try:
-                return self._asked(pairs, requests, [groups for _, groups in calls], limit)
-            except LimitTooLow as error:
-                if not higher:
-                    raise
-                self._runtime.report.log(f"judge: {error.message}")
-                self._runtime.report.log(f"judge: asking again, with up to {higher:,} tokens a reply")
-        raise AssertionError("there is always a limit")
-
-    def _asked(
-        self, pairs: Sequence[Pair], requests: Sequence[Request], groups: Sequence[list[list[int]]], limit: int
-    ) -> list[Verdict]:
-        agree(self._model, requests, f"judge: {len(pairs):,} queries", self._runtime, free=self._free)
         verdicts = [Verdict(score=None, reason=OVER_BUDGET)] * len(pairs)
-        report = self._runtime.report
-        tally = Tally(["judge"] * len(requests), "score", limit, without=WITHOUT_JUDGE)
-        with report.task("judge", len(requests), "calls") as task:
-            try:
-                for part in parts(self._model, requests, ["judge"] * len(requests), free=self._free):
-                    with closing(self._model.complete([requests[number] for number in part])) as answers:
-                        for place, outcome, key in answers:
-                            asked = groups[part[place]]
-                            found = verdicts_of(outcome, len(asked), key)
-                            for group, verdict in zip(asked, found, strict=True):
-                                for pair in group:
-                                    verdicts[pair] = verdict
-                            useful = any(verdict.score is not None for verdict in found)
-                            tally.add("judge", outcome, useful=useful)
-                            task.advance()
-                    tally.check()
-            except BudgetExceeded as error:
-                report.log(f"judge: {error.message}")
+
+        def take(number: int, outcome: Reply | Failure, key: str) -> bool:
+            asked = calls[number][1]
+            found = verdicts_of(outcome, len(asked), key)
+            for group, verdict in zip(asked, found, strict=True):
+                for pair in group:
+                    verdicts[pair] = verdict
+            return any(verdict.score is not None for verdict in found)
+
+        how = Asking(
+            name="judge",
+            unit="score",
+            without=WITHOUT_JUDGE,
+            free=self._free,
+            max_tokens=self._max_tokens,
+            extra=self._extra,
+        )
+        requests = [call for call, _ in calls]
+        ask_all(self._model, requests, how, f"judge: {len(pairs):,} queries", self._runtime, take)
         return verdicts
 
 

@@ -68,11 +68,11 @@ def request(passage: str, queries: Sequence[str]) -> Request:
 
 
 def _data(passage: str, queries: Sequence[str]) -> str:
-    listed = "\n".join(f"{number}. {_plain(query, MAX_QUERY_WORDS)}" for number, query in enumerate(queries, 1))
-    return f"<passage>\n{_plain(passage, MAX_PASSAGE_WORDS)}\n</passage>\n<queries>\n{listed}\n</queries>"
+    listed = "\n".join(f"{number}. {plain(query, MAX_QUERY_WORDS)}" for number, query in enumerate(queries, 1))
+    return f"<passage>\n{plain(passage, MAX_PASSAGE_WORDS)}\n</passage>\n<queries>\n{listed}\n</queries>"
 
 
-def _plain(text: str, max_words: int) -> str:
+def plain(text: str, max_words: int) -> str:
     """The first words of a text, on one line, without tags that could end it early."""
     return first_words(as_data(text), max_words)
 

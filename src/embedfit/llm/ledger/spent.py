@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from embedfit.records import Judgement, Query
+from embedfit.records import Grade, Judgement, Query
 from embedfit.workspace import FILES, Workspace
 
 
 def calls_of_run(workspace: Workspace) -> set[str]:
-    """The ledger's keys of the calls that wrote or judged the run's queries and training rows."""
+    """The ledger's keys of the calls that wrote or judged the run's queries, training rows and search results."""
     keys: set[str] = set()
     if workspace.path(FILES[Query]).exists():
         for query in workspace.read(Query):
             keys |= {query.call_id, query.judge_call_id}
     if workspace.path(FILES[Judgement]).exists():
         keys |= {judgement.call_id for judgement in workspace.read(Judgement)}
+    if workspace.path(FILES[Grade]).exists():
+        keys |= {grade.call_id for grade in workspace.read(Grade)}
     return keys - {""}

@@ -1,0 +1,72 @@
+"""Differences between retrievers with their chance: of all questions alike, or a judge's corrected by a person's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.retrieval.significance import bootstrap_means
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+DRAWS = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """M mean differences with what resampling makes of them.
+
+    delta: (M,). draws: (B, M), the same of resampled questions. clusters: how many there are to draw from, the smaller
+    number where there are two samples. trust: (M,) how much of the judge's opinion was used (λ); 0 where a person's
+    grades stand alone.
+    """
+
+    delta: Floats
+    draws: Floats
+    clusters: int
+    trust: Floats
+
+
+def plain(values: Floats, clusters: Ints, *, rng: np.random.Generator) -> Estimate:
+    """Means of differences (Q, M), resampled by cluster, (Q,)."""
+    count = len(np.unique(clusters))
+    trust = np.zeros(values.shape[1])
+    return Estimate(values.mean(0), bootstrap_means(values, clusters, draws=DRAWS, rng=rng), count, trust)
+
+
+def corrected(
+    judge: Floats, person: Floats, both: npt.NDArray[np.bool_], clusters: Ints, *, rng: np.random.Generator
+) -> Estimate:
+    """Means of differences by a judge whose errors a person's grades of some questions take out.
+
+    Prediction-powered inference with power tuning (PPI++, Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453):
+
+        θ = mean of person over both + λ × (mean of judge over the others - mean of judge over both)
+
+    whatever the judge's bias, θ is unbiased; λ = cov(person, judge) / ((1 + n / N) var(judge)) makes its variance the
+    least that is possible, and 0 leaves the judge out. n questions were graded by both, N by the judge alone.
+
+    judge: (Q, M) differences by the judge. person: (Q, M), read where both. both: (Q,) which a person graded too.
+    Needs two questions or more that a person graded.
+    """
+    ours, theirs, others = person[both], judge[both], judge[~both]
+    count = len(np.unique(clusters[both]))
+    if not len(others):
+        return plain(ours, clusters[both], rng=rng)
+    trust = _tuned(ours, theirs, len(others))
+    rectifier = plain(ours - trust * theirs, clusters[both], rng=rng)
+    opinion = plain(trust * others, clusters[~both], rng=rng)
+    return Estimate(rectifier.delta + opinion.delta, rectifier.draws + opinion.draws, count, trust)
+
+
+def _tuned(person: Floats, judge: Floats, others: int) -> Floats:
+    """λ of each column, between 0 and 1. person, judge: (n, M)."""
+    n = len(person)
+    spread = judge.var(0, ddof=1)
+    shared = ((person - person.mean(0)) * (judge - judge.mean(0))).sum(0) / (n - 1)
+    best = np.divide(shared, (1 + n / others) * spread, out=np.zeros_like(spread), where=spread > 1e-12)
+    tuned: Floats = np.clip(best, 0.0, 1.0)
+    return tuned

@@ -1,0 +1,56 @@
+"""The questions that may choose the retriever."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from embedfit.records import Query
+from embedfit.retrieval.words import normalised
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A question, and the passages of the run that its asker or writer said to answer it; empty where nobody did."""
+
+    query_id: str
+    text: str
+    relevant: frozenset[str]
+
+
+def same(text: str) -> str:
+    """A form of a question that is equal for questions that differ in case, width and spaces alone."""
+    return " ".join(normalised(text).casefold().split())
+
+
+def asked(
+    queries: Sequence[Query], passages: Collection[str], *, known: Collection[str] | None = None
+) -> list[Question]:
+    """Questions that somebody asked and that judge, each once however often it was asked.
+
+    passages: ids of the run's. known: questions, as `same` gives them, that a recorded judge has grades of: those of
+    the whole log are taken, for others have no grade.
+    """
+    found: dict[str, Question] = {}
+    for query in queries:
+        if not query.is_asked or not query.kept:
+            continue
+        key = same(query.text)
+        if query.split != "judge" and (known is None or key not in known):
+            continue
+        relevant = frozenset({query.passage_id, *query.also_relevant}) & frozenset(passages)
+        if key in found:
+            found[key] = replace(found[key], relevant=found[key].relevant | relevant)
+        else:
+            found[key] = Question(query_id=query.query_id, text=query.text, relevant=relevant)
+    return list(found.values())
+
+
+def written(queries: Sequence[Query], passages: Collection[str]) -> list[Question]:
+    """Written dev queries, with the passages that they are of."""
+    known = frozenset(passages)
+    return [
+        Question(query_id=one.query_id, text=one.text, relevant=frozenset({one.passage_id, *one.also_relevant}) & known)
+        for one in queries
+        if one.kept and one.split == "dev" and not one.is_asked and one.passage_id in known
+    ]

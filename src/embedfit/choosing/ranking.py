@@ -1,0 +1,68 @@
+"""The rankings of all candidates over the run's passages, in the code that search uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from embedfit.choosing.candidates import Candidate
+from embedfit.index.build import Source, build
+from embedfit.index.retriever import Part, Rerank, Retriever
+from embedfit.index.scoring import Scores, find
+from embedfit.index.search import Asker
+from embedfit.models.local import LocalModel
+from embedfit.models.vectors import VectorCache
+from embedfit.progress import Reporter
+
+#: Scores of one part that are held at a time.
+_SCORES = 20_000_000
+_QUERY_PARTS = ("queries", "words_and_queries")
+
+
+def rank(
+    candidates: Sequence[Candidate],
+    model: LocalModel,
+    source: Source,
+    questions: Sequence[str],
+    k: int,
+    cache: VectorCache,
+    report: Reporter,
+) -> list[tuple[Candidate, list[list[int]]]]:
+    """Each candidate with its deviations, and the numbers of the k best passages of each question, best first.
+
+    candidates: of one model.
+    """
+    found: list[tuple[Candidate, list[list[int]]]] = []
+    for group, contents in _groups(candidates, source):
+        built = build(contents, model, _union(group), cache, report)
+        deviations: dict[str, float] = {part.name: part.deviation for part in built.retriever.parts}
+        known = [replace(one, retriever=one.retriever.with_deviations(deviations)) for one in group]
+        rankings: list[list[list[int]]] = [[] for _ in known]
+        asker = Asker(model, built.tokens)
+        step = max(1, _SCORES // max(1, built.parts.size))
+        for start in range(0, len(questions), step):
+            scores = Scores(built.parts, asker.ask(questions[start : start + step]))
+            for rows, one in zip(rankings, known, strict=True):
+                rows += [hit.passages.tolist() for hit in find(scores, one.retriever, k)]
+        found += zip(known, rankings, strict=True)
+    model.release()
+    order = {one.key: number for number, one in enumerate(candidates)}
+    return sorted(found, key=lambda one: order[one[0].key])
+
+
+def _groups(candidates: Sequence[Candidate], source: Source) -> Iterator[tuple[list[Candidate], Source]]:
+    """Candidates that can share their parts: where written queries are indexed, late interaction reads them too."""
+    plain = [one for one in candidates if not one.retriever.has(*_QUERY_PARTS)]
+    expanded = [one for one in candidates if one.retriever.has(*_QUERY_PARTS)]
+    if plain:
+        yield plain, Source(contents=source.contents, asked=source.asked)
+    if expanded:
+        yield expanded, source
+
+
+def _union(candidates: Sequence[Candidate]) -> Retriever:
+    """A retriever that has every part of the candidates."""
+    names = dict.fromkeys(part.name for one in candidates for part in one.retriever.parts)
+    rerank = next((one.retriever.rerank for one in candidates if one.retriever.rerank), None)
+    parts = tuple(Part(name=name, weight=1.0) for name in names)
+    return Retriever(name="all", parts=parts, rerank=Rerank(weight=0.0) if rerank else None)
