@@ -77,14 +77,15 @@ def build(
         words_and_queries=Bm25(expanded) if expanded is not None else None,
     )
     alone = len(retriever.parts) == 1  # a single part is added to nothing
-    embed = functools.partial(model.embed, is_query=True)
+    # Sentences of the passages are read once by all stages; what people asked is stored nowhere.
+    embed = functools.partial(model.embed if source.asked else functools.partial(cache.embed, model), is_query=True)
     found = {} if alone else deviations(parts, contents, embed, asked=source.asked)
     space = None
     if retriever.rerank is not None:
         reader = TokenReader(model.encoder())
         ids = reader.passage_ids(contents if expanded is None else expanded)
-        space = reader.space(ids)
-        parts = replace(parts, tokens=gathered(list(reader.passages(ids, space, report))))
+        space, known = reader.space(ids)
+        parts = replace(parts, tokens=gathered(list(reader.passages(ids, space, known, report))))
     model.release()
     return Built(parts=parts, retriever=retriever.with_deviations(found), tokens=space)
 

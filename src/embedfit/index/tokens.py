@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -75,29 +75,45 @@ class TokenReader:
         found = token_vectors(self._encoder, rows)
         return [vectors[self._own(ids)].float().cpu().numpy() for vectors, ids in zip(found, rows, strict=True)]
 
-    def space(self, ids: Sequence[Sequence[Sequence[int]]], *, seed: int = 0) -> TokenSpace:
-        """The space of a corpus. ids: as passage_ids gives them."""
+    def space(
+        self, ids: Sequence[Sequence[Sequence[int]]], *, seed: int = 0
+    ) -> tuple[TokenSpace, dict[int, npt.NDArray[np.int8]]]:
+        """The space of a corpus, and the stored vectors of the passages that told it, by number.
+
+        ids: as passage_ids gives them.
+        """
         holders = np.zeros(self._encoder.tokenizer.get_vocab_size(with_added_tokens=True), np.int64)
         for parts in ids:
             holders[list(set(chain.from_iterable(parts)))] += 1
         rng = np.random.default_rng(seed)
-        chosen = rng.permutation(len(ids))[:_SAMPLED_PASSAGES]
-        sample = np.concatenate(self.vectors([row for number in chosen for row in ids[number]]))
+        chosen = rng.permutation(len(ids))[:_SAMPLED_PASSAGES].tolist()
+        read = dict(zip(chosen, self._passages([ids[number] for number in chosen]), strict=True))
+        sample = np.concatenate(list(read.values()))
         sample = sample[rng.permutation(len(sample))[:_SAMPLE]]
-        return TokenSpace(projection=principal_axes(sample, WIDTH), holders=holders, passages=len(ids))
+        space = TokenSpace(projection=principal_axes(sample, WIDTH), holders=holders, passages=len(ids))
+        return space, {number: to_bytes(space.projected(rows)) for number, rows in read.items()}
+
+    def _passages(self, ids: Sequence[Sequence[Sequence[int]]]) -> Iterator[Floats]:
+        """Vectors of each passage's own tokens: (L, H) unit rows."""
+        found = iter(self.vectors([row for parts in ids for row in parts]))
+        for parts in ids:
+            yield np.concatenate([next(found) for _ in parts])
 
     def passages(
-        self, ids: Sequence[Sequence[Sequence[int]]], space: TokenSpace, report: Reporter
+        self,
+        ids: Sequence[Sequence[Sequence[int]]],
+        space: TokenSpace,
+        known: Mapping[int, npt.NDArray[np.int8]],
+        report: Reporter,
     ) -> Iterator[npt.NDArray[np.int8]]:
-        """Stored vectors of each passage, (L, D) int8, in order."""
+        """Stored vectors of each passage, (L, D) int8, in order. known: those that space() gave."""
         with report.task("index: token vectors", len(ids), "passages") as task:
             for start in range(0, len(ids), _CHUNK):
-                chunk = ids[start : start + _CHUNK]
-                found = iter(self.vectors([row for parts in chunk for row in parts]))
-                for parts in chunk:
-                    rows = np.concatenate([next(found) for _ in parts])
-                    yield to_bytes(space.projected(rows))
-                task.advance(len(chunk))
+                numbers = range(start, min(start + _CHUNK, len(ids)))
+                new = self._passages([ids[number] for number in numbers if number not in known])
+                for number in numbers:
+                    yield known[number] if number in known else to_bytes(space.projected(next(new)))
+                task.advance(len(numbers))
 
     def queries(self, texts: Sequence[str], space: TokenSpace) -> tuple[Floats, list[tuple[Floats, Floats]]]:
         """The vectors of queries, (Q, H), and of each query its tokens in the stored space, (L, D), with weights, (L,).
