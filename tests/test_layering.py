@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,28 @@ def test_imports_point_down(path: Path) -> None:
     assert own in LEVEL, f"{own} has no level: say in LEVELS where it belongs"
     for other in imports(path) - {own}:
         assert LEVEL[other] < LEVEL[own], f"{path.relative_to(PACKAGE)} imports {other}"
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Circles inside a package count too. What only a type checker reads does not."""
+    names = {path: path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".") for path in FILES}
+    modules = {name.removesuffix(".__init__") for name in names.values()}
+    graph: dict[str, set[str]] = {}
+    for path, name in names.items():
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                node.body = []
+        found: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                inner = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= inner & modules or {node.module} & modules
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names} & modules
+        own = name.removesuffix(".__init__")
+        graph[own] = found - {own}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError that names the circle
 
 
 def test_importing_the_package_loads_neither_torch_nor_boto3() -> None:

@@ -132,6 +132,17 @@ def test_what_is_no_row_is_named_by_its_line(tmp_path, row, what):
     assert caught.value.remedy
 
 
+def test_one_of_two_rows_of_a_passage_is_not_dropped_in_silence(tmp_path):
+    row = {"id": "p1", "question": "How?", "text_start": "A b"}
+    with pytest.raises(InputError, match="line 2: another row of 'p1'"):
+        read_rows(written(tmp_path, row, {**row, "question": "Why?", "text_start": "a B."}))
+
+
+def test_the_words_of_the_prompt_are_not_those_of_the_passage(tmp_path):
+    path = written(tmp_path, {"id": "d1", "question": "How?", "text_start": "question"})
+    assert isinstance(only(path, call("A b c.")), Failure)
+
+
 def test_a_file_that_is_not_there_or_empty_is_said_with_what_to_do(tmp_path):
     for name in (None, "", str(tmp_path / "no.jsonl"), str(tmp_path)):
         with pytest.raises((UsageError, InputError)) as caught:

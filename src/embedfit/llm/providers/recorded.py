@@ -88,7 +88,7 @@ class RecordedModel:
 
     def _answer(self, request: Request) -> Reply | Failure:
         asked = json.loads(request.extra or "{}")
-        prompt = request.messages[-1].content
+        prompt = request.messages[-1].content.partition("</passage>")[0]
         named = self._rows.get(asked.get("passage", ""), [])
         row = next((row for row in named if row.start in _letters(prompt)), None)
         if row is None:
@@ -124,6 +124,11 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = defaultdict(list)
     for number, value in json_lines(path):
         identifier, row = _row(value, f"{path}, line {number}")
+        if any(row.start == other.start for other in rows[identifier]):
+            raise InputError(
+                f"{path}, line {number}: another row of {identifier!r} stands above it.",
+                remedy="Leave one of them, or give each the text_start of its own text.",
+            )
         rows[identifier].append(row)
     if not rows:
         raise InputError(f"{path} holds no recorded query.", remedy=_FORM)
