@@ -37,6 +37,9 @@ def serve(
     port: Annotated[Optional[int], typer.Option("--port", "-p", help="Port; 0 takes a free one. [3000]")] = None,  # noqa: UP045
     served_model_name: Annotated[Optional[str], typer.Option(help="What OpenAI's route calls the model.")] = None,  # noqa: UP045
     api_key: Annotated[Optional[str], typer.Option(help="Bearer key; better given as $EMBEDFIT_API_KEY.")] = None,  # noqa: UP045
+    access: Annotated[
+        str | None, typer.Option(help="TOML of keys, each with the filter that its searches can only narrow.")
+    ] = None,
     cors_allow_origin: Annotated[Optional[list[str]], typer.Option(help="May be given several times.")] = None,  # noqa: UP045
     default_prompt_name: Annotated[Optional[str], typer.Option(help="Prompt of requests that name none.")] = None,  # noqa: UP045
     default_prompt: Annotated[Optional[str], typer.Option(help="Its text, instead of a name.")] = None,  # noqa: UP045
@@ -85,6 +88,7 @@ def serve(
             "port": port,
             "served_model_name": served_model_name,
             "api_key": api_key,
+            "access": access,
             "cors_allow_origin": tuple(cors_allow_origin or ()),
             "default_prompt_name": default_prompt_name,
             "default_prompt": default_prompt,

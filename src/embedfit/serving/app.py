@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hmac
 import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 
 from embedfit.models.modules import unit_rows
 from embedfit.serving import requests
+from embedfit.serving.access import ANYBODY, Caller, Keys, keys_of
 from embedfit.serving.bodies import Bodies, BodyLimits, PaceLimits, Receive
 from embedfit.serving.engine import Vectors
 from embedfit.serving.failures import (
@@ -38,11 +38,16 @@ from embedfit.serving.page import search_page
 from embedfit.serving.service import Service, Timing
 from embedfit.serving.settings import ServeSettings
 
+if TYPE_CHECKING:  # it loads torch, which a server without an index does not need
+    from embedfit.serving.searching import Searcher
+
 Scope = dict[str, Any]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
 
 _JSON: Header = (b"content-type", b"application/json")
+#: What depends on who asks is no other's.
+_UNCACHED: Header = (b"cache-control", b"no-store")
 _NO_INDEX = (
     "This server has no index to search. Serve a run folder: embedfit serve RUN; "
     "or index documents and serve their folder: embedfit index DOCS... --model minilm --to-folder DIR"
@@ -61,22 +66,27 @@ class Reply:
     status: int = 200
 
 
+Handler = Callable[..., Awaitable[Reply]]
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What answers one method of one path.
 
     protected: needs the key, where one is set. computes: counts as a request that may be refused under load.
     parameters: reads what the handler wants from the address' parameters; None: the body is the JSON that it wants.
-    mends: halves of surrogate pairs in the body are replaced, rather than refused.
+    mends: halves of surrogate pairs in the body are replaced, rather than refused. scoped: the answer depends on who
+    asks: the handler is given the caller too.
     """
 
     method: str
-    handler: Callable[[Any], Awaitable[Reply]]
+    handler: Handler
     protected: bool
     computes: bool = False
     openai: bool = False
     parameters: Callable[[bytes], Any] | None = None
     mends: bool = False
+    scoped: bool = False
 
 
 class App:
@@ -85,8 +95,11 @@ class App:
     One request is one call; nothing is shared between requests but the service and the metrics.
     """
 
-    def __init__(self, settings: ServeSettings, *, searches: bool = False) -> None:
-        """searches: an index is, or will be, served beside the model, and `/` is a page to search it."""
+    def __init__(self, settings: ServeSettings, *, searches: bool = False, keys: Keys | None = None) -> None:
+        """searches: an index is, or will be, served beside the model, and `/` is a page to search it.
+
+        keys: of the settings, where they were read before.
+        """
         self.settings = settings
         self.searches = searches
         self.service: Service | None = None
@@ -104,9 +117,9 @@ class App:
                 pace=PaceLimits(credit=min(PaceLimits().credit, settings.body_timeout)),
             )
         )
-        self._key = settings.api_key.encode() if settings.api_key else None
+        self._keys = keys_of(settings) if keys is None else keys
         self._routes = self._table()
-        openapi = openapi_document(protected=self._key is not None)
+        openapi = openapi_document(protected=bool(self._keys))
         self._openapi = orjson.dumps(openapi)
         self._docs_html = docs_page(openapi).encode()  # once: anybody may ask for it, as often as they like
 
@@ -124,13 +137,21 @@ class App:
             "/vertex": (embed(self._vertex),),
             "/invocations": (embed(self._embed),),
             "/search": (
-                embed(self._search, mends=True),
-                Route("GET", self._search, computes=True, protected=True, parameters=requests.search_parameters),
+                embed(self._search, mends=True, scoped=True),
+                Route(
+                    "GET",
+                    self._search,
+                    computes=True,
+                    protected=True,
+                    parameters=requests.search_parameters,
+                    scoped=True,
+                ),
             ),
+            "/fields": (Route("GET", self._fields, protected=True, scoped=True),),
             "/v1/embeddings": (openai,),
             "/embeddings": (openai,),
             "/v1/models": (Route("GET", self._models, protected=True, openai=True),),
-            "/info": (Route("GET", self._info, protected=True),),
+            "/info": (Route("GET", self._info, protected=True, scoped=True),),
             "/": (show(self._page) if self.searches else health, embed(self._root)),
             "/health": (health,),
             "/ping": (health,),
@@ -171,15 +192,17 @@ class App:
         try:
             route = self._route(scope["path"], scope["method"])
             headers = _chosen_headers(scope["headers"])
+            handler = route.handler
             if route.protected:
-                self._check_key(headers)
+                caller = self._caller(headers)
+                handler = partial(handler, caller=caller) if route.scoped else handler
             if not route.computes:
-                return await route.handler(None)
+                return await handler(None)
             if route.parameters is not None:
                 self._check_load()
-                return await self._handled(route, route.parameters(scope["query_string"]))
+                return await self._handled(handler, route.parameters(scope["query_string"]))
             whole = bool((scope.get("extensions") or {}).get("embedfit.whole"))
-            return await self._admitted(route, headers, receive, is_whole=whole)
+            return await self._admitted(handler, headers, receive, is_whole=whole, mends=route.mends)
         except RequestFailure as failure:
             self.metrics.failed(failure.label)
             return _failure_reply(failure, openai=route is not None and route.openai)
@@ -203,28 +226,32 @@ class App:
         allowed = ", ".join(route.method for route in routes)
         raise MethodNotAllowed(f"{method} is not allowed here, {allowed} is", headers=(("allow", allowed),))
 
-    def _check_key(self, headers: dict[bytes, bytes]) -> None:
-        if self._key is None:
-            return
+    def _caller(self, headers: dict[bytes, bytes]) -> Caller:
+        if not self._keys:
+            return ANYBODY
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), self._key):
+        caller = self._keys.caller(key.strip())
+        if scheme.lower() != b"bearer" or caller is None:
             raise Unauthorized("The API key is missing or wrong", headers=(("www-authenticate", "Bearer"),))
+        return caller
 
-    async def _admitted(self, route: Route, headers: dict[bytes, bytes], receive: Receive, *, is_whole: bool) -> Reply:
+    async def _admitted(
+        self, handler: Handler, headers: dict[bytes, bytes], receive: Receive, *, is_whole: bool, mends: bool
+    ) -> Reply:
         """Answer a request once its body is there: until then it takes no place from others."""
         self._check_load()
         self._check_body_headers(headers)
         with self.bodies.open() as body:
             content = await body.read(receive, is_whole=is_whole, limit=self.settings.payload_limit)
             self._check_load()
-            parsed = _parsed(content, mends=route.mends)
+            parsed = _parsed(content, mends=mends)
             del content  # the texts are copies
-            return await self._handled(route, parsed)
+            return await self._handled(handler, parsed)
 
-    async def _handled(self, route: Route, parsed: Any) -> Reply:  # noqa: ANN401 - JSON
+    async def _handled(self, handler: Handler, parsed: Any) -> Reply:  # noqa: ANN401 - JSON
         self.active += 1
         try:
-            return await route.handler(parsed)
+            return await handler(parsed)
         finally:
             self.active -= 1
 
@@ -327,17 +354,21 @@ class App:
         self.metrics.succeeded("decode")
         return Reply(orjson.dumps(texts))
 
-    async def _search(self, body: Any) -> Reply:  # noqa: ANN401 - JSON
+    def _searcher(self) -> Searcher:
         searcher = self._loaded().searcher
         if searcher is None:
             raise NotFound(_NO_INDEX)
+        return searcher
+
+    async def _search(self, body: Any, caller: Caller) -> Reply:  # noqa: ANN401 - JSON
+        searcher = self._searcher()
         request, started = requests.search_request(body, limit=self.settings.max_client_batch_size), time.monotonic()
         self.metrics.received("search")
-        answer = await searcher.answer(request)
+        answer = await searcher.answer(request, caller)
         self.metrics.succeeded("search")
         took = time.monotonic() - started
         self.metrics.searched(len(request.queries), answer.empty, took)
-        return Reply(answer.body, (_JSON, (b"x-total-time", b"%d" % (took * 1e3))))
+        return Reply(answer.body, (_JSON, _UNCACHED, (b"x-total-time", b"%d" % (took * 1e3))))
 
     def _embed_request(self, body: Any) -> requests.EmbedRequest:  # noqa: ANN401 - JSON
         request = requests.embed_request(
@@ -392,10 +423,18 @@ class App:
             return Reply(*search_page(), failure.status)
         return Reply(*search_page())
 
-    async def _info(self, _: object) -> Reply:
+    async def _info(self, _: object, caller: Caller) -> Reply:
         if self.service is None:
             raise Unhealthy("The model is warming up", headers=(("retry-after", "1"),))
-        return Reply(orjson.dumps(self.service.info))
+        info = self.service.info
+        if self.service.searcher is not None and "index" in info:
+            info = info | {"index": info["index"] | {"passages": self.service.searcher.scope(caller).size}}
+        return Reply(orjson.dumps(info), (_JSON, _UNCACHED))
+
+    async def _fields(self, _: object, caller: Caller) -> Reply:
+        if self.service is None:
+            raise Unhealthy("The model is warming up", headers=(("retry-after", "1"),))
+        return Reply(await self._searcher().fields(caller), (_JSON, _UNCACHED))
 
     async def _models(self, _: object) -> Reply:
         if self.service is None:

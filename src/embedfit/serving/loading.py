@@ -18,6 +18,7 @@ from embedfit.models.hardware import cores
 from embedfit.models.prompts import open_model
 from embedfit.models.sources import cache_folder
 from embedfit.models.tokenizer import cached_tokenizer
+from embedfit.serving.access import Keys
 from embedfit.serving.batcher import QUEUE_SECONDS, Batcher, Capacity
 from embedfit.serving.choice import Choice, Gate, candidates, choose
 from embedfit.serving.engine import Engine
@@ -97,8 +98,13 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
     )
 
 
-def load_with_index(opened: Callable[[], Index], settings: ServeSettings, *, log: Callable[[str], None]) -> Service:
-    """The service of an index' model, with the index. opened: opens the index, and may build it first."""
+def load_with_index(
+    opened: Callable[[], Index], settings: ServeSettings, keys: Keys, *, log: Callable[[str], None]
+) -> Service:
+    """The service of an index' model, with the index. opened: opens the index, and may build it first.
+
+    Raises InputError where the filter of a key does not fit the index.
+    """
     from embedfit.serving.searching import Searcher  # loads torch, which a model alone does not need
 
     index = opened()
@@ -107,8 +113,11 @@ def load_with_index(opened: Callable[[], Index], settings: ServeSettings, *, log
         name = os.path.normpath(index.stored.folder / name)
     service = load_service(name, settings, log=log)
     searcher = Searcher(index=index, max_queue_seconds=settings.max_queue_seconds or QUEUE_SECONDS)
-    searcher.warm_up()
     log(f"search: {len(index):,} passages of {index.stored.folder}")
+    for _, caller in keys.callers:
+        if caller.forced is not None:
+            log(f"search: the key {caller.name!r} finds {searcher.scope(caller).size:,} of them ({caller.forced})")
+    searcher.warm_up()
     about = {"passages": len(index), "retriever": index.retriever.as_json(), "base": index.base_name}
     return replace(service, searcher=searcher, info=service.info | {"index": about})
 

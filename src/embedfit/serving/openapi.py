@@ -228,9 +228,12 @@ def _get(
     *,
     protected: bool = False,
     waits: bool = False,
+    searches: bool = False,
     error: str = "Error",
 ) -> Schema:
     responses: dict[str, Schema] = {"200": {"description": "OK", **({"content": content} if content else {})}}
+    if searches:
+        responses["404"] = {"description": "No index is served", "content": _json_content(_ref(error))}
     if waits:
         responses["503"] = {"description": "Not ready", "content": _json_content(_ref(error))}
     if protected:
@@ -278,6 +281,15 @@ def openapi_document(*, protected: bool) -> Schema:
             "/tokenize": {"post": post("Tokens of inputs", "TokenizeRequest", _list(_list(_ref("Token"))))},
             "/decode": {"post": post("Texts of token ids", "DecodeRequest", _list({"type": "string"}))},
             "/search": _search(protected=protected),
+            "/fields": {
+                "get": _get(
+                    "The fields that searches can be restricted by, with their most frequent values",
+                    anything,
+                    protected=protected,
+                    waits=True,
+                    searches=True,
+                )
+            },
             "/v1/embeddings": {"post": openai},
             "/embeddings": {"post": openai},
             "/invocations": {"post": embed | {"summary": "SageMaker: the same as /embed"}},

@@ -15,12 +15,16 @@ import orjson
 from embedfit.errors import InputError
 from embedfit.index.columns import Mask
 from embedfit.index.search import Hit, Index
+from embedfit.serving.access import ANYBODY, Caller
 from embedfit.serving.batcher import QUEUE_SECONDS
 from embedfit.serving.failures import BackendFailure, Overloaded, RequestFailure
 from embedfit.serving.requests import SearchRequest, unfit
 
 #: Share of a new measurement in the running mean of the seconds that a query takes.
 _NEW_SHARE = 0.1
+#: Values of a field that are listed, and characters of the longest.
+MOST_LISTED = 50
+_LONGEST_LISTED = 200
 _FIELDS = tuple(one.name for one in fields(Hit))
 
 
@@ -30,6 +34,14 @@ class SearchAnswer:
 
     body: bytes
     empty: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a caller may find. mask: (N,), None for all. size: how many passages."""
+
+    mask: Mask | None
+    size: int
 
 
 class _Left(Exception):
@@ -49,6 +61,8 @@ class Searcher:
     clock: Callable[[], float] = time.monotonic
     waiting: int = 0
     _base: Index = field(init=False)
+    _scopes: dict[str, Scope] = field(default_factory=dict)
+    _fields: dict[str, bytes] = field(default_factory=dict)
     _seconds: float = 0.0
     _pool: ThreadPoolExecutor = field(init=False)
 
@@ -61,8 +75,47 @@ class Searcher:
         for index in (self.index, self._base):
             index.search("warm up", 1)
 
-    async def answer(self, request: SearchRequest) -> SearchAnswer:
-        """The answer as JSON.
+    def scope(self, caller: Caller) -> Scope:
+        """What a caller may find. Raises InputError where its filter does not fit the index."""
+        if caller.name not in self._scopes:
+            try:
+                mask = None if caller.forced is None else self.index.stored.catalogue.allowed(caller.forced)
+            except InputError as error:
+                raise InputError(
+                    f"The filter of the key {caller.name!r} does not fit {self.index.stored.folder}: {error.message}",
+                    remedy=error.remedy,
+                ) from error
+            size = len(self.index) if mask is None else int(mask.sum())
+            self._scopes[caller.name] = Scope(mask=mask, size=size)
+        return self._scopes[caller.name]
+
+    async def fields(self, caller: Caller) -> bytes:
+        """The fields of what a caller may find, with their most frequent values, as JSON."""
+        if caller.name not in self._fields:
+            self._fields[caller.name] = await asyncio.wrap_future(self._pool.submit(self._fields_of, caller))
+        return self._fields[caller.name]
+
+    def _fields_of(self, caller: Caller) -> bytes:
+        """On the search thread."""
+        scope, catalogue = self.scope(caller), self.index.stored.catalogue
+        found = []
+        for one in catalogue.fields(scope.mask):
+            values = catalogue.values(one.name, scope.mask, MOST_LISTED + 1)
+            listed = [(value, count) for value, count in values[:MOST_LISTED] if len(str(value)) <= _LONGEST_LISTED]
+            found.append(
+                {
+                    "name": one.name,
+                    "kinds": one.kinds,
+                    "is_list": one.is_list,
+                    "passages": one.passages,
+                    "values": [{"value": value, "passages": count} for value, count in listed],
+                    "complete": len(listed) == len(values),
+                }
+            )
+        return orjson.dumps({"passages": scope.size, "fields": found})
+
+    async def answer(self, request: SearchRequest, caller: Caller = ANYBODY) -> SearchAnswer:
+        """The answer as JSON, of what the caller may find.
 
         Raises Overloaded where too many searches wait, BackendFailure where the search fails. Cancelling the caller
         takes the search out of the queue, or ends it after the query at which it is.
@@ -74,7 +127,7 @@ class Searcher:
         gone = Event()
         self.waiting += queries
         try:
-            answer, took = await asyncio.wrap_future(self._pool.submit(self._compute, request, gone))
+            answer, took = await asyncio.wrap_future(self._pool.submit(self._compute, request, caller, gone))
         except asyncio.CancelledError:
             gone.set()
             raise
@@ -88,11 +141,11 @@ class Searcher:
         """Stop the thread after the search that it computes."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _compute(self, request: SearchRequest, gone: Event) -> tuple[SearchAnswer, float]:
+    def _compute(self, request: SearchRequest, caller: Caller, gone: Event) -> tuple[SearchAnswer, float]:
         """On the search thread."""
         started = self.clock()
         try:
-            allowed = self._allowed(request)
+            allowed = self._allowed(request, caller)
             found = [self._hits(self.index, request, allowed, gone)]
             if request.base:
                 found.append(self._hits(self._base, request, allowed, gone))
@@ -109,9 +162,10 @@ class Searcher:
             raise BackendFailure(f"The search failed: {type(error).__name__}: {error}"[:500]) from error
         return SearchAnswer(body=body, empty=empty), self.clock() - started
 
-    def _allowed(self, request: SearchRequest) -> Mask | None:
+    def _allowed(self, request: SearchRequest, caller: Caller) -> Mask | None:
+        within = self.scope(caller).mask
         try:
-            return self.index.stored.catalogue.allowed(request.wanted)
+            return self.index.stored.catalogue.allowed(request.wanted, within)
         except InputError as error:
             raise unfit(error) from error
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import uvicorn
 
 from embedfit.errors import EmbedfitError, ServingError
+from embedfit.serving.access import keys_of
 from embedfit.serving.app import App
 from embedfit.serving.bodies import PaceLimits
 from embedfit.serving.limits import ConnectionLimits, Connections
@@ -41,22 +42,24 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
     opened: opens the index that `model` names, and may build it first; None where `model` is a model alone.
     Raises ServingError where the port is taken, and what loading the model raises.
     """
+    keys = keys_of(settings)
     listener = listen(settings.host, settings.port)
     address = _url(listener)
     log(f"{address} is open; warming up {model}")
-    if settings.api_key is None and not _is_loopback(listener):
+    if settings.api_key is None and settings.access is None and not _is_loopback(listener):
         log("No key is set: everybody who reaches this address can use the server. To ask for one: EMBEDFIT_API_KEY")
 
     def load() -> Service:
         if opened is None:
             return load_service(model, settings, log=log)
-        return load_with_index(opened, settings, log=log)
+        return load_with_index(opened, settings, keys, log=log)
 
     # uvicorn hands a signal on to the handler it found; this one makes the drain the whole of it.
     previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) if sys.version_info >= (3, 11) else _OldRunner() as runner:
-            runner.run(_serve(load, settings, listener, address, log, searches=opened is not None))
+            app = App(settings, searches=opened is not None, keys=keys)
+            runner.run(_serve(load, app, listener, address, log))
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -78,24 +81,15 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-async def _serve(
-    load: Callable[[], Service],
-    settings: ServeSettings,
-    listener: socket.socket,
-    address: str,
-    log: Log,
-    *,
-    searches: bool,
-) -> None:
-    app = App(settings, searches=searches)
-    server = uvicorn.Server(_uvicorn_config(app, settings))
+async def _serve(load: Callable[[], Service], app: App, listener: socket.socket, address: str, log: Log) -> None:
+    server = uvicorn.Server(_uvicorn_config(app, app.settings))
     loading = _in_daemon_thread(load)
     failures: list[BaseException] = []
 
     async def warm_up() -> None:
         try:
             app.service = await asyncio.wrap_future(loading)
-            log(f"ready: {address} ({f'search: {address}/, ' if searches else ''}docs: {address}/docs)")
+            log(f"ready: {address} ({f'search: {address}/, ' if app.searches else ''}docs: {address}/docs)")
         except (EmbedfitError, Exception) as error:
             failures.append(error)
             server.should_exit = True

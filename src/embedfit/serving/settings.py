@@ -22,6 +22,7 @@ _KEY = re.compile(r"[!-~]+")
 class ServeSettings:
     """Settings of one server. Names and defaults are TEI's where TEI has the setting.
 
+    access: a file of keys with what each may find, see serving.access.
     payload_limit: bytes of a request's body. max_batch_tokens: upper bound of rows × longest of one
     batch; the calibrated budget stays below it. max_queue_seconds: work that may wait, at the measured
     speed; None for five seconds, and the largest request at least. max_queue_tokens: instead, the tokens
@@ -32,6 +33,7 @@ class ServeSettings:
     port: int = 3000
     served_model_name: str | None = None
     api_key: str | None = None
+    access: str | None = None
     cors_allow_origin: tuple[str, ...] = ()
     max_concurrent_requests: int = 512
     max_batch_tokens: int = 16_384
