@@ -40,6 +40,13 @@ def index(
         bool | None,
         typer.Option("--tokens/--no-tokens", help="Token vectors for the second stage; default: to 50,000 passages."),
     ] = None,
+    written: Annotated[
+        bool | None,
+        typer.Option(
+            "--with-queries/--without-queries",
+            help="A run's written queries in the index; default: those of a strong writer.",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build it although it is up to date.")] = False,
 ) -> None:
     """The best retriever of documents or of a run, as a folder that `search` reads.
@@ -60,10 +67,14 @@ def index(
             raise UsageError(
                 "Documents, model and questions of a run are its own.", remedy=f"Run: embedfit index --run {run_folder}"
             )
-        built = index_run(run_folder, remove=remove or (), tokens=tokens, force=force, runtime=runtime)
+        built = index_run(run_folder, remove=remove or (), tokens=tokens, written=written, force=force, runtime=runtime)
         where = f"--run {run_folder}"
     else:
         assert to_folder is not None
+        if written:
+            raise UsageError(
+                "Documents have no written queries.", remedy="Index a run that wrote some: embedfit index --run DIR"
+            )
         built = index_documents(
             docs or (),
             folder=to_folder,

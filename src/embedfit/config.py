@@ -401,6 +401,18 @@ class ChooseConfig(Section):
         return judge
 
 
+class IndexConfig(Section):
+    """Passages, model and retriever → a folder that is searched."""
+
+    tokens: Literal["auto", "yes", "no"] = incidental(
+        "auto", description="token vectors for the second stage; auto: up to 50,000 passages"
+    )
+    queries: Literal["auto", "yes", "no"] = incidental(
+        "auto",
+        description="written queries in the index; auto: those of a strong writer, where nearly all passages have some",
+    )
+
+
 class EvaluateConfig(Section):
     """Systems → scores."""
 
@@ -435,6 +447,7 @@ class Config(Section):
     check: CheckConfig = CheckConfig()
     choose: ChooseConfig = ChooseConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    index: IndexConfig = IndexConfig()
 
     @model_validator(mode="after")
     def _offline_is_free(self) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ from embedfit import api
 from embedfit.asked.log import read_log
 from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, InputError, UsageError
-from embedfit.index import retriever as retrievers
-from embedfit.index.build import Source, build
+from embedfit.generators import generator
+from embedfit.index.build import Built, Source, build
 from embedfit.index.columns import joined
 from embedfit.index.constants import ENOUGH_ASKED, SAMPLE
 from embedfit.index.filters import Where
 from embedfit.index.folder import Base, Identity, rewrite_metadata, write
 from embedfit.index.manifest import IN_RUN, MANIFEST, is_run, read_manifest
+from embedfit.index.plan import Wish, plan
 from embedfit.index.retriever import Retriever
 from embedfit.index.search import Index
+from embedfit.index.written import Written, written_of
+from embedfit.llm.ledger.rows import Usage
+from embedfit.llm.ledger.store import Ledger
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.vectors import vector_cache
 from embedfit.records import Metadata, Passage, Query
@@ -29,6 +34,8 @@ from embedfit.runtime import Runtime
 from embedfit.workspace import FILES, Workspace, atomic_file, sha256_json
 
 PathLike = str | Path
+#: What the stage `choose` writes.
+CHOSEN = "retriever.json"
 
 
 def index_documents(
@@ -79,12 +86,15 @@ def index_run(
     *,
     remove: Sequence[str] = (),
     tokens: bool | None = None,
+    written: bool | None = None,
     force: bool = False,
     runtime: Runtime | None = None,
 ) -> Index:
     """Build the index of a run folder, of its merged model or, where nothing is trained, of its base.
 
-    What is up to date is not built again. Arguments as in index_documents.
+    The retriever is the one that the run chose (retriever.json), else the safe default. written: whether the run's
+    written queries lie in the index; None: what the setting index.queries says. What is up to date is not built again.
+    Further arguments as in index_documents.
     """
     runtime = runtime or Runtime()
     workspace = Workspace(folder)
@@ -92,6 +102,8 @@ def index_run(
     with workspace.lock():
         base = base_model(config)
         trained = workspace.path("merged").exists()
+        chosen = workspace.read_json(CHOSEN) if workspace.path(CHOSEN).exists() else None
+        trained = trained and (chosen or {}).get("model") != "base"
         model = LocalModel("merged", workspace.existing("merged")) if trained else base
         target = workspace.path(IN_RUN)
         removed = _removed(target, remove, workspace)
@@ -100,17 +112,19 @@ def index_run(
         )
         if not passages:
             raise InputError(f"{workspace.root} holds no passages.", remedy="Name documents that hold text.")
-        chosen = _retriever(len(passages), tokens)
+        wishes = {"tokens": _wish(tokens, config.index.tokens), "queries": _wish(written, config.index.queries)}
+        retriever, inside = _planned(workspace, config, passages, chosen, wishes, runtime)
         asked = _asked(workspace, config, runtime)
         metadata = joined(passages, workspace.read(Metadata) if workspace.path(FILES[Metadata]).exists() else ())
         made_of = {
             "passages": sha256_json([[one.passage_id, one.title, one.text, one.document_id] for one in passages]),
             "model": model.key,
             "instruction": model.instruction,
-            "retriever": json.loads(json.dumps(chosen.as_json())),
+            "retriever": json.loads(json.dumps(retriever.as_json())),
             "removed": sorted(removed),
             "metadata": sha256_json(metadata),
             **({"asked": sha256_json(asked)} if asked else {}),
+            **({"written": sha256_json(inside.queries)} if inside else {}),
         }
         before = _made_of(target) if not force and (target / MANIFEST).exists() else {}
         if before == made_of:
@@ -125,14 +139,19 @@ def index_run(
                 name="../merged" if trained else config.model, key=model.key, instruction=model.instruction
             )
             built = build(
-                Source(contents=[one.content for one in passages], asked=asked),
+                Source(
+                    contents=[one.content for one in passages], queries=inside.queries if inside else (), asked=asked
+                ),
                 model,
-                chosen,
+                retriever,
                 vector_cache(),
                 runtime.report,
             )
             with workspace.writing_folder(IN_RUN) as temporary:
-                write(temporary, built, passages, identity, metadata=metadata, base=beside, made_of=made_of)
+                cost = _cost(inside, built, runtime) if inside else None
+                write(
+                    temporary, built, passages, identity, metadata=metadata, base=beside, made_of=made_of, written=cost
+                )
             _say_size(target, len(passages), runtime)
     return Index.open(target)
 
@@ -177,10 +196,43 @@ def _say_size(target: Path, passages: int, runtime: Runtime) -> None:
     )
 
 
-def _retriever(passages: int, tokens: bool | None) -> Retriever:
-    if tokens is None:
-        return retrievers.default_for(passages)
-    return retrievers.DEFAULT if tokens else retrievers.DEFAULT.without_tokens()
+def _wish(named: bool | None, setting: Wish) -> Wish:
+    """What an option says, else the setting."""
+    return setting if named is None else ("yes" if named else "no")
+
+
+def _planned(
+    workspace: Workspace,
+    config: Config,
+    passages: Sequence[Passage],
+    chosen: Mapping[str, Any] | None,
+    wishes: Mapping[str, Wish],
+    runtime: Runtime,
+) -> tuple[Retriever, Written | None]:
+    """The retriever of the index, and the written queries that lie in it. wishes: for `tokens` and `queries`."""
+    there = workspace.path(FILES[Query]).exists()
+    queries = written_of(passages, workspace.read(Query)) if there else None
+    is_strong = generator(config.generate.generator).strong
+    planned = plan(len(passages), chosen=chosen, written=queries, is_strong=is_strong, **wishes)
+    if queries is not None:
+        runtime.report.log(f"index: written queries {'in' if planned.with_queries else 'left out'}: {planned.why}")
+    return planned.retriever, queries if planned.with_queries else None
+
+
+def _cost(written: Written, built: Built, runtime: Runtime) -> dict[str, Any]:
+    """What the written queries in an index have cost, for its manifest. It is said too."""
+    used = Usage()
+    if written.calls and runtime.ledger.exists():
+        with Ledger(runtime.ledger) as ledger:
+            used = ledger.usage_of(written.calls)
+    rows, passages = built.parts.queries, built.parts.size
+    size = (rows.vectors.nbytes + rows.starts.nbytes) if rows is not None else 0
+    runtime.report.log(
+        f"index: {written.count:,} written queries of {written.covered:.0%} of the passages; a passage's took "
+        f"{used.calls / passages:.2f} calls, {(used.input_tokens + used.output_tokens) / passages:,.0f} tokens and "
+        f"${used.usd / passages:.6f}, and take {size / passages / 1e3:,.1f} kB"
+    )
+    return {"queries": written.count, "covered": written.covered, "bytes": size, **asdict(used)}
 
 
 def _made_of(target: Path) -> Mapping[str, Any]:

@@ -67,7 +67,7 @@ def build(
     one = cache.embed(model, contents, is_query=False, report=report)
     halves = one.astype(np.float16)
     windows = _windows(contents, model, halves, cache, report, window_tokens) if retriever.has("windows") else None
-    queries = _written(source, model, cache, report) if retriever.has("queries") else None
+    queries = _written(source, model, halves, cache, report) if retriever.has("queries") else None
     parts = Parts(
         size=len(contents),
         one=halves,
@@ -115,9 +115,16 @@ def _windows(
     return Rows(mixed.astype(np.float16), starts)
 
 
-def _written(source: Source, model: LocalModel, cache: VectorCache, report: Reporter) -> Rows:
-    """Vectors of the written queries, passage by passage."""
+def _written(
+    source: Source, model: LocalModel, whole: npt.NDArray[np.float16], cache: VectorCache, report: Reporter
+) -> Rows:
+    """Vectors of the written queries, passage by passage; the one vector of a passage that has none."""
     texts = [text for asked in source.queries for text in asked]
-    starts = np.cumsum([0, *(len(asked) for asked in source.queries)]).astype(np.int64)
-    vectors = cache.embed(model, texts, is_query=True, report=report) if texts else np.zeros((0, 0), np.float32)
-    return Rows(vectors.astype(np.float16), starts)
+    counts = np.array([max(1, len(asked)) for asked in source.queries], np.int64)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    has = np.array([bool(asked) for asked in source.queries])
+    rows = np.empty((starts[-1], whole.shape[1]), np.float16)
+    rows[np.repeat(~has, counts)] = whole[~has]
+    if texts:
+        rows[np.repeat(has, counts)] = cache.embed(model, texts, is_query=True, report=report)
+    return Rows(rows, starts)

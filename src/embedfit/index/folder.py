@@ -90,10 +90,12 @@ def write(
     metadata: Sequence[Mapping[str, Value]] = (),
     base: Base | None = None,
     made_of: Mapping[str, Any] | None = None,
+    written: Mapping[str, Any] | None = None,
 ) -> None:
     """Write all files into an empty folder, the manifest last.
 
-    metadata: the fields of each passage, or () for none. made_of: what tells whether it is up to date.
+    metadata: the fields of each passage, or () for none. made_of: what tells whether it is up to date. written: what
+    is known of the written queries in it.
     """
     parts = built.parts
     _write_passages(folder, passages)
@@ -122,6 +124,7 @@ def write(
         "passages": len(passages),
         "fields": fields,
         "made_of": dict(made_of or {}),
+        "written": dict(written) if written else None,
         "files": {
             path.relative_to(folder).as_posix(): _about(path) for path in sorted(folder.rglob("*")) if path.is_file()
         },

@@ -1,0 +1,87 @@
+"""Which retriever an index gets: what the run chose, what its settings say, and what its written queries allow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from embedfit.errors import InputError
+from embedfit.index.retriever import DEFAULT, EXPANDED, Retriever, default_for, from_json
+from embedfit.index.written import COVERED, Written
+
+Wish = Literal["auto", "yes", "no"]
+#: Kinds of evidence that may choose between words, vectors and written queries.
+_CHOOSING = ("labelled", "graded")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The retriever of an index. with_queries: whether the written queries lie in it. why: in a sentence."""
+
+    retriever: Retriever
+    with_queries: bool
+    why: str
+
+
+def plan(
+    passages: int,
+    *,
+    chosen: Mapping[str, Any] | None,
+    written: Written | None,
+    is_strong: bool,
+    tokens: Wish = "auto",
+    queries: Wish = "auto",
+) -> Plan:
+    """The retriever of an index of so many passages.
+
+    chosen: the value of retriever.json, None where nothing was chosen. written: the run's written queries, None where
+    it has none. is_strong: whether their writer's queries are worth a place (`Generator.strong`). Raises InputError
+    where queries are wanted that are not there.
+    """
+    retriever = from_json(chosen["retriever"]) if chosen else default_for(passages)
+    default = from_json(chosen["default"]) if chosen else retriever
+    with_queries, why = _queries(retriever, _has_evidence(chosen), written, is_strong, queries)
+    if with_queries and not _reads_queries(retriever):
+        retriever = EXPANDED if retriever.rerank is not None else EXPANDED.without_tokens()
+    if not with_queries and _reads_queries(retriever):
+        retriever = default if not _reads_queries(default) else default_for(passages)
+    if tokens == "no":
+        retriever = retriever.without_tokens()
+    elif tokens == "yes" and retriever.rerank is None:
+        retriever = replace(retriever, rerank=DEFAULT.rerank)
+    return Plan(retriever=retriever, with_queries=with_queries, why=why)
+
+
+def _reads_queries(retriever: Retriever) -> bool:
+    return retriever.has("queries", "words_and_queries")
+
+
+def _has_evidence(chosen: Mapping[str, Any] | None) -> bool:
+    return bool(chosen) and (chosen or {}).get("evidence", {}).get("kind") in _CHOOSING
+
+
+def _queries(
+    retriever: Retriever, has_evidence: bool, written: Written | None, is_strong: bool, wish: Wish
+) -> tuple[bool, str]:
+    """Whether the written queries lie in the index, and why."""
+    if wish == "no":
+        return False, "they were not asked for"
+    if written is None or not written.count:
+        if wish == "yes":
+            raise InputError(
+                "There are no written queries to put into the index.",
+                remedy="Have them written first: embedfit run DOCS. Without them: embedfit index --without-queries",
+            )
+        return False, "there are none"
+    if wish == "yes":
+        written.check()
+        return True, "they were asked for"
+    if not written.enough:
+        return False, f"{written.covered:.0%} of the passages have some, and {COVERED:.0%} are needed"
+    if has_evidence:
+        used = _reads_queries(retriever)
+        return used, "the retriever that people's questions chose " + ("reads them" if used else "reads none")
+    if not is_strong:
+        return False, "a small model wrote them, whose queries bring nothing there"
+    return True, "a strong model wrote them"

@@ -1,0 +1,62 @@
+"""Which written queries lie in an index: all of its passages have some, or none does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from embedfit.errors import InputError
+from embedfit.records import Passage, Query, written
+
+#: The share of passages that must have written queries. The others are at a disadvantage beside those that do: with a
+#: third of the passages covered an index found 1 to 3 points less (docs/recipe.md). The few that are left have their
+#: own one vector in place of a query's.
+COVERED = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The written queries of N passages.
+
+    queries: of each passage, () where it has none. calls: the ledger's keys of the calls that wrote them.
+    """
+
+    queries: Sequence[Sequence[str]]
+    calls: frozenset[str]
+
+    @property
+    def count(self) -> int:
+        """How many queries there are."""
+        return sum(map(len, self.queries))
+
+    @property
+    def covered(self) -> float:
+        """The share of passages that have at least one."""
+        return sum(map(bool, self.queries)) / max(1, len(self.queries))
+
+    @property
+    def enough(self) -> bool:
+        """Whether they may lie in the index."""
+        return self.covered >= COVERED
+
+    def check(self) -> None:
+        """Raise InputError where too few passages have a query."""
+        if not self.enough:
+            have = sum(map(bool, self.queries))
+            raise InputError(
+                f"{have:,} of {len(self.queries):,} passages have written queries ({self.covered:.0%}); an index needs "
+                f"{COVERED:.0%}: a passage without queries is hard to find beside those that have some.",
+                remedy="Leave them out: embedfit index --run DIR --without-queries. To have more written: "
+                "embedfit generate --run DIR --set generate.passages=0",
+            )
+
+
+def written_of(passages: Sequence[Passage], queries: Iterable[Query]) -> Written:
+    """The kept written queries of passages, in the order in which they were written, each once a passage."""
+    found: dict[str, dict[str, None]] = {one.passage_id: {} for one in passages}
+    calls = set()
+    for query in written(queries):
+        if query.kept and query.passage_id in found:
+            found[query.passage_id][query.text] = None
+            calls.add(query.call_id)
+    return Written(queries=[tuple(found[one.passage_id]) for one in passages], calls=frozenset(calls - {""}))
