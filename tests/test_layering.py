@@ -34,7 +34,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"pipeline"}),
     frozenset({"api"}),
     frozenset({"demo", "indexing", "grading", "cli_deploy"}),
-    frozenset({"cli_index", "cli_serve"}),
+    frozenset({"cli_index", "cli_grade", "cli_serve"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )  # fmt: skip

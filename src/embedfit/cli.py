@@ -15,6 +15,7 @@ from rich.table import Table
 
 from embedfit import __version__, api, terminal
 from embedfit.cli_deploy import app as deploy_app
+from embedfit.cli_grade import grade as grade_command
 from embedfit.cli_index import index as index_command
 from embedfit.cli_index import search as search_command
 from embedfit.cli_serve import export as export_command
@@ -41,6 +42,7 @@ app.add_typer(deploy_app, name="deploy")
 app.command("serve")(serve_command)
 app.command("export")(export_command)
 app.command("index")(index_command)
+app.command("grade")(grade_command)
 app.command("search")(search_command)
 
 RunFolder = Annotated[Path, typer.Option("--run", help="The run folder.")]

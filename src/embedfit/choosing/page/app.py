@@ -1,0 +1,134 @@
+"""The routes of the page: the page itself, a question with its passages, and a grade.
+
+Every path begins with a secret, so that only who was given the address can read or grade. Other sites can't ask: a
+request must name this host, and one that grades must come from the page itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from embedfit.choosing.page.session import Session
+from embedfit.errors import InputError
+
+#: Bytes of a request's body: a grade has some fifty.
+MOST_BYTES = 2_000
+#: Seconds for a body.
+_BODY_SECONDS = 10.0
+_HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
+_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def application(session: Session, token: str) -> Starlette:
+    """The routes of a session. token: the secret at the beginning of each path."""
+
+    def guarded(handler: Handler) -> Handler:
+        async def guard(request: Request) -> Response:
+            if not secrets.compare_digest(request.path_params["token"].encode(), token.encode()) or not _is_own(
+                request
+            ):
+                return _error(404, "There is nothing here. Use the address that embedfit grade printed.")
+            try:
+                return await handler(request)
+            except InputError as error:
+                return _error(400, error.message)
+            except (ClientDisconnect, asyncio.TimeoutError, TimeoutError):
+                return _error(408, "The request did not arrive whole.")
+            except OSError as error:
+                return _error(500, f"The grade could not be saved: {error.strerror or error}.")
+
+        return guard
+
+    async def page(_: Request) -> Response:
+        content, policy = _page()
+        return Response(content, media_type="text/html", headers={**_HEADERS, "content-security-policy": policy})
+
+    async def state(_: Request) -> Response:
+        return JSONResponse(session.state(), headers=_HEADERS)
+
+    async def question(request: Request) -> Response:
+        return JSONResponse(session.question(request.path_params["number"]), headers=_HEADERS)
+
+    async def grade(request: Request) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            return _error(415, "A grade is JSON.")
+        value = _json(await asyncio.wait_for(_body(request), _BODY_SECONDS))
+        return JSONResponse(
+            session.grade(value.get("question"), value.get("passage"), value.get("grade")), headers=_HEADERS
+        )
+
+    return Starlette(
+        routes=[
+            Route("/{token}/", guarded(page)),
+            Route("/{token}/state", guarded(state)),
+            Route("/{token}/question/{number:int}", guarded(question)),
+            Route("/{token}/grade", guarded(grade), methods=["POST"]),
+        ]
+    )
+
+
+def _is_own(request: Request) -> bool:
+    """Whether a request names this machine, and where a browser says from where it comes, comes from this page."""
+    host = request.headers.get("host", "")
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    origin = request.headers.get("origin")
+    site = request.headers.get("sec-fetch-site", "none")
+    return name in _HOSTS and origin in (None, f"http://{host}") and site in ("none", "same-origin")
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise InputError(f"A grade has at most {MOST_BYTES:,} bytes.")
+    return body
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InputError("This is no JSON.") from error
+    if not isinstance(value, dict):
+        raise InputError("A grade is a JSON object.")
+    return value
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status, headers=_HEADERS)
+
+
+@lru_cache(1)
+def _page() -> tuple[bytes, str]:
+    """The page, and its policy: its own script and style alone may run, and it may ask this server alone."""
+    style, script = _asset("grade.css"), _asset("grade.js")
+    page = _asset("grade.html").replace("/* grade.css */", style).replace("/* grade.js */", script)
+    policy = (
+        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; connect-src 'self'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return page.encode(), policy
+
+
+def _asset(name: str) -> str:
+    return resources.files("embedfit.choosing.page").joinpath("templates", name).read_text("utf-8")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

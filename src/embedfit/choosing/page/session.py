@@ -1,0 +1,122 @@
+"""What a person grades, and where each grade is kept the moment it is given."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from embedfit.choosing.grades import PERSON, PERSON_FILE, by_question, person_grades
+from embedfit.choosing.metric import GAINS
+from embedfit.errors import InputError
+from embedfit.index.highlight import Highlighter
+from embedfit.records import Grade, Passage, Pooled
+from embedfit.workspace import Workspace, disk_errors, encode_record
+
+#: Characters of a passage that are shown.
+_SHOWN = 6_000
+
+
+class Session:
+    """The pool of a run, with the grades that a person has given.
+
+    Nothing on the page tells which retriever found a passage, or where it ranked it. goal: questions that are enough;
+    whoever wants to may go on.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        pools: Sequence[Pooled],
+        passages: Mapping[str, Passage],
+        highlighter: Highlighter,
+        *,
+        goal: int,
+    ) -> None:
+        self._workspace = workspace
+        self._pools = [one for one in pools if one.passages]
+        self._passages = passages
+        self._highlighter = highlighter
+        self._goal = min(goal, len(self._pools))
+        self._grades = by_question(person_grades(workspace))
+
+    @property
+    def whole(self) -> int:
+        """How many questions are graded whole."""
+        return sum(done == total for done, total in self._progress())
+
+    def _progress(self) -> list[tuple[int, int]]:
+        grades = [self._grades.get(one.query_id, {}) for one in self._pools]
+        return [
+            (sum(passage in of for passage in one.passages), len(one.passages))
+            for one, of in zip(self._pools, grades, strict=True)
+        ]
+
+    def state(self) -> dict[str, Any]:
+        """How far the grading is: of each question how many passages have a grade, and how many there are."""
+        return {"run": self._workspace.root.name, "goal": self._goal, "questions": self._progress()}
+
+    def question(self, number: int) -> dict[str, Any]:
+        """A question with its passages: heading, text, the ranges of the question's words in it, and the grade."""
+        pool = self._pool(number)
+        grades = self._grades.get(pool.query_id, {})
+        shown = []
+        for passage_id in pool.passages:
+            passage = self._passages[passage_id]
+            text = passage.text if len(passage.text) <= _SHOWN else f"{passage.text[:_SHOWN]} …"
+            shown.append(
+                {
+                    "heading": passage.title,
+                    "text": text,
+                    "marked": self._highlighter.spans(pool.query, text),
+                    "grade": grades.get(passage_id),
+                }
+            )
+        return {"question": pool.query, "passages": shown}
+
+    def grade(self, question: object, passage: object, grade: object) -> dict[str, Any]:
+        """Keep a grade, or take one back (None). It is on the disk when this returns. Raises InputError."""
+        pool = self._pool(question)
+        if isinstance(passage, bool) or not isinstance(passage, int) or passage not in range(len(pool.passages)):
+            raise InputError(f"The question has {len(pool.passages):,} passages, counted from 0.")
+        if grade is not None and (
+            isinstance(grade, bool) or not isinstance(grade, int) or grade not in range(len(GAINS))
+        ):
+            raise InputError("A grade is 0, 1, 2 or 3.")
+        row = Grade(
+            query_id=pool.query_id, query=pool.query, passage_id=pool.passages[passage], grade=grade, judge=PERSON
+        )
+        self._append(encode_record(row))
+        of = self._grades.setdefault(row.query_id, {})
+        if grade is None:
+            of.pop(row.passage_id, None)
+        else:
+            of[row.passage_id] = grade
+        return self.state()
+
+    def _pool(self, number: object) -> Pooled:
+        if isinstance(number, bool) or not isinstance(number, int) or number not in range(len(self._pools)):
+            raise InputError(f"There are {len(self._pools):,} questions, counted from 0.")
+        return self._pools[number]
+
+    def _append(self, line: str) -> None:
+        path = self._workspace.path(PERSON_FILE)
+        with disk_errors(path), path.open("a+b") as file:
+            file.seek(0)
+            last = file.read().rpartition(b"\n")[2]
+            if last and not _is_json(last):  # a crash cut it: it must not spoil this one
+                file.truncate(file.tell() - len(last))
+            elif last:
+                line = f"\n{line}"
+            file.write(line.encode("utf-8") + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
