@@ -15,14 +15,15 @@ import embedfit
 PACKAGE = Path(embedfit.__file__).parent
 #: Who may import whom: a module imports only from lower levels, or from its own package.
 LEVELS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "records", "hashes", "places", "addresses"}),
-    frozenset({"terminal", "textfiles", "plugins"}),
+    frozenset({"errors", "records", "hashes", "places"}),
+    frozenset({"terminal", "textfiles", "addresses", "aws", "plugins"}),
     frozenset({"progress", "generators"}),
     frozenset({"workspace"}),
     frozenset({"config", "runtime", "interchange"}),
     frozenset({"retrieval"}),
     frozenset({"models"}),
     frozenset({"llm"}),
+    frozenset({"embedders"}),
     frozenset({"judging", "index", "asked"}),
     frozenset(
         {"corpus", "queries", "mining", "training", "merging", "choosing", "evaluation", "reporting", "serving",

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from embedfit import api, cli, config
 from embedfit.config import PRESETS, Config, load, resolve, save, setting
 from embedfit.errors import EmbedfitError, UsageError
+from embedfit.evaluation.systems import check_systems
 from embedfit.models.sources import EMBEDDERS
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -207,11 +208,14 @@ def test_offline_refuses_a_paid_writer_by_every_door(tmp_path: Path, generator: 
         api.run_config(Workspace(tmp_path / "run"), paid, Runtime())
 
 
-def test_offline_refuses_paid_vectors_and_takes_what_is_free() -> None:
+def test_offline_refuses_paid_vectors_and_takes_what_is_free(tmp_path: Path) -> None:
     for name in ("titan-v2", "hybrid:titan-v2:256", "openai:https://api.openai.com/v1#m", "titan-v2|query: "):
-        with pytest.raises(UsageError, match=r"evaluate\.systems"):
-            resolve(preset="offline", overrides={"evaluate": {"systems": [name]}})
-    resolve(preset="offline", overrides={"evaluate": {"systems": ["minilm", "tei:http://localhost:8080"]}})
+        with pytest.raises(UsageError, match=r"preset offline makes no paid call, but evaluate\.systems"):
+            api.run(tmp_path, run=tmp_path / "run", preset="offline", settings={"evaluate": {"systems": [name]}})
+    assert not (tmp_path / "run" / "embedfit.toml").exists()
+    free = ["minilm", "bm25", "hybrid:tei:http://localhost:8080", "openai:http://127.0.0.1:1/v1#m"]
+    check_systems(resolve(preset="offline", overrides={"evaluate": {"systems": free}}))
+    check_systems(resolve(overrides={"evaluate": {"systems": ["titan-v2"]}}))
     private = {"generator": "openai", "base_url": "http://127.0.0.1:8000/v1"}
     assert resolve(preset="offline", overrides={"generate": private}).generate.generator == "openai"
     with pytest.raises(UsageError, match=r"generate\.generator=openai"):

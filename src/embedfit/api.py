@@ -11,6 +11,7 @@ from embedfit import config as settings_module
 from embedfit import pipeline
 from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, InputError, UsageError
+from embedfit.evaluation.systems import check_systems
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.progress import Reporter
@@ -132,6 +133,7 @@ def run_config(
 ) -> RunResult:
     """Store the configuration and run every stage that is not fresh under it."""
     settings_module.refuse_bills(config)
+    check_systems(config)
     with workspace.lock():
         settings_module.save(config, workspace.path("embedfit.toml"))
         pipeline.run_all(workspace, config, runtime, until=until, force=force)

@@ -12,7 +12,6 @@ from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
-from urllib.parse import urlsplit
 
 import tomli_w
 from pydantic import (
@@ -27,7 +26,6 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from embedfit.addresses import is_private_host
 from embedfit.errors import InputError, UsageError
 from embedfit.generators import generator, generators
 from embedfit.places import PLACES, located, read_places, stored_path
@@ -456,30 +454,26 @@ class Config(Section):
 
 
 def refuse_bills(config: Config) -> None:
-    """Raise UsageError where the preset offline, which never costs anything, has settings that may."""
-    paid = paid_services(config) if config.preset == "offline" else []
-    if paid:
-        raise UsageError(
-            f"The preset offline makes no paid call, but {' and '.join(paid)} may cost money.",
-            remedy="Leave that out, or name another preset and another folder with --run.",
-        )
+    """Raise UsageError where the preset offline, which never costs anything, names a generator or judge that may.
 
-
-def paid_services(config: Config) -> list[str]:
-    """The settings that name a service which may send a bill, each as "KEY=VALUE"."""
-    found = []
+    Paid embedders are refused by evaluation.systems, which knows the table of them.
+    """
     generate = config.generate
     if generator(generate.generator).bills(generate):
-        found.append(f"generate.generator={generate.generator}")
+        refuse_if_offline(config, f"generate.generator={generate.generator}")
     if (judge := config.choose.judge) and not judge.startswith(RECORDED):
         named = with_generator(generate, judge)
         if generator(named.generator).bills(named):
-            found.append(f"choose.judge={judge}")
-    for name in config.evaluate.systems:
-        kind, _, target = name.partition("|")[0].removeprefix("hybrid:").partition(":")
-        if kind == "titan-v2" or (kind == "openai" and not is_private_host(urlsplit(target).hostname or "")):
-            found.append(f"evaluate.systems={name}")
-    return found
+            refuse_if_offline(config, f"choose.judge={judge}")
+
+
+def refuse_if_offline(config: Config, paid: str) -> None:
+    """Raise UsageError where the preset is offline. paid: a setting, as "KEY=VALUE", that may cost money."""
+    if config.preset == "offline":
+        raise UsageError(
+            f"The preset offline makes no paid call, but {paid} may cost money.",
+            remedy="Leave that out, or name another preset and another folder with --run.",
+        )
 
 
 @cache

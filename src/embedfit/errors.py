@@ -7,7 +7,7 @@ EmbedfitError
 │   └── SchemaMismatch    a run folder of another schema version
 ├── MissingDependency     an extra is not installed
 ├── ModelError            a model folder that is missing, incomplete or of another layout
-├── GeneratorError        a language model could not be asked
+├── GeneratorError        a language model or an embedding server could not be asked
 │   ├── ProviderError     one call failed; says whether trying again can help
 │   └── BudgetExceeded    going on would cost more than --max-cost
 │       └── PaidInPart    the same, after a stage did what the money allowed
@@ -71,7 +71,7 @@ class ModelError(EmbedfitError):
 
 
 class GeneratorError(EmbedfitError):
-    """A language model could not be asked."""
+    """A language model or an embedding server could not be asked."""
 
 
 class ProviderError(GeneratorError):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from embedfit.corpus.blocks import Block, UnreadableDocument
 from embedfit.corpus.readers.isolation import Limits, ReadingProcess
-from embedfit.corpus.readers.registry import Registered, readers
+from embedfit.corpus.readers.registry import Reader, readers
+from embedfit.plugins import Registered
 
 SENTENCE = "The circulation pump of the heater is vented through the brass screw before the first start. "
 LINE = "2024-01-01 12:00:01 pump 17 started with a pressure of 3 bar and no warning"
@@ -92,7 +93,7 @@ def test_readers_read_ten_times_as_much(
 ) -> None:
     reader = readers()[kind]
     for size in (SIZE // 10, SIZE):
-        path = tmp_path / f"a{reader.reader.extensions[0]}"
+        path = tmp_path / f"a{reader.record.extensions[0]}"
         path.write_text(SENTENCE + "\n\n" + make(size), "utf-8")
         parsed = process.read(reader, path)
         assert SENTENCE.strip() in " ".join(block.text for block in parsed.blocks)
@@ -124,9 +125,9 @@ _PIECES = st.sampled_from(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(data=st.one_of(st.binary(max_size=300), st.lists(_PIECES, max_size=12).map(b"".join)))
 def test_readers_give_a_document_or_a_reason_for_any_bytes(
-    registered: Registered, tmp_path: Path, process: ReadingProcess, data: bytes
+    registered: Registered[Reader], tmp_path: Path, process: ReadingProcess, data: bytes
 ) -> None:
-    path = tmp_path / f"a{registered.reader.extensions[0]}"
+    path = tmp_path / f"a{registered.record.extensions[0]}"
     path.write_bytes(data)
     try:
         parsed = process.read(registered, path)

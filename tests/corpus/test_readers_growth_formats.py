@@ -310,7 +310,7 @@ def test_readers_read_ten_times_as_much_of_a_format(
 ) -> None:
     reader = readers()[kind]
     for size in (SIZE // 10, SIZE):
-        path = tmp_path / f"a{reader.reader.extensions[0]}"
+        path = tmp_path / f"a{reader.record.extensions[0]}"
         path.write_bytes(CASES[kind][name](size))
         try:
             parsed = process.read(reader, path)

@@ -11,8 +11,9 @@ import pytest
 
 from embedfit.corpus.blocks import Block, ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers.isolation import Limits, ReadingProcess
-from embedfit.corpus.readers.registry import Reader, Registered
+from embedfit.corpus.readers.registry import Reader
 from embedfit.errors import EmbedfitError
+from embedfit.plugins import Registered
 
 #: Readers that do what no reader should, by name.
 MODULE = """

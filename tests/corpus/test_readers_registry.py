@@ -13,6 +13,7 @@ from embedfit.corpus.kinds import kind_of, kind_of_bytes
 from embedfit.corpus.readers import registry
 from embedfit.corpus.readers.isolation import ReadingProcess
 from embedfit.errors import InputError
+from tests.plug_in import install
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -45,17 +46,6 @@ def fresh_table() -> Iterator[None]:
     registry.by_extension.cache_clear()
 
 
-def install(folder: Path, code: str, entry: str, monkeypatch: pytest.MonkeyPatch, *, name: str = "stranger") -> None:
-    """A package with one module and one entry point, as pip would leave it."""
-    (folder / "stranger.py").write_text(code, "utf-8")
-    about = folder / f"{name}-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(f"[embedfit.readers]\n{entry}\n")
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "stranger", raising=False)
-
-
 def test_pyproject_lists_the_readers_that_are_built_in() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]["embedfit.readers"]
     assert listed == registry.BUILT_IN
@@ -64,10 +54,10 @@ def test_pyproject_lists_the_readers_that_are_built_in() -> None:
 def test_every_reader_is_named_by_its_kind_and_has_extensions_of_its_own() -> None:
     seen: set[str] = set()
     for kind, registered in registry.readers().items():
-        assert registered.reader.kind == kind
-        assert registered.reader.extensions and not seen & set(registered.reader.extensions)
-        assert all(name.startswith(".") and name == name.lower() for name in registered.reader.extensions)
-        seen |= set(registered.reader.extensions)
+        assert registered.record.kind == kind
+        assert registered.record.extensions and not seen & set(registered.record.extensions)
+        assert all(name.startswith(".") and name == name.lower() for name in registered.record.extensions)
+        seen |= set(registered.record.extensions)
 
 
 def test_the_table_is_made_without_the_packages_of_the_extra() -> None:
@@ -80,7 +70,7 @@ def test_the_table_is_made_without_the_packages_of_the_extra() -> None:
 
 
 def test_a_plug_in_reads_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None) -> None:
-    install(tmp_path, PLUG_IN, "shout = stranger:READER", monkeypatch)
+    install(tmp_path, PLUG_IN, "shout = stranger:READER", monkeypatch, group=registry.GROUP)
     document = tmp_path / "a.shout"
     document.write_text("quiet words")
     assert kind_of(document) == ("shout", "")
@@ -94,7 +84,7 @@ def test_a_plug_in_reads_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_plug_in_replaces_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None) -> None:
     code = PLUG_IN.replace('"shout"', '"text"').replace('".shout"', '".txt", ".md"')
-    install(tmp_path, code, "text = stranger:READER", monkeypatch)
+    install(tmp_path, code, "text = stranger:READER", monkeypatch, group=registry.GROUP)
     assert registry.readers()["text"].place == "stranger:READER"
     assert registry.by_extension()[".md"] == "text"
 
@@ -102,7 +92,7 @@ def test_a_plug_in_replaces_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_an_older_install_of_ours_says_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
 ) -> None:
-    install(tmp_path, "", "text = embedfit.gone:READER", monkeypatch, name="embedfit")
+    install(tmp_path, "", "text = embedfit.gone:READER", monkeypatch, group=registry.GROUP, name="embedfit")
     assert registry.readers()["text"].place == registry.BUILT_IN["text"]
 
 
@@ -113,7 +103,7 @@ def test_what_an_older_install_of_ours_says_does_not_count(
 def test_a_broken_plug_in_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None, code: str, message: str
 ) -> None:
-    install(tmp_path, code, "broken = stranger:READER", monkeypatch)
+    install(tmp_path, code, "broken = stranger:READER", monkeypatch, group=registry.GROUP)
     with pytest.raises(InputError, match=message) as raised:
         registry.readers()
     assert "stranger:READER" in raised.value.message

@@ -16,7 +16,7 @@ from embedfit.integrations.langchain import (
     EmbedfitSagemakerEmbeddings,
     EmbedfitServerEmbeddings,
 )
-from embedfit.models.remote import RemoteError
+from embedfit.llm.transport.retry import CallError, RetryPolicy
 
 TEXTS = [f"passage {number} about the tv " + "sound " * (number % 7) for number in range(21)]
 
@@ -141,16 +141,16 @@ def test_throttling_is_waited_out(runtime, runtime_client):
 
 def test_the_containers_own_error_is_shown(runtime_client):
     embeddings = EmbedfitSagemakerEmbeddings("down", client=runtime_client)
-    with pytest.raises(RemoteError, match="not found"):
+    with pytest.raises(CallError, match="not found"):
         embeddings.embed_query("a")
-    with pytest.raises(RemoteError, match=r"Text 0 has 7,000,003 bytes; the server takes 6,291,456"):
+    with pytest.raises(CallError, match=r"Text 0 has 7,000,002 bytes; the server takes 6,291,456"):
         EmbedfitSagemakerEmbeddings("up", client=runtime_client).embed_documents(["x" * 7_000_000])
 
 
 def test_no_server():
     embeddings = EmbedfitServerEmbeddings("http://127.0.0.1:9/")
-    embeddings._encoder._sleep = lambda seconds: None
-    with pytest.raises(RemoteError, match="can't be reached") as caught:
+    embeddings._embedder._policy = RetryPolicy(base_s=0.0)
+    with pytest.raises(CallError, match="can't be reached") as caught:
         embeddings.embed_query("a")
     assert "embedfit serve" in caught.value.remedy
 
@@ -191,7 +191,7 @@ def test_a_wrong_key_says_so(tiny_bert):
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        with pytest.raises(RemoteError, match="401: Unauthorized") as caught:
+        with pytest.raises(CallError, match="401: Unauthorized") as caught:
             Refusing(f"http://127.0.0.1:{server.server_address[1]}", api_key="wrong").embed_query("a")
         assert "EMBEDFIT_API_KEY" in caught.value.remedy and "wrong" not in str(caught.value)
     finally:

@@ -19,8 +19,9 @@ import psutil
 import pytest
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from embedfit.embedders.tei import tei
 from embedfit.errors import EmbedfitError
-from embedfit.models.remote import HttpTransport, RemoteEncoder, RemoteError
+from embedfit.llm.transport.retry import CallError
 from embedfit.serving.limits import BoundedProtocol
 from embedfit.serving.server import serve
 from embedfit.serving.settings import from_environment
@@ -452,19 +453,17 @@ def test_the_hooks_that_limits_rely_on_are_uvicorns():
 
 
 def test_clients_send_the_key_of_the_environment(small: RunningServer, monkeypatch: pytest.MonkeyPatch):
-    from embedfit.evaluation.remote import TeiEndpoint
-
     monkeypatch.delenv("EMBEDFIT_API_KEY", raising=False)
-    with pytest.raises(RemoteError, match="401") as caught:
-        RemoteEncoder(HttpTransport(small.url)).encode(["tv"])
-    assert "EMBEDFIT_API_KEY" in str(caught.value.remedy)
+    for key in (None, "another"):
+        embedder = tei(small.url, api_key=key)
+        with pytest.raises(CallError, match="401") as caught:
+            embedder.embed(["tv"])
+        assert "EMBEDFIT_API_KEY" in str(caught.value.remedy)
+        embedder.release()
     monkeypatch.setenv("EMBEDFIT_API_KEY", KEY)
-    own = RemoteEncoder(HttpTransport(small.url)).encode(["tv"])
-    endpoint = TeiEndpoint.connect("server", small.url)
-    assert endpoint.embed(["tv"], is_query=False) == pytest.approx(own)
-    endpoint.release()
-    with pytest.raises(RemoteError, match="401"):
-        RemoteEncoder(HttpTransport(small.url, api_key="another")).encode(["tv"])
+    embedder = tei(small.url)
+    assert len(embedder.embed(["tv"])) == 1
+    embedder.release()
 
 
 @pytest.mark.parametrize(("host", "environment", "says"), [

@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 from sentence_transformers import SentenceTransformer
 
-from embedfit.evaluation.remote import TeiEndpoint
+from embedfit.embedders.tei import tei
 from embedfit.integrations.langchain import EmbedfitEmbeddings, EmbedfitServerEmbeddings
 from embedfit.integrations.llamaindex import EmbedfitEmbedding
 from embedfit.models.encoder import Encoder
@@ -71,7 +71,7 @@ def test_our_own_clients_agree_with_sentence_transformers(
     prompted: RunningServer, folder: Path, theirs: SentenceTransformer
 ):
     queries, passages = unit_rows(theirs.encode_query(TEXTS)), unit_rows(theirs.encode(TEXTS))
-    endpoint = TeiEndpoint.connect("server", prompted.url)
+    endpoint = tei(prompted.url)
     for chain in (EmbedfitServerEmbeddings(prompted.url), EmbedfitEmbeddings(str(folder))):
         assert_allclose(chain.embed_documents(TEXTS), passages, atol=1e-5)
         assert_allclose(chain.embed_query(TEXTS[0]), queries[0], atol=1e-5)

@@ -178,7 +178,7 @@ def _read(
         if source.problem:
             raise UnreadableDocument(source.problem)
         registered = readers().get(source.kind)
-        if registered is not None and registered.reader.in_memory:
+        if registered is not None and registered.record.in_memory:
             _check_size(source.path, config.ingest.max_file_mb)
         digest = sha256_file(source.path)
         if _is_copy(source, digest, digest, corpus):

@@ -9,17 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from embedfit.aws import aws_exceptions, error_code, is_already_there, is_expired
 from embedfit.deploy import sagemaker
-from embedfit.deploy.aws import (
-    Aws,
-    Clock,
-    aws_errors,
-    aws_exceptions,
-    error_code,
-    explain,
-    is_already_there,
-    is_expired,
-)
+from embedfit.deploy.aws import Aws, Clock, aws_errors, explain
 from embedfit.deploy.destroy import remove, teardown_order
 from embedfit.deploy.logs import log_tail
 from embedfit.deploy.options import slug

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from embedfit.deploy.aws import Aws, aws_exceptions, explain, is_absent, is_denied, is_without_credentials
+from embedfit.aws import aws_exceptions, is_absent, is_denied, is_without_credentials
+from embedfit.deploy.aws import Aws, explain
 from embedfit.deploy.images import split_image_uri
 from embedfit.errors import DeployError
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from embedfit.aws import aws_exceptions, error_code, is_expired
 from embedfit.deploy import checks, sagemaker
-from embedfit.deploy.aws import Aws, Clock, aws_errors, aws_exceptions, error_code, explain, is_expired
+from embedfit.deploy.aws import Aws, Clock, aws_errors, explain
 from embedfit.deploy.checks import Identity
 from embedfit.deploy.plan import DEFAULT_PREFIX, default_bucket
 from embedfit.deploy.sagemaker import BUSY, Discovered

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from embedfit.deploy.aws import Aws, aws_exceptions, is_absent
+from embedfit.aws import aws_exceptions, is_absent
+from embedfit.deploy.aws import Aws
 from embedfit.deploy.redaction import redact
 from embedfit.deploy.sagemaker import log_group_of
 

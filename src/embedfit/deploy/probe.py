@@ -7,16 +7,15 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from embedfit.deploy.artefact import run_folder_of
 from embedfit.deploy.aws import Aws
-from embedfit.models.encoder import Encoder
-from embedfit.models.modules import unit_rows
-from embedfit.models.remote import RemoteEncoder, SagemakerTransport
+from embedfit.embedders.sagemaker import sagemaker
+from embedfit.models.local import LocalModel
+from embedfit.models.vectors import Embedder
 from embedfit.progress import Reporter, Silent
 from embedfit.records import Passage, Query, written
 from embedfit.workspace import FILES, Workspace
@@ -44,10 +43,6 @@ _PASSAGES = (
     "On public holidays the counter is open from ten to four.",
     "Open your profile, choose Security, enter the old password once and the new one twice.",
 )
-
-
-class _Encodes(Protocol):
-    def encode(self, texts: Sequence[str], *, is_query: bool = False) -> npt.NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,26 +127,28 @@ def probe(
 ) -> ProbeResult:
     """Compare and time an endpoint against the model folder that it was made from.
 
-    rows: texts in one request at most; a lower limit of the container is found out. Raises RemoteError where the
+    rows: texts in one request at most; a lower limit of the container is found out. Raises CallError where the
     endpoint does not answer, ModelError where the folder can't be read.
     """
     report = report or Silent()
     report.log(f"loading {model} to compare with")
-    local = Encoder.load(model)
+    local = LocalModel("local", model)
     # The very text that the local model puts before a query or a passage, so that both see the same input.
-    remote = RemoteEncoder(
-        SagemakerTransport(aws.client("sagemaker-runtime"), endpoint, rows=rows),
+    remote = sagemaker(
+        endpoint,
+        client=aws.client("sagemaker-runtime"),
+        rows=rows,
         query_instruction=local.layout.query_instruction,
         document_instruction=local.layout.document_instruction,
         concurrency=concurrency,
     )
     agreement = _cosines(local, remote, queries, passages)
-    query_vectors, passage_vectors = remote.encode(queries, is_query=True), remote.encode(passages)
+    query_vectors, passage_vectors = remote.embed(queries, is_query=True), remote.embed(passages)
     similar, different = _pair_cosines(query_vectors, passage_vectors, pairs)
     latency = _latency(remote, queries, requests, clock, report)
     rate = _rate(remote, queries, requests, concurrency, clock)
     started = clock()
-    remote.encode(passages)
+    remote.embed(passages)
     seconds = max(clock() - started, 1e-9)
     return ProbeResult(
         endpoint=endpoint,
@@ -175,15 +172,15 @@ def probe(
 
 
 def _cosines(
-    local: _Encodes, remote: _Encodes, queries: Sequence[str], passages: Sequence[str]
+    local: Embedder, remote: Embedder, queries: Sequence[str], passages: Sequence[str]
 ) -> npt.NDArray[np.float32]:
     """Cosine of the two vectors of each text: (Q + N,)."""
     parts = []
     for texts, is_query in ((queries, True), (passages, False)):
-        ours, theirs = local.encode(texts, is_query=is_query), remote.encode(texts, is_query=is_query)
+        ours, theirs = local.embed(texts, is_query=is_query), remote.embed(texts, is_query=is_query)
         if ours.shape != theirs.shape:
             return np.zeros(len(queries) + len(passages), np.float32)  # another model altogether
-        parts.append((unit_rows(ours) * unit_rows(theirs)).sum(1))
+        parts.append((ours * theirs).sum(1))
     return np.concatenate(parts)
 
 
@@ -198,13 +195,13 @@ def _pair_cosines(
 
 
 def _latency(
-    remote: _Encodes, queries: Sequence[str], requests: int, clock: Callable[[], float], report: Reporter
+    remote: Embedder, queries: Sequence[str], requests: int, clock: Callable[[], float], report: Reporter
 ) -> Latency:
     taken = []
     with report.task("timing", requests, "requests") as task:
         for index in range(requests):
             started = clock()
-            remote.encode([queries[index % len(queries)]], is_query=True)
+            remote.embed([queries[index % len(queries)]], is_query=True)
             taken.append((clock() - started) * 1000)
             task.advance()
     p50, p95, p99 = np.percentile(taken, [50, 95, 99])
@@ -212,10 +209,10 @@ def _latency(
 
 
 def _rate(
-    remote: _Encodes, queries: Sequence[str], requests: int, concurrency: int, clock: Callable[[], float]
+    remote: Embedder, queries: Sequence[str], requests: int, concurrency: int, clock: Callable[[], float]
 ) -> float:
     """Requests a second with so many at the same time."""
     started = clock()
     with ThreadPoolExecutor(concurrency) as pool:
-        list(pool.map(lambda index: remote.encode([queries[index % len(queries)]], is_query=True), range(requests)))
+        list(pool.map(lambda index: remote.embed([queries[index % len(queries)]], is_query=True), range(requests)))
     return requests / max(clock() - started, 1e-9)

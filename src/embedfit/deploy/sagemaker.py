@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from embedfit.aws import aws_exceptions, is_absent, is_denied
 from embedfit.deploy import autoscaling
-from embedfit.deploy.aws import Aws, aws_exceptions, is_absent, is_denied
+from embedfit.deploy.aws import Aws
 from embedfit.deploy.plan import DEFAULT_PREFIX, marker_key
 from embedfit.deploy.redaction import redact
 from embedfit.deploy.state import KINDS, Kind, Resource

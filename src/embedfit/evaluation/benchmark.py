@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from embedfit.config import WINDOW_TOKENS
+from embedfit.embedders.registry import PaidEmbedder, open_embedder, opened_embedders
 from embedfit.errors import InputError, UsageError
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
 from embedfit.evaluation.measure import Group, Opened, measure, of_model, of_vectors, of_words
 from embedfit.evaluation.summary import comparisons, systems_table
-from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
-from embedfit.evaluation.titan import Titan
+from embedfit.evaluation.systems import parse
 from embedfit.index.build import Source
 from embedfit.index.retriever import BM25, RRF, Part, PartName, Retriever, single
 from embedfit.models.local import LocalModel
@@ -184,7 +184,7 @@ def _described(embedder: Embedder) -> Mapping[str, Any]:
             "query_instruction": embedder.layout.query_instruction,
             "max_tokens": embedder.layout.max_tokens,
         }
-    if isinstance(embedder, Titan):
+    if isinstance(embedder, PaidEmbedder):
         used = embedder.usage
         return {"calls": used.calls, "input_tokens": used.input_tokens, "usd": round(used.usd, 6)}
     return {}

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from embedfit.config import WINDOW_TOKENS, Config
+from embedfit.embedders.registry import PaidEmbedder, open_embedder, opened_embedders
 from embedfit.errors import ArtifactMissing, UsageError
 from embedfit.evaluation import rows
 from embedfit.evaluation.evalset import EvalSet, cut, read_eval_set
@@ -28,8 +29,7 @@ from embedfit.evaluation.outcomes import outcomes
 from embedfit.evaluation.slices import slices
 from embedfit.evaluation.storage import storage
 from embedfit.evaluation.summary import COMPARED, comparisons, systems_table
-from embedfit.evaluation.systems import open_embedder, opened_embedders, parse
-from embedfit.evaluation.titan import Titan
+from embedfit.evaluation.systems import check_systems
 from embedfit.index.build import Source
 from embedfit.index.retriever import BASE, BM25, RRF
 from embedfit.interchange import read_flagembedding
@@ -51,6 +51,7 @@ _STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "choose")
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Evaluate the run's systems, and those of evaluate.systems."""
     started = time.monotonic()
+    check_systems(config)
     _check_names(config.evaluate.systems)
     with opened_embedders() as opened:
         _evaluate(workspace, config, runtime, opened, started)
@@ -157,9 +158,8 @@ class _RunFiles:
 
 
 def _check_names(systems: Sequence[str]) -> None:
-    """Fail before anything is computed on a name that is wrong or taken."""
+    """Fail before anything is computed on a name that is taken."""
     for name in systems:
-        parse(name)
         if name in rows.NAMES:
             raise UsageError(f"evaluate.systems: {name} is always measured.", remedy="Leave it out.")
 
@@ -351,7 +351,7 @@ def _cost(ledger: Path, workspace: Workspace, embedders: Iterable[Embedder]) -> 
         with Ledger(ledger) as calls:
             total = calls.usage_of(call_ids)
     for embedder in embedders:
-        if isinstance(embedder, Titan):
+        if isinstance(embedder, PaidEmbedder):
             used = embedder.usage
             total = Usage(
                 calls=total.calls + used.calls,

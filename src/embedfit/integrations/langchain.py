@@ -7,25 +7,22 @@ asynchronous methods do not block the event loop.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.embedders.client import ServerEmbedder
+from embedfit.embedders.sagemaker import sagemaker
+from embedfit.embedders.tei import tei
 from embedfit.errors import MissingDependency
-from embedfit.models.modules import unit_rows
-from embedfit.models.remote import HttpTransport, RemoteEncoder, SagemakerTransport
+from embedfit.models.vectors import Embedder
 
 try:
     from langchain_core.embeddings import Embeddings
     from pydantic import SecretStr
 except ImportError as error:
     raise MissingDependency("langchain-core", extra="langchain", needed_for="The LangChain integration") from error
-
-
-class _Encodes(Protocol):
-    def encode(self, texts: Sequence[str], *, is_query: bool = False) -> npt.NDArray[np.float32]: ...
 
 
 class EmbedfitEmbeddings(Embeddings):
@@ -41,24 +38,23 @@ class EmbedfitEmbeddings(Embeddings):
         """query_instruction: instead of the model's own."""
         self.model = model
         self.query_instruction = query_instruction
-        self._loaded: Any = None
+        self._opened: Embedder | None = None
 
-    def _encoder(self) -> _Encodes:
-        if self._loaded is None:
+    def _embedder(self) -> Embedder:
+        if self._opened is None:
             # torch: not at import, so that the remote classes work without waiting for it
-            from embedfit.models.encoder import load_base
+            from embedfit.models.local import local_model
 
-            self._loaded = load_base(self.model, self.query_instruction)
-        encoder: _Encodes = self._loaded
-        return encoder
+            self._opened = local_model(self.model, self.model, query_instruction=self.query_instruction)
+        return self._opened
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Unit vectors of passages. No texts give no vectors."""
-        return _lists(unit_rows(self._encoder().encode(texts))) if texts else []
+        return _lists(self._embedder().embed(texts, is_query=False)) if texts else []
 
     def embed_query(self, text: str) -> list[float]:
         """Unit vector of a query, with the instruction."""
-        return _lists(unit_rows(self._encoder().encode([text], is_query=True)))[0]
+        return _lists(self._embedder().embed([text], is_query=True))[0]
 
     def __repr__(self) -> str:
         return f"EmbedfitEmbeddings({self.model!r})"
@@ -67,23 +63,23 @@ class EmbedfitEmbeddings(Embeddings):
 class _RemoteEmbeddings(Embeddings):
     """What the two remote classes share."""
 
-    _encoder: RemoteEncoder
+    _embedder: ServerEmbedder
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Unit vectors of passages. No texts give no vectors."""
-        return _lists(self._encoder.encode(texts)) if texts else []
+        return _lists(self._embedder.embed(texts)) if texts else []
 
     def embed_query(self, text: str) -> list[float]:
         """Unit vector of a query, with the instruction."""
-        return _lists(self._encoder.encode([text], is_query=True))[0]
+        return _lists(self._embedder.embed([text], is_query=True))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Unit vectors of passages, several requests at the same time."""
-        return _lists(await self._encoder.aencode(texts)) if texts else []
+        return _lists(await self._embedder.aembed(texts)) if texts else []
 
     async def aembed_query(self, text: str) -> list[float]:
         """Unit vector of a query, with the instruction."""
-        return _lists(await self._encoder.aencode([text], is_query=True))[0]
+        return _lists(await self._embedder.aembed([text], is_query=True))[0]
 
 
 class EmbedfitServerEmbeddings(_RemoteEmbeddings):
@@ -109,11 +105,11 @@ class EmbedfitServerEmbeddings(_RemoteEmbeddings):
         self.base_url = base_url or os.environ.get("EMBEDFIT_BASE_URL", "http://127.0.0.1:3000")
         key = api_key if api_key is not None else os.environ.get("EMBEDFIT_API_KEY")
         self.api_key = SecretStr(key) if isinstance(key, str) else key
-        self._encoder = RemoteEncoder(
-            HttpTransport(
-                self.base_url, api_key=self.api_key.get_secret_value() if self.api_key else None, timeout=timeout
-            ),
+        self._embedder = tei(
+            self.base_url,
+            api_key=self.api_key.get_secret_value() if self.api_key else None,
             query_instruction=query_instruction,
+            timeout=timeout,
             concurrency=concurrency,
         )
 
@@ -146,27 +142,18 @@ class EmbedfitSagemakerEmbeddings(_RemoteEmbeddings):
         self.endpoint = endpoint or os.environ.get("EMBEDFIT_ENDPOINT", "")
         if not self.endpoint:
             raise ValueError("Name the endpoint, or set EMBEDFIT_ENDPOINT.")
-        self._encoder = RemoteEncoder(
-            SagemakerTransport(client or _runtime_client(region, profile), self.endpoint, rows=max_client_batch),
+        self._embedder = sagemaker(
+            self.endpoint,
+            client=client,
+            region=region,
+            profile=profile,
             query_instruction=query_instruction,
+            rows=max_client_batch,
             concurrency=concurrency,
         )
 
     def __repr__(self) -> str:
         return f"EmbedfitSagemakerEmbeddings({self.endpoint!r})"
-
-
-def _runtime_client(region: str | None, profile: str | None) -> Any:  # noqa: ANN401
-    try:
-        import boto3  # an optional package
-        from botocore.config import Config
-    except ImportError as error:
-        raise MissingDependency("boto3", extra="aws", needed_for="A SageMaker endpoint") from error
-    config = Config(  # type: ignore[no-untyped-call]
-        retries={"mode": "standard", "total_max_attempts": 8}, read_timeout=70, user_agent_extra="embedfit"
-    )
-    sdk: Any = boto3
-    return sdk.Session(region_name=region, profile_name=profile).client("sagemaker-runtime", config=config)
 
 
 def _lists(vectors: npt.NDArray[np.float32]) -> list[list[float]]:

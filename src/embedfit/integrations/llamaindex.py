@@ -7,9 +7,11 @@ from typing import Any
 
 from pydantic import PrivateAttr
 
+from embedfit.embedders.client import ServerEmbedder
+from embedfit.embedders.sagemaker import sagemaker
+from embedfit.embedders.tei import tei
 from embedfit.errors import MissingDependency
-from embedfit.models.modules import unit_rows
-from embedfit.models.remote import HttpTransport, RemoteEncoder, SagemakerTransport
+from embedfit.models.vectors import Embedder
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -26,12 +28,12 @@ class EmbedfitEmbedding(BaseEmbedding):
         [0.021, -0.044]
     """
 
-    _encoder: Any = PrivateAttr()
+    _embedder: Embedder = PrivateAttr()
 
-    def __init__(self, encoder: Any, *, model_name: str, **settings: Any) -> None:  # noqa: ANN401
-        """encoder: has encode(texts, is_query=False), such as models.encoder.Encoder or models.remote.RemoteEncoder."""
+    def __init__(self, embedder: Embedder, *, model_name: str, **settings: Any) -> None:  # noqa: ANN401
+        """embedder: such as a model folder or a server; others come from embedders.registry.open_embedder."""
         super().__init__(model_name=model_name, **settings)
-        self._encoder = encoder
+        self._embedder = embedder
 
     @classmethod
     def class_name(cls) -> str:
@@ -41,9 +43,9 @@ class EmbedfitEmbedding(BaseEmbedding):
     @classmethod
     def from_folder(cls, model: str, *, query_instruction: str | None = None, **settings: Any) -> EmbedfitEmbedding:  # noqa: ANN401
         """A model folder, an alias or a hub id, loaded into this process."""
-        from embedfit.models.encoder import load_base  # torch: not for those who use a server
+        from embedfit.models.local import local_model  # torch: not for those who use a server
 
-        return cls(load_base(model, query_instruction), model_name=model, **settings)
+        return cls(local_model(model, model, query_instruction=query_instruction), model_name=model, **settings)
 
     @classmethod
     def from_server(
@@ -59,8 +61,8 @@ class EmbedfitEmbedding(BaseEmbedding):
 
         api_key: default $EMBEDFIT_API_KEY. query_instruction: instead of the server's own prompt "query".
         """
-        transport = HttpTransport(base_url, api_key=api_key, timeout=timeout)
-        return cls(RemoteEncoder(transport, query_instruction=query_instruction), model_name=base_url, **settings)
+        embedder = tei(base_url, api_key=api_key, query_instruction=query_instruction, timeout=timeout)
+        return cls(embedder, model_name=base_url, **settings)
 
     @classmethod
     def from_sagemaker(
@@ -73,8 +75,8 @@ class EmbedfitEmbedding(BaseEmbedding):
         **settings: Any,  # noqa: ANN401
     ) -> EmbedfitEmbedding:
         """A SageMaker endpoint. client: of boto3's sagemaker-runtime."""
-        transport = SagemakerTransport(client, endpoint, rows=max_client_batch)
-        return cls(RemoteEncoder(transport, query_instruction=query_instruction), model_name=endpoint, **settings)
+        embedder = sagemaker(endpoint, client=client, query_instruction=query_instruction, rows=max_client_batch)
+        return cls(embedder, model_name=endpoint, **settings)
 
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._rows([query], is_query=True)[0]
@@ -95,11 +97,11 @@ class EmbedfitEmbedding(BaseEmbedding):
         return await self._arows(texts)
 
     def _rows(self, texts: list[str], *, is_query: bool = False) -> list[list[float]]:
-        rows: list[list[float]] = unit_rows(self._encoder.encode(texts, is_query=is_query)).tolist()
+        rows: list[list[float]] = self._embedder.embed(texts, is_query=is_query).tolist()
         return rows
 
     async def _arows(self, texts: list[str], *, is_query: bool = False) -> list[list[float]]:
-        if isinstance(self._encoder, RemoteEncoder):
-            remote: list[list[float]] = (await self._encoder.aencode(texts, is_query=is_query)).tolist()
+        if isinstance(self._embedder, ServerEmbedder):
+            remote: list[list[float]] = (await self._embedder.aembed(texts, is_query=is_query)).tolist()
             return remote
         return await asyncio.to_thread(self._rows, texts, is_query=is_query)

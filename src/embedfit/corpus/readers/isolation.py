@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import IO, Any
 
 from embedfit.corpus.blocks import Block, ParsedDocument, Removed, UnreadableDocument
-from embedfit.corpus.readers.registry import Progress, Registered
+from embedfit.corpus.readers.registry import Progress, Reader
 from embedfit.errors import EmbedfitError
+from embedfit.plugins import Registered
 
 #: Isolated mode: neither the working directory nor the user's environment adds modules; ours come as arguments.
 _START = "import sys; sys.path[:] = sys.argv[2:]; from embedfit.corpus.readers.worker import main; main()"
@@ -69,7 +70,7 @@ class ReadingProcess:
             process.kill()
             process.communicate()
 
-    def read(self, registered: Registered, path: Path, progress: Progress | None = None) -> ParsedDocument:
+    def read(self, registered: Registered[Reader], path: Path, progress: Progress | None = None) -> ParsedDocument:
         """The document at path.
 
         Raises UnreadableDocument, with the reason, whatever happens to the reader: it refuses the file, fails,

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module, metadata
 from pathlib import Path
 
+from embedfit import plugins
 from embedfit.corpus.blocks import ParsedDocument
-from embedfit.errors import InputError
+from embedfit.plugins import Registered
 
 #: Entry points of this group name a Reader as "module:NAME".
 GROUP = "embedfit.readers"
 
-#: embedfit's own readers, as pyproject.toml lists them too: a checkout runs without being installed.
+#: embedfit's own readers, as pyproject.toml lists them too.
 BUILT_IN = {
     "csv": "embedfit.corpus.readers.delimited:READER",
     "docx": "embedfit.corpus.readers.docx:READER",
@@ -60,62 +60,30 @@ class Reader:
     in_memory: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Registered:
-    """A reader, and the "module:NAME" under which another process finds it."""
-
-    reader: Reader
-    place: str
-
-
 @cache
-def readers() -> dict[str, Registered]:
-    """Every reader by its kind, plug-ins first: a plug-in replaces ours of the same kind and takes its extensions.
-
-    Raises InputError for an entry point that can't be loaded.
-    """
-    found = [(entry.name, entry.value) for entry in metadata.entry_points(group=GROUP) if not _is_ours(entry)]
-    strangers = dict(sorted(found))
-    ordered = strangers | {kind: place for kind, place in BUILT_IN.items() if kind not in strangers}
-    return {kind: Registered(load(place), place) for kind, place in ordered.items()}
-
-
-def _is_ours(entry: metadata.EntryPoint) -> bool:
-    """Whether embedfit itself brings it. BUILT_IN has these too, and is right where an older install is not."""
-    return entry.dist is not None and entry.dist.name == "embedfit"
+def readers() -> dict[str, Registered[Reader]]:
+    """Every reader by its kind, plug-ins first: a plug-in replaces ours of the same kind and takes its extensions."""
+    return plugins.table(GROUP, BUILT_IN, Reader)
 
 
 def load(place: str) -> Reader:
     """The reader at "module:NAME"."""
-    module, _, name = place.partition(":")
-    try:
-        reader = getattr(import_module(module), name)
-    except Exception as error:  # a plug-in's module may raise anything
-        raise InputError(
-            f"The reader {place} can't be loaded: {type(error).__name__}: {error}",
-            remedy="Mend the package that brings it, or uninstall it.",
-        ) from error
-    if not isinstance(reader, Reader):
-        raise InputError(
-            f"{place}, an entry point of {GROUP}, is no Reader.",
-            remedy="Make it an embedfit.corpus.readers.registry.Reader.",
-        )
-    return reader
+    return plugins.load(place, GROUP, Reader)
 
 
 @cache
 def by_extension() -> dict[str, str]:
     """The kind of each known extension."""
-    table: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for kind, registered in readers().items():
-        for extension in registered.reader.extensions:
-            table.setdefault(extension, kind)
-    return table
+        for extension in registered.record.extensions:
+            kinds.setdefault(extension, kind)
+    return kinds
 
 
 def sniffed(head: bytes) -> list[str]:
     """The kinds whose readers surely know a file's first bytes. A plug-in that fails on them does not know them."""
-    return [kind for kind, registered in readers().items() if _knows(registered.reader, head)]
+    return [kind for kind, registered in readers().items() if _knows(registered.record, head)]
 
 
 def _knows(reader: Reader, head: bytes) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedfit.errors import MissingDependency, ProviderError, UsageError
+from embedfit.aws import client as aws_client
+from embedfit.errors import ProviderError, UsageError
 from embedfit.generators import Generator
 from embedfit.llm.prices import bare_model
 from embedfit.llm.protocol import LanguageModel, Reply, Request
@@ -53,29 +53,10 @@ class ResolvedModel:
 
 def connect(service: str, *, region: str | None = None, endpoint_url: str | None = None, connections: int = 64) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
     """A boto3 client that leaves retries to us: two layers of them would hide throttling from the throttle."""
-    try:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-    except ImportError as error:
-        raise MissingDependency("boto3", extra="aws", needed_for="Amazon Bedrock") from error
-    # Every other AWS SDK reads AWS_REGION; boto3 reads AWS_DEFAULT_REGION and the profile.
-    region = region or os.environ.get("AWS_REGION") or None
-    config = Config(  # type: ignore[no-untyped-call]
-        retries={"total_max_attempts": 1},
-        connect_timeout=10,
-        read_timeout=120,
-        max_pool_connections=connections,
-        tcp_keepalive=True,
-    )
-    try:
-        session: Any = boto3.session.Session()  # type: ignore[no-untyped-call]  # of its own: the default one keeps credentials that have expired
-        return session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
-    except BotoCoreError as error:
-        raise UsageError(
-            f"The AWS client for {service} can't be made: {error}",
-            remedy="Name a region: --set generate.region=us-east-1, or export AWS_REGION.",
-        ) from error
+    return aws_client(
+        service, region=region, endpoint_url=endpoint_url, attempts=1, read_timeout=120, connections=connections,
+        needed_for="Amazon Bedrock",
+    )  # fmt: skip
 
 
 # --- which model

@@ -281,7 +281,9 @@ class _Fanout:
         model.say_once(error)
         starved_s = model.clock() - self._last_success
         if model.retry.gives_up(error, attempt.number, starved_s, ever=model.replied):
-            self._finish(attempt.index, Failure(error=error.message, retryable=error.retryable))
+            self._finish(
+                attempt.index, Failure(error=error.message, retryable=error.retryable, remedy=error.remedy or "")
+            )
             self._judge(error)
             return
         with model.lock:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,3 +90,22 @@ class RetryPolicy:
             return rng.uniform(0.0, self.base_s)
         wait = rng.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** (attempt - 1)))
         return max(wait, min(error.retry_after or 0.0, 4 * self.cap_s))
+
+
+def retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
+    """Seconds that the server asks to wait, in its headers or in its words ("try again in 1.5s")."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            return max(0.0, float(headers[name]) * unit)
+        except (KeyError, ValueError):
+            continue
+    said = _TRY_AGAIN.search(text)
+    if said is None:
+        return None
+    return float(said[1]) * {"ms": 1e-3, "m": 60.0}.get(said[2].lower()[:2].rstrip("i"), 1.0)
+
+
+_TRY_AGAIN = re.compile(
+    r"(?:try again|retry) (?:in|after) (\d{1,5}(?:\.\d{1,3})?) ?(ms|milliseconds?|s|sec|seconds?|m|min|minutes?)\b",
+    re.I,
+)

@@ -7,15 +7,15 @@ import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
-from embedfit.addresses import is_private_host
+from embedfit.addresses import checked_address, is_private_host
 from embedfit.errors import MissingDependency, ProviderError, UsageError
 from embedfit.llm.protocol import Reply, Request
 from embedfit.llm.providers.openai.bodies import completion_in
 from embedfit.llm.replies import answer_of, cut_at_stop, shown, text_of_message, well_formed
 from embedfit.llm.tokens import CountsTokens
-from embedfit.llm.transport.retry import CallError, Resource, throttled_resource
+from embedfit.llm.transport.retry import CallError, Resource, retry_after, throttled_resource
 
 if TYPE_CHECKING:
     import httpx
@@ -115,7 +115,7 @@ class OpenAiTransport(CountsTokens):
         metadata = fault.get("metadata")
         named = metadata.get("headers") if isinstance(metadata, dict) else None
         lower = {str(k).lower(): str(v) for k, v in named.items()} if isinstance(named, dict) else {}
-        return self._refusal(status, text, "", _retry_after({**headers, **lower}, text))
+        return self._refusal(status, text, "", retry_after({**headers, **lower}, text))
 
     def _error(self, response: httpx.Response) -> CallError:
         detail = _detail(response)
@@ -126,7 +126,7 @@ class OpenAiTransport(CountsTokens):
             status or response.status_code,
             text,
             kind if kind in ("tokens", "requests") else "",
-            _retry_after(response.headers, text),
+            retry_after(response.headers, text),
         )
 
     def _refusal(self, status: int | None, text: str, quota: str, retry_after: float | None) -> CallError:
@@ -194,20 +194,12 @@ def connect(
         raise MissingDependency("httpx", extra="openai", needed_for="An OpenAI-compatible server") from error
 
     url = (base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_port(parts):
-        raise UsageError(
-            f"The base URL {parts.hostname or url!r} is not an address.",
-            remedy="For example: --base-url http://localhost:8000/v1",
-        )
     key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", "")
+    parts = checked_address(
+        url, key, key_name="OPENAI_API_KEY", example="--base-url http://localhost:8000/v1, or export OPENAI_BASE_URL=…"
+    )
     if not key and parts.hostname == urlsplit(OFFICIAL).hostname:
         raise UsageError("OPENAI_API_KEY is not set.", remedy="Run: export OPENAI_API_KEY=…, or name a --base-url.")
-    if key and parts.scheme == "http" and not is_private_host(parts.hostname):
-        raise UsageError(
-            f"{parts.hostname} is addressed by http, which would show the API key to everybody on the way.",
-            remedy="Use https, or unset OPENAI_API_KEY.",
-        )
     client = httpx.Client(
         base_url=url + "/",
         headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -216,14 +208,6 @@ def connect(
         trust_env=True,
     )
     return client, key
-
-
-def _has_port(parts: SplitResult) -> bool:
-    """Whether an address's port is one, or the scheme's own."""
-    try:
-        return parts.port is None or parts.port > 0
-    except ValueError:
-        return False
 
 
 def resolve_model(client: httpx.Client, wanted: str | None) -> str:
@@ -378,22 +362,3 @@ def _refused_field(response: httpx.Response) -> str | None:
     if _UNSUPPORTED.search(text):
         return next((field for field in _OPTIONAL if re.search(rf"\b{field}\b", text)), None)
     return None
-
-
-def _retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
-    """Seconds that the server asks to wait, in its headers or in its words ("try again in 1.5s")."""
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            return max(0.0, float(headers[name]) * unit)
-        except (KeyError, ValueError):
-            continue
-    said = _TRY_AGAIN.search(text)
-    if said is None:
-        return None
-    return float(said[1]) * {"ms": 1e-3, "m": 60.0}.get(said[2].lower()[:2].rstrip("i"), 1.0)
-
-
-_TRY_AGAIN = re.compile(
-    r"(?:try again|retry) (?:in|after) (\d{1,5}(?:\.\d{1,3})?) ?(ms|milliseconds?|s|sec|seconds?|m|min|minutes?)\b",
-    re.I,
-)

@@ -4,28 +4,37 @@ import threading
 
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 from numpy.testing import assert_allclose
 
+from embedfit.embedders.titan import MODEL_ID, Titan
 from embedfit.errors import BudgetExceeded, EmbedfitError, ProviderError, UsageError
-from embedfit.evaluation.titan import MODEL_ID, Titan
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.prices import load_prices
+from embedfit.llm.providers.bedrock import connect
+from embedfit.llm.transport.retry import RetryPolicy
+from embedfit.testkit.fake_bedrock import FakeBedrock as Bedrock
+from embedfit.testkit.fake_bedrock import titan_vector
+from embedfit.testkit.language_service import Behaviour
+
+STATUSES = {"AccessDeniedException": 403, "ValidationException": 400, "ModelErrorException": 424}
 
 
-class BotoError(Exception):
-    """Looks like botocore's ClientError."""
-
-    def __init__(self, code):
-        super().__init__(f"An error occurred ({code})")
-        self.response = {"Error": {"Code": code}}
+def boto_error(code):
+    reply = {"Error": {"Code": code, "Message": "it said"}, "ResponseMetadata": {"HTTPStatusCode": STATUSES[code]}}
+    return ClientError(reply, "InvokeModel")
 
 
 class FakeBedrock:
-    """InvokeModel of Titan V2: a vector from the text's letters, ten tokens a text. fail: text → error code."""
+    """InvokeModel of Titan V2: a vector from the text's letters, ten tokens a text.
 
-    def __init__(self, fail=None):
+    fail: text → error code. spoil: changes the reply.
+    """
+
+    def __init__(self, fail=None, spoil=lambda reply: reply):
         self.bodies = []
         self.fail = fail or {}
+        self.spoil = spoil
         self.closed = 0
         self._lock = threading.Lock()
 
@@ -39,14 +48,14 @@ class FakeBedrock:
             self.bodies.append(value)
         code = self.fail.get(value["inputText"])
         if code:
-            raise BotoError(code)
+            raise boto_error(code)
         vector = np.zeros(value["dimensions"])
         for letter in value["inputText"].encode():
             vector[letter % len(vector)] += 1
         if value["normalize"]:
             vector /= np.linalg.norm(vector)
         reply = {"embedding": vector.tolist(), "inputTextTokenCount": 10}
-        return {"body": io.BytesIO(json.dumps(reply).encode())}
+        return {"body": io.BytesIO(json.dumps(self.spoil(reply)).encode())}
 
 
 @pytest.fixture
@@ -56,7 +65,8 @@ def ledger(tmp_path):
 
 
 def titan(client, ledger, width=256, **options):
-    return Titan(width, client, ledger, load_prices(), **{"confirm": lambda question: True, **options})
+    settings = {"confirm": lambda question: True, "policy": RetryPolicy(base_s=0.0), **options}
+    return Titan(width, client, ledger, load_prices(), **settings)
 
 
 def test_vectors_are_those_of_bedrock(ledger):
@@ -104,7 +114,7 @@ def test_an_instruction_goes_before_queries_only(ledger):
 
 def test_a_failed_text_is_named_and_the_others_are_kept(ledger):
     client = FakeBedrock(fail={"bad": "ValidationException"})
-    with pytest.raises(ProviderError, match=r"text \d of 3: ValidationException"):
+    with pytest.raises(ProviderError, match=r"text \d of 3: Bedrock answered 400 ValidationException: it said"):
         titan(client, ledger).embed(["one", "bad", "two"], is_query=False)
     retry = FakeBedrock()
     titan(retry, ledger).embed(["one", "bad", "two"], is_query=False)
@@ -114,8 +124,42 @@ def test_a_failed_text_is_named_and_the_others_are_kept(ledger):
 
 def test_no_access_says_what_to_do(ledger):
     client = FakeBedrock(fail={"a": "AccessDeniedException"})
-    with pytest.raises(ProviderError, match="Ask for access"):
+    with pytest.raises(ProviderError, match="open Model access"):
         titan(client, ledger).embed(["a"], is_query=False)
+
+
+def test_a_passing_failure_is_tried_again_and_then_named(ledger):
+    client = FakeBedrock(fail={"a": "ModelErrorException"})
+    with pytest.raises(ProviderError, match="424 ModelErrorException"):
+        titan(client, ledger).embed(["a"], is_query=False)
+    assert len(client.bodies) == RetryPolicy().attempts
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda reply: {**reply, "embedding": [1.0]}, lambda reply: {}, lambda reply: []],
+    ids=["width", "no", "list"],
+)
+def test_a_reply_without_the_vector_is_named_and_counted_as_spent(ledger, spoil):
+    embedder = titan(FakeBedrock(spoil=spoil), ledger, run="em", policy=RetryPolicy(attempts=1))
+    with pytest.raises(ProviderError, match=r"vector|numbers instead of 256"):
+        embedder.embed(["abc"], is_query=False)
+    assert ledger.spent("em") > 0
+
+
+def test_throttling_and_lost_connections_are_waited_out_by_a_real_client(ledger, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    faults = {1: "requests", 3: 503, 4: "malformed"}
+    behaviour = Behaviour(fault=lambda number, ask: faults.get(number))
+    with Bedrock(behaviour) as service:
+        client = connect("bedrock-runtime", region="us-east-1", endpoint_url=service.url)
+        embedder = titan(client, ledger)
+        texts = [f"text {number}" for number in range(8)]
+        vectors = embedder.embed(texts, is_query=False)
+        embedder.release()
+    assert_allclose(vectors, [titan_vector(text, 256) for text in texts], atol=1e-6)
+    assert embedder.usage.calls == len(texts)
 
 
 def test_the_budget_is_kept(ledger):

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.embedders.registry import EmbedderKind, Opening, PaidEmbedder, Spec
 from embedfit.errors import ProviderError, UsageError
-from embedfit.evaluation.remote import aws_client
 from embedfit.llm.ledger import Ledger, Usage
 from embedfit.llm.metered import Estimate, LedgeredModel
 from embedfit.llm.prices import Prices, load_prices
 from embedfit.llm.protocol import Failure, Message, Reply, Request
+from embedfit.llm.providers.bedrock import call_aws, connect
+from embedfit.llm.transport.remote import RemoteModel
+from embedfit.llm.transport.retry import CallError, RetryPolicy
+from embedfit.llm.transport.throttle import Throttle
 from embedfit.models.vectors import Storage
 from embedfit.progress import Reporter, Silent
-from embedfit.runtime import Runtime
 
 Vectors = npt.NDArray[np.float32]
 
@@ -30,11 +32,6 @@ CONCURRENCY = 8
 #: 8,192 tokens and at most 50,000 characters; longer texts are cut, as every other system cuts them.
 MAX_CHARACTERS = 50_000
 
-_RETRYABLE = frozenset({
-    "ThrottlingException", "ModelNotReadyException", "ModelTimeoutException", "ModelErrorException",
-    "ServiceUnavailableException", "InternalServerException",
-})  # fmt: skip
-
 
 def request_of(text: str, width: int) -> Request:
     """The ledger's form of an embedding call: it names text and width, and nothing else decides the vector."""
@@ -42,13 +39,11 @@ def request_of(text: str, width: int) -> Request:
     return Request(messages=messages, max_tokens=0, temperature=0.0, top_p=1.0)
 
 
-class TitanModel:
-    """Titan V2 as a language model: a reply's text is the vector, little-endian float32 in base64.
-
-    client: a bedrock-runtime client (boto3's retries for throttling included), or a fake of one.
-    """
+class TitanTransport:
+    """One call. A reply's text is the vector, little-endian float32 in base64. client: of bedrock-runtime."""
 
     provider = "bedrock"
+    price_provider = "bedrock"
     model = MODEL_ID
     counts_exactly = False
 
@@ -59,53 +54,30 @@ class TitanModel:
         """Estimated upwards: three characters a token."""
         return len(request.messages[-1].content) // 3 + 1
 
-    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply | Failure]]:
-        """Yield vectors as they arrive."""
-        pool = ThreadPoolExecutor(CONCURRENCY)
-        try:
-            futures = {pool.submit(self._invoke, request): index for index, request in enumerate(requests)}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _invoke(self, request: Request) -> Reply | Failure:
+    def send(self, request: Request) -> Reply:
+        """One InvokeModel call. Raises CallError."""
         width = int(request.messages[0].content.removeprefix("dimensions="))
         body = {"inputText": request.messages[-1].content, "dimensions": width, "normalize": True}
+        response = call_aws(
+            self._client.invoke_model,
+            modelId=MODEL_ID, body=json.dumps(body), contentType="application/json", accept="application/json",
+        )  # fmt: skip
         try:
-            response = self._client.invoke_model(
-                modelId=MODEL_ID, body=json.dumps(body), contentType="application/json", accept="application/json"
-            )
             value = json.loads(response["body"].read())
             vector = np.asarray(value["embedding"], dtype="<f4")
             tokens = int(value["inputTextTokenCount"])
-        except Exception as error:  # botocore makes its error classes at run time; they share only `response`
-            return _failure(error)
+        except Exception as error:  # botocore's stream raises errors of its own where the connection breaks
+            raise CallError(f"Bedrock's reply holds no vector: {error}", maybe_billed=True) from error
         if vector.shape != (width,):
-            return Failure(error=f"{vector.shape} numbers instead of {width}", retryable=False)
+            raise CallError(f"Bedrock sent {vector.shape} numbers instead of {width}.", status=200, maybe_billed=True)
         return Reply(text=base64.b64encode(vector.tobytes()).decode(), input_tokens=tokens, output_tokens=0)
 
 
-def _failure(error: Exception) -> Failure:
-    response = getattr(error, "response", None)
-    code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
-    if code in ("AccessDeniedException", "ResourceNotFoundException", "UnrecognizedClientException"):
-        raise ProviderError(
-            f"Bedrock refuses {MODEL_ID}: {error}",
-            remedy="Ask for access to the model in the Bedrock console, in the region of AWS_REGION.",
-        ) from error
-    if not code and type(error).__name__ in ("NoCredentialsError", "NoRegionError", "TokenRetrievalError"):
-        raise ProviderError(
-            f"Bedrock can't be asked: {error}", remedy="Set AWS credentials and AWS_REGION; see: embedfit doctor"
-        ) from error
-    return Failure(error=f"{code or type(error).__name__}: {error}", retryable=code in _RETRYABLE or not code)
-
-
-class Titan:
+class Titan(PaidEmbedder):
     """Titan V2 of one width. Vectors come from the ledger where they were paid for before.
 
-    max_cost: USD that the run named `run` may spend, its earlier calls included. confirm: asked before
-    the first call that costs anything.
+    client: of bedrock-runtime, without tries of its own. max_cost: USD that the run named `run` may spend, its
+    earlier calls included. confirm: asked before the first call that costs anything.
     """
 
     storage: Storage = "own"
@@ -123,6 +95,7 @@ class Titan:
         report: Reporter | None = None,
         confirm: Callable[[str], bool],
         owns_ledger: bool = False,
+        policy: RetryPolicy | None = None,
     ) -> None:
         self.name = "titan-v2" if width == WIDTHS[0] else f"titan-v2:{width}"
         self.key = f"{MODEL_ID}:{width}"
@@ -132,32 +105,12 @@ class Titan:
         self._client = client
         self._ledger = ledger
         self._owns_ledger = owns_ledger
-        self._model = LedgeredModel(TitanModel(client), ledger, prices, max_cost, run=run)
+        throttle = Throttle(max_concurrency=CONCURRENCY)
+        remote = RemoteModel(TitanTransport(client), throttle=throttle, retry=policy, report=self._report)
+        self._model = LedgeredModel(remote, ledger, prices, max_cost, run=run)
         self._confirm = confirm
         self._confirmed = False
         self._call_ids: set[str] = set()
-
-    @classmethod
-    def connect(
-        cls, width: int, runtime: Runtime, *, instruction: str = "", max_cost: float | None = None, run: str = ""
-    ) -> Titan:
-        """Titan through boto3, with the runtime's ledger. Raises MissingDependency without boto3."""
-        client = aws_client(
-            "bedrock-runtime", needed_for="titan-v2", retries={"mode": "adaptive", "max_attempts": 8},
-            max_pool_connections=CONCURRENCY,
-        )  # fmt: skip
-        return cls(
-            width,
-            client,
-            Ledger(runtime.ledger),
-            load_prices(),
-            instruction=instruction,
-            max_cost=max_cost,
-            run=run,
-            report=runtime.report,
-            confirm=runtime.confirm,
-            owns_ledger=True,
-        )
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
         """Unit rows: (N, width).
@@ -174,7 +127,8 @@ class Titan:
                 if isinstance(outcome, Failure):
                     raise ProviderError(
                         f"{self.name} gave no vector for text {index + 1} of {len(texts)}: {outcome.error}",
-                        remedy="Run the same command again: vectors that were paid for are in the ledger.",
+                        remedy=outcome.remedy
+                        or "Run the same command again: vectors that were paid for are in the ledger.",
                         retryable=outcome.retryable,
                     )
                 vectors[index] = np.frombuffer(base64.b64decode(outcome.text), "<f4")
@@ -201,7 +155,31 @@ class Titan:
         self._client.close()
 
     def close(self) -> None:
-        """Close the ledger too, where connect() opened it. Nothing can be asked afterwards, not even usage."""
+        """Close the ledger too, if it is this object's own."""
         self.release()
         if self._owns_ledger:
             self._ledger.close()
+
+
+def _check(target: str) -> None:
+    if target and target not in map(str, WIDTHS):
+        raise UsageError(f"Titan V2 is {', '.join(map(str, WIDTHS))} wide.")
+
+
+def _open(spec: Spec, opening: Opening) -> Titan:
+    client = connect("bedrock-runtime", connections=CONCURRENCY)
+    return Titan(
+        int(spec.target or WIDTHS[0]),
+        client,
+        Ledger(opening.runtime.ledger),
+        load_prices(),
+        instruction=spec.instruction or "",
+        max_cost=opening.max_cost,
+        run=opening.run,
+        report=opening.runtime.report,
+        confirm=opening.runtime.confirm,
+        owns_ledger=True,
+    )
+
+
+EMBEDDER = EmbedderKind(form="titan-v2:512", check=_check, open=_open, bills=lambda target: True)

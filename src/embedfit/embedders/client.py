@@ -1,0 +1,331 @@
+"""The client of embedding servers: requests that fit, tries, prompts. Written once, run with or without an event loop.
+
+A server's kind is a Wire (what its requests and replies look like) and a Sender (how a request gets there).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.llm.transport.retry import CallError, RetryPolicy
+from embedfit.models.architecture import document_instruction
+from embedfit.models.vectors import Storage
+from embedfit.workspace import sha256_json
+
+Vectors = npt.NDArray[np.float32]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Job = Callable[[Item], Coroutine[Any, Any, Result]]
+
+_BATCH_LIMIT = re.compile(r"maximum allowed batch size (\d{1,9})")
+#: Statuses by which a server refuses what a request holds. TEI's changed from 413 to 422 with version 1.9.
+_REFUSALS = (400, 413, 422)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a server takes in one request: texts, and bytes of the whole body. The defaults are TEI's."""
+
+    rows: int = 32
+    body_bytes: int = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerInfo:
+    """What a server says of itself.
+
+    prompts: None where it does not say. default_prompt: what it puts before texts of requests that name no prompt.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    prompts: dict[str, str] | None = None
+    default_prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """What a kind of server reads and writes.
+
+    path: of requests. body: (texts, name of a prompt or None) → the request as JSON. rows: the reply's JSON → one
+    vector a text; may raise KeyError or TypeError. info_path: where the server describes itself, "" for nowhere.
+    read_info: that description's JSON → ServerInfo. info: what holds where it describes nothing.
+    """
+
+    path: str
+    body: Callable[[Sequence[str], str | None], dict[str, Any]]
+    rows: Callable[[Any], Any]
+    info_path: str = ""
+    read_info: Callable[[Any], ServerInfo] | None = None
+    info: ServerInfo = field(default_factory=ServerInfo)
+
+
+class Sender(Protocol):
+    """One way to a server. Thread-safe."""
+
+    def send(self, path: str, body: bytes | None) -> bytes:
+        """POST a body of JSON, or GET where it is None. The reply's body. Raises CallError."""
+
+    async def asend(self, path: str, body: bytes | None) -> bytes:
+        """The same, without blocking the event loop."""
+
+    def close(self) -> None:
+        """Close the connections. The next request opens new ones."""
+
+
+class _Way(Protocol):
+    """What the client's one code asks of the world, as awaitables."""
+
+    async def send(self, path: str, body: bytes | None) -> bytes: ...
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    async def each(self, function: Job[Item, Result], items: Sequence[Item]) -> list[Result]: ...
+
+
+class ServerEmbedder:
+    """An embedding model behind a server.
+
+    name: for people. address: what tells servers and models apart; with the instructions it makes the key.
+    query_instruction: put before queries here; None: the server's own prompt "query" is used, where it has one.
+    document_instruction: put before passages here; None: the server's own prompt for passages, where it has one.
+    concurrency: requests at the same time for a long list of texts.
+    """
+
+    storage: Storage = "probed"
+
+    def __init__(
+        self,
+        wire: Wire,
+        sender: Sender,
+        *,
+        name: str,
+        address: Sequence[str],
+        query_instruction: str | None = None,
+        document_instruction: str | None = None,
+        concurrency: int = 4,
+        policy: RetryPolicy | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        asleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.name = name
+        self.instruction = query_instruction or ""
+        self.key = sha256_json([*address, query_instruction is None, document_instruction])
+        self._wire, self._sender = wire, sender
+        self._query_instruction, self._document_instruction = query_instruction, document_instruction
+        self._policy, self._rng = policy or RetryPolicy(), random.Random()
+        self._blocking = _Blocking(sender, concurrency, sleep)
+        self._on_loop = _OnLoop(sender, concurrency, asleep)
+        self._info: ServerInfo | None = None
+        #: Names of prompts that a server which lists none has taken (True) or refused (False).
+        self._takes: dict[str, bool] = {}
+
+    def embed(self, texts: Sequence[str], *, is_query: bool = False) -> Vectors:
+        """Unit rows: (N, H) float32; (0, 0) for no texts. Raises CallError."""
+        return _finish(self._embed(self._blocking, texts, is_query))
+
+    async def aembed(self, texts: Sequence[str], *, is_query: bool = False) -> Vectors:
+        """The same as embed, without blocking the event loop."""
+        return await self._embed(self._on_loop, texts, is_query)
+
+    def release(self) -> None:
+        """Close the connections."""
+        self._sender.close()
+
+    async def _embed(self, way: _Way, texts: Sequence[str], is_query: bool) -> Vectors:
+        if not texts:
+            return np.zeros((0, 0), np.float32)
+        info = await self._described(way)
+        prefix, names = self._prompts(info, is_query)
+        # A server answers 400 to a whole batch for one empty text; a blank has the same tokens: none of its own.
+        prepared = [prefix + text or " " for text in texts]
+        for name in names:
+            if self._takes.get(name) is False:
+                continue
+            try:
+                vectors = await self._all(way, info, prepared, name)
+            except CallError as error:
+                told = error.status in _REFUSALS and "prompt" in error.message.lower()
+                if not told or info.prompts is not None or name in self._takes:
+                    raise
+                self._takes[name] = False
+            else:
+                self._takes[name] = True
+                return vectors
+        return await self._all(way, info, prepared, None)
+
+    def _prompts(self, info: ServerInfo, is_query: bool) -> tuple[str, tuple[str, ...]]:
+        """What is put before the texts here, and the names of prompts to ask the server for, until it takes one.
+
+        The server's own is preferred where it is the same text: only so can it leave a prompt out of the pooling.
+        The name "" asks it to put nothing there, not even its default prompt.
+        """
+        given = self._query_instruction if is_query else self._document_instruction
+        if info.prompts is None:
+            own = ("query",) if is_query else ("document", "passage")
+            return ("", own) if given is None else (given, ("",))
+        role = "query" if is_query else "document"
+        theirs = info.prompts.get(role, "") if is_query else document_instruction(info.prompts)
+        wanted = theirs if given is None else given
+        if info.prompts.get(role) == wanted and (wanted or info.default_prompt):
+            return "", (role,)
+        return wanted, ("",) if info.default_prompt else ()
+
+    async def _described(self, way: _Way) -> ServerInfo:
+        """The server's description; what is usual where a proxy hides it."""
+        if self._info is not None:
+            return self._info
+        info = self._wire.info
+        if self._wire.info_path and self._wire.read_info is not None:
+            try:
+                info = self._wire.read_info(json.loads(await way.send(self._wire.info_path, None)))
+            except CallError as error:
+                if error.retryable:
+                    return info  # the next call may be told
+            except (ValueError, TypeError, AttributeError):
+                pass  # it is another kind of page
+        self._info = info
+        return info
+
+    async def _all(self, way: _Way, info: ServerInfo, texts: Sequence[str], prompt: str | None) -> Vectors:
+        async def request(part: range) -> Vectors:
+            return await self._request(way, texts[part.start : part.stop], prompt)
+
+        parts = split(texts, info.limits, overhead=len(_json(self._wire.body([], prompt))))
+        try:
+            return np.concatenate(await way.each(request, parts))
+        except CallError as error:
+            told = _BATCH_LIMIT.search(error.message)
+            if told is None or not 1 <= int(told[1]) < info.limits.rows:
+                raise
+            smaller = replace(info, limits=replace(info.limits, rows=int(told[1])))
+        self._info = smaller
+        return await self._all(way, smaller, texts, prompt)
+
+    async def _request(self, way: _Way, texts: Sequence[str], prompt: str | None) -> Vectors:
+        body = _json(self._wire.body(texts, prompt))
+        attempt = 1
+        while True:
+            try:
+                return self._unit_rows(await way.send(self._wire.path, body), len(texts))
+            except CallError as error:
+                if self._policy.gives_up(error, attempt, 0.0):
+                    raise
+                await way.sleep(self._policy.delay(error, attempt, self._rng))
+            attempt += 1
+
+    def _unit_rows(self, reply: bytes, count: int) -> Vectors:
+        try:
+            vectors = np.asarray(self._wire.rows(json.loads(reply)), np.float32)
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise CallError(f"{self.name} did not answer with vectors: {reply[:200]!r}", status=200) from error
+        if vectors.ndim != 2 or len(vectors) != count or not vectors.size:
+            raise CallError(f"{self.name} sent {vectors.shape} numbers for {count} texts.", status=200)
+        if not np.isfinite(vectors).all():
+            raise CallError(f"{self.name} sent vectors that are not numbers (NaN).", status=200)
+        unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocking:
+    """Awaitables that never wait for a loop, and so run to their end without one."""
+
+    sender: Sender
+    concurrency: int
+    pause: Callable[[float], None]
+
+    async def send(self, path: str, body: bytes | None) -> bytes:
+        return self.sender.send(path, body)
+
+    async def sleep(self, seconds: float) -> None:
+        self.pause(seconds)
+
+    async def each(
+        self, function: Callable[[Item], Coroutine[Any, Any, Result]], items: Sequence[Item]
+    ) -> list[Result]:
+        if len(items) == 1:
+            return [await function(items[0])]
+        with ThreadPoolExecutor(min(self.concurrency, len(items))) as pool:
+            return list(pool.map(lambda item: _finish(function(item)), items))  # leaves the rest out where one fails
+
+
+@dataclass(frozen=True, slots=True)
+class _OnLoop:
+    """Awaitables of the running event loop."""
+
+    sender: Sender
+    concurrency: int
+    pause: Callable[[float], Awaitable[None]]
+
+    async def send(self, path: str, body: bytes | None) -> bytes:
+        return await self.sender.asend(path, body)
+
+    async def sleep(self, seconds: float) -> None:
+        await self.pause(seconds)
+
+    async def each(
+        self, function: Callable[[Item], Coroutine[Any, Any, Result]], items: Sequence[Item]
+    ) -> list[Result]:
+        gate = asyncio.Semaphore(self.concurrency)
+
+        async def one(item: Item) -> Result:
+            async with gate:
+                return await function(item)
+
+        tasks = [asyncio.ensure_future(one(item)) for item in items]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:  # where one failed, the others are left out
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _finish(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """The result of a coroutine that never suspends."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        result: Result = done.value
+        return result
+    raise AssertionError("This is a bug: a blocking call waited for an event loop.")
+
+
+def split(texts: Sequence[str], limits: Limits, overhead: int = 200) -> list[range]:
+    """Consecutive ranges of texts that fit the limits. overhead: bytes of the body beside the texts.
+
+    Raises CallError naming the text that fits into no request.
+    """
+    room = limits.body_bytes - overhead
+    ranges: list[range] = []
+    start, used = 0, 0
+    for index, text in enumerate(texts):
+        size = len(_json(text)) + 2  # a comma and a blank
+        if size > room:
+            raise CallError(
+                f"Text {index} has {size - 2:,} bytes; the server takes {limits.body_bytes:,} in a request.",
+                status=413,
+                remedy="Cut it into passages: the model sees only the first few hundred tokens anyway.",
+            )
+        if index > start and (index - start >= limits.rows or used + size > room):
+            ranges.append(range(start, index))
+            start, used = index, 0
+        used += size
+    if texts:
+        ranges.append(range(start, len(texts)))
+    return ranges
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")

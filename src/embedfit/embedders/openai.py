@@ -1,0 +1,74 @@
+"""Servers with OpenAI's route for embeddings."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from embedfit.addresses import is_private_host
+from embedfit.embedders.client import ServerEmbedder, ServerInfo, Wire
+from embedfit.embedders.http import HttpSender
+from embedfit.embedders.registry import EmbedderKind, Opening, Spec, http_address
+from embedfit.errors import UsageError
+
+_FORM = "openai:http://localhost:8080/v1#MODEL"
+
+
+def _rows(value: Any) -> list[Any]:  # noqa: ANN401 - JSON
+    """The vectors in the order of the texts. Servers that ignore encoding_format may send base64."""
+    ordered = sorted(value["data"], key=lambda item: int(item["index"]))
+    vectors = [item["embedding"] for item in ordered]
+    return [np.frombuffer(base64.b64decode(one), "<f4") if isinstance(one, str) else one for one in vectors]
+
+
+def openai(
+    url: str,
+    model: str,
+    *,
+    name: str = "",
+    query_instruction: str | None = None,
+    transport: Any = None,  # noqa: ANN401 - httpx's, in tests
+) -> ServerEmbedder:
+    """A model of a server. The key is that of OPENAI_API_KEY.
+
+    The protocol knows no prompts: what is needed before queries is put there here.
+    """
+
+    def body(texts: Sequence[str], prompt: str | None) -> dict[str, Any]:
+        return {"model": model, "input": list(texts), "encoding_format": "float"}
+
+    return ServerEmbedder(
+        Wire(path="/embeddings", body=body, rows=_rows, info=ServerInfo(prompts={})),
+        HttpSender(url, key_name="OPENAI_API_KEY", transport=transport),
+        name=name or f"openai:{url}#{model}",
+        address=("openai", url, model),
+        query_instruction=query_instruction or "",
+    )
+
+
+def _taken_apart(target: str) -> tuple[str, str]:
+    url, _, model = target.partition("#")
+    return url.rstrip("/"), model
+
+
+def _check(target: str) -> None:
+    url, model = _taken_apart(target)
+    http_address(url)
+    if not model:
+        raise UsageError("The model is missing.", remedy=f"For example: {_FORM}")
+
+
+def _open(spec: Spec, opening: Opening) -> ServerEmbedder:
+    url, model = _taken_apart(spec.target)
+    return openai(url, model, name=spec.name, query_instruction=spec.instruction)
+
+
+def _bills(target: str) -> bool:
+    return not is_private_host(urlsplit(_taken_apart(target)[0]).hostname or "")
+
+
+EMBEDDER = EmbedderKind(form=_FORM, check=_check, open=_open, bills=_bills)

@@ -1,0 +1,143 @@
+"""The table of embedders: what a name such as tei:http://localhost:8080 stands for, and how it is opened.
+
+    minilm, bge-base, owner/name, a folder     a model on this machine, with its own query instruction
+    titan-v2, titan-v2:256                     Amazon Titan Text Embeddings V2 through Bedrock, 1024 or 512 or 256 wide
+    openai:URL#MODEL                           any OpenAI-compatible embeddings endpoint (key in OPENAI_API_KEY)
+    tei:URL                                    Text Embeddings Inference, or `embedfit serve` (key in EMBEDFIT_API_KEY)
+    sagemaker:NAME@REGION                      a SageMaker endpoint that runs either of them
+
+A name may end in |INSTRUCTION to put that text before every query, such as "bge-base|query: ".
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+from embedfit import plugins
+from embedfit.addresses import checked_address
+from embedfit.errors import UsageError
+from embedfit.llm.ledger import Usage
+from embedfit.models.vectors import Embedder
+from embedfit.runtime import Runtime
+
+#: Entry points of this group name an EmbedderKind as "module:NAME"; the entry point's name comes before the colon of
+#: its embedders' names.
+GROUP = "embedfit.embedders"
+
+#: embedfit's own kinds, as pyproject.toml lists them too.
+BUILT_IN = {
+    "openai": "embedfit.embedders.openai:EMBEDDER",
+    "sagemaker": "embedfit.embedders.sagemaker:EMBEDDER",
+    "tei": "embedfit.embedders.tei:EMBEDDER",
+    "titan-v2": "embedfit.embedders.titan:EMBEDDER",
+}
+#: The kind of what has no other: a model on this machine.
+LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """An embedder's name, taken apart. target: what follows the kind. instruction: None for the model's own."""
+
+    name: str
+    kind: str
+    target: str
+    instruction: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What an embedder is opened with. max_cost: USD that may be spent under the name `run`, None for no limit."""
+
+    runtime: Runtime
+    max_cost: float | None = None
+    run: str = ""
+
+
+class PaidEmbedder(ABC):
+    """The base of embedders whose vectors are calls in the ledger."""
+
+    @property
+    @abstractmethod
+    def usage(self) -> Usage:
+        """What the vectors asked for so far have cost, whenever they were paid for."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the ledger, if it is this object's own. Nothing can be asked afterwards, not even usage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedderKind:
+    """One kind of embedder.
+
+    The module that holds it is imported for every run: it imports heavy packages when it opens one.
+
+    form: of its names, an example. check: raises UsageError for a target that is of another form.
+    open: makes no call yet. Raises MissingDependency, naming the extra. bills: whether somebody may send a bill for
+    the vectors of a target.
+    """
+
+    form: str
+    check: Callable[[str], object]
+    open: Callable[[Spec, Opening], Embedder]
+    bills: Callable[[str], bool] = lambda target: False
+
+
+@cache
+def kinds() -> dict[str, EmbedderKind]:
+    """Every kind by what stands before the colon. A plug-in replaces ours of the same name."""
+    return {name: found.record for name, found in plugins.table(GROUP, BUILT_IN, EmbedderKind).items()}
+
+
+def parse(name: str) -> Spec:
+    """Take an embedder's name apart. Raises UsageError that says what the form is."""
+    text, separator, instruction = name.partition("|")
+    prompt = instruction if separator else None
+    if not text:
+        raise UsageError("An embedder has no name.", remedy="For example: minilm, titan-v2 or a model folder.")
+    kind, _, target = text.partition(":")
+    if kind not in kinds():
+        return Spec(name=name, kind=LOCAL, target=text, instruction=prompt)
+    try:
+        kinds()[kind].check(target)
+    except UsageError as error:
+        raise UsageError(f"{name!r}: {error.message}", remedy=f"For example: {kinds()[kind].form}") from error
+    return Spec(name=name, kind=kind, target=target, instruction=prompt)
+
+
+def bills(name: str) -> bool:
+    """Whether somebody may send a bill for an embedder's vectors."""
+    spec = parse(name)
+    return spec.kind != LOCAL and kinds()[spec.kind].bills(spec.target)
+
+
+def open_embedder(name: str, runtime: Runtime, *, max_cost: float | None = None, run: str = "") -> Embedder:
+    """An embedder by name. max_cost: USD that `run` may spend where it is a paid one."""
+    spec = parse(name)
+    if spec.kind == LOCAL:
+        from embedfit.models.local import local_model  # torch: not for those who use a server
+
+        return local_model(name, spec.target, query_instruction=spec.instruction)
+    return kinds()[spec.kind].open(spec, Opening(runtime=runtime, max_cost=max_cost, run=run))
+
+
+@contextmanager
+def opened_embedders() -> Iterator[dict[str, Embedder]]:
+    """A dictionary for the embedders that are opened on the way; at the end their ledgers are closed."""
+    opened: dict[str, Embedder] = {}
+    try:
+        yield opened
+    finally:
+        for embedder in opened.values():
+            if isinstance(embedder, PaidEmbedder):
+                embedder.close()
+
+
+def http_address(target: str) -> None:
+    """Raise UsageError unless a target is a server's URL."""
+    checked_address(target, "", key_name="", example="http://localhost:8080")

@@ -1,0 +1,78 @@
+"""Text Embeddings Inference, and `embedfit serve`, which speaks as it does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from embedfit.embedders.client import Limits, ServerEmbedder, ServerInfo, Wire
+from embedfit.embedders.http import HttpSender
+from embedfit.embedders.registry import EmbedderKind, Opening, Spec, http_address
+
+_ROUTES = re.compile(r"/(v1|embed|embeddings|v1/embeddings)$")
+
+
+def request_body(texts: Sequence[str], prompt: str | None) -> dict[str, Any]:
+    """A request to /embed. prompt: by its name; "" for none of the server's, None for its default."""
+    named = {} if prompt is None else {"prompt_name": prompt}
+    return {"inputs": list(texts), "truncate": True, **named}
+
+
+def rows(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """The vectors of a reply: it is a list of them."""
+    return value
+
+
+def read_info(value: Any) -> ServerInfo:  # noqa: ANN401 - JSON
+    """What /info says. Only embedfit's own server lists its prompts."""
+    prompts = value.get("prompts")
+    limits = Limits(
+        rows=int(value.get("max_client_batch_size") or Limits().rows),
+        body_bytes=int(value.get("payload_limit") or Limits().body_bytes),
+    )
+    return ServerInfo(
+        limits=limits,
+        prompts={str(name): str(text) for name, text in prompts.items()} if prompts is not None else None,
+        default_prompt=str(value.get("default_prompt") or ""),
+    )
+
+
+WIRE = Wire(path="/embed", body=request_body, rows=rows, info_path="/info", read_info=read_info)
+
+
+def tei(
+    url: str,
+    *,
+    name: str = "",
+    api_key: str | None = None,
+    query_instruction: str | None = None,
+    timeout: float = 120.0,
+    concurrency: int = 4,
+    transport: Any = None,  # noqa: ANN401 - httpx's, in tests
+) -> ServerEmbedder:
+    """The model of a server. url: with or without /v1 or /embed at its end. api_key: default $EMBEDFIT_API_KEY."""
+    base = _ROUTES.sub("", url.rstrip("/"))
+    sender = HttpSender(
+        base,
+        key_name="EMBEDFIT_API_KEY",
+        api_key=api_key,
+        timeout=timeout,
+        remedy="Is it running? For example: embedfit serve MODEL --port 8080",
+        transport=transport,
+    )
+    return ServerEmbedder(
+        WIRE,
+        sender,
+        name=name or base,
+        address=("tei", base),
+        query_instruction=query_instruction,
+        concurrency=concurrency,
+    )
+
+
+def _open(spec: Spec, opening: Opening) -> ServerEmbedder:
+    return tei(spec.target, name=spec.name, query_instruction=spec.instruction)
+
+
+EMBEDDER = EmbedderKind(form="tei:http://localhost:8080", check=http_address, open=_open)
