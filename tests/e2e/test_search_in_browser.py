@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from embedfit.indexing import index_documents
 from embedfit.testkit.server import RunningServer, running_server
@@ -29,7 +29,8 @@ TEXTS = {
 def served(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("search")
     corpus = folder / "corpus.jsonl"
-    rows = [{"_id": f"{name}-{n}", "title": name, "text": text} for name, text in TEXTS.items() for n in range(3)]
+    rows = [{"_id": f"{name}-{n}", "title": name, "text": text, "lang": ["de", "<i>en</i>"][n % 2]}
+            for name, text in TEXTS.items() for n in range(3)]  # fmt: skip
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("embedfit.models.vectors.cache_folder", lambda: folder)
@@ -86,6 +87,27 @@ def test_results_of_index_and_base_stand_side_by_side(opened, served):
              if 'Network.requestWillBeSent"' in line["message"]]  # fmt: skip
     own = [one["request"]["url"] for one in asked if one["documentURL"].startswith(served.url)]
     assert own and all(url.startswith((f"{served.url}/", "data:")) for url in own)
+    assert page.get_log("browser") == []
+
+
+def choose(page: Any, name: str, text: str) -> None:
+    Select(page.find_element(By.ID, name)).select_by_visible_text(text)
+
+
+def test_a_filter_is_offered_and_narrows_both_lists(opened):
+    page = opened("mute the tv")
+    WebDriverWait(page, 20).until(lambda p: p.find_element(By.ID, "filter").is_displayed())
+    field = Select(page.find_element(By.ID, "field"))
+    assert [one.text for one in field.options] == ["anything", "document is", "lang is"]
+    choose(page, "field", "lang is")
+    choose(page, "value", "<i>en</i> (5)")
+    WebDriverWait(page, 20).until(lambda _: len(hits(page)) == len(hits(page, "base")) == 5)
+    assert page.find_elements(By.TAG_NAME, "i") == []
+    page.get(page.current_url)  # the address holds the filter
+    WebDriverWait(page, 20).until(lambda _: len(hits(page)) == 5)
+    assert page.find_element(By.ID, "value").get_attribute("value") == '"<i>en</i>"'
+    choose(page, "field", "anything")
+    WebDriverWait(page, 20).until(lambda _: len(hits(page)) == 10)
     assert page.get_log("browser") == []
 
 

@@ -7,8 +7,11 @@ const NAMES = {
 const element = (id) => document.getElementById(id);
 const [form, query, main, status] = ['form', 'query', 'main', 'status'].map(element);
 const lists = { hits: element('hits'), base: element('base') };
+const [field, value] = ['field', 'value'].map(element);
 let key = '';
 let latest = null;
+let fields = [];
+const asked = new URLSearchParams(location.search);
 
 function say(text, isError = false) {
   status.textContent = text;
@@ -130,7 +133,9 @@ async function search() {
   const text = query.value.trim();
   if (latest) latest.abort();
   latest = null;
-  history.replaceState(null, '', text ? `?q=${encodeURIComponent(text)}` : location.pathname);
+  const wanted = filter();
+  const narrowed = wanted ? `&f=${encodeURIComponent(JSON.stringify(wanted))}` : '';
+  history.replaceState(null, '', text ? `?q=${encodeURIComponent(text)}${narrowed}` : location.pathname);
   document.title = text ? `${text} – Search` : 'Search';
   if (!text) {
     say('Type a question first.');
@@ -145,7 +150,7 @@ async function search() {
     const answer = await fetch('search', {
       method: 'POST',
       headers: { 'content-type': 'application/json', ...(key ? { authorization: `Bearer ${key}` } : {}) },
-      body: JSON.stringify({ query: text, k: 10, base: true }),
+      body: JSON.stringify({ query: text, k: 10, base: true, ...(wanted ? { filter: wanted } : {}) }),
       signal: mine.signal,
     });
     if (answer.ok) {
@@ -196,7 +201,7 @@ function move(event) {
 
 document.addEventListener('keydown', (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  const typing = document.activeElement.matches('input');
+  const typing = document.activeElement.matches('input, select');
   if (event.key === '/' && !typing) {
     event.preventDefault();
     query.focus();
@@ -211,9 +216,54 @@ element('key-form').addEventListener('submit', (event) => {
   element('key').value = '';
   element('key-form').hidden = true;
   about();
-  search();
+  listFields().then(search);
 });
+field.addEventListener('change', () => { offer(); if (query.value.trim()) search(); });
+value.addEventListener('change', () => { if (query.value.trim()) search(); });
 for (const button of element('sides').children) button.addEventListener('click', () => turn(button.dataset.side));
+
+// The filter: one field with one value, among those that the server lists for this key.
+function filter() {
+  if (!field.value || value.selectedIndex < 0) return null;
+  return { [field.value]: JSON.parse(value.value) };
+}
+
+function option(target, text, held) {
+  append(target, text, 'option').value = held;
+}
+
+function offer() {
+  const chosen = fields.find((one) => one.name === field.value);
+  value.hidden = !chosen;
+  value.replaceChildren();
+  for (const one of chosen ? chosen.values : []) {
+    option(value, `${one.value === '' ? '(none)' : one.value} (${one.passages.toLocaleString('en')})`, JSON.stringify(one.value));
+  }
+  if (chosen && !chosen.complete) {
+    option(value, '… and rarer ones', '');
+    value.lastChild.disabled = true;
+  }
+}
+
+async function listFields() {
+  const answer = await fetch('fields', { headers: key ? { authorization: `Bearer ${key}` } : {} }).catch(() => null);
+  if (!answer || !answer.ok) return;
+  const listed = (await answer.json()).fields;
+  fields = listed.filter((one) => one.values.length > 1 || (one.values.length === 1 && !one.complete));
+  field.replaceChildren();
+  option(field, 'anything', '');
+  for (const one of fields) option(field, `${one.name} is`, one.name);
+  element('filter').hidden = fields.length === 0;
+  if (!asked.get('f')) return offer();
+  try {
+    const [[name, held]] = Object.entries(JSON.parse(asked.get('f')));
+    field.value = fields.some((one) => one.name === name) ? name : '';
+    offer();
+    if (field.value) value.value = JSON.stringify(held);
+  } catch {
+    offer();
+  }
+}
 
 async function about() {
   const answer = await fetch('info', { headers: key ? { authorization: `Bearer ${key}` } : {} }).catch(() => null);
@@ -231,7 +281,9 @@ async function start() {
   }
   say('');
   about();
-  query.value = new URLSearchParams(location.search).get('q') || query.value;
+  await listFields();
+  if (latest) return;
+  query.value = query.value || asked.get('q') || '';
   if (query.value.trim()) search();
 }
 start();
