@@ -6,6 +6,7 @@ value is its number in that order, so a condition on a range of values is a comp
     metadata.values.jsonl   every field's values, a line each;  metadata.lines.npy  (V + 1,) where each line begins
     metadata.codes.npy      (E,) int32, field by field the numbers of passages' values; -1: none
     metadata.starts.npy     int64, of each field of lists (N + 1,) the first item of each passage
+    metadata.dates.npy      (D, 2) int64, of each field with ISO dates what date_of says of its texts; (-1, -1): no date
 """
 
 from __future__ import annotations
@@ -29,12 +30,9 @@ Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
 
-VALUES, LINES, CODES, STARTS = (
-    "metadata.values.jsonl",
-    "metadata.lines.npy",
-    "metadata.codes.npy",
-    "metadata.starts.npy",
-)
+VALUES, LINES, CODES = "metadata.values.jsonl", "metadata.lines.npy", "metadata.codes.npy"
+STARTS, DATES = "metadata.starts.npy", "metadata.dates.npy"
+FILES = (VALUES, LINES, CODES, STARTS, DATES)
 #: The field that every passage has: the id of its document.
 DOCUMENT = "document"
 _KINDS = ("flag", "number", "text")
@@ -78,28 +76,33 @@ def write_columns(
     fields: list[dict[str, Any]] = []
     codes: list[Codes] = []
     starts: list[Ints] = []
-    lines, places = [0], [0, 0, 0]
+    dates: list[Ints] = []
+    lines, places = [0], [0, 0, 0, 0]
     with atomic_file(folder / VALUES, binary=True) as file:
         for name, given in gathered.items():
             values, own, own_starts = _column(given, len(passages))
+            own_dates = _dates(values)
             for _, value in values:
                 line = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
                 file.write(line)
                 lines.append(lines[-1] + len(line))
             codes.append(own)
             starts += [] if own_starts is None else [own_starts]
-            after = [len(lines) - 1, places[1] + len(own), places[2] + (0 if own_starts is None else len(own_starts))]
+            dates.append(own_dates)
+            sizes = (len(own), 0 if own_starts is None else len(own_starts), len(own_dates))
+            after = [len(lines) - 1, *(place + size for place, size in zip(places[1:], sizes, strict=True))]
             kinds = [sum(kind == one for kind, _ in values) for one in range(3)]
             fields.append(
                 {"name": name, "is_list": own_starts is not None, "passages": len(given)}
                 | dict(zip(_KINDS, kinds, strict=True))
-                | {part: [places[n], after[n]] for n, part in enumerate(("values", "codes", "starts"))}
+                | {part: [places[n], after[n]] for n, part in enumerate(("values", "codes", "starts", "dates"))}
             )
             places = after
     for target, array in (
         (LINES, np.array(lines, np.int64)),
         (CODES, np.concatenate(codes)),
         (STARTS, np.concatenate([*starts, np.zeros(0, np.int64)])),
+        (DATES, np.concatenate(dates)),
     ):
         with atomic_file(folder / target, binary=True) as file:
             np.save(file, array, allow_pickle=False)
@@ -108,6 +111,13 @@ def write_columns(
 
 def _kind(value: Scalar) -> int:
     return 0 if isinstance(value, bool) else 1 if isinstance(value, (int, float)) else 2
+
+
+def _dates(values: Sequence[tuple[int, Scalar]]) -> Ints:
+    """(T, 2): of each text what date_of says; (0, 2) where none is a date."""
+    found = [date_of(str(value)) or (-1, -1) for kind, value in values if kind == 2]
+    result = np.array(found, np.int64).reshape(-1, 2)
+    return result if (result[:, 1] >= 0).any() else result[:0]
 
 
 def _column(given: Sequence[tuple[int, Value]], count: int) -> tuple[list[tuple[int, Scalar]], Codes, Ints | None]:
@@ -135,8 +145,8 @@ def _column(given: Sequence[tuple[int, Value]], count: int) -> tuple[list[tuple[
 class Values(Sequence[Any]):
     """The distinct values of a field, read from the file when they are asked for."""
 
-    def __init__(self, lines: npt.NDArray[np.uint8], starts: Ints) -> None:
-        """starts: (V + 1,) where each line begins."""
+    def __init__(self, lines: memoryview, starts: Ints) -> None:
+        """lines: of all fields. starts: (V + 1,) where each line begins."""
         self._lines = lines
         self._starts = starts
 
@@ -158,8 +168,13 @@ class Values(Sequence[Any]):
 class Column:
     """One field of N passages."""
 
-    def __init__(self, about: Mapping[str, Any], values: Values, codes: Codes, starts: Ints | None) -> None:
-        """about: as the manifest has it. codes: (N,), or (E,) with starts (N + 1,) of a field of lists."""
+    def __init__(
+        self, about: Mapping[str, Any], values: Values, codes: Codes, starts: Ints | None, dates: Ints
+    ) -> None:
+        """about: as the manifest has it. codes: (N,), or (E,) with starts (N + 1,) of a field of lists.
+
+        dates: (T, 2) of the texts among the values, (0, 2) where none is a date.
+        """
         self.name: str = about["name"]
         self.values = values
         self.codes = codes
@@ -167,7 +182,7 @@ class Column:
         ends = np.cumsum([about[kind] for kind in _KINDS]).tolist()
         #: Of flags, numbers and texts: the first of their values, and the one after the last.
         self.ranges: list[tuple[int, int]] = list(zip([0, *ends[:2]], ends, strict=True))
-        self._dates: npt.NDArray[np.int64] | None = None
+        self.dates = dates
 
     def of(self, number: int) -> Value | None:
         """A passage's value, None where it has none."""
@@ -206,31 +221,26 @@ class Column:
         code = bisect_left(self.values, value, low, high)
         return code if code < high and self.values[code] == value else None
 
-    def dates(self) -> npt.NDArray[np.int64]:
-        """Of each text that is an ISO date its (first, after the last) microsecond, of others (-1, -1): (T, 2)."""
-        if self._dates is None:
-            low, high = self.ranges[2]
-            found = [date_of(str(self.values[code])) or (-1, -1) for code in range(low, high)]
-            self._dates = np.array(found, np.int64).reshape(-1, 2)
-        return self._dates
-
 
 class Catalogue:
     """The fields of N passages and what filters ask about them."""
 
     def __init__(self, fields: Sequence[Mapping[str, Any]], size: int, folder: Path) -> None:
         """fields: of the manifest."""
-        lines = np.memmap(folder / VALUES, np.uint8, mode="r") if size else np.zeros(0, np.uint8)
-        places, codes, starts = (
-            np.load(folder / name, mmap_mode="r" if size else None, allow_pickle=False)
-            for name in (LINES, CODES, STARTS)
+        # Views without the class of mapped arrays, whose every slice costs ten times as much.
+        lines = np.memmap(folder / VALUES, np.uint8, mode="r").data if size else memoryview(b"")
+        places, codes, starts, dates = (
+            np.asarray(np.load(folder / name, mmap_mode="r" if size else None, allow_pickle=False))
+            for name in (LINES, CODES, STARTS, DATES)
         )
         self.size = size
         self.columns: dict[str, Column] = {}
         for one in fields:
             values = Values(lines, places[one["values"][0] : one["values"][1] + 1])
             own = starts[slice(*one["starts"])] if one["is_list"] else None
-            self.columns[one["name"]] = Column(one, values, codes[slice(*one["codes"])], own)
+            self.columns[one["name"]] = Column(
+                one, values, codes[slice(*one["codes"])], own, dates[slice(*one["dates"])]
+            )
 
     def of(self, number: int) -> dict[str, Value]:
         """The fields of a passage; the document's id, which hits have beside them, is left out."""
@@ -350,20 +360,16 @@ def _compared(
 def _dates_compared(column: Column, operator: str, text: str, wanted: Mask, within: Mask | None) -> bool:
     date = date_of(text)
     low, high = column.ranges[2]
-    if date is None:
+    if date is None or not len(column.dates):
         return False
-    dates = column.dates()
-    is_date = dates[:, 1] >= 0
-    codes = column.seen(within)
-    seen = np.unique(codes[(codes >= low) & (codes < high)]) - low
-    if not is_date[seen].any():
+    is_date = column.dates[:, 1] >= 0
+    seen = np.zeros(len(column.values), bool)
+    seen[column.seen(within)] = True
+    if not (seen[low:high] & is_date).any():
         return False  # and nothing says whether passages beyond `within` have dates
     first, after = date
-    meets = {
-        "<": dates[:, 0] < first,
-        "<=": dates[:, 0] < after,
-        ">": dates[:, 0] >= after,
-        ">=": dates[:, 0] >= first,
-    }[operator]
+    starts = column.dates[:, 0]
+    bound = first if operator in ("<", ">=") else after
+    meets = starts < bound if operator in ("<", "<=") else starts >= bound
     wanted[low:high] |= is_date & meets
     return True

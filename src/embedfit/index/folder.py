@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from embedfit.errors import InputError
 from embedfit.index.build import Built
-from embedfit.index.columns import CODES, LINES, STARTS, VALUES, Catalogue, write_columns
+from embedfit.index.columns import FILES, Catalogue, write_columns
 from embedfit.index.manifest import MANIFEST, PASSAGE_STARTS, SCHEMA, read_manifest
 from embedfit.index.retriever import Retriever, from_json
 from embedfit.index.rows import Halves
@@ -144,16 +144,15 @@ def rewrite_metadata(
     Files that stay the same are hard links, or copies where the file system has none.
     """
     manifest = dict(read_manifest(source))
-    own = (VALUES, LINES, CODES, STARTS)
     for name in manifest["files"]:
-        if name not in own:
+        if name not in FILES:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.link(source / name, folder / name)
             except OSError:
                 shutil.copyfile(source / name, folder / name)
     fields = write_columns(folder, passages, metadata)
-    files = manifest["files"] | {name: _about(folder / name) for name in own}
+    files = manifest["files"] | {name: _about(folder / name) for name in FILES}
     _write_manifest(
         folder, manifest | {"fields": fields, "made_of": dict(made_of), "files": dict(sorted(files.items()))}
     )
