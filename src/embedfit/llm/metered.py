@@ -91,7 +91,7 @@ class Budget:
             return True
 
     def adopt(self, key: str, usd: float) -> None:
-        """Take a call over that an earlier process had sent, and that was counted as spent until now."""
+        """Set money aside for a call that an earlier process sent. Until now the ledger counted it as spent."""
         with self._lock:
             self._spent -= min(usd, self._spent)
             self._reserved[key] = usd

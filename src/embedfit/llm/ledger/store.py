@@ -267,11 +267,10 @@ class Ledger:
         now = self._clock()
         claimed: list[str] = []
         foreign: list[str] = []
-        held = self._select_in(
-            "SELECT call_id, owner, run, usd, expires FROM claims WHERE call_id IN (?)", reservations
-        )
+        sql = "SELECT call_id, owner, run, usd, expires FROM claims WHERE call_id IN (?)"
         with self._transaction(self._free) as connection:
-            for key, owner, other_run, usd, expires in list(held):
+            # Read inside the transaction, and whole before the first change: nobody claims a call in between.
+            for key, owner, other_run, usd, expires in list(self._select_in(sql, reservations)):
                 if owner != self.owner and expires > now and _alive(owner):
                     foreign.append(key)
                 elif owner != self.owner:

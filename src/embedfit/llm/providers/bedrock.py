@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from embedfit.aws import client as aws_client
-from embedfit.errors import ProviderError, UsageError
+from embedfit.errors import UsageError
 from embedfit.generators import Generator
 from embedfit.llm.prices import bare_model
 from embedfit.llm.protocol import LanguageModel, Reply, Request
@@ -353,13 +353,3 @@ def call_error(response: Any) -> CallError:  # noqa: ANN401 - botocore's parsed 
     if status == 400 and "on-demand throughput" in text:
         return CallError(message, status=404, remedy="Name an inference profile: --set generate.llm=us.MODEL-ID")
     return CallError(message, status=status, maybe_billed=status in (408, 504))
-
-
-def models_of(control: Any) -> Iterator[str]:  # noqa: ANN401
-    """Ids of the text models of a region, for `embedfit doctor`. Raises ProviderError."""
-    try:
-        summaries = call_aws(control.list_foundation_models, byOutputModality="TEXT")["modelSummaries"]
-    except CallError as error:
-        raise ProviderError(error.message, remedy=error.remedy, status=error.status) from error
-    for item in summaries:
-        yield str(item["modelId"])

@@ -41,7 +41,7 @@ class Pace:
     INCREASE = 0.15  # of the rate, in the first minute's terms; see _grow
     RESTLESS = 0.1  # minutes without refusal after which the increase has doubled
     RECENT = 1 / 12  # minutes that "a moment ago" means
-    REFUND = 0.9  # of the pause after a call, if it was refused: it took nothing
+    REFUND = 0.9  # share of the pause after a call that is given back if the call was refused: it took no quota
     LATENESS = 0.02  # minutes of lateness in sending that are made up for
     LEAST = 6.0  # calls a minute, however much is refused
 
