@@ -19,7 +19,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"terminal", "textfiles", "addresses", "aws", "plugins"}),
     frozenset({"progress", "generators"}),
     frozenset({"workspace"}),
-    frozenset({"config", "runtime", "interchange"}),
+    frozenset({"config", "runtime", "interchange", "forgotten"}),
     frozenset({"retrieval"}),
     frozenset({"models"}),
     frozenset({"llm"}),
@@ -35,7 +35,8 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"pipeline"}),
     frozenset({"api"}),
     frozenset({"demo", "indexing", "grading", "cli_deploy"}),
-    frozenset({"cli_index", "cli_grade", "cli_serve"}),
+    frozenset({"forgetting"}),
+    frozenset({"cli_index", "cli_grade", "cli_serve", "cli_forget"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
 )  # fmt: skip

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from embedfit import __version__, api, terminal
 from embedfit.cli_deploy import app as deploy_app
+from embedfit.cli_forget import forget as forget_command
 from embedfit.cli_grade import grade as grade_command
 from embedfit.cli_index import index as index_command
 from embedfit.cli_index import search as search_command
@@ -44,6 +45,7 @@ app.command("export")(export_command)
 app.command("index")(index_command)
 app.command("grade")(grade_command)
 app.command("search")(search_command)
+app.command("forget")(forget_command)
 
 RunFolder = Annotated[Path, typer.Option("--run", help="The run folder.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as train.epochs=2.")]

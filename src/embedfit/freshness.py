@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from embedfit.config import RECORDED, Config, decides_result, fields, path_kind, setting
 from embedfit.corpus.discover import discover
+from embedfit.forgotten import read_forgotten
 from embedfit.generators import generator
 from embedfit.hashes import Hashes, files_below
 from embedfit.interchange import beir_files
@@ -158,7 +159,12 @@ def _documents(names: list[str], workspace: Workspace, config: Config, hashes: H
     """(stored path, hash) of every file that ingest reads; of one that it only lists, what it says of it."""
     there = [name for name in names if os.path.exists(name)]
     sources = discover(there, follow_links=config.ingest.follow_links)
+    forgotten = read_forgotten(workspace)
     for source in sources:
+        if forgotten.has_document(source.document_id):
+            continue
+        if forgotten.contents and not source.problem and hashes.of(source.path) in forgotten.contents:
+            continue
         yield source.stored_path(workspace), f"not read: {source.problem}" if source.problem else hashes.of(source.path)
 
 

@@ -14,6 +14,7 @@ from embedfit import api
 from embedfit.asked.log import read_log
 from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, InputError, UsageError
+from embedfit.forgotten import read_forgotten
 from embedfit.generators import generator
 from embedfit.index.build import Built, Source, build
 from embedfit.index.columns import joined
@@ -167,7 +168,7 @@ def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
     if any(query.is_asked for query in there):
         found = [query.text for query in there if query.split == "log"]
     else:
-        log = read_log(config.queries, runtime.report, seed=config.seed)
+        log = read_log(config.queries, runtime.report, seed=config.seed, leave_out=read_forgotten(workspace).queries)
         for sentence in log.sentences():
             runtime.report.log(sentence)
         found = [one.text for one in log.questions.values()]

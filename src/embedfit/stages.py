@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from embedfit.config import Config
 from embedfit.errors import EmbedfitError
+from embedfit.forgotten import FORGOTTEN
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
 
@@ -64,6 +65,7 @@ STAGES: tuple[Stage, ...] = (
         name="ingest",
         module="embedfit.corpus.stage",
         version=3,
+        may_read=(FORGOTTEN,),
         writes=("documents.jsonl", "passages.jsonl", "metadata.jsonl", "dropped_passages.jsonl"),
         settings=("docs", "eval_docs", "model", "seed", "ingest", "generate.dev_share", "generate.test_share"),
         given=("eval_beir",),
@@ -73,6 +75,7 @@ STAGES: tuple[Stage, ...] = (
         module="embedfit.queries.stage",
         version=2,
         reads=("passages.jsonl",),
+        may_read=(FORGOTTEN,),
         writes=("queries.jsonl",),
         may_write=("eval",),
         settings=(*_MODEL, "generate", "queries", "choose.questions"),
@@ -178,7 +181,7 @@ def stage_named(name: str) -> Stage:
 
 def check_order(stages: Sequence[Stage] = STAGES) -> None:
     """Fail unless everything that a stage reads is an earlier stage's output, and no output has two writers."""
-    written: dict[str, str] = {}
+    written = {FORGOTTEN: "forget"}  # a command, not a stage
     for stage in stages:
         for name in (*stage.reads, *stage.models, *stage.may_read, *stage.glances):
             if name not in written and name.split("/")[0] not in written:

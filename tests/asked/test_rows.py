@@ -131,7 +131,10 @@ def test_every_module_that_reads_queries_chooses_the_written_ones():
 
     import embedfit
 
-    may = {"llm/spent.py", "indexing.py"}  # counts calls, of which asked questions have none; reads the log itself
+    may = {
+        "llm/ledger/spent.py",
+        "indexing.py",
+    }  # counts calls, of which asked questions have none; reads the log itself
     root = Path(embedfit.__file__).parent
     found = set()
     for path in root.rglob("*.py"):

@@ -134,7 +134,7 @@ class _Reader:
 
     def add(self, row: Row, path: Path) -> None:
         """Take a line in."""
-        text, was_cut = _cut(row.text)
+        text, was_cut = cut(row.text)
         key = "" if row.problem else key_of(text)
         if not key:
             reason = row.problem or "no word is in it"
@@ -195,7 +195,7 @@ class _Reader:
         )
 
 
-def _cut(text: str) -> tuple[str, bool]:
+def cut(text: str) -> tuple[str, bool]:
     """A text's beginning, and whether there was more."""
     if len(text) <= MAX_CHARACTERS and text.count(" ") < MAX_WORDS:
         return text, False

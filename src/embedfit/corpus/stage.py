@@ -24,6 +24,7 @@ from embedfit.corpus.readers.isolation import Limits, ReadingProcess
 from embedfit.corpus.readers.registry import by_extension, readers
 from embedfit.corpus.split import Item, TooFew, assign
 from embedfit.errors import InputError
+from embedfit.forgotten import Forgotten, read_forgotten
 from embedfit.interchange import read_corpus
 from embedfit.models.prompts import open_model
 from embedfit.models.tokenizer import load_tokenizer
@@ -56,6 +57,8 @@ class Corpus:
     records: set[str] = field(default_factory=set)
     known: dict[tuple[str, str], dict[str, Value]] = field(default_factory=dict)
     cut: Counter[str] = field(default_factory=Counter)
+    forgotten: Forgotten = field(default_factory=Forgotten)
+    left_out: int = 0
 
     def groups(self, document_id: str, passage_id: str) -> Value:
         """Who may read a passage; () where nothing says it."""
@@ -70,13 +73,15 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Read every document, cut it into passages, and decide the split."""
     sources = [replace(source, stored=source.stored_path(workspace)) for source in _sources(config)]
     window = _window(config, runtime.report)
-    corpus = Corpus()
+    corpus = Corpus(forgotten=read_forgotten(workspace))
     limits = Limits(seconds=config.ingest.max_seconds, memory=config.ingest.max_memory_mb)
     with runtime.report.task("Reading documents", len(sources), "documents") as task, ReadingProcess(limits) as process:
         for source in sources:
             progress = _Progress(task, source.document_id)
             _read(source, corpus, window, config, process, progress)
             progress.finish()
+    if corpus.left_out:
+        runtime.report.log(f"{corpus.left_out:,} documents or records are left out, as `embedfit forget` asked")
     _report_problems(corpus, workspace.root, runtime.report)
     if not corpus.passages:
         raise _nothing_readable(corpus)
@@ -175,12 +180,18 @@ def _read(
 ) -> None:
     """Add one file's documents and passages, or the reason why there are none."""
     try:
+        if corpus.forgotten.has_document(source.document_id):
+            corpus.left_out += 1
+            return
         if source.problem:
             raise UnreadableDocument(source.problem)
         registered = readers().get(source.kind)
         if registered is not None and registered.record.in_memory:
             _check_size(source.path, config.ingest.max_file_mb)
         digest = sha256_file(source.path)
+        if digest in corpus.forgotten.contents:
+            corpus.left_out += 1
+            return
         if _is_copy(source, digest, digest, corpus):
             return
         if source.kind == BEIR:
@@ -306,6 +317,9 @@ def _read_beir(source: Source, digest: str, corpus: Corpus) -> None:
         groups = [f"{source.document_id}:{group}" for group in groups]
     characters: Counter[str] = Counter()
     for (identifier, title, text), group, values in zip(records, groups, fields, strict=True):
+        if corpus.forgotten.has_record(identifier) or corpus.forgotten.has_document(group):
+            corpus.left_out += 1
+            continue
         corpus.known[group, ""] = metadata.of_file(source.name)
         if values:
             corpus.known[group, identifier] = values

@@ -118,6 +118,25 @@ class VectorCache:
         finally:
             embedder.release()
 
+    def forget(self, kinds: Sequence[str], texts: Sequence[str], *, dry: bool = False) -> int:
+        """Delete and overwrite the vectors of texts under every embedder. Returns how many there were.
+
+        kinds: "passage", and "query INSTRUCTION" for each instruction. dry: only count.
+        """
+        keys = list({_text_key(kind, text) for kind in kinds for text in texts})
+        count = 0
+        for path in sorted(self.folder.glob("*.sqlite")) if self.folder.is_dir() else ():
+            with disk_errors(self.folder), suppress(sqlite3.DatabaseError), closing(_connect(path)) as store:
+                store.execute("PRAGMA secure_delete = ON")
+                for start in range(0, len(keys), _SELECT):
+                    chunk = keys[start : start + _SELECT]
+                    where = f"FROM vectors WHERE text IN ({','.join('?' * len(chunk))})"
+                    count += int(store.execute(f"SELECT count(*) {where}", chunk).fetchone()[0])
+                    if not dry:
+                        with store:
+                            store.execute(f"DELETE {where}", chunk)
+        return count
+
     @contextmanager
     def _open(self, embedder: Embedder) -> Iterator[sqlite3.Connection]:
         path = self.folder / f"{embedder.key[:40]}.sqlite"

@@ -15,6 +15,7 @@ from embedfit.asked.log import Log, read_log
 from embedfit.asked.rows import rows_of_log
 from embedfit.config import Config
 from embedfit.errors import BudgetExceeded, EmbedfitError, InputError, PaidInPart
+from embedfit.forgotten import read_forgotten
 from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.judging.judge import Judge, Pair
 from embedfit.judging.opening import OWN_MODEL, opened_judge
@@ -52,7 +53,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
     passages = workspace.read(Passage)
     _check_split(passages)
     # Before anything is paid for: a file that can't be read is said at once.
-    log = read_log(config.queries, runtime.report, seed=config.seed) if config.queries else None
+    leave_out = read_forgotten(workspace).queries
+    log = read_log(config.queries, runtime.report, seed=config.seed, leave_out=leave_out) if config.queries else None
     asks = plan(passages, config.generate, seed=config.seed)
     payer = str(workspace.root.resolve())
     judges = config.generate.judge is not None and config.generate.judge_min > 0

@@ -359,6 +359,30 @@ class Ledger:
         rows = self._select("SELECT record_id, call_id, usd FROM job_records WHERE job = ?", (name,))
         return [JobRecord(record_id=record, call_id=key, usd=usd) for record, key, usd in rows]
 
+    # --- forgetting
+
+    def forget(self, call_ids: Iterable[str]) -> int:
+        """Delete calls so that nothing of their texts stays in the file. Returns how many there were.
+
+        What they cost stays counted (in doubts, by run). Freed space is overwritten, and the write-ahead log emptied.
+        """
+        keys = list(dict.fromkeys(call_ids))
+        with self._lock, self._explained():
+            self._paid.execute("PRAGMA secure_delete = ON")
+        gone = 0
+        with self._transaction(self._paid) as connection:
+            for key in keys:
+                for run, usd in connection.execute("SELECT run, usd FROM calls WHERE call_id = ?", (key,)).fetchall():
+                    if usd:
+                        _doubt(connection, str(run), _float(usd), "of a call that was forgotten")
+                gone += connection.execute("DELETE FROM calls WHERE call_id = ?", (key,)).rowcount
+            connection.execute("DELETE FROM prompts WHERE prompt_id NOT IN (SELECT prompt_id FROM calls)")
+        with self._lock, self._explained():
+            # Also what was deleted before, by whatever version: VACUUM writes the file anew.
+            self._paid.execute("VACUUM")
+            self._paid.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return gone
+
     # --- reports
 
     def usage_of(self, call_ids: Collection[str]) -> Usage:

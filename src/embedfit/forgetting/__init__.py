@@ -1,0 +1,1 @@
+"""Taking a question or a document out of everything that embedfit keeps."""

@@ -1,0 +1,156 @@
+"""The verb `forget`: what is named goes from everything that embedfit keeps of a run, and what stays is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from embedfit import api
+from embedfit.config import Config
+from embedfit.errors import UsageError
+from embedfit.forgetting.files import Place, leftovers, run_files
+from embedfit.forgetting.stores import ledger_rows, vectors
+from embedfit.forgetting.target import Named, Target, target_of
+from embedfit.forgotten import read_forgotten, write_forgotten
+from embedfit.freshness import freshness, inputs_of, outputs_of
+from embedfit.hashes import Hashes
+from embedfit.index.manifest import IN_RUN, is_index
+from embedfit.indexing import index_run
+from embedfit.runtime import Runtime
+from embedfit.stages import stage_named
+from embedfit.workspace import Workspace
+
+#: Stages whose outputs are edited in place: they stay fresh, and only what was made of them is made again.
+_EDITED = ("ingest", "generate", "mine")
+#: What a command found out before it changed anything: stages that were fresh, models that had seen the target.
+_NOTES = ".forgetting.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgetting:
+    """What was found and taken out.
+
+    places: where it was. models: folders of the run whose models were trained on it. sent: models of providers that
+    were sent it. leftovers: files of the run that hold it still. done: False where nothing was changed.
+    """
+
+    places: tuple[Place, ...]
+    models: tuple[str, ...]
+    sent: tuple[str, ...]
+    leftovers: tuple[str, ...] = ()
+    done: bool = False
+
+
+def forget(
+    run: str | Path,
+    *,
+    queries: Sequence[str] = (),
+    query_ids: Sequence[str] = (),
+    files: Sequence[str | Path] = (),
+    documents: Sequence[str] = (),
+    yes: bool = False,
+    runtime: Runtime | None = None,
+) -> Forgetting:
+    """Take questions and documents out of a run folder, its index, the ledger and the cache of vectors.
+
+    queries: texts; query_ids: of queries.jsonl; files: of questions, as `--queries` reads them; documents: ids or
+    paths. It is said where they are and asked before anything is deleted; yes: not asked. A command that was killed
+    goes on when it is given again. Raises EmbedfitError.
+    """
+    runtime = api.with_consent(runtime or Runtime(), yes)
+    workspace = Workspace(run)
+    config = api.stored_config(workspace)
+    named = Named(queries=queries, query_ids=query_ids, files=[Path(one) for one in files], documents=documents)
+    with workspace.lock():
+        target = target_of(named, workspace, read_forgotten(workspace))
+        places, sent = _everywhere(workspace, config, target, runtime, dry=True)
+        rebuilt = bool(target.passages or target.documents or documents) and is_index(workspace.path(IN_RUN))
+        models = tuple(sorted({*_models(workspace, places), *_begun(workspace)["models"]}))
+        found = Forgetting(places=tuple(places), models=models, sent=tuple(sent))
+        _say(found, workspace, runtime, rebuilt=rebuilt)
+        if not runtime.confirm("Delete it there?"):
+            raise UsageError("Nothing was deleted.", remedy="Answer yes, or give --yes.")
+        _note(workspace, config, target, models)
+        _everywhere(workspace, config, target, runtime, dry=False)
+    if rebuilt:
+        index_run(workspace.root, runtime=runtime)
+    with workspace.lock():
+        _settle(workspace, config)
+    left = tuple(leftovers(workspace, target))
+    for line in _after(workspace, models, left):
+        runtime.report.log(line)
+    return replace(found, leftovers=left, done=True)
+
+
+def _everywhere(
+    workspace: Workspace, config: Config, target: Target, runtime: Runtime, *, dry: bool
+) -> tuple[list[Place], list[str]]:
+    """Every place that holds the target. The run's own files come last: the target is found by them."""
+    calls, sent = ledger_rows(runtime.ledger, target, runtime.report, dry=dry)
+    return [*calls, *vectors(config, workspace, target, dry=dry), *run_files(workspace, target, dry=dry)], sent
+
+
+def _models(workspace: Workspace, places: Sequence[Place]) -> tuple[str, ...]:
+    """The folders of models that were trained on rows that hold the target."""
+    if not any(place.name == "train.jsonl" for place in places):
+        return ()
+    return tuple(name for name in ("finetuned", "merged") if workspace.path(name).exists())
+
+
+def _begun(workspace: Workspace) -> dict[str, list[str]]:
+    """What a killed command had found out before it changed anything; nothing where none was killed."""
+    return dict(workspace.read_json(_NOTES)) if workspace.path(_NOTES).exists() else {"fresh": [], "models": []}
+
+
+def _note(workspace: Workspace, config: Config, target: Target, models: Sequence[str]) -> None:
+    """Note what is forgotten before anything goes: from here on ingest and generate leave it out."""
+    fresh = {name for name in _EDITED if freshness(stage_named(name), workspace, config).state == "fresh"}
+    begun = _begun(workspace)
+    workspace.write_json(
+        _NOTES, {"fresh": sorted(fresh | {*begun["fresh"]}), "models": sorted({*models, *begun["models"]})}
+    )
+    write_forgotten(workspace, target.forgotten)
+
+
+def _settle(workspace: Workspace, config: Config) -> None:
+    """Let the manifests of what was fresh say what the edited files are now."""
+    hashes = Hashes(workspace.root)
+    for name in _begun(workspace)["fresh"]:
+        stage, manifest = stage_named(name), workspace.read_manifest(name)
+        if manifest is not None:
+            inputs = manifest.inputs | inputs_of(stage, workspace, config, hashes)
+            outputs = outputs_of(stage, workspace, hashes)
+            workspace.write_manifest(replace(manifest, inputs=inputs, outputs=outputs))
+    workspace.remove(_NOTES)
+
+
+def _say(found: Forgetting, workspace: Workspace, runtime: Runtime, *, rebuilt: bool) -> None:
+    log = runtime.report.log
+    for place in found.places:
+        log(f"forget: {place.name}: {place.count:,} {place.unit}")
+    if rebuilt:
+        log(f"forget: {IN_RUN}: it is built again")
+    if not found.places and not rebuilt:
+        log("forget: it is in none of the files; it is noted, so that it does not come in later")
+    for one in found.sent:
+        log(f"forget: {one} was sent it; what is kept there only the provider can delete")
+    log(
+        "forget: your own documents and files of questions are not touched. forgotten.json keeps hashes, by which this "
+        "run leaves them out when they are read again. Other run folders are not looked at"
+    )
+
+
+def _after(workspace: Workspace, models: Sequence[str], left: Sequence[str]) -> list[str]:
+    lines = []
+    if models:
+        lines.append(
+            f"forget: {' and '.join(models)} were trained on it, and weights can't forget. Train again: embedfit run "
+            f"--run {workspace.root}. Delete copies that you made of them"
+        )
+    elif workspace.path("finetuned").exists():
+        lines.append("forget: no model was trained on it")
+    if left:
+        lines.append(f"forget: still to be found in {', '.join(left)}")
+    lines.append(f"forget: done. What was made of it is brought up to date by: embedfit run --run {workspace.root}")
+    return lines

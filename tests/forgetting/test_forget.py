@@ -1,0 +1,294 @@
+"""`embedfit forget`: after it no byte of the run, the cache or the ledger holds what was named."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from embedfit import api
+from embedfit.asked.log import key_of
+from embedfit.cli import app
+from embedfit.errors import InputError, UsageError
+from embedfit.forgetting import verb
+from embedfit.forgetting.marks import Marks
+from embedfit.forgetting.verb import forget
+from embedfit.forgotten import read_forgotten
+from embedfit.freshness import freshness
+from embedfit.indexing import index_documents, index_run, load
+from embedfit.llm.ledger.store import Ledger
+from embedfit.llm.protocol import Message, Reply, Request
+from embedfit.pipeline import run_stage
+from embedfit.queries import stage as generate
+from embedfit.records import Document, Passage, Query
+from embedfit.runtime import Runtime
+from embedfit.stages import stage_named
+from embedfit.testkit.fake_model import FakeModel
+from embedfit.workspace import Workspace
+
+#: Words that stand in one document, in what was written of it, and in one question, and nowhere else.
+IN_DOCUMENT, IN_QUESTION = "zebracorn", "quaggaflux"
+QUESTION = f"where is the parcel of {IN_QUESTION} miller"
+TOPICS = ("remote sound", "router password", "battery cable", "screen contrast", "door hinge", "window seal")
+
+
+class Lines:
+    """A reporter that keeps what is said."""
+
+    def __init__(self):
+        self.lines = []
+
+    def log(self, message):
+        self.lines.append(message)
+
+    def task(self, description, total, unit=""):
+        from embedfit.progress import Silent
+
+        return Silent().task(description, total, unit)
+
+
+def answer(request):
+    """A query that holds the words of its passage."""
+    passage = request.messages[-1].content
+    number = re.search(r"chapter (\d+)", passage)
+    marker = IN_DOCUMENT if IN_DOCUMENT in passage.rsplit("Passage:", 1)[-1] else "the"
+    style = passage.rsplit("\n", 1)[-1].split(":")[0].lower()
+    return f"{style} {marker} {TOPICS[int(number[1]) % 6] if number else 'x'} seed {request.seed % 7}"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, tiny_bert):
+    """A folder with documents, a log, and a run with written queries, training rows and an index."""
+    root = tmp_path_factory.mktemp("built")
+    docs = root / "docs"
+    docs.mkdir()
+    for number in range(36):
+        marker = f"{IN_DOCUMENT} is named in it twice, {IN_DOCUMENT}." if number == 3 else "nobody is named in it."
+        text = f"The chapter {number} is about {TOPICS[number % 6]} and {marker} " + " ".join(
+            f"detail{number}x{n}" for n in range(8)
+        )
+        (docs / ("secret.txt" if number == 3 else f"part{number}.txt")).write_text(text)
+    (root / "log.txt").write_text(f"{QUESTION}\n" + "".join(f"how do i fix number {n}\n" for n in range(60)))
+    runtime = Runtime(ledger=root / "ledger.sqlite")
+    settings = {"model": str(tiny_bert), "generate": {"queries_per_passage": 1}, "ingest": {"min_characters": 20}}
+    options = {"queries": root / "log.txt", "preset": "offline", "settings": settings, "runtime": runtime}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("embedfit.models.vectors.cache_folder", lambda: root)
+        api.run(docs, run=root / "run", until="ingest", **options)
+        workspace = Workspace(root / "run")
+        config = api.stored_config(workspace)
+        run_stage(written_by_a_fake(), workspace, config, runtime)
+        run_stage(stage_named("mine"), workspace, config, runtime)
+        index_run(workspace.root, runtime=runtime)
+    return root
+
+
+def written_by_a_fake():
+    return replace(stage_named("generate"), run=lambda w, c, r: generate.run(w, c, r, provider=FakeModel(answer)))
+
+
+@pytest.fixture
+def made(built, tmp_path):
+    """A copy of it, with grades, a report and an interrupted training."""
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    workspace = Workspace(tmp_path / "run")
+    runtime = Runtime(ledger=tmp_path / "ledger.sqlite", report=Lines())
+    own = next(one for one in workspace.read(Query) if IN_QUESTION in one.text)
+    secret = next(one for one in workspace.read(Passage) if IN_DOCUMENT in one.text)
+    grade = {"query_id": own.query_id, "query": own.text, "passage_id": secret.passage_id, "grade": 1,
+             "reason": "r", "judge": "x"}  # fmt: skip
+    other = {**grade, "query_id": "q", "query": "another", "passage_id": "part1.txt#0001"}
+    workspace.path("grades.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (grade, other)))
+    told = {"wins": [{"query_id": own.query_id, "query": own.text, "relevant": []}, {"query_id": "q", "query": "x"}],
+            "passages": {secret.passage_id: {"text": secret.text[:80], "document": "secret.txt"}}}  # fmt: skip
+    workspace.write_json("evaluation.json", told)
+    workspace.write_text("report.html", f"<p>{own.text}</p><p>{secret.text}</p>")
+    workspace.scratch("train").joinpath("state").write_text(secret.text)
+    return workspace, api.stored_config(workspace), runtime
+
+
+def holding(marker, *roots):
+    """Files below folders that hold a marker in any case."""
+    return sorted(
+        str(path)
+        for root in roots
+        for path in Path(root).rglob("*")
+        if path.is_file() and marker in path.read_bytes().decode("latin-1").lower()
+    )
+
+
+def places(tmp_path):
+    return [tmp_path / "run", tmp_path / "vectors", tmp_path / "data-home", tmp_path / "ledger-copy"]
+
+
+def everything_holding(marker, tmp_path):
+    ledger = [str(path) for path in tmp_path.glob("ledger.sqlite*") if marker.encode() in path.read_bytes().lower()]
+    return holding(marker, *places(tmp_path)) + ledger
+
+
+def test_a_document_goes_from_every_byte(made, tmp_path):
+    workspace, _, runtime = made
+    assert len(everything_holding(IN_DOCUMENT, tmp_path)) > 8, "the test looks where something is"
+    kept_query = [one for one in workspace.read(Query) if one.is_asked]
+    found = forget(workspace.root, documents=["secret.txt"], yes=True, runtime=runtime)
+    assert everything_holding(IN_DOCUMENT, tmp_path) == []
+    assert holding("secret.txt", tmp_path / "run") == []
+    assert found.done and found.leftovers == ()
+    assert [one for one in workspace.read(Query) if one.is_asked] == kept_query
+    assert len(workspace.read(Document)) == 35 == len({one.document_id for one in workspace.read(Passage)})
+    assert (tmp_path / "docs" / "secret.txt").exists(), "it is the user's"
+    assert {place.name for place in found.places} >= {
+        "queries.jsonl", "passages.jsonl", "documents.jsonl", "grades.jsonl", "evaluation.json", "report.html",
+        ".partial", str(tmp_path / "ledger.sqlite"), str(tmp_path / "vectors"),
+    }  # fmt: skip
+    assert load(workspace.root).search("chapter 4", 3), "the index is there again"
+    assert workspace.read_json("evaluation.json")["wins"][1:] == [{"query_id": "q", "query": "x"}]
+
+
+def test_what_was_edited_stays_fresh_and_the_document_stays_out(made, tmp_path):
+    workspace, config, runtime = made
+    names = ("ingest", "generate", "mine")
+    before = {name: freshness(stage_named(name), workspace, config).why for name in names}
+    assert before == dict.fromkeys(names, "")
+    forget(workspace.root, documents=[str(tmp_path / "docs" / "secret.txt")], yes=True, runtime=runtime)
+    assert {name: freshness(stage_named(name), workspace, config).why for name in names} == before
+    run_stage(stage_named("ingest"), workspace, config, runtime)
+    assert holding(IN_DOCUMENT, tmp_path / "run") == []
+    assert any("1 documents or records are left out" in line for line in runtime.report.lines)
+    secret = tmp_path / "docs" / "secret.txt"
+    secret.rename(tmp_path / "docs" / "renamed.txt")
+    run_stage(stage_named("ingest"), workspace, config, runtime)
+    assert holding(IN_DOCUMENT, tmp_path / "run") == [], "a copy under another name is left out, too"
+
+
+def test_a_question_goes_from_every_byte_and_stays_out(made, tmp_path):
+    workspace, config, runtime = made
+    assert len(holding(IN_QUESTION, tmp_path / "run")) >= 4
+    found = forget(workspace.root, queries=[QUESTION.upper() + "?"], yes=True, runtime=runtime)
+    assert everything_holding(IN_QUESTION, tmp_path) == []
+    assert found.models == () and sum(one.is_asked for one in workspace.read(Query)) == 60
+    assert freshness(stage_named("generate"), workspace, config).state == "fresh"
+    run_stage(written_by_a_fake(), workspace, config, runtime)
+    assert holding(IN_QUESTION, tmp_path / "run") == []
+    assert IN_QUESTION in (tmp_path / "log.txt").read_text(), "the file is the user's"
+    assert read_forgotten(workspace).queries == {key_of(QUESTION)}
+
+
+def test_a_question_by_its_id_or_in_a_file(made, tmp_path):
+    workspace, _, runtime = made
+    own = next(one for one in workspace.read(Query) if IN_QUESTION in one.text)
+    forget(workspace.root, query_ids=[own.query_id], yes=True, runtime=runtime)
+    assert everything_holding(IN_QUESTION, tmp_path) == []
+    forget(workspace.root, query_ids=[own.query_id], yes=True, runtime=runtime)  # once more does no harm
+    (tmp_path / "gone.txt").write_text("how do i fix number 7\nhow do i fix number 8\n")
+    forget(workspace.root, files=[tmp_path / "gone.txt"], yes=True, runtime=runtime)
+    assert sum(one.is_asked for one in workspace.read(Query)) == 58
+
+
+def test_a_model_that_saw_it_is_said_with_the_command(made):
+    workspace, _, runtime = made
+    workspace.path("finetuned").mkdir()
+    training = [json.loads(line) for line in workspace.path("train.jsonl").read_text().splitlines()]
+    found = forget(workspace.root, queries=[training[0]["query"]], yes=True, runtime=runtime)
+    assert found.models == ("finetuned",)
+    assert f"Train again: embedfit run --run {workspace.root}" in "\n".join(runtime.report.lines)
+    left = [json.loads(line) for line in workspace.path("train.jsonl").read_text().splitlines()]
+    assert left == [row for row in training if key_of(row["query"]) != key_of(training[0]["query"])]
+
+
+@pytest.mark.parametrize("point", ["ledger_rows", "vectors", "run_files", "index_run", "inputs_of"])
+def test_a_command_that_was_killed_goes_on(made, tmp_path, monkeypatch, point):
+    workspace, config, runtime = made
+
+    def killed(*args, dry=False, **options):
+        if dry:
+            return original(*args, dry=True, **options)
+        if point == "run_files":  # in the middle of the files
+            steps = original(*args, dry=False, **options)
+            for _ in range(9):
+                next(steps)
+        raise KeyboardInterrupt
+
+    original = getattr(verb, point)
+    with monkeypatch.context() as patched:
+        patched.setattr(verb, point, killed)
+        with pytest.raises(KeyboardInterrupt):
+            forget(workspace.root, documents=["secret.txt"], yes=True, runtime=runtime)
+    forget(workspace.root, documents=["secret.txt"], yes=True, runtime=runtime)
+    assert everything_holding(IN_DOCUMENT, tmp_path) == []
+    assert freshness(stage_named("ingest"), workspace, config).state == "fresh"
+
+
+def test_nothing_goes_without_a_yes(made, tmp_path):
+    workspace, _, runtime = made
+    before = everything_holding(IN_DOCUMENT, tmp_path)
+    with pytest.raises(UsageError, match="Nothing was deleted"):
+        forget(workspace.root, documents=["secret.txt"], runtime=runtime)
+    assert everything_holding(IN_DOCUMENT, tmp_path) == before and not workspace.path("forgotten.json").exists()
+    done = CliRunner().invoke(app, ["forget", "--run", str(workspace.root)])
+    assert isinstance(done.exception, UsageError)
+    with pytest.raises(InputError, match="holds no document 'none'"):
+        forget(workspace.root, documents=["none"], yes=True, runtime=runtime)
+    with pytest.raises(InputError, match="holds no query 'none'"):
+        forget(workspace.root, query_ids=["none"], yes=True, runtime=runtime)
+
+
+def test_a_record_of_an_index_of_documents(tmp_path, tiny_bert):
+    """Records of a BEIR corpus go one by one, or with all others of their document."""
+    corpus, text = tmp_path / "corpus.jsonl", "the sound of the tv can be muted"
+    rows = [{"_id": str(n), "title": f"t{n // 2}", "text": f"{text} {IN_DOCUMENT if n == 1 else n}"} for n in range(8)]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    runtime, folder = Runtime(ledger=tmp_path / "ledger.sqlite"), tmp_path / "run"
+    index_documents(corpus, folder=folder, model=str(tiny_bert), runtime=runtime)
+    forget(folder, documents=["1"], yes=True, runtime=runtime)
+    assert everything_holding(IN_DOCUMENT, tmp_path) == []
+    assert len(load(folder).search("mute", 20)) == 7
+    index_documents(corpus, folder=folder, runtime=runtime, force=True)
+    assert len(load(folder).search("mute", 20)) == 7, "an index that is made again leaves it out"
+    with pytest.raises(InputError, match="Nothing would be left"):
+        forget(folder, documents=[str(corpus)], yes=True, runtime=runtime)
+
+
+def test_a_ledger_with_the_questions_of_a_judge(made, tmp_path):
+    """Short questions go where they are a line of their own, and calls about others stay."""
+    workspace, _, runtime = made
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        before = sum(one.calls for one in ledger.totals())
+        for number, text in enumerate(
+            ["<queries>\n1. pay bill\n2. x\n</queries>", '{"query": "Pay bill?"}', "how do i pay bill number 3"]
+        ):
+            request = Request(messages=(Message(role="user", content=text),), max_tokens=5)
+            ledger.put(f"j{number}", "p", "m", request, Reply(text="1", input_tokens=1, output_tokens=1))
+    found = forget(workspace.root, queries=["pay bill"], yes=True, runtime=runtime)
+    assert found.sent == ("p m",)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert sum(one.calls for one in ledger.totals()) == before + 1
+        assert set(ledger.find(["j0", "j1", "j2"])) == {"j2"}
+
+
+def test_what_calls_cost_stays_counted(tmp_path):
+    with Ledger(tmp_path / "l.sqlite") as ledger:
+        for number in range(3):
+            request = Request(messages=(Message(role="user", content=f"{IN_DOCUMENT} {number}"),), max_tokens=5)
+            ledger.put(
+                f"k{number}", "p", "m", request, Reply(text="x", input_tokens=1, output_tokens=1), usd=0.5, run="r"
+            )
+        assert ledger.forget(["k0", "k2", "unknown"]) == 2
+        assert ledger.spent("r") == pytest.approx(1.5)
+        assert set(ledger.find(["k0", "k1", "k2"])) == {"k1"}
+
+
+def test_marks_are_what_only_the_forgotten_text_has():
+    footer = "all rights reserved no part of this text may be copied without leave of its owner"
+    secret = f"jane doe lives in the yellow house by the old mill near the river {footer}"
+    marks = Marks(["mute", "where is the parcel of jane doe"], [secret], [f"the tv is loud {footer}"])
+    assert marks.holds("… Jane Doe lives in the yellow house, by the old mill near …")
+    assert not marks.holds(f"a lamp {footer}")
+    assert marks.holds('[{"query": "mute"}]') and marks.holds("1. Mute?\n2. x") and marks.holds("Query: mute")
+    assert not marks.holds("how do i mute the tv")
+    assert marks.holds("say where is the parcel of jane doe please")
