@@ -12,7 +12,7 @@ from embedfit.asked.reading import rows_of
 from embedfit.errors import InputError, UsageError
 from embedfit.forgetting.marks import Marks
 from embedfit.forgotten import Forgotten, hashed
-from embedfit.records import ASKED, Document, Passage, Query
+from embedfit.records import ASKED, Document, Grade, Judgement, Passage, Query
 from embedfit.workspace import FILES, Workspace, read_jsonl
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ def target_of(named: Named, workspace: Workspace, before: Forgotten) -> Target:
         questions=tuple(questions),
         contents=tuple(one.content for one in lost),
         texts=tuple(dict.fromkeys([*questions, *(one.text for one in gone)])),
-        calls=frozenset(call for one in gone for call in (one.call_id, one.judge_call_id) if call),
+        calls=_calls(gone, ids, workspace),
         forgotten=replace(
             before,
             queries=before.queries | keys,
@@ -102,6 +102,14 @@ def target_of(named: Named, workspace: Workspace, before: Forgotten) -> Target:
 def _records(workspace: Workspace, kind: type[T]) -> list[T]:
     path = workspace.path(FILES[kind])
     return list(read_jsonl(path, kind)) if path.exists() else []
+
+
+def _calls(gone: Sequence[Query], passages: frozenset[str], workspace: Workspace) -> frozenset[str]:
+    """Keys of the ledger's calls that wrote, judged or graded queries and passages that go."""
+    ids = {one.query_id for one in gone}
+    judged: list[Judgement | Grade] = [*_records(workspace, Judgement), *_records(workspace, Grade)]
+    about = [one.call_id for one in judged if one.query_id in ids or one.passage_id in passages]
+    return frozenset([*about, *(call for one in gone for call in (one.call_id, one.judge_call_id))]) - {""}
 
 
 def _is_record(passage: Passage) -> bool:

@@ -374,7 +374,7 @@ class Ledger:
             for key in keys:
                 for run, usd in connection.execute("SELECT run, usd FROM calls WHERE call_id = ?", (key,)).fetchall():
                     if usd:
-                        _doubt(connection, str(run), _float(usd), "of a call that was forgotten")
+                        _doubt(connection, str(run), float(usd), "of a call that was forgotten")
                 gone += connection.execute("DELETE FROM calls WHERE call_id = ?", (key,)).rowcount
             connection.execute("DELETE FROM prompts WHERE prompt_id NOT IN (SELECT prompt_id FROM calls)")
         with self._lock, self._explained():
