@@ -8,45 +8,25 @@ from typing import Any
 
 from embedfit.errors import MissingDependency, UsageError
 
-_ABSENT_CODES = {
-    "404",
-    "NoSuchBucket",
-    "NoSuchEntity",
-    "NoSuchKey",
-    "NotFound",
-    "ObjectNotFoundException",
-    "ResourceNotFound",
+_ABSENT_CODES = (
+    "404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFound", "ObjectNotFoundException", "ResourceNotFound",
     "ResourceNotFoundException",
-}
+)  # fmt: skip
 _ABSENT_WORDS = ("could not find", "does not exist", "no scalable target found", "no scaling policy found")
-_PRESENT_CODES = {"EntityAlreadyExists", "ResourceAlreadyExistsException", "ResourceInUse"}
-_EXPIRED_CODES = {
-    "ExpiredToken",
-    "ExpiredTokenException",
-    "InvalidClientTokenId",
-    "RequestExpired",
-    "UnrecognizedClientException",
-}
-_DENIED_CODES = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403"}
-_THROTTLED_CODES = {
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "ThrottledException",
-    "TooManyRequestsException",
-    "RequestLimitExceeded",
-    "ProvisionedThroughputExceededException",
-}
-_NO_CREDENTIALS = {
-    "CredentialRetrievalError",
-    "LoginTokenLoadError",
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "SSOTokenLoadError",
-    "TokenRetrievalError",
-    "UnauthorizedSSOTokenError",
-}
-_UNREACHABLE = {"ConnectTimeoutError", "EndpointConnectionError"}
+_PRESENT_CODES = ("EntityAlreadyExists", "ResourceAlreadyExistsException", "ResourceInUse")
+_EXPIRED_CODES = (
+    "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired", "UnrecognizedClientException",
+)  # fmt: skip
+_DENIED_CODES = ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "403")
+_THROTTLED_CODES = (
+    "SlowDown", "Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException",
+    "RequestLimitExceeded", "ProvisionedThroughputExceededException",
+)  # fmt: skip
+_NO_CREDENTIALS = (
+    "CredentialRetrievalError", "LoginTokenLoadError", "NoCredentialsError", "PartialCredentialsError",
+    "SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError",
+)  # fmt: skip
+_UNREACHABLE = ("ConnectTimeoutError", "EndpointConnectionError")
 
 
 def load_boto3(needed_for: str = "AWS") -> Any:  # noqa: ANN401 - a module without types

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.embedders.client import Limits, ServerEmbedder, split
+from embedfit.embedders.client import ServerEmbedder, ServerInfo, split
 from embedfit.embedders.tei import WIRE
 from embedfit.llm.transport.retry import RETRYABLE_STATUSES, CallError
 
@@ -28,7 +28,7 @@ def body_size(texts):
 )
 def test_every_part_fits_and_nothing_is_lost(texts, rows, body_bytes):
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
-    parts = split(texts, Limits(rows=rows, body_bytes=body_bytes))
+    parts = split(texts, ServerInfo(rows=rows, body_bytes=body_bytes))
     assert [index for part in parts for index in part] == list(range(len(texts)))
     for part in parts:
         assert 1 <= len(part) <= rows
@@ -37,7 +37,7 @@ def test_every_part_fits_and_nothing_is_lost(texts, rows, body_bytes):
 
 def test_a_text_that_fits_nowhere_is_named():
     with pytest.raises(CallError, match=r"Text 1 has 1,002 bytes; the server takes 1,000"):
-        split(["a", "b" * 1000], Limits(rows=32, body_bytes=1000))
+        split(["a", "b" * 1000], ServerInfo(rows=32, body_bytes=1000))
 
 
 @dataclass

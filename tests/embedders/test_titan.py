@@ -65,8 +65,10 @@ def ledger(tmp_path):
 
 
 def titan(client, ledger, width=256, **options):
-    settings = {"confirm": lambda question: True, "policy": RetryPolicy(base_s=0.0), **options}
-    return Titan(width, client, ledger, load_prices(), **settings)
+    policy = options.pop("policy", RetryPolicy(base_s=0.0))
+    made = Titan(width, client, ledger, load_prices(), **{"confirm": lambda question: True, **options})
+    made._model.model.retry = policy
+    return made
 
 
 def test_vectors_are_those_of_bedrock(ledger):

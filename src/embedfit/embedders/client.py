@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -34,21 +34,15 @@ _REFUSALS = (400, 413, 422)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a server takes in one request: texts, and bytes of the whole body. The defaults are TEI's."""
+class ServerInfo:
+    """What a server says of itself. The defaults are TEI's.
+
+    rows, body_bytes: what it takes in one request: texts, and bytes of the whole body. prompts: None where it does
+    not say. default_prompt: what it puts before texts of requests that name no prompt.
+    """
 
     rows: int = 32
     body_bytes: int = 2_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerInfo:
-    """What a server says of itself.
-
-    prompts: None where it does not say. default_prompt: what it puts before texts of requests that name no prompt.
-    """
-
-    limits: Limits = field(default_factory=Limits)
     prompts: dict[str, str] | None = None
     default_prompt: str = ""
 
@@ -58,16 +52,16 @@ class Wire:
     """What a kind of server reads and writes.
 
     path: of requests. body: (texts, name of a prompt or None) → the request as JSON. rows: the reply's JSON → one
-    vector a text; may raise KeyError or TypeError. info_path: where the server describes itself, "" for nowhere.
-    read_info: that description's JSON → ServerInfo. info: what holds where it describes nothing.
+    vector a text; TEI's is that already; may raise KeyError or TypeError. info_path: where the server describes
+    itself, "" for nowhere. read_info: that description as JSON → ServerInfo. info: what holds where there is none.
     """
 
     path: str
     body: Callable[[Sequence[str], str | None], dict[str, Any]]
-    rows: Callable[[Any], Any]
+    rows: Callable[[Any], Any] = lambda value: value
     info_path: str = ""
     read_info: Callable[[Any], ServerInfo] | None = None
-    info: ServerInfo = field(default_factory=ServerInfo)
+    info: ServerInfo = ServerInfo()
 
 
 class Sender(Protocol):
@@ -81,16 +75,6 @@ class Sender(Protocol):
 
     def close(self) -> None:
         """Close the connections. The next request opens new ones."""
-
-
-class _Way(Protocol):
-    """What the client's one code asks of the world, as awaitables."""
-
-    async def send(self, path: str, body: bytes | None) -> bytes: ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-    async def each(self, function: Job[Item, Result], items: Sequence[Item]) -> list[Result]: ...
 
 
 class ServerEmbedder:
@@ -201,15 +185,14 @@ class ServerEmbedder:
         async def request(part: range) -> Vectors:
             return await self._request(way, texts[part.start : part.stop], prompt)
 
-        parts = split(texts, info.limits, overhead=len(_json(self._wire.body([], prompt))))
+        parts = split(texts, info, overhead=len(_json(self._wire.body([], prompt))))
         try:
             return np.concatenate(await way.each(request, parts))
         except CallError as error:
             told = _BATCH_LIMIT.search(error.message)
-            if told is None or not 1 <= int(told[1]) < info.limits.rows:
+            if told is None or not 1 <= int(told[1]) < info.rows:
                 raise
-            smaller = replace(info, limits=replace(info.limits, rows=int(told[1])))
-        self._info = smaller
+            self._info = smaller = replace(info, rows=int(told[1]))
         return await self._all(way, smaller, texts, prompt)
 
     async def _request(self, way: _Way, texts: Sequence[str], prompt: str | None) -> Vectors:
@@ -292,6 +275,9 @@ class _OnLoop:
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+_Way = _Blocking | _OnLoop
+
+
 def _finish(coroutine: Coroutine[Any, Any, Result]) -> Result:
     """The result of a coroutine that never suspends."""
     try:
@@ -302,23 +288,23 @@ def _finish(coroutine: Coroutine[Any, Any, Result]) -> Result:
     raise AssertionError("This is a bug: a blocking call waited for an event loop.")
 
 
-def split(texts: Sequence[str], limits: Limits, overhead: int = 200) -> list[range]:
-    """Consecutive ranges of texts that fit the limits. overhead: bytes of the body beside the texts.
+def split(texts: Sequence[str], info: ServerInfo, overhead: int = 200) -> list[range]:
+    """Consecutive ranges of texts that fit the server's limits. overhead: bytes of the body beside the texts.
 
     Raises CallError naming the text that fits into no request.
     """
-    room = limits.body_bytes - overhead
+    room = info.body_bytes - overhead
     ranges: list[range] = []
     start, used = 0, 0
     for index, text in enumerate(texts):
         size = len(_json(text)) + 2  # a comma and a blank
         if size > room:
             raise CallError(
-                f"Text {index} has {size - 2:,} bytes; the server takes {limits.body_bytes:,} in a request.",
+                f"Text {index} has {size - 2:,} bytes; the server takes {info.body_bytes:,} in a request.",
                 status=413,
                 remedy="Cut it into passages: the model sees only the first few hundred tokens anyway.",
             )
-        if index > start and (index - start >= limits.rows or used + size > room):
+        if index > start and (index - start >= info.rows or used + size > room):
             ranges.append(range(start, index))
             start, used = index, 0
         used += size

@@ -42,7 +42,7 @@ class HttpSender:
         self._key = (os.environ.get(key_name, "") if api_key is None else api_key).strip()
         parts = checked_address(url, self._key, key_name=key_name, example="http://localhost:8080")
         self._url, self._key_name, self._remedy = url, key_name, remedy
-        self._shown = url.replace(f"{parts.netloc}", parts.netloc.rpartition("@")[2], 1)
+        self._shown = url.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
         self._failures = (httpx.HTTPError, httpx.InvalidURL)
         self._settings = {
             "headers": {"Content-Type": "application/json"}
@@ -62,7 +62,7 @@ class HttpSender:
             client = self._client = httpx.Client(verify=_certificates(), **self._settings)
             self._close = weakref.finalize(self, client.close)  # LangChain's and LlamaIndex's objects nobody closes
         try:
-            return self._content(client.request("GET" if body is None else "POST", self._url + path, content=body))
+            return self._content(client.request(_method(body), self._url + path, content=body))
         except self._failures as error:
             raise self._no_reply(error) from error
 
@@ -72,8 +72,7 @@ class HttpSender:
 
         try:
             async with httpx.AsyncClient(verify=_certificates(), **self._settings) as client:
-                method = "GET" if body is None else "POST"
-                return self._content(await client.request(method, self._url + path, content=body))
+                return self._content(await client.request(_method(body), self._url + path, content=body))
         except self._failures as error:
             raise self._no_reply(error) from error
 
@@ -104,6 +103,10 @@ class HttpSender:
             remedy=remedy,
             retry_after=retry_after(reply.headers, text),
         )
+
+
+def _method(body: bytes | None) -> str:
+    return "GET" if body is None else "POST"
 
 
 @cache

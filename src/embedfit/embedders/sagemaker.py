@@ -9,7 +9,7 @@ from typing import Any
 
 from embedfit import aws
 from embedfit.embedders import tei
-from embedfit.embedders.client import Limits, ServerEmbedder, ServerInfo
+from embedfit.embedders.client import ServerEmbedder, ServerInfo
 from embedfit.embedders.http import message_in
 from embedfit.embedders.registry import EmbedderKind, Opening, Spec
 from embedfit.errors import UsageError
@@ -76,7 +76,7 @@ def sagemaker(
     name: str = "",
     query_instruction: str | None = None,
     document_instruction: str | None = None,
-    rows: int = Limits().rows,
+    rows: int = 32,
     concurrency: int = 4,
 ) -> ServerEmbedder:
     """The model of an endpoint.
@@ -89,9 +89,8 @@ def sagemaker(
             "sagemaker-runtime", region=region, profile=profile, attempts=1, connections=max(10, concurrency),
             needed_for="A SageMaker endpoint",
         )  # fmt: skip
-    limits = Limits(rows=rows, body_bytes=MAX_BYTES)
     return ServerEmbedder(
-        replace(tei.WIRE, info_path="", info=ServerInfo(limits=limits)),
+        replace(tei.WIRE, info_path="", info=ServerInfo(rows=rows, body_bytes=MAX_BYTES)),
         EndpointSender(client, endpoint),
         name=name or endpoint,
         address=("sagemaker", f"{endpoint}@{region or ''}"),

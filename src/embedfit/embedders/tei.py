@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from embedfit.embedders.client import Limits, ServerEmbedder, ServerInfo, Wire
+from embedfit.embedders.client import ServerEmbedder, ServerInfo, Wire
 from embedfit.embedders.http import HttpSender
-from embedfit.embedders.registry import EmbedderKind, Opening, Spec, http_address
+from embedfit.embedders.registry import EmbedderKind, http_address
 
 _ROUTES = re.compile(r"/(v1|embed|embeddings|v1/embeddings)$")
 
@@ -19,26 +19,18 @@ def request_body(texts: Sequence[str], prompt: str | None) -> dict[str, Any]:
     return {"inputs": list(texts), "truncate": True, **named}
 
 
-def rows(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """The vectors of a reply: it is a list of them."""
-    return value
-
-
 def read_info(value: Any) -> ServerInfo:  # noqa: ANN401 - JSON
     """What /info says. Only embedfit's own server lists its prompts."""
-    prompts = value.get("prompts")
-    limits = Limits(
-        rows=int(value.get("max_client_batch_size") or Limits().rows),
-        body_bytes=int(value.get("payload_limit") or Limits().body_bytes),
-    )
+    usual, prompts = ServerInfo(), value.get("prompts")
     return ServerInfo(
-        limits=limits,
+        rows=int(value.get("max_client_batch_size") or usual.rows),
+        body_bytes=int(value.get("payload_limit") or usual.body_bytes),
         prompts={str(name): str(text) for name, text in prompts.items()} if prompts is not None else None,
         default_prompt=str(value.get("default_prompt") or ""),
     )
 
 
-WIRE = Wire(path="/embed", body=request_body, rows=rows, info_path="/info", read_info=read_info)
+WIRE = Wire(path="/embed", body=request_body, info_path="/info", read_info=read_info)
 
 
 def tei(
@@ -71,8 +63,8 @@ def tei(
     )
 
 
-def _open(spec: Spec, opening: Opening) -> ServerEmbedder:
-    return tei(spec.target, name=spec.name, query_instruction=spec.instruction)
-
-
-EMBEDDER = EmbedderKind(form="tei:http://localhost:8080", check=http_address, open=_open)
+EMBEDDER = EmbedderKind(
+    form="tei:http://localhost:8080",
+    check=http_address,
+    open=lambda spec, opening: tei(spec.target, name=spec.name, query_instruction=spec.instruction),
+)

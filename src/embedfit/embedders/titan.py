@@ -17,9 +17,8 @@ from embedfit.llm.metered import Estimate, LedgeredModel
 from embedfit.llm.prices import Prices, load_prices
 from embedfit.llm.protocol import Failure, Message, Reply, Request
 from embedfit.llm.providers.bedrock import call_aws, connect
-from embedfit.llm.transport.remote import RemoteModel
-from embedfit.llm.transport.retry import CallError, RetryPolicy
-from embedfit.llm.transport.throttle import Throttle
+from embedfit.llm.transport.remote import CONNECTIONS, paced
+from embedfit.llm.transport.retry import CallError
 from embedfit.models.vectors import Storage
 from embedfit.progress import Reporter, Silent
 
@@ -27,8 +26,6 @@ Vectors = npt.NDArray[np.float32]
 
 MODEL_ID = "amazon.titan-embed-text-v2:0"
 WIDTHS = (1024, 512, 256)
-#: InvokeModel takes one text a call, so calls go side by side.
-CONCURRENCY = 8
 #: 8,192 tokens and at most 50,000 characters; longer texts are cut, as every other system cuts them.
 MAX_CHARACTERS = 50_000
 
@@ -95,7 +92,6 @@ class Titan(PaidEmbedder):
         report: Reporter | None = None,
         confirm: Callable[[str], bool],
         owns_ledger: bool = False,
-        policy: RetryPolicy | None = None,
     ) -> None:
         self.name = "titan-v2" if width == WIDTHS[0] else f"titan-v2:{width}"
         self.key = f"{MODEL_ID}:{width}"
@@ -105,9 +101,8 @@ class Titan(PaidEmbedder):
         self._client = client
         self._ledger = ledger
         self._owns_ledger = owns_ledger
-        throttle = Throttle(max_concurrency=CONCURRENCY)
-        remote = RemoteModel(TitanTransport(client), throttle=throttle, retry=policy, report=self._report)
-        self._model = LedgeredModel(remote, ledger, prices, max_cost, run=run)
+        # InvokeModel takes one text a call, so calls go side by side.
+        self._model = LedgeredModel(paced(TitanTransport(client), self._report), ledger, prices, max_cost, run=run)
         self._confirm = confirm
         self._confirmed = False
         self._call_ids: set[str] = set()
@@ -167,7 +162,7 @@ def _check(target: str) -> None:
 
 
 def _open(spec: Spec, opening: Opening) -> Titan:
-    client = connect("bedrock-runtime", connections=CONCURRENCY)
+    client = connect("bedrock-runtime", connections=CONNECTIONS)
     return Titan(
         int(spec.target or WIDTHS[0]),
         client,

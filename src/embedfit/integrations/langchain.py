@@ -1,6 +1,6 @@
 """LangChain embeddings of a model folder, of a TEI or embedfit server, and of a SageMaker endpoint.
 
-Queries get the model's own instruction, passages none; requests are split to the server's limits, and the
+Queries and passages get the model's own instructions; requests are split to the server's limits, and the
 asynchronous methods do not block the event loop.
 """
 
@@ -25,7 +25,21 @@ except ImportError as error:
     raise MissingDependency("langchain-core", extra="langchain", needed_for="The LangChain integration") from error
 
 
-class EmbedfitEmbeddings(Embeddings):
+class _Embeddings(Embeddings):
+    """What the three classes share."""
+
+    _embedder: Embedder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Unit vectors of passages. No texts give no vectors."""
+        return _lists(self._embedder.embed(texts, is_query=False)) if texts else []
+
+    def embed_query(self, text: str) -> list[float]:
+        """Unit vector of a query, with the instruction."""
+        return _lists(self._embedder.embed([text], is_query=True))[0]
+
+
+class EmbedfitEmbeddings(_Embeddings):
     """A model folder, an alias or a hub id, loaded into this process.
 
     Example:
@@ -38,40 +52,19 @@ class EmbedfitEmbeddings(Embeddings):
         """query_instruction: instead of the model's own."""
         self.model = model
         self.query_instruction = query_instruction
-        self._opened: Embedder | None = None
+        # torch: not at import, so that the remote classes work without waiting for it
+        from embedfit.models.local import local_model
 
-    def _embedder(self) -> Embedder:
-        if self._opened is None:
-            # torch: not at import, so that the remote classes work without waiting for it
-            from embedfit.models.local import local_model
-
-            self._opened = local_model(self.model, self.model, query_instruction=self.query_instruction)
-        return self._opened
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Unit vectors of passages. No texts give no vectors."""
-        return _lists(self._embedder().embed(texts, is_query=False)) if texts else []
-
-    def embed_query(self, text: str) -> list[float]:
-        """Unit vector of a query, with the instruction."""
-        return _lists(self._embedder().embed([text], is_query=True))[0]
+        self._embedder = local_model(model, model, query_instruction=query_instruction)
 
     def __repr__(self) -> str:
         return f"EmbedfitEmbeddings({self.model!r})"
 
 
-class _RemoteEmbeddings(Embeddings):
+class _RemoteEmbeddings(_Embeddings):
     """What the two remote classes share."""
 
     _embedder: ServerEmbedder
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Unit vectors of passages. No texts give no vectors."""
-        return _lists(self._embedder.embed(texts)) if texts else []
-
-    def embed_query(self, text: str) -> list[float]:
-        """Unit vector of a query, with the instruction."""
-        return _lists(self._embedder.embed([text], is_query=True))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Unit vectors of passages, several requests at the same time."""
