@@ -50,7 +50,7 @@ def hostile(tmp_path):
 def test_the_verdict_comes_first(evidence):
     page = Page(render(evidence))
     heading = "".join(page.texts["h1"]) + "".join(page.texts["span"][:1])
-    assert "Search with the safe default over the tuned model" in heading and "it finds more" in heading
+    assert "Search with the safe default retriever over the tuned model" in heading and "it finds more" in heading
     assert page.tags.index("h1") < page.tags.index("h2") and page.tags.count("h1") == 1
 
 
@@ -192,7 +192,7 @@ def test_what_is_missing_is_named_and_breaks_nothing(tmp_path):
     page = Page(render(gather(workspace, config)))
     text = page.text()
     assert "Not in this report" in text and "merge.json" in text and "finetuned/losses.jsonl" in text
-    assert "Search with the safe default over the tuned model" in text
+    assert "Search with the safe default retriever over the tuned model" in text
 
 
 def test_counts_of_all_queries_win_over_those_kept(tmp_path):

@@ -40,7 +40,7 @@ def plain(text):
 
 def test_the_verdict_is_of_the_retriever_that_ships(evidence):
     said = wording.verdict(evidence)
-    assert (said.tone, said.action) == ("better", "Search with the safe default over the tuned model")
+    assert (said.tone, said.action) == ("better", "Search with the safe default retriever over the tuned model")
     assert plain(said.sentence) == (
         "it finds more on your documents than one vector a passage of the untuned base, by +23.0 points of nDCG@10 "
         "(0.489 → 0.719; 95% interval +21.5 to +24.5), on 240 questions that people asked"
@@ -50,7 +50,7 @@ def test_the_verdict_is_of_the_retriever_that_ships(evidence):
 def test_the_verdict_where_the_base_ships(tmp_path):
     evidence = gather(*build_run(tmp_path / "run", ship="base", human=False))
     said = wording.verdict(evidence)
-    assert said.action == "Search with the safe default over the untuned base"
+    assert said.action == "Search with the safe default retriever over the untuned base"
     assert "written by a language model" in said.sentence
     assert wording.tuning(evidence) == "The base ships untuned: no tuned model passed the gate."
 
@@ -106,6 +106,6 @@ def test_without_comparisons_the_verdict_says_so(evidence):
 def test_the_terminal_shows_retriever_tuning_and_the_next_commands(tmp_path):
     workspace, _ = build_run(tmp_path / "run")
     lines = lead_lines(workspace.read_json("summary.json"), "my runs/a")
-    assert lines[0].startswith("Search with the safe default over the tuned model: it finds more")
+    assert lines[0].startswith("Search with the safe default retriever over the tuned model: it finds more")
     assert lines[1].startswith("Tuning added +1.7")
     assert "embedfit index --run 'my runs/a'; embedfit search" in lines[2]

@@ -19,7 +19,7 @@ from embedfit.config import stored_settings
 from embedfit.progress import duration
 from embedfit.reporting import figures, wording
 from embedfit.reporting.advice import findings, next_steps
-from embedfit.reporting.evidence import Evidence, Row, Slice
+from embedfit.reporting.evidence import Comparison, Evidence, Row, Slice
 from embedfit.reporting.usage import snippets
 
 METRICS = (
@@ -151,9 +151,7 @@ def render(evidence: Evidence) -> str:
             snippets=snippets(evidence),
             settings=_settings(evidence),
             check_verdict=evidence.check_verdict[:1].upper() + evidence.check_verdict[1:],
-            comparisons=[
-                [c for c in evidence.comparisons if (c.metric == PANELS[0]) == main] for main in (True, False)
-            ],
+            comparisons=_comparisons(evidence),
             most_rows=MOST_ROWS,
         )
     )
@@ -211,6 +209,16 @@ def _lead(evidence: Evidence) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def _comparisons(evidence: Evidence) -> tuple[list[Comparison], list[Comparison], list[Comparison]]:
+    """On nDCG@10: of the retrievers that the report leads with, then the others; and all on other metrics."""
+    led = _led(evidence)
+    doubled = ("chosen", "chosen_base") if evidence.same_as_default else ()
+    shown = [c for c in evidence.comparisons if c.a not in doubled]
+    main = [c for c in shown if c.metric == PANELS[0]]
+    lead = [c for c in main if c.a in led and c.b in led]
+    return lead, [c for c in main if c not in lead], [c for c in shown if c.metric != PANELS[0]]
 
 
 def _note(name: str, row: Row | None) -> str:

@@ -145,7 +145,7 @@ def retriever_name(results: Results) -> str:
     model = "the tuned model" if results.decision.over == "merged" else "the untuned base"
     if results.lead not in ("default", "chosen"):
         return f"the {system_name(results.lead).lower()} model"
-    what = "the safe default" if results.lead == "default" else "the retriever that your evidence chose,"
+    what = "the safe default retriever" if results.lead == "default" else "the retriever that your evidence chose,"
     return f"{what} over {model}"
 
 
