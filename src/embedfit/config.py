@@ -402,10 +402,10 @@ class ChooseConfig(Section):
 class IndexConfig(Section):
     """Passages, model and retriever → a folder that is searched."""
 
-    tokens: Literal["auto", "yes", "no"] = incidental(
+    tokens: Literal["auto", "yes", "no"] = decides(
         "auto", description="token vectors for the second stage; auto: up to 50,000 passages"
     )
-    queries: Literal["auto", "yes", "no"] = incidental(
+    queries: Literal["auto", "yes", "no"] = decides(
         "auto",
         description="written queries in the index; auto: those of a strong writer, where nearly all passages have some",
     )

@@ -144,7 +144,7 @@ STAGES: tuple[Stage, ...] = (
         may_read=("eval", "judgements.jsonl"),
         glances=_BEFORE_EVALUATE,
         writes=("scores.jsonl", "evaluation.json", "summary.json"),
-        settings=(*_MODEL, "evaluate", "eval_beir"),
+        settings=(*_MODEL, "evaluate", "eval_beir", "index", "generate.generator"),
     ),
     Stage(
         name="report",

@@ -1,6 +1,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from embedfit.cli import app
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.evaluation import stage
 from embedfit.evaluation.rows import alike
-from embedfit.index.retriever import Part, Retriever, from_json
+from embedfit.index.retriever import EXPANDED, Part, Retriever, from_json
+from embedfit.indexing import index_run, write_trec
 from embedfit.interchange import Entry, RetrievalData, read_beir, write_beir
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
-from embedfit.records import Manifest, Query, Score
+from embedfit.records import Manifest, Passage, Query, Score
 from embedfit.retrieval.metrics import METRICS, judge, ndcg
 from embedfit.runtime import Runtime
 
@@ -331,3 +333,51 @@ def test_storage_is_measured_against_float32(workspace, tiny_bert, other_bert, r
     assert rows["float32"]["delta"] == 0 and rows["float16"]["ndcg@10"] == pytest.approx(
         summary["systems"]["merged"]["metrics"]["ndcg@10"]
     )
+
+
+def strong(workspace, config):
+    """A run whose strong writer wrote a query of every passage, and whose default reads them."""
+    queries = workspace.read(Query)
+    more = [
+        replace(queries[0], query_id=f"w{n}", passage_id=passage.passage_id, text=f"{passage.text[:20]} {n}", kept=True,
+                split="train", reason="")
+        for n, passage in enumerate(workspace.read(Passage))
+    ]  # fmt: skip
+    workspace.write(Query, [*queries, *more])
+    value = EXPANDED.as_json()
+    workspace.write_json(
+        "retriever.json", {**workspace.read_json("retriever.json"), "retriever": value, "default": value}
+    )
+    return config.model_copy(update={"generate": config.generate.model_copy(update={"generator": "recorded"})})
+
+
+def test_written_queries_lie_in_the_index_that_people_judge(workspace, tiny_bert, other_bert, runtime, tmp_path):
+    corpus = {passage.passage_id: Entry(passage.text, passage.title) for passage in passages_of(5, 9)}
+    asked = {f"h{n}": f"which button is it to {topic}?" for n, topic in enumerate(("mute", "pair a speaker", "reset"))}
+    qrels = {query: {f"d{n}-{n}": 1} for n, query in enumerate(asked)}
+    write_beir(tmp_path / "human", RetrievalData(corpus=corpus, queries=asked, qrels=qrels))
+    config = build_run(
+        workspace, tiny_bert, other_model=other_bert, documents=5, each=9, eval_beir=str(tmp_path / "human")
+    )
+    config = strong(workspace, config)
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert summary["data"]["without_written_queries"] is False
+    assert summary["retrievers"]["chosen"] == summary["retrievers"]["default"]
+    assert {part["name"] for part in summary["retrievers"]["default"]["retriever"]["parts"]} == {
+        "one", "windows", "queries", "words_and_queries"
+    }  # fmt: skip
+    trec = tmp_path / "out.trec"
+    index = index_run(workspace.root, written=True, runtime=runtime)
+    write_trec(index, list(asked.items()), trec, k=100, runtime=runtime)
+    values = means(tmp_path / "human", trec.read_text("utf-8").splitlines())
+    assert values.mean() == pytest.approx(summary["systems"]["chosen"]["metrics"]["ndcg@10"], abs=1e-6)
+
+
+def test_written_questions_are_never_asked_of_an_index_that_holds_them(workspace, tiny_bert, other_bert, runtime):
+    config = strong(workspace, build_run(workspace, tiny_bert, other_model=other_bert, documents=5, each=9))
+    stage.run(workspace, config, runtime)
+    summary = workspace.read_json("summary.json")
+    assert summary["data"]["without_written_queries"] is True
+    for row in summary["retrievers"].values():
+        assert not any("queries" in part["name"] for part in row["retriever"]["parts"])

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from embedfit.index.retriever import EXPANDED
 from embedfit.reporting import wording
 from embedfit.reporting.evidence import gather
 from embedfit.reporting.lead import lead_lines
@@ -89,7 +90,19 @@ def test_a_chosen_retriever_is_told_against_itself_untuned(evidence):
     rows = {**evidence.rows, "chosen": evidence.rows["rrf"]}
     other = replace(evidence, systems=systems, rows=rows, comparisons=(row, *evidence.comparisons))
     assert other.lead == "chosen" and "+5.0" in wording.tuning(other)
-    assert wording.verdict(other).action.startswith("Search with the retriever that your evidence chose")
+    assert wording.verdict(other).action == "Search with the retriever of this run’s index, over the tuned model"
+    graded = replace(other, decision=replace(other.decision, evidence="graded"))
+    assert (
+        wording.verdict(graded).action
+        == "Search with the retriever that people’s questions chose, over the tuned model"
+    )
+
+
+def test_written_queries_in_the_index_are_named(evidence):
+    row = replace(evidence.rows["default"], retriever=EXPANDED.as_json())
+    both = replace(evidence, rows={**evidence.rows, "default": row, "chosen": row})
+    action = wording.verdict(both).action
+    assert action == "Search with the safe default retriever over the tuned model and the written queries"
 
 
 def test_a_run_of_the_first_version_has_its_model_as_the_lead(evidence):

@@ -54,9 +54,9 @@ def rows_of_base(default: Retriever, *, windowed: bool) -> dict[str, Retriever]:
     return found | ({"base_windowed": retrievers.WINDOWS} if windowed else {})
 
 
-def rows_of_merged(default: Retriever, *, windowed: bool) -> dict[str, Retriever]:
-    """Retrievers over the model that ships."""
-    found = {"merged": retrievers.BASE, "hybrid_merged": HYBRID, "rrf": retrievers.RRF, "default": default}
+def rows_of_model(*, windowed: bool) -> dict[str, Retriever]:
+    """Retrievers over the tuned model."""
+    found = {"merged": retrievers.BASE, "hybrid_merged": HYBRID}
     more = {"merged_windowed": retrievers.WINDOWS, "hybrid_merged_windowed": DEFAULT.without_tokens()}
     return found | (more if windowed else {})
 
@@ -66,9 +66,9 @@ def default_of(chosen: Mapping[str, Any]) -> Retriever:
     return replace(from_json(chosen["default"]), name="default")
 
 
-def chosen_of(chosen: Mapping[str, Any]) -> Retriever:
-    """The retriever that ships. chosen: retriever.json."""
-    return from_json(chosen["retriever"])
+def reads_queries(retriever: Retriever) -> bool:
+    """Whether written queries must lie in its index."""
+    return retriever.has("queries", "words_and_queries")
 
 
 def alike(a: Retriever, b: Retriever) -> bool:

@@ -11,35 +11,28 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embedfit.config import WINDOW_TOKENS, Config
-from embedfit.embedders.registry import PaidEmbedder, open_embedder, opened_embedders
+from embedfit.config import Config
+from embedfit.embedders.registry import PaidEmbedder, opened_embedders
 from embedfit.errors import ArtifactMissing, UsageError
 from embedfit.evaluation import rows
-from embedfit.evaluation.evalset import EvalSet, cut, read_eval_set
-from embedfit.evaluation.measure import Group, Measured, Opened, measure, of_model, of_vectors, of_words
+from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.evaluation.measure import Measured
 from embedfit.evaluation.outcomes import outcomes
+from embedfit.evaluation.run_systems import RunFiles, RunSystems
 from embedfit.evaluation.slices import slices
 from embedfit.evaluation.storage import storage
 from embedfit.evaluation.summary import COMPARED, comparisons, systems_table
 from embedfit.evaluation.systems import check_systems
-from embedfit.index.build import Source
-from embedfit.index.retriever import BASE, BM25, RRF
-from embedfit.interchange import read_flagembedding
 from embedfit.llm.ledger import Ledger, Usage
 from embedfit.llm.ledger.spent import calls_of_run
-from embedfit.models.local import LocalModel, base_model
-from embedfit.models.tokenizer import load_tokenizer
-from embedfit.models.vectors import Embedder, vector_cache
-from embedfit.records import Document, Passage, Query, Score, written
-from embedfit.retrieval.bm25 import Bm25
+from embedfit.models.vectors import Embedder
+from embedfit.records import Document, Score
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
@@ -60,14 +53,14 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 def _evaluate(
     workspace: Workspace, config: Config, runtime: Runtime, opened: dict[str, Embedder], started: float
 ) -> None:
-    run_files = _RunFiles.read(workspace)
+    run_files = RunFiles.read(workspace)
     eval_set = _eval_set(workspace, config, run_files)
     runtime.report.log(
         f"evaluate: {len(eval_set.queries):,} {eval_set.kind} queries, {len(eval_set.passage_ids):,} passages"
     )
     for note in eval_set.notes:
         runtime.report.log(f"evaluate: {note}")
-    systems = _Systems(workspace, config, runtime, eval_set, run_files, opened)
+    systems = RunSystems(workspace, config, runtime, eval_set, run_files, opened)
     measured = systems.measured()
 
     clusters, cluster_by = eval_set.clusters()
@@ -118,7 +111,7 @@ def _evaluate(
             "retrievers": systems.described(measured),
             "storage": stored,
             "decision": decision,
-            "data": _data(run_files, eval_set, systems.passages_cut),
+            "data": _data(run_files, eval_set, systems),
             "cluster_by": cluster_by,
             "timings_s": _timings(workspace, time.monotonic() - started),
             "cost": _cost(runtime.ledger, workspace, opened.values()),
@@ -128,35 +121,6 @@ def _evaluate(
         runtime.report.log(line)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _RunFiles:
-    """What evaluate reads of the run besides the models.
-
-    queries: the written ones. asked: questions that people asked and that may set an index' constants.
-    """
-
-    documents: Sequence[Document]
-    passages: Sequence[Passage]
-    queries: Sequence[Query]
-    train_rows: int
-    merge: Mapping[str, Any]
-    chosen: Mapping[str, Any]
-    asked: Sequence[str]
-
-    @classmethod
-    def read(cls, workspace: Workspace) -> _RunFiles:
-        queries = workspace.read(Query)
-        return cls(
-            documents=workspace.read(Document),
-            passages=workspace.read(Passage),
-            queries=written(queries),
-            train_rows=len(read_flagembedding(workspace.existing("train.jsonl"))),
-            merge=workspace.read_json("merge.json"),
-            chosen=workspace.read_json("retriever.json"),
-            asked=[query.text for query in queries if query.split == "log"],
-        )
-
-
 def _check_names(systems: Sequence[str]) -> None:
     """Fail before anything is computed on a name that is taken."""
     for name in systems:
@@ -164,7 +128,7 @@ def _check_names(systems: Sequence[str]) -> None:
             raise UsageError(f"evaluate.systems: {name} is always measured.", remedy="Leave it out.")
 
 
-def _eval_set(workspace: Workspace, config: Config, run_files: _RunFiles) -> EvalSet:
+def _eval_set(workspace: Workspace, config: Config, run_files: RunFiles) -> EvalSet:
     if config.eval_beir:
         folder = Path(config.eval_beir)
         if not folder.is_dir():
@@ -189,116 +153,11 @@ def _document_names(documents: Sequence[Document]) -> dict[str, str]:
     }
 
 
-class _Systems:
-    """The run's retrievers and those of evaluate.systems, group by group so that one model is in memory at a time."""
+def _data(run_files: RunFiles, eval_set: EvalSet, systems: RunSystems) -> dict[str, Any]:
+    """Counts. eval_passages_cut: passages that are longer than the base's window.
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        config: Config,
-        runtime: Runtime,
-        eval_set: EvalSet,
-        run_files: _RunFiles,
-        opened: dict[str, Embedder],
-    ) -> None:
-        """opened: takes the embedders of evaluate.systems, for their cost."""
-        self._workspace, self._config, self._runtime = workspace, config, runtime
-        self._eval_set, self._opened, self._asked = eval_set, opened, run_files.asked
-        self._words = cache(lambda: Bm25(eval_set.contents))
-        self._base = base_model(config)
-        tokenizer, contents = load_tokenizer(self._base.folder), eval_set.contents
-        self._in_window, self.passages_cut = cut(contents, tokenizer, self._base.layout.max_tokens)
-        # Where every passage is one window, rows of windows would repeat those of one vector.
-        windowed = bool(config.evaluate.windows and cut(contents, tokenizer, WINDOW_TOKENS)[1])
-        default, self._chosen = rows.default_of(run_files.chosen), rows.chosen_of(run_files.chosen)
-        self._of = {
-            "base": rows.rows_of_base(default, windowed=windowed),
-            "finetuned": {"finetuned": BASE},
-            "merged": rows.rows_of_merged(default, windowed=windowed),
-        }
-        ships = "base" if run_files.chosen["model"] == "base" else "merged"
-        if ships == "base":
-            for name in ("rrf", "default"):
-                self._of["base"][name] = self._of["merged"].pop(name)
-        self._alike = "default" if rows.alike(self._chosen, default) else None
-        if self._alike is None:
-            self._of[ships]["chosen"] = self._chosen
-            if ships == "merged":
-                self._of["base"]["chosen_base"] = self._chosen
-
-    def measured(self) -> dict[str, Measured]:
-        """Every system, in the order of the report."""
-        groups = [
-            self._group(self._base, "base"),
-            *(self._group(LocalModel(name, self._workspace.existing(name)), name) for name in ("finetuned", "merged")),
-        ]
-        if self._in_window != self._eval_set.contents:
-            groups.append(Group(open=lambda: of_words(Bm25(self._in_window), self._eval_set), rows={rows.CUT: BM25}))
-        found = measure([*groups, *self._further()], self._eval_set, self._runtime.report, timed=True)
-        if self._alike is not None:
-            found["chosen"] = found[self._alike]
-        return {name: found[name] for name in (*rows.NAMES, *self._config.evaluate.systems) if name in found}
-
-    def _group(self, model: LocalModel, name: str) -> Group:
-        of_name = self._of[name]
-
-        def open_it() -> Opened:
-            source = Source(contents=self._eval_set.contents, asked=self._asked)
-            report = self._runtime.report
-            return of_model(model, source, of_name, self._eval_set, vector_cache(), report, words=self._words)
-
-        return Group(open=open_it, rows=of_name)
-
-    def _further(self) -> Iterator[Group]:
-        """A group of each embedder of evaluate.systems, opened when its turn comes."""
-        names = self._config.evaluate.systems
-        for dense in dict.fromkeys(name.removeprefix("hybrid:") for name in names):
-            own = {name: RRF if name != dense else BASE for name in names if name.removeprefix("hybrid:") == dense}
-            opener = _opener(dense, self._workspace, self._runtime, self._config, self._opened)
-            words = self._words if RRF in own.values() else None
-
-            def open_it(opener: Callable[[], Embedder] = opener, words: Callable[[], Bm25] | None = words) -> Opened:
-                return of_vectors(opener(), self._eval_set, vector_cache(), self._runtime.report, words=words)
-
-            yield Group(open=open_it, rows=own)
-
-    def shipped_vectors(self) -> tuple[Any, Any]:
-        """The merged model's one vector of each passage (N, H) and query (Q, H), float32."""
-        model = LocalModel("merged", self._workspace.existing("merged"))
-        eval_set, report = self._eval_set, self._runtime.report
-        return vector_cache().embed_both(model, eval_set.contents, eval_set.queries, report=report)
-
-    def described(self, measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
-        """Name → {"model", "retriever", "bytes_a_passage", "ms_a_query"} of the run's own rows."""
-        model_of = {name: model for model, own in self._of.items() for name in own}
-        if self._alike is not None:
-            model_of["chosen"] = model_of[self._alike]
-        return {
-            name: {
-                "model": None if name == "bm25" else model_of[name],
-                "retriever": system.retriever.as_json(),
-                "bytes_a_passage": system.bytes_a_passage,
-                "ms_a_query": system.ms_a_query,
-            }
-            for name, system in measured.items()
-            if name in model_of and system.retriever is not None
-        }
-
-
-def _opener(
-    name: str, workspace: Workspace, runtime: Runtime, config: Config, opened: dict[str, Embedder]
-) -> Callable[[], Embedder]:
-    run_name = str(workspace.root.resolve())  # as the generate stage books its calls, so that --max-cost covers both
-
-    def open_it() -> Embedder:
-        opened[name] = open_embedder(name, runtime, max_cost=config.generate.max_cost, run=run_name)
-        return opened[name]
-
-    return open_it
-
-
-def _data(run_files: _RunFiles, eval_set: EvalSet, passages_cut: int) -> dict[str, Any]:
-    """Counts. eval_passages_cut: passages that are longer than the base's window."""
+    without_written_queries: whether what ships holds written queries, but was measured without them.
+    """
     return {
         "documents": sum(document.status in ("ok", "partial") for document in run_files.documents),
         "passages": len(run_files.passages),
@@ -308,8 +167,9 @@ def _data(run_files: _RunFiles, eval_set: EvalSet, passages_cut: int) -> dict[st
         "eval_queries": len(eval_set.queries),
         "eval_kind": eval_set.kind,
         "eval_passages": len(eval_set.passage_ids),
-        "eval_passages_cut": passages_cut,
+        "eval_passages_cut": systems.passages_cut,
         "eval_queries_skipped": eval_set.skipped,
+        "without_written_queries": systems.without_queries,
     }
 
 

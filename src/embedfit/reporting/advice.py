@@ -28,6 +28,11 @@ def findings(evidence: Evidence) -> list[str]:
             "The evaluation questions were written by a language model. Such a test flatters models trained on "
             "questions of the same writer; questions that people asked are the real test."
         )
+    if evidence.data.get("without_written_queries"):
+        said.append(
+            "The index that ships holds the written queries. It was measured without them, because the questions of "
+            "this evaluation are of the same writer."
+        )
     if evidence.check_passed is False:
         said.append(f"The quick check of similar and different pairs failed: {evidence.check_verdict}")
     return [sentence for sentence in said if sentence]

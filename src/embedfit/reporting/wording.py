@@ -145,8 +145,15 @@ def retriever_name(results: Results) -> str:
     model = "the tuned model" if results.decision.over == "merged" else "the untuned base"
     if results.lead not in ("default", "chosen"):
         return f"the {system_name(results.lead).lower()} model"
-    what = "the safe default retriever" if results.lead == "default" else "the retriever that your evidence chose,"
-    return f"{what} over {model}"
+    row = results.rows.get(results.lead)
+    if results.lead == "default":
+        what = "the safe default retriever"
+    elif results.decision.evidence in ("labelled", "graded"):
+        what = "the retriever that people’s questions chose,"
+    else:
+        what = "the retriever of this run’s index,"
+    queries = row is not None and any("queries" in part["name"] for part in row.retriever["parts"])
+    return f"{what} over {model}" + (" and the written queries" if queries else "")
 
 
 def verdict(results: Results, metric: str = "ndcg@10") -> Verdict:

@@ -1,0 +1,210 @@
+"""The systems of a run: its retrievers, opened model by model, and those of evaluate.systems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from embedfit.config import WINDOW_TOKENS, Config
+from embedfit.embedders.registry import open_embedder
+from embedfit.evaluation import rows
+from embedfit.evaluation.evalset import EvalSet, cut
+from embedfit.evaluation.measure import Group, Measured, Opened, measure, of_model, of_vectors, of_words
+from embedfit.generators import generator
+from embedfit.index.build import Source
+from embedfit.index.plan import Plan, Wish, plan
+from embedfit.index.retriever import BASE, BM25, RRF, Retriever, default_for
+from embedfit.index.written import written_of
+from embedfit.interchange import read_flagembedding
+from embedfit.models.local import LocalModel, base_model
+from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.vectors import Embedder, vector_cache
+from embedfit.records import Document, Passage, Query, written
+from embedfit.retrieval.bm25 import Bm25
+from embedfit.runtime import Runtime
+from embedfit.workspace import Workspace
+
+#: A model's name, and whether written queries lie among what is searched.
+Key = tuple[str, bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFiles:
+    """What evaluate reads of the run besides the models.
+
+    queries: the written ones. asked: questions that people asked and that may set an index' constants.
+    """
+
+    documents: Sequence[Document]
+    passages: Sequence[Passage]
+    queries: Sequence[Query]
+    train_rows: int
+    merge: Mapping[str, Any]
+    chosen: Mapping[str, Any]
+    asked: Sequence[str]
+
+    @classmethod
+    def read(cls, workspace: Workspace) -> RunFiles:
+        """Read them. Raises ArtifactMissing, with the command that makes what is missing."""
+        queries = workspace.read(Query)
+        return cls(
+            documents=workspace.read(Document),
+            passages=workspace.read(Passage),
+            queries=written(queries),
+            train_rows=len(read_flagembedding(workspace.existing("train.jsonl"))),
+            merge=workspace.read_json("merge.json"),
+            chosen=workspace.read_json("retriever.json"),
+            asked=[query.text for query in queries if query.split == "log"],
+        )
+
+
+class RunSystems:
+    """The run's retrievers and those of evaluate.systems, group by group so that one model is in memory at a time.
+
+    without_queries: whether what ships has written queries in its index, but is measured without them.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        config: Config,
+        runtime: Runtime,
+        eval_set: EvalSet,
+        run_files: RunFiles,
+        opened: dict[str, Embedder],
+    ) -> None:
+        """opened: takes the embedders of evaluate.systems, for their cost."""
+        self._workspace, self._config, self._runtime = workspace, config, runtime
+        self._eval_set, self._opened, self._asked = eval_set, opened, run_files.asked
+        self._words = cache(lambda: Bm25(eval_set.contents))
+        self._base = base_model(config)
+        tokenizer, contents = load_tokenizer(self._base.folder), eval_set.contents
+        self._in_window, self.passages_cut = cut(contents, tokenizer, self._base.layout.max_tokens)
+        # Where every passage is one window, rows of windows would repeat those of one vector.
+        windowed = bool(config.evaluate.windows and cut(contents, tokenizer, WINDOW_TOKENS)[1])
+        default, chosen = self._shipped(run_files)
+        self._rows: dict[Key, dict[str, Retriever]] = {}
+        self._add("base", rows.rows_of_base(default, windowed=windowed))
+        self._add("finetuned", {"finetuned": BASE})
+        self._add("merged", rows.rows_of_model(windowed=windowed))
+        ships = "base" if run_files.chosen["model"] == "base" else "merged"
+        self._add(ships, {"rrf": RRF, "default": default})
+        self._is_default = rows.alike(chosen, default)
+        if not self._is_default:
+            self._add(ships, {"chosen": chosen})
+            if ships != "base":
+                self._add("base", {"chosen_base": chosen})
+
+    def _add(self, model: str, more: Mapping[str, Retriever]) -> None:
+        for name, retriever in more.items():
+            self._rows.setdefault((model, rows.reads_queries(retriever)), {})[name] = retriever
+
+    def _shipped(self, run_files: RunFiles) -> tuple[Retriever, Retriever]:
+        """The safe default and what ships, as an index of the run gets them, and as they can be measured.
+
+        A query that judges never lies in the index that it judges: where a model wrote the questions, written queries
+        are left out.
+        """
+        eval_set, config = self._eval_set, self._config
+        passages = [Passage(passage_id=one, document_id="", title="", text="") for one in eval_set.passage_ids]
+        self._written = written_of(passages, run_files.queries)
+
+        def planned(queries: Wish) -> Plan:
+            return plan(
+                len(passages),
+                chosen=run_files.chosen,
+                written=self._written,
+                is_strong=generator(config.generate.generator).strong,
+                tokens=config.index.tokens,
+                queries=queries,
+            )
+
+        wish = config.index.queries
+        if wish == "yes" and not self._written.enough:
+            wish = "auto"  # an index of these passages could not hold them
+        ships = planned(wish)
+        human = eval_set.kind == "human"
+        self.without_queries = ships.with_queries and not human
+        chosen = ships.retriever if human else planned("no").retriever
+        default = rows.default_of(run_files.chosen)
+        if rows.reads_queries(default) and not (human and self._written.enough):
+            default = default_for(len(passages))
+        if self.without_queries:
+            self._runtime.report.log(
+                "evaluate: the index of this run holds the written queries; it is measured without them, because the "
+                "questions of this evaluation are of the same writer"
+            )
+        return default, chosen
+
+    def measured(self) -> dict[str, Measured]:
+        """Every system, in the order of the report."""
+        models = {
+            "base": self._base,
+            **{name: LocalModel(name, self._workspace.existing(name)) for name in ("finetuned", "merged")},
+        }
+        groups = [self._group(models[name], (name, queries)) for name, queries in sorted(self._rows)]
+        if self._in_window != self._eval_set.contents:
+            groups.append(Group(open=lambda: of_words(Bm25(self._in_window), self._eval_set), rows={rows.CUT: BM25}))
+        found = measure([*groups, *self._further()], self._eval_set, self._runtime.report, timed=True)
+        if self._is_default:
+            found["chosen"] = found["default"]
+        return {name: found[name] for name in (*rows.NAMES, *self._config.evaluate.systems) if name in found}
+
+    def _group(self, model: LocalModel, key: Key) -> Group:
+        of_key, eval_set = self._rows[key], self._eval_set
+
+        def open_it() -> Opened:
+            queries = self._written.queries if key[1] else ()
+            source = Source(contents=eval_set.contents, queries=queries, asked=self._asked)
+            return of_model(model, source, of_key, eval_set, vector_cache(), self._runtime.report, words=self._words)
+
+        return Group(open=open_it, rows=of_key)
+
+    def _further(self) -> Iterator[Group]:
+        """A group of each embedder of evaluate.systems, opened when its turn comes."""
+        names = self._config.evaluate.systems
+        for dense in dict.fromkeys(name.removeprefix("hybrid:") for name in names):
+            own = {name: RRF if name != dense else BASE for name in names if name.removeprefix("hybrid:") == dense}
+            opener = _opener(dense, self._workspace, self._runtime, self._config, self._opened)
+            words = self._words if RRF in own.values() else None
+
+            def open_it(opener: Callable[[], Embedder] = opener, words: Callable[[], Bm25] | None = words) -> Opened:
+                return of_vectors(opener(), self._eval_set, vector_cache(), self._runtime.report, words=words)
+
+            yield Group(open=open_it, rows=own)
+
+    def shipped_vectors(self) -> tuple[Any, Any]:
+        """The merged model's one vector of each passage (N, H) and query (Q, H), float32."""
+        model = LocalModel("merged", self._workspace.existing("merged"))
+        eval_set, report = self._eval_set, self._runtime.report
+        return vector_cache().embed_both(model, eval_set.contents, eval_set.queries, report=report)
+
+    def described(self, measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
+        """Name → {"model", "retriever", "bytes_a_passage", "ms_a_query"} of the run's own rows."""
+        model_of = {name: model for (model, _), own in self._rows.items() for name in own}
+        if self._is_default:
+            model_of["chosen"] = model_of["default"]
+        return {
+            name: {
+                "model": None if name == "bm25" else model_of[name],
+                "retriever": system.retriever.as_json(),
+                "bytes_a_passage": system.bytes_a_passage,
+                "ms_a_query": system.ms_a_query,
+            }
+            for name, system in measured.items()
+            if name in model_of and system.retriever is not None
+        }
+
+
+def _opener(
+    name: str, workspace: Workspace, runtime: Runtime, config: Config, opened: dict[str, Embedder]
+) -> Callable[[], Embedder]:
+    run_name = str(workspace.root.resolve())  # as the generate stage books its calls, so that --max-cost covers both
+
+    def open_it() -> Embedder:
+        opened[name] = open_embedder(name, runtime, max_cost=config.generate.max_cost, run=run_name)
+        return opened[name]
+
+    return open_it
