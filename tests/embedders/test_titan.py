@@ -7,9 +7,9 @@ import pytest
 from botocore.exceptions import ClientError
 from numpy.testing import assert_allclose
 
-from embedfit.embedders.titan import MODEL_ID, Titan
+from embedfit.embedders.titan import MODEL_ID, Titan, TitanTransport, request_of
 from embedfit.errors import BudgetExceeded, EmbedfitError, ProviderError, UsageError
-from embedfit.llm.ledger import Ledger
+from embedfit.llm.ledger import Ledger, call_id
 from embedfit.llm.prices import load_prices
 from embedfit.llm.providers.bedrock import connect
 from embedfit.llm.transport.retry import RetryPolicy
@@ -92,6 +92,12 @@ def test_what_was_paid_for_is_never_asked_again_and_still_counted(ledger):
     assert again.usage == first.usage
     assert (again.usage.calls, again.usage.input_tokens) == (2, 20)
     assert again.usage.usd == pytest.approx(20 * 0.02 / 1e6)
+
+
+def test_a_call_is_named_as_in_every_ledger_so_far():
+    """Another name would pay for every vector again."""
+    name = call_id(TitanTransport.provider, TitanTransport.model, request_of("abc", 256))
+    assert name == "339395558d778e8ef8a2dd97fe78725e"
 
 
 def test_widths_are_calls_of_their_own(ledger):
