@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from embedfit.config import GenerateConfig
+from embedfit.config import GenerateConfig, with_generator
 from embedfit.errors import MissingDependency, UsageError
 from embedfit.llm.opening import Outside, open_model
 
@@ -17,8 +17,10 @@ def test_local_is_opened_from_a_path_and_nothing_is_loaded_yet(ledger, tmp_path)
 def test_openai_without_a_key_says_so(ledger, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    with pytest.raises(UsageError, match="OPENAI_API_KEY"):
+    with pytest.raises(UsageError, match="OPENAI_API_KEY") as caught:
         open_model(GenerateConfig(generator="openai"), Outside(ledger=ledger))
+    advised = with_generator(GenerateConfig(), caught.value.remedy.rpartition("--generator ")[2])
+    assert advised.base_url and open_model(advised.model_copy(update={"llm": "m"}), Outside(ledger=ledger)).model == "m"
 
 
 @pytest.mark.parametrize(("generator", "package"), [("openai", "httpx"), ("bedrock", "boto3")])

@@ -144,7 +144,7 @@ class OpenAiTransport(CountsTokens):
             return CallError(
                 f"{where} has no model {self.model!r} or no chat completions (404): {text}",
                 status=404,
-                remedy="Check --base-url (it usually ends in /v1) and the model's name: set generate.llm.",
+                remedy="Check the address (it usually ends in /v1) and the model's name: --generator openai:URL#MODEL",
             )
         if status == 402:
             return CallError(f"{where}: {text}", status=402, remedy="Add credit to the account, or use another key.")
@@ -196,10 +196,16 @@ def connect(
     url = (base_url or os.environ.get("OPENAI_BASE_URL") or OFFICIAL).rstrip("/")
     key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY", "")
     parts = checked_address(
-        url, key, key_name="OPENAI_API_KEY", example="--base-url http://localhost:8000/v1, or export OPENAI_BASE_URL=…"
+        url,
+        key,
+        key_name="OPENAI_API_KEY",
+        example="--generator openai:http://localhost:8000/v1, or export OPENAI_BASE_URL=…",
     )
     if not key and parts.hostname == urlsplit(OFFICIAL).hostname:
-        raise UsageError("OPENAI_API_KEY is not set.", remedy="Run: export OPENAI_API_KEY=…, or name a --base-url.")
+        raise UsageError(
+            "OPENAI_API_KEY is not set.",
+            remedy="Run: export OPENAI_API_KEY=…, or name a server of yours: --generator openai:http://localhost:8000/v1",
+        )
     client = httpx.Client(
         base_url=url + "/",
         headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -226,7 +232,8 @@ def resolve_model(client: httpx.Client, wanted: str | None) -> str:
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         raise ProviderError(
             f"{host} could not be asked which models it has.",
-            remedy="Check that it runs and that --base-url is right (it usually ends in /v1), or set generate.llm.",
+            remedy="Check that it runs and that the address is right (it usually ends in /v1), or name the model: "
+            "--generator openai:URL#MODEL",
         ) from error
     if len(models) == 1:
         return models[0]
