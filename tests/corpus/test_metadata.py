@@ -215,3 +215,19 @@ def test_a_beir_folder_keeps_what_its_records_say(tmp_path: Path):
     corpus = dict(read_corpus(tmp_path / "corpus.jsonl"))
     write_beir(tmp_path / "out", RetrievalData(corpus=corpus, queries={}, qrels={}))
     assert json.loads((tmp_path / "out" / "corpus.jsonl").read_text()) == record
+
+
+def test_changed_fields_leave_the_passages_as_they_are(ingest, tmp_path: Path):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+
+    def files(lang: str) -> dict[str, bytes]:
+        for number in range(3):
+            text = f"---\ntitle: T\nlang: {lang}\n---\n# A\n\n{story(number)}\n"
+            (folder / f"{number}.md").write_text(text)
+        workspace = ingest(folder)
+        return {name: workspace.path(name).read_bytes() for name in ("passages.jsonl", "metadata.jsonl")}
+
+    before, after = files("de"), files("en")
+    assert before["passages.jsonl"] == after["passages.jsonl"]
+    assert before["metadata.jsonl"] != after["metadata.jsonl"]

@@ -237,7 +237,7 @@ function offer() {
   value.hidden = !chosen;
   value.replaceChildren();
   for (const one of chosen ? chosen.values : []) {
-    option(value, `${one.value === '' ? '(none)' : one.value} (${one.passages.toLocaleString('en')})`, JSON.stringify(one.value));
+    option(value, `${one.value === '' ? '(the top)' : one.value} (${one.passages.toLocaleString('en')})`, JSON.stringify(one.value));
   }
   if (chosen && !chosen.complete) {
     option(value, '… and rarer ones', '');
