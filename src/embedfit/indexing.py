@@ -246,7 +246,9 @@ def _made_of(target: Path) -> Mapping[str, Any]:
 
 def _removed(target: Path, remove: Sequence[str], workspace: Workspace) -> set[str]:
     """Documents that the index leaves out: those of before, and `remove`."""
-    before = set(_made_of(target).get("removed", ())) if (target / MANIFEST).exists() else set()
+    forgotten = read_forgotten(workspace)
+    listed = _made_of(target).get("removed", ()) if (target / MANIFEST).exists() else ()
+    before = {one for one in listed if not forgotten.has_document(one)}
     if remove:
         known = {one.document_id for one in workspace.read(Passage)}
         unknown = sorted(set(remove) - known)

@@ -15,7 +15,7 @@ from embedfit.forgetting.target import Named, Target, target_of
 from embedfit.forgotten import read_forgotten, write_forgotten
 from embedfit.freshness import freshness, inputs_of, outputs_of
 from embedfit.hashes import Hashes
-from embedfit.index.manifest import IN_RUN, is_index
+from embedfit.index.manifest import IN_RUN, is_index, read_manifest
 from embedfit.indexing import index_run
 from embedfit.runtime import Runtime
 from embedfit.stages import stage_named
@@ -65,7 +65,7 @@ def forget(
     with workspace.lock():
         target = target_of(named, workspace, read_forgotten(workspace))
         places, sent = _everywhere(workspace, config, target, runtime, dry=True)
-        rebuilt = bool(target.passages or target.documents or documents) and is_index(workspace.path(IN_RUN))
+        rebuilt = is_index(workspace.path(IN_RUN))
         models = tuple(sorted({*_models(workspace, places), *_begun(workspace)["models"]}))
         found = Forgetting(places=tuple(places), models=models, sent=tuple(sent))
         _say(found, workspace, runtime, rebuilt=rebuilt)
@@ -74,7 +74,7 @@ def forget(
         _note(workspace, config, target, models)
         _everywhere(workspace, config, target, runtime, dry=False)
     if rebuilt:
-        index_run(workspace.root, runtime=runtime)
+        _rebuild(workspace, runtime)
     with workspace.lock():
         _settle(workspace, config)
     left = tuple(leftovers(workspace, target))
@@ -89,6 +89,17 @@ def _everywhere(
     """Every place that holds the target. The run's own files come last: the target is found by them."""
     calls, sent = ledger_rows(runtime.ledger, target, runtime.report, dry=dry)
     return [*calls, *vectors(config, workspace, target, dry=dry), *run_files(workspace, target, dry=dry)], sent
+
+
+def _rebuild(workspace: Workspace, runtime: Runtime) -> None:
+    """Bring the index up to date with what is left, with the parts that it had."""
+    manifest = read_manifest(workspace.path(IN_RUN))
+    index_run(
+        workspace.root,
+        tokens="tokens.npy" in manifest["files"],
+        written=bool(manifest.get("written")),
+        runtime=runtime,
+    )
 
 
 def _models(workspace: Workspace, places: Sequence[Place]) -> tuple[str, ...]:
@@ -130,8 +141,8 @@ def _say(found: Forgetting, workspace: Workspace, runtime: Runtime, *, rebuilt: 
     for place in found.places:
         log(f"forget: {place.name}: {place.count:,} {place.unit}")
     if rebuilt:
-        log(f"forget: {IN_RUN}: it is built again")
-    if not found.places and not rebuilt:
+        log(f"forget: {IN_RUN}: it is built again, if it was made of it")
+    if not found.places:
         log("forget: it is in none of the files; it is noted, so that it does not come in later")
     for one in found.sent:
         log(f"forget: {one} was sent it; what is kept there only the provider can delete")
