@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from embedfit.config import Config, resolve
+from embedfit.config import Config, resolve, save
 from embedfit.errors import CheckFailed, EmbedfitError
+from embedfit.indexing import index_run
 from embedfit.interchange import read_beir
 from embedfit.llm.protocol import Request
-from embedfit.models.files import encode_windows
 from embedfit.models.hardware import encoding_precision
 from embedfit.pipeline import STAGES, Stage, check_order, run_all, states
-from embedfit.progress import Silent
 from embedfit.queries import stage as generate_stage
 from embedfit.retrieval.metrics import judge, score
 from embedfit.runtime import Runtime
@@ -94,6 +93,7 @@ def test_the_summary_has_the_contract_s_keys(finished: tuple[Workspace, Config, 
     summary = json.loads(finished[0].path("summary.json").read_text())
     assert summary["schema"] == 1
     assert {"base", "finetuned", "merged", "bm25", "hybrid_base", "hybrid_merged"} <= set(summary["systems"])
+    assert {"rrf", "default_base", "default", "chosen"} <= set(summary["systems"])
     metrics = {
         "hit@1",
         "hit@3",
@@ -181,49 +181,23 @@ def test_the_order_of_the_stages_is_checked() -> None:
         check_order((*STAGES, STAGES[0]))
 
 
-def test_the_hybrid_snippet_of_the_report_reproduces_its_row(
+def test_the_search_snippet_of_the_report_finds_what_its_row_says(
     finished: tuple[Workspace, Config, Runtime, FakeModel],
 ) -> None:
-    """What the page shows, copied and run as it stands, finds what the row "Merged + BM25" says."""
-    workspace = finished[0]
+    """What the page shows, copied and run as it stands, over the index that the page has built."""
+    workspace, config, runtime, _ = finished
+    save(config, workspace.path("embedfit.toml"))
     page = workspace.path("report.html").read_text("utf-8")
-    code = re.search(r'aria-label="Search with BM25 beside it"><code class="python">(.*?)</code>', page, re.S)
+    code = re.search(r'aria-label="Search from Python"><code class="python">(.*?)</code>', page, re.S)
     assert code is not None
-    assert "embedfit." not in code.group(1), "sentence-transformers and bm25s are enough"
+    index_run(workspace.root, runtime=runtime)
     names: dict[str, Any] = {}
     exec(compile(html.unescape(code.group(1)), "snippet", "exec"), names)
     data = read_beir(workspace.path("eval"))
-    assert set(data.corpus) == set(names["ids"])
-    found = [[passage for passage, _ in names["search"](text)] for text in data.queries.values()]
+    hits = names["index"].search_all(list(data.queries.values()), 10)
+    found = [[hit.passage_id for hit in of_query] for of_query in hits]
     values = score(judge(found, [data.qrels[query] for query in data.queries]), ("ndcg@10",))["ndcg@10"]
-    expected = workspace.read_json("summary.json")["systems"]["hybrid_merged"]["metrics"]["ndcg@10"]
-    assert values.mean() == pytest.approx(expected, abs=0.005 if encoding_precision() != "fp32" else 1e-6)
-
-
-def test_the_windows_snippet_of_the_report_reproduces_its_row(
-    finished: tuple[Workspace, Config, Runtime, FakeModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workspace, config = finished[:2]
-    page = workspace.path("report.html").read_text("utf-8")
-    code = re.search(r'aria-label="Search among them"><code class="python">(.*?)</code>', page, re.S)
-    assert code is not None
-    passages = workspace.path("passages.jsonl")
-    encode_windows(
-        str(workspace.path("merged")),
-        passages,
-        tmp_path / "windows.npy",
-        max_tokens=config.evaluate.windows,
-        report=Silent(),
-    )
-    ids = [json.loads(line)["passage_id"] for line in passages.read_text("utf-8").splitlines()]
-    names: dict[str, Any] = {}
-    program = compile(html.unescape(code.group(1)), "snippet", "exec")
-    monkeypatch.chdir(tmp_path)
-    exec(program, names)
-    data = read_beir(workspace.path("eval"))
-    found = [[ids[number] for number in names["search"](text)] for text in data.queries.values()]
-    values = score(judge(found, [data.qrels[query] for query in data.queries]), ("ndcg@10",))["ndcg@10"]
-    expected = workspace.read_json("summary.json")["systems"]["merged_windowed"]["metrics"]["ndcg@10"]
+    expected = workspace.read_json("summary.json")["systems"]["chosen"]["metrics"]["ndcg@10"]
     assert values.mean() == pytest.approx(expected, abs=0.005 if encoding_precision() != "fp32" else 1e-6)
 
 
