@@ -12,12 +12,8 @@ from typer.testing import CliRunner
 from embedfit.asked.reading import read_queries
 from embedfit.cli import app
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, ModelError
-from embedfit.index import tokens
 from embedfit.index.search import Index
-from embedfit.index.tokens import TokenReader, gathered
 from embedfit.indexing import index_documents, load
-from embedfit.models.local import LocalModel
-from embedfit.progress import Silent
 from tests.conftest import make_tiny_bert
 
 TOPICS = {
@@ -232,19 +228,3 @@ def test_two_documents_are_enough_to_search(tiny_bert, tmp_path):
         (tmp_path / "docs" / f"{name}.md").write_text(f"# {name}\n\n{TOPICS[name]}\n")
     index = index_documents(tmp_path / "docs", folder=tmp_path / "ix", model=str(tiny_bert))
     assert len(index) == 2 and index.search("mute the tv", 1)[0].document == "tv.md"
-
-
-def test_passages_that_told_the_token_space_are_read_once(corpus, tiny_bert, tmp_path, monkeypatch):
-    """Their vectors are those of a reading by itself."""
-    read = []
-    original = TokenReader.vectors
-    monkeypatch.setattr(TokenReader, "vectors", lambda self, rows: read.extend(rows) or original(self, rows))
-    monkeypatch.setattr(tokens, "_SAMPLED_PASSAGES", 5)
-    index = index_documents(corpus, folder=tmp_path / "ix", model=str(tiny_bert))
-    monkeypatch.setattr(TokenReader, "vectors", original)
-    reader = TokenReader(LocalModel("tiny", tiny_bert).encoder())
-    ids = reader.passage_ids([passage.content for passage in index.passages()])
-    assert len(read) == sum(map(len, ids))
-    alone = gathered(list(reader.passages(ids, index.stored.tokens, {}, Silent())))
-    np.testing.assert_array_equal(alone.starts, index.parts.tokens.starts)
-    assert np.abs(alone.vectors.astype(int) - index.parts.tokens.vectors).max() <= 1

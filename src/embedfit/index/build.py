@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from embedfit.config import WINDOW_TOKENS
 from embedfit.index.constants import deviations
 from embedfit.index.retriever import Retriever
 from embedfit.index.scoring import Parts, Rows
-from embedfit.index.tokens import TokenReader, TokenSpace, gathered
+from embedfit.index.tokens import TokenSpace, stored_tokens
 from embedfit.models.local import LocalModel
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.vectors import VectorCache
@@ -64,6 +64,10 @@ def build(
     """Encode, cut and count whatever the retriever's parts need. Vectors that the cache holds are not computed."""
     contents = source.contents
     expanded = source.expanded if retriever.has("words_and_queries") else None
+    tokens, space = None, None
+    if retriever.rerank is not None:  # first, because the same pass of the model gives most of the one vectors
+        texts = contents if expanded is None else expanded
+        tokens, space = stored_tokens(texts, model, cache, report, are_contents=expanded is None)
     one = cache.embed(model, contents, is_query=False, report=report)
     halves = one.astype(np.float16)
     windows = _windows(contents, model, halves, cache, report, window_tokens) if retriever.has("windows") else None
@@ -75,17 +79,12 @@ def build(
         queries=queries,
         words=Bm25(contents) if retriever.has("words") else None,
         words_and_queries=Bm25(expanded) if expanded is not None else None,
+        tokens=tokens,
     )
     alone = len(retriever.parts) == 1  # a single part is added to nothing
     # Sentences of the passages are read once by all stages; what people asked is stored nowhere.
     embed = functools.partial(model.embed if source.asked else functools.partial(cache.embed, model), is_query=True)
     found = {} if alone else deviations(parts, contents, embed, asked=source.asked)
-    space = None
-    if retriever.rerank is not None:
-        reader = TokenReader(model.encoder())
-        ids = reader.passage_ids(contents if expanded is None else expanded)
-        space, known = reader.space(ids)
-        parts = replace(parts, tokens=gathered(list(reader.passages(ids, space, known, report))))
     model.release()
     return Built(parts=parts, retriever=retriever.with_deviations(found), tokens=space)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -11,28 +12,33 @@ import numpy.typing as npt
 
 from embedfit.index.scoring import Tokens
 from embedfit.models.encoder import Encoder
+from embedfit.models.local import LocalModel
 from embedfit.models.token_vectors import text_and_token_vectors, token_vectors
+from embedfit.models.vectors import Task, VectorCache
 from embedfit.models.windows import windows_of_model
-from embedfit.progress import Reporter
+from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import idf
+from embedfit.workspace import sha256_json
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 #: Numbers of a stored token vector. What fewer of them cost is in docs/recipe.md.
 WIDTH = 128
-#: Tokens from which the projection is found.
-_SAMPLE = 20_000
-#: Passages that tell the projection, and passages that are encoded at a time.
-_SAMPLED_PASSAGES = 400
-_CHUNK = 256
+#: Tokens from which the projection is found, and how many the model reads at a time.
+_SAMPLE = 16_000
+_ROW_OF_AXES = 64
+#: Passages that are tokenised at a time.
+_CHUNK = 1_000
+#: Changing how stored tokens are computed means changing this: those of before are then not found.
+_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSpace:
     """How tokens become stored vectors, and how rare each is.
 
-    projection: (H, D) the first principal axes of the corpus' token vectors. holders: (V,) in how many of the
+    projection: (2H, D) the first principal axes of the model's token vectors. holders: (V,) in how many of the
     passages each token id stands. passages: their number.
     """
 
@@ -70,50 +76,52 @@ class TokenReader:
         ids = encoder.token_ids(windows.texts)
         return [ids[start:stop] for start, stop in pairwise([*windows.starts.tolist(), len(ids)])]
 
-    def vectors(self, rows: Sequence[Sequence[int]]) -> list[Floats]:
-        """Vectors of each row's own tokens: (L, H) unit rows."""
-        found = token_vectors(self._encoder, rows)
-        return [vectors[self._own(ids)].float().cpu().numpy() for vectors, ids in zip(found, rows, strict=True)]
+    def read(self, texts: Sequence[str]) -> tuple[list[Floats | None], list[Floats]]:
+        """Each passage's one vector (H,) and its own tokens' vectors (L, 2H), all unit rows, in one pass of the model.
 
-    def space(
-        self, ids: Sequence[Sequence[Sequence[int]]], *, seed: int = 0
-    ) -> tuple[TokenSpace, dict[int, npt.NDArray[np.int8]]]:
-        """The space of a corpus, and the stored vectors of the passages that told it, by number.
-
-        ids: as passage_ids gives them.
+        A passage longer than the model's window is read window by window and has no one vector here (None).
         """
-        holders = np.zeros(self._encoder.tokenizer.get_vocab_size(with_added_tokens=True), np.int64)
-        for parts in ids:
-            holders[list(set(chain.from_iterable(parts)))] += 1
+        ids = self.passage_ids(texts)
+        flat = [row for parts in ids for row in parts]
+        if all(flat):
+            whole, found = text_and_token_vectors(self._encoder, flat, is_query=False)
+        else:  # a model without special tokens reads nothing of some texts
+            whole, found = np.zeros((0, 0), np.float32), token_vectors(self._encoder, flat)
+        starts = np.cumsum([0, *map(len, ids)]).tolist()
+        single = [whole[start] if len(whole) and stop == start + 1 else None for start, stop in pairwise(starts)]
+        own = [vectors[self._own(row)].float().cpu().numpy() for vectors, row in zip(found, flat, strict=True)]
+        return single, [np.concatenate(own[start:stop]) for start, stop in pairwise(starts)]
+
+    def holders(self, texts: Sequence[str]) -> Ints:
+        """(V,) in how many of the passages each token id stands."""
+        found = np.zeros(self._encoder.tokenizer.get_vocab_size(with_added_tokens=True), np.int64)
+        for start in range(0, len(texts), _CHUNK):
+            for parts in self.passage_ids(texts[start : start + _CHUNK]):
+                found[list(set(chain.from_iterable(parts)))] += 1
+        return found
+
+    def axes(self, *, seed: int = 0) -> Floats:
+        """The projection of a model: principal axes of the vectors of tokens of its vocabulary, drawn by seed.
+
+        It depends on no passage, so that a passage's stored tokens are the same in every index of the model. On
+        passages it is as good as their own axes (docs/recipe.md). (2H, D).
+        """
+        encoder = self._encoder
         rng = np.random.default_rng(seed)
-        chosen = rng.permutation(len(ids))[:_SAMPLED_PASSAGES].tolist()
-        read = dict(zip(chosen, self._passages([ids[number] for number in chosen]), strict=True))
-        sample = np.concatenate(list(read.values()))
-        sample = sample[rng.permutation(len(sample))[:_SAMPLE]]
-        space = TokenSpace(projection=principal_axes(sample, WIDTH), holders=holders, passages=len(ids))
-        return space, {number: to_bytes(space.projected(rows)) for number, rows in read.items()}
+        own = [token for token in range(encoder.tokenizer.get_vocab_size()) if token not in self._special]
+        before, after = self._around()
+        room = max(1, min(_ROW_OF_AXES, encoder.layout.max_tokens) - len(before) - len(after))
+        rows = [[*before, *rng.choice(own, room).tolist(), *after] for _ in range(max(1, _SAMPLE // room))]
+        found = zip(token_vectors(encoder, rows), rows, strict=True)
+        return principal_axes(
+            np.concatenate([vectors[self._own(row)].float().cpu().numpy() for vectors, row in found]), WIDTH
+        )
 
-    def _passages(self, ids: Sequence[Sequence[Sequence[int]]]) -> Iterator[Floats]:
-        """Vectors of each passage's own tokens: (L, H) unit rows."""
-        found = iter(self.vectors([row for parts in ids for row in parts]))
-        for parts in ids:
-            yield np.concatenate([next(found) for _ in parts])
-
-    def passages(
-        self,
-        ids: Sequence[Sequence[Sequence[int]]],
-        space: TokenSpace,
-        known: Mapping[int, npt.NDArray[np.int8]],
-        report: Reporter,
-    ) -> Iterator[npt.NDArray[np.int8]]:
-        """Stored vectors of each passage, (L, D) int8, in order. known: those that space() gave."""
-        with report.task("index: token vectors", len(ids), "passages") as task:
-            for start in range(0, len(ids), _CHUNK):
-                numbers = range(start, min(start + _CHUNK, len(ids)))
-                new = self._passages([ids[number] for number in numbers if number not in known])
-                for number in numbers:
-                    yield known[number] if number in known else to_bytes(space.projected(next(new)))
-                task.advance(len(numbers))
+    def _around(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and after a text."""
+        ids = self._encoder.tokenizer.encode("a").ids
+        own = self._own(ids) or [len(ids)]
+        return list(ids[: own[0]]), list(ids[own[-1] + 1 :])
 
     def queries(self, texts: Sequence[str], space: TokenSpace) -> tuple[Floats, list[tuple[Floats, Floats]]]:
         """The vectors of queries, (Q, H), and of each query its tokens in the stored space, (L, D), with weights, (L,).
@@ -151,7 +159,37 @@ def to_bytes(rows: Floats) -> npt.NDArray[np.int8]:
     return result
 
 
-def gathered(passages: Sequence[npt.NDArray[np.int8]]) -> Tokens:
+def stored_tokens(
+    texts: Sequence[str], model: LocalModel, cache: VectorCache, report: Reporter, *, are_contents: bool
+) -> tuple[Tokens, TokenSpace]:
+    """Token vectors of N passages and their space. Those that the cache holds are not computed.
+
+    are_contents: the texts are what the passages' one vectors are made of, which are then kept too: they come out of
+    the same pass of the model.
+    """
+    reader = TokenReader(model.encoder())
+    made_by = {"tokens": _VERSION, "model": model.key, "width": WIDTH}
+    task = Task(name=model.name, unit="axes", report=Silent())
+    axes = cache.kept(sha256_json(made_by), [""], lambda _: [reader.axes().tobytes()], task)[0]
+    projection = np.frombuffer(axes, np.float32).reshape(2 * model.layout.hidden_size, -1)
+    space = TokenSpace(projection=projection, holders=reader.holders(texts), passages=len(texts))
+
+    def compute(chunk: list[str]) -> list[bytes]:
+        single, tokens = reader.read(chunk)
+        if are_contents:
+            known = [(text, vector) for text, vector in zip(chunk, single, strict=True) if vector is not None]
+            if known:
+                cache.put(model, [text for text, _ in known], np.stack([one for _, one in known]), is_query=False)
+        return [to_bytes(space.projected(rows)).tobytes() for rows in tokens]
+
+    key = sha256_json({**made_by, "axes": hashlib.sha256(axes).hexdigest()})
+    task = Task(name=f"{model.name}: token vectors", unit="passages", report=report)
+    width = projection.shape[1]
+    rows = [np.frombuffer(one, np.int8).reshape(-1, width) for one in cache.kept(key, texts, compute, task)]
+    return gathered(rows, width), space
+
+
+def gathered(passages: Sequence[npt.NDArray[np.int8]], width: int = WIDTH) -> Tokens:
     """Token vectors of all passages in one array. passages: (L, D) each."""
     starts = np.cumsum([0, *(len(rows) for rows in passages)]).astype(np.int64)
-    return Tokens(np.concatenate(passages) if passages else np.zeros((0, WIDTH), np.int8), starts)
+    return Tokens(np.concatenate(passages) if passages else np.zeros((0, width), np.int8), starts)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -72,12 +73,26 @@ def vector_cache() -> VectorCache:
     return VectorCache(cache_folder() / "vectors")
 
 
+#: Turns texts into what is stored for each.
+Compute = Callable[[list[str]], Sequence[bytes]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """How progress is told: what computes, and what is computed."""
+
+    name: str
+    unit: str
+    report: Reporter
+
+
 class VectorCache:
     """Vectors in a folder, one SQLite file per embedder, the longest unused ones removed over `limit` bytes."""
 
     def __init__(self, folder: Path, *, limit: int = 4 << 30) -> None:
         self.folder = folder
         self.limit = limit
+        self._in_use: set[Path] = set()
 
     def embed(
         self, embedder: Embedder, texts: Sequence[str], *, is_query: bool, report: Reporter | None = None
@@ -85,26 +100,52 @@ class VectorCache:
         """Vectors of texts in their order: (N, H). Only texts without a stored vector are embedded, each once."""
         if embedder.storage == "own":
             return _checked(embedder, embedder.embed(texts, is_query=is_query))
-        kind = f"query {embedder.instruction}" if is_query else "passage"
-        keys = [_text_key(kind, text) for text in texts]
+        keys = [_text_key(_kind(embedder, is_query), text) for text in texts]
         text_of = dict(zip(keys, texts, strict=True))
+        task = Task(name=embedder.name, unit="queries" if is_query else "passages", report=report or Silent())
+
+        def compute(chunk: list[str]) -> list[bytes]:
+            return [row.tobytes() for row in _checked(embedder, embedder.embed(chunk, is_query=is_query))]
+
         with self._open(embedder) as store:
-            found = _read(store, text_of)
-            # Longest first: batches of equal length waste no padding, and too little memory shows at once.
-            missing = sorted((key for key in text_of if key not in found), key=lambda key: -len(text_of[key]))
-            unit = "queries" if is_query else "passages"
-            with (report or Silent()).task(f"{embedder.name}: {unit}", len(text_of), unit) as task:
-                task.advance(len(found), note=f"{len(found):,} known" if found else "")
-                for chunk in _chunks(missing, text_of):
-                    vectors = _checked(embedder, embedder.embed([text_of[key] for key in chunk], is_query=is_query))
-                    new = dict(zip(chunk, vectors, strict=True))
-                    with disk_errors(self.folder):
-                        _write(store, new)
-                    found.update(new)
-                    task.advance(len(chunk))
+            found = self._completed(store, text_of, compute, task)
         if not texts:
             return np.zeros((0, 0), np.float32)
-        return np.stack([found[key] for key in keys])
+        return np.stack([np.frombuffer(found[key], np.float32) for key in keys])
+
+    def put(self, embedder: Embedder, texts: Sequence[str], vectors: Vectors, *, is_query: bool) -> None:
+        """Store vectors (N, H) that were computed with something else."""
+        keys = [_text_key(_kind(embedder, is_query), text) for text in texts]
+        rows = [row.tobytes() for row in _checked(embedder, vectors)]
+        with self._open(embedder) as store, disk_errors(self.folder):
+            _write(store, dict(zip(keys, rows, strict=True)))
+
+    def kept(self, key: str, texts: Sequence[str], compute: Compute, task: Task) -> list[bytes]:
+        """What `compute` gives for texts, in their order. It is asked once for each text that has nothing stored.
+
+        key: hash of all but the text that decides what it gives.
+        """
+        keys = [_text_key("kept", text) for text in texts]
+        with self._file(key) as store:
+            found = self._completed(store, dict(zip(keys, texts, strict=True)), compute, task)
+        return [found[one] for one in keys]
+
+    def _completed(
+        self, store: sqlite3.Connection, text_of: dict[bytes, str], compute: Compute, about: Task
+    ) -> dict[bytes, bytes]:
+        """What is stored for keys, after what was missing has been computed and stored, chunk by chunk."""
+        found = _read(store, text_of)
+        # Longest first: batches of equal length waste no padding, and too little memory shows at once.
+        missing = sorted((key for key in text_of if key not in found), key=lambda key: -len(text_of[key]))
+        with about.report.task(f"{about.name}: {about.unit}", len(text_of), about.unit) as task:
+            task.advance(len(found), note=f"{len(found):,} known" if found else "")
+            for chunk in _chunks(missing, text_of):
+                new = dict(zip(chunk, compute([text_of[key] for key in chunk]), strict=True))
+                with disk_errors(self.folder):
+                    _write(store, new)
+                found.update(new)
+                task.advance(len(chunk))
+        return found
 
     def embed_both(
         self, embedder: Embedder, passages: Sequence[str], queries: Sequence[str], *, report: Reporter | None = None
@@ -139,26 +180,35 @@ class VectorCache:
 
     @contextmanager
     def _open(self, embedder: Embedder) -> Iterator[sqlite3.Connection]:
-        path = self.folder / f"{embedder.key[:40]}.sqlite"
+        with self._file(embedder.key) as store:
+            if embedder.storage == "probed":
+                probes = [embedder.embed(PROBES, is_query=is_query) for is_query in (False, True)]
+                _check_probes(store, np.concatenate(probes))
+            yield store
+
+    @contextmanager
+    def _file(self, key: str) -> Iterator[sqlite3.Connection]:
+        path = self.folder / f"{key[:40]}.sqlite"
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._make_room(keep=path)
+            self._make_room(keep={path, *self._in_use})
             try:
                 store = _connect(path)
             except sqlite3.DatabaseError:  # damaged: it is only a cache
                 path.unlink(missing_ok=True)
                 store = _connect(path)
-        with closing(store):
-            if embedder.storage == "probed":
-                probes = [embedder.embed(PROBES, is_query=is_query) for is_query in (False, True)]
-                _check_probes(store, np.concatenate(probes))
-            yield store
+        self._in_use.add(path)
+        try:
+            with closing(store):
+                yield store
+        finally:
+            self._in_use.discard(path)
         with suppress(OSError):
             path.touch()
 
-    def _make_room(self, *, keep: Path) -> None:
+    def _make_room(self, *, keep: set[Path]) -> None:
         files = sorted(
-            (path for path in self.folder.glob("*.sqlite") if path != keep), key=lambda path: path.stat().st_mtime
+            (path for path in self.folder.glob("*.sqlite") if path not in keep), key=lambda path: path.stat().st_mtime
         )
         total = sum(path.stat().st_size for path in files)
         for path in files:
@@ -188,6 +238,10 @@ def _checked(embedder: Embedder, vectors: Vectors) -> Vectors:
     return vectors
 
 
+def _kind(embedder: Embedder, is_query: bool) -> str:
+    return f"query {embedder.instruction}" if is_query else "passage"
+
+
 def _text_key(kind: str, text: str) -> bytes:
     return hashlib.sha256(f"{kind}\0{text}".encode("utf-8", "surrogatepass")).digest()[:16]
 
@@ -204,22 +258,20 @@ def _connect(path: Path) -> sqlite3.Connection:
     return store
 
 
-def _read(store: sqlite3.Connection, keys: dict[bytes, str]) -> dict[bytes, Vectors]:
+def _read(store: sqlite3.Connection, keys: dict[bytes, str]) -> dict[bytes, bytes]:
     found = {}
     wanted = list(keys)
     for start in range(0, len(wanted), _SELECT):
         chunk = wanted[start : start + _SELECT]
         marks = ",".join("?" * len(chunk))
         for key, vector in store.execute(f"SELECT text, vector FROM vectors WHERE text IN ({marks})", chunk):
-            found[bytes(key)] = np.frombuffer(vector, np.float32)
+            found[bytes(key)] = bytes(vector)
     return found
 
 
-def _write(store: sqlite3.Connection, vectors: dict[bytes, Vectors]) -> None:
+def _write(store: sqlite3.Connection, values: dict[bytes, bytes]) -> None:
     with store:
-        store.executemany(
-            "INSERT OR REPLACE INTO vectors VALUES (?, ?)", [(key, vector.tobytes()) for key, vector in vectors.items()]
-        )
+        store.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", list(values.items()))
 
 
 def _check_probes(store: sqlite3.Connection, now: Vectors) -> None:
