@@ -363,7 +363,8 @@ def test_a_link_counts_as_it_is_read(ingested: tuple[Path, Callable[[], Freshnes
 
 def test_the_base_model_and_every_named_file_count(tmp_path: Path, ingested: tuple[Path, Any]) -> None:
     model = make_tiny_bert(tmp_path / "base")
-    for name in ("queries.txt", "pairs.jsonl", "writer.gguf"):
+    (tmp_path / "run").mkdir()
+    for name in ("queries.txt", "pairs.jsonl", "writer.gguf", "grades.jsonl", "run/person_grades.jsonl"):
         (tmp_path / name).write_text("one")
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv", "notes.txt"):
         path = tmp_path / "beir" / name
@@ -377,6 +378,7 @@ def test_the_base_model_and_every_named_file_count(tmp_path: Path, ingested: tup
             "generate": {"examples": str(tmp_path / "queries.txt"), "llm": str(tmp_path / "writer.gguf"),
                          "judge": str(tmp_path / "judge")},
             "merge": {"retention_beir": str(tmp_path / "beir")}, "check": {"pairs": str(tmp_path / "pairs.jsonl")},
+            "choose": {"judge": f"recorded:{tmp_path / 'grades.jsonl'}"},
             "evaluate": {"systems": [f"hybrid:{tmp_path / 'judge'}"]},
         },
     )  # fmt: skip
@@ -391,6 +393,8 @@ def test_the_base_model_and_every_named_file_count(tmp_path: Path, ingested: tup
         "beir/qrels/test.tsv": {"merge", "evaluate"},
         "beir/corpus.jsonl": {"merge", "evaluate"},
         "pairs.jsonl": {"check"},
+        "grades.jsonl": {"choose"},
+        "run/person_grades.jsonl": {"choose"},
         "beir/notes.txt": set(),
         "base/README.md": set(),
     }.items():

@@ -8,15 +8,17 @@ from dataclasses import replace
 import pytest
 
 from embedfit.choosing import stage
-from embedfit.choosing.gate import FEWEST
+from embedfit.choosing.gate import FEWEST, Compared
 from embedfit.config import Config, resolve
-from embedfit.errors import InputError, PaidInPart, UsageError
+from embedfit.errors import InputError, PaidInPart, ProviderError, UsageError
 from embedfit.index.retriever import DEFAULT, MOST_WITH_TOKENS, default_for, from_json
 from embedfit.llm.probing import FIRST
 from embedfit.llm.protocol import Request
 from embedfit.records import Grade, Passage, Pooled, Query
 from embedfit.runtime import Runtime
 from embedfit.testkit.fake_model import FakeModel
+from embedfit.testkit.fake_openai import FakeOpenAi
+from embedfit.testkit.language_service import Ask, Behaviour
 from embedfit.workspace import Workspace
 from tests.evaluation.conftest import build_run
 
@@ -306,3 +308,74 @@ def test_the_preset_offline_pays_no_judge():
     with pytest.raises(UsageError, match=r"choose\.judge=bedrock:m"):
         resolve(preset="offline", overrides={"choose": {"judge": "bedrock:m"}})
     resolve(preset="offline", overrides={"choose": {"judge": "openai:http://127.0.0.1:1/v1#m"}})
+
+
+def test_a_judge_of_a_spec_is_reached_and_a_rate_limit_is_waited_for(workspace, tiny_bert, monkeypatch):
+    def answer(ask: Ask) -> str:
+        question = ask.key.split("<queries>")[1].split("</queries>")[0].split()
+        grade = 3 if " ".join(question[-3:]) in ask.key.split("<passage>")[1].split("</passage>")[0] else 0
+        return json.dumps({"reason": "by its words", "grade": grade})
+
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    fault = lambda number, ask: "requests" if number == 3 else None  # noqa: E731
+    with FakeOpenAi(Behaviour(answer=answer, fault=fault, retry_after_s=0.01)) as service:
+        config = with_questions(workspace, tiny_bert, judge=f"openai:{service.base_url}#fake-chat")
+        found = choose(workspace, config, **YES)
+    assert (found["evidence"]["kind"], found["verdict"]) == ("graded", "better")
+    assert found["evidence"]["judge"] == "fake-chat" and all(row.grade is not None for row in workspace.read(Grade))
+
+
+def test_a_wrong_key_of_the_judge_is_an_error_to_mend_and_no_choice(workspace, tiny_bert, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "wrong")
+    with FakeOpenAi(key="right") as service:
+        config = with_questions(workspace, tiny_bert, judge=f"openai:{service.base_url}#fake-chat")
+        with pytest.raises(ProviderError, match="key"):
+            choose(workspace, config, **YES)
+    assert not workspace.path("pool.jsonl").exists() or not workspace.path("grades.jsonl").exists()
+
+
+def test_a_strong_writer_s_queries_lie_in_the_default_s_index_where_they_cover_it(workspace, tiny_bert):
+    config = with_questions(workspace, tiny_bert)
+    strong, small = (
+        config.model_copy(update={"generate": config.generate.model_copy(update={"generator": name})})
+        for name in ("recorded", "local")
+    )
+    of_all = [
+        Query(
+            query_id=f"w{n}", passage_id=f"p{n:02}", text=f"{topic} steps", style="keywords", split="train", kept=True
+        )
+        for n, topic in enumerate(TOPICS)
+    ]
+    for queries, settings, name in (
+        (of_all, strong, "expanded"),
+        (of_all[:18], strong, "default"),
+        ([replace(one, kept=n < 18) for n, one in enumerate(of_all)], strong, "default"),
+        (of_all, small, "default"),
+        ([], strong, "default"),
+    ):
+        workspace.write(Query, queries)
+        found = choose(workspace, settings)
+        assert found["retriever"]["name"] == name == found["default"]["name"]
+        assert ("written queries" in found["why"]) == (name == "expanded")
+
+
+def test_written_queries_never_choose_between_words_and_vectors(workspace, tiny_bert, monkeypatch):
+    config = with_questions(workspace, tiny_bert)
+    config = config.model_copy(update={"generate": config.generate.model_copy(update={"generator": "local"})})
+    dev = [
+        Query(
+            query_id=f"w{n}", passage_id=f"p{n:02}", text=f"{topic} key", style="conversational", split="dev", kept=True
+        )
+        for n, topic in enumerate(TOPICS)
+    ]
+    workspace.write(Query, dev)
+    found = choose(workspace, config)
+    assert (found["verdict"], found["retriever"]["name"]) == ("no evidence", "default")
+    assert found["evidence"]["kind"] == "written" and found["evidence"]["tuning"]["verdict"] == "no difference"
+    assert found["model"] == "merged"
+    # Here the tuned model is surely worse than the untuned one, whatever the queries: then the base ships.
+    worse = Compared(delta=-0.1, ci=(-0.15, -0.05), p=0.999)
+    monkeypatch.setattr(stage, "worse_under", lambda *_: worse)
+    found = choose(workspace, config)
+    assert (found["model"], found["retriever"]["name"]) == ("base", "default")
+    assert "surely worse" in found["why"] and "-10.0 points" in found["why"]

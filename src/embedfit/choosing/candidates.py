@@ -18,7 +18,7 @@ COVERED = 0.95
 # gain most where words matter (docs/recipe.md).
 ONE_AND_WORDS = Retriever(name="one_words", parts=(Part(name="one", weight=1.0), Part(name="words", weight=20.0)))
 WINDOWS_AND_WORDS = Retriever(
-    name="windows_words", parts=(Part(name="windows", weight=1.0), Part(name="words", weight=10.0))
+    name="windows_words", parts=(Part(name="windows", weight=1.0), Part(name="words", weight=12.0))
 )
 
 
