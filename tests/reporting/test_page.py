@@ -151,7 +151,7 @@ def test_an_instruction_in_a_document_is_text_to_the_template(hostile):
 def test_a_kept_base_is_said_plainly_with_evidence_and_next_steps(tmp_path):
     page = Page(render(gather(*build_run(tmp_path / "run", ship="base", human=False))))
     text = page.text()
-    assert "The base ships untuned: no tuned model passed the gate." in text
+    assert "Nothing of the tuning ships: no tuned model was found to be surely better than the base." in text
     assert "What to do next" in text and "--generator bedrock" in text
     assert "merged/ holds the base’s weights here, unchanged" in text
     assert "deploy sagemaker" not in text  # nothing was tuned that should be deployed

@@ -53,7 +53,10 @@ def test_the_verdict_where_the_base_ships(tmp_path):
     said = wording.verdict(evidence)
     assert said.action == "Search with the safe default retriever over the untuned base"
     assert "written by a language model" in said.sentence
-    assert wording.tuning(evidence) == "The base ships untuned: no tuned model passed the gate."
+    assert (
+        wording.tuning(evidence)
+        == "Nothing of the tuning ships: no tuned model was found to be surely better than the base."
+    )
 
 
 @pytest.mark.parametrize(

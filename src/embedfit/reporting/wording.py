@@ -179,7 +179,7 @@ def tuning(results: Results, metric: str = "ndcg@10") -> str:
     """What tuning added, told against the same retriever over the untuned base. Empty where it was not measured."""
     tuned, untuned = ("chosen", "chosen_base") if "chosen_base" in results.systems else ("default", "default_base")
     if results.decision.over == "base":
-        return "The base ships untuned: no tuned model passed the gate."
+        return "Nothing of the tuning ships: no tuned model was found to be surely better than the base."
     comparison = results.comparison(tuned, untuned, metric)
     if comparison is None:
         return ""
