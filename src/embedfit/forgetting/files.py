@@ -17,6 +17,8 @@ from embedfit.workspace import Workspace, atomic_file
 #: What stands where a text was.
 GONE = "(forgotten)"
 _MANIFEST = ".manifest.json"
+#: Characters of a text that is nobody else's by chance, and texts that are looked for letter by letter at the end.
+_SURE, _LOOKED_FOR = 12, 200
 #: Members of JSON whose value is the id or name of a query, a passage or a document.
 _IDS = frozenset({"query_id", "passage_id", "document_id", "document", "id", "_id"})
 Row = dict[str, Any]
@@ -255,8 +257,8 @@ def _scratch(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Pla
 
 
 def leftovers(workspace: Workspace, target: Target) -> list[str]:
-    """Files of the run folder that still hold one of the texts, letter by letter."""
-    texts = [text for text in (*target.texts, *target.contents) if len(text) >= 12]
+    """Files of the run folder that still hold one of the texts, letter by letter. Of very many texts some are tried."""
+    texts = [text for text in (*target.texts, *target.contents) if len(text) >= _SURE][:_LOOKED_FOR]
     marks = {form.encode("utf-8", "replace") for text in texts for form in (text, json.dumps(text)[1:-1])}
     return [
         path.relative_to(workspace.root).as_posix()

@@ -159,5 +159,11 @@ def _texts_of(ids: Sequence[str], rows: Sequence[Query], before: Forgotten) -> l
 
 
 def _texts_in(files: Sequence[Path]) -> list[str]:
-    """The questions of files, as `--queries` reads and cuts them."""
-    return [cut(row.text)[0] for path in files for row in rows_of(path) if not row.problem]
+    """The questions of files, as `--queries` reads and cuts them, each once."""
+    found: dict[str, str] = {}
+    for path in files:
+        for row in rows_of(path):
+            text = cut(row.text)[0]
+            if not row.problem:
+                found.setdefault(key_of(text), text)
+    return [text for key, text in found.items() if key]

@@ -17,9 +17,10 @@ from embedfit.freshness import freshness, inputs_of, outputs_of
 from embedfit.hashes import Hashes
 from embedfit.index.manifest import IN_RUN, is_index, read_manifest
 from embedfit.indexing import index_run
+from embedfit.records import Query
 from embedfit.runtime import Runtime
 from embedfit.stages import stage_named
-from embedfit.workspace import Workspace
+from embedfit.workspace import FILES, Workspace
 
 #: Stages whose outputs are edited in place: they stay fresh, and only what was made of them is made again.
 _EDITED = ("ingest", "generate", "mine")
@@ -163,5 +164,8 @@ def _after(workspace: Workspace, models: Sequence[str], left: Sequence[str]) -> 
         lines.append("forget: no model was trained on it")
     if left:
         lines.append(f"forget: still to be found in {', '.join(left)}")
-    lines.append(f"forget: done. What was made of it is brought up to date by: embedfit run --run {workspace.root}")
+    if workspace.path(FILES[Query]).exists():
+        lines.append(f"forget: done. What was made of it is brought up to date by: embedfit run --run {workspace.root}")
+    else:
+        lines.append("forget: done")
     return lines

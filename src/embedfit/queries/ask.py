@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from embedfit.asked.reading import rows_of
 from embedfit.config import GenerateConfig
 from embedfit.errors import BudgetExceeded, InputError
 from embedfit.generators import generator
@@ -23,19 +24,18 @@ from embedfit.queries.plan import Ask
 from embedfit.records import Passage, Query
 from embedfit.retrieval.languages import languages_of, name_of
 from embedfit.runtime import Runtime
-from embedfit.textfiles import lines_of
 
 #: How the reasons begin of queries without a text.
 REJECTED, FAILED, UNWRITTEN = "reply rejected", "call failed", "not written"
 
 
 def user_examples(path: str | None) -> list[str]:
-    """The user's own queries, one a line. Raises InputError where the file is missing or empty."""
+    """The user's own queries, one a line or JSONL. Raises InputError where the file is missing or empty."""
     if path is None:
         return []
     if not Path(path).is_file():
         raise InputError(f"The file of example queries {path} can't be read: there is no such file.")
-    examples = [" ".join(line.split()) for _, line in lines_of(Path(path)) if line.strip()]
+    examples = [row.text for row in rows_of(Path(path)) if not row.problem]
     if not examples:
         raise InputError(f"{path} holds no query.", remedy="Put one query on each line.")
     return examples
