@@ -113,12 +113,14 @@ def index_run(
         )
         if not passages:
             raise InputError(f"{workspace.root} holds no passages.", remedy="Name documents that hold text.")
+        if removed:
+            runtime.report.log(f"index: {len(removed):,} documents that were removed with --remove stay out")
         wishes = {"tokens": _wish(tokens, config.index.tokens), "queries": _wish(written, config.index.queries)}
         retriever, inside = _planned(workspace, config, passages, chosen, wishes, runtime)
         asked = _asked(workspace, config, runtime)
         metadata = joined(passages, workspace.read(Metadata) if workspace.path(FILES[Metadata]).exists() else ())
         made_of = {
-            "passages": sha256_json([[one.passage_id, one.title, one.text, one.document_id] for one in passages]),
+            "passages": _hash_of(passages),
             "model": model.key,
             "instruction": model.instruction,
             "retriever": json.loads(json.dumps(retriever.as_json())),
@@ -264,12 +266,33 @@ def load_or_build(folder: PathLike, runtime: Runtime | None = None) -> Index:
     """Open the index of a run folder or an index folder. A run folder that has none gets it first."""
     runtime = runtime or Runtime()
     try:
-        return load(folder)
+        index = load(folder)
+        _warn_of_change(Path(folder), index, runtime)
+        return index
     except ArtifactMissing:
         if not is_run(Path(folder)):
             raise
         runtime.report.log(f"{folder} has no index yet: it is built once")
         return index_run(folder, runtime=runtime)
+
+
+def _warn_of_change(folder: Path, index: Index, runtime: Runtime) -> None:
+    """Say it where the run's passages are others than those of its index."""
+    file, built = folder / FILES[Passage], index.stored.folder / MANIFEST
+    if not is_run(folder) or not file.exists() or file.stat().st_mtime <= built.stat().st_mtime:
+        return
+    made_of = index.stored.manifest["made_of"]
+    removed = set(made_of.get("removed", ()))
+    passages = [one for one in Workspace(folder).read(Passage) if one.document_id not in removed]
+    if _hash_of(sorted(passages, key=lambda one: one.passage_id)) != made_of.get("passages"):
+        runtime.report.log(
+            f"Note: the passages of {folder} have changed since its index was built, and the old ones are searched. "
+            f"For the new ones: embedfit index --run {folder}"
+        )
+
+
+def _hash_of(passages: Sequence[Passage]) -> str:
+    return sha256_json([[one.passage_id, one.title, one.text, one.document_id] for one in passages])
 
 
 def load(folder: PathLike) -> Index:

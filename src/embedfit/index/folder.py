@@ -38,6 +38,9 @@ from embedfit.retrieval.bm25 import Bm25
 from embedfit.workspace import atomic_file, encode_record, sha256_file
 
 _ROWS = ("windows", "queries")
+#: Files up to this size are hashed when an index is opened: some milliseconds each.
+CHECKED_BYTES = 4 << 20
+_AGAIN = "Build it again: embedfit index --run DIR --force, or embedfit index --to-folder DIR --force"
 _WORDS = ("words", "words_and_queries")
 
 
@@ -68,6 +71,8 @@ class Stored:
     retriever: Retriever
     parts: Parts
     tokens: TokenSpace | None
+    starts: npt.NDArray[np.int64]
+    lines: npt.NDArray[np.uint8] | None
     catalogue: Catalogue
     base: Identity | None = None
     base_vectors: Halves | None = None
@@ -179,14 +184,24 @@ def _write_passages(folder: Path, passages: Sequence[Passage]) -> None:
 
 
 def read(folder: Path) -> Stored:
-    """Open an index. Raises ArtifactMissing where there is none, InputError where a file is not what was written."""
+    """Open an index. Raises ArtifactMissing where there is none, InputError where a file is not what was written.
+
+    The size of every file is compared with the manifest's, and the content of those up to CHECKED_BYTES; the large ones
+    are mapped and not read.
+    """
     manifest = read_manifest(folder)
-    for name, file in manifest["files"].items():
-        path = folder / name
-        if not path.exists() or path.stat().st_size != file["bytes"]:
-            raise InputError(
-                f"{path} is not the file that the index was made with.", remedy="Build it again: embedfit index"
-            )
+    try:
+        for name, file in manifest["files"].items():
+            path = folder / name
+            size = path.stat().st_size if path.exists() else -1
+            if size != file["bytes"] or (size <= CHECKED_BYTES and sha256_file(path) != file["sha256"]):
+                raise InputError(f"{path} is not the file that the index was made with.", remedy=_AGAIN)
+        return _read(folder, manifest)
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:  # numpy's, and a manifest's lack
+        raise InputError(f"The index {folder} is damaged: {error}", remedy=_AGAIN) from error
+
+
+def _read(folder: Path, manifest: Mapping[str, Any]) -> Stored:
     parts = Parts(
         size=int(manifest["passages"]),
         one=_array(folder / "one.npy"),
@@ -196,8 +211,11 @@ def read(folder: Path) -> Stored:
         words_and_queries=_bm25(folder, "words_and_queries"),
         tokens=_tokens(folder),
     )
+    starts = np.load(folder / PASSAGE_STARTS, allow_pickle=False)
     return Stored(
         folder=folder,
+        starts=starts,
+        lines=np.memmap(folder / "passages.jsonl", np.uint8, mode="r") if starts[-1] else None,
         manifest=manifest,
         model=Identity(**manifest["model"]),
         retriever=from_json(manifest["retriever"]),

@@ -83,10 +83,8 @@ class Index:
         self.stored = stored
         self.retriever: Retriever = stored.retriever
         self.asker = asker
-        words = stored.parts.words
+        words = stored.parts.words or stored.parts.words_and_queries
         self._highlighter = Highlighter(words.analysis) if isinstance(words, Bm25) else None
-        self._starts = np.load(stored.folder / "passages.starts.npy", allow_pickle=False)
-        self._lines = np.memmap(stored.folder / "passages.jsonl", np.uint8, mode="r") if self._starts[-1] else None
 
     @classmethod
     def open(cls, folder: str | Path) -> Index:
@@ -120,9 +118,10 @@ class Index:
 
     def passage(self, number: int) -> Passage:
         """The passage of a number, counted from 0 by ascending id."""
-        if self._lines is None:
+        stored = self.stored
+        if stored.lines is None:
             raise IndexError(number)
-        line = bytes(self._lines[self._starts[number] : self._starts[number + 1]])
+        line = bytes(stored.lines[stored.starts[number] : stored.starts[number + 1]])
         return decode_record(line, Passage)
 
     def passages(self) -> Iterator[Passage]:
