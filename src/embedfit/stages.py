@@ -133,7 +133,12 @@ STAGES: tuple[Stage, ...] = (
         brought=("person_grades.jsonl",),
         writes=("retriever.json",),
         may_write=("grades.jsonl", "pool.jsonl"),
-        settings=(*_MODEL, "choose", "generate.generator", "generate.max_reply_tokens", "generate.extra_body"),
+        settings=(
+            *_MODEL,
+            "choose",
+            "index",
+            *(f"generate.{name}" for name in ("generator", "max_reply_tokens", "extra_body")),
+        ),
     ),
     Stage(
         name="evaluate",

@@ -60,10 +60,10 @@ def test_recorded_grades_never_choose_what_is_worse_by_people_s_labels(
         assert by_people(data, config, found) != "worse"
 
 
-def test_recorded_grades_keep_words_from_where_they_harm(data_dir, minilm, tmp_path, monkeypatch):
+def test_recorded_grades_keep_words_from_where_they_harm(data_dir, minilm, tmp_path):
     """The same on what was graded of stackfaq alone, by the first stage alone, which takes seconds."""
-    monkeypatch.setattr("embedfit.index.retriever.MOST_WITH_TOKENS", 0)
     workspace, config = run_of(data_dir / "stackfaq", minilm, tmp_path / "run", questions=20)
+    config = config.model_copy(update={"index": config.index.model_copy(update={"tokens": "no"})})
     stage.run(workspace, config, Runtime(ledger=tmp_path / "ledger.sqlite"))
     found = workspace.read_json("retriever.json")
     rows = {row["name"]: row for row in found["candidates"]}

@@ -310,16 +310,15 @@ def test_the_preset_offline_pays_no_judge():
     resolve(preset="offline", overrides={"choose": {"judge": "openai:http://127.0.0.1:1/v1#m"}})
 
 
-def test_a_judge_of_a_spec_is_reached_and_a_rate_limit_is_waited_for(workspace, tiny_bert, monkeypatch):
+def test_a_judge_of_a_spec_is_reached(workspace, tiny_bert, monkeypatch):
     def answer(ask: Ask) -> str:
         question = ask.key.split("<queries>")[1].split("</queries>")[0].split()
         grade = 3 if " ".join(question[-3:]) in ask.key.split("<passage>")[1].split("</passage>")[0] else 0
         return json.dumps({"reason": "by its words", "grade": grade})
 
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    fault = lambda number, ask: "requests" if number == 3 else None  # noqa: E731
-    with FakeOpenAi(Behaviour(answer=answer, fault=fault, retry_after_s=0.01)) as service:
-        config = with_questions(workspace, tiny_bert, judge=f"openai:{service.base_url}#fake-chat")
+    with FakeOpenAi(Behaviour(answer=answer)) as service:
+        config = with_questions(workspace, tiny_bert, pool=1, judge=f"openai:{service.base_url}#fake-chat")
         found = choose(workspace, config, **YES)
     assert (found["evidence"]["kind"], found["verdict"]) == ("graded", "better")
     assert found["evidence"]["judge"] == "fake-chat" and all(row.grade is not None for row in workspace.read(Grade))
@@ -357,6 +356,27 @@ def test_a_strong_writer_s_queries_lie_in_the_default_s_index_where_they_cover_i
         found = choose(workspace, settings)
         assert found["retriever"]["name"] == name == found["default"]["name"]
         assert ("written queries" in found["why"]) == (name == "expanded")
+
+
+@pytest.mark.parametrize(("tokens", "queries"), [("no", "no"), ("yes", "yes"), ("auto", "auto")])
+def test_wishes_for_the_index_hold_for_the_choice(workspace, tiny_bert, tokens, queries):
+    config = with_questions(workspace, tiny_bert)
+    config = config.model_copy(
+        update={
+            "index": config.index.model_copy(update={"tokens": tokens, "queries": queries}),
+            "generate": config.generate.model_copy(update={"generator": "recorded"}),
+        }
+    )
+    of_all = [
+        Query(
+            query_id=f"w{n}", passage_id=f"p{n:02}", text=f"{topic} steps", style="keywords", split="train", kept=True
+        )
+        for n, topic in enumerate(TOPICS)
+    ]
+    workspace.write(Query, of_all)
+    chosen = from_json(choose(workspace, config)["retriever"])
+    assert (chosen.rerank is None) == (tokens == "no")
+    assert chosen.name == ("default" if queries == "no" else "expanded")
 
 
 def test_written_queries_never_choose_between_words_and_vectors(workspace, tiny_bert, monkeypatch):

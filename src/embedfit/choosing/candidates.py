@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedfit.choosing.models import Ships
 from embedfit.generators import generator
 from embedfit.index.retriever import BASE, BM25, DEFAULT, EXPANDED, RRF, WINDOWS, Part, Retriever, default_for
-from embedfit.records import Passage, Query
-
-#: Written queries belong in the index of all passages or of none: those without would stand behind those with.
-COVERED = 0.95
+from embedfit.index.written import Written
 
 # In these two words weigh about as much as in standardised sums of one .5 + BM25 .5 and of windows .7 + BM25 .3, which
 # gain most where words matter (docs/recipe.md).
@@ -37,12 +33,12 @@ class Candidate:
         return self.model, self.name
 
 
-def candidates(models: Sequence[Ships], passages: int, *, expanded: bool, default: str) -> list[Candidate]:
+def candidates(models: Sequence[Ships], *, tokens: bool, expanded: bool, default: str) -> list[Candidate]:
     """Every candidate over every model, the safe default first.
 
-    expanded: whether written queries may lie in the index. default: the safe default's name.
+    tokens: whether the safe default may have a second stage. expanded: whether written queries may lie in the index.
+    default: the safe default's name.
     """
-    tokens = default_for(passages).rerank is not None
     safe = [DEFAULT, EXPANDED] if expanded else [DEFAULT]
     safe = [one if tokens else one.without_tokens() for one in safe]
     safe.sort(key=lambda one: one.name != default)
@@ -54,24 +50,17 @@ def candidates(models: Sequence[Ships], passages: int, *, expanded: bool, defaul
     ]
 
 
-def safe_name(written: Sequence[Sequence[str]], writer: str) -> str:
+def has_tokens(passages: int, wish: str) -> bool:
+    """Whether the safe default of so many passages has a second stage. wish: the setting index.tokens."""
+    return default_for(passages).rerank is not None if wish == "auto" else wish == "yes"
+
+
+def safe_name(written: Written, writer: str, wish: str) -> str:
     """The name of the retriever that ships where no question of a person asks for another.
 
-    writer: the generator's name. Written queries lie in the index where a strong writer wrote them, of nearly all
-    passages. What a small model on this machine writes gains nothing there (docs/recipe.md).
+    writer: the generator's name. wish: the setting index.queries. Written queries lie in the index where a strong
+    writer wrote them, of nearly all passages. What a small model on this machine writes gains nothing there
+    (docs/recipe.md).
     """
-    return EXPANDED.name if generator(writer).strong and covered(written) >= COVERED else DEFAULT.name
-
-
-def written_queries(passages: Sequence[Passage], queries: Sequence[Query]) -> list[list[str]]:
-    """The kept queries that were written of each passage, in the passages' order."""
-    of: Mapping[str, list[str]] = defaultdict(list)
-    for query in queries:
-        if query.kept and not query.is_asked:
-            of[query.passage_id].append(query.text)
-    return [of[one.passage_id] if one.passage_id in of else [] for one in passages]
-
-
-def covered(written: Sequence[Sequence[str]]) -> float:
-    """The share of passages that have a written query."""
-    return sum(bool(texts) for texts in written) / len(written) if written else 0.0
+    wanted = generator(writer).strong if wish == "auto" else wish == "yes"
+    return EXPANDED.name if wanted and written.enough else DEFAULT.name

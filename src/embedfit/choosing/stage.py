@@ -38,7 +38,8 @@ from embedfit.choosing.ranking import rank
 from embedfit.config import RECORDED, Config
 from embedfit.errors import GeneratorError, PaidInPart, ProviderError
 from embedfit.index.build import Source
-from embedfit.index.retriever import EXPANDED, default_for
+from embedfit.index.retriever import DEFAULT, EXPANDED
+from embedfit.index.written import Written, written_of
 from embedfit.llm.protocol import LanguageModel
 from embedfit.models.vectors import vector_cache
 from embedfit.records import Grade, Passage, Pooled, Query
@@ -111,7 +112,7 @@ class _Run:
     queries: list[Query]
     ids: list[str]
     contents: list[str]
-    written: list[list[str]]
+    written: Written
     models: tuple[Ships, ...]
     default: str
 
@@ -119,7 +120,7 @@ class _Run:
     def read(cls, workspace: Workspace, config: Config, runtime: Runtime) -> _Run:
         passages = sorted(workspace.read(Passage), key=lambda one: one.passage_id)
         queries = workspace.read(Query)
-        written_of = candidate.written_queries(passages, queries)
+        written_queries = written_of(passages, queries)
         return cls(
             workspace=workspace,
             config=config,
@@ -127,9 +128,9 @@ class _Run:
             queries=queries,
             ids=[one.passage_id for one in passages],
             contents=[one.content for one in passages],
-            written=written_of,
+            written=written_queries,
             models=shipping(workspace),
-            default=candidate.safe_name(written_of, config.generate.generator),
+            default=candidate.safe_name(written_queries, config.generate.generator, config.index.queries),
         )
 
     @property
@@ -140,8 +141,10 @@ class _Run:
     @property
     def candidates(self) -> list[Candidate]:
         """All of them, the safe default over the model that ships first."""
-        expanded = candidate.covered(self.written) >= candidate.COVERED
-        return candidate.candidates(self.models, len(self.ids), expanded=expanded, default=self.default)
+        wishes = self.config.index
+        tokens = candidate.has_tokens(len(self.ids), wishes.tokens)
+        expanded = self.written.enough and wishes.queries != "no"
+        return candidate.candidates(self.models, tokens=tokens, expanded=expanded, default=self.default)
 
     def safe(self, model: Ships) -> Candidate:
         """The safe default over a model, with its deviations. No token vector is made for that."""
@@ -167,7 +170,7 @@ class _Run:
             own = [one for one in (self.candidates if only is None else only) if one.model == name]
             if not own:
                 continue
-            source = Source(contents=self.contents, queries=self.written, asked=self.log)
+            source = Source(contents=self.contents, queries=self.written.queries, asked=self.log)
             texts = [question.text for question in questions]
             model = opened(name, self.workspace, self.config)
             for one, rows in rank(own, model, source, texts, depth, vector_cache(), self.runtime.report):
@@ -316,7 +319,7 @@ def _by_written(run_: _Run, reason: str, found: Evidence | None = None) -> tuple
             said = f", over the base: on written dev queries the tuned model is surely worse ({points(one)})"
     beside = ""
     if run_.default == EXPANDED.name:
-        beside = " with the written queries in its index, which are a strong writer's and cover the passages"
+        beside = f" with the written queries in its index, which cover {run_.written.covered:.0%} of the passages"
     why = f"The safe default ships{beside}{said}, because {reason.rstrip('.')}."
     default = run_.safe(model)
     return Choice(candidate=default, default=default, verdict="no evidence", why=why), kind, facts
@@ -327,7 +330,7 @@ def _tuning(run_: _Run) -> tuple[Evidence, Compared] | None:
     dev = written(run_.queries, run_.ids)
     if len(run_.models) < 2 or len(dev) < FEWEST:
         return None
-    first = default_for(len(run_.ids)).without_tokens()
+    first = DEFAULT.without_tokens()
     pair = [Candidate(name=first.name, model=one, retriever=first) for one in run_.models]
     measured = run_.measured(dev, pair)
     evidence = evidences.labelled("written", dev, measured.candidates, measured.rankings)

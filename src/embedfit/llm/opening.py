@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from embedfit.config import GenerateConfig, with_generator
@@ -12,6 +12,7 @@ from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel
 from embedfit.llm.prices import Prices, load_prices
 from embedfit.llm.protocol import LanguageModel
+from embedfit.llm.transport.remote import RemoteModel
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
 
@@ -49,10 +50,13 @@ def opened_model(
 
     run: who pays. provider: instead of the configured one.
     """
-    with Ledger(runtime.ledger) as ledger:
+    with ExitStack() as stack:
+        ledger = stack.enter_context(Ledger(runtime.ledger))
         outside = Outside(ledger=ledger, run=run, report=runtime.report, prices=load_prices())
         if provider is None:
             provider = open_model(generate, outside)
+            if isinstance(provider, RemoteModel):
+                stack.callback(provider.close)
         yield LedgeredModel(provider, ledger, outside.prices, generate.max_cost, runtime.report, run=run)
 
 

@@ -35,6 +35,9 @@ class Transport(Named, BilledAs, Protocol):
     def send(self, request: Request) -> Reply:
         """Make the call and wait for its reply. Raises CallError."""
 
+    def close(self) -> None:
+        """Close the connections."""
+
 
 class _OpenGate:
     """Lets everything through."""
@@ -88,6 +91,10 @@ class RemoteModel:
         self._report = report
         self._said = False
         self._holds, self._held_until = 0, -math.inf
+
+    def close(self) -> None:
+        """Close the connections; nothing can be asked afterwards."""
+        self.transport.close()
 
     def complete(self, requests: Sequence[Request]) -> Generator[tuple[int, Reply | Failure], None, None]:
         """Yield (index, reply or failure) as they arrive. Raises ProviderError where no call can succeed."""

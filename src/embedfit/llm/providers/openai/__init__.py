@@ -23,7 +23,12 @@ def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
     from embedfit.llm.transport.remote import CONNECTIONS, paced
 
     client, key = connect(settings.base_url, connections=CONNECTIONS)
-    return paced(OpenAiTransport(client, resolve_model(client, settings.llm), secret=key), outside.report)
+    try:
+        model = resolve_model(client, settings.llm)
+    except BaseException:
+        client.close()
+        raise
+    return paced(OpenAiTransport(client, model, secret=key), outside.report)
 
 
 def _spec(rest: str) -> dict[str, str | None]:
