@@ -103,8 +103,8 @@ class TokenReader:
     def axes(self, *, seed: int = 0) -> Floats:
         """The projection of a model: principal axes of the vectors of tokens of its vocabulary, drawn by seed.
 
-        It depends on no passage, so that a passage's stored tokens are the same in every index of the model. On
-        passages it is as good as their own axes (docs/recipe.md). (2H, D).
+        It depends on no passage, so that a passage's stored tokens are the same in every index of the model. How it
+        compares with the passages' own axes is in docs/recipe.md. (2H, D).
         """
         encoder = self._encoder
         rng = np.random.default_rng(seed)
