@@ -39,6 +39,7 @@ def kept_vectors(request, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_recorded_grades_never_choose_what_is_worse_by_people_s_labels(
     corpus, data_dir, minilm, kept_vectors, tmp_path
