@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from zlib import crc32
 
 import pytest
 
@@ -245,7 +246,7 @@ def test_a_judge_that_answers_nonsense_is_asked_little_and_the_default_ships(wor
 
 def test_a_judge_that_contradicts_itself_chooses_nothing(workspace, tiny_bert):
     config = with_questions(workspace, tiny_bert, judge="bedrock:m")
-    model = FakeModel(lambda r: f'{{"reason": "x", "grade": {hash(r.messages[-1].content) % 4}}}')
+    model = FakeModel(lambda r: f'{{"reason": "x", "grade": {crc32(r.messages[-1].content.encode()) % 4}}}')
     found = choose(workspace, config, model, **YES)
     assert found["verdict"] == "no evidence" and "contradicts itself" in found["why"]
     assert found["evidence"]["agreement"] < 0.4
