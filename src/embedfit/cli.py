@@ -63,6 +63,14 @@ Generator = Annotated[
 FollowLinks = Annotated[
     bool | None, typer.Option("--follow-links", help="Read what links in the documents' folders lead to elsewhere.")
 ]
+MaxCost = Annotated[float | None, typer.Option("--max-cost", help="USD, never exceeded.")]
+JudgeSpec = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        help="Who grades what the candidate retrievers find: bedrock:MODEL, openai:URL#MODEL or recorded:FILE.",
+    ),
+]
 Processes = Annotated[int, typer.Option("--nproc", help="Processes that train.")]
 Force = Annotated[bool, typer.Option("--force", help="Do it again although it is up to date.")]
 
@@ -96,13 +104,8 @@ def run(
     follow_links: FollowLinks = None,
     assignments: Set = None,
     seed: Annotated[int | None, typer.Option(help="For everything that is drawn by chance.")] = None,
-    max_cost: Annotated[float | None, typer.Option("--max-cost", help="USD, never exceeded.")] = None,
-    judge: Annotated[
-        str | None,
-        typer.Option(
-            help="Who grades what the candidate retrievers find: bedrock:MODEL, openai:URL#MODEL or recorded:FILE."
-        ),
-    ] = None,
+    max_cost: MaxCost = None,
+    judge: JudgeSpec = None,
     examples: Annotated[Path | None, typer.Option(help="The users' own queries, one a line, for the prompt.")] = None,
     ledger: LedgerPath = None,
     nproc: Processes = 1,
@@ -218,11 +221,33 @@ for _name, _help in (
     ("train", "Training rows → fine-tuned model."),
     ("merge", "Fine-tuned model + base → merged model, and the decision what ships."),
     ("check", "Similar and different pairs: are the cosines of the former higher?"),
-    ("choose", "Which retriever ships, and on what evidence."),
     ("evaluate", "Every system's scores, against the base and BM25."),
     ("report", "report.html and the model card."),
 ):
     _stage_command(_name, _help)
+
+
+@app.command()
+def choose(
+    run_folder: RunFolder,
+    judge: JudgeSpec = None,
+    max_cost: MaxCost = None,
+    assignments: Set = None,
+    force: Force = False,
+    ledger: LedgerPath = None,
+    yes: Yes = False,
+) -> None:
+    """Which retriever ships, and on what evidence."""
+    named: dict[str, dict[str, Any]] = {"choose": {"judge": judge}, "generate": {"max_cost": max_cost}}
+    api.run_stage(
+        "choose",
+        run=run_folder,
+        settings={group: values for group, values in named.items() if None not in values.values()},
+        assignments=assignments or (),
+        force=force,
+        yes=yes,
+        runtime=_runtime(ledger=ledger),
+    )
 
 
 @app.command()

@@ -174,6 +174,9 @@ def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
         for sentence in log.sentences():
             runtime.report.log(sentence)
         found = [one.text for one in log.questions.values()]
+    if not found:
+        runtime.report.log("index: every question that people asked judges retrievers, and none sets a constant")
+        return []
     if len(found) < ENOUGH_ASKED:
         runtime.report.log(
             f"index: {len(found):,} questions are too few for its constants, at least {ENOUGH_ASKED} are needed: they "

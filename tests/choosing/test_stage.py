@@ -7,14 +7,17 @@ from dataclasses import replace
 from zlib import crc32
 
 import pytest
+from typer.testing import CliRunner
 
 from embedfit.choosing import stage
 from embedfit.choosing.gate import FEWEST, Compared
-from embedfit.config import Config, resolve
+from embedfit.cli import app
+from embedfit.config import Config, resolve, save
 from embedfit.errors import InputError, PaidInPart, ProviderError, UsageError
 from embedfit.index.retriever import DEFAULT, MOST_WITH_TOKENS, default_for, from_json
 from embedfit.llm.probing import FIRST
 from embedfit.llm.protocol import Request
+from embedfit.progress import Silent
 from embedfit.records import Grade, Passage, Pooled, Query
 from embedfit.runtime import Runtime
 from embedfit.testkit.fake_model import FakeModel
@@ -242,6 +245,33 @@ def test_a_judge_that_answers_nonsense_is_asked_little_and_the_default_ships(wor
     found = choose(workspace, config, model, **YES)
     assert (found["verdict"], found["retriever"]["name"]) == ("no evidence", "default")
     assert len(model.asked) <= FIRST and "the judge is of no use" in found["why"]
+
+
+def test_what_is_said_of_a_judge_names_the_judge_s_option_and_counts_results_once(workspace, tiny_bert):
+    config = with_questions(workspace, tiny_bert, judge="bedrock:m")
+    said: list[str] = []
+
+    class Lines(Silent):
+        def log(self, message):
+            said.append(message)
+
+    asked: list[str] = []
+    choose(
+        workspace, config, FakeModel(lambda request: "no"), report=Lines(), confirm=lambda line: not asked.append(line)
+    )
+    text = "\n".join(said)
+    assert "usually a larger one: --judge NAME. What was graded" in text and "generate.llm" not in text
+    results = sum(len(pool.passages) for pool in workspace.read(Pooled))
+    assert f"{results:,} search results, {max(20, round(results / 10))} of them twice, are graded" in f"{asked}{text}"
+
+
+def test_the_command_takes_a_judge(workspace, tiny_bert, tmp_path):
+    config = with_questions(workspace, tiny_bert)
+    save(config, workspace.path("embedfit.toml"))
+    spec = record(tmp_path / "g.jsonl", workspace, right)
+    done = CliRunner().invoke(app, ["choose", "--run", str(workspace.root), "--judge", spec])
+    assert done.exit_code == 0, done.exception
+    assert workspace.read_json("retriever.json")["evidence"]["kind"] == "graded"
 
 
 def test_a_judge_that_contradicts_itself_chooses_nothing(workspace, tiny_bert):

@@ -13,10 +13,12 @@ from typer.testing import CliRunner
 
 from embedfit import api
 from embedfit.asked.log import key_of
+from embedfit.choosing.grades import PERSON_FILE
 from embedfit.cli import app
 from embedfit.errors import InputError, UsageError
-from embedfit.forgetting import verb
+from embedfit.forgetting import files, verb
 from embedfit.forgetting.marks import Marks
+from embedfit.forgetting.target import Named, target_of
 from embedfit.forgetting.verb import forget
 from embedfit.forgotten import read_forgotten
 from embedfit.freshness import freshness
@@ -25,11 +27,11 @@ from embedfit.llm.ledger.store import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
 from embedfit.pipeline import run_stage
 from embedfit.queries import stage as generate
-from embedfit.records import Document, Passage, Query
+from embedfit.records import Document, Passage, Pooled, Query
 from embedfit.runtime import Runtime
 from embedfit.stages import stage_named
 from embedfit.testkit.fake_model import FakeModel
-from embedfit.workspace import Workspace
+from embedfit.workspace import FILES, Workspace
 
 #: Words that stand in one document, in what was written of it, and in one question, and nowhere else.
 IN_DOCUMENT, IN_QUESTION = "zebracorn", "quaggaflux"
@@ -104,6 +106,10 @@ def made(built, tmp_path):
              "reason": "r", "judge": "x"}  # fmt: skip
     other = {**grade, "query_id": "q", "query": "another", "passage_id": "part1.txt#0001"}
     workspace.path("grades.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (grade, other)))
+    pool = {"query_id": own.query_id, "query": own.text, "passages": [secret.passage_id, "part1.txt#0001"]}
+    rest = {"query_id": "q", "query": "another", "passages": ["part1.txt#0001", secret.passage_id]}
+    workspace.path("pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in (pool, rest)))
+    workspace.path("person_grades.jsonl").write_text(json.dumps({**grade, "judge": "person"}) + "\n")
     told = {"wins": [{"query_id": own.query_id, "query": own.text, "relevant": []}, {"query_id": "q", "query": "x"}],
             "passages": {secret.passage_id: {"text": secret.text[:80], "document": "secret.txt"}}}  # fmt: skip
     workspace.write_json("evaluation.json", told)
@@ -148,6 +154,31 @@ def test_a_document_goes_from_every_byte(made, tmp_path):
     }  # fmt: skip
     assert load(workspace.root).search("chapter 4", 3), "the index is there again"
     assert workspace.read_json("evaluation.json")["wins"][1:] == [{"query_id": "q", "query": "x"}]
+
+
+def test_a_pool_for_graders_loses_the_passages_of_a_document_and_keeps_the_questions(made):
+    workspace, _, runtime = made
+    before = [one.query_id for one in workspace.read(Pooled)]
+    forget(workspace.root, documents=["secret.txt"], yes=True, runtime=runtime)
+    assert [one.query_id for one in workspace.read(Pooled)] == before
+    assert {one.passages for one in workspace.read(Pooled)} == {("part1.txt#0001",)}
+    assert workspace.path("person_grades.jsonl").read_text() == ""
+    forget(workspace.root, queries=[QUESTION], yes=True, runtime=runtime)
+    assert [one.query_id for one in workspace.read(Pooled)] == before[1:]
+
+
+def test_every_file_of_rows_is_looked_through(made):
+    """A kind of rows that is added to the run folder needs a rule here, too."""
+    workspace = made[0]
+    for name in {*FILES.values(), PERSON_FILE}:
+        path = workspace.path(name)
+        path.write_text(path.read_text() if path.exists() else "")
+    target = target_of(Named(queries=[QUESTION], documents=["secret.txt"]), workspace, read_forgotten(workspace))
+    opened = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(files, "_rows", lambda w, name, rule, dry: opened.append(name) or iter(()))
+        list(files.run_files(workspace, target, dry=True))
+    assert {*FILES.values(), PERSON_FILE} <= {*opened}
 
 
 def test_what_was_edited_stays_fresh_and_the_document_stays_out(made, tmp_path):

@@ -43,6 +43,7 @@ def run_files(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Pl
     rules = {
         "train.jsonl": _trained(target),
         "judgements.jsonl": _about(target),
+        "pool.jsonl": _pooled(target),
         "grades.jsonl": _about(target),
         "person_grades.jsonl": _about(target),
         "scores.jsonl": _about(target),
@@ -94,6 +95,18 @@ def _is_asked_for(row: Row, target: Target) -> bool:
 def _about(target: Target) -> Rule:
     def rule(row: Row) -> Row | None:
         return None if _is_asked_for(row, target) or row.get("passage_id") in target.passages else row
+
+    return rule
+
+
+def _pooled(target: Target) -> Rule:
+    """Rows of pool.jsonl: without the question, or without the passages that go."""
+
+    def rule(row: Row) -> Row | None:
+        if _is_asked_for(row, target):
+            return None
+        left = [one for one in row["passages"] if one not in target.passages]
+        return row if len(left) == len(row["passages"]) else {**row, "passages": left}
 
     return rule
 

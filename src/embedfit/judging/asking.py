@@ -21,13 +21,14 @@ Take = Callable[[int, Reply | Failure, str], bool]
 class Asking:
     """How a judge is asked.
 
-    name: of the work, for the log. unit: what a reply should hold, such as "score". without: how to go on without the
-    judge. free: nobody is paid. max_tokens: of a reply, 0 for what the calls ask for, and more for a model whose
-    thoughts take all of it. extra: further fields of each call, as in Request.
+    name: of the work, for the log. unit: what a reply should hold, such as "score". another: how another judge is
+    named. without: how to go on without the judge. free: nobody is paid. max_tokens: of a reply, 0 for what the calls
+    ask for, and more for a model whose thoughts take all of it. extra: further fields of each call, as in Request.
     """
 
     name: str
     unit: str
+    another: str
     without: str
     free: bool = False
     max_tokens: int = 0
@@ -60,7 +61,7 @@ def _ask(
 ) -> None:
     agree(model, calls, what, runtime, free=how.free)
     kinds = [how.name] * len(calls)
-    tally = Tally(kinds, how.unit, limit, without=how.without)
+    tally = Tally(kinds, how.unit, limit, another=how.another, without=how.without)
     with runtime.report.task(how.name, len(calls), "calls") as task:
         try:
             for part in parts(model, calls, kinds, free=how.free):

@@ -9,6 +9,7 @@ from embedfit.judging.asking import Asking, ask_all
 from embedfit.judging.judge import Pair, Verdict
 from embedfit.judging.prompt import QUERIES_PER_CALL, TOP_SCORE, parse_scores, request
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
+from embedfit.llm.probing import ANOTHER_WRITER
 from embedfit.llm.protocol import Failure, Reply, Request
 from embedfit.llm.replies import FORM, fault_of
 from embedfit.runtime import Runtime
@@ -53,6 +54,7 @@ class LlmJudge:
         how = Asking(
             name="judge",
             unit="score",
+            another=ANOTHER_WRITER,
             without=WITHOUT_JUDGE,
             free=self._free,
             max_tokens=self._max_tokens,

@@ -39,6 +39,7 @@ _EXAMPLES = (
 )
 #: How to go on without a judge, where it is of no use.
 WITHOUT_JUDGE = "What was graded before is in the ledger. Without a judge: --set choose.judge=default"
+_ANOTHER = "--judge NAME"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +77,17 @@ def grade_all(
         return found[number].grade is not None
 
     how = Asking(
-        name="choose: grades", unit="grade", without=WITHOUT_JUDGE, free=free, max_tokens=max_tokens, extra=extra
+        name="choose: grades",
+        unit="grade",
+        another=_ANOTHER,
+        without=WITHOUT_JUDGE,
+        free=free,
+        max_tokens=max_tokens,
+        extra=extra,
     )
-    what = f"choose: {len(results):,} search results are graded"
+    twice = sum(result.swapped for result in results)
+    again = f", {twice:,} of them twice," if twice else ""
+    what = f"choose: {len(results) - twice:,} search results{again} are graded"
     ask_all(model, [request(result) for result in results], how, what, runtime, take)
     return found
 

@@ -23,16 +23,17 @@ _NO_THINKING = (
     "or turn its thinking off: --set 'generate.extra_body={chat_template_kwargs={enable_thinking=false}}' (vLLM, "
     "SGLang) or --set 'generate.extra_body={reasoning_effort=\"low\"}' (OpenAI)"
 )
+#: How another model that writes queries is named.
+ANOTHER_WRITER = "--set generate.llm=NAME"
 _REMEDIES = {
-    EMPTY: "The server sent no text. Look at its log and its chat template, or choose another model: "
-    "--set generate.llm=NAME",
+    EMPTY: "The server sent no text. Look at its log and its chat template, or choose another model: {another}",
     THOUGHTS: "The model, or the server's reasoning parser, sends thoughts and no answer: "
-    f"choose another model (--set generate.llm=NAME), {_NO_THINKING}",
-    REFUSED: "Choose another model (--set generate.llm=NAME), or say what the documents are: --set generate.domain='…'",
-    FORM: "Choose a model that follows instructions, usually a larger one: --set generate.llm=NAME",
+    "choose another model ({another}), {no_thinking}",
+    REFUSED: "Choose another model ({another}), or say what the documents are: --set generate.domain='…'",
+    FORM: "Choose a model that follows instructions, usually a larger one: {another}",
 }
 _OTHERWISE = (
-    "Choose another model, usually a larger one (--set generate.llm=NAME), or say more of what you want: "
+    "Choose another model, usually a larger one ({another}), or say more of what you want: "
     "--set generate.domain='…' and --set generate.language='…'"
 )
 _AGAIN = "Mend that and run the same command again: every reply so far is in the ledger."
@@ -92,11 +93,19 @@ class Tally:
     """How many replies of each kind were of use.
 
     what: they should hold, such as "query". limit: of tokens that a setting or LIMITS gave, 0 for the requests' own.
-    without: a sentence that ends each remedy.
+    another: how another model is named. without: a sentence that ends each remedy.
     """
 
-    def __init__(self, groups: Sequence[str], what: str, limit: int = 0, *, without: str = "") -> None:
-        self._what, self._limit, self._without = what, limit, without
+    def __init__(
+        self,
+        groups: Sequence[str],
+        what: str,
+        limit: int = 0,
+        *,
+        another: str = ANOTHER_WRITER,
+        without: str = "",
+    ) -> None:
+        self._what, self._limit, self._another, self._without = what, limit, another, without
         self._kinds: dict[str, _Kind] = {kind: _Kind(expected=n) for kind, n in Counter(groups).items()}
 
     def doubts(self, group: str) -> bool:
@@ -170,12 +179,11 @@ class Tally:
             more = max(4 * self._limit, LIMITS[1])
             remedy = f"Allow more: --set generate.max_reply_tokens={more}, {_NO_THINKING}"
             return LimitTooLow(message, remedy=self._remedy(remedy))
-        return GeneratorError(
-            f"{message} Nothing more was asked for.", remedy=self._remedy(_REMEDIES.get(fault, _OTHERWISE))
-        )
+        remedy = _REMEDIES.get(fault, _OTHERWISE).format(another=self._another, no_thinking=_NO_THINKING)
+        return GeneratorError(f"{message} Nothing more was asked for.", remedy=self._remedy(remedy))
 
     def _name(self, kind: _Kind) -> str:
         return next(name for name, one in self._kinds.items() if one is kind)
 
     def _remedy(self, text: str) -> str:
-        return f"{text} {self._without}".strip()
+        return f"{text.rstrip('.')}. {self._without}" if self._without else text
