@@ -20,8 +20,9 @@ _SCHEMA = 1
 class Forgotten:
     """Hashes of what is left out.
 
-    queries: keys of questions (asked.log.key_of). documents: hashed ids of documents. contents: SHA-256 of their files.
-    records: hashed ids of records of a BEIR corpus.
+    queries: keys of questions (asked.log.key_of). documents: hashed ids of documents, and hashed paths of their files
+    as the run keeps them, so that a command that was killed knows what it was told in either form. contents:
+    SHA-256 of their files. records: hashed ids of records of a BEIR corpus.
     """
 
     queries: frozenset[str] = frozenset()
@@ -33,6 +34,10 @@ class Forgotten:
         """Whether a document of that id is left out."""
         return bool(self.documents) and hashed(document_id) in self.documents
 
+    def has_file(self, stored_path: str) -> bool:
+        """Whether the document of a file is left out. stored_path: as the run keeps it."""
+        return bool(self.documents) and hashed_path(stored_path) in self.documents
+
     def has_record(self, identifier: str) -> bool:
         """Whether a record of a BEIR corpus of that id is left out."""
         return bool(self.records) and hashed(identifier) in self.records
@@ -41,6 +46,11 @@ class Forgotten:
 def hashed(identifier: str) -> str:
     """The hash of an id."""
     return hashlib.blake2b(identifier.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def hashed_path(stored_path: str) -> str:
+    """The hash of a file's path, which is never that of an id."""
+    return hashed(f"\0{stored_path}")
 
 
 def read_forgotten(workspace: Workspace) -> Forgotten:

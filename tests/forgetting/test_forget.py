@@ -230,11 +230,17 @@ def test_a_model_that_saw_it_is_said_with_the_command(made):
     assert f"Train again: embedfit run --run {workspace.root}" in "\n".join(runtime.report.lines)
     left = [json.loads(line) for line in workspace.path("train.jsonl").read_text().splitlines()]
     assert left == [row for row in training if key_of(row["query"]) != key_of(training[0]["query"])]
+    del runtime.report.lines[:]
+    forget(workspace.root, queries=[training[0]["query"]], yes=True, runtime=runtime)
+    said = "\n".join(runtime.report.lines)
+    assert "no model was trained on it" not in said and "was said then" in said, "its rows can't tell any more"
 
 
+@pytest.mark.parametrize("by_path", [False, True])
 @pytest.mark.parametrize("point", ["ledger_rows", "vectors", "run_files", "index_run", "inputs_of"])
-def test_a_command_that_was_killed_goes_on(made, tmp_path, monkeypatch, point):
+def test_a_command_that_was_killed_goes_on(made, tmp_path, monkeypatch, point, by_path):
     workspace, config, runtime = made
+    named = [str(tmp_path / "docs" / "secret.txt") if by_path else "secret.txt"]
 
     def killed(*args, dry=False, **options):
         if dry:
@@ -249,8 +255,8 @@ def test_a_command_that_was_killed_goes_on(made, tmp_path, monkeypatch, point):
     with monkeypatch.context() as patched:
         patched.setattr(verb, point, killed)
         with pytest.raises(KeyboardInterrupt):
-            forget(workspace.root, documents=["secret.txt"], yes=True, runtime=runtime)
-    forget(workspace.root, documents=["secret.txt"], yes=True, runtime=runtime)
+            forget(workspace.root, documents=named, yes=True, runtime=runtime)
+    forget(workspace.root, documents=named, yes=True, runtime=runtime)
     assert everything_holding(IN_DOCUMENT, tmp_path) == []
     assert freshness(stage_named("ingest"), workspace, config).state == "fresh"
 

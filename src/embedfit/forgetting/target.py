@@ -11,7 +11,7 @@ from embedfit.asked.log import cut, key_of
 from embedfit.asked.reading import rows_of
 from embedfit.errors import InputError, UsageError
 from embedfit.forgetting.marks import Marks
-from embedfit.forgotten import Forgotten, hashed
+from embedfit.forgotten import Forgotten, hashed, hashed_path
 from embedfit.records import ASKED, Document, Grade, Judgement, Passage, Query
 from embedfit.workspace import FILES, Workspace, read_jsonl
 
@@ -92,7 +92,9 @@ def target_of(named: Named, workspace: Workspace, before: Forgotten) -> Target:
         forgotten=replace(
             before,
             queries=before.queries | keys,
-            documents=before.documents | {hashed(one.document_id) for one in there},
+            documents=before.documents
+            | {hashed(one.document_id) for one in there}
+            | {hashed_path(one.path) for one in there if not _is_shared(one, documents)},
             contents=before.contents | {one.sha256 for one in there if one.sha256 and not _is_shared(one, documents)},
             records=before.records | {hashed(one.passage_id) for one in lost if _is_record(one)},
         ),
@@ -138,7 +140,7 @@ def _meant(
         found = found or {one.document_id for one in documents if workspace.stored_path(name) == one.path}
         if not found and name in records:
             single.add(name)
-        elif not found and not before.has_document(name) and not before.has_record(name):
+        elif not found and not _is_gone(name, workspace, before):
             raise InputError(
                 f"The run holds no document {name!r}.",
                 remedy=f"Its documents are listed in {workspace.path('documents.jsonl')}.",
@@ -146,6 +148,11 @@ def _meant(
         whole |= found
     contents = {one.sha256 for one in documents if one.document_id in whole and not _is_shared(one, documents)} - {""}
     return whole | {one.document_id for one in documents if one.sha256 in contents}, single
+
+
+def _is_gone(name: str, workspace: Workspace, before: Forgotten) -> bool:
+    """Whether a document or record of that id, or at that path, was forgotten before."""
+    return before.has_document(name) or before.has_record(name) or before.has_file(workspace.stored_path(name))
 
 
 def _texts_of(ids: Sequence[str], rows: Sequence[Query], before: Forgotten) -> list[str]:

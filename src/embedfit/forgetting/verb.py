@@ -64,7 +64,9 @@ def forget(
     config = api.stored_config(workspace)
     named = Named(queries=queries, query_ids=query_ids, files=[Path(one) for one in files], documents=documents)
     with workspace.lock():
-        target = target_of(named, workspace, read_forgotten(workspace))
+        before = read_forgotten(workspace)
+        target = target_of(named, workspace, before)
+        again = bool(target.keys & before.queries) or (bool(documents) and not target.passages)
         places, sent = _everywhere(workspace, config, target, runtime, dry=True)
         rebuilt = is_index(workspace.path(IN_RUN))
         models = tuple(sorted({*_models(workspace, places), *_begun(workspace)["models"]}))
@@ -79,7 +81,7 @@ def forget(
     with workspace.lock():
         _settle(workspace, config)
     left = tuple(leftovers(workspace, target))
-    for line in _after(workspace, models, left):
+    for line in _after(workspace, models, left, again=again):
         runtime.report.log(line)
     return replace(found, leftovers=left, done=True)
 
@@ -140,7 +142,7 @@ def _settle(workspace: Workspace, config: Config) -> None:
 def _say(found: Forgetting, workspace: Workspace, runtime: Runtime, *, rebuilt: bool) -> None:
     log = runtime.report.log
     for place in found.places:
-        log(f"forget: {place.name}: {place.count:,} {place.unit}")
+        log(f"forget: {place.name}: {place.count:,} {place.unit if place.count != 1 else place.unit[:-1]}")
     if rebuilt:
         log(f"forget: {IN_RUN}: it is built again, if it was made of it")
     if not found.places:
@@ -153,13 +155,16 @@ def _say(found: Forgetting, workspace: Workspace, runtime: Runtime, *, rebuilt: 
     )
 
 
-def _after(workspace: Workspace, models: Sequence[str], left: Sequence[str]) -> list[str]:
+def _after(workspace: Workspace, models: Sequence[str], left: Sequence[str], *, again: bool) -> list[str]:
+    """What to say at the end. again: some of it was forgotten before, when training rows could still tell."""
     lines = []
     if models:
         lines.append(
             f"forget: {' and '.join(models)} were trained on it, and weights can't forget. Train again: embedfit run "
             f"--run {workspace.root}. Delete copies that you made of them"
         )
+    elif workspace.path("finetuned").exists() and again:
+        lines.append("forget: it was forgotten before; which models were trained on it was said then")
     elif workspace.path("finetuned").exists():
         lines.append("forget: no model was trained on it")
     if left:
