@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -116,23 +117,43 @@ def search(
             "Name a run or an index, and a query or a file of queries.",
             remedy='For example: embedfit search --run DIR "how do I …"',
         )
+    _check_many(queries, trec, as_json=as_json)
+    if k is not None and k < 1:
+        raise UsageError(f"-k is {k}; at least one passage must be asked for.", remedy="For example: -k 10")
     where = filter_of(filters)
+    asked = read_queries(queries) if queries is not None else []
     opened = load_or_build(run_folder, runtime) if run_folder else load(index_folder or Path())
     if queries is not None:
-        if trec is None:
-            raise UsageError("--queries writes a TREC run.", remedy=f"Add: --trec {queries.with_suffix('.trec')}")
-        lines = write_trec(opened, read_queries(queries), trec, k=k or 100, where=where, runtime=runtime)
+        assert trec is not None
+        lines = write_trec(opened, asked, trec, k=100 if k is None else k, where=where, runtime=runtime)
         say(f"{trec}: {lines:,} lines")
         return
     assert query is not None
-    hits = opened.search(query, k or 5, where=where)
-    base = opened.base.search(query, k or 5, where=where)
+    k = 5 if k is None else k
+    hits = opened.search(query, k, where=where)
+    base = opened.base.search(query, k, where=where)
     if as_json:
         say_json({"query": query, "hits": [asdict(hit) for hit in hits], "base": [asdict(hit) for hit in base]})
         return
     _print(opened, query, hits, base)
     if where.conditions and not hits:
         _say_empty(opened, where)
+
+
+def _check_many(queries: Path | None, trec: Path | None, *, as_json: bool) -> None:
+    """Whether the options of a search for many queries fit. Raises UsageError."""
+    if queries is None:
+        if trec is not None:
+            raise UsageError("--trec is for a file of queries.", remedy="Add: --queries FILE, in place of the query")
+        return
+    if trec is None:
+        raise UsageError("--queries writes a TREC run.", remedy=f"Add: --trec {queries.with_suffix('.trec')}")
+    if as_json:
+        raise UsageError("--queries writes a TREC run and prints no JSON.", remedy="Leave out --json")
+    with suppress(OSError):  # one of them is not there, or can't be
+        if not trec.samefile(queries):
+            return
+        raise UsageError(f"--trec would overwrite the queries {queries}.", remedy="Name another file for the run.")
 
 
 def _print(opened: Index, query: str, hits: list[Hit], base: list[Hit]) -> None:

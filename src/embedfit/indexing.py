@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 from embedfit import api
 from embedfit.asked.log import read_log
 from embedfit.config import Config
-from embedfit.errors import ArtifactMissing, InputError, UsageError
+from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, UsageError
 from embedfit.forgotten import read_forgotten
 from embedfit.generators import generator
 from embedfit.index.build import Built, Source, build
@@ -21,7 +23,7 @@ from embedfit.index.columns import joined
 from embedfit.index.constants import ENOUGH_ASKED, SAMPLE
 from embedfit.index.filters import Where
 from embedfit.index.folder import Base, Identity, rewrite_metadata, write
-from embedfit.index.manifest import IN_RUN, MANIFEST, is_run, read_manifest
+from embedfit.index.manifest import IN_RUN, MANIFEST, RUN_SETTINGS, is_run, read_manifest
 from embedfit.index.plan import Wish, plan
 from embedfit.index.retriever import Retriever
 from embedfit.index.search import Index
@@ -61,25 +63,52 @@ def index_documents(
     runtime = runtime or Runtime()
     named = [docs] if isinstance(docs, (str, Path)) else list(docs)
     workspace = Workspace(folder)
+    fresh = not is_run(workspace.root)
+    if fresh and (workspace.root / MANIFEST).exists():
+        raise UsageError(
+            f"{workspace.root} is what an index consists of, not the folder that it was built in.",
+            remedy=f"Name the folder above it: --to-folder {workspace.root.parent}",
+        )
+    if fresh and not named:
+        raise UsageError(
+            f"{workspace.root} holds no index yet.",
+            remedy=f"Run: embedfit index DOCS... --model minilm --to-folder {workspace.root}",
+        )
     if add or remove:
         if named:
             raise UsageError(
                 "Documents to index and --add or --remove exclude each other.",
                 remedy="To add documents: embedfit index --to-folder DIR --add DOCS",
             )
-        named = [*api.stored_config(workspace).docs, *add] if add else []
-    settings: dict[str, Any] = {"model": model}
-    fresh = not is_run(workspace.root)
-    api.run(
-        named,
-        run=folder,
-        queries=queries,
-        preset="offline" if fresh else None,
-        settings=settings,
-        until="ingest",
-        runtime=runtime,
-    )
-    return index_run(folder, remove=remove, tokens=tokens, force=force, runtime=runtime)
+        known = api.stored_config(workspace).docs if add else ()
+        named = list(dict.fromkeys(os.path.abspath(one) for one in (*known, *add)))
+    with _settings_kept(workspace):
+        # Without new documents nothing is read: those of before may be gone by now.
+        if named or model or queries or not remove:
+            api.run(
+                named,
+                run=folder,
+                queries=queries,
+                preset="offline" if fresh else None,
+                settings={"model": model},
+                until="ingest",
+                runtime=runtime,
+            )
+        return index_run(folder, remove=remove, tokens=tokens, force=force, runtime=runtime)
+
+
+@contextmanager
+def _settings_kept(workspace: Workspace) -> Iterator[None]:
+    """Put the settings of a folder back where the work fails: a misspelled --add must not stay among its documents."""
+    path = workspace.path(RUN_SETTINGS)
+    before = path.read_bytes() if path.exists() else None
+    try:
+        yield
+    except EmbedfitError:
+        if before is not None and path.read_bytes() != before:
+            with atomic_file(path, binary=True) as file:
+                file.write(before)
+        raise
 
 
 def index_run(
@@ -107,7 +136,7 @@ def index_run(
         trained = trained and (chosen or {}).get("model") != "base"
         model = LocalModel("merged", workspace.existing("merged")) if trained else base
         target = workspace.path(IN_RUN)
-        removed = _removed(target, remove, workspace)
+        removed = _removed(target, remove, workspace, runtime)
         passages = sorted(
             (one for one in workspace.read(Passage) if one.document_id not in removed), key=lambda one: one.passage_id
         )
@@ -246,13 +275,19 @@ def _made_of(target: Path) -> Mapping[str, Any]:
         value: Mapping[str, Any] = read_manifest(target).get("made_of", {})
         return value
     except InputError:
-        return {}  # of another version: it is built again
+        return {}  # damaged, or of another version: it is built again
 
 
-def _removed(target: Path, remove: Sequence[str], workspace: Workspace) -> set[str]:
+def _removed(target: Path, remove: Sequence[str], workspace: Workspace, runtime: Runtime) -> set[str]:
     """Documents that the index leaves out: those of before, and `remove`."""
     forgotten = read_forgotten(workspace)
-    listed = _made_of(target).get("removed", ()) if (target / MANIFEST).exists() else ()
+    made_of = _made_of(target) if (target / MANIFEST).exists() else {"removed": ()}
+    if not made_of:
+        runtime.report.log(
+            "Note: the manifest of the index can't be read, and so it isn't known which documents were taken out with "
+            "--remove: they are in the index again. Take them out with --remove"
+        )
+    listed = made_of.get("removed", ())
     before = {one for one in listed if not forgotten.has_document(one)}
     if remove:
         known = {one.document_id for one in workspace.read(Passage)}
@@ -327,18 +362,39 @@ def write_trec(
 
     Scores fall strictly from rank to rank, because readers of such files order by score and break ties by id.
     """
-    lines = 0
+    names = _tokens_of([identifier for identifier, _ in queries], runtime)
+    lines, changed = 0, False
     with atomic_file(target) as file, runtime.report.task("search", len(queries), "queries") as task:
-        for (identifier, _), hits in zip(
-            queries, index.search_all([text for _, text in queries], k, where=where), strict=True
-        ):
+        for name, hits in zip(names, index.search_all([text for _, text in queries], k, where=where), strict=True):
             last = float("inf")
             for rank, hit in enumerate(hits, 1):
                 last = min(hit.score, last - 1e-6)
-                file.write(f"{_token(identifier)} Q0 {_token(hit.passage_id)} {rank} {last:.6f} embedfit\n")
+                file.write(f"{name} Q0 {_token(hit.passage_id)} {rank} {last:.6f} embedfit\n")
                 lines += 1
+                changed |= _token(hit.passage_id) != hit.passage_id
             task.advance(1)
+    if changed:
+        runtime.report.log("Note: spaces in ids of passages are written as _, because a TREC run can't hold them")
     return lines
+
+
+def _tokens_of(identifiers: Sequence[str], runtime: Runtime) -> list[str]:
+    """The queries' ids as a TREC file has them. Raises InputError where two become the same."""
+    found: dict[str, str] = {}
+    for identifier in identifiers:
+        other = found.setdefault(_token(identifier), identifier)
+        if other != identifier:
+            raise InputError(
+                f"A TREC run holds no spaces in ids, and so {other!r} and {identifier!r} would be one query.",
+                remedy="Give them an _id each that differs in more than spaces.",
+            )
+    changed = [identifier for name, identifier in found.items() if name != identifier]
+    if changed:
+        runtime.report.log(
+            f"Note: {len(changed):,} ids of queries have spaces, which a TREC run can't hold: "
+            f"{changed[0]!r} is written as {_token(changed[0])!r}"
+        )
+    return list(map(_token, identifiers))
 
 
 def _token(identifier: str) -> str:

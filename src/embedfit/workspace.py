@@ -183,10 +183,13 @@ def _errno_of(error: Exception) -> int | None:
 
 
 def _no_place(error: Exception, path: Path) -> bool:
-    """Whether path's own folder can't be made: HOME=/proc/none, a file where a folder must be."""
-    named = getattr(error, "filename", None)
+    """Whether no file can be at path: HOME=/proc/none, a file where a folder must be, a folder, too long a name."""
+    if not isinstance(error, OSError):
+        return False
+    named = {str(error.filename), str(error.filename2), str(Path(os.fsdecode(error.filename or "")).parent)}
     places = {str(place) for place in (path, *path.parents)}
-    return isinstance(error, (FileNotFoundError, NotADirectoryError, FileExistsError)) and str(named) in places
+    numbers = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+    return error.errno in numbers and not named.isdisjoint(places)
 
 
 def _free_mib(path: Path) -> int:

@@ -71,10 +71,13 @@ def _row(number: int, value: dict[str, Any]) -> Row:
         positives = (positives,)
     if not isinstance(positives, (list, tuple)) or not all(isinstance(one, str | int) for one in positives):
         return Row(number=number, problem="its positives are no list of ids")
+    identifier = value.get("_id", value.get("query_id"))
+    if isinstance(identifier, bool) or not isinstance(identifier, str | int | None):
+        return Row(number=number, problem="its _id is neither a text nor a whole number")
     return Row(
         number=number,
         text=shown,
-        identifier=str(value.get("_id", value.get("query_id", number))),
+        identifier=str(number if identifier is None else identifier).strip() or str(number),
         positives=tuple(map(str, positives)),
     )
 

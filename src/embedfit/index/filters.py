@@ -7,8 +7,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any, Literal
+
+import numpy as np
 
 from embedfit.errors import InputError
 
@@ -107,7 +109,7 @@ def _of_object(where: Mapping[Any, Any]) -> Iterator[Condition]:
     _at_most(where, MOST_CONDITIONS, "conditions")
     for name, wanted in where.items():
         if not isinstance(name, str) or not name or len(name) > MOST_CHARACTERS:
-            raise InputError("A filter names its fields by texts.")
+            raise InputError(f"A filter names its fields by texts of 1 to {MOST_CHARACTERS:,} characters.")
         if not isinstance(wanted, Mapping):
             yield Condition(field=name, operator="=", values=_values(name, wanted))
             continue
@@ -128,7 +130,7 @@ def _of_object(where: Mapping[Any, Any]) -> Iterator[Condition]:
 
 
 def _values(name: str, value: Any) -> tuple[tuple[Scalar, ...], ...]:  # noqa: ANN401 - JSON
-    given = value if isinstance(value, (list, tuple)) else [value]
+    given = [_plain(one) for one in (value if isinstance(value, (list, tuple)) else [value])]
     _at_most(given, MOST_VALUES, f"values of {_short(name)}")
     if not given:
         raise InputError(f"The filter of {_short(name)} names no value; leave it out to find all.")
@@ -141,6 +143,13 @@ def _values(name: str, value: Any) -> tuple[tuple[Scalar, ...], ...]:  # noqa: A
         if isinstance(one, str) and len(one) > MOST_CHARACTERS:
             raise InputError(f"{_short(name)}: a value has more than {MOST_CHARACTERS:,} characters.")
     return tuple((one,) for one in given)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - what Python users have
+    """A date as its ISO text, a number of numpy as Python's; other values as they are."""
+    if isinstance(value, date):
+        return value.isoformat()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _of_expression(text: str) -> Condition:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from embedfit.errors import InputError
 from embedfit.index.build import Built
 from embedfit.index.columns import FILES, Catalogue, write_columns
-from embedfit.index.manifest import MANIFEST, PASSAGE_STARTS, SCHEMA, read_manifest
+from embedfit.index.manifest import AGAIN, MANIFEST, PASSAGE_STARTS, SCHEMA, digest_of, read_manifest
 from embedfit.index.retriever import Retriever, from_json
 from embedfit.index.rows import Halves
 from embedfit.index.scoring import Parts, Rows, Tokens
@@ -40,7 +40,6 @@ from embedfit.workspace import atomic_file, encode_record, sha256_file
 _ROWS = ("windows", "queries")
 #: Files up to this size are hashed when an index is opened: some milliseconds each.
 CHECKED_BYTES = 4 << 20
-_AGAIN = "Build it again: embedfit index --run DIR --force, or embedfit index --to-folder DIR --force"
 _WORDS = ("words", "words_and_queries")
 
 
@@ -168,8 +167,9 @@ def _about(path: Path) -> dict[str, Any]:
 
 
 def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    as_read = json.loads(json.dumps(manifest))
     with atomic_file(folder / MANIFEST) as file:
-        json.dump(manifest, file, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump({**as_read, "sha256": digest_of(as_read)}, file, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _write_passages(folder: Path, passages: Sequence[Passage]) -> None:
@@ -193,12 +193,12 @@ def read(folder: Path) -> Stored:
     try:
         for name, file in manifest["files"].items():
             path = folder / name
-            size = path.stat().st_size if path.exists() else -1
+            size = path.stat().st_size if path.is_file() else -1
             if size != file["bytes"] or (size <= CHECKED_BYTES and sha256_file(path) != file["sha256"]):
-                raise InputError(f"{path} is not the file that the index was made with.", remedy=_AGAIN)
+                raise InputError(f"{path} is not the file that the index was made with.", remedy=AGAIN)
         return _read(folder, manifest)
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:  # numpy's, and a manifest's lack
-        raise InputError(f"The index {folder} is damaged: {error}", remedy=_AGAIN) from error
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError) as error:  # numpy's, and a manifest's lack
+        raise InputError(f"The index {folder} is damaged: {error}", remedy=AGAIN) from error
 
 
 def _read(folder: Path, manifest: Mapping[str, Any]) -> Stored:

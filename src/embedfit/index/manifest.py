@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from embedfit.errors import ArtifactMissing, InputError
+from embedfit.workspace import sha256_json
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+AGAIN = "Build it again: embedfit index --run DIR --force, or embedfit index --to-folder DIR --force"
 PASSAGE_STARTS = "passages.starts.npy"
 #: Where a run folder holds its index, and what makes a folder a run folder.
 IN_RUN = "index"
@@ -35,22 +37,31 @@ def is_searchable(folder: Path) -> bool:
 def read_manifest(folder: Path) -> Mapping[str, Any]:
     """The manifest of an index, checked. Raises as read() does."""
     path = folder / MANIFEST
-    if not path.exists():
+    if not path.is_file():
         raise ArtifactMissing(
             f"{folder} holds no index.",
             remedy="Run: embedfit index --run DIR, or embedfit index DOCS... --model minilm --to-folder DIR",
         )
     try:
-        manifest: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
+        manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
         schema = manifest["schema"]
-        lacking = {"files", "passages", "fields", "model", "retriever"} - set(manifest)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not an index' manifest.", remedy="Build it again: embedfit index") from error
+        lacking = {"files", "passages", "fields", "model", "retriever", "sha256"} - set(manifest)
+    except PermissionError as error:
+        raise InputError(f"{path} can't be read: you may not.", remedy=f"For example: chmod u+r {path}") from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is not an index' manifest.", remedy=AGAIN) from error
     if schema != SCHEMA:
         raise InputError(
             f"{path} has schema version {schema}; this embedfit reads version {SCHEMA}.",
-            remedy="Build it again: embedfit index",
+            remedy=AGAIN,
         )
     if lacking:
-        raise InputError(f"{path} lacks {', '.join(sorted(lacking))}.", remedy="Build the index again: embedfit index")
+        raise InputError(f"{path} lacks {', '.join(sorted(lacking))}.", remedy=AGAIN)
+    if digest_of(manifest) != manifest["sha256"]:
+        raise InputError(f"{path} is not what was written when the index was built.", remedy=AGAIN)
     return manifest
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of all that a manifest holds but this hash: nobody has edited a manifest that has it."""
+    return sha256_json({name: value for name, value in manifest.items() if name != "sha256"})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +107,7 @@ class Index:
         """What the untuned model is called."""
         return (self.stored.base or self.stored.model).name
 
-    @property
+    @cached_property
     def base(self) -> Index:
         """The same passages, searched by the untuned model's one vector of each."""
         stored = self.stored
@@ -150,15 +152,30 @@ class Index:
         self, queries: Sequence[str], k: int, *, allowed: Mask | None = None
     ) -> Iterator[tuple[Scores, list[Found]]]:
         """Numbers and scores of the k best passages of each query, block by block of queries."""
-        if k < 1:
-            raise InputError(f"k is {k}; at least one passage must be asked for.", remedy="For example: -k 10")
+        if isinstance(queries, str):
+            raise InputError("search_all takes a list of queries; one query is for search().")
+        k = self._checked(k)
         texts = [_readable(query) for query in queries]
         rows = (self.parts.windows, self.parts.queries)
         most = max([1, len(self), *(len(one.vectors) for one in rows if one is not None)])
         block = max(1, min(256, _BLOCK // most))
         for start in range(0, len(texts), block):
             scores = Scores(self.parts, self.asker.ask(texts[start : start + block]))
-            yield scores, find(scores, self.retriever, min(k, MOST_RESULTS), allowed)
+            yield scores, find(scores, self.retriever, k, allowed)
+
+    def _checked(self, k: int) -> int:
+        """At most as many as there are passages. Raises InputError."""
+        try:
+            k = operator.index(k)
+        except TypeError as error:
+            raise InputError(f"k is a whole number, not {k!r}.", remedy="For example: k=10") from error
+        if k < 1:
+            raise InputError(f"k is {k}; at least one passage must be asked for.", remedy="For example: -k 10")
+        if min(k, len(self)) > MOST_RESULTS:
+            raise InputError(
+                f"k is {k:,}; a query finds at most {MOST_RESULTS:,} passages.", remedy="For example: -k 10"
+            )
+        return max(1, min(k, len(self)))
 
     def marked(self, query: str, text: str) -> list[Span]:
         """Ranges of the characters of a passage's text whose words the query asks for."""
@@ -204,6 +221,10 @@ def model_of(stored: Stored) -> LocalModel:
 
 
 def _readable(query: str) -> str:
+    if not isinstance(query, str):
+        raise InputError(
+            f"A query is a text, not a {type(query).__name__}.", remedy="For several queries: index.search_all([...])"
+        )
     query = without_surrogates(query[:MOST_CHARACTERS])
     words = query.split()
     if not words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,8 @@ Vectors = npt.NDArray[np.float32]
 
 #: Changing how vectors are computed means changing this: stored ones are then not found.
 _VERSION = 2
+#: Threads that ask at once load a model once; and transformers' settings of what it prints are the process'.
+_LOADING = threading.Lock()
 
 
 class LocalModel:
@@ -70,9 +73,10 @@ class LocalModel:
 
     def encoder(self) -> Encoder:
         """The loaded model."""
-        if self._encoder is None:
-            self._encoder = Encoder.load(self.folder, layout=self.layout)
-        return self._encoder
+        with _LOADING:
+            if self._encoder is None:
+                self._encoder = Encoder.load(self.folder, layout=self.layout)
+            return self._encoder
 
     def release(self) -> None:
         """Drop the weights."""
