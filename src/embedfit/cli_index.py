@@ -123,6 +123,8 @@ def search(
     where = filter_of(filters)
     asked = read_queries(queries) if queries is not None else []
     opened = load_or_build(run_folder, runtime) if run_folder else load(index_folder or Path())
+    if opened.exact_because:
+        runtime.report.log(f"Note: {opened.exact_because}")
     if queries is not None:
         assert trec is not None
         lines = write_trec(opened, asked, trec, k=100 if k is None else k, where=where, runtime=runtime)
@@ -133,7 +135,8 @@ def search(
     hits = opened.search(query, k, where=where)
     base = opened.base.search(query, k, where=where)
     if as_json:
-        say_json({"query": query, "hits": [asdict(hit) for hit in hits], "base": [asdict(hit) for hit in base]})
+        found = {"hits": [asdict(hit) for hit in hits], "base": [asdict(hit) for hit in base]}
+        say_json({"query": query, **found, **({} if opened.recall is None else {"recall": opened.recall})})
         return
     _print(opened, query, hits, base)
     if where.conditions and not hits:

@@ -18,6 +18,7 @@ from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, UsageError
 from embedfit.forgotten import read_forgotten
 from embedfit.generators import generator
+from embedfit.index import approximate
 from embedfit.index.build import Built, Source, build
 from embedfit.index.columns import joined
 from embedfit.index.constants import ENOUGH_ASKED, SAMPLE
@@ -159,6 +160,8 @@ def index_run(
             **({"written": sha256_json(inside.queries)} if inside else {}),
         }
         before = _made_of(target) if not force and (target / MANIFEST).exists() else {}
+        if before and approximate.could_now(read_manifest(target)):
+            before = {}
         if before == made_of:
             runtime.report.log("index: up to date (--force builds it again)")
         elif before and {**before, "metadata": made_of["metadata"]} == made_of:
@@ -182,7 +185,15 @@ def index_run(
             with workspace.writing_folder(IN_RUN) as temporary:
                 cost = _cost(inside, built, runtime) if inside else None
                 write(
-                    temporary, built, passages, identity, metadata=metadata, base=beside, made_of=made_of, written=cost
+                    temporary,
+                    built,
+                    passages,
+                    identity,
+                    metadata=metadata,
+                    base=beside,
+                    made_of=made_of,
+                    written=cost,
+                    report=runtime.report,
                 )
             _say_size(target, len(passages), runtime)
     return Index.open(target)

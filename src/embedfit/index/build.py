@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.config import WINDOW_TOKENS
-from embedfit.index.constants import deviations
+from embedfit.index import approximate
+from embedfit.index.constants import SAMPLE, deviations, stand_ins
 from embedfit.index.retriever import Retriever
-from embedfit.index.scoring import Parts, Rows
+from embedfit.index.scoring import Asked, Parts, Rows
 from embedfit.index.tokens import TokenSpace, stored_tokens
 from embedfit.models.local import LocalModel
 from embedfit.models.tokenizer import load_tokenizer
@@ -26,12 +27,14 @@ from embedfit.retrieval.bm25 import Bm25
 class Built:
     """The parts of N passages and what is needed to ask them.
 
-    retriever: with this index' deviations. tokens: how tokens are stored, None where they are left out.
+    retriever: with this index' deviations. tokens: how tokens are stored, None where they are left out. sample:
+    queries by which the recall of approximate search is measured, None for an index that is searched exactly.
     """
 
     parts: Parts
     retriever: Retriever
     tokens: TokenSpace | None = None
+    sample: Asked | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +88,12 @@ def build(
     # Sentences of the passages are read once by all stages; what people asked is stored nowhere.
     embed = functools.partial(model.embed if source.asked else functools.partial(cache.embed, model), is_query=True)
     found = {} if alone else deviations(parts, contents, embed, asked=source.asked)
+    sample = None
+    if approximate.wanted(parts, retriever):
+        texts = list(source.asked[:SAMPLE]) or stand_ins(contents)[0]
+        sample = Asked(texts=texts, vectors=embed(texts))
     model.release()
-    return Built(parts=parts, retriever=retriever.with_deviations(found), tokens=space)
+    return Built(parts=parts, retriever=retriever.with_deviations(found), tokens=space, sample=sample)
 
 
 def _windows(

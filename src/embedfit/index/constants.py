@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.index.retriever import DENSE_PARTS
-from embedfit.index.scoring import Asked, Parts, Scores
+from embedfit.index.scoring import Asked, Parts, Rows, Scores
 
 Floats = npt.NDArray[np.float32]
 
@@ -21,6 +21,8 @@ ENOUGH_ASKED = 30
 _LONGEST = 300
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _SHORTEST = 20
+#: Scores that are held at a time: those of a large index are computed for a few queries at a time.
+_BLOCK = 1 << 26
 
 
 def stand_ins(contents: Sequence[str], *, seed: int = 0) -> tuple[list[str], npt.NDArray[np.int64]]:
@@ -50,14 +52,18 @@ def deviations(
     query vectors.
     """
     texts, own = (list(asked[:SAMPLE]), None) if len(asked) >= ENOUGH_ASKED else stand_ins(contents, seed=seed)
-    scores = Scores(parts, Asked(texts=texts, vectors=embed(texts)))
-    found = {}
-    for name in DENSE_PARTS:
-        if getattr(parts, name) is None:
-            continue
-        raw = scores.raw(name).astype(np.float64)
-        if own is not None:
-            raw[np.arange(len(own)), own] = np.nan
-        spread = np.nanstd(raw, axis=1) if parts.size > 1 else np.zeros(len(texts))
-        found[name] = float(spread.mean()) if spread.mean() > 1e-6 else 1.0
-    return found
+    vectors = embed(texts)
+    there = {name: part for name in DENSE_PARTS if (part := getattr(parts, name)) is not None}
+    spreads: dict[str, list[float]] = {name: [] for name in there}
+    most = max([1, parts.size, *(len(part.vectors) for part in there.values() if isinstance(part, Rows))])
+    block = max(1, _BLOCK // most)
+    for start in range(0, len(texts), block):
+        some = slice(start, start + block)
+        scores = Scores(parts, Asked(texts=texts[some], vectors=vectors[some]))
+        for name, spread in spreads.items():
+            raw = scores.raw(name).astype(np.float64)
+            if own is not None:
+                raw[np.arange(len(raw)), own[some]] = np.nan
+            spread += (np.nanstd(raw, axis=1) if parts.size > 1 else np.zeros(len(raw))).tolist()
+    means = {name: float(np.mean(spread)) for name, spread in spreads.items()}
+    return {name: mean if mean > 1e-6 else 1.0 for name, mean in means.items()}

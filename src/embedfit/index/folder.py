@@ -7,6 +7,7 @@
     queries.npy              (R, H) float16;  queries.starts.npy  (N + 1,)
     words/, words_and_queries/    BM25
     metadata.*               the fields of the passages, by column: see columns
+    approximate/             of a large index lists of its vectors: see approximate
     tokens.npy               (T, D) int8;  tokens.starts.npy  (N + 1,);  tokens.projection.npy;  tokens.holders.npy
 
 Arrays are mapped into memory, so that an index larger than the memory can be searched.
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError
+from embedfit.index import approximate
 from embedfit.index.build import Built
 from embedfit.index.columns import FILES, Catalogue, write_columns
 from embedfit.index.manifest import AGAIN, MANIFEST, PASSAGE_STARTS, SCHEMA, digest_of, read_manifest
@@ -33,6 +35,7 @@ from embedfit.index.retriever import Retriever, from_json
 from embedfit.index.rows import Halves
 from embedfit.index.scoring import Parts, Rows, Tokens
 from embedfit.index.tokens import TokenSpace
+from embedfit.progress import Reporter, Silent
 from embedfit.records import Passage, Value
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.workspace import atomic_file, encode_record, sha256_file
@@ -95,6 +98,7 @@ def write(
     base: Base | None = None,
     made_of: Mapping[str, Any] | None = None,
     written: Mapping[str, Any] | None = None,
+    report: Reporter | None = None,
 ) -> None:
     """Write all files into an empty folder, the manifest last.
 
@@ -120,6 +124,7 @@ def write(
         words: Bm25 | None = getattr(parts, name)
         if words is not None:
             words.save(folder / name)
+    lists = approximate.write(folder, parts, built.retriever, built.sample, report or Silent())
     manifest = {
         "schema": SCHEMA,
         "model": asdict(model),
@@ -129,6 +134,7 @@ def write(
         "fields": fields,
         "made_of": dict(made_of or {}),
         "written": dict(written) if written else None,
+        "approximate": lists,
         "files": {
             path.relative_to(folder).as_posix(): _about(path) for path in sorted(folder.rglob("*")) if path.is_file()
         },
@@ -202,6 +208,7 @@ def read(folder: Path) -> Stored:
 
 
 def _read(folder: Path, manifest: Mapping[str, Any]) -> Stored:
+    retriever = from_json(manifest["retriever"])
     parts = Parts(
         size=int(manifest["passages"]),
         one=_array(folder / "one.npy"),
@@ -210,6 +217,7 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> Stored:
         words=_bm25(folder, "words"),
         words_and_queries=_bm25(folder, "words_and_queries"),
         tokens=_tokens(folder),
+        near=approximate.opened(folder, manifest.get("approximate"), retriever),
     )
     starts = np.load(folder / PASSAGE_STARTS, allow_pickle=False)
     return Stored(
@@ -218,7 +226,7 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> Stored:
         lines=np.memmap(folder / "passages.jsonl", np.uint8, mode="r") if starts[-1] else None,
         manifest=manifest,
         model=Identity(**manifest["model"]),
-        retriever=from_json(manifest["retriever"]),
+        retriever=retriever,
         parts=parts,
         tokens=_space(folder, int(manifest["passages"])),
         catalogue=Catalogue(manifest["fields"], int(manifest["passages"]), folder),

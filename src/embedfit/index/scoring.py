@@ -27,6 +27,15 @@ class Words(Protocol):
         """BM25 of every passage over the query's idf mass: (N,), from 0 to 1."""
 
 
+class Near(Protocol):
+    """What names likely passages of a large index."""
+
+    def candidates(
+        self, scores: Scores, retriever: Retriever, query: int, depth: int, allowed: npt.NDArray[np.bool_] | None
+    ) -> Ints | None:
+        """Allowed passages (G,), ascending, that are likely to hold the `depth` best. None: all must be scored."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """Q queries as the parts read them.
@@ -45,7 +54,7 @@ class Asked:
 class Parts:
     """What a retriever searches: N passages as its parts hold them. None: the part is not there.
 
-    one: (N, H) unit rows; float16 in an index.
+    one: (N, H) unit rows; float16 in an index. near: what names candidates where scoring all takes too long.
     """
 
     size: int
@@ -55,6 +64,7 @@ class Parts:
     words: Words | None = None
     words_and_queries: Words | None = None
     tokens: Tokens | None = None
+    near: Near | None = None
 
 
 class Scores:
@@ -209,7 +219,9 @@ def find(
     """
     depth = max(k, retriever.rerank.depth if retriever.rerank else 0)
     as_searched = not last_first and (allowed is None or allowed.ndim == 1)
-    short = shortlists(scores, retriever, depth, allowed) if as_searched else None
+    short = _candidates(scores, retriever, depth, allowed) if as_searched else None
+    if short is None and as_searched:
+        short = shortlists(scores, retriever, depth, allowed)
     if short is None:
         first = scores.first(retriever, allowed)
         if allowed is not None:
@@ -219,6 +231,32 @@ def find(
     for query, (passages, row) in enumerate(short):
         best = ordered(row, depth, last_first=last_first)
         found.append(_reranked(scores, retriever, query, passages[best], row[best], k))
+    return found
+
+
+# --- large indexes: only passages that are likely to be among the best are scored
+
+#: Candidates whose vectors are gathered at a time.
+_CANDIDATES = 1_024
+
+
+def _candidates(
+    scores: Scores, retriever: Retriever, depth: int, allowed: npt.NDArray[np.bool_] | None
+) -> list[tuple[Ints, Floats]] | None:
+    """For each query its candidates (G,), ascending, and their first-stage scores (G,). None: all must be scored."""
+    if scores.parts.near is None:
+        return None
+    own = scores.asked.own
+    found = []
+    for query in range(len(scores.asked.texts)):
+        passages = scores.parts.near.candidates(scores, retriever, query, depth, allowed)
+        if passages is None:
+            return None
+        if own is not None:
+            passages = passages[passages != own[query]]
+        blocks = [passages[start : start + _CANDIDATES] for start in range(0, len(passages), _CANDIDATES)]
+        exact = [scores.some_first(retriever, query, block) for block in blocks]
+        found.append((passages, np.concatenate([*exact, np.zeros(0, np.float32)])))
     return found
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError, ModelError
+from embedfit.index import approximate
 from embedfit.index.columns import Mask
 from embedfit.index.filters import Where, filter_of
 from embedfit.index.folder import Stored, read
@@ -101,6 +102,16 @@ class Index:
     def parts(self) -> Parts:
         """What is searched."""
         return self.stored.parts
+
+    @property
+    def recall(self) -> float | None:
+        """The share of the first stage's best that its approximate search finds; None where search is exact."""
+        return float(self.stored.manifest["approximate"]["recall"]) if self.parts.near is not None else None
+
+    @property
+    def exact_because(self) -> str:
+        """Why a large index is searched exactly all the same; "" where it isn't, or isn't large."""
+        return approximate.exact_because(self.stored.manifest.get("approximate"))
 
     @property
     def base_name(self) -> str:

@@ -114,11 +114,14 @@ def load_with_index(
     service = load_service(name, settings, log=log)
     searcher = Searcher(index=index, max_queue_seconds=settings.max_queue_seconds or QUEUE_SECONDS)
     log(f"search: {len(index):,} passages of {index.stored.folder}")
+    if index.exact_because:
+        log(index.exact_because)
     for _, caller in keys.callers:
         if caller.forced is not None:
             log(f"search: the key {caller.name!r} finds {searcher.scope(caller).size:,} of them ({caller.forced})")
     searcher.warm_up()
     about = {"passages": len(index), "retriever": index.retriever.as_json(), "base": index.base_name}
+    about |= {} if index.recall is None else {"recall": index.recall}
     return replace(service, searcher=searcher, info=service.info | {"index": about})
 
 
