@@ -226,8 +226,8 @@ def test_constants_are_the_same_whether_all_queries_are_scored_at_once_or_few(mo
 
 def corpus(path, count, things=WORDS):
     rows = [
-        {"_id": f"{path.stem}{n}", "title": "", "text": f"The {things[n % len(things)]} of house {n} is {n * 7} years old. " * 9,
-         "metadata": {"year": n}}
+        {"_id": f"{path.stem}{n}", "title": "", "metadata": {"year": n},
+         "text": f"The {things[n % len(things)]} of house {n} is {n * 7} years old. " * 9}
         for n in range(count)
     ]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
