@@ -14,6 +14,7 @@ import numpy as np
 
 from embedfit import api
 from embedfit.asked.log import read_log
+from embedfit.asked.rows import other_language
 from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, UsageError
 from embedfit.forgotten import read_forgotten
@@ -214,6 +215,8 @@ def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
         for sentence in log.sentences():
             runtime.report.log(sentence)
         found = [one.text for one in log.questions.values()]
+        if note := other_language(found, workspace.read(Passage)):
+            runtime.report.log(note)
     if not found:
         runtime.report.log("index: every question that people asked judges retrievers, and none sets a constant")
         return []

@@ -63,6 +63,21 @@ def test_an_index_takes_its_constants_from_the_log_and_says_so(corpus, log, tiny
     assert again.stored.manifest["made_of"]["asked"] != made["asked"], "another log makes another index"
 
 
+def test_an_index_says_that_questions_are_in_another_language(corpus, tiny_bert, tmp_path):
+    french = tmp_path / "french.txt"
+    french.write_text("".join(f"comment puis-je réinitialiser l'appareil {n} de la maison\n" for n in range(40)))
+    lines = Lines()
+    index_documents(
+        corpus,
+        folder=tmp_path / "ix",
+        model=str(tiny_bert),
+        queries=french,
+        tokens=False,
+        runtime=Runtime(report=lines),
+    )
+    assert any("in French" in line for line in lines.lines), lines.lines
+
+
 def test_five_questions_are_too_few_for_constants(corpus, log, tiny_bert, tmp_path):
     report = Lines()
     log.write_text("".join(f"how do i reset thing {n}\n" for n in range(5)))

@@ -86,3 +86,15 @@ def test_a_search_wants_every_line_to_be_a_question(tmp_path):
     path.write_text("\n \n")
     with pytest.raises(InputError, match="holds no query"):
         read_queries(path)
+
+
+def test_a_row_may_call_its_text_question_and_a_table_is_no_list_of_questions(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"question": "how do I mute, the tv"}\n')
+    assert [row.text for row in rows_of(rows)] == ["how do I mute, the tv"]
+    for name, text in (("log.csv", "query,clicks\nmute the tv,3\n"), ("log.TSV", "mute the tv\t3\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match="line 1: this is a table"):
+            list(rows_of(tmp_path / name))
+    (tmp_path / "plain.csv").write_text("mute the tv\nreset the lamp\n")
+    assert len(list(rows_of(tmp_path / "plain.csv"))) == 2

@@ -72,7 +72,7 @@ class Log:
         if most is not None and most.times >= max(10, 0.1 * self.lines):
             yield f"queries: one question was asked {most.times:,} times; it counts as one, with that weight"
         for reason, (count, first) in self.skipped.items():
-            yield f"queries: {count:,} lines skipped: {reason} (the first: {first})"
+            yield f"queries: {count:,} {'line' if count == 1 else 'lines'} skipped: {reason} (the first: {first})"
         if self.cut:
             yield f"queries: {self.cut:,} were cut after {MAX_WORDS} words or {MAX_CHARACTERS:,} characters"
         if self.forgotten:

@@ -21,6 +21,10 @@ from embedfit.textfiles import lines_of, parsed_json
 #: Control characters, byte order marks inside a text, and the line ends of Unicode.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufeff\u2028\u2029]+")
 NO_TEXT = "the query has no text"
+#: Members of a row that hold the question, the first that is there.
+_TEXTS = ("text", "query", "question")
+#: Tables, whose lines hold more than a question.
+_TABLES = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +48,14 @@ def rows_of(path: Path) -> Iterator[Row]:
 
     A line that begins with a brace and is no JSON is a question, unless there was JSON before it in the file.
     """
-    is_json = False
+    is_json, between = False, _TABLES.get(path.suffix.lower())
     for number, line in lines_of(path):
         stripped = line.strip()
+        if between is not None and between in stripped and not is_json and stripped[0] != "{":
+            raise InputError(
+                f"{path}, line {number}: this is a table, and which column holds the question is not known.",
+                remedy="Save the questions alone, one a line, as a file that ends in .txt, or as JSONL.",
+            )
         if not stripped:
             continue
         if stripped[0] != "{":
@@ -62,7 +71,7 @@ def rows_of(path: Path) -> Iterator[Row]:
 
 
 def _row(number: int, value: dict[str, Any]) -> Row:
-    text = value.get("text", value.get("query"))
+    text = next((value[name] for name in _TEXTS if name in value), None)
     shown = cleaned(text) if isinstance(text, str) else ""
     if not shown:
         return Row(number=number, problem=NO_TEXT)

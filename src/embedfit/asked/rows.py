@@ -55,7 +55,7 @@ def rows_of_log(
         report.log(f"queries: {unknown:,} positives are neither a passage nor a document of this corpus: left out")
     if few := too_few(len(judges)):
         report.log(few)
-    if note := _other_language([one.text for _, one in questions], passages):
+    if note := other_language([one.text for _, one in questions], passages):
         report.log(note)
     return rows
 
@@ -110,7 +110,7 @@ class _Answers:
         return list(found), lost
 
 
-def _other_language(questions: Sequence[str], passages: Sequence[Passage]) -> str:
+def other_language(questions: Sequence[str], passages: Sequence[Passage]) -> str:
     """A sentence where the questions are in a language that the documents are not in, else ""."""
     sample = questions[:_LANGUAGE_SAMPLE]
     joined = [". ".join(sample[start : start + _JOINED]) for start in range(0, len(sample), _JOINED)]
