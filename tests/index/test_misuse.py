@@ -233,3 +233,9 @@ def test_a_place_where_no_trec_run_can_be_is_no_traceback(target, folder, questi
     }.get(target, target)  # fmt: skip
     result = run("search", "--index", folder, "--queries", questions, "--trec", path)
     assert isinstance(result.exception, EmbedfitError) and "can't be written" in str(result.exception)
+
+
+def test_a_colon_on_a_text_names_the_sign_that_is_meant(folder):
+    with pytest.raises(InputError, match="does not fit") as error:
+        load(folder).search("lamp", where="document:lamp.md")
+    assert "document=…" in str(error.value.remedy) and "There are: document" in str(error.value.remedy)

@@ -309,8 +309,14 @@ class Catalogue:
             else:
                 fits = _compared(column, known, condition.operator, readings, wanted, within)
             if not fits:
+                asks_text = condition.operator == "contains" and not known.is_list
+                hint = (
+                    f'":" is for lists and folders; a whole value is asked for with {known.name}=… '
+                    if asks_text
+                    else ""
+                )
                 raise InputError(
-                    f"The condition {condition} does not fit the field {known}.", remedy=self._listed(within)
+                    f"The condition {condition} does not fit the field {known}.", remedy=f"{hint}{self._listed(within)}"
                 )
         meets = column.passages(wanted)
         return ~meets if condition.operator == "!=" else meets
