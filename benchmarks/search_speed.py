@@ -3,6 +3,7 @@
     python benchmarks/search_speed.py                                  # 100,000 passages, some 4 GB of disk for a while
     python benchmarks/search_speed.py --passages 10000
     python benchmarks/search_speed.py --faiss PATH/TO/python           # an interpreter that has faiss-cpu and numpy
+    python benchmarks/search_speed.py --approximate                    # 1,000,000 windows: lists beside exact search
 
 The index is made up: unit vectors of 384 numbers, three windows a passage, texts of 80 words with Zipf's frequencies,
 100 tokens of 128 bytes a passage. What is measured is whole: the query's text goes in, ten passages with their texts
@@ -10,6 +11,10 @@ and reasons come out; the model that reads the query is real (MiniLM). The ten a
 formula finds in float32. Beside it: numpy's product of float32 vectors with a partition, faiss' flat index of float32
 and of float16 vectors, each over the same rows, and bm25s over the same texts. None of these reads a query with a
 model, none sums anything, so each is a lower bound for one part.
+
+--approximate makes up one vector of a third of a million passages, three windows each, close to one of 3,000 topics,
+with texts of 12 words, and measures the first stage by approximate lists and by the exact search that is without them:
+milliseconds a query, the recall of the best fifty, and seconds and bytes of the lists.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,22 +39,25 @@ import bm25s
 import numpy as np
 import torch
 
+from embedfit.index import approximate, scoring
 from embedfit.index import retriever as retrievers
-from embedfit.index import scoring
 from embedfit.index.build import Built
 from embedfit.index.folder import Identity, write
-from embedfit.index.scoring import Parts, Rows, Scores, Tokens, find
+from embedfit.index.scoring import Asked, Parts, Rows, Scores, Tokens, find
 from embedfit.index.search import Index
 from embedfit.index.tokens import WIDTH, TokenSpace
 from embedfit.models.hardware import cores, encoding_precision, gemm_rate
 from embedfit.models.local import local_model
+from embedfit.progress import LogLines
 from embedfit.records import Passage
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.workspace import atomic_file
 
 HERE = Path(__file__).parent
+OUT = HERE / "results" / "search_speed.json"
 WINDOWS = 3
 TOKENS = 100
+TOPICS = 3_000
 WORDS = 80
 VOCABULARY = 50_000
 QUERIES = 60
@@ -112,6 +121,59 @@ def made_up(folder: Path, count: int, texts: Sequence[str], width: int, model: A
     ]
     identity = Identity(name="minilm", key=model.key, instruction=model.instruction)
     write(folder, Built(parts=parts, retriever=chosen, tokens=space), passages, identity)
+
+
+def near_topics(
+    rng: np.random.Generator, topics: np.ndarray[Any, np.dtype[np.float32]], own: np.ndarray[Any, np.dtype[np.int64]]
+) -> np.ndarray[Any, np.dtype[np.float16]]:
+    """Unit rows whose cosine with their topic is about .7. own: (R,) the topic of each."""
+    result = np.empty((len(own), topics.shape[1]), np.float16)
+    for start in range(0, len(own), 65_536):
+        rows = topics[own[start : start + 65_536]]
+        rows = rows + rng.standard_normal(rows.shape, np.float32) / np.float32(topics.shape[1] ** 0.5)
+        result[start : start + len(rows)] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return result
+
+
+def approximate_beside_exact(windows: int, width: int = 384) -> dict[str, Any]:
+    """The first stage by lists and without them."""
+    rng = np.random.default_rng(0)
+    count = windows // WINDOWS
+    topics = unit_rows(rng, TOPICS, width).astype(np.float32)
+    own = rng.integers(0, TOPICS, count)
+    texts = texts_of(rng, count, 12)
+    parts = Parts(
+        size=count,
+        one=near_topics(rng, topics, own),
+        windows=Rows(near_topics(rng, topics, np.repeat(own, WINDOWS)), WINDOWS * np.arange(count + 1)),
+        words=Bm25(texts),
+    )
+    retriever = retrievers.DEFAULT.without_tokens().with_deviations({"one": 0.05, "windows": 0.05})
+    asked = Asked(
+        texts=texts_of(rng, 200, 8), vectors=near_topics(rng, topics, rng.integers(0, TOPICS, 200)).astype(np.float32)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        about = approximate.write(Path(folder), parts, retriever, asked, LogLines(sys.stderr))
+        result = {
+            "windows": windows,
+            "passages": count,
+            "lists_and_recall_s": time.perf_counter() - started,
+            "lists_bytes": sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file()),
+            "manifest": about,
+        }
+        near = replace(parts, near=approximate.opened(Path(folder), about, retriever))
+        queries = {text: Asked(texts=[text], vectors=asked.vectors[number][None])
+                   for number, text in enumerate(asked.texts[:QUERIES])}  # fmt: skip
+        for name, searched in (("approximate", near), ("exact", parts)):
+            result[f"{name}_ms"] = median_ms(
+                lambda text, searched=searched: find(Scores(searched, queries[text]), retriever, 50), list(queries)
+            )
+        words = parts.words
+        assert words is not None
+        result["words_ms"] = median_ms(words.coverage, list(queries))
+    result["ratio_to_exact"] = result["approximate_ms"] / result["exact_ms"]
+    return result
 
 
 def median_ms(job: Callable[[str], Any], queries: Sequence[str]) -> float:
@@ -193,10 +255,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--passages", type=int, default=100_000)
     parser.add_argument("--faiss", help="a Python that has faiss-cpu")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "search_speed.json")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--approximate", action="store_true", help="measure approximate lists beside exact search")
+    parser.add_argument("--windows", type=int, default=1_000_002, help="with --approximate")
     options = parser.parse_args()
     torch.set_num_threads(cores())
     load, began = os.getloadavg()[0], time.perf_counter()
+    if options.approximate:
+        target = HERE / "results" / "search_speed_approximate.json" if options.out == OUT else options.out
+        save(approximate_beside_exact(options.windows), load, target)
+        return
     rng = np.random.default_rng(1)
     texts = texts_of(rng, options.passages, WORDS)
     queries = texts_of(rng, QUERIES, 8)
@@ -217,6 +285,11 @@ def main() -> None:
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
             "peers": peers(index, queries, texts, options.faiss),
         }
+    save(result, load, options.out)
+
+
+def save(result: dict[str, Any], load: float, target: Path) -> None:
+    """Write a result with versions and the machine."""
     result |= {
         "versions": {name: version(name) for name in ("embedfit", "torch", "transformers", "numpy", "bm25s")},
         "hardware": {
@@ -225,9 +298,9 @@ def main() -> None:
         },
     }  # fmt: skip
     print(json.dumps(result, indent=1))
-    with atomic_file(options.out) as file:
+    with atomic_file(target) as file:
         json.dump(result, file, indent=1)
-    print(options.out, file=sys.stderr)
+    print(target, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def _machine() -> list[Finding]:
 def _extras() -> list[Finding]:
     extras = {
         "aws": "boto3", "openai": "httpx", "serve": "uvicorn", "formats": "openpyxl", "onnx": "onnxruntime",
-        "langchain": "langchain-core", "llamaindex": "llama-index-core",
+        "langchain": "langchain-core", "llamaindex": "llama-index-core", "ann": "faiss-cpu",
     }  # fmt: skip
     findings = []
     for extra, package in extras.items():

@@ -21,8 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from embedfit.cli import app as command_line
+from embedfit.index import approximate
 from embedfit.index.search import Index
 from embedfit.indexing import index_documents
+from embedfit.serving import loading
+from embedfit.serving.access import Keys
 from embedfit.serving.app import App
 from embedfit.serving.searching import Searcher
 from embedfit.testkit.server import running_server
@@ -394,3 +397,23 @@ def test_a_folder_whose_index_is_missing_gets_it_and_is_served(folder, tmp_path)
             assert len(http.post("/embed", json={"inputs": "tv"}).json()[0]) == 32
             assert http.get("/info").json()["index"]["passages"] == len(Index.open(run / "index"))
             assert http.get("/").headers["content-type"].startswith("text/html")
+
+
+def test_a_server_says_the_recall_of_approximate_lists_or_why_search_is_exact(tmp_path, tiny_bert, monkeypatch):
+    monkeypatch.setattr(approximate, "MOST_EXACT", 5)
+    index_documents(write_corpus(tmp_path), folder=tmp_path / "ix", model=str(tiny_bert))
+    made = make_app(FakeEngine(), tiny_bert)
+    monkeypatch.setattr(loading, "load_service", lambda *_, **__: made.service)
+
+    def served():
+        said = []
+        opened = Index.open(tmp_path / "ix" / "index")
+        service = loading.load_with_index(lambda: opened, made.settings, Keys(), log=said.append)
+        service.searcher.close()
+        return service.info["index"], [line for line in said if "exact" in line]
+
+    about, said = served()
+    assert about["recall"] >= approximate.ENOUGH_RECALL and said == []
+    monkeypatch.setattr(approximate, "library", lambda: None)
+    about, said = served()
+    assert "recall" not in about and approximate.INSTALL in said[0]
