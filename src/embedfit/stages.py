@@ -73,7 +73,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="generate",
         module="embedfit.queries.stage",
-        version=2,
+        version=3,
         reads=("passages.jsonl",),
         may_read=(FORGOTTEN,),
         writes=("queries.jsonl",),

@@ -56,6 +56,17 @@ def test_a_sample_judges_and_the_rest_is_the_log(tmp_path):
     assert found == rows(tmp_path, [f"question number {n}" for n in range(300)])[0]
 
 
+@pytest.mark.parametrize(("labelled", "judges"), [(14, 50), (15, 15), (40, 40), (120, 50)])
+def test_questions_with_positives_judge_where_there_are_enough(tmp_path, labelled, judges):
+    lines = [f'{{"query": "asked thing {n}", "positives": ["tv.md#{n % 2}", "tv.md"]}}' for n in range(labelled)]
+    lines += [f'{{"query": "bare thing {n}", "positives": ["no such file"]}}' for n in range(300)]
+    found, said = rows(tmp_path, lines)
+    judging = [one for one in found if one.split == "judge"]
+    assert len(judging) == judges and len(found) == labelled + 300
+    assert labelled < 15 or all(one.passage_id for one in judging)
+    assert f"{labelled + 300} positives are neither" in said, "each unknown name is counted"
+
+
 def test_five_questions_work_and_are_said_to_be_too_few(tmp_path):
     found, said = rows(tmp_path, [f"question {n}" for n in "abcde"])
     assert [one.split for one in found] == ["judge"] * 5

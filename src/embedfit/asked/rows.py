@@ -33,12 +33,15 @@ def rows_of_log(
     for sentence in log.sentences():
         report.log(sentence)
     questions = list(log.questions.items())
-    judges = set(_judging([one for _, one in questions], embed, judged, seed))
-    known, unknown = _Answers(passages), 0
+    known = _Answers(passages)
+    found = [known.of(question) for _, question in questions]
+    unknown = sum(lost for _, lost in found)
+    # Labels cost nobody anything and say more than grades: where there are enough, they are what judges.
+    named = [number for number, (answers, _) in enumerate(found) if answers]
+    among = named if len(named) >= ENOUGH_TO_CHOOSE else list(range(len(questions)))
+    judges = {among[place] for place in _judging([questions[n][1] for n in among], embed, judged, seed)}
     rows = []
-    for number, (key, question) in enumerate(questions):
-        answers, lost = known.of(question)
-        unknown += lost
+    for number, ((key, question), (answers, _)) in enumerate(zip(questions, found, strict=True)):
         rows.append(
             Query(
                 query_id=f"{ASKED}-{key[:16]}",
