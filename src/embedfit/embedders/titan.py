@@ -51,6 +51,10 @@ class TitanTransport:
         """Estimated upwards: three characters a token."""
         return len(request.messages[-1].content) // 3 + 1
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def send(self, request: Request) -> Reply:
         """One InvokeModel call. Raises CallError."""
         width = int(request.messages[0].content.removeprefix("dimensions="))
