@@ -63,6 +63,17 @@ class Tokens:
         return rows, np.array([len(one) for one in found], np.int64)
 
 
+def product(left: Floats, right: Floats) -> Floats:
+    """The matrix product, by torch: (A, H) and (H, B) or (H,) give (A, B) or (A,).
+
+    The model runs in torch's threads. numpy's own, which wait by spinning, would hold the cores that torch's want: a
+    search among 100,000 passages took three times as long.
+    """
+    first, second = (torch.from_numpy(np.require(one, requirements="W")) for one in (left, right))
+    result: Floats = (first @ second).numpy()
+    return result
+
+
 def cosines(queries: Floats, rows: Halves | Floats) -> Floats:
     """Inner products of queries (Q, H) and rows (R, H), in float32: (Q, R)."""
     result = np.empty((len(queries), len(rows)), np.float32)
@@ -70,7 +81,7 @@ def cosines(queries: Floats, rows: Halves | Floats) -> Floats:
     for start in range(0, len(rows), _BLOCK):
         stop = min(start + _BLOCK, len(rows))
         block[: stop - start].copy_(torch.from_numpy(rows[start:stop]))
-        np.matmul(queries, block[: stop - start].numpy().T, out=result[:, start:stop])
+        result[:, start:stop] = product(queries, block[: stop - start].numpy().T)
     return result
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.index.retriever import DENSE_PARTS, Part, Retriever
-from embedfit.index.rows import Floats, Halves, Ints, RoughQuery, Rows, Tokens, best_of, cosines
+from embedfit.index.rows import Floats, Halves, Ints, RoughQuery, Rows, Tokens, best_of, cosines, product
 from embedfit.retrieval.fusion import reciprocals, standardised
 from embedfit.retrieval.own import without_own
 
@@ -171,8 +171,8 @@ class Scores:
         if len(own):
             # The starts of passages that have tokens rise strictly, as reduceat wants them.
             starts = (np.cumsum(counts) - counts)[own]
-            best[:, own] = np.maximum.reduceat(vectors @ rows.T, starts, axis=1)
-        result: Floats = (np.ascontiguousarray(best.T) @ weights).astype(np.float32)
+            best[:, own] = np.maximum.reduceat(product(vectors, rows.T), starts, axis=1)
+        result: Floats = product(np.ascontiguousarray(best.T), weights)
         return result
 
 

@@ -10,6 +10,7 @@ from itertools import chain, pairwise
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.index.rows import product
 from embedfit.index.scoring import Tokens
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
@@ -53,7 +54,7 @@ class TokenSpace:
 
     def projected(self, vectors: Floats) -> Floats:
         """Unit rows in the stored space. vectors: (L, H); returns (L, D)."""
-        rows = vectors @ self.projection
+        rows = product(vectors, self.projection)
         result: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
         return result
 
