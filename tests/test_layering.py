@@ -16,7 +16,7 @@ PACKAGE = Path(embedfit.__file__).parent
 #: Who may import whom: a module imports only from lower levels, or from its own package.
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "records", "hashes", "places"}),
-    frozenset({"terminal", "textfiles", "addresses", "aws", "plugins"}),
+    frozenset({"terminal", "textfiles", "addresses", "aws", "pages", "plugins"}),
     frozenset({"progress", "generators"}),
     frozenset({"workspace"}),
     frozenset({"config", "runtime", "interchange", "forgotten"}),

@@ -20,14 +20,7 @@ from embedfit.evaluation.systems import check_systems
 from embedfit.models.sources import EMBEDDERS
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
-
-
-class Lines:
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
+from tests.said import Said
 
 
 @pytest.fixture
@@ -119,7 +112,7 @@ def test_stored_settings_hold_then_what_the_command_names(tmp_path_factory: pyte
 
 @pytest.mark.usefixtures("no_work")
 def test_the_same_command_without_its_set_keeps_what_it_set(tmp_path: Path) -> None:
-    report = Lines()
+    report = Said()
     arguments: dict[str, Any] = {"run": tmp_path / "run", "runtime": Runtime(report=report)}
     api.run(tmp_path / "docs", settings={"train": {"epochs": 7}}, **arguments)
     assert report.lines == []

@@ -29,6 +29,7 @@ from embedfit.index.manifest import IN_RUN, MANIFEST, RUN_SETTINGS, is_run, read
 from embedfit.index.plan import Wish, plan
 from embedfit.index.retriever import Retriever
 from embedfit.index.search import Index
+from embedfit.index.sizes import part_bytes
 from embedfit.index.written import Written, written_of
 from embedfit.llm.ledger.rows import Usage
 from embedfit.llm.ledger.store import Ledger
@@ -260,7 +261,7 @@ def _planned(
 ) -> tuple[Retriever, Written | None]:
     """The retriever of the index, and the written queries that lie in it. wishes: for `tokens` and `queries`."""
     there = workspace.path(FILES[Query]).exists()
-    queries = written_of(passages, workspace.read(Query)) if there else None
+    queries = written_of([one.passage_id for one in passages], workspace.read(Query)) if there else None
     is_strong = generator(config.generate.generator).strong
     planned = plan(len(passages), chosen=chosen, written=queries, is_strong=is_strong, **wishes)
     if queries is not None:
@@ -274,8 +275,7 @@ def _cost(written: Written, built: Built, runtime: Runtime) -> dict[str, Any]:
     if written.calls and runtime.ledger.exists():
         with Ledger(runtime.ledger) as ledger:
             used = ledger.usage_of(written.calls)
-    rows, passages = built.parts.queries, built.parts.size
-    size = (rows.vectors.nbytes + rows.starts.nbytes) if rows is not None else 0
+    passages, size = built.parts.size, part_bytes(built.parts).get("queries", 0)
     runtime.report.log(
         f"index: {written.count:,} written queries of {written.covered:.0%} of the passages; a passage's took "
         f"{used.calls / passages:.2f} calls, {(used.input_tokens + used.output_tokens) / passages:,.0f} tokens and "

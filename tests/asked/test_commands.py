@@ -24,7 +24,7 @@ from embedfit.records import Query
 from embedfit.runtime import Runtime
 from embedfit.stages import stage_named
 from embedfit.workspace import Workspace
-from tests.asked.test_rows import Lines
+from tests.said import Said
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def constants(index):
 
 
 def test_an_index_takes_its_constants_from_the_log_and_says_so(corpus, log, tiny_bert, tmp_path):
-    report = Lines()
+    report = Said()
     options = {"model": str(tiny_bert), "tokens": False}
     plain = index_documents(corpus, folder=tmp_path / "plain", **options)
     runtime = Runtime(report=report)
@@ -66,7 +66,7 @@ def test_an_index_takes_its_constants_from_the_log_and_says_so(corpus, log, tiny
 def test_an_index_says_that_questions_are_in_another_language(corpus, tiny_bert, tmp_path):
     french = tmp_path / "french.txt"
     french.write_text("".join(f"comment puis-je réinitialiser l'appareil {n} de la maison\n" for n in range(40)))
-    lines = Lines()
+    lines = Said()
     index_documents(
         corpus,
         folder=tmp_path / "ix",
@@ -79,7 +79,7 @@ def test_an_index_says_that_questions_are_in_another_language(corpus, tiny_bert,
 
 
 def test_five_questions_are_too_few_for_constants(corpus, log, tiny_bert, tmp_path):
-    report = Lines()
+    report = Said()
     log.write_text("".join(f"how do i reset thing {n}\n" for n in range(5)))
     plain = index_documents(corpus, folder=tmp_path / "plain", model=str(tiny_bert), tokens=False)
     few = index_documents(
@@ -97,7 +97,7 @@ def test_five_questions_are_too_few_for_constants(corpus, log, tiny_bert, tmp_pa
 def test_questions_that_judge_set_no_constant(corpus, log, tiny_bert, tmp_path):
     folder = tmp_path / "run"
     index_documents(corpus, folder=folder, queries=log, model=str(tiny_bert), tokens=False)
-    workspace, report = Workspace(folder), Lines()
+    workspace, report = Workspace(folder), Said()
 
     def rows(judging):
         texts = [f"how do i reset thing {n}" for n in range(40)]
@@ -126,7 +126,7 @@ def test_deviations_are_those_of_the_questions():
 
 
 def test_forgotten_questions_set_no_constant(corpus, log, tiny_bert, tmp_path):
-    report = Lines()
+    report = Said()
     folder = tmp_path / "ix"
     index_documents(corpus, folder=folder, queries=log, model=str(tiny_bert), tokens=False)
     write_forgotten(Workspace(folder), Forgotten(queries=frozenset({key_of("how do i reset thing 3")})))

@@ -14,26 +14,12 @@ from embedfit.deploy.probe import texts_of
 from embedfit.records import Passage, Query, written
 from embedfit.reporting.evidence import gather
 from tests.run_folder import build_run
+from tests.said import Said
 
 PASSAGES = [
     Passage(passage_id=f"guides/tv.md#{n}", document_id="guides/tv.md", title="", text=f"The television {text}.")
     for n, text in enumerate(["can be muted with the red button", "has a warranty of two years"])
 ]
-
-
-class Lines:
-    """A reporter that keeps what is said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def log(self, message):
-        self.lines.append(message)
-
-    def task(self, description, total, unit=""):
-        from embedfit.progress import Silent
-
-        return Silent().task(description, total, unit)
 
 
 def embed(texts):
@@ -42,7 +28,7 @@ def embed(texts):
 
 
 def rows(tmp_path, lines, *, judged=50):
-    path, report = tmp_path / "log.jsonl", Lines()
+    path, report = tmp_path / "log.jsonl", Said()
     path.write_text("".join(line + "\n" for line in lines), "utf-8")
     found = rows_of_log(read_log([path], report, seed=13), PASSAGES, embed, report, judged=judged, seed=13)
     return found, "\n".join(report.lines)

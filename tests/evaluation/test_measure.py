@@ -7,9 +7,9 @@ import pytest
 
 from embedfit.evaluation import measure as measuring
 from embedfit.evaluation.evalset import read_eval_set
-from embedfit.evaluation.measure import Group, Opened, measure, needed, of_model, of_vectors, of_words, ranked
+from embedfit.evaluation.measure import Group, Opened, measure, of_model, of_vectors, of_words, ranked
 from embedfit.index.build import Source
-from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF, WINDOWS
+from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF, WINDOWS, union
 from embedfit.index.scoring import Asked, Parts
 from embedfit.index.search import Asker
 from embedfit.interchange import Entry, RetrievalData, write_beir
@@ -80,9 +80,9 @@ def test_no_more_than_a_hundred_are_kept(tmp_path):
 
 
 def test_rows_share_the_parts_that_they_need():
-    every = needed({"default": DEFAULT, "base": BASE})
+    every = union([DEFAULT, BASE])
     assert {part.name for part in every.parts} == {"one", "windows", "words"} and every.rerank is not None
-    assert needed({"base": BASE, "bm25": BM25}).rerank is None
+    assert union([BASE, BM25]).rerank is None
 
 
 def test_a_group_is_closed_before_the_next_is_opened_and_after_an_error(eval_set):

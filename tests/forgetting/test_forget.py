@@ -32,26 +32,12 @@ from embedfit.runtime import Runtime
 from embedfit.stages import stage_named
 from embedfit.testkit.fake_model import FakeModel
 from embedfit.workspace import FILES, Workspace
+from tests.said import Said
 
 #: Words that stand in one document, in what was written of it, and in one question, and nowhere else.
 IN_DOCUMENT, IN_QUESTION = "zebracorn", "quaggaflux"
 QUESTION = f"where is the parcel of {IN_QUESTION} miller"
 TOPICS = ("remote sound", "router password", "battery cable", "screen contrast", "door hinge", "window seal")
-
-
-class Lines:
-    """A reporter that keeps what is said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def log(self, message):
-        self.lines.append(message)
-
-    def task(self, description, total, unit=""):
-        from embedfit.progress import Silent
-
-        return Silent().task(description, total, unit)
 
 
 def answer(request):
@@ -99,7 +85,7 @@ def made(built, tmp_path):
     """A copy of it, with grades, a report and an interrupted training."""
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     workspace = Workspace(tmp_path / "run")
-    runtime = Runtime(ledger=tmp_path / "ledger.sqlite", report=Lines())
+    runtime = Runtime(ledger=tmp_path / "ledger.sqlite", report=Said())
     own = next(one for one in workspace.read(Query) if IN_QUESTION in one.text)
     secret = next(one for one in workspace.read(Passage) if IN_DOCUMENT in one.text)
     grade = {"query_id": own.query_id, "query": own.text, "passage_id": secret.passage_id, "grade": 1,

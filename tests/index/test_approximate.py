@@ -23,6 +23,7 @@ from embedfit.indexing import index_documents, load
 from embedfit.progress import Silent
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
+from tests.said import Said
 
 SIZE, WIDTH, TOPICS = 4_000, 32, 60
 WORDS = "mute tv lamp hall button zeppelin oven bread chain bike kite wind".split()
@@ -35,16 +36,6 @@ RETRIEVERS = {
         "windows": retrievers.WINDOWS,
     }.items()
 }
-
-
-class Lines(Silent):
-    """Keeps what is said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def log(self, message):
-        self.lines.append(message)
 
 
 def unit(rows):
@@ -194,7 +185,7 @@ def test_a_query_that_is_a_passage_does_not_find_itself(large):
 def test_lists_that_find_too_little_are_not_kept(tmp_path, monkeypatch):
     parts, asked = made_up(noise=50)  # no topic is left, and neighbours lie in any list
     monkeypatch.setattr(approximate, "SHARES", (1 / 64, 1 / 32))
-    said = Lines()
+    said = Said()
     about = approximate.write(tmp_path, parts, RETRIEVERS["base"], asked, said)
     assert not about["used"] and about["recall"] < approximate.ENOUGH_RECALL
     assert f"{about['recall']:.1%}" in about["why"] and "search stays exact" in said.lines[-1]
@@ -280,7 +271,7 @@ def test_a_small_index_has_no_lists(tmp_path, tiny_bert, monkeypatch):
 def test_without_the_extra_search_is_exact_and_says_so(tmp_path, tiny_bert, monkeypatch):
     there = approximate.library
     monkeypatch.setattr(approximate, "library", lambda: None)
-    said = Lines()
+    said = Said()
 
     def build():
         return index_documents(
@@ -341,7 +332,7 @@ def test_fields_that_change_alone_leave_the_lists(run, tmp_path, tiny_bert):
     rows = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
     changed = [{**row, "metadata": {"year": 1900}} for row in rows]
     (tmp_path / "c.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
-    said = Lines()
+    said = Said()
     index = index_documents(tmp_path / "c.jsonl", folder=run, model=str(tiny_bert), runtime=Runtime(report=said))
     assert any("only fields of passages have changed" in line for line in said.lines)
     assert manifest(run)["approximate"] == before and index.parts.near is not None

@@ -24,6 +24,7 @@ from embedfit.progress import Silent
 from embedfit.records import Passage
 from embedfit.runtime import Runtime
 from embedfit.workspace import Workspace
+from tests.said import Said
 
 ROWS = {"tv": "Press the mute button of the tv to turn its sound off, and once more to hear it again. " * 3,
         "lamp": "The lamp in the hall has a switch at its base and takes bulbs of forty watts. " * 3}  # fmt: skip
@@ -32,16 +33,6 @@ ROWS = {"tv": "Press the mute button of the tv to turn its sound off, and once m
 def corpus(path, rows):
     path.write_text("".join(json.dumps({"_id": key, "title": "", "text": text}) + "\n" for key, text in rows.items()))
     return path
-
-
-class Lines(Silent):
-    """Keeps what is said."""
-
-    def __init__(self):
-        self.lines = []
-
-    def log(self, message):
-        self.lines.append(message)
 
 
 @pytest.fixture
@@ -104,7 +95,7 @@ def test_who_has_an_index_open_goes_on_with_it_while_it_is_replaced(run, tmp_pat
 def test_passages_that_changed_after_the_index_was_built_are_said(run):
     workspace = Workspace(run)
     passages = workspace.read(Passage)
-    lines = Lines()
+    lines = Said()
     load_or_build(run, Runtime(report=lines))
     assert not lines.lines
     workspace.write(Passage, passages[:1])

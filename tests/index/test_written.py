@@ -77,7 +77,7 @@ def test_only_kept_queries_of_a_writer_count_each_once():
     queries = [Query(query_id=str(n), passage_id=p, text=t, style=s, kept=k, call_id=c,
                      split="log" if s == "asked" else "train")
                for n, (p, t, s, k, c) in enumerate(rows)]  # fmt: skip
-    found = written_of(passages, queries)
+    found = written_of([one.passage_id for one in passages], queries)
     assert found.queries == [("x",), ()]
     assert found.covered == 0.5 and found.count == 1 and found.calls == {"1", "2"}
 

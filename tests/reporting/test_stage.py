@@ -4,20 +4,13 @@ from embedfit.reporting.stage import run
 from embedfit.runtime import Runtime
 from embedfit.stages import stage_named
 from tests.run_folder import build_run
-
-
-class Lines:
-    def __init__(self):
-        self.lines = []
-
-    def log(self, message):
-        self.lines.append(message)
+from tests.said import Said
 
 
 def test_the_report_and_the_card_are_written_and_the_model_is_left_alone(tmp_path):
     workspace, config = build_run(tmp_path / "run")
     before = outputs_of(stage_named("merge"), workspace, Hashes(workspace.root))
-    report = Lines()
+    report = Said()
     run(workspace, config, Runtime(report=report))
     assert workspace.path("report.html").read_text("utf-8").startswith("<!doctype html>")
     assert workspace.path("merged/README.md").read_text("utf-8").startswith("---\n")
@@ -36,7 +29,7 @@ def test_the_same_run_gives_the_same_report(tmp_path):
 def test_what_is_missing_is_logged(tmp_path):
     workspace, config = build_run(tmp_path / "run")
     workspace.path("evaluation.json").unlink()
-    report = Lines()
+    report = Said()
     run(workspace, config, Runtime(report=report))
     assert "report: evaluation.json is not there; its part is left out" in report.lines
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from embedfit.choosing.candidates import Candidate
 from embedfit.index.build import Source, build
-from embedfit.index.retriever import Part, Rerank, Retriever
+from embedfit.index.retriever import union
 from embedfit.index.scoring import Scores, find
 from embedfit.index.search import Asker
 from embedfit.models.local import LocalModel
@@ -16,7 +16,6 @@ from embedfit.progress import Reporter
 
 #: Scores of one part that are held at a time.
 _SCORES = 20_000_000
-_QUERY_PARTS = ("queries", "words_and_queries")
 
 
 def rank(
@@ -34,7 +33,7 @@ def rank(
     """
     found: list[tuple[Candidate, list[list[int]]]] = []
     for group, contents in _groups(candidates, source):
-        built = build(contents, model, _union(group), cache, report)
+        built = build(contents, model, union(one.retriever for one in group), cache, report)
         deviations: dict[str, float] = {part.name: part.deviation for part in built.retriever.parts}
         known = [replace(one, retriever=one.retriever.with_deviations(deviations)) for one in group]
         rankings: list[list[list[int]]] = [[] for _ in known]
@@ -52,17 +51,9 @@ def rank(
 
 def _groups(candidates: Sequence[Candidate], source: Source) -> Iterator[tuple[list[Candidate], Source]]:
     """Candidates that can share their parts: where written queries are indexed, late interaction reads them too."""
-    plain = [one for one in candidates if not one.retriever.has(*_QUERY_PARTS)]
-    expanded = [one for one in candidates if one.retriever.has(*_QUERY_PARTS)]
+    plain = [one for one in candidates if not one.retriever.reads_queries]
+    expanded = [one for one in candidates if one.retriever.reads_queries]
     if plain:
         yield plain, Source(contents=source.contents, asked=source.asked)
     if expanded:
         yield expanded, source
-
-
-def _union(candidates: Sequence[Candidate]) -> Retriever:
-    """A retriever that has every part of the candidates."""
-    names = dict.fromkeys(part.name for one in candidates for part in one.retriever.parts)
-    rerank = next((one.retriever.rerank for one in candidates if one.retriever.rerank), None)
-    parts = tuple(Part(name=name, weight=1.0) for name in names)
-    return Retriever(name="all", parts=parts, rerank=Rerank(weight=0.0) if rerank else None)

@@ -120,7 +120,7 @@ class _Run:
     def read(cls, workspace: Workspace, config: Config, runtime: Runtime) -> _Run:
         passages = sorted(workspace.read(Passage), key=lambda one: one.passage_id)
         queries = workspace.read(Query)
-        written_queries = written_of(passages, queries)
+        written_queries = written_of([one.passage_id for one in passages], queries)
         return cls(
             workspace=workspace,
             config=config,

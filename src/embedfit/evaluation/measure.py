@@ -16,7 +16,7 @@ import numpy.typing as npt
 from embedfit.config import WINDOW_TOKENS
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.index.build import Source, build
-from embedfit.index.retriever import DENSE_PARTS, Part, Rerank, Retriever
+from embedfit.index.retriever import DENSE_PARTS, Retriever, union
 from embedfit.index.scoring import Asked, Parts, Scores, Words, find
 from embedfit.index.search import Asker
 from embedfit.index.sizes import bytes_a_passage
@@ -173,17 +173,6 @@ def _ms(opened: Opened, retriever: Retriever, queries: Sequence[str]) -> float |
     return 1000 * median(took) if took else None
 
 
-def needed(rows: Mapping[str, Retriever]) -> Retriever:
-    """A retriever of all parts that any of the rows reads. Its weights mean nothing."""
-    names = {part.name for retriever in rows.values() for part in retriever.parts}
-    reranked = any(retriever.rerank is not None for retriever in rows.values())
-    return Retriever(
-        name="needed",
-        parts=tuple(Part(name=name, weight=1.0) for name in sorted(names)),
-        rerank=Rerank(weight=0.0) if reranked else None,
-    )
-
-
 def of_model(
     model: LocalModel,
     source: Source,
@@ -196,7 +185,7 @@ def of_model(
     window_tokens: int = WINDOW_TOKENS,
 ) -> Opened:
     """What an index of a model on this machine holds for the rows. words: BM25, which all models share."""
-    every = needed(rows)
+    every = union(rows.values())
     dense = replace(every, parts=tuple(part for part in every.parts if part.name != "words"))
     built = build(source, model, dense, cache, report, window_tokens=window_tokens)
     parts = replace(built.parts, words=words()) if every.has("words") else built.parts

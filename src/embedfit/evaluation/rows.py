@@ -66,11 +66,6 @@ def default_of(chosen: Mapping[str, Any]) -> Retriever:
     return replace(from_json(chosen["default"]), name="default")
 
 
-def reads_queries(retriever: Retriever) -> bool:
-    """Whether written queries must lie in its index."""
-    return retriever.has("queries", "words_and_queries")
-
-
 def alike(a: Retriever, b: Retriever) -> bool:
     """Whether two retrievers find the same in the same index: deviations are the index'."""
     return replace(a.with_deviations({}), name="") == replace(b.with_deviations({}), name="")

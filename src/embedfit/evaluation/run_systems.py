@@ -99,7 +99,7 @@ class RunSystems:
 
     def _add(self, model: str, more: Mapping[str, Retriever]) -> None:
         for name, retriever in more.items():
-            self._rows.setdefault((model, rows.reads_queries(retriever)), {})[name] = retriever
+            self._rows.setdefault((model, retriever.reads_queries), {})[name] = retriever
 
     def _shipped(self, run_files: RunFiles) -> tuple[Retriever, Retriever]:
         """The safe default and what ships, as an index of the run gets them, and as they can be measured.
@@ -108,12 +108,11 @@ class RunSystems:
         are left out.
         """
         eval_set, config = self._eval_set, self._config
-        passages = [Passage(passage_id=one, document_id="", title="", text="") for one in eval_set.passage_ids]
-        self._written = written_of(passages, run_files.queries)
+        self._written = written_of(eval_set.passage_ids, run_files.queries)
 
         def planned(queries: Wish) -> Plan:
             return plan(
-                len(passages),
+                len(eval_set.passage_ids),
                 chosen=run_files.chosen,
                 written=self._written,
                 is_strong=generator(config.generate.generator).strong,
@@ -129,8 +128,8 @@ class RunSystems:
         self.without_queries = ships.with_queries and not human
         chosen = ships.retriever if human else planned("no").retriever
         default = rows.default_of(run_files.chosen)
-        if rows.reads_queries(default) and not (human and self._written.enough):
-            default = default_for(len(passages))
+        if default.reads_queries and not (human and self._written.enough):
+            default = default_for(len(eval_set.passage_ids))
         if self.without_queries:
             self._runtime.report.log(
                 "evaluate: the index of this run holds the written queries; it is measured without them, because the "

@@ -42,19 +42,15 @@ def plan(
     retriever = from_json(chosen["retriever"]) if chosen else default_for(passages)
     default = from_json(chosen["default"]) if chosen else retriever
     with_queries, why = _queries(retriever, _has_evidence(chosen), written, is_strong, queries)
-    if with_queries and not _reads_queries(retriever):
+    if with_queries and not retriever.reads_queries:
         retriever = EXPANDED if retriever.rerank is not None else EXPANDED.without_tokens()
-    if not with_queries and _reads_queries(retriever):
-        retriever = default if not _reads_queries(default) else default_for(passages)
+    if not with_queries and retriever.reads_queries:
+        retriever = default if not default.reads_queries else default_for(passages)
     if tokens == "no":
         retriever = retriever.without_tokens()
     elif tokens == "yes" and retriever.rerank is None:
         retriever = replace(retriever, rerank=DEFAULT.rerank)
     return Plan(retriever=retriever, with_queries=with_queries, why=why)
-
-
-def _reads_queries(retriever: Retriever) -> bool:
-    return retriever.has("queries", "words_and_queries")
 
 
 def _has_evidence(chosen: Mapping[str, Any] | None) -> bool:
@@ -80,7 +76,7 @@ def _queries(
     if not written.enough:
         return False, f"{written.covered:.0%} of the passages have some, and {COVERED:.0%} are needed"
     if has_evidence:
-        used = _reads_queries(retriever)
+        used = retriever.reads_queries
         return used, "the retriever that people's questions chose " + ("reads them" if used else "reads none")
     if not is_strong:
         return False, "a small model wrote them, whose queries bring nothing there"

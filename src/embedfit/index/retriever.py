@@ -12,7 +12,7 @@ the passage covers, from 0 to 1, on one scale for all queries and corpora. What 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -85,6 +85,11 @@ class Retriever:
         """Whether a part of one of the names is in the sum."""
         return any(part.name in names for part in self.parts)
 
+    @property
+    def reads_queries(self) -> bool:
+        """Whether written queries must lie in its index."""
+        return self.has("queries", "words_and_queries")
+
     def as_json(self) -> dict[str, Any]:
         """A JSON value that from_json reads."""
         return asdict(self)
@@ -102,6 +107,18 @@ def from_json(value: Mapping[str, Any]) -> Retriever:
     if unknown or not found.parts:
         raise InputError(f"A retriever's parts are {', '.join(PARTS)}; found: {', '.join(unknown) or 'none'}.")
     return found
+
+
+def union(retrievers: Iterable[Retriever]) -> Retriever:
+    """A retriever of all parts that any of them reads. Its weights mean nothing."""
+    several = list(retrievers)
+    names = sorted({part.name for one in several for part in one.parts})
+    reranked = any(one.rerank is not None for one in several)
+    return Retriever(
+        name="union",
+        parts=tuple(Part(name=name, weight=1.0) for name in names),
+        rerank=Rerank(weight=0.0) if reranked else None,
+    )
 
 
 def single(name: str, part: PartName) -> Retriever:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from embedfit.errors import InputError
-from embedfit.records import Passage, Query, written
+from embedfit.records import Query, written
 
 #: The share of passages that must have written queries. The others are at a disadvantage beside those that do: with a
 #: third of the passages covered an index found 1 to 3 points less (docs/recipe.md). The few that are left have their
@@ -51,12 +51,12 @@ class Written:
             )
 
 
-def written_of(passages: Sequence[Passage], queries: Iterable[Query]) -> Written:
+def written_of(passage_ids: Sequence[str], queries: Iterable[Query]) -> Written:
     """The kept written queries of passages, in the order in which they were written, each once a passage."""
-    found: dict[str, dict[str, None]] = {one.passage_id: {} for one in passages}
+    found: dict[str, dict[str, None]] = {one: {} for one in passage_ids}
     calls = set()
     for query in written(queries):
         if query.kept and query.passage_id in found:
             found[query.passage_id][query.text] = None
             calls.add(query.call_id)
-    return Written(queries=[tuple(found[one.passage_id]) for one in passages], calls=frozenset(calls - {""}))
+    return Written(queries=[tuple(found[one]) for one in passage_ids], calls=frozenset(calls - {""}))

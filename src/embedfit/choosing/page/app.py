@@ -7,13 +7,9 @@ request must name this host, and one that grades must come from the page itself.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
 import secrets
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,6 +19,7 @@ from starlette.routing import Route
 
 from embedfit.choosing.page.session import Session
 from embedfit.errors import InputError
+from embedfit.pages import whole_page
 
 #: Bytes of a request's body: a grade has some fifty.
 MOST_BYTES = 2_000
@@ -55,7 +52,7 @@ def application(session: Session, token: str) -> Starlette:
         return guard
 
     async def page(_: Request) -> Response:
-        content, policy = _page()
+        content, policy = whole_page("embedfit.choosing.page", "grade")
         return Response(content, media_type="text/html", headers={**_HEADERS, "content-security-policy": policy})
 
     async def state(_: Request) -> Response:
@@ -112,23 +109,3 @@ def _json(body: bytes) -> dict[str, Any]:
 
 def _error(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status, headers=_HEADERS)
-
-
-@lru_cache(1)
-def _page() -> tuple[bytes, str]:
-    """The page, and its policy: its own script and style alone may run, and it may ask this server alone."""
-    style, script = _asset("grade.css"), _asset("grade.js")
-    page = _asset("grade.html").replace("/* grade.css */", style).replace("/* grade.js */", script)
-    policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; connect-src 'self'; "
-        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return page.encode(), policy
-
-
-def _asset(name: str) -> str:
-    return resources.files("embedfit.choosing.page").joinpath("templates", name).read_text("utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
