@@ -47,7 +47,7 @@ class Written:
                 f"{have:,} of {len(self.queries):,} passages have written queries ({self.covered:.0%}); an index needs "
                 f"{COVERED:.0%}: a passage without queries is hard to find beside those that have some.",
                 remedy="Leave them out: embedfit index --run DIR --without-queries. To have more written: "
-                "embedfit generate --run DIR --set generate.passages=0",
+                "embedfit generate --run DIR --set generate.max_passages=NUMBER",
             )
 
 
