@@ -31,12 +31,12 @@ from embedfit.index.constants import deviations
 from embedfit.index.retriever import DEFAULT, Retriever
 from embedfit.index.scoring import Asked, Scores, find
 from embedfit.models.local import local_model
-from embedfit.models.vectors import vector_cache
+from embedfit.models.store.vectors import vector_cache
+from embedfit.path.workspace import atomic_file
 from embedfit.progress import reporter_for
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, score
 from embedfit.retrieval.significance import compare
-from embedfit.workspace import atomic_file
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data")

@@ -30,23 +30,23 @@ import numpy as np
 import platformdirs
 from train_throughput import default_data
 
-from embedfit import pipeline
 from embedfit.config import WINDOW_TOKENS, Config, change, resolve
-from embedfit.interchange import RetrievalData, read_beir, read_llamaindex, write_beir
+from embedfit.files.interchange import RetrievalData, read_beir, read_llamaindex, write_beir
 from embedfit.models.encoder import Encoder, load_base
-from embedfit.models.hardware import cores, gemm_rate
-from embedfit.models.prompts import open_model
+from embedfit.models.layout.prompts import open_model
 from embedfit.models.windows import blended, max_pool, windows_of_model
+from embedfit.numerics.machine import cores, gemm_rate
+from embedfit.path import pipeline
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
 from embedfit.queries.stage import ROUND_TRIP
-from embedfit.records import Passage, Query
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import weighted_sum
 from embedfit.retrieval.metrics import hit, judge, ndcg, rank
 from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of, compare
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 HERE = Path(__file__).resolve().parent
 DATA = default_data()

@@ -49,12 +49,12 @@ from embedfit.merging.stage import read_weights
 from embedfit.merging.weights import combine
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import read_tensors, save_model
-from embedfit.models.hardware import best_precision
+from embedfit.numerics.machine import best_precision
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
-from embedfit.records import Passage, Query
 from embedfit.retrieval.significance import bootstrap_means, interval
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 HERE = Path(__file__).resolve().parent
 #: What the mean over corpora is taken of.

@@ -33,21 +33,21 @@ from typing import Any
 import numpy as np
 
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.files.interchange import Entry, RetrievalData, write_beir
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Built, Source, build
-from embedfit.index.folder import Identity, write
 from embedfit.index.retriever import Retriever
 from embedfit.index.scoring import Scores, find
 from embedfit.index.search import Asker, Index
-from embedfit.interchange import Entry, RetrievalData, write_beir
-from embedfit.models.hardware import cores, encoding_precision, gemm_rate
+from embedfit.index.store.folder import Identity, write
 from embedfit.models.local import LocalModel, local_model
-from embedfit.models.vectors import vector_cache
+from embedfit.models.store.vectors import vector_cache
+from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
+from embedfit.path.artefacts import Passage
+from embedfit.path.workspace import atomic_file
 from embedfit.progress import reporter_for
-from embedfit.records import Passage
 from embedfit.retrieval.metrics import judge, score
 from embedfit.retrieval.significance import compare
-from embedfit.workspace import atomic_file
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data")

@@ -42,16 +42,16 @@ import torch
 from embedfit.index import approximate, scoring
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Built
-from embedfit.index.folder import Identity, write
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, Tokens, find
 from embedfit.index.search import Index
+from embedfit.index.store.folder import Identity, write
 from embedfit.index.tokens import WIDTH, TokenSpace
-from embedfit.models.hardware import cores, encoding_precision, gemm_rate
 from embedfit.models.local import local_model
+from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
+from embedfit.path.artefacts import Passage
+from embedfit.path.workspace import atomic_file
 from embedfit.progress import LogLines
-from embedfit.records import Passage
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.workspace import atomic_file
 
 HERE = Path(__file__).parent
 OUT = HERE / "results" / "search_speed.json"

@@ -37,9 +37,9 @@ import platformdirs
 import psutil
 
 from embedfit.models.export import to_onnx
-from embedfit.models.hardware import cores, gemm_rate
 from embedfit.models.sources import resolve_model
 from embedfit.models.tokenizer import load_tokenizer
+from embedfit.numerics.machine import cores, gemm_rate
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = Path(platformdirs.user_cache_dir("embedfit")) / "benchmark-environments"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from train_throughput import HERE, SYSTEMS, Case, default_data, machine, prepared, train
 
-from embedfit.models.hardware import memory_limit
+from embedfit.numerics.machine import memory_limit
 
 CASE = Case("bert-base", "lognormal", batch=512, steps=1, passage_tokens=512)
 

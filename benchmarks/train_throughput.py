@@ -34,8 +34,8 @@ from safetensors.torch import load_file
 from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import save_model
-from embedfit.models.hardware import best_precision, cores, gemm_rate
 from embedfit.models.sources import resolve_model
+from embedfit.numerics.machine import best_precision, cores, gemm_rate
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.topk import top_k
 

@@ -21,22 +21,22 @@ import boto3
 from langchain_core.vectorstores import InMemoryVectorStore
 from moto.server import ThreadedMotoServer
 
+from embedfit.deploy.account.calls import Aws
+from embedfit.deploy.account.prices import load_prices
+from embedfit.deploy.account.sagemaker import discover
 from embedfit.deploy.apply import apply
 from embedfit.deploy.artefact import resolve_artefact
-from embedfit.deploy.aws import Aws
 from embedfit.deploy.destroy import destroy
 from embedfit.deploy.options import Autoscaling, Options
 from embedfit.deploy.plan import Plan, make_plan
-from embedfit.deploy.prices import load_prices
 from embedfit.deploy.probe import probe, texts_of
-from embedfit.deploy.sagemaker import discover
 from embedfit.deploy.status import status
 from embedfit.integrations.langchain import EmbedfitSagemakerEmbeddings
 from embedfit.models.sources import resolve_model
 from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
-from embedfit.testkit.sagemaker_runtime import FakeRuntime, serve
-from embedfit.testkit.server import running_server
+from embedfit.testing.sagemaker_runtime import FakeRuntime, serve
+from embedfit.testing.server import running_server
 
 REGION = "us-east-1"
 ROLE = "arn:aws:iam::123456789012:role/endpoint"

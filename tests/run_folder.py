@@ -12,8 +12,8 @@ from embedfit import __version__
 from embedfit.config import Config, resolve, save
 from embedfit.evaluation.rows import PAIRS
 from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF
-from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query, Score
-from embedfit.workspace import SCHEMA, Workspace
+from embedfit.path.artefacts import Document, DroppedPassage, Manifest, Passage, Query, Score
+from embedfit.path.workspace import SCHEMA, Workspace
 
 HOSTILE = "<script>window.pwned = 1</script>"
 ISLAND_BREAKER = "</script><script>window.pwned = 2</script><!-- <script>"

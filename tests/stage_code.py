@@ -1,6 +1,6 @@
 """Whether a stage's code changed without its version: the record in tests/golden/stage_code.json, and how to renew it.
 
-A stage is done again when its `version` in src/embedfit/stages.py is raised, and not at every release. So whoever
+A stage is done again when its `version` in src/embedfit/path/stages.py is raised, and not at every release. So whoever
 changes the code behind a stage says which of two things holds:
 
 * its results changed: raise the stage's version in stages.py, then run `python -m tests.stage_code`;
@@ -20,13 +20,23 @@ import sys
 from pathlib import Path
 
 import embedfit
-from embedfit.stages import STAGES
+from embedfit.path.stages import STAGES
 
 SOURCE = Path(embedfit.__file__).parent
 RECORD = Path(__file__).parent / "golden" / "stage_code.json"
 #: Modules that say how the work is shown, stored or paid for. They decide no result.
 NO_RESULTS = frozenset(
-    {"errors", "progress", "terminal", "runtime", "config", "workspace", "hashes", "places", "addresses"}
+    {
+        "errors",
+        "progress",
+        "display.terminal",
+        "runtime",
+        "config",
+        "path.workspace",
+        "files.hashes",
+        "files.places",
+        "network.addresses",
+    }
 )
 _PLACE = re.compile(r"embedfit\.[\w.]+:\w+\Z")
 
@@ -54,7 +64,7 @@ def imports(path: Path, known: dict[str, Path]) -> set[str]:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PLACE.match(node.value):
             names.add(node.value.partition(":")[0])
     inside = {name.partition(".")[2] for name in names if name.startswith("embedfit.")}
-    return {name for name in inside if name in known and name.split(".")[0] not in NO_RESULTS}
+    return {name for name in inside if name in known and name not in NO_RESULTS}
 
 
 def behind(module: str, known: dict[str, Path]) -> set[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 
-from embedfit import aws
 from embedfit.errors import UsageError
+from embedfit.network import aws
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedfit import api, cli
+from embedfit.cli.main import main as cli
+from embedfit.commands import runs
 from embedfit.errors import EmbedfitError, UsageError
 
 
@@ -50,7 +51,7 @@ def test_brackets_in_messages_are_not_markup(
     def fails(*args: object, **kwargs: object) -> None:
         raise EmbedfitError("a [bold] path[/] and [0.1, 0.2]")
 
-    monkeypatch.setattr(api, "run_stage", fails)
+    monkeypatch.setattr(runs, "run_stage", fails)
     call("mine", "--run", "x", code=1)
     assert "a [bold] path[/] and [0.1, 0.2]" in capsys.readouterr().err
 
@@ -59,7 +60,7 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monk
     def interrupted(*args: object, **kwargs: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(api, "run_stage", interrupted)
+    monkeypatch.setattr(runs, "run_stage", interrupted)
     call("train", "--run", "x", code=130)
     assert "goes on where it was" in capsys.readouterr().err
 
@@ -71,7 +72,7 @@ def test_options_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         seen.update(options, docs=docs)
         raise UsageError("stop here")
 
-    monkeypatch.setattr(api, "run", record)
+    monkeypatch.setattr(runs, "run", record)
     call(
         "run", "a.pdf", "b", "--run", str(tmp_path), "--eval-docs", "c.pdf", "--preset", "offline", "--seed", "5",
         "--max-cost", "2.5", "--generator", "openai", "--set", "train.epochs=2", "--set", "mine.negatives=1", "--yes",
@@ -108,10 +109,10 @@ def test_stored_settings_go_on_without_documents(tmp_path: Path) -> None:
         "seed=9",
     )
     call(*arguments)
-    assert api.stored_config(api.Workspace(run)).seed == 9
-    result = api.run(run=run, until="ingest", settings={"seed": None})
+    assert runs.stored_config(runs.Workspace(run)).seed == 9
+    result = runs.run(run=run, until="ingest", settings={"seed": None})
     assert result.folder == run
-    assert api.stored_config(api.Workspace(run)).preset == "offline"
+    assert runs.stored_config(runs.Workspace(run)).preset == "offline"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +127,7 @@ def test_fail_if_not_better_exits_with_3(monkeypatch: pytest.MonkeyPatch, tmp_pa
     class Result:
         summary = {"decision": {"ship": "base", "why": ""}, "comparisons": []}  # noqa: RUF012
 
-    monkeypatch.setattr(api, "run", lambda *a, **k: Result())
+    monkeypatch.setattr(runs, "run", lambda *a, **k: Result())
     monkeypatch.setattr(cli, "_show", lambda *a, **k: None)
     call("run", "x", "--run", str(tmp_path), "--fail-if-not-better", code=3)
 
@@ -142,7 +143,7 @@ def test_encode_writes_the_vectors_of_a_file(tiny_bert: Path, tmp_path: Path) ->
 
 
 def test_doctor_names_the_fix(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedfit import doctor
+    from embedfit.commands import doctor
     from embedfit.errors import ModelError
 
     def missing(name: str | None = None) -> Path:

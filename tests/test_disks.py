@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from embedfit.errors import EmbedfitError
 from embedfit.llm.ledger import Ledger
 from embedfit.models.architecture import read_architecture
-from embedfit.models.files import encode_file
 from embedfit.models.folder import read_tensors, save_model
-from embedfit.models.vectors import VectorCache
+from embedfit.models.store.files import encode_file
+from embedfit.models.store.vectors import VectorCache
+from embedfit.path.workspace import atomic_file, atomic_folder
 from embedfit.progress import Silent
 from embedfit.training.checkpoint import State, save_checkpoint
-from embedfit.workspace import atomic_file, atomic_folder
 
 FULL = (
     OSError(errno.ENOSPC, "No space left on device"),
@@ -77,7 +77,7 @@ def test_no_home_is_a_message(tmp_path: Path, home: str) -> None:
         "from embedfit.llm.ledger import Ledger\n"
         "from embedfit.models.sources import cache_folder\n"
         "from embedfit.runtime import default_ledger\n"
-        "from embedfit.workspace import atomic_file\n"
+        "from embedfit.path.workspace import atomic_file\n"
         "def write():\n"
         "    with atomic_file(cache_folder() / 'x'):\n"
         "        pass\n"

@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 import tomli_w
 
-from embedfit import api
 from embedfit import config as settings
+from embedfit.commands import runs
 from embedfit.config import Config, load, resolve, save
 from embedfit.errors import ArtifactMissing, CheckFailed, PaidInPart
-from embedfit.freshness import Freshness, all_freshness, freshness, settings_of
-from embedfit.hashes import Hashes
-from embedfit.pipeline import run_all, run_stage, state
+from embedfit.files.hashes import Hashes
+from embedfit.path.freshness import Freshness, all_freshness, freshness, settings_of
+from embedfit.path.pipeline import run_all, run_stage, state
+from embedfit.path.stages import STAGES, Stage, stage_named
+from embedfit.path.workspace import WRITERS, Workspace, is_temporary
 from embedfit.runtime import Runtime
-from embedfit.stages import STAGES, Stage, stage_named
-from embedfit.testkit.fake_model import FakeModel
-from embedfit.workspace import WRITERS, Workspace, is_temporary
+from embedfit.testing.fake_model import FakeModel
 from tests.conftest import make_tiny_bert
 from tests.e2e.test_path import documents, stages_with, write_query
 
@@ -147,7 +147,7 @@ def test_a_run_behind_a_linked_folder_is_the_same_run(finished: Path, tmp_path: 
 
 
 def test_a_stage_opens_nothing_that_is_not_declared(finished: Path, seen: dict[str, list[str]]) -> None:
-    """If this fails, say in embedfit/stages.py that the stage reads the file, or stop reading it."""
+    """If this fails, say in embedfit/path/stages.py that the stage reads the file, or stop reading it."""
     workspace, config = opened(finished)
     assert seen.keys() == {stage.name for stage in STAGES} and seen["ingest"] and seen["report"]
     for stage in STAGES:
@@ -172,7 +172,7 @@ def _counted(stage: Stage, workspace: Workspace, config: Config) -> list[Path]:
             asked.append(path)
             return super().of(path)
 
-    from embedfit.freshness import inputs_of
+    from embedfit.path.freshness import inputs_of
 
     asked: list[Path] = []
     inputs_of(stage, workspace, config, Recording(workspace.root))
@@ -302,7 +302,7 @@ def ingested(tmp_path: Path, tiny_bert: Path) -> tuple[Path, Callable[[], Freshn
         return freshness(INGEST, workspace, load(workspace.path("embedfit.toml")))
 
     config = resolve(preset="offline", overrides={"docs": [str(docs)], "model": str(tiny_bert)})
-    api.run_config(workspace, config, Runtime(), until="ingest")
+    runs.run_config(workspace, config, Runtime(), until="ingest")
     return docs, now
 
 
@@ -349,14 +349,14 @@ def test_a_link_counts_as_it_is_read(ingested: tuple[Path, Callable[[], Freshnes
     (docs / "linked").symlink_to(outside.parent)
     assert now().why == "../../linked is new"
     run = docs / "runs" / "x"
-    api.run(run=run, until="ingest")
+    runs.run(run=run, until="ingest")
     assert now().state == "fresh"
     outside.write_text("Edited: nobody reads it.")
     assert now().state == "fresh"
     rows = [json.loads(line) for line in (run / "documents.jsonl").read_text().splitlines()]
     (row,) = [row for row in rows if row["path"] == "../../linked"]
     assert row["status"] == "skipped" and "a link out of the documents" in row["reason"]
-    api.run(run=run, until="ingest", settings={"ingest": {"follow_links": True}})
+    runs.run(run=run, until="ingest", settings={"ingest": {"follow_links": True}})
     outside.write_text("A sentence that is edited and still long enough to be a passage of its own, and more.")
     assert now().why == "../../linked/far.txt has changed"
 
@@ -406,7 +406,7 @@ def test_the_base_model_and_every_named_file_count(tmp_path: Path, ingested: tup
 
 
 def _inputs(stage: Stage, workspace: Workspace, config: Config) -> dict[str, str]:
-    from embedfit.freshness import inputs_of
+    from embedfit.path.freshness import inputs_of
 
     return inputs_of(stage, workspace, config, Hashes(workspace.root))
 
@@ -468,13 +468,13 @@ def test_a_run_of_the_first_edition_can_be_read_and_says_why_it_is_stale(
     (run / "embedfit.toml").write_text(tomli_w.dumps({**values, "docs": ["docs"]}))
     monkeypatch.chdir("/")
     assert load(run / "embedfit.toml").docs == (str(docs),), "it is looked for above the run"
-    from embedfit import cli
+    from embedfit.cli.main import main as cli
 
     cli.app(["status", "--run", str(run), "--json"], standalone_mode=False)
     said = json.loads(capsys.readouterr().out)
     assert said["stages"]["ingest"] == "stale"
     assert "made by embedfit 0.1.0" in said["why"]["ingest"]
-    api.run(run=run, until="ingest")
+    runs.run(run=run, until="ingest")
     assert ingested[1]().state == "fresh"
 
 
@@ -524,7 +524,7 @@ def test_paths_and_settings_of_a_stage_are_json(finished: Path) -> None:
 
 
 def test_a_large_file_is_read_again_only_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedfit import hashes
+    from embedfit.files import hashes
 
     read: list[Path] = []
     real = hashes.sha256_file
@@ -556,7 +556,7 @@ def test_a_large_file_is_read_again_only_when_it_changed(tmp_path: Path, monkeyp
 
 
 def test_a_file_that_nobody_may_read_has_words_for_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from embedfit import hashes
+    from embedfit.files import hashes
 
     def refuse(path: Path) -> str:
         raise PermissionError(13, "Permission denied")

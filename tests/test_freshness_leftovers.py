@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from embedfit.workspace import Workspace, atomic_file, atomic_folder, is_temporary, sweep
+from embedfit.path.workspace import Workspace, atomic_file, atomic_folder, is_temporary, sweep
 
 #: Writes a folder over an older one and is killed before its nth step.
 _KILLED = """
 import os, shutil, sys
 from pathlib import Path
-from embedfit import workspace
+from embedfit.path import workspace
 
 target, step = Path(sys.argv[1]), int(sys.argv[2])
 count = 0

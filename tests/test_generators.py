@@ -17,7 +17,7 @@ from embedfit.generators import BUILT_IN, GROUP, generator
 from embedfit.llm.opening import open_spec
 from embedfit.llm.protocol import Message, Request
 from embedfit.runtime import Runtime
-from embedfit.testkit.fake_model import FakeModel
+from embedfit.testing.fake_model import FakeModel
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from embedfit.errors import EmbedfitError, InputError, UsageError
 from embedfit.evaluation.check import read_pairs
-from embedfit.interchange import (
+from embedfit.files.interchange import (
     Entry,
     RetrievalData,
     convert,
@@ -28,9 +28,9 @@ from embedfit.interchange import (
     write_flagembedding,
     write_llamaindex,
 )
-from embedfit.models.files import read_texts
+from embedfit.models.store.files import read_texts
+from embedfit.path.artefacts import TrainRow
 from embedfit.queries.ask import user_examples
-from embedfit.records import TrainRow
 
 DATA = RetrievalData(
     corpus={"d1": Entry("press mute", "Sound"), "d2": Entry("press power"), "d3": Entry("no one asks")},

@@ -13,22 +13,24 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from embedfit import api, cli, config
+from embedfit import config
+from embedfit.cli.main import main as cli
+from embedfit.commands import runs
 from embedfit.config import PRESETS, Config, load, resolve, save, setting
 from embedfit.errors import EmbedfitError, UsageError
-from embedfit.evaluation.systems import check_systems
 from embedfit.models.sources import EMBEDDERS
+from embedfit.path.systems import check_systems
+from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 from tests.said import Said
 
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands choose and store their settings, and do no work."""
-    monkeypatch.setattr("embedfit.pipeline.run_all", lambda *arguments, **options: [])
-    monkeypatch.setattr("embedfit.pipeline.run_stage", lambda *arguments, **options: None)
-    monkeypatch.setattr("embedfit.pipeline.state", lambda *arguments: "stale")
+    monkeypatch.setattr("embedfit.path.pipeline.run_all", lambda *arguments, **options: [])
+    monkeypatch.setattr("embedfit.path.pipeline.run_stage", lambda *arguments, **options: None)
+    monkeypatch.setattr("embedfit.path.pipeline.state", lambda *arguments: "stale")
 
 
 def stored(run: Path) -> Config:
@@ -68,13 +70,13 @@ def issue(command: dict[str, Any], folder: Path) -> None:
         f"{key}={value!r}" if isinstance(value, int) else f"{key}={value}" for key, value in command["set"].items()
     ]
     if "stage" in command:
-        api.run_stage("mine", run=folder / "run", settings=nested(command["named"]), assignments=assignments)
+        runs.run_stage("mine", run=folder / "run", settings=nested(command["named"]), assignments=assignments)
         return
     file = folder / "my.toml" if command["file"] is not None else None
     if file is not None:
         file.write_text(tomli_w.dumps(nested(command["file"])))
     docs = [folder / command["docs"]] if "docs" in command else []
-    api.run(
+    runs.run(
         docs, run=folder / "run", preset=command.get("preset"), settings=nested(command["named"]), config=file,
         assignments=assignments,
     )  # fmt: skip
@@ -114,9 +116,9 @@ def test_stored_settings_hold_then_what_the_command_names(tmp_path_factory: pyte
 def test_the_same_command_without_its_set_keeps_what_it_set(tmp_path: Path) -> None:
     report = Said()
     arguments: dict[str, Any] = {"run": tmp_path / "run", "runtime": Runtime(report=report)}
-    api.run(tmp_path / "docs", settings={"train": {"epochs": 7}}, **arguments)
+    runs.run(tmp_path / "docs", settings={"train": {"epochs": 7}}, **arguments)
     assert report.lines == []
-    api.run(tmp_path / "docs", assignments=("mine.negatives=2",), **arguments)
+    runs.run(tmp_path / "docs", assignments=("mine.negatives=2",), **arguments)
     assert stored(tmp_path / "run").train.epochs == 7
     toml = tmp_path / "run" / "embedfit.toml"
     assert report.lines == [f"settings: {toml} holds train.epochs=7.0 and now has mine.negatives=2"]
@@ -125,8 +127,8 @@ def test_the_same_command_without_its_set_keeps_what_it_set(tmp_path: Path) -> N
 @pytest.mark.usefixtures("no_work")
 def test_other_documents_replace_those_of_the_run_and_nothing_else(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    api.run(tmp_path / "a", run=run, eval_docs=tmp_path / "e", settings={"seed": 5})
-    api.run([tmp_path / "b", tmp_path / "c"], run=run)
+    runs.run(tmp_path / "a", run=run, eval_docs=tmp_path / "e", settings={"seed": 5})
+    runs.run([tmp_path / "b", tmp_path / "c"], run=run)
     found = stored(run)
     assert found.docs == (str(tmp_path / "b"), str(tmp_path / "c"))
     assert (found.eval_docs, found.seed) == ((str(tmp_path / "e"),), 5)
@@ -146,16 +148,16 @@ def test_other_documents_replace_those_of_the_run_and_nothing_else(tmp_path: Pat
 def test_another_preset_on_a_stored_run_is_an_error_that_names_both(tmp_path: Path, command: dict[str, Any]) -> None:
     run = tmp_path / "run"
     (tmp_path / "offline.toml").write_text('preset = "offline"\n')
-    api.run(tmp_path / "docs", run=run)
+    runs.run(tmp_path / "docs", run=run)
     before = (run / "embedfit.toml").read_bytes()
     if "config" in command:
         command = {"config": tmp_path / command["config"]}
     with pytest.raises(UsageError, match="has the preset default; this command names the preset offline") as caught:
-        api.run(run=run, **command)
+        runs.run(run=run, **command)
     assert caught.value.remedy is not None and "--run" in caught.value.remedy
     assert (run / "embedfit.toml").read_bytes() == before
     Path(caught.value.remedy.rsplit("delete ", 1)[1]).unlink()  # what the remedy says
-    api.run(**{"docs": tmp_path / "docs", "run": run, **command})
+    runs.run(**{"docs": tmp_path / "docs", "run": run, **command})
     assert (stored(run).preset, stored(run).generate.generator) == ("offline", "local")
 
 
@@ -188,23 +190,23 @@ def test_offline_refuses_a_paid_writer_by_every_door(tmp_path: Path, generator: 
     )
     for door in doors:
         with pytest.raises(UsageError, match=message):
-            api.run(tmp_path, run=tmp_path / "run", yes=True, **door)  # type: ignore[arg-type]
+            runs.run(tmp_path, run=tmp_path / "run", yes=True, **door)  # type: ignore[arg-type]
     run = tmp_path / "edited"
     run.mkdir()
     (run / "embedfit.toml").write_text((tmp_path / "my.toml").read_text())
-    for call in (lambda: api.run(run=run), lambda: api.run_stage("generate", run=run), lambda: stored(run)):
+    for call in (lambda: runs.run(run=run), lambda: runs.run_stage("generate", run=run), lambda: stored(run)):
         with pytest.raises(UsageError, match=message):
             call()
     offline = resolve(preset="offline", overrides={"docs": [str(tmp_path)]})
     paid = offline.model_copy(update={"generate": offline.generate.model_copy(update={"generator": generator})})
     with pytest.raises(UsageError, match=message):
-        api.run_config(Workspace(tmp_path / "run"), paid, Runtime())
+        runs.run_config(Workspace(tmp_path / "run"), paid, Runtime())
 
 
 def test_offline_refuses_paid_vectors_and_takes_what_is_free(tmp_path: Path) -> None:
-    for name in ("titan-v2", "hybrid:titan-v2:256", "openai:https://api.openai.com/v1#m", "titan-v2|query: "):
+    for name in ("titan-v2", "hybrid:titan-v2:256", "openai:https://runs.openai.com/v1#m", "titan-v2|query: "):
         with pytest.raises(UsageError, match=r"preset offline makes no paid call, but evaluate\.systems"):
-            api.run(tmp_path, run=tmp_path / "run", preset="offline", settings={"evaluate": {"systems": [name]}})
+            runs.run(tmp_path, run=tmp_path / "run", preset="offline", settings={"evaluate": {"systems": [name]}})
     assert not (tmp_path / "run" / "embedfit.toml").exists()
     free = ["minilm", "bm25", "hybrid:tei:http://localhost:8080", "openai:http://127.0.0.1:1/v1#m"]
     check_systems(resolve(preset="offline", overrides={"evaluate": {"systems": free}}))
@@ -212,7 +214,7 @@ def test_offline_refuses_paid_vectors_and_takes_what_is_free(tmp_path: Path) -> 
     private = {"generator": "openai", "base_url": "http://127.0.0.1:8000/v1"}
     assert resolve(preset="offline", overrides={"generate": private}).generate.generator == "openai"
     with pytest.raises(UsageError, match=r"generate\.generator=openai"):
-        resolve(preset="offline", overrides={"generate": {**private, "base_url": "https://api.example.com/v1"}})
+        resolve(preset="offline", overrides={"generate": {**private, "base_url": "https://runs.example.com/v1"}})
 
 
 def test_the_command_line_says_it_in_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -288,7 +290,7 @@ def test_what_lies_beside_the_run_now_comes_before_where_it_lay(tmp_path: Path) 
 def test_a_path_on_another_drive_is_kept_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
-    from embedfit.places import located, stored_path
+    from embedfit.files.places import located, stored_path
 
     def other_drive(path: str, start: str) -> str:
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
@@ -300,7 +302,7 @@ def test_a_path_on_another_drive_is_kept_as_it_is(tmp_path: Path, monkeypatch: p
 
 def test_a_path_that_can_not_be_written_down_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not UTF-8"):
-        api.run(b"caf\xe9".decode("utf-8", "surrogateescape"), run=tmp_path / "run")
+        runs.run(b"caf\xe9".decode("utf-8", "surrogateescape"), run=tmp_path / "run")
 
 
 @given(
@@ -308,7 +310,7 @@ def test_a_path_that_can_not_be_written_down_is_refused(tmp_path: Path) -> None:
     run=st.sampled_from(["r", "a/r", "a/b/r"]),
 )
 def test_any_stored_path_comes_back(parts: list[str], run: str) -> None:
-    from embedfit.places import located, stored_path
+    from embedfit.files.places import located, stored_path
 
     path = Path("/nowhere", *[part for part in parts if part != ".."])
     kept = stored_path(path, Path("/nowhere") / run, {})

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 import embedfit
-from embedfit import terminal
+from embedfit.display import terminal
+from embedfit.display.terminal import console, say_json, shown, visible, write_line
 from embedfit.progress import LogLines, reporter_for
-from embedfit.terminal import console, say_json, shown, visible, write_line
 
 EVIL = "a\x1b[2J\x1b]0;title\x07\rb\x9b31m\u202ec\x08\x7f"
 SHOWN = r"a\x1b[2J\x1b]0;title\x07\rb\x9b31m\u202ec\x08\x7f"
@@ -158,9 +158,9 @@ def test_nothing_writes_past_the_terminal() -> None:
     """A second way out would let escape sequences and missing characters through."""
     past = ("print", "typer.echo", "click.echo", "sys.stdout.write", "sys.stderr.write", "Console")
     for path in Path(embedfit.__file__).parent.rglob("*.py"):
-        if path == Path(terminal.__file__) or path.parent.name == "testkit":  # servers for tests, which nobody watches
+        if path == Path(terminal.__file__) or path.parent.name == "testing":  # servers for tests, which nobody watches
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
-                assert called not in past, f"{path}, line {node.lineno}: use embedfit.terminal"
+                assert called not in past, f"{path}, line {node.lineno}: use embedfit.display.terminal"

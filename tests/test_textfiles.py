@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedfit import textfiles
 from embedfit.errors import EmbedfitError, InputError
-from embedfit.textfiles import json_lines, json_of, lines_of, parsed_json, text_of, toml_of
+from embedfit.files import textfiles
+from embedfit.files.textfiles import json_lines, json_of, lines_of, parsed_json, text_of, toml_of
 
 #: Characters at which str.splitlines breaks a line and no editor does.
 NO_LINE_ENDS = "\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"

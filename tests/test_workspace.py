@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
-from embedfit.records import Manifest, Passage, Query, TrainRow
-from embedfit.workspace import (
+from embedfit.path.artefacts import Manifest, Passage, Query, TrainRow
+from embedfit.path.workspace import (
     Workspace,
     atomic_file,
     atomic_folder,

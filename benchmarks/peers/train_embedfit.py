@@ -9,14 +9,14 @@ import time
 from pathlib import Path
 
 from embedfit.config import resolve
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
-from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
 from embedfit.training.batches import Batch
 from embedfit.training.checkpoint import StepRecord
 from embedfit.training.loop import Trainer
 from embedfit.training.stage import run
-from embedfit.workspace import Workspace
 
 
 def main(spec_path: str, result_path: str) -> None:

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from embedfit.api import RunResult, run, run_stage
+    from embedfit.commands.demo import demo
+    from embedfit.commands.indexing import index_documents, index_run, load
+    from embedfit.commands.runs import RunResult, run, run_stage
     from embedfit.config import Config
-    from embedfit.demo import demo
     from embedfit.errors import EmbedfitError
+    from embedfit.files.interchange import convert
     from embedfit.index.search import Hit, Index
-    from embedfit.indexing import index_documents, index_run, load
-    from embedfit.interchange import convert
     from embedfit.models.encoder import Encoder, load_base
+    from embedfit.path.workspace import Workspace
     from embedfit.runtime import Runtime
-    from embedfit.workspace import Workspace
 
 __all__ = [
     "Config",
@@ -45,17 +45,17 @@ _HOMES = {
     "Encoder": "embedfit.models.encoder",
     "Hit": "embedfit.index.search",
     "Index": "embedfit.index.search",
-    "RunResult": "embedfit.api",
+    "RunResult": "embedfit.commands.runs",
     "Runtime": "embedfit.runtime",
-    "Workspace": "embedfit.workspace",
-    "convert": "embedfit.interchange",
-    "demo": "embedfit.demo",
-    "index_documents": "embedfit.indexing",
-    "index_run": "embedfit.indexing",
-    "load": "embedfit.indexing",
+    "Workspace": "embedfit.path.workspace",
+    "convert": "embedfit.files.interchange",
+    "demo": "embedfit.commands.demo",
+    "index_documents": "embedfit.commands.indexing",
+    "index_run": "embedfit.commands.indexing",
+    "load": "embedfit.commands.indexing",
     "load_base": "embedfit.models.encoder",
-    "run": "embedfit.api",
-    "run_stage": "embedfit.api",
+    "run": "embedfit.commands.runs",
+    "run_stage": "embedfit.commands.runs",
 }
 
 

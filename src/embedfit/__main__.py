@@ -1,5 +1,5 @@
 """`python -m embedfit`: the command line."""
 
-from embedfit.cli import main
+from embedfit.cli.main import main
 
 main()

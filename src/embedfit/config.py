@@ -27,10 +27,10 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from embedfit.errors import InputError, UsageError
+from embedfit.files.places import PLACES, located, read_places, stored_path
+from embedfit.files.textfiles import toml_of
 from embedfit.generators import generator, generators
-from embedfit.places import PLACES, located, read_places, stored_path
-from embedfit.textfiles import toml_of
-from embedfit.workspace import atomic_file
+from embedfit.path.workspace import atomic_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -630,7 +630,7 @@ def changes(before: Config, after: Config) -> list[str]:
 
 
 def load(path: Path) -> Config:
-    """The configuration of a run folder, with absolute paths. See embedfit.places."""
+    """The configuration of a run folder, with absolute paths. See embedfit.files.places."""
     settings = _read_toml(path)
     places = settings.pop(PLACES, None)
     folder = path.absolute().parent

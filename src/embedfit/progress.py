@@ -11,7 +11,7 @@ from typing import Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from embedfit.terminal import console, visible, write_line
+from embedfit.display.terminal import console, visible, write_line
 
 
 class Task(Protocol):

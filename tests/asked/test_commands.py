@@ -9,21 +9,21 @@ import pytest
 from typer.testing import CliRunner
 
 import embedfit
-from embedfit import api
 from embedfit.asked.log import key_of
-from embedfit.cli import app
+from embedfit.cli.main import app
+from embedfit.commands import runs
+from embedfit.commands.indexing import index_documents, index_run
 from embedfit.config import load, resolve
 from embedfit.errors import InputError, UsageError
-from embedfit.forgotten import Forgotten, write_forgotten
-from embedfit.freshness import inputs_of
-from embedfit.hashes import Hashes
+from embedfit.files.hashes import Hashes
 from embedfit.index.constants import deviations
 from embedfit.index.scoring import Parts
-from embedfit.indexing import index_documents, index_run
-from embedfit.records import Query
+from embedfit.path.artefacts import Query
+from embedfit.path.forgotten import Forgotten, write_forgotten
+from embedfit.path.freshness import inputs_of
+from embedfit.path.stages import stage_named
+from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
-from embedfit.stages import stage_named
-from embedfit.workspace import Workspace
 from tests.said import Said
 
 
@@ -164,7 +164,7 @@ def test_a_file_that_is_not_there_is_said_before_any_document_is_read(corpus, ti
 
 
 def test_every_command_that_takes_questions_stores_them(corpus, log, tiny_bert, tmp_path):
-    api.run(corpus, run=tmp_path / "run", queries=log, preset="offline", settings={"model": str(tiny_bert)},
+    runs.run(corpus, run=tmp_path / "run", queries=log, preset="offline", settings={"model": str(tiny_bert)},
             until="ingest")  # fmt: skip
-    api.run(run=tmp_path / "run", until="ingest")
-    assert api.stored_config(Workspace(tmp_path / "run")).queries == (str(log),)
+    runs.run(run=tmp_path / "run", until="ingest")
+    assert runs.stored_config(Workspace(tmp_path / "run")).queries == (str(log),)

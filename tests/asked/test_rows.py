@@ -11,7 +11,7 @@ import pytest
 from embedfit.asked.log import read_log
 from embedfit.asked.rows import rows_of_log
 from embedfit.deploy.probe import texts_of
-from embedfit.records import Passage, Query, written
+from embedfit.path.artefacts import Passage, Query, written
 from embedfit.reporting.evidence import gather
 from tests.run_folder import build_run
 from tests.said import Said

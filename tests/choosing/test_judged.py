@@ -20,11 +20,11 @@ from embedfit.choosing.gate import compared
 from embedfit.choosing.questions import Question
 from embedfit.choosing.ranking import rank
 from embedfit.config import Config
+from embedfit.files.interchange import read_beir
 from embedfit.index.retriever import from_json
-from embedfit.interchange import read_beir
-from embedfit.records import Passage, Query
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 CORPORA = ("stackfaq", "feedbackqa_cdc", "emanual", "annual_reports")
 
@@ -32,7 +32,7 @@ CORPORA = ("stackfaq", "feedbackqa_cdc", "emanual", "annual_reports")
 @pytest.fixture
 def kept_vectors(request, monkeypatch):
     folder = request.config.cache.mkdir("embedfit")
-    monkeypatch.setattr("embedfit.models.vectors.cache_folder", lambda: Path(folder))
+    monkeypatch.setattr("embedfit.models.store.vectors.cache_folder", lambda: Path(folder))
 
 
 @pytest.mark.slow

@@ -16,10 +16,10 @@ from starlette.testclient import TestClient
 
 from embedfit.choosing.grades import PERSON_FILE, by_question, person_grades
 from embedfit.choosing.page.app import MOST_BYTES, application
+from embedfit.commands.grading import session_of
 from embedfit.errors import ArtifactMissing, InputError
-from embedfit.grading import session_of
-from embedfit.records import Pooled, Query
-from embedfit.workspace import Workspace
+from embedfit.path.artefacts import Pooled, Query
+from embedfit.path.workspace import Workspace
 from tests.choosing.test_stage import choose, with_questions
 
 TOKEN = "a-secret"
@@ -178,7 +178,7 @@ def test_a_line_that_somebody_spoiled_is_named(workspace, line):
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1), st.none() | st.integers(0, 3)), max_size=12))
 def test_by_question_keeps_the_last_grade_of_each_pair(rows):
-    from embedfit.records import Grade
+    from embedfit.path.artefacts import Grade
 
     found = by_question(Grade(query_id=f"q{q}", query="", passage_id=f"p{p}", grade=g) for q, p, g in rows)
     last = {(f"q{q}", f"p{p}"): g for q, p, g in rows}

@@ -11,19 +11,19 @@ from typer.testing import CliRunner
 
 from embedfit.choosing import stage
 from embedfit.choosing.gate import FEWEST, Compared
-from embedfit.cli import app
+from embedfit.cli.main import app
 from embedfit.config import Config, resolve, save
 from embedfit.errors import InputError, PaidInPart, ProviderError, UsageError
 from embedfit.index.retriever import DEFAULT, MOST_WITH_TOKENS, default_for, from_json
 from embedfit.llm.probing import FIRST
 from embedfit.llm.protocol import Request
+from embedfit.path.artefacts import Grade, Passage, Pooled, Query
+from embedfit.path.workspace import Workspace
 from embedfit.progress import Silent
-from embedfit.records import Grade, Passage, Pooled, Query
 from embedfit.runtime import Runtime
-from embedfit.testkit.fake_model import FakeModel
-from embedfit.testkit.fake_openai import FakeOpenAi
-from embedfit.testkit.language_service import Ask, Behaviour
-from embedfit.workspace import Workspace
+from embedfit.testing.fake_model import FakeModel
+from embedfit.testing.fake_openai import FakeOpenAi
+from embedfit.testing.language_service import Ask, Behaviour
 from tests.evaluation.conftest import build_run
 
 YES = {"confirm": lambda question: True}

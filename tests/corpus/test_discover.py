@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from embedfit.corpus.discover import discover, unique_ids
-from embedfit.corpus.kinds import kind_of
+from embedfit.corpus.sources.discover import discover, unique_ids
+from embedfit.corpus.sources.kinds import kind_of
 from embedfit.errors import InputError
 
 

@@ -14,7 +14,7 @@ from embedfit.corpus.chunking import Window, cut, sentences
 from embedfit.corpus.cleaning import clean_line, line_gap
 from embedfit.corpus.duplicates import clusters
 from embedfit.corpus.quality import reason_to_drop, weight
-from embedfit.corpus.readers.text import read_text
+from embedfit.corpus.readers.texts.plain import read_text
 from embedfit.models.windows import split
 from tests.retrieval import passages
 

@@ -14,15 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.config import Config
-from embedfit.corpus import metadata, stage
-from embedfit.corpus.readers import html
-from embedfit.corpus.readers.front_matter import front_matter
-from embedfit.corpus.readers.markdown import parse
-from embedfit.interchange import RetrievalData, read_corpus, write_beir
+from embedfit.corpus import stage
+from embedfit.corpus.readers.texts import html
+from embedfit.corpus.readers.texts.front_matter import front_matter
+from embedfit.corpus.readers.texts.markdown import parse
+from embedfit.corpus.sources import metadata
+from embedfit.files.interchange import RetrievalData, read_corpus, write_beir
+from embedfit.path.artefacts import Metadata, Passage
+from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
-from embedfit.records import Metadata, Passage
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 from .conftest import story
 

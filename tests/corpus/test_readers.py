@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.corpus.blocks import Block, UnreadableDocument
-from embedfit.corpus.readers import html, markdown, text
 from embedfit.corpus.readers.decoding import decode
-from embedfit.corpus.readers.docx import read_docx
-from embedfit.corpus.readers.pptx import read_pptx
+from embedfit.corpus.readers.office.docx import read_docx
+from embedfit.corpus.readers.office.pptx import read_pptx
+from embedfit.corpus.readers.texts import html, markdown
+from embedfit.corpus.readers.texts import plain as text
 
 
 def flat(blocks: object) -> list[tuple[str, int, str]]:

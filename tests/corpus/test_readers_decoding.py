@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.corpus.readers.decoding import declared_encoding, decode
-from embedfit.corpus.readers.legacy import encoding_of
+from embedfit.corpus.readers.office.legacy import encoding_of
 
 SHORT = {
     "cp1252": (

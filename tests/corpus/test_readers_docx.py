@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers import package
-from embedfit.corpus.readers.docx import read_docx
 from embedfit.corpus.readers.isolation import Limits, ReadingProcess
+from embedfit.corpus.readers.office.docx import read_docx
 from embedfit.corpus.readers.registry import readers
 
 _NAMESPACES = (

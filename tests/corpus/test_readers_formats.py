@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
-from embedfit.corpus.kinds import kind_of
-from embedfit.corpus.readers.epub import read_epub
-from embedfit.corpus.readers.mail import read_mail, read_mailbox
-from embedfit.corpus.readers.notebook import read_notebook
-from embedfit.corpus.readers.opendocument import read_opendocument
-from embedfit.corpus.readers.rtf import read_rtf
+from embedfit.corpus.readers.office.opendocument import read_opendocument
+from embedfit.corpus.readers.texts.epub import read_epub
+from embedfit.corpus.readers.texts.mail import read_mail, read_mailbox
+from embedfit.corpus.readers.texts.notebook import read_notebook
+from embedfit.corpus.readers.texts.rtf import read_rtf
+from embedfit.corpus.sources.kinds import kind_of
 
 
 def texts(parsed: ParsedDocument) -> list[str]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.corpus.readers import html, markdown
-from embedfit.corpus.readers.html import blocks_of, parse
+from embedfit.corpus.readers.texts import html, markdown
+from embedfit.corpus.readers.texts.html import blocks_of, parse
 
 #: Kinds of places in which a page can hold a sentence.
 PLACES = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedfit.corpus.readers.markdown import blocks_of, parse
+from embedfit.corpus.readers.texts.markdown import blocks_of, parse
 
 
 def said(text: str) -> str:

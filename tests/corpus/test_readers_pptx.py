@@ -15,7 +15,7 @@ from pptx.enum.chart import XL_CHART_TYPE
 from pptx.util import Inches
 
 from embedfit.corpus.blocks import UnreadableDocument
-from embedfit.corpus.readers.pptx import read_pptx
+from embedfit.corpus.readers.office.pptx import read_pptx
 
 
 def deck() -> bytes:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from embedfit.corpus.kinds import kind_of, kind_of_bytes
 from embedfit.corpus.readers import registry
 from embedfit.corpus.readers.isolation import ReadingProcess
+from embedfit.corpus.sources.kinds import kind_of, kind_of_bytes
 from embedfit.errors import InputError
 from tests.plug_in import install
 

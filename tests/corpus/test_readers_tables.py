@@ -14,10 +14,11 @@ from openpyxl.chart import BarChart
 from openpyxl.comments import Comment
 
 from embedfit.corpus.blocks import Block, ParsedDocument, UnreadableDocument
-from embedfit.corpus.readers import delimited, xlsx
-from embedfit.corpus.readers.delimited import read_delimited
+from embedfit.corpus.readers.office import xlsx
+from embedfit.corpus.readers.office.xlsx import read_xlsx
 from embedfit.corpus.readers.tables import record_blocks
-from embedfit.corpus.readers.xlsx import read_xlsx
+from embedfit.corpus.readers.texts import delimited
+from embedfit.corpus.readers.texts.delimited import read_delimited
 
 
 def lines(parsed: ParsedDocument) -> list[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from embedfit.corpus import sample
-from embedfit.corpus.sample import SampleFile, fetch
+from embedfit.corpus.sources import sample
+from embedfit.corpus.sources.sample import SampleFile, fetch
 from embedfit.errors import InputError, UsageError
 
 CONTENT = b"the content of the filing"

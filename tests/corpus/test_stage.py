@@ -14,11 +14,11 @@ from embedfit.config import Config, resolve
 from embedfit.corpus import stage
 from embedfit.errors import InputError
 from embedfit.models.tokenizer import load_tokenizer
+from embedfit.path.artefacts import Document, DroppedPassage, Passage
+from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
 from embedfit.queries import stage as queries_stage
-from embedfit.records import Document, DroppedPassage, Passage
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 from .conftest import Pdf, make_png, story, write_pdf
 

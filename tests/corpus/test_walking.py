@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.corpus.walking import files_of
+from embedfit.corpus.sources.walking import files_of
 from embedfit.errors import InputError
 
 

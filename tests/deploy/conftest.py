@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from embedfit.runtime import Runtime
-from embedfit.testkit.aws_faults import Faults
-from embedfit.testkit.strict_sagemaker import StrictSagemaker
+from embedfit.testing.aws_faults import Faults
+from embedfit.testing.strict_sagemaker import StrictSagemaker
 from tests.deploy.fake_account import BUCKET, TRUST, Account, Deployer, FakeTime, Lines, make_model_folder, new_session
 
 

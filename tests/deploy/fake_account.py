@@ -10,12 +10,12 @@ from typing import Any
 
 import boto3
 
+from embedfit.deploy.account.calls import Aws, Clock
+from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.artefact import Artefact, resolve_artefact
-from embedfit.deploy.aws import Aws, Clock
 from embedfit.deploy.options import Autoscaling, Options
 from embedfit.deploy.plan import Plan, make_plan
-from embedfit.deploy.prices import load_prices
-from embedfit.testkit.aws_faults import Faults
+from embedfit.testing.aws_faults import Faults
 from tests.deploy import backends
 
 REGION = "us-east-1"

@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from embedfit.cli_deploy import app
+from embedfit.cli.deploy import app
 from embedfit.errors import DeployError, UsageError
 from tests.deploy.fake_account import BUCKET, ROLE
 

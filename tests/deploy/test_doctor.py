@@ -6,7 +6,7 @@ import shlex
 import boto3
 import pytest
 
-from embedfit.deploy.aws import Aws
+from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.doctor import aws_findings, diagnose
 from embedfit.errors import DeployError
 from tests.deploy.fake_account import BUCKET, ROLE, TRUST

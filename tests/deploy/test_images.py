@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from embedfit.deploy.images import (
+from embedfit.deploy.account.images import (
     ImageParts,
     device_of,
     has_local_disk,

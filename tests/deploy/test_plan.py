@@ -5,11 +5,11 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy
 from embedfit.deploy.options import Autoscaling, Options, parse_ttl, refuse_serverless
 from embedfit.deploy.plan import make_plan
-from embedfit.deploy.prices import load_prices
 from embedfit.errors import InputError, UsageError
 from tests.deploy.fake_account import BUCKET, ROLE, artefact_of, options_for
 
@@ -42,7 +42,7 @@ def test_without_credentials_it_is_still_a_plan_and_says_what_is_not_known(model
 def test_no_credentials_in_the_environment(model_folder, tmp_path, time, monkeypatch):
     import boto3
 
-    from embedfit.deploy.aws import Aws
+    from embedfit.deploy.account.calls import Aws
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
@@ -197,7 +197,7 @@ def test_an_unknown_price_is_said_not_guessed(deployer):
 
 
 def test_prices_of_another_region_are_marked():
-    from embedfit.deploy.prices import cost_of
+    from embedfit.deploy.account.prices import cost_of
 
     assert "prices in eu-west-1 differ" in cost_of(load_prices(), "ml.m5.xlarge", 1, 1, "eu-west-1").basis
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embedfit.deploy.aws import Aws
+from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.probe import probe, texts_of
 from embedfit.models.encoder import Encoder
-from embedfit.records import Passage, Query
-from embedfit.workspace import Workspace
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.workspace import Workspace
 
 
 class Endpoint:

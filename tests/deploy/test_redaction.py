@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from embedfit.deploy.redaction import redact
+from embedfit.deploy.account.redaction import redact
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from embedfit.choosing.grades import by_question, person_grades
 from embedfit.choosing.page.app import application
 from embedfit.choosing.page.session import Session
 from embedfit.index.highlight import Highlighter
-from embedfit.records import Passage, Pooled
+from embedfit.path.artefacts import Passage, Pooled
+from embedfit.path.workspace import Workspace
 from embedfit.retrieval.words import Analysis
-from embedfit.workspace import Workspace
 
 HOSTILE = '<img src=x onerror="window.pwned = 1"><script>window.pwned = 2</script> 😀 mute </div>'
 TOKEN = "secret"

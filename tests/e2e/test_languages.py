@@ -12,13 +12,13 @@ import pytest
 from embedfit.config import resolve
 from embedfit.errors import CheckFailed
 from embedfit.llm.protocol import Request
-from embedfit.pipeline import STAGES, run_all
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.pipeline import STAGES, run_all
+from embedfit.path.workspace import Workspace
 from embedfit.queries import stage as generate_stage
-from embedfit.records import Passage, Query
 from embedfit.retrieval.words import count
 from embedfit.runtime import Runtime
-from embedfit.testkit.fake_model import FakeModel
-from embedfit.workspace import Workspace
+from embedfit.testing.fake_model import FakeModel
 
 DEVICES = ("水泵", "洗衣机", "空调", "锅炉", "电梯", "投影仪", "打印机", "咖啡机", "缝纫机", "除湿机")
 TASKS = {

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 import torch
 
+from embedfit.commands.indexing import index_run
 from embedfit.config import Config, resolve, save
 from embedfit.errors import CheckFailed, EmbedfitError
-from embedfit.indexing import index_run
-from embedfit.interchange import read_beir
+from embedfit.files.interchange import read_beir
 from embedfit.llm.protocol import Request
-from embedfit.models.hardware import encoding_precision
-from embedfit.pipeline import STAGES, Stage, check_order, run_all, states
+from embedfit.numerics.machine import encoding_precision
+from embedfit.path.pipeline import STAGES, Stage, check_order, run_all, states
+from embedfit.path.workspace import Workspace
 from embedfit.queries import stage as generate_stage
 from embedfit.retrieval.metrics import judge, score
 from embedfit.runtime import Runtime
-from embedfit.testkit.fake_model import FakeModel
-from embedfit.workspace import Workspace
+from embedfit.testing.fake_model import FakeModel
 
 ANIMALS = ("otter", "heron", "badger", "lynx", "viper", "moth", "trout", "crane", "mole", "finch")
 PLACES = ("river", "marsh", "forest", "ridge", "desert", "lamp", "lake", "field", "burrow", "hedge")
@@ -120,7 +120,7 @@ def test_the_summary_has_the_contract_s_keys(finished: tuple[Workspace, Config, 
 
 
 def test_no_training_text_is_of_a_held_out_passage(finished: tuple[Workspace, Config, Runtime, FakeModel]) -> None:
-    from embedfit.records import Passage, TrainRow
+    from embedfit.path.artefacts import Passage, TrainRow
 
     workspace = finished[0]
     held_out = {p.content for p in workspace.read(Passage) if p.split in ("dev", "test")}

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from embedfit import pipeline
 from embedfit.config import resolve, save
+from embedfit.path import pipeline
+from embedfit.path.workspace import Workspace
 from embedfit.queries import stage as generate
 from embedfit.reporting.evidence import gather
 from embedfit.runtime import Runtime
-from embedfit.testkit.fake_model import FakeModel
-from embedfit.workspace import Workspace
+from embedfit.testing.fake_model import FakeModel
 
 THINGS = ("router", "oven", "camera", "printer", "heater", "fridge", "drill", "scale", "radio", "lamp")
 ACTS = ("clean", "reset", "mount", "charge", "store", "repair", "pair", "update")

@@ -12,8 +12,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from embedfit.indexing import index_documents
-from embedfit.testkit.server import RunningServer, running_server
+from embedfit.commands.indexing import index_documents
+from embedfit.testing.server import RunningServer, running_server
 
 HOSTILE = '<img src=x onerror="window.pwned = 1"><script>window.pwned = 2</script> emoji 😀 mute then'
 TEXTS = {
@@ -33,7 +33,7 @@ def served(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             for name, text in TEXTS.items() for n in range(3)]  # fmt: skip
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedfit.models.vectors.cache_folder", lambda: folder)
+        patch.setattr("embedfit.models.store.vectors.cache_folder", lambda: folder)
         index_documents(corpus, folder=folder / "ix", model=str(tiny_bert))
     with running_server(folder / "ix", "--engine", "torch") as running:
         yield running

@@ -16,9 +16,9 @@ from embedfit.embedders import registry
 from embedfit.embedders.registry import bills, open_embedder, opened_embedders, parse
 from embedfit.embedders.titan import Titan
 from embedfit.errors import EmbedfitError, InputError, MissingDependency, ModelError, UsageError
-from embedfit.evaluation.systems import check_systems
 from embedfit.models.local import LocalModel
-from embedfit.models.vectors import VectorCache
+from embedfit.models.store.vectors import VectorCache
+from embedfit.path.systems import check_systems
 from embedfit.runtime import Runtime
 from tests.plug_in import install
 

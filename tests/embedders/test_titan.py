@@ -13,9 +13,9 @@ from embedfit.llm.ledger import Ledger, call_id
 from embedfit.llm.prices import load_prices
 from embedfit.llm.providers.bedrock import connect
 from embedfit.llm.transport.retry import RetryPolicy
-from embedfit.testkit.fake_bedrock import FakeBedrock as Bedrock
-from embedfit.testkit.fake_bedrock import titan_vector
-from embedfit.testkit.language_service import Behaviour
+from embedfit.testing.fake_bedrock import FakeBedrock as Bedrock
+from embedfit.testing.fake_bedrock import titan_vector
+from embedfit.testing.language_service import Behaviour
 
 STATUSES = {"AccessDeniedException": 403, "ValidationException": 400, "ModelErrorException": 424}
 

@@ -9,13 +9,13 @@ import torch
 
 from embedfit.choosing import stage as choosing
 from embedfit.config import resolve, save
-from embedfit.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.interchange import Entry, RetrievalData, write_beir
 from embedfit.models.architecture import read_architecture
 from embedfit.models.folder import read_tensors, save_model
-from embedfit.models.vectors import VectorCache
-from embedfit.records import Document, Passage, Query, TrainRow
+from embedfit.models.store.vectors import VectorCache
+from embedfit.path.artefacts import Document, Passage, Query, TrainRow
+from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 TOPICS = ("mute the sound", "reset the remote", "pair a speaker", "update the set", "lock a channel", "save energy")
 

@@ -9,10 +9,10 @@ from embedfit.errors import InputError, UsageError
 from embedfit.evaluation.benchmark import benchmark
 from embedfit.evaluation.evalset import read_eval_set
 from embedfit.evaluation.measure import of_model
+from embedfit.files.interchange import Entry, RetrievalData, write_beir
 from embedfit.index.build import Source
 from embedfit.index.retriever import WINDOWS
 from embedfit.index.scoring import Asked, Scores
-from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
 from embedfit.models.windows import windows_of_model

@@ -5,8 +5,8 @@ import pytest
 
 from embedfit.errors import EmbedfitError, InputError
 from embedfit.evaluation.check import Pair, auc, draw_pairs, judge, pair_cosines, read_pairs, run, separation
+from embedfit.path.artefacts import Passage, Query
 from embedfit.progress import Silent
-from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
 
 from .conftest import build_run, passages_of

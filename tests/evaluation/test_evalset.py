@@ -5,8 +5,8 @@ from tokenizers import Tokenizer
 
 from embedfit.errors import InputError
 from embedfit.evaluation.evalset import cut, read_eval_set
-from embedfit.interchange import Entry, RetrievalData, write_beir
-from embedfit.records import Passage
+from embedfit.files.interchange import Entry, RetrievalData, write_beir
+from embedfit.path.artefacts import Passage
 
 
 def beir(folder: Path, corpus, queries, qrels) -> Path:

@@ -8,11 +8,11 @@ import pytest
 from embedfit.evaluation import measure as measuring
 from embedfit.evaluation.evalset import read_eval_set
 from embedfit.evaluation.measure import Group, Opened, measure, of_model, of_vectors, of_words, ranked
+from embedfit.files.interchange import Entry, RetrievalData, write_beir
 from embedfit.index.build import Source
 from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF, WINDOWS, union
 from embedfit.index.scoring import Asked, Parts
 from embedfit.index.search import Asker
-from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.models.local import LocalModel
 from embedfit.progress import Silent
 from embedfit.retrieval.bm25 import Bm25

@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from embedfit.cli import app
+from embedfit.cli.main import app
+from embedfit.commands.indexing import index_run, write_trec
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.evaluation import stage
 from embedfit.evaluation.rows import alike
+from embedfit.files.interchange import Entry, RetrievalData, read_beir, write_beir
 from embedfit.index.retriever import EXPANDED, Part, Retriever, from_json
-from embedfit.indexing import index_run, write_trec
-from embedfit.interchange import Entry, RetrievalData, read_beir, write_beir
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
-from embedfit.records import Manifest, Passage, Query, Score
+from embedfit.path.artefacts import Manifest, Passage, Query, Score
 from embedfit.retrieval.metrics import METRICS, judge, ndcg
 from embedfit.runtime import Runtime
 

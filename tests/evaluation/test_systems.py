@@ -1,7 +1,7 @@
 import pytest
 
 from embedfit.errors import UsageError
-from embedfit.evaluation.systems import parse
+from embedfit.path.systems import parse
 
 
 @pytest.mark.parametrize(

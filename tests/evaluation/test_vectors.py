@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from embedfit.errors import ModelError
-from embedfit.models.vectors import PROBES, VectorCache
+from embedfit.models.store.vectors import PROBES, VectorCache
 
 from .fakes import WordsEmbedder
 
@@ -81,7 +81,7 @@ def test_what_an_embedder_keeps_itself_is_not_stored_again(cache):
 
 
 def test_an_interrupted_run_keeps_what_was_embedded(cache, monkeypatch):
-    monkeypatch.setattr("embedfit.models.vectors._CHUNK_TEXTS", 10)
+    monkeypatch.setattr("embedfit.models.store.vectors._CHUNK_TEXTS", 10)
     texts = [f"text {n:03d}" for n in range(35)]
     embedder = WordsEmbedder()
     whole = embedder.embed

@@ -11,27 +11,27 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from embedfit import api
 from embedfit.asked.log import key_of
 from embedfit.choosing.grades import PERSON_FILE
-from embedfit.cli import app
+from embedfit.cli.main import app
+from embedfit.commands import runs
+from embedfit.commands.indexing import index_documents, index_run, load
 from embedfit.errors import InputError, UsageError
 from embedfit.forgetting import files, verb
 from embedfit.forgetting.marks import Marks
 from embedfit.forgetting.target import Named, target_of
 from embedfit.forgetting.verb import forget
-from embedfit.forgotten import read_forgotten
-from embedfit.freshness import freshness
-from embedfit.indexing import index_documents, index_run, load
 from embedfit.llm.ledger.store import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
-from embedfit.pipeline import run_stage
+from embedfit.path.artefacts import Document, Passage, Pooled, Query
+from embedfit.path.forgotten import read_forgotten
+from embedfit.path.freshness import freshness
+from embedfit.path.pipeline import run_stage
+from embedfit.path.stages import stage_named
+from embedfit.path.workspace import FILES, Workspace
 from embedfit.queries import stage as generate
-from embedfit.records import Document, Passage, Pooled, Query
 from embedfit.runtime import Runtime
-from embedfit.stages import stage_named
-from embedfit.testkit.fake_model import FakeModel
-from embedfit.workspace import FILES, Workspace
+from embedfit.testing.fake_model import FakeModel
 from tests.said import Said
 
 #: Words that stand in one document, in what was written of it, and in one question, and nowhere else.
@@ -66,10 +66,10 @@ def built(tmp_path_factory, tiny_bert):
     settings = {"model": str(tiny_bert), "generate": {"queries_per_passage": 1}, "ingest": {"min_characters": 20}}
     options = {"queries": root / "log.txt", "preset": "offline", "settings": settings, "runtime": runtime}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("embedfit.models.vectors.cache_folder", lambda: root)
-        api.run(docs, run=root / "run", until="ingest", **options)
+        patched.setattr("embedfit.models.store.vectors.cache_folder", lambda: root)
+        runs.run(docs, run=root / "run", until="ingest", **options)
         workspace = Workspace(root / "run")
-        config = api.stored_config(workspace)
+        config = runs.stored_config(workspace)
         run_stage(written_by_a_fake(), workspace, config, runtime)
         run_stage(stage_named("mine"), workspace, config, runtime)
         index_run(workspace.root, runtime=runtime)
@@ -101,7 +101,7 @@ def made(built, tmp_path):
     workspace.write_json("evaluation.json", told)
     workspace.write_text("report.html", f"<p>{own.text}</p><p>{secret.text}</p>")
     workspace.scratch("train").joinpath("state").write_text(secret.text)
-    return workspace, api.stored_config(workspace), runtime
+    return workspace, runs.stored_config(workspace), runtime
 
 
 def holding(marker, *roots):

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from embedfit.cli import app
+from embedfit.cli.main import app
+from embedfit.commands.indexing import index_documents, load
 from embedfit.errors import InputError
 from embedfit.index import approximate, constants
-from embedfit.index import folder as index_folder
 from embedfit.index import retriever as retrievers
-from embedfit.index.manifest import MANIFEST
 from embedfit.index.retriever import DEPTH
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, find
-from embedfit.indexing import index_documents, load
+from embedfit.index.store import folder as index_folder
+from embedfit.index.store.manifest import MANIFEST
 from embedfit.progress import Silent
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from embedfit.commands.indexing import index_documents, load, load_or_build
 from embedfit.errors import EmbedfitError, InputError
-from embedfit.index import folder as index_folder
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Source, build
-from embedfit.index.folder import Identity, write
-from embedfit.index.manifest import MANIFEST
 from embedfit.index.search import Index
-from embedfit.indexing import index_documents, load, load_or_build
+from embedfit.index.store import folder as index_folder
+from embedfit.index.store.folder import Identity, write
+from embedfit.index.store.manifest import MANIFEST
 from embedfit.models.local import local_model
-from embedfit.models.vectors import vector_cache
+from embedfit.models.store.vectors import vector_cache
+from embedfit.path.artefacts import Passage
+from embedfit.path.workspace import Workspace
 from embedfit.progress import Silent
-from embedfit.records import Passage
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 from tests.said import Said
 
 ROWS = {"tv": "Press the mute button of the tv to turn its sound off, and once more to hear it again. " * 3,

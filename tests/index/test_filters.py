@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedfit.errors import InputError
-from embedfit.index.columns import Catalogue, joined, write_columns
-from embedfit.index.filters import OPERATORS, Filter, date_of, filter_of, of_documents
-from embedfit.records import Metadata, Passage
+from embedfit.index.store.columns import Catalogue, joined, write_columns
+from embedfit.index.store.filters import OPERATORS, Filter, date_of, filter_of, of_documents
+from embedfit.path.artefacts import Metadata, Passage
 
 ROWS: list[dict[str, Any]] = [
     {"lang": "de", "year": 2023, "date": "2023-12-31", "groups": ("hr", "all"), "folder": "a", "open": True},

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from embedfit.commands.indexing import index_documents, load
 from embedfit.index.search import Index
 from embedfit.index.tokens import TokenReader
-from embedfit.indexing import index_documents, load
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
 
@@ -124,9 +124,9 @@ def watch(event, arguments):
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-import embedfit.indexing
+import embedfit.commands.indexing
 sys.addaudithook(watch)
-embedfit.indexing.index_documents(folder=sys.argv[2], add=sys.argv[3:])
+embedfit.commands.indexing.index_documents(folder=sys.argv[2], add=sys.argv[3:])
 print("done", left[0])
 """
 

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from embedfit.asked.reading import read_queries
-from embedfit.cli import app
+from embedfit.cli.main import app
+from embedfit.commands.indexing import index_documents, load
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, ModelError
 from embedfit.index.search import Index
-from embedfit.indexing import index_documents, load
 from tests.conftest import make_tiny_bert
 
 TOPICS = {

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from embedfit.cli import app
+from embedfit.cli.main import app
+from embedfit.commands.indexing import index_documents, load
 from embedfit.errors import InputError
-from embedfit.index.filters import filter_of
 from embedfit.index.retriever import RRF
 from embedfit.index.search import Index
-from embedfit.indexing import index_documents, load
+from embedfit.index.store.filters import filter_of
 
 TOPICS = {
     "tv": "Press the mute button to turn the sound of the tv off. Press it again to hear the tv.",
@@ -85,7 +85,7 @@ def test_changed_fields_alone_compute_no_vector(index: Index, tiny_bert: Path, t
 
     arrays = {path.name: path.read_bytes() for path in (tmp_path / "ix" / "index").glob("*.npy")}
     corpus(tmp_path / "corpus.jsonl", lang="fr", colour="red")
-    monkeypatch.setattr("embedfit.indexing.build", refuse)
+    monkeypatch.setattr("embedfit.commands.indexing.build", refuse)
     again = index_documents(tmp_path / "corpus.jsonl", folder=tmp_path / "ix")
     assert {path.name: path.read_bytes() for path in (tmp_path / "ix" / "index").glob("*.npy")
             if not path.name.startswith("metadata")} == {

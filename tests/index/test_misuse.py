@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from embedfit.api import stored_config
-from embedfit.cli import app
+from embedfit.cli.main import app
+from embedfit.commands.indexing import index_documents, load
+from embedfit.commands.runs import stored_config
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, UsageError
-from embedfit.index.filters import filter_of
-from embedfit.index.manifest import MANIFEST
 from embedfit.index.search import Index
-from embedfit.indexing import index_documents, load
-from embedfit.workspace import Workspace
+from embedfit.index.store.filters import filter_of
+from embedfit.index.store.manifest import MANIFEST
+from embedfit.path.workspace import Workspace
 
 TEXTS = {
     "tv": "Press the mute button to turn the sound of the tv off. Press it again to hear the tv.",

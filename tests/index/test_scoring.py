@@ -12,7 +12,7 @@ from embedfit.errors import InputError
 from embedfit.index import retriever as retrievers
 from embedfit.index.retriever import Part, Rerank, Retriever, from_json
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, Tokens, find, ordered
-from embedfit.index.sizes import bytes_a_passage, part_bytes
+from embedfit.index.store.sizes import bytes_a_passage, part_bytes
 from embedfit.index.tokens import gathered, principal_axes, to_bytes
 from embedfit.retrieval.bm25 import Bm25
 

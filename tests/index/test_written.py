@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from embedfit.cli import app
+from embedfit.cli.main import app
+from embedfit.commands.indexing import index_documents, index_run
 from embedfit.errors import InputError
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Source, build
-from embedfit.index.manifest import read_manifest
 from embedfit.index.plan import plan
+from embedfit.index.store.manifest import read_manifest
 from embedfit.index.written import Written, written_of
-from embedfit.indexing import index_documents, index_run
 from embedfit.models.local import local_model
-from embedfit.models.vectors import vector_cache
+from embedfit.models.store.vectors import vector_cache
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.workspace import Workspace
 from embedfit.progress import Silent
-from embedfit.records import Passage, Query
-from embedfit.workspace import Workspace
 
 ALL = Written(queries=[("a",)] * 20, calls=frozenset())
 NEARLY_ALL = Written(queries=[("a",)] * 19 + [()], calls=frozenset())

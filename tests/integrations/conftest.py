@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from embedfit.models.encoder import Encoder
-from embedfit.testkit.sagemaker_runtime import FakeRuntime, serve
-from embedfit.testkit.server import running_server
+from embedfit.testing.sagemaker_runtime import FakeRuntime, serve
+from embedfit.testing.server import running_server
 
 
 @pytest.fixture(scope="session")

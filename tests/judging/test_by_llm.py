@@ -19,7 +19,7 @@ from embedfit.llm.prices import Price, Prices
 from embedfit.llm.probing import FIRST, FIRST_OF_LIMIT, LIMITS
 from embedfit.llm.protocol import Failure, Reply, Request
 from embedfit.runtime import Runtime
-from embedfit.testkit.fake_model import FakeModel
+from embedfit.testing.fake_model import FakeModel
 
 PRICES = Prices((Price(provider="fake", model="*", input=1.0, output=1.0),))
 YES = {"confirm": lambda question: True}

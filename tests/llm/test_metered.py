@@ -5,7 +5,7 @@ from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel, ceiling_tokens
 from embedfit.llm.prices import Price, Prices
 from embedfit.llm.protocol import Failure, Message, Reply, Request
-from embedfit.testkit.fake_model import FakeModel
+from embedfit.testing.fake_model import FakeModel
 
 PRICES = Prices((Price(provider="fake", model="*", input=1000.0, output=1000.0),))  # 0.001 USD a token
 

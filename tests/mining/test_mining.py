@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.config import resolve
-from embedfit.corpus.discover import discover
+from embedfit.corpus.sources.discover import discover
 from embedfit.corpus.stage import Corpus, _read_beir
 from embedfit.errors import InputError
-from embedfit.interchange import read_flagembedding
+from embedfit.files.interchange import read_flagembedding
 from embedfit.mining.selection import below_positive, select
 from embedfit.mining.stage import chosen, rows_of, run
 from embedfit.mining.teachers import by_base
-from embedfit.records import Passage, Query, TrainRow
+from embedfit.path.artefacts import Passage, Query, TrainRow
+from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 WORDS = "tv mute sound query passage the how what is to of and wifi 12345 zebra quartz".split()
 

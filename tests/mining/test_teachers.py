@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from embedfit.config import Config, resolve
 from embedfit.errors import PaidInPart, UsageError
-from embedfit.interchange import read_flagembedding
+from embedfit.files.interchange import read_flagembedding
 from embedfit.judging.judge import Pair, Verdict
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.llm.prices import Price, Prices
 from embedfit.llm.protocol import Reply, Request
 from embedfit.mining.stage import run
 from embedfit.mining.teachers import Choice, fused, fused_shares, judged
-from embedfit.records import Judgement, Passage, Query, TrainRow
+from embedfit.path.artefacts import Judgement, Passage, Query, TrainRow
+from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
-from embedfit.testkit.fake_model import FakeModel
-from embedfit.workspace import Workspace
+from embedfit.testing.fake_model import FakeModel
 from tests.models.tiny_reranker import make_tiny_reranker
 
 PASSAGES = [Passage(passage_id=f"p{n}", document_id=f"d{n}", title="", text=f"text {n}") for n in range(6)]

@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Pooling
 from embedfit.models.encoder import Encoder, batches_by_tokens, load_backbone, load_base, pad
-from embedfit.models.modules import pool
+from embedfit.models.layout.modules import pool
 from tests.conftest import make_tiny_bert
 
 TEXTS = ["how to mute the tv", "", "a", "The sound is off. " * 60, "how to mute the tv"]
@@ -124,8 +124,8 @@ def test_pad_fills_and_masks() -> None:
 
 def test_a_machine_with_fast_bf16_encodes_in_fp32(tiny_bert, monkeypatch):
     """Vectors are those of sentence-transformers on every machine; a probe must not decide what they are."""
-    monkeypatch.setattr("embedfit.models.hardware.best_precision", lambda: "bf16")
-    monkeypatch.setattr("embedfit.models.hardware.device", lambda: torch.device("cpu"))
+    monkeypatch.setattr("embedfit.numerics.machine.best_precision", lambda: "bf16")
+    monkeypatch.setattr("embedfit.numerics.machine.device", lambda: torch.device("cpu"))
     encoder = Encoder.load(tiny_bert)
     assert encoder.precision == "fp32"
     alone = encoder.encode(["mute the tv"])

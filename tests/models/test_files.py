@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedfit.models.encoder import Encoder
-from embedfit.models.files import encode_file, encode_windows
+from embedfit.models.store.files import encode_file, encode_windows
 from embedfit.progress import Silent
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from embedfit.models import hardware
+from embedfit.numerics import machine as hardware
 
 GIB = 1 << 30
 

@@ -20,11 +20,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 from embedfit.errors import ModelError
+from embedfit.files.textfiles import without_surrogates
 from embedfit.models.architecture import POOLING_MODES, read_architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import read_tensors, save_model
-from embedfit.models.modules import pool, pool_arrays
-from embedfit.textfiles import without_surrogates
+from embedfit.models.layout.modules import pool, pool_arrays
 from tests.models import tiny_families
 from tests.models.tiny_families import FAMILIES, H, save_family, save_static, two_dense
 
@@ -422,7 +422,7 @@ def test_the_command_that_converts_a_pickle_in_layouts(layout_base: Path, tmp_pa
 def test_every_family_in_the_table_of_layouts_is_transformers_own() -> None:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-    from embedfit.models.families import FAMILIES as known
+    from embedfit.models.layout.families import FAMILIES as known
 
     assert set(known) - set(CONFIG_MAPPING_NAMES) == {"static"}
     assert set(tiny_families.FAMILIES) <= set(known)

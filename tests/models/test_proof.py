@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from embedfit.cli import app
+from embedfit.cli.main import app
 from embedfit.models.encoder import Encoder
-from embedfit.models.proof import compare_with_sentence_transformers
+from embedfit.models.layout.proof import compare_with_sentence_transformers
 from tests.models.tiny_families import save_family, two_dense
 
 

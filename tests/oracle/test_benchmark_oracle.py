@@ -5,8 +5,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from embedfit.evaluation.benchmark import benchmark
-from embedfit.interchange import Entry, RetrievalData, read_beir, write_beir
-from embedfit.models.vectors import VectorCache
+from embedfit.files.interchange import Entry, RetrievalData, read_beir, write_beir
+from embedfit.models.store.vectors import VectorCache
 from embedfit.runtime import Runtime
 
 PAIRS = {

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from embedfit.training.losses import Objective, Targets
+from embedfit.training.losses.losses import Objective, Targets
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "flagembedding_losses.json"
 CASES = json.loads(GOLDEN.read_text("utf-8"))["cases"]

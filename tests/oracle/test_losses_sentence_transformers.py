@@ -7,7 +7,7 @@ import torch
 from sentence_transformers.sentence_transformer import losses as theirs
 from torch.nn.functional import normalize
 
-from embedfit.training.losses import Objective, Targets, info_nce, kl_divergence, margin_mse, matryoshka
+from embedfit.training.losses.losses import Objective, Targets, info_nce, kl_divergence, margin_mse, matryoshka
 from embedfit.training.masking import guide_allows
 
 ROWS, WIDTH = 6, 16

@@ -10,11 +10,11 @@ import pytest
 import pytrec_eval
 
 from embedfit.evaluation.benchmark import benchmark
+from embedfit.files.interchange import Entry, RetrievalData, write_beir
 from embedfit.index.retriever import BASE, BM25, RRF, WINDOWS
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, find
-from embedfit.interchange import Entry, RetrievalData, write_beir
 from embedfit.merging.stage import per_query_ndcg
-from embedfit.models.vectors import VectorCache
+from embedfit.models.store.vectors import VectorCache
 from embedfit.progress import LogLines
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, score

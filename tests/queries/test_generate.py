@@ -11,23 +11,23 @@ import pytest
 
 from embedfit.config import Config, resolve
 from embedfit.errors import BudgetExceeded, GeneratorError, InputError, PaidInPart, UsageError
-from embedfit.freshness import inputs_of
-from embedfit.hashes import Hashes
-from embedfit.interchange import read_beir
+from embedfit.files.hashes import Hashes
+from embedfit.files.interchange import read_beir
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.llm.prices import Price, Prices
 from embedfit.llm.protocol import Failure, Reply, Request
-from embedfit.pipeline import run_stage, stage_named, state
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.freshness import inputs_of
+from embedfit.path.pipeline import run_stage, stage_named, state
+from embedfit.path.workspace import Workspace, sha256_file, written_sha256
 from embedfit.progress import Silent
 from embedfit.queries import prompts, stage
 from embedfit.queries.ask import user_examples
 from embedfit.queries.stage import run
-from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
-from embedfit.testkit.fake_model import FakeModel
-from embedfit.workspace import Workspace, sha256_file, written_sha256
+from embedfit.testing.fake_model import FakeModel
 from tests.models.tiny_reranker import make_tiny_reranker
 
 TOPICS = (

@@ -6,8 +6,8 @@ from collections import Counter
 
 from embedfit.config import GenerateConfig
 from embedfit.generators import Wanted, generator
+from embedfit.path.artefacts import Passage
 from embedfit.queries.plan import plan, queries_per_passage
-from embedfit.records import Passage
 
 
 def passages(train: int, dev: int, test: int = 0) -> list[Passage]:

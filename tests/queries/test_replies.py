@@ -21,14 +21,14 @@ from embedfit.llm.providers.openai import transport as openai
 from embedfit.llm.transport.remote import RemoteModel
 from embedfit.llm.transport.retry import RetryPolicy
 from embedfit.llm.transport.throttle import Throttle
+from embedfit.path.artefacts import Passage, Query
 from embedfit.progress import Silent
 from embedfit.queries.ask import ask
 from embedfit.queries.plan import plan
 from embedfit.queries.prompts import EXAMPLES
-from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
-from embedfit.testkit.fake_openai import FakeOpenAi
-from embedfit.testkit.language_service import Ask, Behaviour
+from embedfit.testing.fake_openai import FakeOpenAi
+from embedfit.testing.language_service import Ask, Behaviour
 
 PASSAGES = [
     Passage(passage_id=f"p{n}", document_id=f"d{n // 4}", title=f"Part {n}", text=f"Chapter {n} explains part {n}x.",

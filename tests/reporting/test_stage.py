@@ -1,8 +1,8 @@
-from embedfit.freshness import outputs_of
-from embedfit.hashes import Hashes
+from embedfit.files.hashes import Hashes
+from embedfit.path.freshness import outputs_of
+from embedfit.path.stages import stage_named
 from embedfit.reporting.stage import run
 from embedfit.runtime import Runtime
-from embedfit.stages import stage_named
 from tests.run_folder import build_run
 from tests.said import Said
 

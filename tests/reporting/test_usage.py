@@ -6,8 +6,8 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
-from embedfit.cli import app
-from embedfit.indexing import index_documents
+from embedfit.cli.main import app
+from embedfit.commands.indexing import index_documents
 from embedfit.reporting import usage
 
 MANUAL = "# Sound\n\nPress the mute button of the tv to turn the sound off, and again to turn it on.\n"

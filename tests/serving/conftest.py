@@ -11,12 +11,12 @@ import pytest
 from tokenizers import Tokenizer
 
 from embedfit.serving.app import App
-from embedfit.serving.batcher import Batcher, Capacity
-from embedfit.serving.engine import Batch, Vectors
+from embedfit.serving.engines.engine import Batch, Vectors
+from embedfit.serving.engines.tokens import TextEncoder
+from embedfit.serving.scheduling.batcher import Batcher, Capacity
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
-from embedfit.serving.tokens import TextEncoder
-from embedfit.testkit.server import RunningServer, running_server
+from embedfit.testing.server import RunningServer, running_server
 
 HIDDEN = 8
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from embedfit.commands.indexing import index_documents
 from embedfit.errors import EmbedfitError, InputError
-from embedfit.index.filters import filter_of
 from embedfit.index.search import Index
-from embedfit.indexing import index_documents
-from embedfit.serving.access import Caller, keys_of
+from embedfit.index.store.filters import filter_of
 from embedfit.serving.app import App
+from embedfit.serving.edge.access import Caller, keys_of
 from embedfit.serving.searching import Searcher
 from embedfit.serving.settings import ServeSettings
 from tests.serving.conftest import FakeEngine, make_app
@@ -64,7 +64,7 @@ def folder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (where / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
     (where / "access.toml").write_text(ACCESS.replace("SHA", hashlib.sha256(KEYS["hr"].encode()).hexdigest()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedfit.models.vectors.cache_folder", lambda: where)
+        patch.setattr("embedfit.models.store.vectors.cache_folder", lambda: where)
         index_documents(where / "corpus.jsonl", folder=where / "ix", model=str(tiny_bert))
     return where
 

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from embedfit.models.modules import unit_rows
+from embedfit.models.layout.modules import unit_rows
 from embedfit.serving.app import App
 from tests.serving.conftest import HIDDEN, FakeEngine, known_vector, make_app
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.serving.bodies import Bodies, BodyLimits, Pace, PaceLimits
+from embedfit.serving.edge.bodies import Bodies, BodyLimits, Pace, PaceLimits
 from embedfit.serving.failures import Overloaded, PayloadTooLarge, RequestTimeout
 
 LIMITS = PaceLimits(rate=100.0, credit=5.0)

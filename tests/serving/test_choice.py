@@ -8,10 +8,10 @@ import pytest
 
 from embedfit.errors import InputError, ModelError, ServingError
 from embedfit.models.architecture import read_architecture
-from embedfit.serving import choice
-from embedfit.serving.choice import Candidate, choose
-from embedfit.serving.gate import Verdict, compare, content_of, evaluation_of, remembered, trial_of
-from embedfit.serving.warmup import calibrate
+from embedfit.serving.engines import choice
+from embedfit.serving.engines.choice import Candidate, choose
+from embedfit.serving.engines.warmup import calibrate
+from embedfit.serving.scheduling.admission import Verdict, compare, content_of, evaluation_of, remembered, trial_of
 from tests.serving.conftest import FakeEngine
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from embedfit.models.encoder import Encoder
-from embedfit.testkit.server import RunningServer
+from embedfit.testing.server import RunningServer
 
 TEXTS = ["how do I mute the tv", "what is the sound of the query?"]
 

@@ -11,13 +11,13 @@ import torch
 
 from embedfit.models.architecture import read_architecture
 from embedfit.models.export import to_onnx, to_openvino
-from embedfit.models.modules import Head, unit_rows
+from embedfit.models.layout.modules import Head, unit_rows
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.serving.engine import Engine, pad
-from embedfit.serving.engine_onnx import OnnxEngine
-from embedfit.serving.engine_openvino import OpenVinoEngine
-from embedfit.serving.engine_torch import TorchEngine
-from embedfit.serving.tokens import TextEncoder
+from embedfit.serving.engines.engine import Engine, pad
+from embedfit.serving.engines.onnx_engine import OnnxEngine
+from embedfit.serving.engines.openvino_engine import OpenVinoEngine
+from embedfit.serving.engines.tokens import TextEncoder
+from embedfit.serving.engines.torch_engine import TorchEngine
 from tests.conftest import make_tiny_bert
 
 TEXTS = ["mute", "how is the sound of the tv", "what? " * 100, "is 1984 a query, or a passage?", "the " * 20]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedfit.testkit.server import RunningServer
+from embedfit.testing.server import RunningServer
 
 PATHS = [
     "/embed",

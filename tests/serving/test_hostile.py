@@ -22,10 +22,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from embedfit.embedders.tei import tei
 from embedfit.errors import EmbedfitError
 from embedfit.llm.transport.retry import CallError
-from embedfit.serving.limits import BoundedProtocol
+from embedfit.serving.edge.limits import BoundedProtocol
 from embedfit.serving.server import serve
 from embedfit.serving.settings import from_environment
-from embedfit.testkit.server import RunningServer, running_server
+from embedfit.testing.server import RunningServer, running_server
 
 BODY = b'{"inputs":"mute the tv"}'
 ENGINE = ("--engine", "openvino", "--precision", "fp32")

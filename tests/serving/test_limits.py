@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from embedfit.serving.limits import BoundedProtocol, ConnectionLimits, Connections
+from embedfit.serving.edge.limits import BoundedProtocol, ConnectionLimits, Connections
 
 
 class FakeConnection:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.serving.packing import next_batch
-from embedfit.serving.queue import LengthQueue
+from embedfit.serving.scheduling.packing import next_batch
+from embedfit.serving.scheduling.queue import LengthQueue
 
 lengths = st.lists(st.integers(1, 512), min_size=1, max_size=80)
 limits = st.fixed_dictionaries(

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from embedfit.models.encoder import Encoder
-from embedfit.testkit.server import RunningServer, running_server
+from embedfit.testing.server import RunningServer, running_server
 
 
 @contextmanager

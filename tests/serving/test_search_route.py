@@ -20,15 +20,15 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
-from embedfit.cli import app as command_line
+from embedfit.cli.main import app as command_line
+from embedfit.commands.indexing import index_documents
 from embedfit.index import approximate
 from embedfit.index.search import Index
-from embedfit.indexing import index_documents
 from embedfit.serving import loading
-from embedfit.serving.access import Keys
 from embedfit.serving.app import App
+from embedfit.serving.edge.access import Keys
 from embedfit.serving.searching import Searcher
-from embedfit.testkit.server import running_server
+from embedfit.testing.server import running_server
 from tests.serving.conftest import FakeEngine, make_app
 from tests.serving.test_app import Client
 
@@ -52,7 +52,7 @@ def folder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Documents and the folder of their index."""
     where = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedfit.models.vectors.cache_folder", lambda: where)
+        patch.setattr("embedfit.models.store.vectors.cache_folder", lambda: where)
         index_documents(write_corpus(where), folder=where / "ix", model=str(tiny_bert))
     return where / "ix"
 

@@ -13,13 +13,13 @@ from sentence_transformers import SentenceTransformer
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture, read_architecture
 from embedfit.models.export import to_onnx, to_openvino
-from embedfit.models.modules import Head
+from embedfit.models.layout.modules import Head
 from embedfit.models.tokenizer import open_tokenizer
-from embedfit.serving.engine import Engine, Vectors, pad
-from embedfit.serving.engine_onnx import OnnxEngine
-from embedfit.serving.engine_openvino import OpenVinoEngine
-from embedfit.serving.engine_torch import TorchEngine
-from embedfit.serving.tokens import TextEncoder
+from embedfit.serving.engines.engine import Engine, Vectors, pad
+from embedfit.serving.engines.onnx_engine import OnnxEngine
+from embedfit.serving.engines.openvino_engine import OpenVinoEngine
+from embedfit.serving.engines.tokens import TextEncoder
+from embedfit.serving.engines.torch_engine import TorchEngine
 from tests.models.tiny_families import save_family, save_static, two_dense
 
 TEXTS = ["How To mute the TV", "a", "The sound is off. " * 12, "naïve 東京 🙂"]

@@ -15,8 +15,8 @@ from embedfit.embedders.tei import tei
 from embedfit.integrations.langchain import EmbedfitEmbeddings, EmbedfitServerEmbeddings
 from embedfit.integrations.llamaindex import EmbedfitEmbedding
 from embedfit.models.encoder import Encoder
-from embedfit.models.modules import unit_rows
-from embedfit.testkit.server import RunningServer, running_server
+from embedfit.models.layout.modules import unit_rows
+from embedfit.testing.server import RunningServer, running_server
 from tests.models.tiny_families import save_family
 
 PROMPTS = {"query": "find: ", "passage": "Text – ", "other": "x "}

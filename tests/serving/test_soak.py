@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from embedfit.models.encoder import Encoder
-from embedfit.testkit.server import running_server
+from embedfit.testing.server import running_server
 
 #: The issue's number is 100,000; set EMBEDFIT_SOAK_REQUESTS for the whole of it.
 REQUESTS = int(os.environ.get("EMBEDFIT_SOAK_REQUESTS", "6000"))

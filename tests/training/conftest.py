@@ -6,11 +6,11 @@ import torch
 
 from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
-from embedfit.models.modules import Head
-from embedfit.records import Passage, Query, TrainRow
-from embedfit.training.bert import BertTrunk
-from embedfit.training.trunk import TransformersTrunk
-from embedfit.workspace import Workspace
+from embedfit.models.layout.modules import Head
+from embedfit.path.artefacts import Passage, Query, TrainRow
+from embedfit.path.workspace import Workspace
+from embedfit.training.trunks.bert import BertTrunk
+from embedfit.training.trunks.trunk import TransformersTrunk
 
 
 @pytest.fixture(autouse=True)

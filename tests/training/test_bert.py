@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from embedfit.training.bert import split
+from embedfit.training.trunks.bert import split
 from tests.training.conftest import bert_trunk, random_texts, transformers_trunk
 
 
@@ -59,7 +59,7 @@ def test_bf16_is_close_to_fp32(tiny_bert, attention):
 
 
 def test_dropout_leaves_the_expected_value(tiny_bert):
-    from embedfit.training.bert import _dropped
+    from embedfit.training.trunks.bert import _dropped
 
     torch.manual_seed(0)
     values = torch.ones(2000, 33)

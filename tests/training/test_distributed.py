@@ -14,11 +14,11 @@ from embedfit.errors import TrainingError
 from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
 from embedfit.training.batches import micro_batches
-from embedfit.training.launch import command
 from embedfit.training.memory import MemoryBudget
+from embedfit.training.processes.launch import command
+from embedfit.training.processes.world import World
 from embedfit.training.stage import run
 from embedfit.training.step import accumulate_gradients
-from embedfit.training.world import World
 from tests.training.conftest import bert_trunk, make_run, random_texts
 from tests.training.test_step import PASSAGES, ROWS, loss_of
 

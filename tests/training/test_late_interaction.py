@@ -5,9 +5,9 @@ from transformers import AutoModel
 
 from embedfit.models.encoder import Encoder
 from embedfit.progress import Silent
-from embedfit.training import late_interaction
-from embedfit.training.late_interaction import LateInteraction, token_vectors
 from embedfit.training.store import Text
+from embedfit.training.teachers import late_interaction
+from embedfit.training.teachers.late_interaction import LateInteraction, token_vectors
 from tests.training.conftest import WORDS
 
 RNG = np.random.default_rng(8)

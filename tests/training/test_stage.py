@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from embedfit.config import resolve, save
 from embedfit.errors import InputError, TrainingError, UsageError
 from embedfit.models.encoder import Encoder
+from embedfit.path.artefacts import TrainRow
 from embedfit.progress import LogLines
-from embedfit.records import TrainRow
 from embedfit.runtime import Runtime
 from embedfit.training import loop
 from embedfit.training.stage import run
@@ -94,7 +94,7 @@ import torch
 from embedfit.config import load
 from embedfit.runtime import Runtime
 from embedfit.training import stage
-from embedfit.workspace import Workspace
+from embedfit.path.workspace import Workspace
 stage.cores = lambda: 1  # as many threads as the run it is compared with
 stage.run(Workspace(sys.argv[1]), load(Path(sys.argv[2])), Runtime())
 """

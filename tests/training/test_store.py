@@ -1,4 +1,4 @@
-from embedfit.records import TrainRow
+from embedfit.path.artefacts import TrainRow
 from embedfit.training.store import tokenise_rows
 
 

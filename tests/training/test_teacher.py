@@ -6,9 +6,9 @@ from embedfit.models.local import LocalModel
 from embedfit.models.windows import blended, windows_of_model
 from embedfit.progress import Silent
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.training.late_interaction import LateInteraction
 from embedfit.training.store import Text
-from embedfit.training.teacher import FusedTeacher, Weights, fused_teacher
+from embedfit.training.teachers.late_interaction import LateInteraction
+from embedfit.training.teachers.teacher import FusedTeacher, Weights, fused_teacher
 from tests.training.conftest import WORDS
 
 RNG = np.random.default_rng(4)

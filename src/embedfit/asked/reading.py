@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from embedfit.errors import InputError
-from embedfit.textfiles import lines_of, parsed_json
+from embedfit.files.textfiles import lines_of, parsed_json
 
 #: Control characters, byte order marks inside a text, and the line ends of Unicode.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufeff\u2028\u2029]+")

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from embedfit.asked.log import Log, Question
 from embedfit.asked.sampling import drawn
+from embedfit.path.artefacts import ASKED, Passage, Query
 from embedfit.progress import Reporter
-from embedfit.records import ASKED, Passage, Query
 from embedfit.retrieval.languages import languages_of, name_of
 
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]

@@ -15,14 +15,14 @@ from embedfit.choosing.metric import GAINS, weighted_kappa
 from embedfit.choosing.questions import Question, same
 from embedfit.config import RECORDED, Config, with_generator
 from embedfit.errors import InputError
+from embedfit.files.textfiles import json_lines
 from embedfit.judging.grading import Graded, Result, grade_all
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.llm.opening import open_spec
 from embedfit.llm.protocol import LanguageModel, extra_of
-from embedfit.records import Grade, Pooled
+from embedfit.path.artefacts import Grade, Pooled
+from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
-from embedfit.textfiles import json_lines
-from embedfit.workspace import Workspace
 
 #: The file of a person's grades in a run folder; the last row of a question and a passage counts.
 PERSON_FILE = "person_grades.jsonl"

@@ -6,7 +6,7 @@ from typing import Literal
 
 from embedfit.config import Config
 from embedfit.models.local import LocalModel, base_model
-from embedfit.workspace import Workspace
+from embedfit.path.workspace import Workspace
 
 Ships = Literal["merged", "base"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from embedfit.records import Query
+from embedfit.path.artefacts import Query
 from embedfit.retrieval.words import normalised
 
 

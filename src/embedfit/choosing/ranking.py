@@ -11,7 +11,7 @@ from embedfit.index.retriever import union
 from embedfit.index.scoring import Scores, find
 from embedfit.index.search import Asker
 from embedfit.models.local import LocalModel
-from embedfit.models.vectors import VectorCache
+from embedfit.models.store.vectors import VectorCache
 from embedfit.progress import Reporter
 
 #: Scores of one part that are held at a time.

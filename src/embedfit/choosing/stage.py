@@ -41,10 +41,10 @@ from embedfit.index.build import Source
 from embedfit.index.retriever import DEFAULT, EXPANDED
 from embedfit.index.written import Written, written_of
 from embedfit.llm.protocol import LanguageModel
-from embedfit.models.vectors import vector_cache
-from embedfit.records import Grade, Passage, Pooled, Query
+from embedfit.models.store.vectors import vector_cache
+from embedfit.path.artefacts import Grade, Passage, Pooled, Query
+from embedfit.path.workspace import FILES, Workspace
 from embedfit.runtime import Runtime
-from embedfit.workspace import FILES, Workspace
 
 SCHEMA = 1
 #: Passages of a ranking beyond the pool, which move up where one has no grade.

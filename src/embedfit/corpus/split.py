@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 
 from embedfit.errors import InputError
-from embedfit.records import Split
+from embedfit.path.artefacts import Split
 
 #: From this number of documents on, whole documents are the units.
 MANY_DOCUMENTS = 20

@@ -10,29 +10,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedfit.config import Config
-from embedfit.corpus import metadata
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.chunking import Window, chunk
 from embedfit.corpus.cleaning import clean_record
 from embedfit.corpus.coverage import unknown_language
-from embedfit.corpus.discover import Source, discover
 from embedfit.corpus.duplicates import clusters
 from embedfit.corpus.grouping import group_records
-from embedfit.corpus.kinds import BEIR
 from embedfit.corpus.quality import reason_to_drop
 from embedfit.corpus.readers.isolation import Limits, ReadingProcess
 from embedfit.corpus.readers.registry import by_extension, readers
+from embedfit.corpus.sources import metadata
+from embedfit.corpus.sources.discover import Source, discover
+from embedfit.corpus.sources.kinds import BEIR
 from embedfit.corpus.split import Item, TooFew, assign
 from embedfit.errors import InputError
-from embedfit.forgotten import Forgotten, read_forgotten
-from embedfit.interchange import read_corpus
-from embedfit.models.prompts import open_model
+from embedfit.files.interchange import read_corpus
+from embedfit.files.places import located
+from embedfit.models.layout.prompts import open_model
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.places import located
+from embedfit.path.artefacts import Document, DroppedPassage, Metadata, Passage, Value
+from embedfit.path.forgotten import Forgotten, read_forgotten
+from embedfit.path.workspace import Workspace, sha256_file
 from embedfit.progress import Reporter, Task
-from embedfit.records import Document, DroppedPassage, Metadata, Passage, Value
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace, sha256_file
 
 #: A passage is at most this long where the configuration leaves it open: longer ones blur what they are about.
 DEFAULT_TOKENS = 256

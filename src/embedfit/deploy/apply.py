@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedfit.aws import aws_exceptions, error_code, is_already_there, is_expired
-from embedfit.deploy import sagemaker
-from embedfit.deploy.aws import Aws, Clock, aws_errors, explain
+from embedfit.deploy.account import sagemaker
+from embedfit.deploy.account.calls import Aws, Clock, aws_errors, explain
+from embedfit.deploy.account.logs import log_tail
+from embedfit.deploy.account.sagemaker import Found
+from embedfit.deploy.account.waiting import EndpointFailed, wait_gone, wait_in_service
 from embedfit.deploy.destroy import remove, teardown_order
-from embedfit.deploy.logs import log_tail
 from embedfit.deploy.options import slug
 from embedfit.deploy.plan import Call, Plan, Step
-from embedfit.deploy.sagemaker import Found
 from embedfit.deploy.state import Deployment, Resource, StateFile, Status
-from embedfit.deploy.waiting import EndpointFailed, wait_gone, wait_in_service
 from embedfit.errors import DeployError, EmbedfitError
+from embedfit.network.aws import aws_exceptions, error_code, is_already_there, is_expired
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from embedfit.aws import aws_exceptions, is_absent, is_denied, is_without_credentials
-from embedfit.deploy.aws import Aws, explain
-from embedfit.deploy.images import split_image_uri
+from embedfit.deploy.account.calls import Aws, explain
+from embedfit.deploy.account.images import split_image_uri
 from embedfit.errors import DeployError
+from embedfit.network.aws import aws_exceptions, is_absent, is_denied, is_without_credentials
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from embedfit.aws import aws_exceptions, error_code, is_expired
-from embedfit.deploy import checks, sagemaker
-from embedfit.deploy.aws import Aws, Clock, aws_errors, explain
+from embedfit.deploy import checks
+from embedfit.deploy.account import sagemaker
+from embedfit.deploy.account.calls import Aws, Clock, aws_errors, explain
+from embedfit.deploy.account.sagemaker import BUSY, Discovered
+from embedfit.deploy.account.waiting import wait_gone, wait_not_busy
 from embedfit.deploy.checks import Identity
 from embedfit.deploy.plan import DEFAULT_PREFIX, default_bucket
-from embedfit.deploy.sagemaker import BUSY, Discovered
 from embedfit.deploy.state import KINDS, Deployment, Resource, StateFile
-from embedfit.deploy.waiting import wait_gone, wait_not_busy
 from embedfit.errors import DeployError, EmbedfitError
+from embedfit.network.aws import aws_exceptions, error_code, is_expired
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime
 

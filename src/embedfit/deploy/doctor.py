@@ -7,8 +7,9 @@ import re
 import shlex
 from dataclasses import replace
 
-from embedfit.deploy import checks, images, policies
-from embedfit.deploy.aws import Aws
+from embedfit.deploy import checks
+from embedfit.deploy.account import images, policies
+from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.checks import Finding
 from embedfit.deploy.plan import default_bucket
 from embedfit.errors import EmbedfitError, ProviderError, UsageError
@@ -60,7 +61,7 @@ def _language_model(aws: Aws) -> list[Finding]:
 
 
 def aws_findings(region: str | None = None) -> list[dict[str, str]]:
-    """The findings in the form of embedfit.doctor: what, state, found, fix."""
+    """The findings in the form of embedfit.commands.doctor: what, state, found, fix."""
     try:
         found = diagnose(Aws.open(region))
     except EmbedfitError as error:

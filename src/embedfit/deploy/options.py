@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from embedfit.deploy.images import device_of, has_local_disk
+from embedfit.deploy.account.images import device_of, has_local_disk
 from embedfit.errors import UsageError
 
 #: What invoke_endpoint accepts in one request, in bytes.

@@ -10,15 +10,16 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from embedfit.deploy import autoscaling, checks, images, policies
+from embedfit.deploy import checks
+from embedfit.deploy.account import autoscaling, images, policies
+from embedfit.deploy.account.calls import Aws
+from embedfit.deploy.account.prices import Cost, PriceTable, cost_of
 from embedfit.deploy.artefact import Artefact
-from embedfit.deploy.aws import Aws
 from embedfit.deploy.checks import Finding, Identity
 from embedfit.deploy.options import MAX_BODY_BYTES, Options, slug
-from embedfit.deploy.prices import Cost, PriceTable, cost_of
 from embedfit.deploy.state import Kind, StateFile
 from embedfit.errors import UsageError
-from embedfit.workspace import sha256_json
+from embedfit.path.workspace import sha256_json
 
 #: Where a name is not known, because there are no credentials or nothing was chosen. apply refuses such a plan.
 UNKNOWN_ACCOUNT = "<ACCOUNT>"

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.artefact import run_folder_of
-from embedfit.deploy.aws import Aws
 from embedfit.embedders.sagemaker import sagemaker
 from embedfit.models.local import LocalModel
-from embedfit.models.vectors import Embedder
+from embedfit.models.store.vectors import Embedder
+from embedfit.path.artefacts import Passage, Query, written
+from embedfit.path.workspace import FILES, Workspace
 from embedfit.progress import Reporter, Silent
-from embedfit.records import Passage, Query, written
-from embedfit.workspace import FILES, Workspace
 
 #: The least cosine between the endpoint's and the local vector of a text. Half precision on a GPU stays above it.
 LEAST_COSINE = 0.999

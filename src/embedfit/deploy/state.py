@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from embedfit.errors import InputError, SchemaMismatch
-from embedfit.workspace import Workspace
+from embedfit.path.workspace import Workspace
 
 SCHEMA = 1
 FILE = "state.json"

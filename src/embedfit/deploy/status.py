@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from embedfit.deploy import sagemaker
-from embedfit.deploy.aws import Aws, Clock, aws_errors
+from embedfit.deploy.account import sagemaker
+from embedfit.deploy.account.calls import Aws, Clock, aws_errors
 from embedfit.deploy.destroy import is_over
 from embedfit.deploy.state import Deployment, StateFile
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from embedfit.llm.transport.retry import CallError, RetryPolicy
 from embedfit.models.architecture import document_instruction
-from embedfit.models.vectors import Storage
-from embedfit.workspace import sha256_json
+from embedfit.models.store.vectors import Storage
+from embedfit.path.workspace import sha256_json
 
 Vectors = npt.NDArray[np.float32]
 Item = TypeVar("Item")

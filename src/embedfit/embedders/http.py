@@ -10,9 +10,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from embedfit.addresses import checked_address
 from embedfit.errors import MissingDependency
 from embedfit.llm.transport.retry import CallError, retry_after
+from embedfit.network.addresses import checked_address
 
 if TYPE_CHECKING:
     import httpx

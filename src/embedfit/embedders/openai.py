@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from embedfit.addresses import is_private_host
 from embedfit.embedders.client import ServerEmbedder, ServerInfo, Wire
 from embedfit.embedders.http import HttpSender
 from embedfit.embedders.registry import EmbedderKind, Opening, Spec, http_address
 from embedfit.errors import UsageError
+from embedfit.network.addresses import is_private_host
 
 _FORM = "openai:http://localhost:8080/v1#MODEL"
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from embedfit import plugins
-from embedfit.addresses import checked_address
 from embedfit.errors import UsageError
 from embedfit.llm.ledger import Usage
-from embedfit.models.vectors import Embedder
+from embedfit.models.store.vectors import Embedder
+from embedfit.network.addresses import checked_address
 from embedfit.runtime import Runtime
 
 #: Entry points of this group name an EmbedderKind as "module:NAME"; the entry point's name comes before the colon of

@@ -7,13 +7,13 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from embedfit import aws
 from embedfit.embedders import tei
 from embedfit.embedders.client import ServerEmbedder, ServerInfo
 from embedfit.embedders.http import message_in
 from embedfit.embedders.registry import EmbedderKind, Opening, Spec
 from embedfit.errors import UsageError
 from embedfit.llm.transport.retry import CallError, retry_after
+from embedfit.network import aws
 
 #: What invoke_endpoint takes in one request, in bytes.
 MAX_BYTES = 6_291_456

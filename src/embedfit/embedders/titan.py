@@ -19,7 +19,7 @@ from embedfit.llm.protocol import Failure, Message, Reply, Request
 from embedfit.llm.providers.bedrock import call_aws, connect
 from embedfit.llm.transport.remote import CONNECTIONS, paced
 from embedfit.llm.transport.retry import CallError
-from embedfit.models.vectors import Storage
+from embedfit.models.store.vectors import Storage
 from embedfit.progress import Reporter, Silent
 
 Vectors = npt.NDArray[np.float32]

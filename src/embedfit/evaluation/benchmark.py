@@ -17,11 +17,11 @@ from embedfit.errors import InputError, UsageError
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
 from embedfit.evaluation.measure import Group, Opened, measure, of_model, of_vectors, of_words
 from embedfit.evaluation.summary import comparisons, systems_table
-from embedfit.evaluation.systems import parse
 from embedfit.index.build import Source
 from embedfit.index.retriever import BM25, RRF, Part, PartName, Retriever, single
 from embedfit.models.local import LocalModel
-from embedfit.models.vectors import Embedder, VectorCache, vector_cache
+from embedfit.models.store.vectors import Embedder, VectorCache, vector_cache
+from embedfit.path.systems import parse
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import Convention
 from embedfit.runtime import Runtime
@@ -46,7 +46,7 @@ def benchmark(
     cache: VectorCache | None = None,
     convention: Convention = "sentence-transformers",
 ) -> dict[str, Any]:
-    """Score systems (names as in embedfit.evaluation.systems) on a BEIR folder's test queries.
+    """Score systems (names as in embedfit.path.systems) on a BEIR folder's test queries.
 
     Every system reads the whole passages, each as far as its own window goes. windows: every model on this
     machine once more, "windowed:NAME" after "NAME", with a vector for every window of window_tokens of a

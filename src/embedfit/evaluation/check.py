@@ -21,13 +21,13 @@ import numpy.typing as npt
 
 from embedfit.config import Config
 from embedfit.errors import CheckFailed, InputError
+from embedfit.files.textfiles import json_lines
 from embedfit.models.local import LocalModel, base_model
-from embedfit.models.vectors import Embedder, VectorCache, vector_cache
+from embedfit.models.store.vectors import Embedder, VectorCache, vector_cache
+from embedfit.path.artefacts import Passage, Query, written
+from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter
-from embedfit.records import Passage, Query, written
 from embedfit.runtime import Runtime
-from embedfit.textfiles import json_lines
-from embedfit.workspace import Workspace
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,8 +9,8 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
-from embedfit.interchange import RetrievalData, read_beir
-from embedfit.records import Passage
+from embedfit.files.interchange import RetrievalData, read_beir
+from embedfit.path.artefacts import Passage
 from embedfit.retrieval.own import own_passages
 from embedfit.retrieval.significance import ClusterBy, Ints, clusters_of
 

@@ -19,9 +19,9 @@ from embedfit.index.build import Source, build
 from embedfit.index.retriever import DENSE_PARTS, Retriever, union
 from embedfit.index.scoring import Asked, Parts, Scores, Words, find
 from embedfit.index.search import Asker
-from embedfit.index.sizes import bytes_a_passage
+from embedfit.index.store.sizes import bytes_a_passage
 from embedfit.models.local import LocalModel
-from embedfit.models.vectors import Embedder, VectorCache
+from embedfit.models.store.vectors import Embedder, VectorCache
 from embedfit.progress import Reporter
 from embedfit.retrieval.metrics import METRICS, Convention, Floats, Ints, first_ranks, judge, score
 

@@ -12,19 +12,19 @@ from embedfit.embedders.registry import open_embedder
 from embedfit.evaluation import rows
 from embedfit.evaluation.evalset import EvalSet, cut
 from embedfit.evaluation.measure import Group, Measured, Opened, measure, of_model, of_vectors, of_words
+from embedfit.files.interchange import read_flagembedding
 from embedfit.generators import generator
 from embedfit.index.build import Source
 from embedfit.index.plan import Plan, Wish, plan
 from embedfit.index.retriever import BASE, BM25, RRF, Retriever, default_for
 from embedfit.index.written import written_of
-from embedfit.interchange import read_flagembedding
 from embedfit.models.local import LocalModel, base_model
+from embedfit.models.store.vectors import Embedder, vector_cache
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.models.vectors import Embedder, vector_cache
-from embedfit.records import Document, Passage, Query, written
+from embedfit.path.artefacts import Document, Passage, Query, written
+from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 #: A model's name, and whether written queries lie among what is searched.
 Key = tuple[str, bool]

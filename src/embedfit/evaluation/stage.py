@@ -28,14 +28,14 @@ from embedfit.evaluation.run_systems import RunFiles, RunSystems
 from embedfit.evaluation.slices import slices
 from embedfit.evaluation.storage import storage
 from embedfit.evaluation.summary import COMPARED, comparisons, systems_table
-from embedfit.evaluation.systems import check_systems
 from embedfit.llm.ledger import Ledger, Usage
 from embedfit.llm.ledger.spent import calls_of_run
-from embedfit.models.vectors import Embedder
-from embedfit.records import Document, Score
+from embedfit.models.store.vectors import Embedder
+from embedfit.path.artefacts import Document, Score
+from embedfit.path.systems import check_systems
+from embedfit.path.workspace import Workspace
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 SCHEMA = 1
 _STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "choose")

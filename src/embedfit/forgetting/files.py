@@ -11,8 +11,8 @@ from typing import Any
 
 from embedfit.asked.log import key_of
 from embedfit.forgetting.target import Target
-from embedfit.forgotten import FORGOTTEN
-from embedfit.workspace import Workspace, atomic_file
+from embedfit.path.forgotten import FORGOTTEN
+from embedfit.path.workspace import Workspace, atomic_file
 
 #: What stands where a text was.
 GONE = "(forgotten)"

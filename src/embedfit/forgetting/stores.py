@@ -12,12 +12,12 @@ from embedfit.forgetting.files import Place
 from embedfit.forgetting.target import Target
 from embedfit.llm.ledger.store import Ledger
 from embedfit.models.architecture import read_architecture
-from embedfit.models.prompts import open_model
+from embedfit.models.layout.prompts import open_model
+from embedfit.models.store.vectors import vector_cache
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.models.vectors import vector_cache
 from embedfit.models.windows import windows_of_model
+from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter
-from embedfit.workspace import Workspace
 
 
 def ledger_rows(path: Path, target: Target, report: Reporter, *, dry: bool) -> tuple[list[Place], list[str]]:

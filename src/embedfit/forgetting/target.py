@@ -11,9 +11,9 @@ from embedfit.asked.log import cut, key_of
 from embedfit.asked.reading import rows_of
 from embedfit.errors import InputError, UsageError
 from embedfit.forgetting.marks import Marks
-from embedfit.forgotten import Forgotten, hashed, hashed_path
-from embedfit.records import ASKED, Document, Grade, Judgement, Passage, Query
-from embedfit.workspace import FILES, Workspace, read_jsonl
+from embedfit.path.artefacts import ASKED, Document, Grade, Judgement, Passage, Query
+from embedfit.path.forgotten import Forgotten, hashed, hashed_path
+from embedfit.path.workspace import FILES, Workspace, read_jsonl
 
 T = TypeVar("T")
 

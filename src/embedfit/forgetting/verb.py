@@ -6,21 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from embedfit import api
+from embedfit.commands import runs
+from embedfit.commands.indexing import index_run
 from embedfit.config import Config
 from embedfit.errors import UsageError
+from embedfit.files.hashes import Hashes
 from embedfit.forgetting.files import Place, leftovers, run_files
 from embedfit.forgetting.stores import ledger_rows, vectors
 from embedfit.forgetting.target import Named, Target, target_of
-from embedfit.forgotten import read_forgotten, write_forgotten
-from embedfit.freshness import freshness, inputs_of, outputs_of
-from embedfit.hashes import Hashes
-from embedfit.index.manifest import IN_RUN, is_index, read_manifest
-from embedfit.indexing import index_run
-from embedfit.records import Query
+from embedfit.index.store.manifest import IN_RUN, is_index, read_manifest
+from embedfit.path.artefacts import Query
+from embedfit.path.forgotten import read_forgotten, write_forgotten
+from embedfit.path.freshness import freshness, inputs_of, outputs_of
+from embedfit.path.stages import stage_named
+from embedfit.path.workspace import FILES, Workspace
 from embedfit.runtime import Runtime
-from embedfit.stages import stage_named
-from embedfit.workspace import FILES, Workspace
 
 #: Stages whose outputs are edited in place: they stay fresh, and only what was made of them is made again.
 _EDITED = ("ingest", "generate", "mine")
@@ -59,9 +59,9 @@ def forget(
     paths. It is said where they are and asked before anything is deleted; yes: not asked. A command that was killed
     goes on when it is given again. Raises EmbedfitError.
     """
-    runtime = api.with_consent(runtime or Runtime(), yes)
+    runtime = runs.with_consent(runtime or Runtime(), yes)
     workspace = Workspace(run)
-    config = api.stored_config(workspace)
+    config = runs.stored_config(workspace)
     named = Named(queries=queries, query_ids=query_ids, files=[Path(one) for one in files], documents=documents)
     with workspace.lock():
         before = read_forgotten(workspace)

@@ -25,13 +25,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError
-from embedfit.index.manifest import AGAIN
 from embedfit.index.retriever import DENSE_PARTS, DEPTH, Retriever
 from embedfit.index.rows import Floats, Halves, Ints, Rows
 from embedfit.index.scoring import Asked, Parts, Scores, ordered
-from embedfit.models.hardware import cores
+from embedfit.index.store.manifest import AGAIN
+from embedfit.numerics.machine import cores
+from embedfit.path.workspace import atomic_file
 from embedfit.progress import Reporter, Task
-from embedfit.workspace import atomic_file
 
 Mask = npt.NDArray[np.bool_]
 

@@ -16,8 +16,8 @@ from embedfit.index.retriever import Retriever
 from embedfit.index.scoring import Asked, Parts, Rows
 from embedfit.index.tokens import TokenSpace, stored_tokens
 from embedfit.models.local import LocalModel
+from embedfit.models.store.vectors import VectorCache
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.models.vectors import VectorCache
 from embedfit.models.windows import blended, windows_of_model
 from embedfit.progress import Reporter
 from embedfit.retrieval.bm25 import Bm25

@@ -12,20 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError, ModelError
+from embedfit.files.textfiles import without_surrogates
 from embedfit.index import approximate
-from embedfit.index.columns import Mask
-from embedfit.index.filters import Where, filter_of
-from embedfit.index.folder import Stored, read
 from embedfit.index.highlight import Highlighter, Span
 from embedfit.index.retriever import BASE, Retriever
 from embedfit.index.scoring import Asked, Found, Parts, Scores, find
+from embedfit.index.store.columns import Mask
+from embedfit.index.store.filters import Where, filter_of
+from embedfit.index.store.folder import Stored, read
 from embedfit.index.tokens import TokenReader, TokenSpace
+from embedfit.models.layout.prompts import open_model
 from embedfit.models.local import LocalModel
-from embedfit.models.prompts import open_model
-from embedfit.records import Passage, Value
+from embedfit.path.artefacts import Passage, Value
+from embedfit.path.workspace import decode_record
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.textfiles import without_surrogates
-from embedfit.workspace import decode_record
 
 Floats = npt.NDArray[np.float32]
 

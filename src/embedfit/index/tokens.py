@@ -14,12 +14,12 @@ from embedfit.index.rows import product
 from embedfit.index.scoring import Tokens
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
+from embedfit.models.store.vectors import Task, VectorCache
 from embedfit.models.token_vectors import text_and_token_vectors, token_vectors
-from embedfit.models.vectors import Task, VectorCache
 from embedfit.models.windows import windows_of_model
+from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import idf
-from embedfit.workspace import sha256_json
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

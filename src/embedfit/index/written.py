@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from embedfit.errors import InputError
-from embedfit.records import Query, written
+from embedfit.path.artefacts import Query, written
 
 #: The share of passages that must have written queries. The others are at a disadvantage beside those that do: with a
 #: third of the passages covered an index found 1 to 3 points less (docs/recipe.md). The few that are left have their

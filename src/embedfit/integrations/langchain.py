@@ -16,7 +16,7 @@ from embedfit.embedders.client import ServerEmbedder
 from embedfit.embedders.sagemaker import sagemaker
 from embedfit.embedders.tei import tei
 from embedfit.errors import MissingDependency
-from embedfit.models.vectors import Embedder
+from embedfit.models.store.vectors import Embedder
 
 try:
     from langchain_core.embeddings import Embeddings

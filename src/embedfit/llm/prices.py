@@ -15,7 +15,7 @@ from typing import Any
 import platformdirs
 
 from embedfit.errors import InputError
-from embedfit.textfiles import toml_of
+from embedfit.files.textfiles import toml_of
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -12,7 +12,7 @@ import torch
 
 from embedfit.config import Config, MergeConfig
 from embedfit.errors import InputError
-from embedfit.interchange import read_beir
+from embedfit.files.interchange import read_beir
 from embedfit.merging.alike import check_alike
 from embedfit.merging.gate import Decision, Mixture, decide
 from embedfit.merging.general import Retention, built_in
@@ -20,15 +20,15 @@ from embedfit.merging.weights import combine
 from embedfit.models.encoder import Encoder, Vectors
 from embedfit.models.folder import save_model
 from embedfit.models.local import LocalModel, base_model
-from embedfit.models.vectors import Embedder, vector_cache
-from embedfit.records import Passage, Query, written
+from embedfit.models.store.vectors import Embedder, vector_cache
+from embedfit.path.artefacts import Passage, Query, written
+from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
 POOL_DEPTH = 15

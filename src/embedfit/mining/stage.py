@@ -16,13 +16,13 @@ from embedfit.mining import teachers
 from embedfit.mining.selection import select
 from embedfit.mining.teachers import Choice
 from embedfit.models.encoder import Vectors
+from embedfit.models.layout.prompts import open_model
 from embedfit.models.local import local_model
-from embedfit.models.prompts import open_model
-from embedfit.models.vectors import vector_cache
-from embedfit.records import Judgement, Passage, Query, TrainRow, written
+from embedfit.models.store.vectors import vector_cache
+from embedfit.path.artefacts import Judgement, Passage, Query, TrainRow, written
+from embedfit.path.workspace import FILES, Workspace
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
-from embedfit.workspace import FILES, Workspace
 
 #: Above this cosine two passages say the same: neither may be the other's negative.
 SAME_COSINE = 0.95

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.judging.judge import Judge, Pair, Verdict
-from embedfit.records import Judgement, Passage, Query
+from embedfit.path.artefacts import Judgement, Passage, Query
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import weighted_sum
 

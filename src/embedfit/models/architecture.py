@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from embedfit.errors import ModelError
-from embedfit.models.families import FAMILIES, Attention, Family, family_of
+from embedfit.models.layout.families import FAMILIES, Attention, Family, family_of
 
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 #: Every pooling, in the order in which the flags of old folders are concatenated.

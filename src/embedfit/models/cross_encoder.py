@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from embedfit.errors import ModelError
 from embedfit.models.architecture import NO_LIMIT, tokenizer_window
 from embedfit.models.encoder import autocast, batches_by_tokens, pad, tokens_per_batch
-from embedfit.models.families import FAMILIES, Family
 from embedfit.models.folder import read_module
-from embedfit.models.hardware import Precision, best_precision, device
+from embedfit.models.layout.families import FAMILIES, Family
 from embedfit.models.tokenizer import plain_tokenizer
+from embedfit.numerics.machine import Precision, best_precision, device
 from embedfit.progress import Reporter, Silent
 
 Scores = npt.NDArray[np.float32]

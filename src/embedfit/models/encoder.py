@@ -19,12 +19,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture, shapes
-from embedfit.models.families import Family
 from embedfit.models.folder import read_module
-from embedfit.models.hardware import Precision, device, encoding_precision
-from embedfit.models.modules import Head, pool, unit_rows
-from embedfit.models.prompts import open_model
+from embedfit.models.layout.families import Family
+from embedfit.models.layout.modules import Head, pool, unit_rows
+from embedfit.models.layout.prompts import open_model
 from embedfit.models.tokenizer import TextTokenizer, open_tokenizer
+from embedfit.numerics.machine import Precision, device, encoding_precision
 from embedfit.progress import Reporter, Silent
 
 Vectors = npt.NDArray[np.float32]

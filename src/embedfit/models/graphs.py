@@ -11,7 +11,7 @@ from pathlib import Path
 from embedfit.errors import ModelError
 from embedfit.models.architecture import model_files, read_architecture
 from embedfit.models.sources import cache_folder
-from embedfit.workspace import sha256_file
+from embedfit.path.workspace import sha256_file
 
 #: Raised when the way a graph is made changes, so that cached graphs are made again.
 GRAPH_VERSION = 2

@@ -14,13 +14,13 @@ import numpy.typing as npt
 from embedfit.config import Config
 from embedfit.models.architecture import Architecture, model_files, read_architecture
 from embedfit.models.encoder import Encoder
-from embedfit.models.hardware import encoding_precision
-from embedfit.models.prompts import open_model
+from embedfit.models.layout.prompts import open_model
+from embedfit.models.store.vectors import Storage, VectorCache
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.models.vectors import Storage, VectorCache
 from embedfit.models.windows import Ints, blended, windows_of_model
+from embedfit.numerics.machine import encoding_precision
+from embedfit.path.workspace import sha256_file, sha256_json
 from embedfit.progress import Reporter
-from embedfit.workspace import sha256_file, sha256_json
 
 Vectors = npt.NDArray[np.float32]
 

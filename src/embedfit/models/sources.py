@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import platformdirs
 
 from embedfit.errors import ModelError
-from embedfit.workspace import atomic_folder, disk_errors, sha256_file
+from embedfit.path.workspace import atomic_folder, disk_errors, sha256_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

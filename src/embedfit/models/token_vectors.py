@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from embedfit.models.encoder import Encoder, batches_by_tokens, tokens_per_batch
-from embedfit.models.modules import unit_rows
+from embedfit.models.layout.modules import unit_rows
 
 Vectors = npt.NDArray[np.float32]
 

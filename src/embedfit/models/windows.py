@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
+from embedfit.files.textfiles import without_surrogates
 from embedfit.models.architecture import Architecture
 from embedfit.retrieval.words import UNSPACED
-from embedfit.textfiles import without_surrogates
 
 Scores = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]

@@ -19,9 +19,9 @@ from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
 from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
 from embedfit.llm.protocol import Failure, Reply, Request, extra_of
 from embedfit.llm.replies import answer_of, fault_of
+from embedfit.path.artefacts import Passage, Query
 from embedfit.queries import filters, parse, prompts
 from embedfit.queries.plan import Ask
-from embedfit.records import Passage, Query
 from embedfit.retrieval.languages import languages_of, name_of
 from embedfit.runtime import Runtime
 

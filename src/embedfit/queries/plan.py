@@ -11,8 +11,8 @@ import numpy as np
 
 from embedfit.config import GenerateConfig
 from embedfit.generators import Wanted, generator
+from embedfit.path.artefacts import Passage
 from embedfit.queries.prompts import STYLES, Style
-from embedfit.records import Passage
 
 #: At least so many queries of dev and of test passages: 250 give an interval of about ±2 points, and the filters
 #: drop up to a third of a small model's.

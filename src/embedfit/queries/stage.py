@@ -15,8 +15,7 @@ from embedfit.asked.log import Log, read_log
 from embedfit.asked.rows import rows_of_log
 from embedfit.config import Config
 from embedfit.errors import BudgetExceeded, EmbedfitError, InputError, PaidInPart
-from embedfit.forgotten import read_forgotten
-from embedfit.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.interchange import Entry, RetrievalData, write_beir
 from embedfit.judging.judge import Judge, Pair
 from embedfit.judging.opening import OWN_MODEL, opened_judge
 from embedfit.llm.metered import OVER_BUDGET
@@ -24,15 +23,16 @@ from embedfit.llm.opening import opened_model
 from embedfit.llm.protocol import LanguageModel
 from embedfit.models.encoder import Vectors
 from embedfit.models.local import local_model
-from embedfit.models.vectors import vector_cache
+from embedfit.models.store.vectors import vector_cache
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.forgotten import read_forgotten
+from embedfit.path.workspace import Workspace
 from embedfit.queries import filters
 from embedfit.queries.ask import FAILED, REJECTED, UNWRITTEN, ask, user_examples
 from embedfit.queries.plan import plan
 from embedfit.queries.prompts import EXAMPLE_QUERIES
-from embedfit.records import Passage, Query
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 #: Of dev and test queries only those are dropped that have nothing to do with their passage: a set that holds
 #: just what the base or BM25 finds easily would flatter both, and whatever changes the base's order loses on it.

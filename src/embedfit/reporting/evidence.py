@@ -12,8 +12,8 @@ from typing import Any
 from embedfit.config import Config
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture, read_architecture
-from embedfit.records import Document, DroppedPassage, Manifest, Passage, Query, written
-from embedfit.workspace import FILES, Workspace
+from embedfit.path.artefacts import Document, DroppedPassage, Manifest, Passage, Query, written
+from embedfit.path.workspace import FILES, Workspace
 
 #: In the order of the path; the report's own manifest is written after it.
 STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "choose", "evaluate")

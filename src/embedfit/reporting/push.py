@@ -19,10 +19,10 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from embedfit.config import load
 from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
+from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter, Silent
 from embedfit.reporting import card
 from embedfit.reporting.evidence import gather
-from embedfit.workspace import Workspace
 
 LOGIN = "Run: hf auth login  (or set HF_TOKEN to a token that may write)"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from embedfit.config import Config
+from embedfit.path.workspace import Workspace
 from embedfit.reporting import card, page
 from embedfit.reporting.evidence import gather
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:

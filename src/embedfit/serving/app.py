@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from embedfit.models.modules import unit_rows
+from embedfit.models.layout.modules import unit_rows
 from embedfit.serving import requests
-from embedfit.serving.access import ANYBODY, Caller, Keys, keys_of
-from embedfit.serving.bodies import Bodies, BodyLimits, PaceLimits, Receive
-from embedfit.serving.engine import Vectors
+from embedfit.serving.edge.access import ANYBODY, Caller, Keys, keys_of
+from embedfit.serving.edge.bodies import Bodies, BodyLimits, PaceLimits, Receive
+from embedfit.serving.engines.engine import Vectors
 from embedfit.serving.failures import (
     BatchTooLarge,
     Malformed,

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 from embedfit.errors import UsageError
 from embedfit.models.architecture import Architecture, read_architecture, read_json, weight_files
 from embedfit.models.graphs import content_key
-from embedfit.models.hardware import cores
-from embedfit.models.prompts import open_model
+from embedfit.models.layout.prompts import open_model
 from embedfit.models.sources import cache_folder
 from embedfit.models.tokenizer import cached_tokenizer
-from embedfit.serving.access import Keys
-from embedfit.serving.batcher import QUEUE_SECONDS, Batcher, Capacity
-from embedfit.serving.choice import Choice, Gate, candidates, choose
-from embedfit.serving.engine import Engine
-from embedfit.serving.gate import Verdict, compare, content_of, evaluation_of, remembered, trial_of
+from embedfit.numerics.machine import cores
+from embedfit.path.workspace import sha256_file
+from embedfit.serving.edge.access import Keys
+from embedfit.serving.engines.choice import Choice, Gate, candidates, choose
+from embedfit.serving.engines.engine import Engine
+from embedfit.serving.engines.tokens import TextEncoder
+from embedfit.serving.engines.warmup import calibrate
+from embedfit.serving.scheduling.admission import Verdict, compare, content_of, evaluation_of, remembered, trial_of
+from embedfit.serving.scheduling.batcher import QUEUE_SECONDS, Batcher, Capacity
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
-from embedfit.serving.tokens import TextEncoder
-from embedfit.serving.warmup import calibrate
-from embedfit.workspace import sha256_file
 
 if TYPE_CHECKING:
     from embedfit.index.search import Index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from embedfit.pages import whole_page
+from embedfit.display.pages import whole_page
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from urllib.parse import parse_qs
 
 from embedfit.errors import InputError
-from embedfit.index.filters import Filter, filter_of, of_documents
+from embedfit.files.textfiles import without_surrogates
+from embedfit.index.store.filters import Filter, filter_of, of_documents
+from embedfit.serving.engines.tokens import Direction, Input
 from embedfit.serving.failures import BatchTooLarge, Empty, Invalid
-from embedfit.serving.tokens import Direction, Input
-from embedfit.textfiles import without_surrogates
 
 #: Largest value that an OpenAPI int32 holds; larger ones are surely wrong, and some clients can't send them back.
 _INT_MAX = 2**31 - 1

@@ -13,12 +13,12 @@ from typing import Any
 import orjson
 
 from embedfit.errors import InputError
-from embedfit.index.columns import Mask
 from embedfit.index.search import Hit, Index
-from embedfit.serving.access import ANYBODY, Caller
-from embedfit.serving.batcher import QUEUE_SECONDS
+from embedfit.index.store.columns import Mask
+from embedfit.serving.edge.access import ANYBODY, Caller
 from embedfit.serving.failures import BackendFailure, Overloaded, RequestFailure
 from embedfit.serving.requests import SearchRequest, unfit
+from embedfit.serving.scheduling.batcher import QUEUE_SECONDS
 
 #: Share of a new measurement in the running mean of the seconds that a query takes.
 _NEW_SHARE = 0.1

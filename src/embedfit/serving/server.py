@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 
+from embedfit.display.terminal import write_line
 from embedfit.errors import EmbedfitError, ServingError
-from embedfit.serving.access import keys_of
 from embedfit.serving.app import App
-from embedfit.serving.bodies import PaceLimits
-from embedfit.serving.limits import ConnectionLimits, Connections
+from embedfit.serving.edge.access import keys_of
+from embedfit.serving.edge.bodies import PaceLimits
+from embedfit.serving.edge.limits import ConnectionLimits, Connections
 from embedfit.serving.loading import load_service, load_with_index
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
-from embedfit.terminal import write_line
 
 if TYPE_CHECKING:
     from embedfit.index.search import Index

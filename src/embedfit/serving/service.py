@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedfit.models.modules import unit_rows
-from embedfit.serving.batcher import Batcher
-from embedfit.serving.engine import Vectors
+from embedfit.models.layout.modules import unit_rows
+from embedfit.serving.engines.engine import Vectors
+from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.requests import EmbedRequest
-from embedfit.serving.tokens import TextEncoder
+from embedfit.serving.scheduling.batcher import Batcher
 
 if TYPE_CHECKING:  # it loads torch, which a server without an index does not need
     from embedfit.serving.searching import Searcher

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from embedfit.workspace import atomic_folder
+from embedfit.path.workspace import atomic_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

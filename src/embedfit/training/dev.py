@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from embedfit.records import Passage, Query
+from embedfit.path.artefacts import Passage, Query
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.topk import top_k
 from embedfit.training.batches import Floats, micro_batches
+from embedfit.training.processes.world import World
 from embedfit.training.store import Tokenise, TokenStore
-from embedfit.training.trunk import Trunk
-from embedfit.training.world import World
+from embedfit.training.trunks.trunk import Trunk
 
 #: Passages beside the answers, and queries at most: a score every few steps must stay cheap beside the steps.
 _OTHERS = 500

@@ -27,13 +27,13 @@ from embedfit.training.checkpoint import (
     save_checkpoint,
 )
 from embedfit.training.dev import DevSet, dev_score
-from embedfit.training.losses import Objective, Targets
+from embedfit.training.losses.losses import Objective, Targets
 from embedfit.training.memory import MemoryBudget
 from embedfit.training.optimise import clip_gradients, make_optimiser, scheduled, set_learning_rate
+from embedfit.training.processes.world import World
 from embedfit.training.step import StepResult, accumulate_gradients
 from embedfit.training.store import TokenStore
-from embedfit.training.trunk import Trunk
-from embedfit.training.world import World
+from embedfit.training.trunks.trunk import Trunk
 
 #: What random draws are for; each has a generator of its own, a function of the seed and of its place.
 _ORDER, _COMPOSE, _DROPOUT = 1, 2, 3

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from embedfit.models.hardware import memory_limit
+from embedfit.numerics.machine import memory_limit
 
 #: Of the memory that is free when training starts, what a step may take.
 _SHARE = 0.7

@@ -15,28 +15,28 @@ import torch
 
 from embedfit.config import Config, TrainConfig
 from embedfit.errors import TrainingError, UsageError
-from embedfit.interchange import read_flagembedding
+from embedfit.files.interchange import read_flagembedding
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import save_model
-from embedfit.models.hardware import Precision, best_precision, cores, device
 from embedfit.models.sources import resolve_model
+from embedfit.numerics.machine import Precision, best_precision, cores, device
+from embedfit.path.artefacts import Passage, Query, written
+from embedfit.path.workspace import Workspace, sha256_file, written_sha256
 from embedfit.progress import Reporter, Silent
-from embedfit.records import Passage, Query, written
 from embedfit.runtime import Runtime
 from embedfit.training.batches import Composer
-from embedfit.training.bert import BertTrunk
 from embedfit.training.dev import DevSet, dev_set, encode_store
-from embedfit.training.launch import launch
 from embedfit.training.loop import Outcome, Plan, Schedule, Trainer
-from embedfit.training.losses import Objective
+from embedfit.training.losses.losses import Objective
 from embedfit.training.masking import known_positives, near_duplicates
 from embedfit.training.memory import MemoryBudget, graph_budget, keep_heap
 from embedfit.training.optimise import automatic_epochs, learning_rate_for
+from embedfit.training.processes.launch import launch
+from embedfit.training.processes.world import World
 from embedfit.training.store import TrainingData, tokenise_rows
-from embedfit.training.teacher import Weights, fused_teacher
-from embedfit.training.trunk import TransformersTrunk, Trunk
-from embedfit.training.world import World
-from embedfit.workspace import Workspace, sha256_file, written_sha256
+from embedfit.training.teachers.teacher import Weights, fused_teacher
+from embedfit.training.trunks.bert import BertTrunk
+from embedfit.training.trunks.trunk import TransformersTrunk, Trunk
 
 _LONGEST = 512
 #: A training is broken into this many parts, each with a checkpoint and, where they choose the weights, a dev score.

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from embedfit.training.batches import Ints
 from embedfit.training.memory import MemoryBudget
-from embedfit.training.trunk import Tokens, Trunk
-from embedfit.training.world import World
+from embedfit.training.processes.world import World
+from embedfit.training.trunks.trunk import Tokens, Trunk
 
 #: Vectors (N, H) of the batch's texts → mean loss.
 BatchLoss = Callable[[Tensor], Tensor]

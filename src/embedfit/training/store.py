@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embedfit.records import TrainRow
+from embedfit.path.artefacts import TrainRow
 
 Ints = npt.NDArray[np.int64]
 #: Texts, whether they are queries → their token ids with special tokens, cut to the limit of their kind.

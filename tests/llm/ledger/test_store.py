@@ -24,8 +24,8 @@ from embedfit.llm.ledger import (
     encode_request,
 )
 from embedfit.llm.protocol import Message, Reply, Request
-from embedfit.testkit.fake_openai import FakeOpenAi
-from embedfit.testkit.language_service import Behaviour
+from embedfit.testing.fake_openai import FakeOpenAi
+from embedfit.testing.language_service import Behaviour
 
 REPLY = Reply(text="a reply", input_tokens=12, output_tokens=3)
 

@@ -15,8 +15,8 @@ from embedfit.llm.transport.remote import RemoteModel
 from embedfit.llm.transport.retry import CallError, RetryPolicy
 from embedfit.llm.transport.throttle import Throttle
 from embedfit.progress import Silent
-from embedfit.testkit.fake_bedrock import REGION, FakeBedrock, FakeFoundationModel, titan_vector
-from embedfit.testkit.language_service import Behaviour, Quota
+from embedfit.testing.fake_bedrock import REGION, FakeBedrock, FakeFoundationModel, titan_vector
+from embedfit.testing.language_service import Behaviour, Quota
 
 LLAMA = "meta.llama3-3-70b-instruct-v1:0"
 LAMA = ResolvedModel(model=LLAMA, invoke_id=f"us.{LLAMA}")

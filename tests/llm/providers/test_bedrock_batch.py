@@ -14,7 +14,7 @@ from embedfit.llm.providers.bedrock import BedrockTransport, ResolvedModel
 from embedfit.llm.providers.bedrock_batch import BatchModel, BatchPlace
 from embedfit.llm.transport.remote import RemoteModel
 from embedfit.llm.transport.retry import CallError, RetryPolicy
-from embedfit.testkit.fake_bedrock import FakeBedrock
+from embedfit.testing.fake_bedrock import FakeBedrock
 
 LLAMA = "meta.llama3-3-70b-instruct-v1:0"
 RESOLVED = ResolvedModel(model=LLAMA, invoke_id=f"us.{LLAMA}")

@@ -16,8 +16,8 @@ from embedfit.llm.providers.openai import transport as openai
 from embedfit.llm.transport.remote import RemoteModel
 from embedfit.llm.transport.retry import CallError, RetryPolicy
 from embedfit.llm.transport.throttle import Throttle
-from embedfit.testkit.fake_openai import FakeOpenAi
-from embedfit.testkit.language_service import Behaviour, Quota
+from embedfit.testing.fake_openai import FakeOpenAi
+from embedfit.testing.language_service import Behaviour, Quota
 
 KEY = "sk-test-0123456789"
 
@@ -227,7 +227,7 @@ def test_a_second_run_at_once_pays_for_nothing_twice(connected, ask, tmp_path):
 
 def test_a_real_server_process_of_that_api(ask, ledger, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    command = [sys.executable, "-m", "embedfit.testkit.fake_openai", "--latency", "0.01"]
+    command = [sys.executable, "-m", "embedfit.testing.fake_openai", "--latency", "0.01"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         base_url = process.stdout.readline().strip()
         model = open_model(GenerateConfig(generator="openai", base_url=base_url), Outside(ledger=ledger))

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from embedfit.config import GenerateConfig, load, resolve, save
 from embedfit.errors import GeneratorError, InputError, UsageError
-from embedfit.freshness import freshness
-from embedfit.interchange import read_corpus
+from embedfit.files.interchange import read_corpus
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.protocol import Failure, Reply, extra_of
 from embedfit.llm.providers.recorded import RecordedModel, read_rows
-from embedfit.pipeline import run_stage, stage_named
+from embedfit.path.artefacts import Passage, Query
+from embedfit.path.freshness import freshness
+from embedfit.path.pipeline import run_stage, stage_named
+from embedfit.path.workspace import Workspace
 from embedfit.progress import Silent
 from embedfit.queries import parse, prompts
 from embedfit.queries.stage import run
-from embedfit.records import Passage, Query
 from embedfit.runtime import Runtime
-from embedfit.workspace import Workspace
 
 
 class Said(Silent):

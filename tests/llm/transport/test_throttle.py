@@ -8,7 +8,7 @@ import pytest
 
 from embedfit.llm.transport.retry import CallError
 from embedfit.llm.transport.throttle import Pace, Throttle
-from embedfit.testkit.language_service import Quota
+from embedfit.testing.language_service import Quota
 
 
 def simulate(throttle, *, minutes, requests=None, tokens=None, latency_s=2.0, seed=0, change=None):

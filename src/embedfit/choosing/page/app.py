@@ -18,8 +18,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from embedfit.choosing.page.session import Session
+from embedfit.display.pages import whole_page
 from embedfit.errors import InputError
-from embedfit.pages import whole_page
 
 #: Bytes of a request's body: a grade has some fifty.
 MOST_BYTES = 2_000

@@ -11,8 +11,8 @@ from embedfit.choosing.grades import PERSON, PERSON_FILE, by_question, person_gr
 from embedfit.choosing.metric import GAINS
 from embedfit.errors import InputError
 from embedfit.index.highlight import Highlighter
-from embedfit.records import Grade, Passage, Pooled
-from embedfit.workspace import Workspace, disk_errors, encode_record
+from embedfit.path.artefacts import Grade, Passage, Pooled
+from embedfit.path.workspace import Workspace, disk_errors, encode_record
 
 #: Characters of a passage that are shown.
 _SHOWN = 6_000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedfit.corpus.blocks import UnreadableDocument
 from embedfit.corpus.quality import unreadable_share
-from embedfit.corpus.readers.legacy import encoding_of
+from embedfit.corpus.readers.office.legacy import encoding_of
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),

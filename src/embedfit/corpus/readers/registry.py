@@ -16,20 +16,20 @@ GROUP = "embedfit.readers"
 
 #: embedfit's own readers, as pyproject.toml lists them too.
 BUILT_IN = {
-    "csv": "embedfit.corpus.readers.delimited:READER",
-    "docx": "embedfit.corpus.readers.docx:READER",
-    "epub": "embedfit.corpus.readers.epub:READER",
-    "html": "embedfit.corpus.readers.html:READER",
-    "mail": "embedfit.corpus.readers.mail:READER",
-    "mailbox": "embedfit.corpus.readers.mail:MAILBOX",
-    "markdown": "embedfit.corpus.readers.markdown:READER",
-    "notebook": "embedfit.corpus.readers.notebook:READER",
-    "opendocument": "embedfit.corpus.readers.opendocument:READER",
-    "pdf": "embedfit.corpus.readers.pdf:READER",
-    "pptx": "embedfit.corpus.readers.pptx:READER",
-    "rtf": "embedfit.corpus.readers.rtf:READER",
-    "text": "embedfit.corpus.readers.text:READER",
-    "xlsx": "embedfit.corpus.readers.xlsx:READER",
+    "csv": "embedfit.corpus.readers.texts.delimited:READER",
+    "docx": "embedfit.corpus.readers.office.docx:READER",
+    "epub": "embedfit.corpus.readers.texts.epub:READER",
+    "html": "embedfit.corpus.readers.texts.html:READER",
+    "mail": "embedfit.corpus.readers.texts.mail:READER",
+    "mailbox": "embedfit.corpus.readers.texts.mail:MAILBOX",
+    "markdown": "embedfit.corpus.readers.texts.markdown:READER",
+    "notebook": "embedfit.corpus.readers.texts.notebook:READER",
+    "opendocument": "embedfit.corpus.readers.office.opendocument:READER",
+    "pdf": "embedfit.corpus.readers.pdf.reader:READER",
+    "pptx": "embedfit.corpus.readers.office.pptx:READER",
+    "rtf": "embedfit.corpus.readers.texts.rtf:READER",
+    "text": "embedfit.corpus.readers.texts.plain:READER",
+    "xlsx": "embedfit.corpus.readers.office.xlsx:READER",
 }
 
 #: A reader calls it with (what is done, of how much): pages, sheets, messages.

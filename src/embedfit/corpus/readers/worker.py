@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
-from embedfit.corpus.metadata import bounded
 from embedfit.corpus.readers import registry
+from embedfit.corpus.sources.metadata import bounded
 
 #: More text than this is no document that anybody reads; the other process would have to hold it.
 _MAX_CHARACTERS = 200_000_000

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from embedfit.records import Grade, Judgement, Query
-from embedfit.workspace import FILES, Workspace
+from embedfit.path.artefacts import Grade, Judgement, Query
+from embedfit.path.workspace import FILES, Workspace
 
 
 def calls_of_run(workspace: Workspace) -> set[str]:

@@ -44,7 +44,7 @@ from embedfit.llm.ledger.rows import (
     value_of,
 )
 from embedfit.llm.protocol import Reply, Request
-from embedfit.workspace import atomic_file, disk_errors
+from embedfit.path.workspace import atomic_file, disk_errors
 
 #: Stored in SQLite's user_version.
 SCHEMA_VERSION = 2

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from embedfit.aws import client as aws_client
 from embedfit.errors import UsageError
 from embedfit.generators import Generator
 from embedfit.llm.prices import bare_model
@@ -17,6 +16,7 @@ from embedfit.llm.replies import cut_at_stop, text_of_message, well_formed
 from embedfit.llm.tokens import CountsTokens
 from embedfit.llm.transport.remote import CONNECTIONS, RemoteModel, paced
 from embedfit.llm.transport.retry import CallError, throttled_resource
+from embedfit.network.aws import client as aws_client
 
 if TYPE_CHECKING:
     from embedfit.config import GenerateConfig

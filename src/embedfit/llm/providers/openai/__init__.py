@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from embedfit.addresses import is_private_host
 from embedfit.generators import Generator
+from embedfit.network.addresses import is_private_host
 
 if TYPE_CHECKING:
     from embedfit.config import GenerateConfig

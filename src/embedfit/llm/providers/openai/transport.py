@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from embedfit.addresses import checked_address, is_private_host
 from embedfit.errors import MissingDependency, ProviderError, UsageError
 from embedfit.llm.protocol import Reply, Request
 from embedfit.llm.providers.openai.bodies import completion_in
 from embedfit.llm.replies import answer_of, cut_at_stop, shown, text_of_message, well_formed
 from embedfit.llm.tokens import CountsTokens
 from embedfit.llm.transport.retry import CallError, Resource, retry_after, throttled_resource
+from embedfit.network.addresses import checked_address, is_private_host
 
 if TYPE_CHECKING:
     import httpx

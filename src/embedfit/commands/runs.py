@@ -1,0 +1,231 @@
+"""The verbs of embedfit for Python: what the command line calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from embedfit import config as settings_module
+from embedfit.config import Config
+from embedfit.errors import ArtifactMissing, InputError, UsageError
+from embedfit.llm.ledger import Ledger
+from embedfit.llm.ledger.spent import calls_of_run
+from embedfit.path import pipeline
+from embedfit.path.systems import check_systems
+from embedfit.path.workspace import Workspace
+from embedfit.progress import Reporter
+from embedfit.runtime import Runtime, default_ledger
+
+PathLike = str | Path
+
+
+class RunResult:
+    """A finished run: its folder, its summary and its models."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.folder = workspace.root
+        self._workspace = workspace
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json."""
+        value: dict[str, Any] = self._workspace.read_json("summary.json")
+        return value
+
+    @property
+    def model(self) -> Path:
+        """The folder of the merged model."""
+        return self._workspace.existing("merged")
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self._workspace.existing("report.html")
+
+    def __repr__(self) -> str:
+        return f"RunResult({str(self.folder)!r})"
+
+
+def run(
+    docs: PathLike | Sequence[PathLike] = (),
+    *,
+    run: PathLike,
+    eval_docs: PathLike | Sequence[PathLike] = (),
+    eval_beir: PathLike | None = None,
+    queries: PathLike | Sequence[PathLike] = (),
+    preset: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    config: PathLike | None = None,
+    yes: bool = False,
+    runtime: Runtime | None = None,
+    until: str | None = None,
+    force: bool = False,
+    assignments: Sequence[str] = (),
+) -> RunResult:
+    """The whole path, or what of it is not fresh.
+
+    The settings of a run folder hold, and over them what this call names. Another preset than the
+    run's is an error. docs: files, folders or a BEIR corpus.jsonl; default: those of the run folder.
+    queries: files of questions that people asked, unlabelled or with positives.
+    preset: default for a new folder: "default". settings: nested like embedfit.toml, over the preset
+    and the file `config`. yes: paid calls need no confirmation. until: the last stage to run. Raises
+    EmbedfitError.
+    """
+    workspace = Workspace(run)
+    overrides: dict[str, Any] = {key: value for key, value in (settings or {}).items() if value is not None}
+    for name, value in (("docs", docs), ("eval_docs", eval_docs), ("queries", queries)):
+        paths = [value] if isinstance(value, (str, Path)) else list(value)
+        if paths:
+            overrides[name] = [str(path) for path in paths]
+    if eval_beir is not None:
+        overrides["eval_beir"] = str(eval_beir)
+    runtime = with_consent(runtime or Runtime(), yes)
+    resolved = settings_for(
+        workspace,
+        runtime.report,
+        preset=preset,
+        file=Path(config) if config is not None else None,
+        overrides=overrides,
+        assignments=tuple(assignments),
+    )
+    if not resolved.docs:
+        raise UsageError("There are no documents.", remedy="Run: embedfit run DOCS... --run DIR")
+    for name in resolved.queries:
+        if not Path(name).is_file():  # said before the documents are read, and not an hour later
+            raise InputError(f"There is no file of questions {name}.", remedy="Give another --queries FILE.")
+    return run_config(workspace, resolved, runtime, until=until, force=force)
+
+
+def settings_for(
+    workspace: Workspace,
+    report: Reporter,
+    *,
+    preset: str | None = None,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    assignments: tuple[str, ...] = (),
+) -> Config:
+    """The settings of a command on a run folder: the stored ones hold, then what the command names.
+
+    Says in one line which stored settings hold that the command does not name, and which it changes.
+    """
+    path, given = workspace.path("embedfit.toml"), dict(overrides or {})
+    if not path.exists():
+        return settings_module.resolve(preset=preset, file=file, overrides=given, assignments=assignments)
+    stored = settings_module.load(path)
+    resolved = settings_module.change(
+        stored, run=workspace.root, preset=preset, file=file, overrides=given, assignments=assignments
+    )
+    changed = settings_module.changes(stored, resolved)
+    names = {one.partition("=")[0] for one in changed} | {"docs", "eval_docs", "eval_beir", "queries"}
+    plain = settings_module.resolve(preset=stored.preset)
+    kept = [one for one in settings_module.changes(plain, resolved) if one.partition("=")[0] not in names]
+    parts = [f"{words} {', '.join(some)}" for words, some in (("holds", kept), ("now has", changed)) if some]
+    if parts:
+        report.log(f"settings: {path} {' and '.join(parts)}")
+    return resolved
+
+
+def run_config(
+    workspace: Workspace, config: Config, runtime: Runtime, *, until: str | None = None, force: bool = False
+) -> RunResult:
+    """Store the configuration and run every stage that is not fresh under it."""
+    settings_module.refuse_bills(config)
+    check_systems(config)
+    with workspace.lock():
+        settings_module.save(config, workspace.path("embedfit.toml"))
+        pipeline.run_all(workspace, config, runtime, until=until, force=force)
+    return RunResult(workspace)
+
+
+def run_stage(
+    name: str,
+    *,
+    run: PathLike,
+    settings: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] = (),
+    force: bool = False,
+    yes: bool = False,
+    runtime: Runtime | None = None,
+) -> bool:
+    """One stage of an existing run. Returns whether it ran; False means that it was fresh.
+
+    Raises ArtifactMissing where the run folder or an input of the stage is not there.
+    """
+    workspace = Workspace(run)
+    stored_config(workspace)  # there must be some
+    runtime = with_consent(runtime or Runtime(), yes)
+    config = settings_for(workspace, runtime.report, overrides=settings, assignments=tuple(assignments))
+    stage = pipeline.stage_named(name)
+    with workspace.lock():
+        settings_module.save(config, workspace.path("embedfit.toml"))
+        if not force and pipeline.state(stage, workspace, config) == "fresh":
+            runtime.report.log(f"{name}: up to date (--force does it again)")
+            return False
+        if force:
+            workspace.clear_scratch(name)
+        pipeline.run_stage(stage, workspace, config, runtime)
+    return True
+
+
+def stored_config(workspace: Workspace) -> Config:
+    """The configuration of a run folder. Raises ArtifactMissing where there is none."""
+    path = workspace.path("embedfit.toml")
+    if not path.exists():
+        raise ArtifactMissing(
+            f"{workspace.root} is not a run folder: embedfit.toml is missing.",
+            remedy=f"Run: embedfit run DOCS... --run {workspace.root}",
+        )
+    return settings_module.load(path)
+
+
+def with_consent(runtime: Runtime, yes: bool) -> Runtime:
+    """The runtime, or with yes one that confirms every paid call."""
+    return replace(runtime, confirm=lambda question: True) if yes else runtime
+
+
+def make_runtime(
+    report: Reporter,
+    *,
+    ledger: PathLike | None = None,
+    confirm: Any = None,  # noqa: ANN401 - Callable[[str], bool] | None
+    processes: int = 1,
+) -> Runtime:
+    """A runtime from options. ledger: None for the user's own."""
+    runtime = Runtime(report=report, ledger=Path(ledger) if ledger else default_ledger(), processes=processes)
+    return replace(runtime, confirm=confirm) if confirm else runtime
+
+
+# --- money
+
+
+def cost_so_far(workspace: Workspace, path: PathLike | None = None) -> dict[str, Any]:
+    """What the calls for this run's queries and their judge took: calls, input_tokens, output_tokens, usd.
+
+    path: the ledger, None for the user's own. Where it does not have the calls, the run's summary may.
+    """
+    cost: dict[str, Any] = {"calls": 0, "input_tokens": 0, "output_tokens": 0, "usd": 0.0}
+    if _ledger_path(path).exists():
+        with Ledger(_ledger_path(path)) as ledger:
+            cost = asdict(ledger.usage_of(calls_of_run(workspace)))
+    if not cost["calls"] and workspace.path("summary.json").exists():
+        cost = workspace.read_json("summary.json")["cost"]
+    return cost
+
+
+def ledger_totals(path: PathLike | None = None) -> list[dict[str, Any]]:
+    """Calls, tokens and USD by provider and model."""
+    with Ledger(_ledger_path(path)) as ledger:
+        return [asdict(row) for row in ledger.totals()]
+
+
+def ledger_export(target: PathLike, path: PathLike | None = None) -> int:
+    """Write every call as JSONL. Returns their number."""
+    with Ledger(_ledger_path(path)) as ledger:
+        return ledger.export(Path(target))
+
+
+def _ledger_path(path: PathLike | None) -> Path:
+    return Path(path) if path else default_ledger()

@@ -1,0 +1,192 @@
+"""Excel workbooks → blocks: every sheet, hidden ones too, as records that name their columns. Values, not formulas.
+
+Words of charts and text boxes follow the sheets. Cells without a value that can be read are counted in the note.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from embedfit.corpus.blocks import Block, ParsedDocument, Removed, UnreadableDocument
+from embedfit.corpus.cleaning import clean_line
+from embedfit.corpus.readers.office.drawing import drawing_blocks
+from embedfit.corpus.readers.package import MAX_BYTES, Package, Walker
+from embedfit.corpus.readers.registry import Progress, Reader
+from embedfit.corpus.readers.tables import record_blocks
+
+#: Cells that are looked at, empty ones between filled ones included: a sheet has room for 17 billion. A row takes the
+#: time of some cells more; rows without cells are only counted.
+_MAX_CELLS = 1_000_000
+_CELLS_OF_A_ROW = 4
+_MAX_ROWS = 2_000_000
+_DRAWINGS = re.compile(r"xl/(?:drawings/drawing|charts/chart|diagrams/data)\d*\.xml")
+_COMMENTS = re.compile(r"xl/(?:comments\d*|comments/comment\d*|threadedComments/threadedComment\d*)\.xml")
+_SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
+#: The end of a cell with a formula and without a value.
+_NO_VALUE = re.compile(
+    rb"(?:</(?:\w{1,9}:)?f>|<(?:\w{1,9}:)?f\b[^<>]{0,200}/>)\s{0,9}"
+    rb"(?:<(?:\w{1,9}:)?v ?/>|<(?:\w{1,9}:)?v>\s{0,9}</(?:\w{1,9}:)?v>)?\s{0,9}</(?:\w{1,9}:)?c>"
+)
+_LONGEST_END = 1 << 10
+_DEFAULT_NAME = re.compile(r"\D{1,12}\d{0,3}")
+
+
+def read_xlsx(path: Path, progress: Progress | None = None) -> ParsedDocument:
+    """The blocks of a workbook. A sheet's name is a heading; its rows are lines "column: value; column: value"."""
+    with Package(path, "Excel workbook") as package:
+        package.main_part()
+        beside = _Beside(package)
+    with zipfile.ZipFile(path) as archive:  # unpacking stops at the size that is stated here
+        if sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith(".xml")) > MAX_BYTES:
+            raise UnreadableDocument(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
+    import openpyxl  # an extra
+
+    library: Any = openpyxl
+    blocks: list[Block] = []
+    budget = _Budget()
+    try:
+        # As an open file: of a path openpyxl takes the extension, which may be another.
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # about parts of the file that are not its text
+            workbook = library.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+            sheets = workbook.worksheets
+            for number, sheet in enumerate(sheets, 1):
+                found = list(record_blocks(budget.rows(sheet)))
+                if found and (len(sheets) > 1 or not _DEFAULT_NAME.fullmatch(sheet.title)):
+                    blocks.append(Block(kind="heading", text=clean_line(sheet.title), level=1))
+                blocks += found
+                if progress is not None:
+                    progress(number, len(sheets))
+            workbook.close()
+    except (UnreadableDocument, MemoryError):
+        raise
+    except Exception as error:  # what openpyxl raises on a damaged file is not documented
+        raise UnreadableDocument(f"not a readable Excel workbook: {type(error).__name__}") from error
+    notes = filter(None, (budget.note, beside.note, budget.errors))
+    return ParsedDocument(blocks=(*blocks, *beside.blocks), note="; ".join(notes), removed=tuple(beside.removed))
+
+
+class _Beside:
+    """What a workbook holds beside the values of its cells.
+
+    blocks: words of charts, diagrams and text boxes. removed: comments. note: formulas whose value was never stored,
+    as programs leave them that write workbooks and can't calculate.
+    """
+
+    def __init__(self, package: Package) -> None:
+        self.blocks: list[Block] = []
+        self.removed: list[Removed] = []
+        unknown = 0
+        for name in sorted(package.names):
+            if _DRAWINGS.fullmatch(name):
+                self.blocks += drawing_blocks(package, name)
+            elif _COMMENTS.fullmatch(name):
+                comments = _Comments()
+                package.walk(name, comments)
+                self.removed += (Removed(page=0, reason="comment", preview=text) for text in comments.found)
+            elif _SHEET.fullmatch(name):
+                unknown += _formulas_without_value(package.pieces(name))
+        formulas = "1 formula has" if unknown == 1 else f"{unknown:,} formulas have"
+        self.note = f"{formulas} no stored value: save the workbook in a spreadsheet program" if unknown else ""
+
+
+class _Comments(Walker):
+    texts: ClassVar[frozenset[str]] = frozenset(("?:t", "?:text"))
+    skipped: ClassVar[frozenset[str]] = frozenset(("?:rPh", "?:author"))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._parts: list[str] = []
+        self.closes |= {"?:comment": self._end, "?:threadedComment": self._end}
+
+    def add(self, data: str) -> None:
+        """A piece of a comment."""
+        self._parts.append(data)
+
+    def _end(self) -> None:
+        if text := clean_line("".join(self._parts)):
+            self.found.append(text)
+        self._parts.clear()
+
+
+def _formulas_without_value(pieces: Iterable[bytes]) -> int:
+    """How many cells of a sheet's XML have a formula and no value. openpyxl gives either the one or the other."""
+    found = 0
+    held = b""
+    for piece in pieces:
+        held += piece
+        end = held.rfind(b"c>") + 2
+        if end > 1:
+            found += len(_NO_VALUE.findall(held, 0, end))
+            held = held[end:]
+        held = held[-_LONGEST_END:]
+    return found
+
+
+class _Budget:
+    """Gives the rows of sheets until their cells are used up. note: what was not read."""
+
+    def __init__(self) -> None:
+        self._cells = _MAX_CELLS
+        self._rows = _MAX_ROWS
+        self.note = ""
+        self._errors: Counter[str] = Counter()
+
+    @property
+    def errors(self) -> str:
+        """Cells that were left out because they hold an error, "" for none."""
+        count = self._errors.total()
+        if not count:
+            return ""
+        return f"{count:,} cell{'s' * (count != 1)} left out that hold{'s' * (count == 1)} an error " + (
+            f"({', '.join(name for name, _ in self._errors.most_common(3))})"
+        )
+
+    def rows(self, sheet: Any) -> Iterator[Sequence[str]]:  # noqa: ANN401 - openpyxl is untyped
+        """The rows of a sheet as texts."""
+        sheet.reset_dimensions()  # the stated size may be wrong
+        for number, row in enumerate(sheet.iter_rows(), 1):
+            self._rows -= 1
+            self._cells -= len(row) + _CELLS_OF_A_ROW if row else 0
+            if self._cells < 0 or self._rows < 0:
+                self.note = self.note or f"read up to row {number - 1:,} of sheet {clean_line(sheet.title)!r}"
+                return
+            self._errors.update(str(cell.value) for cell in row if cell.data_type == "e")
+            yield [_text(cell) for cell in row]
+
+
+def _text(cell: Any) -> str:  # noqa: ANN401 - as above
+    value = cell.value
+    if value is None or cell.data_type == "e":
+        return ""
+    if isinstance(value, str):
+        return clean_line(value)
+    if isinstance(value, bool):
+        return str(value).upper()
+    if isinstance(value, datetime.datetime):
+        return value.date().isoformat() if value.time() == datetime.time() else value.isoformat(" ", "seconds")
+    if isinstance(value, float):
+        if "%" in (cell.number_format or ""):
+            return f"{100 * value:.12g}%"
+        return f"{value:.15g}"
+    return str(value)
+
+
+READER = Reader(
+    kind="xlsx",
+    extensions=(".xlsx", ".xlsm", ".xltx", ".xltm"),
+    read=read_xlsx,
+    extra="formats",
+    sniff=lambda head: (
+        head.startswith(b"PK\x03\x04") and b"xl/" in head and b"word/" not in head and b"ppt/" not in head
+    ),
+    in_memory=False,
+)

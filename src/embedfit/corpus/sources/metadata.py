@@ -1,0 +1,153 @@
+"""What is known of documents and passages beside their text: fields of plain values, within bounds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, datetime, time
+from pathlib import PurePosixPath
+from typing import Any
+
+from embedfit.path.artefacts import Metadata, Value
+
+#: Fields of a document or record, characters of a value and of a name, items of a list, and objects in objects.
+MOST_FIELDS = 50
+MOST_CHARACTERS = 1_000
+MOST_NAME = 100
+MOST_ITEMS = 100
+MOST_DEPTH = 3
+#: Fields of a corpus. Each is a column of the index.
+MOST_OF_CORPUS = 200
+#: Who may read it: always a list, so that a filter of an access key means one thing.
+GROUPS = "groups"
+#: Fields that the file itself decides. What a document says under such a name is kept as "metadata.NAME".
+OF_FILES = ("document", "folder", "file", "extension")
+#: Integers beyond are kept as text: a double, which JSON's readers use, would change them.
+_EXACT = 1 << 53
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+
+
+def of_file(name: str) -> dict[str, Value]:
+    """The fields of a file. name: where it lies under the folder that was named, with "/" between the parts."""
+    path = PurePosixPath(name)
+    folder = "" if path.parent == PurePosixPath(".") else path.parent.as_posix()
+    return {"folder": folder, "file": path.name, "extension": path.suffix.removeprefix(".").lower()}
+
+
+def bounded(raw: Mapping[Any, Any]) -> tuple[dict[str, Value], list[str]]:
+    """(fields, what was left out or changed, in words) of what a document or a record says of itself.
+
+    raw: of JSON, YAML or TOML. Objects in it become fields with dotted names; the fields of one that is called
+    "metadata" are fields of their own. Numbers and flags in a list become texts. null and empty texts are left out.
+    """
+    fields: dict[str, Value] = {}
+    notes: list[str] = []
+    ordered = sorted(raw.items(), key=lambda item: item[0] != GROUPS)  # who may read it is never one too many
+    inner = raw.get("metadata")
+    if isinstance(inner, Mapping):
+        ordered = [item for item in ordered if item[0] != "metadata"]
+        own = list(inner.items())
+        taken = {_name(name) for name, _ in ordered}
+        ordered += [(f"metadata.{name}" if _name(name) in taken else name, value) for name, value in own]
+        ordered.sort(key=lambda item: item[0] != GROUPS)
+    for path, value in _flat(ordered, 1, notes):
+        name = _name(path)
+        if name in OF_FILES:
+            name = f"metadata.{name}"
+        if len(fields) >= MOST_FIELDS:
+            notes.append(f"fields after the first {MOST_FIELDS} are left out")
+            break
+        if not name or len(name) > MOST_NAME:
+            notes.append(f"a field whose name is empty or longer than {MOST_NAME} characters is left out")
+            continue
+        kept = _groups(value, notes) if name == GROUPS else _value(name, value, notes)
+        if kept is not None:
+            fields.setdefault(name, kept)
+    return fields, notes
+
+
+def _flat(items: Iterable[tuple[Any, Any]], depth: int, notes: list[str]) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of everything that is no object; lazily, because the first fields are enough."""
+    for name, value in items:
+        if not isinstance(value, Mapping):
+            yield str(name), value
+        elif depth >= MOST_DEPTH:
+            notes.append(f"`{_name(name)[:MOST_NAME]}` is left out: it is nested too deeply")
+        else:
+            yield from _flat(((f"{name}.{key}", one) for key, one in value.items()), depth + 1, notes)
+
+
+def _name(name: Any) -> str:  # noqa: ANN401 - a key of YAML may be anything
+    return " ".join(_CONTROLS.sub(" ", str(name)).split())
+
+
+def _groups(value: Any, notes: list[str]) -> Value | None:  # noqa: ANN401 - JSON
+    return _value(GROUPS, value if isinstance(value, (list, tuple)) else [value], notes)
+
+
+def _value(name: str, value: Any, notes: list[str]) -> Value | None:  # noqa: ANN401 - JSON
+    if not isinstance(value, (list, tuple)):
+        return _scalar(name, value, notes)
+    if len(value) > MOST_ITEMS:
+        notes.append(f"`{name}` is cut after {MOST_ITEMS} items")
+    found = []
+    for one in value[:MOST_ITEMS]:
+        if isinstance(one, (Mapping, list, tuple)):
+            notes.append(f"`{name}`: items that are objects or lists are left out")
+            continue
+        scalar = _scalar(name, one, notes)
+        if scalar is not None:
+            found.append(_as_text(scalar))
+    return tuple(dict.fromkeys(found)) if found else None
+
+
+def _as_text(value: Any) -> str:  # noqa: ANN401 - a scalar
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _scalar(name: str, value: Any, notes: list[str]) -> str | int | float | bool | None:  # noqa: ANN401 - JSON
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) <= _EXACT else _cut(name, str(value), notes)
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        notes.append(f"`{name}` is left out where it is {value}")
+        return None
+    if isinstance(value, (date, datetime, time)):
+        return value.isoformat()
+    if not isinstance(value, str):
+        notes.append(f"`{name}` is left out: it is neither text, number, true, false nor a list")
+        return None
+    return _cut(name, " ".join(_CONTROLS.sub(" ", value).split()), notes) or None
+
+
+def _cut(name: str, text: str, notes: list[str]) -> str:
+    if len(text) > MOST_CHARACTERS:
+        notes.append(f"`{name}` is cut after {MOST_CHARACTERS:,} characters")
+    return text[:MOST_CHARACTERS]
+
+
+def of_corpus(rows: Sequence[Metadata]) -> tuple[list[Metadata], list[str]]:
+    """(rows with no more fields than an index holds, what was left out). The fields of the most rows stay."""
+    counts = Counter(name for row in rows for name in row.values)
+    if len(counts) <= MOST_OF_CORPUS:
+        return list(rows), []
+    first = {GROUPS, *OF_FILES}
+    ranked = sorted(counts, key=lambda name: (name not in first, -counts[name], name))
+    kept = set(ranked[:MOST_OF_CORPUS])
+    note = f"{len(counts) - len(kept):,} of {len(counts):,} fields are left out, such as `{ranked[MOST_OF_CORPUS]}`"
+    return [replace(row, values={name: value for name, value in row.values.items() if name in kept}) for row in rows], [
+        note
+    ]
+
+
+def said(notes: Mapping[str, int]) -> str:
+    """What was cut and left out, in one line."""
+    most = sorted(notes.items(), key=lambda item: (-item[1], item[0]))
+    listed = "; ".join(f"{note}{f' ({count:,} times)' if count > 1 else ''}" for note, count in most[:5])
+    return listed + (f"; and {len(most) - 5:,} more" if len(most) > 5 else "")

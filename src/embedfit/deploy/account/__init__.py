@@ -1,0 +1,1 @@
+"""The user's AWS account: each service that a deployment uses."""

@@ -1,0 +1,119 @@
+"""Which container image serves a model, by region and kind of instance."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal
+
+from embedfit.errors import UsageError
+
+Device = Literal["cpu", "gpu"]
+
+#: Instance families of which TEI's images can't use the processor, with the reason.
+_UNUSABLE = {
+    "inf": "AWS Inferentia: Text Embeddings Inference has no Neuron build",
+    "trn": "AWS Trainium: Text Embeddings Inference has no Neuron build",
+    "dl": "Gaudi: the SageMaker images of Text Embeddings Inference have no Gaudi build",
+    "p2": "NVIDIA K80 is too old: Text Embeddings Inference needs compute capability 7.5",
+    "p3": "NVIDIA V100 is too old: Text Embeddings Inference needs compute capability 7.5",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """A separate AWS: its name in ARNs and the suffix of its host names."""
+
+    name: str
+    dns_suffix: str
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, Any]:
+    """The facts: registry account by region, repository and tag by device, partitions by region prefix."""
+    data = resources.files("embedfit.deploy.account").joinpath("data/images.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(data)
+    return loaded
+
+
+def partition_of(region: str) -> Partition:
+    """The partition of a region. Prefixes are tried longest first ("us-isob-" before "us-iso-")."""
+    entry = next(entry for entry in table()["partitions"] if region.startswith(entry["prefix"]))
+    return Partition(name=entry["partition"], dns_suffix=entry["dns_suffix"])
+
+
+def family_of(instance_type: str) -> str:
+    """The family of an instance type: "g5" of "ml.g5.xlarge". Raises UsageError where it is none."""
+    parts = instance_type.split(".")
+    if len(parts) != 3 or parts[0] != "ml" or not all(parts):
+        raise UsageError(
+            f"{instance_type!r} is not a SageMaker instance type.", remedy="For example: --instance-type ml.g5.xlarge"
+        )
+    return parts[1]
+
+
+def device_of(instance_type: str) -> Device:
+    """Whether an instance needs the CPU or the GPU image. Raises UsageError where neither works on it."""
+    family = family_of(instance_type)
+    for prefix, reason in _UNUSABLE.items():
+        if family.startswith(prefix):
+            raise UsageError(
+                f"{instance_type} can't serve this model. {reason}.",
+                remedy="Use, for example, --instance-type ml.c6i.2xlarge (CPU) or ml.g5.xlarge (GPU).",
+            )
+    if _is_arm(family):
+        raise UsageError(
+            f"{instance_type} is Graviton (ARM); the images of Text Embeddings Inference on SageMaker are x86-64.",
+            remedy="Use, for example, --instance-type ml.c6i.2xlarge.",
+        )
+    return "gpu" if family[0] in "gp" else "cpu"
+
+
+def has_local_disk(instance_type: str) -> bool:
+    """Whether the instance stores on its own, hardware-encrypted disk: SageMaker then refuses a KMS key for it."""
+    family = family_of(instance_type)
+    return family[0] in "gp" or "d" in family[2:]
+
+
+def _is_arm(family: str) -> bool:
+    # c6g, m7gd, c6gn, r8g: a letter, a generation, then "g". GPU families start with g or p.
+    return (
+        len(family) > 2 and family[0] in "cmrtx" and family[1].isdigit() and family[2:].lstrip("0123456789")[:1] == "g"
+    )
+
+
+def image_uri(region: str, device: Device) -> str:
+    """AWS's image of Text Embeddings Inference. Raises UsageError where the region has none in the table."""
+    facts = table()
+    account = facts["accounts"].get(region)
+    if account is None:
+        raise UsageError(
+            f"There is no known image of Text Embeddings Inference in {region} (table of {facts['as_of']}).",
+            remedy="Copy the image to an ECR repository there and give --image-uri, or choose one of: "
+            + ", ".join(sorted(facts["accounts"])),
+        )
+    repository = facts["repositories"][device]
+    suffix = partition_of(region).dns_suffix
+    return f"{account}.dkr.ecr.{region}.{suffix}/{repository['repository']}:{repository['tag']}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageParts:
+    """An ECR image URI taken apart."""
+
+    account: str
+    region: str
+    repository: str
+    tag: str
+
+
+def split_image_uri(uri: str) -> ImageParts | None:
+    """The parts of an ECR image URI, or None for an image elsewhere."""
+    host, _, path = uri.partition("/")
+    labels = host.split(".")
+    if len(labels) < 5 or labels[1:3] != ["dkr", "ecr"]:
+        return None
+    repository, _, tag = path.partition("@")[0].partition(":")
+    return ImageParts(account=labels[0], region=labels[3], repository=repository, tag=tag or "latest")

@@ -1,0 +1,198 @@
+"""Whether our vectors of a model folder are those of sentence-transformers, and which module differs if not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from embedfit.errors import ModelError
+from embedfit.models.architecture import PASSAGE_PROMPTS, Architecture, StaticEmbedding, read_architecture
+from embedfit.models.encoder import Encoder
+from embedfit.models.layout.modules import Head
+from embedfit.models.layout.prompts import open_model, prescribed
+
+#: The name of what vectors are compared with, on the command line.
+SENTENCE_TRANSFORMERS = "sentence-transformers"
+#: Short and long, over most windows, of several scripts, with characters that tokenizers treat in their own ways.
+TEXTS = (
+    "How do I mute the TV?",
+    "The warranty covers parts and labour for two years from the date of purchase, as shown on the receipt.",
+    "a",
+    "MÜNCHEN, Straße 5; naïve café – 東京タワー 안녕하세요 🙂",
+    "tab\tand  spaces\u00a0and\u2028lines\nend ",
+    "The sound is off, and the remote control does not answer. " * 400,
+)
+#: Largest difference of any number, for vectors of length 1. Longer vectors may differ by as many times more.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Our vectors beside sentence-transformers'.
+
+    difference: the largest of any number, divided by the longest vector's length where that is over 1.
+    least_cosine: of a text's two vectors. differs: what differs first ("token ids", "Pooling"); empty: nothing does.
+    """
+
+    texts: int
+    difference: float
+    least_cosine: float
+    differs: str
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return not self.differs
+
+    def sentence(self) -> str:
+        """For people."""
+        numbers = f"largest difference {self.difference:.1e}, least cosine {self.least_cosine:.7f}, {self.texts} texts"
+        if self.same:
+            return f"The vectors are sentence-transformers' ({numbers})."
+        return f"The vectors DIFFER from sentence-transformers' ({numbers}). First to differ: {self.differs}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """What a model is, what is put before its texts, and how its vectors compare, if that was asked."""
+
+    folder: Path
+    layout: Architecture
+    source: str
+    comparison: Comparison | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "folder": str(self.folder),
+            "modules": self.layout.describe(),
+            "dimensions": self.layout.width,
+            "max_tokens": self.layout.max_tokens,
+            "query_prompt": self.layout.query_instruction,
+            "passage_prompt": self.layout.document_instruction,
+            "prompts_from": self.source,
+            "similarity": self.layout.similarity,
+            "comparison": None
+            if self.comparison is None
+            else {**asdict(self.comparison), "same": self.comparison.same},
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        layout = self.layout
+        found = [
+            f"{self.folder}",
+            *(f"  {number}. {line}" for number, line in enumerate(layout.describe(), 1)),
+            f"  vectors: {layout.width} numbers, {'length 1' if layout.normalize else 'of any length'}",
+            f"  before queries:  {layout.query_instruction!r}",
+            f"  before passages: {layout.document_instruction!r}",
+            f"  prompts are {self.source}",
+        ]
+        others = sorted(set(layout.prompts) - {"query", *PASSAGE_PROMPTS})
+        if others and not layout.query_instruction:
+            names = ", ".join(map(repr, others))
+            found.append(f"  The folder also holds the prompts {names}, which nothing asks for: to put one before")
+            found.append("  queries, give its text as --set query_instruction=TEXT.")
+        if layout.similarity != "cosine":
+            found.append(f"  The folder names the similarity {layout.similarity!r}; embedfit ranks by cosine.")
+        if self.comparison is not None:
+            found.append(f"  {self.comparison.sentence()}")
+        return found
+
+
+def examine(model: str, *, compare: bool) -> Examination:
+    """Open a model by alias, hub id or path, in fp32, and compare it with sentence-transformers if asked."""
+    folder, layout = open_model(model)
+    own = read_architecture(folder)
+    if own.prompts == layout.prompts:
+        source = (
+            "the folder's own"
+            if own.prompts
+            else "none: the folder holds none, and none that its authors prescribe is known"
+        )
+    else:
+        told = prescribed(model, folder)
+        source = f"those that the authors prescribe ({told.source})" if told is not None else "the folder's own"
+    comparison = None
+    if compare:
+        encoder = Encoder.load(folder, precision="fp32", layout=layout)
+        comparison = compare_with_sentence_transformers(encoder)
+    return Examination(folder=folder, layout=layout, source=source, comparison=comparison)
+
+
+def compare_with_sentence_transformers(encoder: Encoder, texts: Sequence[str] = TEXTS) -> Comparison:
+    """Encode texts as queries and as passages with both, sentence-transformers given the same prompts.
+
+    encoder: in fp32. Raises ModelError where sentence-transformers can't open the folder.
+    """
+    theirs = _open(encoder.folder)
+    worst, least, differs = 0.0, 1.0, ""
+    for is_query in (True, False):
+        prompt = encoder.instruction(is_query)
+        own = encoder.encode(texts, is_query=is_query)
+        other = np.asarray(theirs.encode(list(texts), prompt=prompt, show_progress_bar=False), np.float32)
+        if own.shape != other.shape:
+            return Comparison(texts=len(texts), difference=np.inf, least_cosine=0.0, differs="the number of dimensions")
+        lengths = np.linalg.norm(own, axis=1), np.linalg.norm(other, axis=1)
+        worst = max(worst, float(np.abs(own - other).max()) / max(1.0, float(lengths[1].max())))
+        least = min(least, float(((own * other).sum(1) / np.maximum(lengths[0] * lengths[1], 1e-12)).min()))
+        if not worst <= TOLERANCE and not differs:
+            differs = _first_difference(encoder, theirs, texts, prompt, is_query=is_query)
+    return Comparison(texts=2 * len(texts), difference=worst, least_cosine=least, differs=differs)
+
+
+def _open(folder: Path) -> Any:  # noqa: ANN401 - sentence-transformers has no annotations that hold here
+    from sentence_transformers import SentenceTransformer  # slow to import
+
+    try:
+        model = SentenceTransformer(
+            str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
+        )
+    except Exception as error:  # of many kinds
+        raise ModelError(f"sentence-transformers can't open {folder}: {str(error).splitlines()[0][:300]}") from error
+    return model
+
+
+@torch.inference_mode()
+def _first_difference(encoder: Encoder, theirs: Any, texts: Sequence[str], prompt: str, *, is_query: bool) -> str:  # noqa: ANN401
+    """The first module whose output differs, text by text, so that no padding plays a part."""
+    layout = encoder.layout
+    for text in texts:
+        features = theirs.preprocess([text], prompt=prompt)
+        (ids,) = encoder.token_ids([text], is_query=is_query)
+        if features["input_ids"].flatten().tolist() != ids:
+            return f"token ids (tokenizer, lower-casing, window or prompt) of {text[:40]!r}"
+        output, mask = encoder.run([ids])
+        hidden = output.last_hidden_state.float().cpu()
+        steps = [name for name, _ in theirs.named_children()]
+        for number, name in enumerate(steps):
+            features = theirs[number](features)
+            module = layout.modules[number] if number < len(layout.modules) else None
+            expected = features.get("token_embeddings") if number == 0 else features.get("sentence_embedding")
+            found = hidden if number == 0 else _until(encoder, number, hidden, mask.cpu(), prompt)
+            if number == 0 and isinstance(layout.first, StaticEmbedding):
+                continue
+            if expected is None or not _close(found.numpy(), expected.numpy()):
+                return f"module {name}: {type(module).__name__} of {text[:40]!r}"
+    return "the last step, after all modules"
+
+
+def _until(encoder: Encoder, number: int, hidden: torch.Tensor, mask: torch.Tensor, prompt: str) -> torch.Tensor:
+    """Our vectors after the module of that number."""
+    layout = encoder.layout
+    part = Architecture(modules=layout.modules[: number + 1], prompts=layout.prompts)
+    skip = 0 if layout.pooling.include_prompt else encoder.text_tokenizer.prompt_length(prompt, layout.max_tokens)
+    return Head.load(encoder.folder, part).vectors(hidden, mask, torch.tensor([skip]) if skip else None)
+
+
+def _close(found: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]) -> bool:
+    if found.shape != expected.shape:
+        return False
+    scale = max(1.0, float(np.abs(expected).max()))
+    return bool(np.abs(found - expected).max() <= TOLERANCE * scale)

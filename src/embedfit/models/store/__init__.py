@@ -1,0 +1,1 @@
+"""Vectors on disk and what they are of."""

@@ -1,0 +1,1 @@
+"""What every client of a network shares: addresses and AWS clients."""

@@ -1,0 +1,1 @@
+"""Arithmetic that several rooms share, and the machine that does it."""

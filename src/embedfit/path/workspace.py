@@ -1,0 +1,463 @@
+"""The only reader and writer of run folders: atomic files, atomic folders, manifests, a lock."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
+from embedfit.files.hashes import sha256_file as sha256_file
+from embedfit.files.places import read_places, stored_path
+from embedfit.files.textfiles import lines_of
+from embedfit.path.artefacts import (
+    Document,
+    DroppedPassage,
+    Grade,
+    Judgement,
+    Manifest,
+    Metadata,
+    Passage,
+    Pooled,
+    Query,
+    Score,
+    TrainRow,
+)
+
+SCHEMA = 1
+
+#: The file of each record type; a new format is a new entry.
+FILES: dict[type, str] = {
+    Document: "documents.jsonl",
+    Passage: "passages.jsonl",
+    Metadata: "metadata.jsonl",
+    DroppedPassage: "dropped_passages.jsonl",
+    Query: "queries.jsonl",
+    TrainRow: "train.jsonl",
+    Judgement: "judgements.jsonl",
+    Pooled: "pool.jsonl",
+    Grade: "grades.jsonl",
+    Score: "scores.jsonl",
+}
+#: The stage that writes each file, to name the command that brings a missing one.
+WRITERS = {
+    "documents.jsonl": "ingest",
+    "passages.jsonl": "ingest",
+    "metadata.jsonl": "ingest",
+    "dropped_passages.jsonl": "ingest",
+    "queries.jsonl": "generate",
+    "eval": "generate",
+    "train.jsonl": "mine",
+    "judgements.jsonl": "mine",
+    "finetuned": "train",
+    "merged": "merge",
+    "merge.json": "merge",
+    "check.json": "check",
+    "retriever.json": "choose",
+    "grades.jsonl": "choose",
+    "pool.jsonl": "choose",
+    "scores.jsonl": "evaluate",
+    "evaluation.json": "evaluate",
+    "summary.json": "evaluate",
+    "report.html": "report",
+    "merged/README.md": "report",
+}
+#: What embedfit calls a file or folder while it writes it, and the one that it is about to replace.
+_TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)$", re.DOTALL)
+#: Those that this process is writing just now.
+_writing: set[Path] = set()
+
+T = TypeVar("T")
+
+
+@cache
+def _adapter(record_type: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any record type
+    return TypeAdapter(record_type)
+
+
+def encode_record(record: Any) -> str:  # noqa: ANN401 - any of the record types
+    """One line of JSONL, without the newline. Surrogates never reach a file: they are replaced."""
+    line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False)
+    return line.encode("utf-8", "replace").decode("utf-8")
+
+
+def decode_record(line: bytes, record_type: type[T]) -> T:
+    """The record of one line of JSONL that encode_record wrote."""
+    key: Any = record_type  # mypy does not know that types can be hashed
+    record: T = _adapter(key).validate_json(line)
+    return record
+
+
+def read_jsonl(path: Path, record_type: type[T]) -> Iterator[T]:
+    """Records of a JSONL file. Errors name the file and the line."""
+    key: Any = record_type  # mypy does not know that types can be hashed
+    adapter = _adapter(key)
+    for number, line in lines_of(path):
+        if not line.strip():
+            continue
+        try:
+            yield adapter.validate_json(line)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the line"
+            raise InputError(f"{path}, line {number}: {field}: {first['msg']}") from error
+
+
+#: How encode_record() writes the split of a question that people asked. Within a text, quotation marks are escaped.
+_ASKED = tuple(f'"split": "{split}"'.encode() for split in ("log", "judge"))
+
+
+def written_sha256(path: Path) -> str:
+    """Hex SHA-256 of the queries that a language model wrote: of the whole file, where people asked none of them."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for line in file:
+            if not any(mark in line for mark in _ASKED):
+                digest.update(line)
+    return digest.hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """Hex SHA-256 of a JSON value in canonical form. Changing the form makes every run stale."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or read-only disk, and a place where no folder can be made, into an error for people.
+
+    Libraries in other languages raise errors of their own, safetensors and SQLite among them: those are known by the
+    system's words in them.
+    """
+    try:
+        yield
+    except EmbedfitError:
+        raise
+    except Exception as error:
+        number = _errno_of(error)
+        if number in (errno.ENOSPC, errno.EDQUOT):
+            free = _free_mib(path)
+            raise EmbedfitError(
+                f"The disk that holds {path} is full ({free} MiB free); nothing half-written was kept.",
+                remedy="Free some space and run the same command again: finished stages are not repeated.",
+            ) from error
+        if number in (errno.EACCES, errno.EROFS, errno.EPERM) or _no_place(error, path):
+            raise EmbedfitError(
+                f"{path} can't be written: {os.strerror(number) if number else error}.",
+                remedy="Choose a folder that you may write to. The cache is named by EMBEDFIT_CACHE, the ledger by "
+                "--ledger, and both lie in your home folder (HOME) otherwise.",
+            ) from error
+        raise
+
+
+#: What other languages' libraries say where the system said no.
+_SYSTEM_WORDS = (
+    ("no space left on device", errno.ENOSPC),
+    ("database or disk is full", errno.ENOSPC),
+    ("disk quota exceeded", errno.EDQUOT),
+    ("read-only file system", errno.EROFS),
+    ("attempt to write a readonly database", errno.EROFS),
+    (" requested and ", errno.ENOSPC),  # numpy: "128000 requested and 65504 written"
+)
+
+
+def _errno_of(error: Exception) -> int | None:
+    """The system's error number of an exception, or the one that its words stand for."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    words = str(error).lower()
+    return next((number for text, number in _SYSTEM_WORDS if text in words), None)
+
+
+def _no_place(error: Exception, path: Path) -> bool:
+    """Whether no file can be at path: HOME=/proc/none, a file where a folder must be, a folder, too long a name."""
+    if not isinstance(error, OSError):
+        return False
+    named = {str(error.filename), str(error.filename2), str(Path(os.fsdecode(error.filename or "")).parent)}
+    places = {str(place) for place in (path, *path.parents)}
+    numbers = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+    return error.errno in numbers and not named.isdisjoint(places)
+
+
+def _free_mib(path: Path) -> int:
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free >> 20
+
+
+def _temporary(path: Path, kind: Literal["tmp", "old"]) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{kind}")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of that name is one that embedfit has not finished writing, or is about to replace."""
+    return _TEMPORARY.match(name) is not None
+
+
+@contextmanager
+def _being_written(path: Path) -> Iterator[None]:
+    """Keep sweep() of this process away from a path."""
+    _writing.add(path)
+    try:
+        yield
+    finally:
+        _writing.discard(path)
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Clean up after processes that were killed while they wrote in a folder. name: of that file or folder alone.
+
+    A folder that was moved aside for a new one, which then did not take its place, is put back. What a living
+    process writes is left alone.
+    """
+    with suppress(OSError):
+        found = [(path, match) for path in folder.iterdir() if (match := _TEMPORARY.match(path.name)) is not None]
+        # Those moved aside come first, the newest of them foremost: it is the one to put back.
+        found.sort(key=lambda one: (one[1]["kind"] != "old", -one[0].lstat().st_mtime_ns))
+        for path, match in found:
+            if name not in (None, match["name"]) or path in _writing or _is_another_alive(int(match["process"])):
+                continue
+            target = folder / match["name"]
+            if match["kind"] == "old" and not os.path.lexists(target):
+                path.replace(target)
+            elif path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _is_another_alive(process: int) -> bool:
+    """Whether a process other than this one has that number. This one's own files are in _writing."""
+    if process == os.getpid():
+        return False
+    if sys.platform == "win32":
+        return True  # there os.kill() ends the process that it is to ask for
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextmanager
+def atomic_file(path: Path, *, binary: bool = False) -> Iterator[IO[Any]]:
+    """A file that appears under its name whole or not at all."""
+    temporary = _temporary(path, "tmp")
+    with disk_errors(path), _being_written(temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb" if binary else "w", encoding=None if binary else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name whole or not at all; an older one of that name is replaced."""
+    temporary, old = _temporary(path, "tmp"), _temporary(path, "old")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, path.name)
+        with _being_written(temporary), _being_written(old):
+            temporary.mkdir()
+            try:
+                yield temporary
+                for file in temporary.rglob("*"):
+                    if file.is_file():
+                        with file.open("rb") as handle:
+                            os.fsync(handle.fileno())
+                if path.exists():
+                    path.replace(old)
+                    temporary.replace(path)
+                    shutil.rmtree(old, ignore_errors=True)
+                else:
+                    temporary.replace(path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Workspace:
+    """A run folder. Its files are listed in docs/path.md and FILES."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        #: Names of what was read, for the manifest of the stage that read it.
+        self.opened: set[str] = set()
+        self._places: dict[str, str] = {}
+        self._places_at: int | None = None
+
+    def path(self, name: str) -> Path:
+        """Where a file or folder of the run lies, whether or not it is there yet."""
+        return self.root / name
+
+    def existing(self, name: str) -> Path:
+        """The path of an artefact that must be there. Raises ArtifactMissing with the stage that makes it."""
+        path = self.path(name)
+        self.opened.add(name)
+        if not path.exists():
+            stage = WRITERS.get(name) or WRITERS.get(name.split("/")[0])
+            raise ArtifactMissing(
+                f"{path} is missing.", remedy=f"Run: embedfit {stage} --run {self.root}" if stage else None
+            )
+        return path
+
+    def remove(self, name: str) -> None:
+        """Remove a file or folder of the run that holds no more under the present settings."""
+        path = self.path(name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    def stored_path(self, path: str | Path) -> str:
+        """The form in which the run keeps a path outside or inside it; see embedfit.files.places."""
+        settings = self.path("embedfit.toml")
+        with suppress(OSError):
+            changed = settings.stat().st_mtime_ns
+            if changed != self._places_at:
+                self._places, self._places_at = read_places(settings), changed
+        return stored_path(path, self.root, self._places)
+
+    # --- records
+
+    def read(self, record_type: type[T]) -> list[T]:
+        """All records of a type."""
+        return list(read_jsonl(self.existing(FILES[record_type]), record_type))
+
+    @contextmanager
+    def writing(self, record_type: type[T]) -> Iterator[Callable[[Iterable[T]], None]]:
+        """A function that appends records; the file appears on clean exit."""
+        with atomic_file(self.path(FILES[record_type])) as file:
+
+            def extend(records: Iterable[T]) -> None:
+                for record in records:
+                    file.write(encode_record(record) + "\n")
+
+            yield extend
+
+    def write(self, record_type: type[T], records: Iterable[T]) -> None:
+        """Write all records of a type, atomically."""
+        with self.writing(record_type) as extend:
+            extend(records)
+
+    # --- JSON and text
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        """The value of a JSON file."""
+        path = self.existing(name)
+        try:
+            return json.loads(path.read_text("utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is not valid JSON: {error}") from error
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write a JSON file, atomically. NaN is refused: no reader of JSON has to accept it."""
+        with atomic_file(self.path(name)) as file:
+            json.dump(value, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file, atomically."""
+        with atomic_file(self.path(name)) as file:
+            file.write(text)
+
+    def writing_folder(self, name: str) -> Any:  # noqa: ANN401 - a context manager of Path
+        """A temporary folder that takes the name on clean exit."""
+        return atomic_folder(self.path(name))
+
+    def scratch(self, stage: str) -> Path:
+        """A folder for what a stage needs to resume; removed when the stage is done."""
+        path = self.path(f".partial/{stage}")
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def clear_scratch(self, stage: str) -> None:
+        """Remove what an unfinished stage left."""
+        shutil.rmtree(self.path(f".partial/{stage}"), ignore_errors=True)
+        with suppress(OSError):
+            self.path(".partial").rmdir()
+
+    def has_scratch(self, stage: str) -> bool:
+        """Whether a stage began and did not finish."""
+        return self.path(f".partial/{stage}").exists()
+
+    # --- manifests
+
+    def read_manifest(self, stage: str) -> Manifest | None:
+        """The manifest of a finished stage, or None. Raises SchemaMismatch for another schema version."""
+        path = self.path(f"{stage}.manifest.json")
+        self.opened.add(path.name)
+        if not path.exists():
+            return None
+        try:
+            value = json.loads(path.read_text("utf-8"))
+            schema = value.get("schema")
+            if schema != SCHEMA:
+                raise SchemaMismatch(
+                    f"{path} has schema version {schema}; this embedfit reads version {SCHEMA}.",
+                    remedy="Use the embedfit that made this run folder, or choose another --run folder.",
+                )
+            manifest: Manifest = _adapter(Manifest).validate_python(value)
+            return manifest
+        except (ValueError, AttributeError):
+            return None  # a damaged manifest means that the stage is run again
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Say that a stage is finished."""
+        self.write_json(f"{manifest.stage}.manifest.json", asdict(manifest))
+
+    def drop_manifest(self, stage: str) -> None:
+        """Say that a stage is about to run: until it ends, its outputs don't count as whole."""
+        self.path(f"{stage}.manifest.json").unlink(missing_ok=True)
+
+    # --- one run at a time
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second embedfit out of the run folder. The system releases the lock if we are killed."""
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / ".lock").open("a+")
+        try:
+            if sys.platform != "win32":
+                import fcntl
+
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError as error:
+                    raise EmbedfitError(
+                        f"Another embedfit is at work in {self.root}.",
+                        remedy="Wait for it to end, or choose another --run folder.",
+                    ) from error
+            self._sweep()
+            yield
+        finally:
+            file.close()
+
+    def _sweep(self) -> None:
+        """Clean up what killed processes left anywhere that a stage writes. What else lies here is the user's."""
+        sweep(self.root)
+        for name in (".partial", *WRITERS):
+            for folder, _, _ in os.walk(self.path(name)):
+                sweep(Path(folder))

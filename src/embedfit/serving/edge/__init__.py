@@ -1,0 +1,1 @@
+"""What protects the server from its clients: bodies, limits, keys."""

@@ -1,0 +1,1 @@
+"""What computes vectors: PyTorch, ONNX, OpenVINO."""

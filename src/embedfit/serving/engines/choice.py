@@ -1,0 +1,192 @@
+"""Which engine runs a model on this machine: candidates are tried, the fastest stays."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedfit.errors import EmbedfitError, MissingDependency, ServingError
+from embedfit.models.architecture import Architecture
+from embedfit.models.graphs import cached_graph
+from embedfit.models.layout.modules import Head
+from embedfit.numerics.machine import device, encoding_precision, may_have_gpu
+from embedfit.serving.engines.engine import Engine
+from embedfit.serving.engines.warmup import example_batch, seconds_a_batch
+from embedfit.serving.scheduling.admission import Verdict
+from embedfit.serving.settings import EngineName, PrecisionName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An engine that may be tried. load reads the model; it may fail with an EmbedfitError."""
+
+    name: str
+    precision: str
+    streams: int
+    load: Callable[[], Engine]
+
+    @property
+    def label(self) -> str:
+        """For people: "openvino fp32, 2 streams"."""
+        streams = f", {self.streams} streams" if self.streams > 1 else ""
+        return f"{self.name} {self.precision}{streams}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The engine that stays, and the tokens per second of every one that was tried (None: it failed).
+
+    verdict: of the quality gate, where int8 was fast enough to come before it.
+    """
+
+    engine: Engine
+    label: str
+    rates: dict[str, float | None]
+    verdict: Verdict | None = None
+
+
+#: The verdict on a fast engine (second) beside an exact one (first); label is the fast one's.
+Gate = Callable[[Engine, Engine, str], Verdict]
+
+#: A candidate must be so much faster than those before it, which answer a lone request sooner.
+_FASTER = 1.05
+
+
+def candidates(
+    folder: Path, layout: Architecture, *, engine: EngineName, precision: PrecisionName, threads: int, gated: bool
+) -> list[Candidate]:
+    """Every engine that the settings and the installed packages allow, the exact one first.
+
+    gated: there are queries to check int8 on; without them it is not tried.
+    """
+    if engine in ("auto", "torch") and may_have_gpu() and device().type == "cuda":
+        return list(_torch(folder, layout, precision, threads))
+    found: list[Candidate] = []
+    if engine in ("auto", "openvino") and _installed("openvino", engine == "openvino", "serve"):
+        found += _openvino(folder, layout, precision, threads, gated=gated)
+    if engine == "onnx" or (engine == "auto" and not found):
+        if _installed("onnxruntime", engine == "onnx", "onnx") and precision in ("auto", "fp32"):
+            found += _onnx(folder, layout, threads)
+    if engine == "torch" or (engine == "auto" and not found):
+        found += _torch(folder, layout, precision, threads)
+    if not found:
+        raise ServingError(
+            f"No engine runs this model with --engine {engine} --precision {precision}.",
+            remedy="Use --engine auto --precision auto.",
+        )
+    return found
+
+
+def choose(
+    tried: list[Candidate], *, max_tokens: int, precision: PrecisionName, gate: Gate | None, log: Callable[[str], None]
+) -> Choice:
+    """The fastest candidate on short and long rows; int8 only where the gate lets it pass.
+
+    Raises the last error where none can be loaded, and ServingError where int8 was demanded and fails the gate.
+    """
+    rates: dict[str, float | None] = {}
+    exact, fast = _Best(), _Best()
+    failure: EmbedfitError | None = None
+    for candidate in tried:
+        try:
+            engine = candidate.load()
+        except EmbedfitError as error:
+            log(f"{candidate.label} can't be used: {error.message}")
+            rates[candidate.label], failure = None, error
+            continue
+        rate = _rate(engine, max_tokens) if len(tried) > 1 else 0.0
+        rates[candidate.label] = rate
+        (fast if candidate.precision == "int8" else exact).offer(engine, candidate.label, rate)
+    verdict: Verdict | None = None
+    wanted = precision == "int8" or fast.rate > exact.rate * _FASTER
+    if gate is not None and fast.engine is not None and exact.engine is not None and wanted:
+        verdict = gate(exact.engine, fast.engine, fast.label)
+        log(verdict.sentence(fast.label))
+        if verdict.passed:
+            return Choice(engine=fast.engine, label=fast.label, rates=rates, verdict=verdict)
+    if precision == "int8":
+        raise failure or ServingError(
+            "int8 does not pass the quality gate on these queries.", remedy="Use --precision auto."
+        )
+    if exact.engine is None:
+        raise failure or ServingError("There is no engine to try.")
+    return Choice(engine=exact.engine, label=exact.label, rates=rates, verdict=verdict)
+
+
+@dataclass(slots=True)
+class _Best:
+    """The fastest engine so far; slower ones are let go, since each holds a model."""
+
+    engine: Engine | None = None
+    label: str = ""
+    rate: float = 0.0
+
+    def offer(self, engine: Engine, label: str, rate: float) -> None:
+        if self.engine is None or rate > self.rate * _FASTER:
+            self.engine, self.label, self.rate = engine, label, rate
+
+
+def _rate(engine: Engine, max_tokens: int) -> float:
+    """Tokens a second of all streams, over a batch of queries and one of passages."""
+    queries, passages = example_batch(16, min(16, max_tokens)), example_batch(2, min(256, max_tokens))
+    seconds = seconds_a_batch(engine, queries) + seconds_a_batch(engine, passages)
+    return engine.streams * (queries.padded_tokens + passages.padded_tokens) / seconds
+
+
+def _openvino(
+    folder: Path, layout: Architecture, precision: PrecisionName, threads: int, *, gated: bool
+) -> Iterator[Candidate]:
+    from embedfit.serving.engines.openvino_engine import OpenVinoEngine, is_bf16_supported  # an optional dependency
+
+    def loader(kind: str, streams: int) -> Callable[[], Engine]:
+        def load() -> Engine:
+            path = cached_graph(folder, "openvino")
+            return OpenVinoEngine.load(
+                path, head=Head.load(folder, layout), precision=kind, threads=threads, streams=streams
+            )
+
+        return load
+
+    kinds = {
+        "auto": ["fp32", *(["bf16"] if is_bf16_supported() else []), *(["int8"] if gated else [])],
+        "int8": ["fp32", "int8"],  # what int8 is compared with must be there
+    }.get(precision, [precision])
+    many = threads if threads <= 4 else threads // 2
+    for kind in kinds:
+        for streams in dict.fromkeys((1, many)):
+            yield Candidate(name="openvino", precision=kind, streams=streams, load=loader(kind, streams))
+
+
+def _onnx(folder: Path, layout: Architecture, threads: int) -> Iterator[Candidate]:
+    from embedfit.serving.engines.onnx_engine import OnnxEngine  # an optional dependency
+
+    def load() -> Engine:
+        return OnnxEngine(
+            cached_graph(folder, "onnx"), head=Head.load(folder, layout), precision="fp32", threads=threads
+        )
+
+    yield Candidate(name="onnx", precision="fp32", streams=1, load=load)
+
+
+def _torch(folder: Path, layout: Architecture, precision: PrecisionName, threads: int) -> Iterator[Candidate]:
+    from embedfit.serving.engines.torch_engine import TorchEngine  # not needed where another engine runs
+
+    where = device()
+    if precision == "int8":
+        return
+    kind = encoding_precision() if precision == "auto" else precision
+
+    def load() -> Engine:
+        return TorchEngine.load(folder, layout=layout, precision=kind, threads=threads, device=where)
+
+    yield Candidate(name="torch", precision=kind, streams=1, load=load)
+
+
+def _installed(package: str, demanded: bool, extra: str) -> bool:
+    if importlib.util.find_spec(package) is not None:
+        return True
+    if demanded:
+        raise MissingDependency(package, extra=extra, needed_for=f"--engine {package}")
+    return False

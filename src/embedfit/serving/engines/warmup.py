@@ -1,0 +1,67 @@
+"""How fast an engine is on this machine: the batch budget, and what a batch costs beside its tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from embedfit.serving.engines.engine import Batch, Engine
+from embedfit.serving.scheduling.batcher import Capacity
+
+#: Batches are made of rows of so many tokens: between a query and a passage.
+_ROW = 64
+#: A budget is large enough where it reaches this share of the best rate.
+_NEAR_BEST = 0.95
+#: No batch of the calibration may take longer; later requests would wait that long for a stream.
+_LONGEST_BATCH = 0.25
+
+
+def example_batch(rows: int, length: int) -> Batch:
+    """A batch without padding. The ids are small, so that every vocabulary has them."""
+    ids = np.arange(rows * length, dtype=np.int64).reshape(rows, length) % 97 + 1
+    return Batch(ids, np.ones_like(ids))
+
+
+def seconds_a_batch(
+    engine: Engine, batch: Batch, *, clock: Callable[[], float] = time.perf_counter, least: float = 0.05
+) -> float:
+    """Seconds of one batch while every stream runs one; the best of at least two rounds."""
+
+    def run(stream: int) -> None:
+        engine.pooled(batch, stream)
+
+    best, start = float("inf"), clock()
+    rounds = 0
+    with ThreadPoolExecutor(engine.streams) as pool:
+        list(pool.map(run, range(engine.streams)))  # the first run of a shape sets up kernels
+        while rounds < 2 or (clock() - start < least and rounds < 20):
+            begun = clock()
+            list(pool.map(run, range(engine.streams)))
+            best = min(best, clock() - begun)
+            rounds += 1
+    return best
+
+
+def calibrate(engine: Engine, *, max_tokens: int, max_batch_tokens: int) -> Capacity:
+    """The smallest budget that keeps the engine near its best rate, at least one longest row."""
+    row = min(_ROW, max_tokens)
+    rates: dict[int, float] = {}
+    tokens = 4 * row
+    while tokens <= max(max_batch_tokens, 4 * row):
+        seconds = seconds_a_batch(engine, example_batch(tokens // row, row))
+        rates[tokens] = tokens / seconds
+        if 2 * seconds > _LONGEST_BATCH:
+            break
+        tokens *= 2
+    best = max(rates.values())
+    budget = min(tokens for tokens, rate in rates.items() if rate >= _NEAR_BEST * best)
+    short = min(8, max_tokens)
+    overhead = (seconds_a_batch(engine, example_batch(1, short)) - short / best) * best
+    return Capacity(
+        budget=max(min(budget, max_batch_tokens), max_tokens),
+        overhead=max(0, round(overhead)),
+        tokens_per_second=best * engine.streams,
+    )
