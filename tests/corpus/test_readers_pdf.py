@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
+from embedfit.corpus.readers.pdf import reader as pdf
 from embedfit.corpus.readers.pdf.reader import read_pdf
-from embedfit.corpus.readers.pdf.reader import reader as pdf
 
 LINES = (
     "The crane of the harbour lifts twelve tonnes at most, and the wind",
