@@ -16,18 +16,18 @@ PACKAGE = Path(embedfit.__file__).parent
 #: Who may import whom: a module imports only from lower levels, or from its own package.
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"plugins", "network", "display", "files.textfiles", "files.hashes", "files.places"}),
+    frozenset({"plugins", "network", "display", "files.textfiles", "files.hashes", "files.places", "index.retriever"}),
     frozenset({"progress", "generators", "path.artefacts"}),
     frozenset({"path.workspace"}),
     frozenset({"config", "runtime", "files"}),
-    frozenset({"path.forgotten", "path.systems"}),
+    frozenset({"path.forgotten"}),
     frozenset({"path.stages"}),
     frozenset({"numerics"}),
     frozenset({"retrieval"}),
     frozenset({"models"}),
     frozenset({"llm"}),
     frozenset({"embedders"}),
-    frozenset({"judging", "index", "asked"}),
+    frozenset({"judging", "index", "asked", "path.systems"}),
     frozenset(
         {"corpus", "queries", "mining", "training", "merging", "choosing", "evaluation", "reporting", "serving",
          "deploy", "integrations"}

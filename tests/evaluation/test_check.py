@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedfit.errors import EmbedfitError, InputError
-from embedfit.evaluation.check import Pair, auc, draw_pairs, judge, pair_cosines, read_pairs, run, separation
+from embedfit.evaluation.check import Pair, auc, draw_pairs, pair_cosines, read_pairs, run, separation, verdict_on
 from embedfit.path.artefacts import Passage, Query
 from embedfit.progress import Silent
 from embedfit.runtime import Runtime
@@ -51,10 +51,10 @@ def test_the_verdict_needs_similar_pairs_above_different_ones():
     good = separation(np.array([0.9, 0.8]), np.array([0.1, 0.2]))
     bad = separation(np.array([0.1, 0.2]), np.array([0.9, 0.8]))
     same = separation(np.array([0.5]), np.array([0.5]))
-    assert judge({"base": bad, "merged": good})[0] is True
-    assert judge({"base": good, "merged": bad})[0] is False
-    assert judge({"base": good, "merged": same})[0] is False
-    assert "not above" in judge({"base": good, "merged": bad})[1]
+    assert verdict_on({"base": bad, "merged": good})[0] is True
+    assert verdict_on({"base": good, "merged": bad})[0] is False
+    assert verdict_on({"base": good, "merged": same})[0] is False
+    assert "not above" in verdict_on({"base": good, "merged": bad})[1]
 
 
 @pytest.mark.usefixtures("words_models")

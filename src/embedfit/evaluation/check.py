@@ -1,83 +1,68 @@
-"""The stage `check`: a quick local test that similar texts are closer than different ones, before and after tuning.
-
-check.json:
-    {"schema": 1, "passed": true | false | null, "verdict": "…", "source": "dev queries" | the file's name,
-     "systems": {"base": {"similar": [cosines], "different": [cosines], "mean_similar", "mean_different", "auc"},
-                 "merged": …},
-     "pairs": [{"query", "passage", "similar", "base": cosine, "merged": cosine}, … at most 200]}
-
-passed is null where there was nothing to check. auc: chance that a similar pair scores higher than a different one.
-"""
+"""The stage `check`: a quick local test that similar texts are closer than different ones, before and after tuning."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import StrictBool, ValidationError
 
 from embedfit.config import Config
 from embedfit.errors import CheckFailed, InputError
 from embedfit.files.textfiles import json_lines
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder, VectorCache, vector_cache
-from embedfit.path.artefacts import Passage, Query, written
+from embedfit.path.artefacts import CheckedPair, CheckResult, Passage, Query, Separation, Whole, written
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime
 
 Floats = npt.NDArray[np.float64]
 
-SCHEMA = 1
 _KEPT_PAIRS = 200
 _KEPT_CHARACTERS = 300
+_FORM = 'A line is {"query": "…", "passage": "…", "similar": true}; give similar and different pairs.'
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pair:
+class Pair(Whole):
     """A query, a passage, and whether they belong together. One line of check.pairs."""
 
     query: str
     passage: str
-    similar: bool
+    similar: StrictBool
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Write check.json. Raises EmbedfitError where similar pairs are not above different ones after tuning."""
+    """Write check.json. Raises CheckFailed where similar pairs are not above different ones after tuning."""
     merged = workspace.existing("merged")
     if config.check.pairs:
-        source = Path(config.check.pairs)
-        pairs = read_pairs(source)
+        pairs, source = read_pairs(Path(config.check.pairs)), Path(config.check.pairs).name
     else:
         queries, passages = written(workspace.read(Query)), workspace.read(Passage)
         split, pairs = draw_pairs(queries, passages, config.check.count, rng=np.random.default_rng(config.seed))
-        source = Path(f"{split} queries")
+        source = f"{split} queries"
     if not pairs:
-        workspace.write_json("check.json", {"schema": SCHEMA, **_nothing_to_check()})
+        workspace.store(CheckResult(passed=None, verdict="There were no pairs to check."))
         runtime.report.log("check: no pairs to check: no query was kept, or there is a single passage")
         return
-    models: dict[str, Embedder] = {
-        "base": base_model(config),
-        "merged": LocalModel("merged", merged),
-    }
+    models: dict[str, Embedder] = {"base": base_model(config), "merged": LocalModel("merged", merged)}
     cosines = {name: pair_cosines(model, pairs, vector_cache(), runtime.report) for name, model in models.items()}
     similar = np.array([pair.similar for pair in pairs])
     systems = {name: separation(values[similar], values[~similar]) for name, values in cosines.items()}
-    passed, verdict = judge(systems)
-    workspace.write_json(
-        "check.json",
-        {
-            "schema": SCHEMA,
-            "passed": passed,
-            "verdict": verdict,
-            "source": source.name,
-            "systems": systems,
-            "pairs": _shown(pairs, cosines),
-        },
-    )
+    passed, verdict = verdict_on(systems)
+    kept = [
+        CheckedPair(
+            query=pair.query,
+            passage=pair.passage[:_KEPT_CHARACTERS],
+            similar=pair.similar,
+            base=round(float(cosines["base"][number]), 6),
+            merged=round(float(cosines["merged"][number]), 6),
+        )
+        for number, pair in enumerate(pairs[:_KEPT_PAIRS])
+    ]
+    workspace.store(CheckResult(passed=passed, verdict=verdict, source=source, systems=systems, pairs=tuple(kept)))
     runtime.report.log(f"check: {verdict}")
     if not passed:
         raise CheckFailed(
@@ -91,23 +76,18 @@ def read_pairs(path: Path) -> list[Pair]:
     """The user's pairs. Raises InputError naming file and line, and where similar or different pairs are missing."""
     if not path.is_file():
         raise InputError(f"The file of pairs {path} is missing.", remedy=_FORM)
-    pairs = [_pair(record, path, number) for number, record in json_lines(path)]
+    pairs = []
+    for number, record in json_lines(path):
+        try:
+            pairs.append(Pair.model_validate(record))
+        except ValidationError as error:
+            wrong = error.errors()[0]
+            raise InputError(f"{path}, line {number}: {wrong['loc'][0]}: {wrong['msg']}.", remedy=_FORM) from error
     kinds = {pair.similar for pair in pairs}
     if kinds != {True, False}:
         lacking = "pairs" if not kinds else "different pairs" if True in kinds else "similar pairs"
         raise InputError(f"{path} holds no {lacking}.", remedy=_FORM)
     return pairs
-
-
-def _pair(record: Mapping[str, Any], path: Path, number: int) -> Pair:
-    query, passage, similar = (record.get(name) for name in ("query", "passage", "similar"))
-    if not isinstance(query, str) or not isinstance(passage, str) or not isinstance(similar, bool):
-        what = "query or passage is no text, or similar is neither true nor false"
-        raise InputError(f"{path}, line {number}: {what}.", remedy=_FORM)
-    return Pair(query=query, passage=passage, similar=similar)
-
-
-_FORM = 'A line is {"query": "…", "passage": "…", "similar": true}; give similar and different pairs.'
 
 
 def draw_pairs(
@@ -169,47 +149,24 @@ def auc(similar: Floats, different: Floats) -> float:
     return float((below + up_to).sum() / (2 * len(similar) * len(different)))
 
 
-def separation(similar: Floats, different: Floats) -> dict[str, Any]:
+def separation(similar: Floats, different: Floats) -> Separation:
     """Both sets of cosines, their means, and how well they are apart."""
-    return {
-        "similar": np.round(similar, 6).tolist(),
-        "different": np.round(different, 6).tolist(),
-        "mean_similar": float(similar.mean()),
-        "mean_different": float(different.mean()),
-        "auc": auc(similar, different),
-    }
+    return Separation(
+        similar=tuple(np.round(similar, 6).tolist()),
+        different=tuple(np.round(different, 6).tolist()),
+        mean_similar=float(similar.mean()),
+        mean_different=float(different.mean()),
+        auc=auc(similar, different),
+    )
 
 
-def judge(systems: Mapping[str, Mapping[str, Any]]) -> tuple[bool, str]:
+def verdict_on(systems: Mapping[str, Separation]) -> tuple[bool, str]:
     """Whether similar pairs are above different ones under the merged model, and that in a sentence."""
     base, merged = systems["base"], systems["merged"]
-    passed = merged["mean_similar"] > merged["mean_different"] and merged["auc"] > 0.5
+    passed = merged.mean_similar > merged.mean_different and merged.auc > 0.5
     above = "above" if passed else "not above"
-    verdict = (
-        f"similar pairs are {above} different ones: mean cosine {merged['mean_similar']:.3f} and"
-        f" {merged['mean_different']:.3f}, a similar pair scores higher in {merged['auc']:.1%} of all cases"
-        f" (base: {base['mean_similar']:.3f} and {base['mean_different']:.3f}, {base['auc']:.1%})."
+    return passed, (
+        f"similar pairs are {above} different ones: mean cosine {merged.mean_similar:.3f} and"
+        f" {merged.mean_different:.3f}, a similar pair scores higher in {merged.auc:.1%} of all cases"
+        f" (base: {base.mean_similar:.3f} and {base.mean_different:.3f}, {base.auc:.1%})."
     )
-    return bool(passed), verdict
-
-
-def _shown(pairs: Sequence[Pair], cosines: Mapping[str, Floats]) -> list[dict[str, Any]]:
-    return [
-        {
-            "query": pair.query,
-            "passage": pair.passage[:_KEPT_CHARACTERS],
-            "similar": pair.similar,
-            **{name: round(float(values[index]), 6) for name, values in cosines.items()},
-        }
-        for index, pair in enumerate(pairs[:_KEPT_PAIRS])
-    ]
-
-
-def _nothing_to_check() -> dict[str, Any]:
-    return {
-        "passed": None,
-        "verdict": "There were no pairs to check.",
-        "source": "",
-        "systems": {},
-        "pairs": [],
-    }

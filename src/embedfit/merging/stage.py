@@ -21,7 +21,16 @@ from embedfit.models.encoder import Encoder, Vectors
 from embedfit.models.folder import save_model
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder, vector_cache
-from embedfit.path.artefacts import Passage, Query, written
+from embedfit.path.artefacts import (
+    METRIC,
+    MergeDecision,
+    MergeEvidence,
+    MergeSweep,
+    Passage,
+    Query,
+    SweepPoint,
+    written,
+)
 from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, ndcg
@@ -80,26 +89,26 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         tensors = combine(weights, [1 - decision.alpha, decision.alpha])
         layout = base.layout if decision.alpha == 0 else tuned.layout
         save_model(merged, tensors, base=base.folder, layout=layout)
-    workspace.write_json(
-        "merge.json",
-        {
-            "alphas": [
-                {"alpha": m.alpha, "dev": {"ndcg@10": float(m.dev.mean())}, "retention": m.retention} for m in mixtures
-            ],
-            "decision": {"ship": decision.ship, "alpha": decision.alpha, "why": decision.why},
-            "evidence": {
-                "delta": decision.comparison.delta,
-                "ci95": list(decision.comparison.ci95),
-                "p_value": decision.comparison.p_value,
-                "dev_queries": decision.comparison.queries,
-                "clusters": decision.comparison.clusters,
-                "cluster_by": dev.cluster_by,
-                "detectable": decision.comparison.detectable,
-                "pool": len(dev.passages),
-                "retention_set": general.source,
-                "retention_queries": len(general.queries),
-            },
-        },
+    against_base = decision.comparison
+    workspace.store(
+        MergeSweep(
+            alphas=tuple(
+                SweepPoint(alpha=m.alpha, dev={METRIC: float(m.dev.mean())}, retention=m.retention) for m in mixtures
+            ),
+            decision=MergeDecision(ship=decision.ship, alpha=decision.alpha, why=decision.why),
+            evidence=MergeEvidence(
+                delta=against_base.delta,
+                ci95=against_base.ci95,
+                p_value=against_base.p_value,
+                dev_queries=against_base.queries,
+                clusters=against_base.clusters,
+                cluster_by=dev.cluster_by,
+                detectable=against_base.detectable,
+                pool=len(dev.passages),
+                retention_set=general.source,
+                retention_queries=len(general.queries),
+            ),
+        )
     )
 
 

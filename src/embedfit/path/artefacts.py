@@ -1,10 +1,18 @@
-"""One frozen record per file format of a run folder."""
+"""The record of every file of a run folder.
+
+A file of many lines (JSONL) holds frozen dataclasses, of which there may be millions; a file of one JSON value is a
+`Whole`. embedfit.path.workspace reads and writes both, and pydantic checks what is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
+
+from embedfit.index.retriever import Retriever
 
 #: "gap": a passage on the border of two parts, or a near-duplicate of an eval document's. It belongs to the
 #: searchable corpus, but no query is written of it and nothing is trained on it.
@@ -14,7 +22,7 @@ QuerySplit = Literal["train", "dev", "test", "gap", "log", "judge"]
 #: The style of questions that people asked, and how their ids begin.
 ASKED = "asked"
 DocumentStatus = Literal["ok", "partial", "duplicate", "skipped"]
-#: Of a field of metadata.
+#: The value of a field of metadata.
 Value = str | int | float | bool | tuple[str, ...]
 
 
@@ -212,7 +220,7 @@ class Manifest:
     code: str
     seed: int
     config: str = ""
-    settings: dict[str, Any] | None = None
+    settings: dict[str, JsonValue] | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     opened: tuple[str, ...] = ()
@@ -220,3 +228,456 @@ class Manifest:
     seconds: float = 0.0
     finished: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingStep:
+    """One step of a training. seconds: of this step. tokens: real ones that were encoded."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    seconds: float
+    tokens: int
+
+
+# --- files of one JSON value
+
+
+#: The low and the high end of an interval.
+Interval: TypeAlias = tuple[float, float]
+#: What ships as the model: the merge, the fine-tuned model as it is, or the base where neither is better.
+Ship = Literal["merged", "finetuned", "base"]
+#: The metric that decides.
+METRIC = "ndcg@10"
+Schema: TypeAlias = Annotated[int, Field(alias="schema")]
+
+
+class Whole(BaseModel):
+    """A file of one JSON value, or a part of one. What an older embedfit did not write has a default."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class SweepPoint(Whole):
+    """One weight that the merge tried. dev: metric → score; retention: nDCG@10 on text outside the corpus."""
+
+    alpha: float
+    dev: Mapping[str, float] = {}
+    retention: float | None = None
+
+
+class MergeDecision(Whole):
+    """Which model ships. alpha: the weight of the fine-tuned model in the merge. why: in a sentence."""
+
+    ship: Ship = "merged"
+    alpha: float | None = None
+    why: str = "merge.json holds no decision"
+
+
+class MergeEvidence(Whole):
+    """The mixture that ships against the base on dev queries.
+
+    pool: passages that were ranked. retention_set: what the general queries are of. Otherwise as in Comparison.
+    """
+
+    delta: float = 0.0
+    ci95: Interval | None = None
+    p_value: float | None = None
+    dev_queries: int = 0
+    clusters: int = 0
+    cluster_by: str = ""
+    detectable: float | None = None
+    pool: int = 0
+    retention_set: str = ""
+    retention_queries: int = 0
+
+
+class MergeSweep(Whole):
+    """merge.json."""
+
+    alphas: tuple[SweepPoint, ...] = ()
+    decision: MergeDecision = MergeDecision()
+    evidence: MergeEvidence = MergeEvidence()
+
+
+class Separation(Whole):
+    """Cosines of similar and different pairs under one model.
+
+    auc: the chance that a similar pair scores higher than a different one.
+    """
+
+    similar: tuple[float, ...]
+    different: tuple[float, ...]
+    mean_similar: float
+    mean_different: float
+    auc: float
+
+
+class CheckedPair(Whole):
+    """A query and a passage, whether they belong together, and their cosine under the base and the merged model."""
+
+    query: str
+    passage: str
+    similar: bool
+    base: float
+    merged: float
+
+
+class CheckResult(Whole):
+    """check.json.
+
+    passed: None where there was nothing to check. source: the split whose queries were drawn, or the name of the
+    file of pairs. systems: "base" and "merged". pairs: the first of them.
+    """
+
+    edition: Schema = 1
+    passed: bool | None
+    verdict: str
+    source: str = ""
+    systems: Mapping[str, Separation] = {}
+    pairs: tuple[CheckedPair, ...] = ()
+
+
+class DevScore(Whole):
+    """The nDCG@10 of the dev queries after so many steps."""
+
+    step: int
+    ndcg10: float
+
+
+class DevScores(Whole):
+    """Dev scores of the base and of the training."""
+
+    base: float | None = None
+    after: tuple[DevScore, ...] = ()
+
+
+class TrainingLog(Whole):
+    """finetuned/training.json.
+
+    steps: done; best_step: the one whose weights were kept. dropped_rows: numbers of lines of train.jsonl, from 1.
+    empty_texts: how many were left out. padding_share: of the tokens that were encoded. retained_share: of the
+    negatives, those that the guide kept. config: the section `train` of the settings.
+    """
+
+    steps: int = 0
+    best_step: int | None = None
+    stopped_early: bool = False
+    rows: int = 0
+    dropped_rows: tuple[int, ...] = ()
+    empty_texts: int = 0
+    dev_ndcg10: DevScores = DevScores()
+    seconds: float = 0.0
+    tokens: int = 0
+    tokens_per_second: float | None = None
+    padding_share: float | None = None
+    retained_share: float | None = None
+    peak_memory_mb: int = 0
+    precision: str = ""
+    device: str = ""
+    threads: int = 0
+    config: Mapping[str, JsonValue] = {}
+
+
+class Against(Whole):
+    """A retriever's mean minus another's. ci: the interval that decides. p: one-sided, corrected as ci is."""
+
+    delta: float
+    ci: Interval
+    p: float
+    verdict: Literal["better", "no difference", "worse"] | None
+
+
+class TuningEvidence(Against):
+    """The tuned model against the untuned one under the same retriever."""
+
+    retriever: str
+
+
+class ChoiceEvidence(Whole):
+    """The questions that chose the retriever.
+
+    tuning: None where there was one model. judge: who graded; agreement: its weighted kappa with itself over
+    the graded_twice results. left_out: questions that can't tell the candidates apart. by_person: questions whose
+    grades a person corrected. graded_by_person, begun_by_person: questions that a person graded whole, and in part.
+    """
+
+    kind: Literal["labelled", "graded", "written", "none"] = "none"
+    questions: int = 0
+    metric: str | None = None
+    tuning: TuningEvidence | None = None
+    judge: str | None = None
+    agreement: float | None = None
+    graded_twice: int | None = None
+    graded_by_person: int | None = None
+    begun_by_person: int | None = None
+    left_out: int | None = None
+    by_person: int | None = None
+
+    @model_serializer(mode="wrap")
+    def _known(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """What is known alone, for the file is read by people."""
+        return {name: value for name, value in write(self).items() if value is not None}
+
+
+class ChosenCandidate(Against):
+    """A retriever that could have been chosen, against the safe default. verdict: None for the default itself.
+
+    ndcg: its mean. ungraded: the share of its best passages without a grade, None where none was needed.
+    """
+
+    name: str
+    model: str
+    retriever: Retriever
+    may_ship: bool = True
+    ndcg: float
+    ungraded: float | None = None
+
+
+class ChosenRetriever(Whole):
+    """retriever.json: which retriever ships over which model, and why. default: the safe default.
+
+    The retrievers have the deviations of the run's passages.
+    """
+
+    edition: Schema = 1
+    model: Literal["merged", "base"]
+    retriever: Retriever
+    verdict: Literal["better", "no difference", "worse", "no evidence"] = "no evidence"
+    why: str = ""
+    evidence: ChoiceEvidence = ChoiceEvidence()
+    default: Retriever
+    candidates: tuple[ChosenCandidate, ...] = ()
+
+
+class Ranked(Whole):
+    """What a system found for a query. rank: of the first relevant passage, 0 if not found. top: the best passages."""
+
+    rank: int
+    top: tuple[str, ...]
+
+
+class Outcome(Whole):
+    """A query that the tuned system wins or loses against the base. Further keys: what each system found."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Ranked]
+
+    query_id: str
+    query: str
+    style: str = ""
+    relevant: tuple[str, ...]
+    delta: float
+
+    @property
+    def systems(self) -> Mapping[str, Ranked]:
+        """What each system found, by its name."""
+        return self.__pydantic_extra__
+
+
+class ShownPassage(Whole):
+    """A passage as it is shown: its text may be cut. document: the document's name for people."""
+
+    title: str
+    text: str
+    document_id: str
+    document: str = ""
+    page: int = 0
+
+
+class Slice(Whole):
+    """A group of evaluation queries. base: the base's mean; the one further key: the tuned system's."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float]
+
+    value: str
+    queries: int
+    base: float
+    delta: float
+    ci95: Interval | None = None
+
+    @property
+    def tuned(self) -> float:
+        """The tuned system's mean."""
+        return next(iter(self.__pydantic_extra__.values()))
+
+
+class Evaluation(Whole):
+    """evaluation.json: what explains summary.json.
+
+    tuned: the system that outcomes and slices hold against the base. counts: queries won, lost and tied. passages: by
+    id, every one that wins and losses name. slices: by what the queries are grouped by.
+    """
+
+    edition: Schema = 1
+    metric: str = METRIC
+    cluster_by: str = ""
+    tuned: str = "merged"
+    counts: Mapping[str, int] = {}
+    wins: tuple[Outcome, ...] = ()
+    losses: tuple[Outcome, ...] = ()
+    passages: Mapping[str, ShownPassage] = {}
+    slices: Mapping[str, tuple[Slice, ...]] = {}
+
+
+class System(Whole):
+    """A retrieval system's means over the evaluation queries, by metric, with their 95% intervals."""
+
+    metrics: Mapping[str, float]
+    ci95: Mapping[str, Interval] = {}
+
+
+class Comparison(Whole):
+    """The mean of system a minus that of system b, on one metric.
+
+    minimum_detectable: the true difference that such an evaluation would show as significant in four of five cases.
+    """
+
+    a: str
+    b: str
+    metric: str
+    delta: float
+    ci95: Interval | None = None
+    p_value: float | None = None
+    queries: int = 0
+    clusters: int = 0
+    minimum_detectable: float | None = None
+
+    @property
+    def verdict(self) -> Literal["better", "unsure", "worse"]:
+        """What the interval allows to say of a: better or worse where it leaves zero out."""
+        low, high = self.ci95 or (-1.0, 1.0)
+        return "better" if low > 0 else "worse" if high < 0 else "unsure"
+
+    @property
+    def better(self) -> bool:
+        """Whether a is surely better than b."""
+        return self.verdict == "better"
+
+    def __str__(self) -> str:
+        """In points, as "merged - base: +2.4 points of ndcg@10, 95% CI [-1.5, +6.2], p = 0.1962"."""
+        text = f"{self.a} - {self.b}: {100 * self.delta:+.1f} points of {self.metric}"
+        if self.ci95 is not None:
+            text += f", 95% CI [{100 * self.ci95[0]:+.1f}, {100 * self.ci95[1]:+.1f}]"
+        return text if self.p_value is None else f"{text}, p = {self.p_value:.4f}"
+
+
+class Row(Whole):
+    """A system as a retriever. model: what its vectors are of, None for words alone.
+
+    ms_a_query: the median of single queries.
+    """
+
+    model: str | None
+    retriever: Retriever
+    bytes_a_passage: float | None = None
+    ms_a_query: float | None = None
+
+
+class Storage(Whole):
+    """A way to store one vector a passage.
+
+    bytes_a_passage: in memory; on_disk: bytes that only rescoring reads. trained: of fewer dimensions, whether the
+    model was trained for so many. delta: of nDCG@10, to float32.
+    """
+
+    name: str
+    dimensions: int
+    bytes_a_passage: float
+    on_disk: int = 0
+    trained: bool | None = None
+    score: Annotated[float, Field(alias="ndcg@10")]
+    ci95: Interval
+    delta: float
+    delta_ci95: Interval
+
+
+class Decision(MergeDecision):
+    """What ships: the model, and the retriever over it. retriever: None in runs of embedfit 0.1."""
+
+    why: str = ""
+    retriever: ChosenRetriever | None = None
+
+    @property
+    def over(self) -> str:
+        """The model that the retriever searches with, "merged" or "base"."""
+        if self.retriever is not None:
+            return self.retriever.model
+        return "base" if self.ship == "base" else "merged"
+
+
+class Counts(Whole):
+    """How much there was of what.
+
+    eval_passages_cut: passages that are longer than the base's window. eval_queries_skipped: without an answer in
+    the corpus. without_written_queries: what ships holds written queries, but was measured without them.
+    """
+
+    documents: int = 0
+    passages: int = 0
+    queries_generated: int = 0
+    queries_kept: int = 0
+    train_rows: int = 0
+    eval_queries: int = 0
+    eval_kind: Literal["synthetic", "human"] = "synthetic"
+    eval_passages: int = 0
+    eval_passages_cut: int = 0
+    eval_queries_skipped: int = 0
+    without_written_queries: bool = False
+
+
+class Cost(Whole):
+    """What the run's language-model calls and paid vectors took."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    usd: float = 0.0
+
+
+class Summary(Whole):
+    """summary.json: what people and continuous integration need to know of a run.
+
+    systems, retrievers: by name, in the order of the report. cluster_by: what is drawn as one for intervals.
+    timings_s: seconds by stage.
+    """
+
+    edition: Schema = 1
+    systems: Mapping[str, System]
+    comparisons: tuple[Comparison, ...] = ()
+    retrievers: Mapping[str, Row] = {}
+    storage: tuple[Storage, ...] = ()
+    decision: Decision
+    data: Counts = Counts()
+    cluster_by: str = ""
+    timings_s: Mapping[str, float] = {}
+    cost: Cost = Cost()
+
+    @property
+    def human(self) -> bool:
+        """Whether people, not a language model, asked the evaluation queries."""
+        return self.data.eval_kind == "human"
+
+    @property
+    def same_as_default(self) -> bool:
+        """Whether the retriever that was chosen is the safe default."""
+        return self.retrievers.get("chosen") == self.retrievers.get("default")
+
+    @property
+    def lead(self) -> str:
+        """The system that ships. Runs of embedfit 0.1 have no retriever: there it is the model."""
+        names = ("default", "chosen") if self.same_as_default else ("chosen", "default")
+        return next((name for name in names if name in self.systems), self.decision.ship)
+
+    def comparison(self, a: str, b: str = "base", metric: str = METRIC) -> Comparison | None:
+        """The comparison of two systems on a metric, or None where it was not made."""
+        return next((one for one in self.comparisons if (one.a, one.b, one.metric) == (a, b, metric)), None)
+
+    @property
+    def better(self) -> bool:
+        """Whether a tuned model ships and what ships is surely better than the base: by the 95% interval of nDCG@10."""
+        found = self.comparison(self.lead)
+        return "base" not in (self.decision.ship, self.decision.over) and found is not None and found.better

@@ -23,17 +23,25 @@ from embedfit.files.hashes import sha256_file as sha256_file
 from embedfit.files.places import read_places, stored_path
 from embedfit.files.textfiles import lines_of
 from embedfit.path.artefacts import (
+    CheckResult,
+    ChosenRetriever,
     Document,
     DroppedPassage,
+    Evaluation,
     Grade,
     Judgement,
     Manifest,
+    MergeSweep,
     Metadata,
     Passage,
     Pooled,
     Query,
     Score,
+    Summary,
+    TrainingLog,
+    TrainingStep,
     TrainRow,
+    Whole,
 )
 
 SCHEMA = 1
@@ -50,6 +58,13 @@ FILES: dict[type, str] = {
     Pooled: "pool.jsonl",
     Grade: "grades.jsonl",
     Score: "scores.jsonl",
+    TrainingStep: "finetuned/losses.jsonl",
+    TrainingLog: "finetuned/training.json",
+    MergeSweep: "merge.json",
+    CheckResult: "check.json",
+    ChosenRetriever: "retriever.json",
+    Evaluation: "evaluation.json",
+    Summary: "summary.json",
 }
 #: The stage that writes each file, to name the command that brings a missing one.
 WRITERS = {
@@ -80,6 +95,7 @@ _TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)$"
 _writing: set[Path] = set()
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Whole)
 
 
 @cache
@@ -98,6 +114,12 @@ def decode_record(line: bytes, record_type: type[T]) -> T:
     key: Any = record_type  # mypy does not know that types can be hashed
     record: T = _adapter(key).validate_json(line)
     return record
+
+
+def encode_whole(record: Whole) -> str:
+    """The text of a file of one JSON value. NaN is refused: no reader of JSON has to accept it."""
+    value = record.model_dump(by_alias=True)
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_jsonl(path: Path, record_type: type[T]) -> Iterator[T]:
@@ -359,6 +381,28 @@ class Workspace:
         """Write all records of a type, atomically."""
         with self.writing(record_type) as extend:
             extend(records)
+
+    def has(self, record_type: type) -> bool:
+        """Whether the file of a record type is there."""
+        return self.path(FILES[record_type]).exists()
+
+    def load(self, record_type: type[W]) -> W:
+        """The record of a file of one JSON value. Raises InputError that names a damaged file and what is wrong."""
+        name = FILES[record_type]
+        path = self.existing(name)
+        try:
+            return record_type.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            stage = WRITERS.get(name) or WRITERS[name.split("/")[0]]
+            raise InputError(
+                f"{path}: {where}: {first['msg']}.", remedy=f"Run: embedfit {stage} --run {self.root} --force"
+            ) from error
+
+    def store(self, record: Whole) -> None:
+        """Write the file of a record, atomically."""
+        self.write_text(FILES[type(record)], encode_whole(record))
 
     # --- JSON and text
 

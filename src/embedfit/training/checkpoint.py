@@ -15,19 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from embedfit.path.artefacts import TrainingStep
 from embedfit.path.workspace import atomic_folder
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepRecord:
-    """One line of losses.jsonl. seconds: of this step. tokens: real ones that were encoded."""
-
-    step: int
-    loss: float
-    lr: float
-    grad_norm: float
-    seconds: float
-    tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +36,7 @@ class State:
 
     step: int
     settings: dict[str, Any]
-    losses: list[StepRecord] = field(default_factory=list)
+    losses: list[TrainingStep] = field(default_factory=list)
     dev: list[DevRecord] = field(default_factory=list)
     stopped: bool = False
 

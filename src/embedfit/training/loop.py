@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from embedfit.errors import TrainingError
+from embedfit.path.artefacts import TrainingStep
 from embedfit.progress import Reporter, duration
 from embedfit.training.batches import Batch, Composer, Ints, epoch_batches, micro_batches
 from embedfit.training.checkpoint import (
     DevRecord,
     State,
-    StepRecord,
     differences,
     read_state,
     restore,
@@ -150,7 +150,7 @@ class Trainer:
                 task.advance(1, f"loss {record.loss:.3f}, {record.tokens / record.seconds:,.0f} tokens/s{dev}")
         return self._outcome()
 
-    def _step(self, batch: Batch) -> StepRecord:
+    def _step(self, batch: Batch) -> TrainingStep:
         began = time.perf_counter()
         step, plan = self.state.step, self.plan
         rate = scheduled(step, self.schedule.total, plan.learning_rate, plan.warmup_ratio)
@@ -164,7 +164,7 @@ class Trainer:
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - began
-        record = StepRecord(
+        record = TrainingStep(
             step=step + 1, loss=result.loss, lr=rate, grad_norm=norm, seconds=seconds, tokens=result.tokens
         )
         self._tokens += result.tokens
@@ -253,7 +253,7 @@ class Trainer:
         self.state = state
         self.report.log(f"train: going on after step {state.step} of {self.schedule.total}")
 
-    def _estimate(self, record: StepRecord, total: int) -> None:
+    def _estimate(self, record: TrainingStep, total: int) -> None:
         left = (total - self.state.step) * record.seconds
         self.report.log(
             f"train: {total} steps of {self.plan.batch_size} rows, about {duration(left)} "

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import save_model
 from embedfit.models.sources import resolve_model
 from embedfit.numerics.machine import Precision, best_precision, cores, device
-from embedfit.path.artefacts import Passage, Query, written
-from embedfit.path.workspace import Workspace, sha256_file, written_sha256
+from embedfit.path.artefacts import DevScore, DevScores, Passage, Query, TrainingLog, written
+from embedfit.path.workspace import Workspace, encode_record, encode_whole, sha256_file, written_sha256
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
 from embedfit.training.batches import Composer
@@ -284,32 +283,32 @@ def _save(
 ) -> None:
     losses = outcome.state.losses
     seconds, tokens = sum(record.seconds for record in losses), sum(record.tokens for record in losses)
-    summary = {
-        "steps": outcome.state.step,
-        "best_step": outcome.best_step,
-        "stopped_early": outcome.state.stopped,
-        "rows": len(data.examples),
-        "dropped_rows": [row + 1 for row in data.dropped_rows],
-        "empty_texts": data.empty_texts,
-        "dev_ndcg10": {
-            "base": outcome.base_dev,
-            "after": [asdict(record) for record in outcome.state.dev if record.step > 0],
-        },
-        "seconds": round(seconds, 3),
-        "tokens": tokens,
-        "tokens_per_second": round(tokens / seconds, 1) if seconds else None,
-        "padding_share": round(outcome.padded, 4),
-        "retained_share": round(outcome.retained, 4),
-        "peak_memory_mb": _peak_memory_mb(),
-        "precision": encoder.precision,
-        "device": str(device()),
-        "threads": torch.get_num_threads(),
-        "config": config.train.model_dump(mode="json"),
-    }
+    log = TrainingLog(
+        steps=outcome.state.step,
+        best_step=outcome.best_step,
+        stopped_early=outcome.state.stopped,
+        rows=len(data.examples),
+        dropped_rows=tuple(row + 1 for row in data.dropped_rows),
+        empty_texts=data.empty_texts,
+        dev_ndcg10=DevScores(
+            base=outcome.base_dev,
+            after=tuple(DevScore(step=one.step, ndcg10=one.ndcg10) for one in outcome.state.dev if one.step > 0),
+        ),
+        seconds=round(seconds, 3),
+        tokens=tokens,
+        tokens_per_second=round(tokens / seconds, 1) if seconds else None,
+        padding_share=round(outcome.padded, 4),
+        retained_share=round(outcome.retained, 4),
+        peak_memory_mb=_peak_memory_mb(),
+        precision=encoder.precision,
+        device=str(device()),
+        threads=torch.get_num_threads(),
+        config=config.train.model_dump(mode="json"),
+    )
     with workspace.writing_folder("finetuned") as folder:
         save_model(folder, outcome.tensors, base=base, layout=encoder.layout)
-        (folder / "losses.jsonl").write_text("".join(json.dumps(asdict(record)) + "\n" for record in losses), "utf-8")
-        (folder / "training.json").write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+        (folder / "losses.jsonl").write_text("".join(encode_record(record) + "\n" for record in losses), "utf-8")
+        (folder / "training.json").write_text(encode_whole(log), "utf-8")
     best = next((record.ndcg10 for record in outcome.state.dev if record.step == outcome.best_step), None)
     score = (
         f", dev nDCG@10 {outcome.base_dev:.4f} → {best:.4f}"
