@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedfit.cli.main import main as cli
+from embedfit.cli import main as cli
+from embedfit.cli import path
+from embedfit.cli.results import is_better
 from embedfit.commands import runs
 from embedfit.errors import EmbedfitError, UsageError
 
@@ -120,7 +122,7 @@ def test_stored_settings_go_on_without_documents(tmp_path: Path) -> None:
 )
 def test_what_counts_as_better(ship: str, delta: float, better: bool) -> None:
     row = {"a": "merged", "b": "base", "metric": "ndcg@10", "delta": delta}
-    assert cli.is_better({"decision": {"ship": ship}, "comparisons": [row]}) is better
+    assert is_better({"decision": {"ship": ship}, "comparisons": [row]}) is better
 
 
 def test_fail_if_not_better_exits_with_3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ def test_fail_if_not_better_exits_with_3(monkeypatch: pytest.MonkeyPatch, tmp_pa
         summary = {"decision": {"ship": "base", "why": ""}, "comparisons": []}  # noqa: RUF012
 
     monkeypatch.setattr(runs, "run", lambda *a, **k: Result())
-    monkeypatch.setattr(cli, "_show", lambda *a, **k: None)
+    monkeypatch.setattr(path, "show_result", lambda *a, **k: None)
     call("run", "x", "--run", str(tmp_path), "--fail-if-not-better", code=3)
 
 

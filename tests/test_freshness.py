@@ -468,7 +468,7 @@ def test_a_run_of_the_first_edition_can_be_read_and_says_why_it_is_stale(
     (run / "embedfit.toml").write_text(tomli_w.dumps({**values, "docs": ["docs"]}))
     monkeypatch.chdir("/")
     assert load(run / "embedfit.toml").docs == (str(docs),), "it is looked for above the run"
-    from embedfit.cli.main import main as cli
+    from embedfit.cli import main as cli
 
     cli.app(["status", "--run", str(run), "--json"], standalone_mode=False)
     said = json.loads(capsys.readouterr().out)

@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from embedfit import config
-from embedfit.cli.main import main as cli
+from embedfit.cli import main as cli
 from embedfit.commands import runs
 from embedfit.config import PRESETS, Config, load, resolve, save, setting
 from embedfit.errors import EmbedfitError, UsageError

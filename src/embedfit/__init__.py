@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+#: The only place that states it: packaging, `embedfit --version` and the server read it here.
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from embedfit.commands.demo import demo

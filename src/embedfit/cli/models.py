@@ -1,0 +1,114 @@
+"""The commands for models: `benchmark`, `encode`, `merge-models` and `push`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from embedfit.cli.results import print_systems
+from embedfit.cli.shared import LedgerPath, RunFolder, Yes, runtime_for
+from embedfit.commands import runs
+from embedfit.config import WINDOW_TOKENS
+from embedfit.display.terminal import say
+from embedfit.errors import UsageError
+from embedfit.path.workspace import Workspace, atomic_file
+from embedfit.progress import reporter_for
+
+WindowTokens = Annotated[int, typer.Option(min=16, help="Tokens of a window, with --windows.")]
+
+
+def benchmark(
+    models: Annotated[list[str], typer.Argument(help="Models, bm25, titan-v2, tei:URL, openai:URL#MODEL, …")],
+    beir: Annotated[Path, typer.Option(help="A folder with corpus.jsonl, queries.jsonl and qrels/test.tsv.")],
+    windows: Annotated[
+        bool, typer.Option("--windows", help="Each model also with a vector for every window of a passage.")
+    ] = False,
+    window_tokens: WindowTokens = WINDOW_TOKENS,
+    convention: Annotated[
+        Literal["sentence-transformers", "trec_eval"],
+        typer.Option(help="How ties, grades and MAP are counted; BEIR's numbers are trec_eval's."),
+    ] = "sentence-transformers",
+    out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
+    ledger: LedgerPath = None,
+    yes: Yes = False,
+) -> None:
+    """Any models, and BM25, side by side on any BEIR folder."""
+    from embedfit.evaluation.benchmark import benchmark as run_benchmark  # torch
+
+    runtime = runtime_for(ledger=ledger)
+    result = run_benchmark(
+        models,
+        beir,
+        runtime=runs.with_consent(runtime, yes),
+        windows=windows,
+        window_tokens=window_tokens,
+        convention=convention,
+    )
+    if out is not None:
+        with atomic_file(out) as file:
+            file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    print_systems(result["systems"])
+
+
+def encode(
+    model: Annotated[str, typer.Argument(help="A model's name, hub id or folder.")],
+    source: Annotated[Path, typer.Option("--input", help="Texts, one a line, or JSONL with a field text.")],
+    output: Annotated[Path, typer.Option(help="The vectors: .npy, float32, one row a text.")],
+    query: Annotated[
+        bool, typer.Option("--query", help="The texts are queries: put the instruction before them.")
+    ] = False,
+    windows: Annotated[
+        bool, typer.Option("--windows", help="A vector for every window of a passage, the best of which counts.")
+    ] = False,
+    window_tokens: WindowTokens = WINDOW_TOKENS,
+) -> None:
+    """Texts → vectors."""
+    from embedfit.models.store.files import encode_file, encode_windows  # torch
+
+    if windows and query:
+        raise UsageError("--query and --windows exclude each other.", remedy="Queries are short: leave --windows out.")
+    report = reporter_for(sys.stderr)
+    if windows:
+        count, size = encode_windows(model, source, output, max_tokens=window_tokens, report=report)
+    else:
+        count, size = encode_file(model, source, output, is_query=query, report=report)
+    say(f"{output}: {count} vectors of {size} dimensions")
+    if windows:
+        say(f"{output.with_suffix('.windows.jsonl')}: the passage and the text of each")
+
+
+def merge_models(
+    models: Annotated[
+        list[Path], typer.Argument(help="Model folders of one architecture; the first gives the tokenizer.")
+    ],
+    output: Annotated[Path, typer.Option(help="The folder of the result.")],
+    weights: Annotated[str | None, typer.Option(help="One a model, such as 0.3,0.7; they sum to 1.")] = None,
+    examples: Annotated[
+        Path | None, typer.Option(help="FlagEmbedding JSONL: weights from each model's loss on it.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of the softmax over losses; LM-Cocktail's own is 5.")] = 5.0,
+) -> None:
+    """Mix two or more models in LM-Cocktail's manner, by given weights or by example data."""
+    from embedfit.merging.cocktail import mix  # torch
+
+    given = [float(part) for part in weights.split(",")] if weights else None
+    used = mix(
+        models, output, weights=given, examples=examples, temperature=temperature, report=reporter_for(sys.stderr)
+    )
+    shares = ", ".join(f"{path.name} {share:.3f}" for path, share in zip(models, used, strict=True))
+    say(f"{output}: {shares}")
+
+
+def push(
+    run_folder: RunFolder,
+    repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
+    private: Annotated[bool, typer.Option(help="Make the repository private.")] = True,
+) -> None:
+    """Upload the merged model and its card to the Hugging Face hub."""
+    from embedfit.reporting.push import push as run_push  # huggingface_hub
+
+    say(run_push(Workspace(run_folder), repo, private=private, report=reporter_for(sys.stderr)))

@@ -1,0 +1,256 @@
+"""The commands of the path: `run`, one for each stage, `grade`, `status` and `demo`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from embedfit.cli import shared
+from embedfit.cli.results import is_better, show_result
+from embedfit.cli.shared import AsJson, Force, LedgerPath, RunFolder, Set, Yes, runtime_for
+from embedfit.commands import runs
+from embedfit.display import terminal
+from embedfit.display.terminal import say, say_json, shown
+from embedfit.path.freshness import all_freshness
+from embedfit.path.workspace import Workspace
+from embedfit.progress import duration
+
+NOT_BETTER = 3
+
+
+def run(
+    docs: Annotated[list[Path] | None, typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")] = None,
+    run_folder: RunFolder = Path("runs/embedfit"),
+    eval_docs: shared.EvalDocs = None,
+    eval_beir: shared.EvalBeir = None,
+    queries: Annotated[
+        list[Path] | None, typer.Option("--queries", help="Questions that people asked, one a line or JSONL.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="bge-small, bge-base, bge-large, minilm, a hub id or a folder.")
+    ] = None,
+    generator: shared.Generator = None,
+    preset: shared.Preset = None,
+    config: shared.SettingsFile = None,
+    follow_links: shared.FollowLinks = None,
+    assignments: Set = None,
+    seed: Annotated[int | None, typer.Option(help="For everything that is drawn by chance.")] = None,
+    max_cost: shared.MaxCost = None,
+    judge: shared.JudgeSpec = None,
+    examples: Annotated[Path | None, typer.Option(help="The users' own queries, one a line, for the prompt.")] = None,
+    ledger: LedgerPath = None,
+    nproc: shared.Processes = 1,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    force: Force = False,
+    fail_if_not_better: Annotated[
+        bool, typer.Option(help="Exit with 3 if the result is not better than the base.")
+    ] = False,
+) -> None:
+    """The whole path: documents to a measured, merged model and its report.
+
+    What is up to date is not done again; what was interrupted goes on.
+    """
+    generate = {"generator": generator, "max_cost": max_cost, "examples": str(examples) if examples else None}
+    result = runs.run(
+        docs or (),
+        run=run_folder,
+        eval_docs=eval_docs or (),
+        eval_beir=eval_beir,
+        queries=queries or (),
+        preset=preset,
+        settings={
+            "model": model,
+            "seed": seed,
+            "ingest": {"follow_links": True} if follow_links else None,
+            "generate": {key: value for key, value in generate.items() if value is not None} or None,
+            "choose": {"judge": judge} if judge else None,
+        },
+        config=config,
+        assignments=assignments or (),
+        yes=yes,
+        force=force,
+        runtime=runtime_for(ledger=ledger, processes=nproc),
+    )
+    show_result(result, as_json=as_json)
+    if fail_if_not_better and not is_better(result.summary):
+        raise typer.Exit(NOT_BETTER)
+
+
+def ingest(
+    docs: Annotated[list[Path], typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")],
+    run_folder: RunFolder = Path("runs/embedfit"),
+    eval_docs: shared.EvalDocs = None,
+    eval_beir: shared.EvalBeir = None,
+    model: Annotated[str | None, typer.Option(help="Whose window the passages must fit.")] = None,
+    preset: shared.Preset = None,
+    config: shared.SettingsFile = None,
+    follow_links: shared.FollowLinks = None,
+    assignments: Set = None,
+    force: Force = False,
+) -> None:
+    """Documents → passages: the first stage alone."""
+    runs.run(
+        docs,
+        run=run_folder,
+        eval_docs=eval_docs or (),
+        eval_beir=eval_beir,
+        preset=preset,
+        settings={"model": model, "ingest": {"follow_links": True} if follow_links else None},
+        config=config,
+        assignments=assignments or (),
+        until="ingest",
+        force=force,
+        runtime=runtime_for(),
+    )
+
+
+def generate(
+    run_folder: RunFolder,
+    generator: shared.Generator = None,
+    assignments: Set = None,
+    force: Force = False,
+    ledger: LedgerPath = None,
+    nproc: shared.Processes = 1,
+    yes: Yes = False,
+) -> None:
+    """Passages → queries, by a language model; filtered, with a reason for each dropped one."""
+    runs.run_stage(
+        "generate",
+        run=run_folder,
+        settings={"generate": {"generator": generator}} if generator else None,
+        assignments=assignments or (),
+        force=force,
+        yes=yes,
+        runtime=runtime_for(ledger=ledger, processes=nproc),
+    )
+
+
+def choose(
+    run_folder: RunFolder,
+    judge: shared.JudgeSpec = None,
+    max_cost: shared.MaxCost = None,
+    assignments: Set = None,
+    force: Force = False,
+    ledger: LedgerPath = None,
+    yes: Yes = False,
+) -> None:
+    """Which retriever ships, and on what evidence."""
+    settings: dict[str, object] = {"choose": {"judge": judge}} if judge else {}
+    runs.run_stage(
+        "choose",
+        run=run_folder,
+        settings=settings if max_cost is None else {**settings, "generate": {"max_cost": max_cost}},
+        assignments=assignments or (),
+        force=force,
+        yes=yes,
+        runtime=runtime_for(ledger=ledger),
+    )
+
+
+def _stage(name: str, help_text: str) -> Callable[..., None]:
+    """The command of a stage that has no options of its own."""
+
+    def command(
+        run_folder: RunFolder,
+        assignments: Set = None,
+        force: Force = False,
+        ledger: LedgerPath = None,
+        nproc: shared.Processes = 1,
+        yes: Yes = False,
+    ) -> None:
+        runtime = runtime_for(ledger=ledger, processes=nproc)
+        runs.run_stage(name, run=run_folder, assignments=assignments or (), force=force, yes=yes, runtime=runtime)
+        if name == "report":
+            say(f"{Workspace(run_folder).path('report.html')}")
+
+    command.__name__, command.__doc__ = name, help_text
+    return command
+
+
+#: The stages that have no options of their own.
+STAGES = tuple(
+    _stage(name, text)
+    for name, text in (
+        ("mine", "Queries → training rows with hard negatives."),
+        ("train", "Training rows → fine-tuned model."),
+        ("merge", "Fine-tuned model + base → merged model, and the decision what ships."),
+        ("check", "Similar and different pairs: are the cosines of the former higher?"),
+        ("evaluate", "Every system's scores, against the base and BM25."),
+        ("report", "report.html and the model card."),
+    )
+)
+
+
+def grade(
+    run_folder: RunFolder,
+    questions: Annotated[int, typer.Option(min=1, help="Questions that are enough; you may go on.")] = 30,
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Grade what the candidate retrievers find for questions that people asked, in a page on this machine.
+
+    Keys 0 to 3, `u` takes the last one back, every grade is saved at once. The gate then chooses the retriever by your
+    grades, or corrects a judge with them.
+    """
+    from embedfit.commands.grading import grade as run_grade  # torch, starlette
+
+    def opened(address: str) -> None:
+        say(f"Open {address}\nEnd with Ctrl-C: every grade is saved as it is given.")
+        if show:
+            import webbrowser  # only where it is asked for
+
+            webbrowser.open(address)
+
+    runtime = runtime_for()
+    session = run_grade(run_folder, runtime, goal=questions, port=port, opened=opened)
+    say(f"{session.whole:,} questions are graded whole. Next: embedfit choose --run {run_folder}")
+
+
+def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = False) -> None:
+    """Which stages are fresh, stale, partial or missing, and why; what to do; and what was spent."""
+    workspace = Workspace(run_folder)
+    config = runs.stored_config(workspace)
+    found = all_freshness(workspace, config)
+    manifests = {name: workspace.read_manifest(name) for name in found}
+    cost = runs.cost_so_far(workspace, ledger)
+    if as_json:
+        seconds = {name: manifest.seconds for name, manifest in manifests.items() if manifest}
+        states = {name: one.state for name, one in found.items()}
+        why = {name: one.why for name, one in found.items() if one.why}
+        say_json({"stages": states, "why": why, "seconds": seconds, "cost": cost})
+        return
+    table = Table("stage", "state", "time", "finished", "why", box=None, pad_edge=False)
+    for name, one in found.items():
+        manifest = manifests[name]
+        took = duration(manifest.seconds) if manifest else ""
+        table.add_row(name, _coloured(one.state), took, manifest.finished if manifest else "", shown(one.why))
+    console = terminal.console()
+    console.print(table)
+    console.print(
+        f"cost so far: {cost['calls']:,} calls, {cost['input_tokens']:,} tokens in, "
+        f"{cost['output_tokens']:,} out, ${cost['usd']:.2f}",
+        highlight=False,
+    )
+
+
+def _coloured(state: str) -> str:
+    colour = {"fresh": "green", "stale": "yellow", "partial": "yellow", "missing": "dim"}[state]
+    return f"[{colour}]{state}[/]"
+
+
+def demo(
+    run_folder: RunFolder = Path("runs/demo"),
+    assignments: Set = None,
+    ledger: LedgerPath = None,
+    as_json: AsJson = False,
+) -> None:
+    """The whole path on text that every CPython ships, offline, in minutes."""
+    from embedfit.commands.demo import demo as run_demo  # loads the models' stack
+
+    result = run_demo(run_folder, assignments=assignments or (), runtime=runtime_for(ledger=ledger))
+    show_result(result, as_json=as_json)

@@ -1,0 +1,48 @@
+"""Options that several commands have, and the runtime that they make."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedfit.commands import runs
+from embedfit.progress import reporter_for
+from embedfit.runtime import Runtime
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
+EvalBeir = Annotated[Path | None, typer.Option("--eval-beir", help="Evaluate on human queries in BEIR layout.")]
+EvalDocs = Annotated[list[Path] | None, typer.Option("--eval-docs", help="Evaluate on these documents.")]
+FollowLinks = Annotated[
+    bool | None, typer.Option("--follow-links", help="Read what links in the documents' folders lead to elsewhere.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Do it again although it is up to date.")]
+Generator = Annotated[
+    str | None,
+    typer.Option(help="bedrock, bedrock-batch, openai, local, recorded:FILE or a plug-in's; NAME:MODEL."),
+]
+JudgeSpec = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        help="Who grades what the candidate retrievers find: bedrock:MODEL, openai:URL#MODEL or recorded:FILE.",
+    ),
+]
+LedgerPath = Annotated[
+    Path | None, typer.Option("--ledger", help="Another file for the ledger of language-model calls.")
+]
+MaxCost = Annotated[float | None, typer.Option("--max-cost", help="USD, never exceeded.")]
+Preset = Annotated[str | None, typer.Option(help="default, offline or aws-blog; a run keeps its own.")]
+Processes = Annotated[int, typer.Option("--nproc", help="Processes that train.")]
+RunFolder = Annotated[Path, typer.Option("--run", help="The run folder.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as train.epochs=2.")]
+SettingsFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without asking.")]
+
+
+def runtime_for(*, ledger: Path | None = None, processes: int = 1) -> Runtime:
+    """The runtime of a command: progress on standard error, and questions where somebody can answer them."""
+    confirm = typer.confirm if sys.stdin.isatty() else None
+    return runs.make_runtime(reporter_for(sys.stderr), ledger=ledger, confirm=confirm, processes=processes)

@@ -1,0 +1,111 @@
+"""The commands that look after things: `doctor`, `ledger` and `forget`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from embedfit.cli.shared import AsJson, LedgerPath, runtime_for
+from embedfit.commands import runs
+from embedfit.display import terminal
+from embedfit.display.terminal import say, say_json, shown
+from embedfit.errors import UsageError
+
+
+def doctor(
+    model: Annotated[
+        str | None, typer.Argument(help="A model: show its modules and what is put before texts, instead.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(help="sentence-transformers: compare the model's vectors with its; 1 if they differ.")
+    ] = None,
+    aws: Annotated[
+        bool, typer.Option("--aws", help="Also identity, role, model access, bucket, image, quota.")
+    ] = False,
+    region: Annotated[str | None, typer.Option(help="AWS region.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hardware, packages, models, credentials: what works, what does not, and the fix."""
+    if model is not None:
+        _doctor_model(model, against, as_json=as_json)
+        return
+    if against is not None:
+        raise UsageError("--against compares a model, and none is named.", remedy="embedfit doctor MODEL --against …")
+    from embedfit.commands.doctor import diagnose  # torch
+
+    findings = diagnose(aws=aws, region=region)
+    if as_json:
+        say_json([finding.as_dict() for finding in findings])
+    else:
+        table = Table("", "what", "found", "fix", box=None, pad_edge=False)
+        marks = {"ok": "[green]ok[/]", "warning": "[yellow]![/]", "missing": "[red]no[/]"}
+        for finding in findings:
+            table.add_row(marks[finding.state], finding.what, shown(finding.found), shown(finding.fix))
+        terminal.console().print(table)
+    if any(finding.state == "missing" and finding.required for finding in findings):
+        raise typer.Exit(1)
+
+
+def _doctor_model(model: str, against: str | None, *, as_json: bool) -> None:
+    from embedfit.models.layout.proof import SENTENCE_TRANSFORMERS, examine  # torch
+
+    if against not in (None, SENTENCE_TRANSFORMERS):
+        raise UsageError(f"--against {against} is not known.", remedy=f"Use --against {SENTENCE_TRANSFORMERS}")
+    found = examine(model, compare=against is not None)
+    if as_json:
+        say_json(found.as_dict())
+    else:
+        say("\n".join(found.lines()))
+    if found.comparison is not None and not found.comparison.same:
+        raise typer.Exit(1)
+
+
+ledger_app = typer.Typer(help="The ledger of language-model calls.", no_args_is_help=True)
+
+
+@ledger_app.command("list")
+def ledger_list(ledger: LedgerPath = None, as_json: AsJson = False) -> None:
+    """Calls, tokens and cost by provider and model."""
+    rows = runs.ledger_totals(ledger)
+    if as_json:
+        say_json(rows)
+        return
+    table = Table("provider", "model", "calls", "tokens in", "tokens out", "USD", box=None, pad_edge=False)
+    for row in rows:
+        numbers = (f"{row['calls']:,}", f"{row['input_tokens']:,}", f"{row['output_tokens']:,}", f"{row['usd']:.2f}")
+        table.add_row(shown(row["provider"]), shown(row["model"]), *numbers)
+    terminal.console().print(table)
+
+
+@ledger_app.command("export")
+def ledger_export(target: Annotated[Path, typer.Argument(help="A JSONL file.")], ledger: LedgerPath = None) -> None:
+    """Every call with its request and reply, as JSONL."""
+    say(f"{target}: {runs.ledger_export(target, ledger)} calls")
+
+
+def forget(
+    run_folder: Annotated[Path, typer.Option("--run", help="The run folder, or the folder of an index.")],
+    query: Annotated[list[str] | None, typer.Option("--query", help="The text of a question.")] = None,
+    query_id: Annotated[list[str] | None, typer.Option("--query-id", help="The id of one in queries.jsonl.")] = None,
+    document: Annotated[list[str] | None, typer.Option("--document", help="The id or the path of a document.")] = None,
+    queries: Annotated[
+        list[Path] | None, typer.Option("--queries", help="A file of questions: one a line, or JSONL.")
+    ] = None,
+    ledger: LedgerPath = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+) -> None:
+    """Take a question or a document out of a run, its index, the ledger and the cache; say which models saw it."""
+    from embedfit.forgetting.verb import forget as run_forget  # torch
+
+    run_forget(
+        run_folder,
+        queries=query or (),
+        query_ids=query_id or (),
+        files=queries or (),
+        documents=document or (),
+        yes=yes,
+        runtime=runtime_for(ledger=ledger),
+    )
