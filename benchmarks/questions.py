@@ -31,12 +31,12 @@ from embedfit.index.constants import deviations
 from embedfit.index.retriever import DEFAULT, Retriever
 from embedfit.index.scoring import Asked, Scores, find
 from embedfit.models.local import local_model
-from embedfit.models.store.vectors import vector_cache
 from embedfit.path.workspace import atomic_file
 from embedfit.progress import reporter_for
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, score
 from embedfit.retrieval.significance import compare
+from embedfit.runtime import default_vectors
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data")
@@ -78,7 +78,7 @@ def measured(corpus: str, *, windows: bool) -> dict[str, Any]:
     random.Random(11).shuffle(numbers)
     half = len(numbers) // 2
     log, judging = [eval_set.queries[n] for n in numbers[:half][:MOST]], numbers[half:][:MOST]
-    model, cache, report = local_model("minilm", "minilm"), vector_cache(), reporter_for(sys.stderr)
+    model, cache, report = local_model("minilm", "minilm"), default_vectors(), reporter_for(sys.stderr)
     plain = retriever(windows)
     built = build(Source(contents=eval_set.contents), model, plain, cache, report)
 

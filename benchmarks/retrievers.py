@@ -41,13 +41,13 @@ from embedfit.index.scoring import Scores, find
 from embedfit.index.search import Asker, Index
 from embedfit.index.store.folder import Identity, write
 from embedfit.models.local import LocalModel, local_model
-from embedfit.models.store.vectors import vector_cache
 from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
 from embedfit.path.artefacts import Passage
 from embedfit.path.workspace import atomic_file
 from embedfit.progress import reporter_for
 from embedfit.retrieval.metrics import judge, score
 from embedfit.retrieval.significance import compare
+from embedfit.runtime import default_vectors
 
 HERE = Path(__file__).parent
 DATA = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data")
@@ -160,7 +160,7 @@ def rows_of(corpus: str, name: str) -> Iterator[dict[str, Any]]:
     eval_set = eval_set_of(corpus)
     model = local_model(name, name)
     started = time.perf_counter()
-    built = build(Source(contents=eval_set.contents), model, retrievers.DEFAULT, vector_cache(), report)
+    built = build(Source(contents=eval_set.contents), model, retrievers.DEFAULT, default_vectors(), report)
     seconds = time.perf_counter() - started
     asker = Asker(model, built.tokens)
     plain = replace(retrievers.DEFAULT.without_tokens(), name="default, one stage")
@@ -170,7 +170,7 @@ def rows_of(corpus: str, name: str) -> Iterator[dict[str, Any]]:
     written = strong_queries(corpus, eval_set.passage_ids)
     if written is not None:
         more = build(
-            Source(contents=eval_set.contents, queries=written), model, retrievers.EXPANDED, vector_cache(), report
+            Source(contents=eval_set.contents, queries=written), model, retrievers.EXPANDED, default_vectors(), report
         )
         rows.append(measure(retrievers.EXPANDED, more, Asker(model, more.tokens), eval_set))
         disk["expanded"] = on_disk(more, model, name, eval_set)

@@ -47,8 +47,7 @@ def minilm() -> Path:
 @pytest.fixture(autouse=True)
 def _own_user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test may touch the user's ledger or vectors."""
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data-home"))
-    monkeypatch.setattr("embedfit.models.store.vectors.cache_folder", lambda: tmp_path)
+    monkeypatch.setenv("EMBEDFIT_HOME", str(tmp_path / "home"))
 
 
 def make_tiny_bert(folder: Path, *, pooling: str = "cls", instruction: str = "query: ", seed: int = 0) -> Path:

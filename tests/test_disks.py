@@ -22,7 +22,7 @@ from embedfit.llm.ledger import Ledger
 from embedfit.models.architecture import read_architecture
 from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.store.files import encode_file
-from embedfit.models.store.vectors import VectorCache
+from embedfit.models.store.vectors import VectorStore
 from embedfit.path.workspace import atomic_file, atomic_folder
 from embedfit.progress import Silent
 from embedfit.training.checkpoint import State, save_checkpoint
@@ -69,14 +69,13 @@ def test_a_checkpoint_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_no_home_is_a_message(tmp_path: Path, home: str) -> None:
     if not Path(home.rsplit("/", 1)[0]).exists():
         pytest.skip(f"there is no {home.rsplit('/', 1)[0]} here")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "EMBEDFIT_CACHE"))}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("XDG_", "EMBEDFIT_"))}
     script = tmp_path / "use.py"
     script.write_text(
         "import sys\n"
         "from embedfit.errors import EmbedfitError\n"
         "from embedfit.llm.ledger import Ledger\n"
-        "from embedfit.models.sources import cache_folder\n"
-        "from embedfit.runtime import default_ledger\n"
+        "from embedfit.runtime import cache_folder, default_ledger\n"
         "from embedfit.path.workspace import atomic_file\n"
         "def write():\n"
         "    with atomic_file(cache_folder() / 'x'):\n"
@@ -152,7 +151,7 @@ def test_everything_that_writes_says_so_on_a_disk_that_is_really_full(
         ),
         "merge": model,
         "ledger": ledger,
-        "vectors": lambda: VectorCache(small_disk / "vectors").embed(
+        "vectors": lambda: VectorStore(small_disk / "vectors").embed(
             Embedder(), [f"text {number}" for number in range(3000)], is_query=False
         ),
     }

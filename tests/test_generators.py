@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_a_spec_opens_a_model_behind_the_ledger(tmp_path: Path) -> None:
     request = Request(messages=(Message(role="user", content="hello"),), max_tokens=5)
     model = FakeModel(lambda asked: "yes")
     for _ in range(2):
-        with open_spec("openai:http://localhost:1/v1#m", runtime, run="r", provider=model) as opened:
+        with open_spec("openai:http://localhost:1/v1#m", replace(runtime, language_model=model), run="r") as opened:
             assert [reply.text for _, reply, _ in opened.complete([request])] == ["yes"]
     assert len(model.asked) == 1
     with open_spec(f"local:{__file__}", runtime, run="r") as opened:

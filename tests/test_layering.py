@@ -19,6 +19,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"plugins", "network", "display", "files.textfiles", "files.hashes", "files.places", "index.retriever"}),
     frozenset({"progress", "generators", "path.artefacts"}),
     frozenset({"path.workspace"}),
+    frozenset({"llm.protocol", "models.store.vectors"}),
     frozenset({"config", "runtime", "files"}),
     frozenset({"path.forgotten"}),
     frozenset({"path.stages"}),
@@ -56,7 +57,7 @@ def imports(path: Path) -> set[str]:
 def room(module: str) -> str | None:
     """The longest name in LEVELS that a module lies in. None for a public name of embedfit itself."""
     parts = module.split(".")
-    return next((name for i in (2, 1) if (name := ".".join(parts[:i])) in LEVEL), None)
+    return next((name for i in range(len(parts), 0, -1) if (name := ".".join(parts[:i])) in LEVEL), None)
 
 
 FILES = sorted(PACKAGE.rglob("*.py"))

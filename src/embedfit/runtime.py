@@ -1,13 +1,17 @@
-"""What the outside world is to a stage: its progress display, ledger, language model and consent."""
+"""The world outside a stage: its display, the user's files, the language model, workers, the clock and consent."""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import platformdirs
 
+from embedfit.llm.protocol import LanguageModel
+from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Reporter, Silent
 
 
@@ -15,19 +19,34 @@ def _refuse(question: str) -> bool:
     return False
 
 
+def cache_folder() -> Path:
+    """Where everything lies that can be fetched or computed again: $EMBEDFIT_CACHE or the platform's cache folder."""
+    return Path(os.environ.get("EMBEDFIT_CACHE") or platformdirs.user_cache_dir("embedfit"))
+
+
 def default_ledger() -> Path:
-    """The ledger of language-model calls: one SQLite file per user."""
-    return Path(platformdirs.user_data_dir("embedfit")) / "ledger.sqlite"
+    """The user's ledger of language-model calls, one SQLite file: in $EMBEDFIT_HOME or the platform's data folder."""
+    return Path(os.environ.get("EMBEDFIT_HOME") or platformdirs.user_data_dir("embedfit")) / "ledger.sqlite"
+
+
+def default_vectors() -> VectorStore:
+    """The user's stored vectors, shared by all runs: in $EMBEDFIT_HOME or the cache folder."""
+    return VectorStore(Path(os.environ.get("EMBEDFIT_HOME") or cache_folder()) / "vectors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """Arguments of every stage that are not settings: they change how a stage runs, not its result.
 
-    confirm: asks the user a yes/no question; the default refuses, so nothing is spent by accident.
+    ledger: the file of paid replies. vectors: embeddings that were computed before. language_model: answers every
+    prompt instead of the one that the settings name. confirm: asks the user a yes/no question; the default refuses,
+    so nothing is spent by accident. processes: that train together. clock: seconds since 1970.
     """
 
     report: Reporter = field(default_factory=Silent)
     ledger: Path = field(default_factory=default_ledger)
+    vectors: VectorStore = field(default_factory=default_vectors)
+    language_model: LanguageModel | None = None
     confirm: Callable[[str], bool] = _refuse
     processes: int = 1
+    clock: Callable[[], float] = time.time

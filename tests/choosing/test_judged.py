@@ -22,6 +22,7 @@ from embedfit.choosing.ranking import rank
 from embedfit.config import Config
 from embedfit.files.interchange import read_beir
 from embedfit.index.retriever import from_json
+from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
@@ -30,9 +31,8 @@ CORPORA = ("stackfaq", "feedbackqa_cdc", "emanual", "annual_reports")
 
 
 @pytest.fixture
-def kept_vectors(request, monkeypatch):
-    folder = request.config.cache.mkdir("embedfit")
-    monkeypatch.setattr("embedfit.models.store.vectors.cache_folder", lambda: Path(folder))
+def kept_vectors(request):
+    return VectorStore(Path(request.config.cache.mkdir("embedfit")) / "vectors")
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_recorded_grades_never_choose_what_is_worse_by_people_s_labels(
     workspace, config = run_of(data, minilm, tmp_path / "run")
     people = People.of(data, workspace)
     monkeypatch.setattr(stage, "rank", people.rank)
-    stage.run(workspace, config, Runtime(ledger=tmp_path / "ledger.sqlite"))
+    stage.run(workspace, config, Runtime(ledger=tmp_path / "ledger.sqlite", vectors=kept_vectors))
     found = workspace.read_json("retriever.json")
 
     assert found["evidence"]["kind"] == "graded" and found["evidence"]["questions"] >= 40

@@ -63,8 +63,8 @@ def with_questions(
     return config.model_copy(update={"choose": config.choose.model_copy(update=choose)})
 
 
-def choose(workspace, config, provider=None, **runtime):
-    stage.run(workspace, config, Runtime(ledger=workspace.path("ledger.sqlite"), **runtime), provider)
+def choose(workspace, config, model=None, **runtime):
+    stage.run(workspace, config, Runtime(ledger=workspace.path("ledger.sqlite"), language_model=model, **runtime))
     return workspace.read_json("retriever.json")
 
 

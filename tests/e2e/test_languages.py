@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,8 @@ from embedfit.config import resolve
 from embedfit.errors import CheckFailed
 from embedfit.llm.protocol import Request
 from embedfit.path.artefacts import Passage, Query
-from embedfit.path.pipeline import STAGES, run_all
+from embedfit.path.pipeline import run_all
 from embedfit.path.workspace import Workspace
-from embedfit.queries import stage as generate_stage
 from embedfit.retrieval.words import count
 from embedfit.runtime import Runtime
 from embedfit.testing.fake_model import FakeModel
@@ -56,11 +53,10 @@ def test_chinese_documents_go_the_whole_way(tiny_bert: Path, tmp_path: Path) -> 
             "evaluate": {"bootstrap": 100},
         },
     )
-    generate = partial(generate_stage.run, provider=FakeModel(write_query))
-    stages = tuple(replace(stage, run=generate) if stage.name == "generate" else stage for stage in STAGES)
+    runtime = Runtime(ledger=tmp_path / "ledger.sqlite", language_model=FakeModel(write_query))
     workspace = Workspace(tmp_path / "run")
     try:
-        run_all(workspace, config, Runtime(ledger=tmp_path / "ledger.sqlite"), stages=stages)
+        run_all(workspace, config, runtime)
     except CheckFailed:
         pass  # a random model may well fail the check
     passages, queries = workspace.read(Passage), workspace.read(Query)

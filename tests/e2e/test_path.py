@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,10 @@ from embedfit.config import Config, resolve, save
 from embedfit.errors import CheckFailed, EmbedfitError
 from embedfit.files.interchange import read_beir
 from embedfit.llm.protocol import Request
+from embedfit.models.store.vectors import VectorStore
 from embedfit.numerics.machine import encoding_precision
-from embedfit.path.pipeline import STAGES, Stage, check_order, run_all, states
+from embedfit.path.pipeline import STAGES, check_order, run_all, states
 from embedfit.path.workspace import Workspace
-from embedfit.queries import stage as generate_stage
 from embedfit.retrieval.metrics import judge, score
 from embedfit.runtime import Runtime
 from embedfit.testing.fake_model import FakeModel
@@ -51,11 +49,6 @@ def write_query(request: Request) -> str:
     return f"{style} about what the {animal} does: {part}"
 
 
-def stages_with(model: FakeModel) -> tuple[Stage, ...]:
-    generate = partial(generate_stage.run, provider=model)
-    return tuple(replace(stage, run=generate) if stage.name == "generate" else stage for stage in STAGES)
-
-
 @pytest.fixture(scope="module")
 def finished(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, Config, Runtime, FakeModel]:
     root = tmp_path_factory.mktemp("path")
@@ -70,9 +63,11 @@ def finished(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
             "generate": {"round_trip_k": 0},
         },
     )
-    workspace, runtime, model = Workspace(root / "run"), Runtime(ledger=root / "ledger.sqlite"), FakeModel(write_query)
+    workspace, model = Workspace(root / "run"), FakeModel(write_query)
+    vectors = VectorStore(root / "vectors")
+    runtime = Runtime(ledger=root / "ledger.sqlite", vectors=vectors, language_model=model)
     try:
-        run_all(workspace, config, runtime, stages=stages_with(model))
+        run_all(workspace, config, runtime)
     except CheckFailed:
         pass  # a random model may well fail the check; everything after it must be there all the same
     return workspace, config, runtime, model
@@ -133,7 +128,7 @@ def test_a_second_run_does_nothing(finished: tuple[Workspace, Config, Runtime, F
     workspace, config, runtime, model = finished
     calls = len(model.asked)
     assert set(states(workspace, config).values()) == {"fresh"}
-    assert run_all(workspace, config, runtime, stages=stages_with(model)) == []
+    assert run_all(workspace, config, runtime) == []
     assert len(model.asked) == calls
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_no_file_of_the_real_stages_is_missed(tiny_bert: Path, tmp_path: Path):
     save(config, workspace.path("embedfit.toml"))
     runtime = Runtime(ledger=tmp_path / "ledger.sqlite")
     pipeline.run_stage(pipeline.stage_named("ingest"), workspace, config, runtime)
-    generate.run(workspace, config, runtime, provider=FakeModel(quoting))
+    generate.run(workspace, config, replace(runtime, language_model=FakeModel(quoting)))
     for name in ("mine", "train", "merge", "check", "choose", "evaluate", "report"):
         pipeline.run_stage(pipeline.stage_named(name), workspace, config, runtime)
 

@@ -13,6 +13,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from embedfit.commands.indexing import index_documents
+from embedfit.models.store.vectors import VectorStore
+from embedfit.runtime import Runtime
 from embedfit.testing.server import RunningServer, running_server
 
 HOSTILE = '<img src=x onerror="window.pwned = 1"><script>window.pwned = 2</script> emoji 😀 mute then'
@@ -32,9 +34,8 @@ def served(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     rows = [{"_id": f"{name}-{n}", "title": name, "text": text, "lang": ["de", "<i>en</i>"][n % 2]}
             for name, text in TEXTS.items() for n in range(3)]  # fmt: skip
     corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedfit.models.store.vectors.cache_folder", lambda: folder)
-        index_documents(corpus, folder=folder / "ix", model=str(tiny_bert))
+    runtime = Runtime(vectors=VectorStore(folder / "vectors"))
+    index_documents(corpus, folder=folder / "ix", model=str(tiny_bert), runtime=runtime)
     with running_server(folder / "ix", "--engine", "torch") as running:
         yield running
 

@@ -17,7 +17,7 @@ from embedfit.embedders.registry import bills, open_embedder, opened_embedders, 
 from embedfit.embedders.titan import Titan
 from embedfit.errors import EmbedfitError, InputError, MissingDependency, ModelError, UsageError
 from embedfit.models.local import LocalModel
-from embedfit.models.store.vectors import VectorCache
+from embedfit.models.store.vectors import VectorStore
 from embedfit.path.systems import check_systems
 from embedfit.runtime import Runtime
 from tests.plug_in import install
@@ -178,7 +178,7 @@ def test_without_a_region_it_is_said_how_to_name_one(tmp_path: Path, monkeypatch
 def test_a_plug_in_is_opened_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None) -> None:
     install(tmp_path, PLUG_IN, "mine = stranger:EMBEDDER", monkeypatch, group=registry.GROUP)
     embedder = open_embedder("mine:small", Runtime())
-    vectors = VectorCache(tmp_path / "vectors").embed(embedder, ["a", "bb"], is_query=False)
+    vectors = VectorStore(tmp_path / "vectors").embed(embedder, ["a", "bb"], is_query=False)
     np.testing.assert_allclose(vectors, [[0.5**0.5] * 2, [0.8**0.5, 0.2**0.5]], rtol=1e-6)
     assert not bills("mine:small")
 

@@ -12,7 +12,7 @@ from embedfit.config import resolve, save
 from embedfit.files.interchange import Entry, RetrievalData, write_beir
 from embedfit.models.architecture import read_architecture
 from embedfit.models.folder import read_tensors, save_model
-from embedfit.models.store.vectors import VectorCache
+from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Document, Passage, Query, TrainRow
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
@@ -22,7 +22,7 @@ TOPICS = ("mute the sound", "reset the remote", "pair a speaker", "update the se
 
 @pytest.fixture
 def cache(tmp_path):
-    return VectorCache(tmp_path / "vectors")
+    return VectorStore(tmp_path / "vectors")
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def beir(tmp_path):
 
 def test_systems_side_by_side(beir, tiny_bert, cache):
     tiny = str(tiny_bert)
-    result = benchmark([tiny, "bm25", f"hybrid:{tiny}"], beir, Runtime(), cache=cache, draws=200)
+    result = benchmark([tiny, "bm25", f"hybrid:{tiny}"], beir, Runtime(vectors=cache), draws=200)
     assert json.loads(json.dumps(result)) == result
     assert list(result["systems"]) == [tiny, "bm25", f"hybrid:{tiny}"]
     assert (result["queries"], result["passages"], result["beir"]) == (20, 20, "beir")
@@ -53,7 +53,7 @@ def test_systems_side_by_side(beir, tiny_bert, cache):
 
 def test_one_model_and_its_folder_twice_give_equal_numbers(beir, tiny_bert, cache):
     tiny = str(tiny_bert)
-    result = benchmark([tiny, f"{tiny}/", f"{tiny}|query: "], beir, Runtime(), cache=cache, draws=200)
+    result = benchmark([tiny, f"{tiny}/", f"{tiny}|query: "], beir, Runtime(vectors=cache), draws=200)
     first, *others = result["systems"].values()
     assert all(other["metrics"] == first["metrics"] for other in others)
 
@@ -78,21 +78,21 @@ def long_beir(tmp_path):
 
 def test_windows_are_rows_of_their_own_and_change_no_other(long_beir, tiny_bert, cache):
     tiny = str(tiny_bert)
-    plain = benchmark([tiny, "bm25", f"hybrid:{tiny}"], long_beir, Runtime(), cache=cache, draws=200)
-    result = benchmark([tiny, "bm25", f"hybrid:{tiny}"], long_beir, Runtime(), cache=cache, draws=200, windows=True)
+    plain = benchmark([tiny, "bm25", f"hybrid:{tiny}"], long_beir, Runtime(vectors=cache), draws=200)
+    result = benchmark([tiny, "bm25", f"hybrid:{tiny}"], long_beir, Runtime(vectors=cache), draws=200, windows=True)
     windowed, hybrid = f"windowed:{tiny}", f"hybrid:windowed:{tiny}"
     assert list(result["systems"]) == [tiny, windowed, "bm25", f"hybrid:{tiny}", hybrid]
     for name, row in plain["systems"].items():
         assert result["systems"][name]["metrics"] == row["metrics"]
     assert result["systems"][windowed]["metrics"] != result["systems"][tiny]["metrics"]
     assert result["systems"][hybrid]["model"] == result["systems"][tiny]["model"]
-    alone = benchmark([windowed], long_beir, Runtime(), cache=cache, draws=200)
+    alone = benchmark([windowed], long_beir, Runtime(vectors=cache), draws=200)
     assert alone["systems"][windowed]["metrics"] == result["systems"][windowed]["metrics"]
 
 
 def test_a_passage_that_fits_is_scored_as_before(beir, tiny_bert, cache):
     tiny = str(tiny_bert)
-    result = benchmark([tiny], beir, Runtime(), cache=cache, draws=200, windows=True)
+    result = benchmark([tiny], beir, Runtime(vectors=cache), draws=200, windows=True)
     first, second = result["systems"].values()
     assert first["metrics"] == second["metrics"]
 
@@ -118,7 +118,7 @@ def test_a_windowed_score_is_the_best_of_the_windows_of_a_passage(long_beir, tin
 
 
 def test_bm25_alone(beir, cache):
-    result = benchmark(["bm25"], beir, Runtime(), cache=cache, draws=200)
+    result = benchmark(["bm25"], beir, Runtime(vectors=cache), draws=200)
     assert result["comparisons"] == []
     assert result["systems"]["bm25"]["metrics"]["hit@10"] == 1.0
 
@@ -164,7 +164,7 @@ def test_in_trec_evals_convention_the_numbers_are_beirs(graded_beir, tiny_bert, 
     judged = {query: grades for query, grades in qrels.items() if max(grades.values()) > 0}
     names = {"ndcg_cut_10": "ndcg@10", "recall_100": "recall@100", "map_cut_100": "map@100", "P_10": "precision@10"}
     theirs = pytrec_eval.RelevanceEvaluator(judged, set(names)).evaluate(run)
-    result = benchmark([str(tiny_bert)], folder, Runtime(), cache=cache, draws=50, convention="trec_eval")
+    result = benchmark([str(tiny_bert)], folder, Runtime(vectors=cache), draws=50, convention="trec_eval")
     ours = result["systems"][str(tiny_bert)]["metrics"]
     for name, own in names.items():
         assert ours[own] == pytest.approx(np.mean([one[name] for one in theirs.values()]), abs=1e-6), name
@@ -187,7 +187,7 @@ def test_in_sentence_transformers_convention_the_numbers_are_its_evaluators(grad
     )  # fmt: skip
     theirs = evaluator(SentenceTransformer(str(tiny_bert), device="cpu"))
     lines = io.StringIO()
-    result = benchmark([str(tiny_bert)], folder, Runtime(report=LogLines(lines)), cache=cache, draws=50)
+    result = benchmark([str(tiny_bert)], folder, Runtime(report=LogLines(lines), vectors=cache), draws=50)
     ours = result["systems"][str(tiny_bert)]["metrics"]
     for own, name in [("ndcg@10", "ndcg@10"), ("mrr@10", "mrr@10"), ("hit@1", "accuracy@1"), ("map@100", "map@100")]:
         assert ours[own] == pytest.approx(theirs[f"cosine_{name}"], abs=1e-6), name

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from embedfit.errors import ModelError
-from embedfit.models.store.vectors import PROBES, VectorCache
+from embedfit.models.store.vectors import PROBES, VectorStore
 
 from .fakes import WordsEmbedder
 
@@ -23,7 +23,7 @@ def test_vectors_come_in_the_order_of_the_texts_and_each_text_is_embedded_once(c
 def test_a_second_time_nothing_is_embedded(cache):
     first = cache.embed(WordsEmbedder(), TEXTS, is_query=True)
     again = WordsEmbedder()
-    assert_allclose(VectorCache(cache.folder).embed(again, TEXTS, is_query=True), first)
+    assert_allclose(VectorStore(cache.folder).embed(again, TEXTS, is_query=True), first)
     assert again.asked == []
 
 
@@ -123,7 +123,7 @@ def test_a_damaged_file_is_made_anew(cache):
 
 
 def test_the_longest_unused_files_make_room(cache):
-    small = VectorCache(cache.folder, limit=0)
+    small = VectorStore(cache.folder, limit=0)
     for number, key in enumerate(("old", "new")):
         small.embed(WordsEmbedder(key=key), TEXTS, is_query=True)
         os.utime(cache.folder / f"{key}.sqlite", (number, number))

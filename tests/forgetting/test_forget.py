@@ -23,13 +23,13 @@ from embedfit.forgetting.target import Named, target_of
 from embedfit.forgetting.verb import forget
 from embedfit.llm.ledger.store import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
+from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Document, Passage, Pooled, Query
 from embedfit.path.forgotten import read_forgotten
 from embedfit.path.freshness import freshness
 from embedfit.path.pipeline import run_stage
 from embedfit.path.stages import stage_named
 from embedfit.path.workspace import FILES, Workspace
-from embedfit.queries import stage as generate
 from embedfit.runtime import Runtime
 from embedfit.testing.fake_model import FakeModel
 from tests.said import Said
@@ -62,22 +62,20 @@ def built(tmp_path_factory, tiny_bert):
         )
         (docs / ("secret.txt" if number == 3 else f"part{number}.txt")).write_text(text)
     (root / "log.txt").write_text(f"{QUESTION}\n" + "".join(f"how do i fix number {n}\n" for n in range(60)))
-    runtime = Runtime(ledger=root / "ledger.sqlite")
+    runtime = Runtime(ledger=root / "ledger.sqlite", vectors=VectorStore(root / "vectors"))
     settings = {"model": str(tiny_bert), "generate": {"queries_per_passage": 1}, "ingest": {"min_characters": 20}}
     options = {"queries": root / "log.txt", "preset": "offline", "settings": settings, "runtime": runtime}
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("embedfit.models.store.vectors.cache_folder", lambda: root)
-        runs.run(docs, run=root / "run", until="ingest", **options)
-        workspace = Workspace(root / "run")
-        config = runs.stored_config(workspace)
-        run_stage(written_by_a_fake(), workspace, config, runtime)
-        run_stage(stage_named("mine"), workspace, config, runtime)
-        index_run(workspace.root, runtime=runtime)
+    runs.run(docs, run=root / "run", until="ingest", **options)
+    workspace = Workspace(root / "run")
+    config = runs.stored_config(workspace)
+    run_stage(stage_named("generate"), workspace, config, written_by_a_fake(runtime))
+    run_stage(stage_named("mine"), workspace, config, runtime)
+    index_run(workspace.root, runtime=runtime)
     return root
 
 
-def written_by_a_fake():
-    return replace(stage_named("generate"), run=lambda w, c, r: generate.run(w, c, r, provider=FakeModel(answer)))
+def written_by_a_fake(runtime):
+    return replace(runtime, language_model=FakeModel(answer))
 
 
 @pytest.fixture
@@ -85,7 +83,7 @@ def made(built, tmp_path):
     """A copy of it, with grades, a report and an interrupted training."""
     shutil.copytree(built, tmp_path, dirs_exist_ok=True)
     workspace = Workspace(tmp_path / "run")
-    runtime = Runtime(ledger=tmp_path / "ledger.sqlite", report=Said())
+    runtime = Runtime(ledger=tmp_path / "ledger.sqlite", vectors=VectorStore(tmp_path / "vectors"), report=Said())
     own = next(one for one in workspace.read(Query) if IN_QUESTION in one.text)
     secret = next(one for one in workspace.read(Passage) if IN_DOCUMENT in one.text)
     grade = {"query_id": own.query_id, "query": own.text, "passage_id": secret.passage_id, "grade": 1,
@@ -115,7 +113,7 @@ def holding(marker, *roots):
 
 
 def places(tmp_path):
-    return [tmp_path / "run", tmp_path / "vectors", tmp_path / "data-home", tmp_path / "ledger-copy"]
+    return [tmp_path / "run", tmp_path / "vectors", tmp_path / "home", tmp_path / "ledger-copy"]
 
 
 def everything_holding(marker, tmp_path):
@@ -190,7 +188,7 @@ def test_a_question_goes_from_every_byte_and_stays_out(made, tmp_path):
     assert everything_holding(IN_QUESTION, tmp_path) == []
     assert found.models == () and sum(one.is_asked for one in workspace.read(Query)) == 60
     assert freshness(stage_named("generate"), workspace, config).state == "fresh"
-    run_stage(written_by_a_fake(), workspace, config, runtime)
+    run_stage(stage_named("generate"), workspace, config, written_by_a_fake(runtime))
     assert holding(IN_QUESTION, tmp_path / "run") == []
     assert IN_QUESTION in (tmp_path / "log.txt").read_text(), "the file is the user's"
     assert read_forgotten(workspace).queries == {key_of(QUESTION)}

@@ -19,7 +19,6 @@ from embedfit.index.store import folder as index_folder
 from embedfit.index.store.folder import Identity, write
 from embedfit.index.store.manifest import MANIFEST
 from embedfit.models.local import local_model
-from embedfit.models.store.vectors import vector_cache
 from embedfit.path.artefacts import Passage
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Silent
@@ -130,7 +129,7 @@ def test_words_are_marked_where_queries_lie_beside_them(tmp_path, tiny_bert):
     """Such an index counts words of passages and queries together, and has no other words."""
     source = Source(contents=list(ROWS.values()), queries=[("sound off",), ("hall light",)])
     model = local_model("m", str(tiny_bert))
-    built = build(source, model, retrievers.EXPANDED.without_tokens(), vector_cache(), Silent())
+    built = build(source, model, retrievers.EXPANDED.without_tokens(), Runtime().vectors, Silent())
     passages = [Passage(passage_id=key, document_id=key, title="", text=text) for key, text in ROWS.items()]
     write(tmp_path / "x", built, passages, Identity(name=str(tiny_bert), key=model.key, instruction=""))
     assert Index.open(tmp_path / "x").marked("muted", "the mute button") == [(4, 8)]

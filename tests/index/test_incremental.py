@@ -18,6 +18,8 @@ from embedfit.index.search import Index
 from embedfit.index.tokens import TokenReader
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
+from embedfit.models.store.vectors import VectorStore
+from embedfit.runtime import Runtime
 
 THINGS = "tv lamp oven bike kite sofa door roof lake moon".split()
 
@@ -69,13 +71,13 @@ def test_any_order_of_adding_and_removing_gives_what_a_fresh_build_gives(seed, t
             gone = there.pop(int(rng.integers(len(there))))
             documents = {hit.document for hit in index.search(gone, 100) if hit.passage_id.startswith(gone)}
             index = index_documents(folder=tmp_path / "ix", remove=sorted(documents))
-    monkeypatch.setenv("EMBEDFIT_CACHE", str(tmp_path / "cold"))
-    fresh = index_documents([document(tmp_path, one) for one in there], folder=tmp_path / "fresh", model=str(tiny_bert))
+    cold = Runtime(vectors=VectorStore(tmp_path / "cold"))
+    documents = [document(tmp_path, one) for one in there]
+    fresh = index_documents(documents, folder=tmp_path / "fresh", model=str(tiny_bert), runtime=cold)
     same(index, fresh)
 
 
 def test_only_new_passages_are_read(tmp_path, tiny_bert, monkeypatch):
-    monkeypatch.setenv("EMBEDFIT_CACHE", str(tmp_path / "cache"))
     index_documents(
         [document(tmp_path, "tv"), document(tmp_path, "lamp")], folder=tmp_path / "ix", model=str(tiny_bert)
     )

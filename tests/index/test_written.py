@@ -19,10 +19,10 @@ from embedfit.index.plan import plan
 from embedfit.index.store.manifest import read_manifest
 from embedfit.index.written import Written, written_of
 from embedfit.models.local import local_model
-from embedfit.models.store.vectors import vector_cache
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Silent
+from embedfit.runtime import Runtime
 
 ALL = Written(queries=[("a",)] * 20, calls=frozenset())
 NEARLY_ALL = Written(queries=[("a",)] * 19 + [()], calls=frozenset())
@@ -85,7 +85,7 @@ def test_only_kept_queries_of_a_writer_count_each_once():
 def test_a_passage_without_queries_has_its_own_vector_in_their_place(tiny_bert):
     source = Source(contents=["mute the tv", "the lamp", "an oven"], queries=[("sound off", "quiet"), (), ("bread",)])
     model = local_model("m", str(tiny_bert))
-    built = build(source, model, retrievers.EXPANDED.without_tokens(), vector_cache(), Silent())
+    built = build(source, model, retrievers.EXPANDED.without_tokens(), Runtime().vectors, Silent())
     rows = built.parts.queries
     assert rows.starts.tolist() == [0, 2, 3, 4]
     np.testing.assert_array_equal(rows.vectors[2], built.parts.one[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -92,13 +93,13 @@ def test_the_judge_keeps_to_the_budget_and_says_what_it_did_not_read(tmp_path: P
 def test_the_judge_asks_before_it_spends(tmp_path: Path) -> None:
     model = FakeModel(by_overlap)
     runtime = Runtime(ledger=tmp_path / "l.sqlite")
-    with opened_judge(GenerateConfig(judge="llm"), runtime, run="r", provider=model) as judge:
+    with opened_judge(GenerateConfig(judge="llm"), replace(runtime, language_model=model), run="r") as judge:
         assert judge.name == "fake-1"
         with pytest.raises(UsageError, match="Nothing was spent"):
             judge.judge([Pair("q", "p")])
     assert model.asked == []
     local = GenerateConfig(judge="llm", generator="local")
-    with opened_judge(local, runtime, run="r", provider=model) as judge:
+    with opened_judge(local, replace(runtime, language_model=model), run="r") as judge:
         assert judge.judge([Pair("p", "p")])[0].score == 1.0, "what runs here is free"
 
 

@@ -128,7 +128,7 @@ def own_passage_best(request: Request) -> str:
 def test_the_generators_model_labels_the_rows(workspace: Workspace, tiny_bert: Path) -> None:
     model = FakeModel(own_passage_best)
     config = settings(tiny_bert, judge="llm", teacher="judge", negatives=4)
-    run(workspace, config, Runtime(ledger=workspace.root / "l"), provider=model)
+    run(workspace, config, Runtime(ledger=workspace.root / "l", language_model=model))
     rows = workspace.read(TrainRow)
     assert all(row.pos_scores == (1.0,) and set(row.neg_scores) == {0.33333} for row in rows)
     assert all(0 < len(row.neg) <= 4 for row in rows)
@@ -173,7 +173,7 @@ def test_a_budget_that_ends_leaves_whole_rows(
     config = settings(tiny_bert, judge="llm", teacher="judge")
     config = config.model_copy(update={"generate": config.generate.model_copy(update={"max_cost": 0.012})})
     with pytest.raises(PaidInPart, match="were not judged") as caught:
-        run(workspace, config, Runtime(ledger=workspace.root / "l"), provider=model)
+        run(workspace, config, Runtime(ledger=workspace.root / "l", language_model=model))
     assert "run the same command again" in str(caught.value)
     rows = read_flagembedding(workspace.path("train.jsonl"))
     assert len(rows) == 12 and any(row.pos_scores for row in rows) and not all(row.pos_scores for row in rows)

@@ -6,7 +6,6 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 
 from embedfit.evaluation.benchmark import benchmark
 from embedfit.files.interchange import Entry, RetrievalData, read_beir, write_beir
-from embedfit.models.store.vectors import VectorCache
 from embedfit.runtime import Runtime
 
 PAIRS = {
@@ -26,7 +25,7 @@ def theirs(folder, data):
 
 
 def ours(folder, beir, tmp_path):
-    result = benchmark([str(folder)], beir, Runtime(), cache=VectorCache(tmp_path / "vectors"), draws=100)
+    result = benchmark([str(folder)], beir, Runtime(), draws=100)
     return result["systems"][str(folder)]["metrics"]
 
 

@@ -14,7 +14,6 @@ from embedfit.files.interchange import Entry, RetrievalData, write_beir
 from embedfit.index.retriever import BASE, BM25, RRF, WINDOWS
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, find
 from embedfit.merging.stage import per_query_ndcg
-from embedfit.models.store.vectors import VectorCache
 from embedfit.progress import LogLines
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, score
@@ -120,7 +119,7 @@ def test_benchmark_and_its_note(tmp_path):
     write_beir(tmp_path / "beir", data)
     said = io.StringIO()
     runtime = Runtime(report=LogLines(said))
-    result = benchmark(["bm25"], tmp_path / "beir", runtime, cache=VectorCache(tmp_path / "v"), draws=10)
+    result = benchmark(["bm25"], tmp_path / "beir", runtime, draws=10)
     order = np.argsort(passages)
     ids, own = [passages[n] for n in order], own_passages(queries, [passages[n] for n in order])
     words = Parts(size=30, words=Bm25([texts[n] for n in order]))

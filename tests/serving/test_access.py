@@ -18,6 +18,8 @@ from embedfit.commands.indexing import index_documents
 from embedfit.errors import EmbedfitError, InputError
 from embedfit.index.search import Index
 from embedfit.index.store.filters import filter_of
+from embedfit.models.store.vectors import VectorStore
+from embedfit.runtime import Runtime
 from embedfit.serving.app import App
 from embedfit.serving.edge.access import Caller, keys_of
 from embedfit.serving.searching import Searcher
@@ -63,9 +65,8 @@ def folder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("access")
     (where / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows()))
     (where / "access.toml").write_text(ACCESS.replace("SHA", hashlib.sha256(KEYS["hr"].encode()).hexdigest()))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedfit.models.store.vectors.cache_folder", lambda: where)
-        index_documents(where / "corpus.jsonl", folder=where / "ix", model=str(tiny_bert))
+    runtime = Runtime(vectors=VectorStore(where / "vectors"))
+    index_documents(where / "corpus.jsonl", folder=where / "ix", model=str(tiny_bert), runtime=runtime)
     return where
 
 

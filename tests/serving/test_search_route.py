@@ -24,6 +24,8 @@ from embedfit.cli.main import app as command_line
 from embedfit.commands.indexing import index_documents
 from embedfit.index import approximate
 from embedfit.index.search import Index
+from embedfit.models.store.vectors import VectorStore
+from embedfit.runtime import Runtime
 from embedfit.serving import loading
 from embedfit.serving.app import App
 from embedfit.serving.edge.access import Keys
@@ -51,9 +53,8 @@ def write_corpus(folder: Path) -> Path:
 def folder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Documents and the folder of their index."""
     where = tmp_path_factory.mktemp("search")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("embedfit.models.store.vectors.cache_folder", lambda: where)
-        index_documents(write_corpus(where), folder=where / "ix", model=str(tiny_bert))
+    runtime = Runtime(vectors=VectorStore(where / "vectors"))
+    index_documents(write_corpus(where), folder=where / "ix", model=str(tiny_bert), runtime=runtime)
     return where / "ix"
 
 

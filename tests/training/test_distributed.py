@@ -103,8 +103,8 @@ def settings(model, *extra):
 
 
 def test_the_command_is_a_list_without_a_shell(tmp_path):
-    words = command(2, tmp_path / "a b; c")
-    assert words[-1] == str(tmp_path / "a b; c") and words[1:3] == ["-m", "torch.distributed.run"]
+    words = command(2, tmp_path / "a b; c", tmp_path / "vectors")
+    assert words[-2] == str(tmp_path / "a b; c") and words[1:3] == ["-m", "torch.distributed.run"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from embedfit.models.local import LocalModel
 from embedfit.models.windows import blended, windows_of_model
 from embedfit.progress import Silent
 from embedfit.retrieval.bm25 import Bm25
+from embedfit.runtime import Runtime
 from embedfit.training.store import Text
 from embedfit.training.teachers.late_interaction import LateInteraction
 from embedfit.training.teachers.teacher import FusedTeacher, Weights, fused_teacher
@@ -67,7 +68,7 @@ def test_scores_are_those_of_windows_tokens_and_words_together(tokens):
 def test_vectors_are_the_base_models_of_windows_and_of_queries_with_their_prompts(tiny_bert):
     texts = [Text(PASSAGES[0]), Text(QUERIES[0], "query: "), *map(Text, PASSAGES[1:3]), Text(QUERIES[1], "ask: ")]
     texts += [*map(Text, PASSAGES[3:]), Text(QUERIES[2], "query: ")]
-    teacher = fused_teacher(texts, str(tiny_bert), Weights(4, 2, 1), Silent())
+    teacher = fused_teacher(texts, str(tiny_bert), Weights(4, 2, 1), Runtime())
     encoder = Encoder.load(tiny_bert)
     windows = windows_of_model(PASSAGES, encoder.tokenizer, encoder.layout, max_tokens=64)
     assert len(windows.texts) > len(PASSAGES)
@@ -81,13 +82,13 @@ def test_vectors_are_the_base_models_of_windows_and_of_queries_with_their_prompt
     tokens = LateInteraction(encoder, [texts[number] for number in asked], PASSAGES, Silent())
     columns = np.arange(5)
     np.testing.assert_allclose(teacher.tokens.scores(columns[:3], columns), tokens.scores(columns[:3], columns))
-    assert fused_teacher(texts, str(tiny_bert), Weights(1, 0, 1), Silent()).tokens is None
+    assert fused_teacher(texts, str(tiny_bert), Weights(1, 0, 1), Runtime()).tokens is None
 
 
 def test_vectors_are_stored_for_the_next_process(tiny_bert, monkeypatch):
     texts = [*map(Text, PASSAGES), Text(QUERIES[0], "query: ")]
-    first = fused_teacher(texts, str(tiny_bert), Weights(4, 2, 1), Silent())
+    first = fused_teacher(texts, str(tiny_bert), Weights(4, 2, 1), Runtime())
     monkeypatch.setattr(LocalModel, "embed", lambda *_, **__: pytest.fail("nothing is left to encode"))
-    again = fused_teacher(texts, str(tiny_bert), Weights(4, 2, 1), Silent())
+    again = fused_teacher(texts, str(tiny_bert), Weights(4, 2, 1), Runtime())
     np.testing.assert_array_equal(first.windows, again.windows)
     np.testing.assert_array_equal(first.queries, again.queries)

@@ -19,7 +19,7 @@ from embedfit.files.textfiles import json_lines
 from embedfit.judging.grading import Graded, Result, grade_all
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.llm.opening import open_spec
-from embedfit.llm.protocol import LanguageModel, extra_of
+from embedfit.llm.protocol import extra_of
 from embedfit.path.artefacts import Grade, Pooled
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
@@ -96,7 +96,6 @@ def ask_judge(
     workspace: Workspace,
     config: Config,
     runtime: Runtime,
-    provider: LanguageModel | None = None,
 ) -> Judged:
     """Grades of a pool by the language model that a spec names, some of them twice.
 
@@ -111,7 +110,7 @@ def ask_judge(
     swapped = [Result(results[number].question, results[number].passage, swapped=True) for number in again]
     extra = extra_of(generate.extra_body) if generate.generator == config.generate.generator else ""
     run, limit = str(workspace.root.resolve()), generate.max_reply_tokens
-    with open_spec(spec, runtime, run=run, like=config.generate, provider=provider) as model:
+    with open_spec(spec, runtime, run=run, like=config.generate) as model:
         found = grade_all(model, [*results, *swapped], runtime, max_tokens=limit, extra=extra)
         name = model.name
     rows = [_row(pool, passage, one, name) for (pool, passage), one in zip(pairs, found, strict=False)]

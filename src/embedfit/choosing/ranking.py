@@ -11,7 +11,7 @@ from embedfit.index.retriever import union
 from embedfit.index.scoring import Scores, find
 from embedfit.index.search import Asker
 from embedfit.models.local import LocalModel
-from embedfit.models.store.vectors import VectorCache
+from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Reporter
 
 #: Scores of one part that are held at a time.
@@ -24,7 +24,7 @@ def rank(
     source: Source,
     questions: Sequence[str],
     k: int,
-    cache: VectorCache,
+    cache: VectorStore,
     report: Reporter,
 ) -> list[tuple[Candidate, list[list[int]]]]:
     """Each candidate with its deviations, and the numbers of the k best passages of each question, best first.

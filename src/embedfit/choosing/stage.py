@@ -40,8 +40,6 @@ from embedfit.errors import GeneratorError, PaidInPart, ProviderError
 from embedfit.index.build import Source
 from embedfit.index.retriever import DEFAULT, EXPANDED
 from embedfit.index.written import Written, written_of
-from embedfit.llm.protocol import LanguageModel
-from embedfit.models.store.vectors import vector_cache
 from embedfit.path.artefacts import Grade, Passage, Pooled, Query
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.runtime import Runtime
@@ -56,10 +54,10 @@ AGREEMENT = 0.4
 MOST_UNGRADED = 0.2
 
 
-def run(workspace: Workspace, config: Config, runtime: Runtime, provider: LanguageModel | None = None) -> None:
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write retriever.json and, where people asked questions, pool.jsonl and grades.jsonl.
 
-    provider: instead of the judge's own. Raises PaidInPart, after everything was written, where --max-cost did not
+    Raises PaidInPart, after everything was written, where --max-cost did not
     reach for all grades.
     """
     run_ = _Run.read(workspace, config, runtime)
@@ -72,7 +70,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, provider: Langua
         choice, kind, facts = _by_written(run_, "there are no questions of people to choose by")
     else:
         measured = run_.measured(questions)
-        found, judged, reason = _evidence(run_, questions, measured, recorded, provider)
+        found, judged, reason = _evidence(run_, questions, measured, recorded)
         if found is not None and not reason:
             choice, kind, facts = _by(run_, found)
         else:
@@ -173,7 +171,7 @@ class _Run:
             source = Source(contents=self.contents, queries=self.written.queries, asked=self.log)
             texts = [question.text for question in questions]
             model = opened(name, self.workspace, self.config)
-            for one, rows in rank(own, model, source, texts, depth, vector_cache(), self.runtime.report):
+            for one, rows in rank(own, model, source, texts, depth, self.runtime.vectors, self.runtime.report):
                 found.append(one)
                 rankings.append([[self.ids[number] for number in row] for row in rows])
         return _Measured(candidates=found, rankings=rankings)
@@ -193,7 +191,6 @@ def _evidence(
     questions: list[Question],
     measured: _Measured,
     recorded: Recorded | None,
-    provider: LanguageModel | None,
 ) -> tuple[Evidence | None, Judged | None, str]:
     """(evidence, the judge's grades, why it may choose nothing; empty where it may)."""
     named = [n for n, one in enumerate(questions) if one.relevant]
@@ -207,7 +204,7 @@ def _evidence(
         if run_.config.choose.judge:
             run_.runtime.report.log(f"choose: people named passages of {len(named):,} questions; no judge is asked")
         return labels, None, ""
-    judged, failed = _judged(run_, pools, recorded, provider)
+    judged, failed = _judged(run_, pools, recorded)
     person, begun = _person(run_.workspace, pools)
     if judged is None and not person:
         many = f"{len(questions):,} {'question was' if len(questions) == 1 else 'questions were'} asked"
@@ -230,9 +227,7 @@ def _few(found: Evidence, why: str = "") -> str:
     return f"{few}; {why}" if why else few
 
 
-def _judged(
-    run_: _Run, pools: Sequence[Pooled], recorded: Recorded | None, provider: LanguageModel | None
-) -> tuple[Judged | None, str]:
+def _judged(run_: _Run, pools: Sequence[Pooled], recorded: Recorded | None) -> tuple[Judged | None, str]:
     """(the judge's grades, why there are none). A judge that is of no use does not end the run: the default ships."""
     spec = run_.config.choose.judge
     if recorded is not None:
@@ -244,7 +239,7 @@ def _judged(
     else:
         contents = dict(zip(run_.ids, run_.contents, strict=True))
         try:
-            judged = ask_judge(spec, pools, contents, run_.workspace, run_.config, run_.runtime, provider)
+            judged = ask_judge(spec, pools, contents, run_.workspace, run_.config, run_.runtime)
         except ProviderError:
             raise  # a key or a name that is wrong can be mended
         except GeneratorError as error:

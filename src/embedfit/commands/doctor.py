@@ -14,9 +14,9 @@ from typing import Any, Literal, cast
 import torch
 
 from embedfit.errors import EmbedfitError
-from embedfit.models.sources import EMBEDDERS, cache_folder, resolve_generator, resolve_model
+from embedfit.models.sources import EMBEDDERS, resolve_generator, resolve_model
 from embedfit.numerics import machine as hardware
-from embedfit.runtime import default_ledger
+from embedfit.runtime import cache_folder, default_ledger
 
 State = Literal["ok", "warning", "missing"]
 

@@ -33,7 +33,6 @@ from embedfit.index.written import Written, written_of
 from embedfit.llm.ledger.rows import Usage
 from embedfit.llm.ledger.store import Ledger
 from embedfit.models.local import LocalModel, base_model
-from embedfit.models.store.vectors import vector_cache
 from embedfit.path.artefacts import Metadata, Passage, Query
 from embedfit.path.forgotten import read_forgotten
 from embedfit.path.workspace import FILES, Workspace, atomic_file, sha256_json
@@ -181,7 +180,7 @@ def index_run(
                 ),
                 model,
                 retriever,
-                vector_cache(),
+                runtime.vectors,
                 runtime.report,
             )
             with workspace.writing_folder(IN_RUN) as temporary:
@@ -233,7 +232,7 @@ def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
 
 def _base(base: LocalModel, passages: Sequence[Passage], name: str, runtime: Runtime) -> Base:
     contents = [one.content for one in passages]
-    vectors = vector_cache().embed(base, contents, is_query=False, report=runtime.report)
+    vectors = runtime.vectors.embed(base, contents, is_query=False, report=runtime.report)
     base.release()
     identity = Identity(name=name, key=base.key, instruction=base.instruction)
     return Base(identity=identity, vectors=vectors.astype(np.float16))

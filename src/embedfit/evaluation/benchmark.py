@@ -20,7 +20,7 @@ from embedfit.evaluation.summary import comparisons, systems_table
 from embedfit.index.build import Source
 from embedfit.index.retriever import BM25, RRF, Part, PartName, Retriever, single
 from embedfit.models.local import LocalModel
-from embedfit.models.store.vectors import Embedder, VectorCache, vector_cache
+from embedfit.models.store.vectors import Embedder
 from embedfit.path.systems import parse
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import Convention
@@ -43,7 +43,6 @@ def benchmark(
     max_cost: float | None = None,
     windows: bool = False,
     window_tokens: int = WINDOW_TOKENS,
-    cache: VectorCache | None = None,
     convention: Convention = "sentence-transformers",
 ) -> dict[str, Any]:
     """Score systems (names as in embedfit.path.systems) on a BEIR folder's test queries.
@@ -81,7 +80,7 @@ def benchmark(
             "does. For numbers to set beside BEIR's: --convention trec_eval"
         )
     with opened_embedders() as opened:
-        groups = list(_groups(models, eval_set, runtime, cache or vector_cache(), max_cost, window_tokens, opened))
+        groups = list(_groups(models, eval_set, runtime, max_cost, window_tokens, opened))
         found = measure(groups, eval_set, runtime.report, convention=convention)
         measured = {name: found[name] for name in models}
         described = {name: _described(embedder) for name, embedder in opened.items()}
@@ -131,7 +130,6 @@ def _groups(
     models: Sequence[str],
     eval_set: EvalSet,
     runtime: Runtime,
-    cache: VectorCache,
     max_cost: float | None,
     window_tokens: int,
     opened: dict[str, Embedder],
@@ -153,14 +151,14 @@ def _groups(
 
         def open_plain(open_it: Callable[[], Embedder] = open_it, rows: Rows = plain) -> Opened:
             lexical = words if any(row.has("words") for row in rows.values()) else None
-            return of_vectors(open_it(), eval_set, cache, runtime.report, words=lexical)
+            return of_vectors(open_it(), eval_set, runtime.vectors, runtime.report, words=lexical)
 
         def open_windowed(open_it: Callable[[], Embedder] = open_it, rows: Rows = windowed) -> Opened:
             model = open_it()
             assert isinstance(model, LocalModel)  # _check has refused the others
             source = Source(contents=eval_set.contents)
             return of_model(
-                model, source, rows, eval_set, cache, runtime.report, words=words, window_tokens=window_tokens
+                model, source, rows, eval_set, runtime.vectors, runtime.report, words=words, window_tokens=window_tokens
             )
 
         if plain:

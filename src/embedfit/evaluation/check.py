@@ -13,7 +13,7 @@ from embedfit.config import Config
 from embedfit.errors import CheckFailed, InputError
 from embedfit.files.textfiles import json_lines
 from embedfit.models.local import LocalModel, base_model
-from embedfit.models.store.vectors import Embedder, VectorCache, vector_cache
+from embedfit.models.store.vectors import Embedder, VectorStore
 from embedfit.path.artefacts import CheckedPair, CheckResult, Passage, Query, Separation, Whole, written
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter
@@ -48,7 +48,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         runtime.report.log("check: no pairs to check: no query was kept, or there is a single passage")
         return
     models: dict[str, Embedder] = {"base": base_model(config), "merged": LocalModel("merged", merged)}
-    cosines = {name: pair_cosines(model, pairs, vector_cache(), runtime.report) for name, model in models.items()}
+    cosines = {name: pair_cosines(model, pairs, runtime.vectors, runtime.report) for name, model in models.items()}
     similar = np.array([pair.similar for pair in pairs])
     systems = {name: separation(values[similar], values[~similar]) for name, values in cosines.items()}
     passed, verdict = verdict_on(systems)
@@ -130,7 +130,7 @@ def _other_passage(
     return others[int(rng.integers(len(others)))] if others else None
 
 
-def pair_cosines(embedder: Embedder, pairs: Sequence[Pair], cache: VectorCache, report: Reporter) -> Floats:
+def pair_cosines(embedder: Embedder, pairs: Sequence[Pair], cache: VectorStore, report: Reporter) -> Floats:
     """Cosine of query and passage of each pair. (P,)."""
     try:
         queries = cache.embed(embedder, [pair.query for pair in pairs], is_query=True, report=report)

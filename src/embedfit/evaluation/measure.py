@@ -21,7 +21,7 @@ from embedfit.index.scoring import Asked, Parts, Scores, Words, find
 from embedfit.index.search import Asker
 from embedfit.index.store.sizes import bytes_a_passage
 from embedfit.models.local import LocalModel
-from embedfit.models.store.vectors import Embedder, VectorCache
+from embedfit.models.store.vectors import Embedder, VectorStore
 from embedfit.progress import Reporter
 from embedfit.retrieval.metrics import METRICS, Convention, Floats, Ints, first_ranks, judge, score
 
@@ -178,7 +178,7 @@ def of_model(
     source: Source,
     rows: Mapping[str, Retriever],
     eval_set: EvalSet,
-    cache: VectorCache,
+    cache: VectorStore,
     report: Reporter,
     *,
     words: Callable[[], Words],
@@ -208,7 +208,7 @@ def of_model(
 def of_vectors(
     embedder: Embedder,
     eval_set: EvalSet,
-    cache: VectorCache,
+    cache: VectorStore,
     report: Reporter,
     *,
     words: Callable[[], Words] | None = None,

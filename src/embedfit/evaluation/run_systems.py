@@ -19,7 +19,7 @@ from embedfit.index.plan import Plan, Wish, plan
 from embedfit.index.retriever import BASE, BM25, RRF, Retriever, default_for
 from embedfit.index.written import written_of
 from embedfit.models.local import LocalModel, base_model
-from embedfit.models.store.vectors import Embedder, vector_cache
+from embedfit.models.store.vectors import Embedder
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.path.artefacts import Document, Passage, Query, written
 from embedfit.path.workspace import Workspace
@@ -157,7 +157,9 @@ class RunSystems:
         def open_it() -> Opened:
             queries = self._written.queries if key[1] else ()
             source = Source(contents=eval_set.contents, queries=queries, asked=self._asked)
-            return of_model(model, source, of_key, eval_set, vector_cache(), self._runtime.report, words=self._words)
+            return of_model(
+                model, source, of_key, eval_set, self._runtime.vectors, self._runtime.report, words=self._words
+            )
 
         return Group(open=open_it, rows=of_key)
 
@@ -170,7 +172,7 @@ class RunSystems:
             words = self._words if RRF in own.values() else None
 
             def open_it(opener: Callable[[], Embedder] = opener, words: Callable[[], Bm25] | None = words) -> Opened:
-                return of_vectors(opener(), self._eval_set, vector_cache(), self._runtime.report, words=words)
+                return of_vectors(opener(), self._eval_set, self._runtime.vectors, self._runtime.report, words=words)
 
             yield Group(open=open_it, rows=own)
 
@@ -178,7 +180,7 @@ class RunSystems:
         """The merged model's one vector of each passage (N, H) and query (Q, H), float32."""
         model = LocalModel("merged", self._workspace.existing("merged"))
         eval_set, report = self._eval_set, self._runtime.report
-        return vector_cache().embed_both(model, eval_set.contents, eval_set.queries, report=report)
+        return self._runtime.vectors.embed_both(model, eval_set.contents, eval_set.queries, report=report)
 
     def described(self, measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
         """Name → {"model", "retriever", "bytes_a_passage", "ms_a_query"} of the run's own rows."""

@@ -13,7 +13,7 @@ from embedfit.forgetting.target import Target
 from embedfit.llm.ledger.store import Ledger
 from embedfit.models.architecture import read_architecture
 from embedfit.models.layout.prompts import open_model
-from embedfit.models.store.vectors import vector_cache
+from embedfit.models.store.vectors import VectorStore
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.windows import windows_of_model
 from embedfit.path.workspace import Workspace
@@ -49,13 +49,12 @@ def ledger_rows(path: Path, target: Target, report: Reporter, *, dry: bool) -> t
     return ([Place(str(path), len(keys), "calls")] if keys else []), list(sent)
 
 
-def vectors(config: Config, workspace: Workspace, target: Target, *, dry: bool) -> list[Place]:
+def vectors(config: Config, workspace: Workspace, target: Target, store: VectorStore, *, dry: bool) -> list[Place]:
     """Delete the vectors of the target's texts and of their windows, under every model."""
-    cache = vector_cache()
     texts = [*target.texts, *target.contents, *_pieces(config, target)]
     kinds = ["passage", *(f"query {one}" for one in _instructions(config, workspace))]
-    count = cache.forget(kinds, texts, dry=dry)
-    return [Place(str(cache.folder), count, "vectors")] if count else []
+    count = store.forget(kinds, texts, dry=dry)
+    return [Place(str(store.folder), count, "vectors")] if count else []
 
 
 def _instructions(config: Config, workspace: Workspace) -> set[str]:

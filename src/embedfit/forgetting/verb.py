@@ -91,7 +91,11 @@ def _everywhere(
 ) -> tuple[list[Place], list[str]]:
     """Every place that holds the target. The run's own files come last: the target is found by them."""
     calls, sent = ledger_rows(runtime.ledger, target, runtime.report, dry=dry)
-    return [*calls, *vectors(config, workspace, target, dry=dry), *run_files(workspace, target, dry=dry)], sent
+    return [
+        *calls,
+        *vectors(config, workspace, target, runtime.vectors, dry=dry),
+        *run_files(workspace, target, dry=dry),
+    ], sent
 
 
 def _rebuild(workspace: Workspace, runtime: Runtime) -> None:

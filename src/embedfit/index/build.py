@@ -16,7 +16,7 @@ from embedfit.index.retriever import Retriever
 from embedfit.index.scoring import Asked, Parts, Rows
 from embedfit.index.tokens import TokenSpace, stored_tokens
 from embedfit.models.local import LocalModel
-from embedfit.models.store.vectors import VectorCache
+from embedfit.models.store.vectors import VectorStore
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.windows import blended, windows_of_model
 from embedfit.progress import Reporter
@@ -59,7 +59,7 @@ def build(
     source: Source,
     model: LocalModel,
     retriever: Retriever,
-    cache: VectorCache,
+    cache: VectorStore,
     report: Reporter,
     *,
     window_tokens: int = WINDOW_TOKENS,
@@ -100,7 +100,7 @@ def _windows(
     contents: Sequence[str],
     model: LocalModel,
     whole: npt.NDArray[np.float16],
-    cache: VectorCache,
+    cache: VectorStore,
     report: Reporter,
     max_tokens: int,
 ) -> Rows:
@@ -122,7 +122,7 @@ def _windows(
 
 
 def _written(
-    source: Source, model: LocalModel, whole: npt.NDArray[np.float16], cache: VectorCache, report: Reporter
+    source: Source, model: LocalModel, whole: npt.NDArray[np.float16], cache: VectorStore, report: Reporter
 ) -> Rows:
     """Vectors of the written queries, passage by passage; the one vector of a passage that has none."""
     texts = [text for asked in source.queries for text in asked]

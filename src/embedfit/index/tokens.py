@@ -14,7 +14,7 @@ from embedfit.index.rows import product
 from embedfit.index.scoring import Tokens
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
-from embedfit.models.store.vectors import Task, VectorCache
+from embedfit.models.store.vectors import Task, VectorStore
 from embedfit.models.token_vectors import text_and_token_vectors, token_vectors
 from embedfit.models.windows import windows_of_model
 from embedfit.path.workspace import sha256_json
@@ -161,7 +161,7 @@ def to_bytes(rows: Floats) -> npt.NDArray[np.int8]:
 
 
 def stored_tokens(
-    texts: Sequence[str], model: LocalModel, cache: VectorCache, report: Reporter, *, are_contents: bool
+    texts: Sequence[str], model: LocalModel, cache: VectorStore, report: Reporter, *, are_contents: bool
 ) -> tuple[Tokens, TokenSpace]:
     """Token vectors of N passages and their space. Those that the cache holds are not computed.
 

@@ -12,7 +12,7 @@ from embedfit.judging.by_cross_encoder import CrossEncoderJudge
 from embedfit.judging.by_llm import LlmJudge
 from embedfit.judging.judge import Judge
 from embedfit.llm.opening import opened_model
-from embedfit.llm.protocol import LanguageModel, extra_of
+from embedfit.llm.protocol import extra_of
 from embedfit.models.cross_encoder import CrossEncoder
 from embedfit.models.sources import resolve_model
 from embedfit.runtime import Runtime
@@ -23,17 +23,15 @@ NAME_A_JUDGE = "Name one: --set generate.judge=llm, or a cross-encoder's folder 
 
 
 @contextmanager
-def opened_judge(
-    generate: GenerateConfig, runtime: Runtime, *, run: str, provider: LanguageModel | None = None
-) -> Iterator[Judge]:
-    """The judge that generate.judge names. run: who pays; provider: instead of the configured generator.
+def opened_judge(generate: GenerateConfig, runtime: Runtime, *, run: str) -> Iterator[Judge]:
+    """The judge that generate.judge names. run: who pays.
 
     Raises UsageError where none is named, ModelError for a folder that holds no cross-encoder.
     """
     if generate.judge is None:
         raise UsageError("No judge is named.", remedy=NAME_A_JUDGE)
     if generate.judge == OWN_MODEL:
-        with opened_model(generate, runtime, run=run, provider=provider) as model:
+        with opened_model(generate, runtime, run=run) as model:
             yield LlmJudge(
                 model,
                 runtime,

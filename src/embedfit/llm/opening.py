@@ -43,34 +43,26 @@ def open_model(generate: GenerateConfig, outside: Outside) -> LanguageModel:
 
 
 @contextmanager
-def opened_model(
-    generate: GenerateConfig, runtime: Runtime, *, run: str, provider: LanguageModel | None = None
-) -> Iterator[LedgeredModel]:
-    """The language model that the settings name, behind the runtime's ledger and under --max-cost.
+def opened_model(generate: GenerateConfig, runtime: Runtime, *, run: str) -> Iterator[LedgeredModel]:
+    """The runtime's language model, or the one that the settings name, behind its ledger and under --max-cost.
 
-    run: who pays. provider: instead of the configured one.
+    run: who pays.
     """
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(runtime.ledger))
         outside = Outside(ledger=ledger, run=run, report=runtime.report, prices=load_prices())
-        if provider is None:
-            provider = open_model(generate, outside)
-            if isinstance(provider, RemoteModel):
-                stack.callback(provider.close)
-        yield LedgeredModel(provider, ledger, outside.prices, generate.max_cost, runtime.report, run=run)
+        model = runtime.language_model or open_model(generate, outside)
+        if isinstance(model, RemoteModel) and model is not runtime.language_model:
+            stack.callback(model.close)
+        yield LedgeredModel(model, ledger, outside.prices, generate.max_cost, runtime.report, run=run)
 
 
 def open_spec(
-    spec: str,
-    runtime: Runtime,
-    *,
-    run: str,
-    like: GenerateConfig | None = None,
-    provider: LanguageModel | None = None,
+    spec: str, runtime: Runtime, *, run: str, like: GenerateConfig | None = None
 ) -> AbstractContextManager[LedgeredModel]:
     """The language model of a spec: bedrock:MODEL, openai:URL#MODEL, recorded:FILE, local or local:FOLDER.
 
     It stands behind the runtime's ledger. like: settings whose region, limits and --max-cost hold for it too. Raises
     UsageError for a spec that names none.
     """
-    return opened_model(with_generator(like or GenerateConfig(), spec), runtime, run=run, provider=provider)
+    return opened_model(with_generator(like or GenerateConfig(), spec), runtime, run=run)

@@ -20,7 +20,7 @@ from embedfit.merging.weights import combine
 from embedfit.models.encoder import Encoder, Vectors
 from embedfit.models.folder import save_model
 from embedfit.models.local import LocalModel, base_model
-from embedfit.models.store.vectors import Embedder, vector_cache
+from embedfit.models.store.vectors import Embedder
 from embedfit.path.artefacts import (
     METRIC,
     MergeDecision,
@@ -149,7 +149,7 @@ def dev_set(
     pool: set[int] = set().union(*relevant)
     vectors = []
     for model in models:
-        found, asked = vector_cache().embed_both(model, contents, texts, report=runtime.report)
+        found, asked = runtime.vectors.embed_both(model, contents, texts, report=runtime.report)
         ids, _ = top_k(asked, found, POOL_DEPTH)
         pool.update(int(row) for row in ids.ravel())
         vectors.append((asked, found))

@@ -11,14 +11,12 @@ from embedfit.config import Config
 from embedfit.errors import InputError, PaidInPart, UsageError
 from embedfit.judging.opening import NAME_A_JUDGE, opened_judge
 from embedfit.llm.metered import OVER_BUDGET
-from embedfit.llm.protocol import LanguageModel
 from embedfit.mining import teachers
 from embedfit.mining.selection import select
 from embedfit.mining.teachers import Choice
 from embedfit.models.encoder import Vectors
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.local import local_model
-from embedfit.models.store.vectors import vector_cache
 from embedfit.path.artefacts import Judgement, Passage, Query, TrainRow, written
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.retrieval.topk import top_k
@@ -28,10 +26,10 @@ from embedfit.runtime import Runtime
 SAME_COSINE = 0.95
 
 
-def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: LanguageModel | None = None) -> None:
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write train.jsonl. Candidates, like queries, come from the train part only.
 
-    With a judge as teacher also judgements.jsonl. provider: instead of the configured language model.
+    With a judge as teacher also judgements.jsonl.
     Raises PaidInPart, after everything was written, where --max-cost did not reach for all judgements.
     """
     passages = [passage for passage in workspace.read(Passage) if passage.split == "train"]
@@ -48,7 +46,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
         # Nothing to choose, and encoding every passage for its own cosine would be all the work of this stage.
         choices = [Choice(positives=positives) for positives in positives_of(passages, queries)]
     else:
-        choices, judgements = _mined(passages, queries, workspace, config, runtime, provider)
+        choices, judgements = _mined(passages, queries, workspace, config, runtime)
     if not judgements:
         workspace.path(FILES[Judgement]).unlink(missing_ok=True)  # of an earlier run with other settings
     rows = rows_of(
@@ -73,16 +71,15 @@ def _mined(
     workspace: Workspace,
     config: Config,
     runtime: Runtime,
-    provider: LanguageModel | None,
 ) -> tuple[list[Choice], list[Judgement]]:
     """Positives and hard negatives with the scores of the configured teacher, and what a judge said."""
     base = local_model("base", config.model, query_instruction=config.query_instruction)
-    vectors, query_vectors = vector_cache().embed_both(
+    vectors, query_vectors = runtime.vectors.embed_both(
         base, [p.content for p in passages], [query.text for query in queries], report=runtime.report
     )
     choices = chosen(passages, queries, vectors, query_vectors, config)
     if config.mine.teacher == "judge":
-        return _judged(choices, queries, passages, workspace, config, runtime, provider)
+        return _judged(choices, queries, passages, workspace, config, runtime)
     if config.mine.teacher == "fused":
         return teachers.fused(choices, queries, passages, query_vectors, vectors), []
     return teachers.by_base(choices, query_vectors, vectors), []
@@ -153,10 +150,9 @@ def _judged(
     workspace: Workspace,
     config: Config,
     runtime: Runtime,
-    provider: LanguageModel | None,
 ) -> tuple[list[Choice], list[Judgement]]:
     """The choices with a judge's scores; what it said is written down."""
-    with opened_judge(config.generate, runtime, run=str(workspace.root.resolve()), provider=provider) as judge:
+    with opened_judge(config.generate, runtime, run=str(workspace.root.resolve())) as judge:
         scored, judgements = teachers.judged(
             choices,
             queries,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from embedfit.errors import ModelError
 from embedfit.models.architecture import model_files, read_architecture
-from embedfit.models.sources import cache_folder
 from embedfit.path.workspace import sha256_file
+from embedfit.runtime import cache_folder
 
 #: Raised when the way a graph is made changes, so that cached graphs are made again.
 GRAPH_VERSION = 2

@@ -15,7 +15,7 @@ from embedfit.config import Config
 from embedfit.models.architecture import Architecture, model_files, read_architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.layout.prompts import open_model
-from embedfit.models.store.vectors import Storage, VectorCache
+from embedfit.models.store.vectors import Storage, VectorStore
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.windows import Ints, blended, windows_of_model
 from embedfit.numerics.machine import encoding_precision
@@ -90,7 +90,7 @@ def local_model(label: str, name: str, *, query_instruction: str | None = None) 
 
 
 def stored_windows(
-    model: LocalModel, contents: Sequence[str], whole: Vectors, max_tokens: int, cache: VectorCache, report: Reporter
+    model: LocalModel, contents: Sequence[str], whole: Vectors, max_tokens: int, cache: VectorStore, report: Reporter
 ) -> tuple[Vectors, Ints]:
     """Vectors (W, H) of all windows of N passages, and the number (N,) of each passage's first one.
 

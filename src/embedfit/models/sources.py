@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,10 +10,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import platformdirs
-
 from embedfit.errors import ModelError
 from embedfit.path.workspace import atomic_folder, disk_errors, sha256_file
+from embedfit.runtime import cache_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,11 +86,6 @@ GENERATOR = NamedModel(
 _HUB_SECONDS = 5.0
 #: Of a hub model only these are fetched: weights as safetensors, never pickles, and the small text files.
 HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
-
-
-def cache_folder() -> Path:
-    """Where fetched models are kept: $EMBEDFIT_CACHE or the platform's cache folder."""
-    return Path(os.environ.get("EMBEDFIT_CACHE") or platformdirs.user_cache_dir("embedfit"))
 
 
 def resolve_model(name: str) -> Path:

@@ -180,7 +180,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             raise EmbedfitError(
                 f"{path} can't be written: {os.strerror(number) if number else error}.",
                 remedy="Choose a folder that you may write to. The cache is named by EMBEDFIT_CACHE, the ledger by "
-                "--ledger, and both lie in your home folder (HOME) otherwise.",
+                "--ledger or EMBEDFIT_HOME, and both lie in your home folder (HOME) otherwise.",
             ) from error
         raise
 

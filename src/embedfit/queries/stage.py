@@ -20,10 +20,8 @@ from embedfit.judging.judge import Judge, Pair
 from embedfit.judging.opening import OWN_MODEL, opened_judge
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.llm.opening import opened_model
-from embedfit.llm.protocol import LanguageModel
 from embedfit.models.encoder import Vectors
 from embedfit.models.local import local_model
-from embedfit.models.store.vectors import vector_cache
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.forgotten import read_forgotten
 from embedfit.path.workspace import Workspace
@@ -45,8 +43,8 @@ MIN_TRAIN, MIN_DEV = 8, 4
 _DETAIL = re.compile(r"\s*\([^()]*\)$")
 
 
-def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: LanguageModel | None = None) -> None:
-    """Write queries.jsonl and, without --eval-beir, eval/ in BEIR layout. provider: instead of the configured one.
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Write queries.jsonl and, without --eval-beir, eval/ in BEIR layout.
 
     Raises PaidInPart, after everything was written, where --max-cost did not reach for all queries.
     """
@@ -60,12 +58,12 @@ def run(workspace: Workspace, config: Config, runtime: Runtime, *, provider: Lan
     judges = config.generate.judge is not None and config.generate.judge_min > 0
     if judges and config.generate.judge == OWN_MODEL:
         runtime.report.log("generate: the judge then reads each query that passes the filters, for more calls")
-    with opened_model(config.generate, runtime, run=payer, provider=provider) as model:
+    with opened_model(config.generate, runtime, run=payer) as model:
         drafts = ask(model, passages, asks, config.generate, runtime)
     queries = filtered(passages, drafts, config, runtime)
     if judges:
         workspace.write(Query, queries)  # should the judge fail, or the user say no
-        with opened_judge(config.generate, runtime, run=payer, provider=provider) as judge:
+        with opened_judge(config.generate, runtime, run=payer) as judge:
             queries = judged(passages, queries, judge, config.generate.judge_min)
     workspace.write(Query, [*queries, *(_asked(log, passages, config, runtime) if log else ())])
     _log_reasons(queries, runtime)
@@ -88,7 +86,7 @@ def _asked(log: Log, passages: Sequence[Passage], config: Config, runtime: Runti
 
     def embed(texts: Sequence[str]) -> Vectors:
         try:
-            return vector_cache().embed(base, texts, is_query=True, report=runtime.report)
+            return runtime.vectors.embed(base, texts, is_query=True, report=runtime.report)
         finally:
             base.release()
 
@@ -104,7 +102,7 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
     contents = [passage.content for passage in passages]
     alive = [number for number, reason in enumerate(reasons) if not reason]
     texts = [drafts[number].text for number in alive]
-    vectors, query_vectors = vector_cache().embed_both(base, contents, texts, report=runtime.report)
+    vectors, query_vectors = runtime.vectors.embed_both(base, contents, texts, report=runtime.report)
     sources = np.array([by_id[drafts[number].passage_id] for number in alive], np.int64)
     for number, close in zip(
         alive, filters.near_duplicates(query_vectors, [drafts[n].passage_id for n in alive], texts), strict=True

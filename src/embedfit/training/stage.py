@@ -49,15 +49,15 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
             encoder = load_base(config.model, config.query_instruction)
             data = _training_data(workspace, encoder, config.train, Silent())
             # Without tokens: theirs are not stored, so each process computes them.
-            fused_teacher(data.texts, config.model, Weights(windows=1, tokens=0, words=0), runtime.report)
-        launch(workspace, config, runtime.report, runtime.processes)
+            fused_teacher(data.texts, config.model, Weights(windows=1, tokens=0, words=0), runtime)
+        launch(workspace, config, runtime)
     else:
-        train(workspace, config, runtime.report, World())
+        train(workspace, config, runtime, World())
 
 
-def train(workspace: Workspace, config: Config, report: Reporter, world: World) -> None:
+def train(workspace: Workspace, config: Config, runtime: Runtime, world: World) -> None:
     """One process of the training. Only the leading one writes."""
-    settings = config.train
+    settings, report = config.train, runtime.report
     with _process_settings(world):
         base = resolve_model(config.model)
         precision = best_precision() if settings.precision == "auto" else settings.precision
@@ -66,7 +66,7 @@ def train(workspace: Workspace, config: Config, report: Reporter, world: World) 
         encoder.backbone = torch.nn.Identity()  # its weights live in the trunk now, and once is enough
         data = _training_data(workspace, encoder, settings, report)
         dev = _dev_set(workspace, encoder, config.seed)
-        trainer = _trainer(workspace, config, encoder, trunk, data, dev, report, world)
+        trainer = _trainer(workspace, config, encoder, trunk, data, dev, runtime, world)
         outcome = trainer.run(workspace.scratch("train"))
         if world.leads:
             _save(workspace, config, encoder, base, data, outcome, report)
@@ -173,7 +173,7 @@ def _trainer(
     trunk: Trunk,
     data: TrainingData,
     dev: DevSet | None,
-    report: Reporter,
+    runtime: Runtime,
     world: World,
 ) -> Trainer:
     settings = config.train
@@ -186,7 +186,7 @@ def _trainer(
         in_batch=settings.in_batch_negatives,
         guide=encode_store(trunk, data.store, micro_tokens, world) if settings.guide_margin else None,
         margin=settings.guide_margin,
-        teacher=fused_teacher(data.texts, config.model, Weights(*settings.teacher_weights), report)
+        teacher=fused_teacher(data.texts, config.model, Weights(*settings.teacher_weights), runtime)
         if settings.loss == "in-batch-distil"
         else None,
     )
@@ -227,7 +227,7 @@ def _trainer(
         memory=MemoryBudget(
             graph_budget(settings.memory_mb, parameters, trunk.device) // world.size, trunk.parameters().values()
         ),
-        report=report,
+        report=runtime.report,
         world=world,
     )
 

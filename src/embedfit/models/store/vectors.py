@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import ModelError
-from embedfit.models.sources import cache_folder
 from embedfit.path.workspace import disk_errors
 from embedfit.progress import Reporter, Silent
 
@@ -68,11 +67,6 @@ class Embedder(Protocol):
         """Give back memory; embed() may be called again."""
 
 
-def vector_cache() -> VectorCache:
-    """The user's vectors, shared by all stages and runs: their names are hashes of what made them."""
-    return VectorCache(cache_folder() / "vectors")
-
-
 #: Turns texts into what is stored for each.
 Compute = Callable[[list[str]], Sequence[bytes]]
 
@@ -86,7 +80,7 @@ class Task:
     report: Reporter
 
 
-class VectorCache:
+class VectorStore:
     """Vectors in a folder, one SQLite file per embedder, the longest unused ones removed over `limit` bytes."""
 
     def __init__(self, folder: Path, *, limit: int = 4 << 30) -> None:

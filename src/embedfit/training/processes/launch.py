@@ -13,30 +13,31 @@ from embedfit.errors import TrainingError
 from embedfit.models.sources import resolve_model
 from embedfit.numerics.machine import cores
 from embedfit.path.workspace import Workspace
-from embedfit.progress import Reporter
+from embedfit.runtime import Runtime
 
 #: In the scratch folder: the settings for the processes, what one of them failed of, what they wrote to stderr.
 CONFIG, ERROR, _STDERR = "config.toml", "error.json", "processes.log"
 
 
-def command(processes: int, root: Path) -> list[str]:
-    """The command that starts so many training processes on a run folder."""
+def command(processes: int, root: Path, vectors: Path) -> list[str]:
+    """The command that starts so many training processes on a run folder. vectors: the folder of stored vectors."""
     return [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-        "-m", "embedfit.training.processes.worker", str(root),
+        "-m", "embedfit.training.processes.worker", str(root), str(vectors),
     ]  # fmt: skip
 
 
-def launch(workspace: Workspace, config: Config, report: Reporter, processes: int) -> None:
-    """Train in that many processes. Raises the EmbedfitError that one of them met."""
+def launch(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Train in the runtime's number of processes. Raises the EmbedfitError that one of them met."""
     resolve_model(config.model)  # fetched once, before all processes ask for it
     scratch = workspace.scratch("train")
     save(config, scratch / CONFIG)
     (scratch / ERROR).unlink(missing_ok=True)
+    processes, report = runtime.processes, runtime.report
     threads = str(max(1, cores() // processes))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     report.log(f"train: {processes} processes of {threads} threads")
-    words = command(processes, workspace.root)
+    words = command(processes, workspace.root, runtime.vectors.folder)
     with (
         (scratch / _STDERR).open("w", encoding="utf-8") as stderr,
         subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment) as running,

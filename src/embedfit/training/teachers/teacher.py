@@ -18,11 +18,10 @@ import numpy.typing as npt
 from embedfit.config import WINDOW_TOKENS
 from embedfit.models.encoder import load_base
 from embedfit.models.local import local_model, stored_windows
-from embedfit.models.store.vectors import vector_cache
 from embedfit.models.windows import max_pool
-from embedfit.progress import Reporter
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import standardised
+from embedfit.runtime import Runtime
 from embedfit.training.store import Text
 from embedfit.training.teachers.late_interaction import LateInteraction
 
@@ -73,7 +72,7 @@ class FusedTeacher:
         return (result / (parts.windows + parts.tokens + parts.words)).astype(np.float32)
 
 
-def fused_teacher(texts: Sequence[Text], name: str, weights: Weights, report: Reporter) -> FusedTeacher:
+def fused_teacher(texts: Sequence[Text], name: str, weights: Weights, runtime: Runtime) -> FusedTeacher:
     """The teacher of a store's texts. name: of the base model.
 
     Vectors of texts and windows are stored, for the evaluation, which asks for the same ones, and for other processes
@@ -83,7 +82,7 @@ def fused_teacher(texts: Sequence[Text], name: str, weights: Weights, report: Re
     passages = [number for number, text in enumerate(texts) if text.prompt is None]
     place[passages] = np.arange(len(passages))
     contents = [texts[number].content for number in passages]
-    cache, base = vector_cache(), local_model("base", name)
+    cache, report, base = runtime.vectors, runtime.report, local_model("base", name)
     whole = cache.embed(base, contents, is_query=False, report=report)
     windows, starts = stored_windows(base, contents, whole, WINDOW_TOKENS, cache, report)
     queries = [number for number, text in enumerate(texts) if text.prompt is not None]
