@@ -26,12 +26,12 @@ from typing import Any
 import numpy as np
 
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.files.atomic import atomic_file
 from embedfit.index.build import Source, build
 from embedfit.index.constants import deviations
 from embedfit.index.retriever import DEFAULT, Retriever
 from embedfit.index.scoring import Asked, Scores, find
 from embedfit.models.local import local_model
-from embedfit.path.workspace import atomic_file
 from embedfit.progress import reporter_for
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, score

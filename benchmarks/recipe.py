@@ -31,7 +31,9 @@ import platformdirs
 from train_throughput import default_data
 
 from embedfit.config import WINDOW_TOKENS, Config, change, resolve
-from embedfit.files.interchange import RetrievalData, read_beir, read_llamaindex, write_beir
+from embedfit.files.beir import read_beir, write_beir
+from embedfit.files.llamaindex import read_llamaindex
+from embedfit.files.retrieval import RetrievalData
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.windows import blended, max_pool, windows_of_model

@@ -33,7 +33,9 @@ from typing import Any
 import numpy as np
 
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
-from embedfit.files.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.atomic import atomic_file
+from embedfit.files.beir import write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Built, Source, build
 from embedfit.index.retriever import Retriever
@@ -43,7 +45,6 @@ from embedfit.index.store.folder import Identity, write
 from embedfit.models.local import LocalModel, local_model
 from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
 from embedfit.path.artefacts import Passage
-from embedfit.path.workspace import atomic_file
 from embedfit.progress import reporter_for
 from embedfit.retrieval.metrics import judge, score
 from embedfit.retrieval.significance import compare

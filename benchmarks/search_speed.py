@@ -39,6 +39,7 @@ import bm25s
 import numpy as np
 import torch
 
+from embedfit.files.atomic import atomic_file
 from embedfit.index import approximate, scoring
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Built
@@ -49,7 +50,6 @@ from embedfit.index.tokens import WIDTH, TokenSpace
 from embedfit.models.local import local_model
 from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
 from embedfit.path.artefacts import Passage
-from embedfit.path.workspace import atomic_file
 from embedfit.progress import LogLines
 from embedfit.retrieval.bm25 import Bm25
 

@@ -33,6 +33,7 @@ NO_RESULTS = frozenset(
         "runtime",
         "config",
         "path.workspace",
+        "files.atomic",
         "files.hashes",
         "files.places",
         "network.addresses",

@@ -20,11 +20,12 @@ from embedfit import config as settings
 from embedfit.commands import runs
 from embedfit.config import Config, load, resolve, save
 from embedfit.errors import ArtifactMissing, CheckFailed, PaidInPart
+from embedfit.files.atomic import is_temporary
 from embedfit.files.hashes import Hashes
 from embedfit.path.freshness import Freshness, all_freshness, freshness, settings_of
 from embedfit.path.pipeline import run_all, run_stage, state
 from embedfit.path.stages import STAGES, Stage, stage_named
-from embedfit.path.workspace import WRITERS, Workspace, is_temporary
+from embedfit.path.workspace import WRITERS, Workspace
 from embedfit.runtime import Runtime
 from embedfit.testing.fake_model import FakeModel
 from tests.conftest import make_tiny_bert

@@ -45,6 +45,6 @@ def test_comments_docstrings_and_layout_do_not_count(tmp_path: Path) -> None:
 def test_what_decides_a_stage_reaches_beyond_its_package() -> None:
     known = stage_code.modules()
     found = stage_code.behind("embedfit.merging.stage", known)
-    assert {"merging.gate", "models.encoder", "retrieval.bm25", "files.interchange"} <= found
+    assert {"merging.gate", "models.encoder", "retrieval.bm25", "files.flagembedding"} <= found
     assert not found & {"progress", "path.workspace", "queries.stage"}
     assert "reporting/templates/report.html.j2" in stage_code.behind("embedfit.reporting.stage", known)

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from embedfit.path.workspace import Workspace, atomic_file, atomic_folder, is_temporary, sweep
+from embedfit.files.atomic import atomic_file, atomic_folder, is_temporary, sweep
+from embedfit.path.workspace import Workspace
 
 #: Writes a folder over an older one and is killed before its nth step.
 _KILLED = """
 import os, shutil, sys
 from pathlib import Path
-from embedfit.path import workspace
+from embedfit.files.atomic import atomic_folder
 
 target, step = Path(sys.argv[1]), int(sys.argv[2])
 count = 0
@@ -30,7 +31,7 @@ def counted(real):
     return call
 
 Path.replace, Path.mkdir, os.fsync, shutil.rmtree = map(counted, (Path.replace, Path.mkdir, os.fsync, shutil.rmtree))
-with workspace.atomic_folder(target) as folder:
+with atomic_folder(target) as folder:
     (folder / "weights").write_text("new")
     (folder / "config").write_text("new")
 """

@@ -12,15 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
+from embedfit.files.atomic import atomic_file, atomic_folder, disk_errors
 from embedfit.path.artefacts import Manifest, Passage, Query, TrainRow
-from embedfit.path.workspace import (
-    Workspace,
-    atomic_file,
-    atomic_folder,
-    disk_errors,
-    encode_record,
-    read_jsonl,
-)
+from embedfit.path.workspace import Workspace, encode_record, read_jsonl
 
 
 def passage(text: str = "words") -> Passage:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from embedfit.commands.runs import RunResult, run, run_stage
     from embedfit.config import Config
     from embedfit.errors import EmbedfitError
-    from embedfit.files.interchange import convert
+    from embedfit.files.conversion import convert
     from embedfit.index.search import Hit, Index
     from embedfit.models.encoder import Encoder, load_base
     from embedfit.path.workspace import Workspace
@@ -49,7 +49,7 @@ _HOMES = {
     "RunResult": "embedfit.commands.runs",
     "Runtime": "embedfit.runtime",
     "Workspace": "embedfit.path.workspace",
-    "convert": "embedfit.files.interchange",
+    "convert": "embedfit.files.conversion",
     "demo": "embedfit.commands.demo",
     "index_documents": "embedfit.commands.indexing",
     "index_run": "embedfit.commands.indexing",

@@ -27,10 +27,10 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from embedfit.errors import InputError, UsageError
+from embedfit.files.atomic import atomic_file
 from embedfit.files.places import PLACES, located, read_places, stored_path
 from embedfit.files.textfiles import toml_of
 from embedfit.generators import generator, generators
-from embedfit.path.workspace import atomic_file
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -20,7 +20,7 @@ from embedfit.choosing.gate import compared
 from embedfit.choosing.questions import Question
 from embedfit.choosing.ranking import rank
 from embedfit.config import Config
-from embedfit.files.interchange import read_beir
+from embedfit.files.beir import read_beir
 from embedfit.index.retriever import from_json
 from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Passage, Query

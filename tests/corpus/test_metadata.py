@@ -19,7 +19,8 @@ from embedfit.corpus.readers.texts import html
 from embedfit.corpus.readers.texts.front_matter import front_matter
 from embedfit.corpus.readers.texts.markdown import parse
 from embedfit.corpus.sources import metadata
-from embedfit.files.interchange import RetrievalData, read_corpus, write_beir
+from embedfit.files.beir import read_corpus, write_beir
+from embedfit.files.retrieval import RetrievalData
 from embedfit.path.artefacts import Metadata, Passage
 from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines

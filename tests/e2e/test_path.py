@@ -14,7 +14,7 @@ import torch
 from embedfit.commands.indexing import index_run
 from embedfit.config import Config, resolve, save
 from embedfit.errors import CheckFailed, EmbedfitError
-from embedfit.files.interchange import read_beir
+from embedfit.files.beir import read_beir
 from embedfit.llm.protocol import Request
 from embedfit.models.store.vectors import VectorStore
 from embedfit.numerics.machine import encoding_precision

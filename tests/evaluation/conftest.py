@@ -9,7 +9,8 @@ import torch
 
 from embedfit.choosing import stage as choosing
 from embedfit.config import resolve, save
-from embedfit.files.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.beir import write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.models.architecture import read_architecture
 from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.store.vectors import VectorStore

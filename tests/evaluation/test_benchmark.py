@@ -9,7 +9,8 @@ from embedfit.errors import InputError, UsageError
 from embedfit.evaluation.benchmark import benchmark
 from embedfit.evaluation.evalset import read_eval_set
 from embedfit.evaluation.measure import of_model
-from embedfit.files.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.beir import write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index.build import Source
 from embedfit.index.retriever import WINDOWS
 from embedfit.index.scoring import Asked, Scores

@@ -5,7 +5,8 @@ from tokenizers import Tokenizer
 
 from embedfit.errors import InputError
 from embedfit.evaluation.evalset import cut, read_eval_set
-from embedfit.files.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.beir import write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.path.artefacts import Passage
 
 

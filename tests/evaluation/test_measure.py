@@ -8,7 +8,8 @@ import pytest
 from embedfit.evaluation import measure as measuring
 from embedfit.evaluation.evalset import read_eval_set
 from embedfit.evaluation.measure import Group, Opened, measure, of_model, of_vectors, of_words, ranked
-from embedfit.files.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.beir import write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index.build import Source
 from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF, WINDOWS, union
 from embedfit.index.scoring import Asked, Parts

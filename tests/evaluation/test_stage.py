@@ -12,7 +12,8 @@ from embedfit.commands.indexing import index_run, write_trec
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.evaluation import stage
 from embedfit.evaluation.rows import alike
-from embedfit.files.interchange import Entry, RetrievalData, read_beir, write_beir
+from embedfit.files.beir import read_beir, write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index.retriever import EXPANDED, Part, Retriever, from_json
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.protocol import Message, Reply, Request

@@ -14,7 +14,7 @@ from embedfit.config import resolve
 from embedfit.corpus.sources.discover import discover
 from embedfit.corpus.stage import Corpus, _read_beir
 from embedfit.errors import InputError
-from embedfit.files.interchange import read_flagembedding
+from embedfit.files.flagembedding import read_flagembedding
 from embedfit.mining.selection import below_positive, select
 from embedfit.mining.stage import chosen, rows_of, run
 from embedfit.mining.teachers import by_base

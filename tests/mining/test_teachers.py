@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from embedfit.config import Config, resolve
 from embedfit.errors import PaidInPart, UsageError
-from embedfit.files.interchange import read_flagembedding
+from embedfit.files.flagembedding import read_flagembedding
 from embedfit.judging.judge import Pair, Verdict
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.llm.prices import Price, Prices

@@ -5,7 +5,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
 from embedfit.evaluation.benchmark import benchmark
-from embedfit.files.interchange import Entry, RetrievalData, read_beir, write_beir
+from embedfit.files.beir import read_beir, write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.runtime import Runtime
 
 PAIRS = {

@@ -6,7 +6,7 @@ import pytrec_eval
 import torch
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
-from embedfit.files.interchange import read_beir
+from embedfit.files.beir import read_beir
 from embedfit.retrieval.metrics import judge, rank, score
 
 KS = (1, 3, 5, 10, 100)

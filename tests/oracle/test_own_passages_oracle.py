@@ -10,7 +10,8 @@ import pytest
 import pytrec_eval
 
 from embedfit.evaluation.benchmark import benchmark
-from embedfit.files.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.beir import write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index.retriever import BASE, BM25, RRF, WINDOWS
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, find
 from embedfit.merging.stage import per_query_ndcg

@@ -11,8 +11,8 @@ import pytest
 
 from embedfit.config import Config, resolve
 from embedfit.errors import BudgetExceeded, GeneratorError, InputError, PaidInPart, UsageError
-from embedfit.files.hashes import Hashes
-from embedfit.files.interchange import read_beir
+from embedfit.files.beir import read_beir
+from embedfit.files.hashes import Hashes, sha256_file
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.llm.metered import OVER_BUDGET
@@ -21,7 +21,7 @@ from embedfit.llm.protocol import Failure, Reply, Request
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.freshness import inputs_of
 from embedfit.path.pipeline import run_stage, stage_named, state
-from embedfit.path.workspace import Workspace, sha256_file, written_sha256
+from embedfit.path.workspace import Workspace, written_sha256
 from embedfit.progress import Silent
 from embedfit.queries import prompts, stage
 from embedfit.queries.ask import user_examples

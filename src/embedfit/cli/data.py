@@ -31,6 +31,6 @@ def convert(
     ],
 ) -> None:
     """Between FlagEmbedding JSONL, LlamaIndex EmbeddingQAFinetuneDataset JSON and BEIR."""
-    from embedfit.files.interchange import convert as run_convert
+    from embedfit.files.conversion import convert as run_convert
 
     say(f"{run_convert(source, target)}")

@@ -15,7 +15,8 @@ from embedfit.commands import runs
 from embedfit.config import WINDOW_TOKENS
 from embedfit.display.terminal import say
 from embedfit.errors import UsageError
-from embedfit.path.workspace import Workspace, atomic_file
+from embedfit.files.atomic import atomic_file
+from embedfit.path.workspace import Workspace
 from embedfit.progress import reporter_for
 
 WindowTokens = Annotated[int, typer.Option(min=16, help="Tokens of a window, with --windows.")]

@@ -10,7 +10,8 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 from embedfit.commands import runs
-from embedfit.files.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.beir import write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 

@@ -17,6 +17,7 @@ from embedfit.asked.rows import other_language
 from embedfit.commands import runs
 from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, UsageError
+from embedfit.files.atomic import atomic_file
 from embedfit.generators import generator
 from embedfit.index import approximate
 from embedfit.index.build import Built, Source, build
@@ -35,7 +36,7 @@ from embedfit.llm.ledger.store import Ledger
 from embedfit.models.local import LocalModel, base_model
 from embedfit.path.artefacts import Metadata, Passage, Query
 from embedfit.path.forgotten import read_forgotten
-from embedfit.path.workspace import FILES, Workspace, atomic_file, sha256_json
+from embedfit.path.workspace import FILES, Workspace, sha256_json
 from embedfit.runtime import Runtime
 
 PathLike = str | Path

@@ -24,13 +24,14 @@ from embedfit.corpus.sources.discover import Source, discover
 from embedfit.corpus.sources.kinds import BEIR
 from embedfit.corpus.split import Item, TooFew, assign
 from embedfit.errors import InputError
-from embedfit.files.interchange import read_corpus
+from embedfit.files.beir import read_corpus
+from embedfit.files.hashes import sha256_file
 from embedfit.files.places import located
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.path.artefacts import Document, DroppedPassage, Metadata, Passage, Value
 from embedfit.path.forgotten import Forgotten, read_forgotten
-from embedfit.path.workspace import Workspace, sha256_file
+from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter, Task
 from embedfit.runtime import Runtime
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from embedfit.deploy.options import slug
 from embedfit.errors import ModelError, UsageError
-from embedfit.path.workspace import sha256_file
+from embedfit.files.hashes import sha256_file
 
 #: Endings of files that a server reads; everything else (losses, cards, checkpoints) stays here.
 _SERVED = (".json", ".safetensors", ".txt", ".model", ".onnx", ".onnx_data")

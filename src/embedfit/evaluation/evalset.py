@@ -9,7 +9,8 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
-from embedfit.files.interchange import RetrievalData, read_beir
+from embedfit.files.beir import read_beir
+from embedfit.files.retrieval import RetrievalData
 from embedfit.path.artefacts import Passage
 from embedfit.retrieval.own import own_passages
 from embedfit.retrieval.significance import ClusterBy, Ints, clusters_of

@@ -12,7 +12,7 @@ from embedfit.embedders.registry import open_embedder
 from embedfit.evaluation import rows
 from embedfit.evaluation.evalset import EvalSet, cut
 from embedfit.evaluation.measure import Group, Measured, Opened, measure, of_model, of_vectors, of_words
-from embedfit.files.interchange import read_flagembedding
+from embedfit.files.flagembedding import read_flagembedding
 from embedfit.generators import generator
 from embedfit.index.build import Source
 from embedfit.index.plan import Plan, Wish, plan

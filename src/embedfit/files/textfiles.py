@@ -15,7 +15,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -222,3 +222,9 @@ def _explained(path: Path) -> Iterator[None]:
         if isinstance(error, UnicodeError):
             raise
         raise InputError(f"{str(path)!r} can't be read: {error}.") from error
+
+
+def json_line(record: Mapping[str, object]) -> str:
+    """A record as a line of JSONL, with its line end. Lone surrogates, which no file takes, become question marks."""
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False)
+    return line.encode("utf-8", "replace").decode("utf-8") + "\n"

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from embedfit.asked.log import key_of
+from embedfit.files.atomic import atomic_file
 from embedfit.forgetting.target import Target
 from embedfit.path.forgotten import FORGOTTEN
-from embedfit.path.workspace import Workspace, atomic_file
+from embedfit.path.workspace import Workspace
 
 #: What stands where a text was.
 GONE = "(forgotten)"

@@ -25,12 +25,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError
+from embedfit.files.atomic import atomic_file
 from embedfit.index.retriever import DENSE_PARTS, DEPTH, Retriever
 from embedfit.index.rows import Floats, Halves, Ints, Rows
 from embedfit.index.scoring import Asked, Parts, Scores, ordered
 from embedfit.index.store.manifest import AGAIN
 from embedfit.numerics.machine import cores
-from embedfit.path.workspace import atomic_file
 from embedfit.progress import Reporter, Task
 
 Mask = npt.NDArray[np.bool_]

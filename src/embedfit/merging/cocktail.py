@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from embedfit.errors import InputError, UsageError
-from embedfit.files.interchange import read_flagembedding
+from embedfit.files.atomic import atomic_folder
+from embedfit.files.flagembedding import read_flagembedding
 from embedfit.merging.alike import check_alike
 from embedfit.merging.weights import combine, weights_from_losses
 from embedfit.models.architecture import read_architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import read_tensors, save_model
 from embedfit.path.artefacts import TrainRow
-from embedfit.path.workspace import atomic_folder
 from embedfit.progress import Reporter
 
 #: LM-Cocktail's own temperature of the InfoNCE loss that weighs the models.

@@ -12,7 +12,7 @@ import torch
 
 from embedfit.config import Config, MergeConfig
 from embedfit.errors import InputError
-from embedfit.files.interchange import read_beir
+from embedfit.files.beir import read_beir
 from embedfit.merging.alike import check_alike
 from embedfit.merging.gate import Decision, Mixture, decide
 from embedfit.merging.general import Retention, built_in

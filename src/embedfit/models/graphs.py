@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from embedfit.errors import ModelError
+from embedfit.files.hashes import sha256_file
 from embedfit.models.architecture import model_files, read_architecture
-from embedfit.path.workspace import sha256_file
 from embedfit.runtime import cache_folder
 
 #: Raised when the way a graph is made changes, so that cached graphs are made again.

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.config import Config
+from embedfit.files.hashes import sha256_file
 from embedfit.models.architecture import Architecture, model_files, read_architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.layout.prompts import open_model
@@ -19,7 +20,7 @@ from embedfit.models.store.vectors import Storage, VectorStore
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.windows import Ints, blended, windows_of_model
 from embedfit.numerics.machine import encoding_precision
-from embedfit.path.workspace import sha256_file, sha256_json
+from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter
 
 Vectors = npt.NDArray[np.float32]

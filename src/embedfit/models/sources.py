@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from embedfit.errors import ModelError
-from embedfit.path.workspace import atomic_folder, disk_errors, sha256_file
+from embedfit.files.atomic import atomic_folder, disk_errors
+from embedfit.files.hashes import sha256_file
 from embedfit.runtime import cache_folder
 
 

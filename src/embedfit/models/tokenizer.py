@@ -12,9 +12,9 @@ from typing import Any, Literal
 from tokenizers import Tokenizer, normalizers
 
 from embedfit.errors import ModelError
+from embedfit.files.atomic import atomic_file
 from embedfit.files.textfiles import without_surrogates
 from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture, shapes
-from embedfit.path.workspace import atomic_file
 
 Side = Literal["left", "right"]
 #: The names of the token embeddings in the families' weights, without what stands before them.

@@ -11,15 +11,16 @@ from typing import Any, Literal
 
 from embedfit.config import RECORDED, Config, decides_result, fields, path_kind, setting
 from embedfit.corpus.sources.discover import discover
+from embedfit.files.atomic import is_temporary
+from embedfit.files.beir import beir_files
 from embedfit.files.hashes import Hashes, files_below
-from embedfit.files.interchange import beir_files
 from embedfit.generators import generator
 from embedfit.models.sources import EMBEDDERS
 from embedfit.models.store.content import model_files
 from embedfit.path.artefacts import Manifest, Query
 from embedfit.path.forgotten import read_forgotten
 from embedfit.path.stages import STAGES, Stage
-from embedfit.path.workspace import FILES, Workspace, is_temporary, written_sha256
+from embedfit.path.workspace import FILES, Workspace, written_sha256
 
 State = Literal["fresh", "stale", "partial", "missing"]
 

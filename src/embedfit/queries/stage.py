@@ -15,7 +15,8 @@ from embedfit.asked.log import Log, read_log
 from embedfit.asked.rows import rows_of_log
 from embedfit.config import Config
 from embedfit.errors import BudgetExceeded, EmbedfitError, InputError, PaidInPart
-from embedfit.files.interchange import Entry, RetrievalData, write_beir
+from embedfit.files.beir import write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.judging.judge import Judge, Pair
 from embedfit.judging.opening import OWN_MODEL, opened_judge
 from embedfit.llm.metered import OVER_BUDGET

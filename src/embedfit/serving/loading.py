@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedfit.errors import UsageError
+from embedfit.files.hashes import sha256_file
 from embedfit.models.architecture import Architecture, read_architecture, read_json, weight_files
 from embedfit.models.graphs import content_key
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.tokenizer import cached_tokenizer
 from embedfit.numerics.machine import cores
-from embedfit.path.workspace import sha256_file
 from embedfit.runtime import cache_folder
 from embedfit.serving.edge.access import Keys
 from embedfit.serving.engines.choice import Choice, Gate, candidates, choose

@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from embedfit.files.atomic import atomic_folder
 from embedfit.path.artefacts import TrainingStep
-from embedfit.path.workspace import atomic_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,13 +14,14 @@ import torch
 
 from embedfit.config import Config, TrainConfig
 from embedfit.errors import TrainingError, UsageError
-from embedfit.files.interchange import read_flagembedding
+from embedfit.files.flagembedding import read_flagembedding
+from embedfit.files.hashes import sha256_file
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import save_model
 from embedfit.models.sources import resolve_model
 from embedfit.numerics.machine import Precision, best_precision, cores, device
 from embedfit.path.artefacts import DevScore, DevScores, Passage, Query, TrainingLog, written
-from embedfit.path.workspace import Workspace, encode_record, encode_whole, sha256_file, written_sha256
+from embedfit.path.workspace import Workspace, encode_record, encode_whole, written_sha256
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
 from embedfit.training.batches import Composer

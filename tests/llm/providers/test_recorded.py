@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from embedfit.config import GenerateConfig, load, resolve, save
 from embedfit.errors import GeneratorError, InputError, UsageError
-from embedfit.files.interchange import read_corpus
+from embedfit.files.beir import read_corpus
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.protocol import Failure, Reply, extra_of
 from embedfit.llm.providers.recorded import RecordedModel, read_rows

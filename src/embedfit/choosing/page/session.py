@@ -10,9 +10,10 @@ from typing import Any
 from embedfit.choosing.grades import PERSON, PERSON_FILE, by_question, person_grades
 from embedfit.choosing.metric import GAINS
 from embedfit.errors import InputError
+from embedfit.files.atomic import disk_errors
 from embedfit.index.highlight import Highlighter
 from embedfit.path.artefacts import Grade, Passage, Pooled
-from embedfit.path.workspace import Workspace, disk_errors, encode_record
+from embedfit.path.workspace import Workspace, encode_record
 
 #: Characters of a passage that are shown.
 _SHOWN = 6_000

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedfit.errors import InputError, UsageError
-from embedfit.path.workspace import atomic_file, sha256_file
+from embedfit.files.atomic import atomic_file
+from embedfit.files.hashes import sha256_file
 from embedfit.progress import Reporter, Silent
 
 _TIMEOUT_S = 60

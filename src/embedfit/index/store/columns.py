@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError
+from embedfit.files.atomic import atomic_file
 from embedfit.index.store.filters import Condition, Filter, Scalar, date_of
 from embedfit.path.artefacts import Metadata, Passage, Value
-from embedfit.path.workspace import atomic_file
 
 Mask = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]

@@ -27,6 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError
+from embedfit.files.atomic import atomic_file
+from embedfit.files.hashes import sha256_file
 from embedfit.index import approximate
 from embedfit.index.build import Built
 from embedfit.index.retriever import Retriever, from_json
@@ -36,7 +38,7 @@ from embedfit.index.store.columns import FILES, Catalogue, write_columns
 from embedfit.index.store.manifest import AGAIN, MANIFEST, PASSAGE_STARTS, SCHEMA, digest_of, read_manifest
 from embedfit.index.tokens import TokenSpace
 from embedfit.path.artefacts import Passage, Value
-from embedfit.path.workspace import atomic_file, encode_record, sha256_file
+from embedfit.path.workspace import encode_record
 from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import Bm25
 

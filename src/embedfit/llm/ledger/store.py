@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from embedfit.errors import EmbedfitError, InputError, SchemaMismatch
+from embedfit.files.atomic import atomic_file, disk_errors
 from embedfit.llm.ledger.rows import (
     Experience,
     Job,
@@ -44,7 +45,6 @@ from embedfit.llm.ledger.rows import (
     value_of,
 )
 from embedfit.llm.protocol import Reply, Request
-from embedfit.path.workspace import atomic_file, disk_errors
 
 #: Stored in SQLite's user_version.
 SCHEMA_VERSION = 2

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from embedfit.config import GenerateConfig, StyleName
 from embedfit.errors import InputError, UsageError
+from embedfit.files.hashes import sha256_file
 from embedfit.files.textfiles import json_lines
 from embedfit.generators import Generator, Wanted
 from embedfit.llm.protocol import Failure, LanguageModel, Reply, Request
 from embedfit.llm.quoting import as_data
-from embedfit.path.workspace import sha256_file
 
 if TYPE_CHECKING:
     from embedfit.llm.opening import Outside

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from embedfit.errors import InputError
+from embedfit.files.atomic import atomic_file
 from embedfit.files.textfiles import json_lines, lines_of
 from embedfit.models.encoder import load_base
 from embedfit.models.windows import blended, windows_of_model
-from embedfit.path.workspace import atomic_file
 from embedfit.progress import Reporter
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import ModelError
-from embedfit.path.workspace import disk_errors
+from embedfit.files.atomic import disk_errors
 from embedfit.progress import Reporter, Silent
 
 Vectors = npt.NDArray[np.float32]

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from embedfit.errors import InputError
-from embedfit.files.interchange import RetrievalData, read_beir
+from embedfit.files.atomic import atomic_file
+from embedfit.files.beir import read_beir
+from embedfit.files.hashes import sha256_file
+from embedfit.files.retrieval import RetrievalData
 from embedfit.models.layout.modules import unit_rows
-from embedfit.path.workspace import atomic_file, sha256_file
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.topk import top_k
 from embedfit.serving.engines.engine import Engine, Vectors, pad

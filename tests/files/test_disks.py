@@ -18,12 +18,12 @@ import torch
 from safetensors import SafetensorError
 
 from embedfit.errors import EmbedfitError
+from embedfit.files.atomic import atomic_file, atomic_folder
 from embedfit.llm.ledger import Ledger
 from embedfit.models.architecture import read_architecture
 from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.store.files import encode_file
 from embedfit.models.store.vectors import VectorStore
-from embedfit.path.workspace import atomic_file, atomic_folder
 from embedfit.progress import Silent
 from embedfit.training.checkpoint import State, save_checkpoint
 

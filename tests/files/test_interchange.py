@@ -11,23 +11,12 @@ from hypothesis import strategies as st
 
 from embedfit.errors import EmbedfitError, InputError, UsageError
 from embedfit.evaluation.check import read_pairs
-from embedfit.files.interchange import (
-    Entry,
-    RetrievalData,
-    convert,
-    data_of,
-    format_of,
-    read_beir,
-    read_corpus,
-    read_flagembedding,
-    read_llamaindex,
-    read_qrels,
-    read_queries,
-    rows_of,
-    write_beir,
-    write_flagembedding,
-    write_llamaindex,
-)
+from embedfit.files.beir import read_beir, read_corpus, read_queries, write_beir
+from embedfit.files.conversion import convert, data_of, format_of, rows_of
+from embedfit.files.flagembedding import read_flagembedding, write_flagembedding
+from embedfit.files.llamaindex import read_llamaindex, write_llamaindex
+from embedfit.files.qrels import read_qrels
+from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.models.store.files import read_texts
 from embedfit.path.artefacts import TrainRow
 from embedfit.queries.ask import user_examples
