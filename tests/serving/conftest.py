@@ -79,7 +79,7 @@ def make_app(engine: FakeEngine, folder: Path, **changes: object) -> App:
     app = App(settings)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])  # as real tokenizers have them
-    app.service = Service(
+    app.answers.service = Service(
         encoder=TextEncoder(
             tokenizer,
             max_tokens=32,

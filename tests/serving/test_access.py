@@ -76,9 +76,9 @@ def app(folder: Path, tiny_bert: Path) -> Iterator[App]:
     made = make_app(FakeEngine(), tiny_bert)
     serving = ServeSettings(access=str(folder / "access.toml"))
     app = App(serving, searches=True, keys=keys_of(serving, ENVIRONMENT))
-    assert made.service is not None
-    info = made.service.info | {"index": {"passages": len(searcher.index), "base": "tiny"}}
-    app.service = replace(made.service, searcher=searcher, info=info)
+    assert made.answers.service is not None
+    info = made.answers.service.info | {"index": {"passages": len(searcher.index), "base": "tiny"}}
+    app.answers.service = replace(made.answers.service, searcher=searcher, info=info)
     yield app
     searcher.close()
 
@@ -202,8 +202,8 @@ def test_listings_and_counts_are_of_what_is_allowed(app: App):
 def test_scores_do_not_depend_on_what_is_hidden(app: App, folder: Path):
     query = {"query": ["mute the tv", SECRET], "k": 50, "base": True}
     before = client(app, "staff").post("/search", query).json()
-    assert app.service is not None and app.service.searcher is not None
-    index = app.service.searcher.index
+    assert app.answers.service is not None and app.answers.service.searcher is not None
+    index = app.answers.service.searcher.index
     hidden = ~index.stored.catalogue.allowed(filter_of({"groups": "all"}))  # type: ignore[operator]
     parts = index.stored.parts
     assert parts.one is not None and parts.tokens is not None
@@ -213,11 +213,11 @@ def test_scores_do_not_depend_on_what_is_hidden(app: App, folder: Path):
         tokens[parts.tokens.starts[number] : parts.tokens.starts[number + 1]] = 127
     changed = replace(parts, one=one, tokens=replace(parts.tokens, vectors=tokens))
     other = Searcher(index=Index(replace(index.stored, parts=changed), index.asker))
-    kept, app.service = app.service, replace(app.service, searcher=other)
+    kept, app.answers.service = app.answers.service, replace(app.answers.service, searcher=other)
     try:
         assert client(app, "staff").post("/search", query).json() == before
     finally:
-        app.service = kept
+        app.answers.service = kept
         other.close()
 
 

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -181,7 +182,7 @@ def test_health(client, path):
 
 def test_before_warm_up_it_is_not_ready(app_with):
     client = app_with()
-    client.app.service = None
+    client.app.answers.service = None
     for path in ("/health", "/ping", "/info", "/v1/models"):
         assert client.get(path).status_code == 503
     answer = client.post("/embed", {"inputs": "tv"})
@@ -420,13 +421,14 @@ def test_the_document_names_every_route(client):
     }  # fmt: skip
 
 
-def test_a_bug_becomes_an_answer_and_a_log_line(client, caplog, monkeypatch):
-    async def broken(_body):
-        raise ZeroDivisionError
+def test_a_bug_becomes_an_answer_and_a_log_line(client, caplog):
+    class Broken:
+        @property
+        def rows(self) -> None:
+            raise ZeroDivisionError
 
-    monkeypatch.setattr(client.app, "_routes", {"/embed": tuple(
-        type(route)(route.method, broken, route.protected, route.computes) for route in client.app._routes["/embed"]
-    )})  # fmt: skip
+    answers = client.app.answers
+    answers.service = replace(answers.service, encoder=Broken())
     answer = client.post("/embed", {"inputs": "tv"})
     assert answer.status_code == 500
     assert "ZeroDivisionError" in caplog.text

@@ -80,7 +80,7 @@ def test_hostile_of_too_many_unfinished_bodies_the_slowest_goes():
         tasks.append(asyncio.create_task(read(bodies, clients[3])))
         with pytest.raises(RequestTimeout) as caught:
             await tasks[1]
-        assert caught.value.headers == (("connection", "close"),)
+        assert caught.value.headers == {"connection": "close"}
         assert bodies.unfinished == 3
         for number in (0, 2, 3):
             clients[number].send(b"end", more=False)

@@ -78,14 +78,14 @@ def app(searcher: Searcher, tiny_bert: Path) -> App:
 def searching_app(searcher: Searcher, tiny_bert: Path, **changes: object) -> App:
     made = make_app(FakeEngine(), tiny_bert, **changes)
     made = _with_page(made)
-    assert made.service is not None
-    made.service = replace(made.service, searcher=searcher)
+    assert made.answers.service is not None
+    made.answers.service = replace(made.answers.service, searcher=searcher)
     return made
 
 
 def _with_page(made: App) -> App:
     searching = App(made.settings, searches=True)
-    searching.service = made.service
+    searching.answers.service = made.answers.service
     return searching
 
 
@@ -241,11 +241,11 @@ def test_the_page_has_a_strict_policy_and_nothing_of_another_host(client):
 
 
 def test_until_it_is_ready_the_page_and_the_health_say_so(client):
-    service, client.app.service = client.app.service, None
+    service, client.app.answers.service = client.app.answers.service, None
     assert client.get("/health").status_code == 503
     assert client.get("/").status_code == 503 and "<title>" in client.get("/").text
     assert client.get("/search?query=tv").status_code == client.post("/search", {"query": "tv"}).status_code == 503
-    client.app.service = service
+    client.app.answers.service = service
     assert client.get("/").status_code == 200
 
 
@@ -404,7 +404,7 @@ def test_a_server_says_the_recall_of_approximate_lists_or_why_search_is_exact(tm
     monkeypatch.setattr(approximate, "MOST_EXACT", 5)
     index_documents(write_corpus(tmp_path), folder=tmp_path / "ix", model=str(tiny_bert))
     made = make_app(FakeEngine(), tiny_bert)
-    monkeypatch.setattr(loading, "load_service", lambda *_, **__: made.service)
+    monkeypatch.setattr(loading, "load_service", lambda *_, **__: made.answers.service)
 
     def served():
         said = []

@@ -1,21 +1,22 @@
-"""The failures that a request can meet, with TEI's types and statuses."""
+"""The failures that a request can meet, with TEI's statuses and types. A docstring is the document's description."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
 class RequestFailure(Exception):
-    """A request that is answered with an error. kind and status are TEI's."""
+    """A request that is answered with an error."""
 
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "Backend"
     label: ClassVar[str] = "backend"
 
-    def __init__(self, message: str, *, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(self, message: str, *, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.headers = headers
+        self.headers = dict(headers or {})
 
 
 class Malformed(RequestFailure):
@@ -25,31 +26,31 @@ class Malformed(RequestFailure):
 
 
 class Empty(RequestFailure):
-    """An input without any text."""
+    """An input is empty."""
 
     status, kind, label = 400, "Empty", "validation"
 
 
 class Unauthorized(RequestFailure):
-    """No key, or the wrong one."""
+    """The API key is missing or wrong."""
 
     status, kind, label = 401, "Unauthorized", "unauthorized"
 
 
 class NotFound(RequestFailure):
-    """No such path."""
+    """No such route, or no index is served."""
 
     status, kind, label = 404, "NotFound", "not_found"
 
 
 class MethodNotAllowed(RequestFailure):
-    """The path exists, but not with this method."""
+    """The route has other methods."""
 
     status, kind, label = 405, "MethodNotAllowed", "method"
 
 
 class RequestTimeout(RequestFailure):
-    """The client was too slow to send its request."""
+    """The body came too slowly."""
 
     status, kind, label = 408, "Timeout", "timeout"
 
@@ -61,13 +62,13 @@ class PayloadTooLarge(RequestFailure):
 
 
 class UnsupportedMediaType(RequestFailure):
-    """The body is declared to be something other than JSON."""
+    """The body is not declared as JSON, or is compressed."""
 
     status, kind, label = 415, "Validation", "validation"
 
 
 class Invalid(RequestFailure):
-    """JSON that is not a valid request."""
+    """Not a valid request, or an input that is too long."""
 
     status, kind, label = 422, "Validation", "validation"
 
@@ -91,12 +92,12 @@ class BackendFailure(RequestFailure):
 
 
 class Overloaded(RequestFailure):
-    """Too many requests or tokens wait. retry_after: seconds until the queue is likely to have room."""
+    """Too much waits: try again after the seconds in the retry-after header."""
 
     status, kind, label = 429, "Overloaded", "overloaded"
 
     def __init__(self, message: str = "Model is overloaded", *, retry_after: int = 1) -> None:
-        super().__init__(message, headers=(("retry-after", str(retry_after)),))
+        super().__init__(message, headers={"retry-after": str(retry_after)})
 
 
 class Unhealthy(RequestFailure):

@@ -2,102 +2,79 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from embedfit.serving.scheduling.batcher import Batcher
+from embedfit.serving.service import Timing
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-#: Seconds, for durations.
-DURATIONS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-#: Tokens, for lengths.
-LENGTHS = (8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0)
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_TOKENS = (8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0)
+#: What the client library adds to names: TEI's counters end without it, and their start is not asked for.
+_ADDED = re.compile(rb"^(?:# \w+ )?\w+_created\b.*\n|_total\b", re.MULTILINE)
 
 
-@dataclass(slots=True)
-class Histogram:
-    """Observations counted by upper bound."""
-
-    bounds: tuple[float, ...]
-    counts: list[int] = field(default_factory=list)
-    total: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.counts = [0] * (len(self.bounds) + 1)
-
-    def observe(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-    def lines(self, name: str) -> list[str]:
-        """The histogram in text form."""
-        running, lines = 0, [f"# TYPE {name} histogram"]
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            running += count
-            lines.append(f'{name}_bucket{{le="{bound}"}} {running}')
-        return [*lines, f"{name}_sum {self.total!r}", f"{name}_count {running}"]
-
-
-@dataclass(slots=True)
 class Metrics:
-    """What /metrics shows. Used from the event loop alone, so without locks."""
+    """What /metrics shows of one server. batcher: the one that runs now, None before the model is warm."""
 
-    requests: dict[str, int] = field(default_factory=dict)
-    successes: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
-    duration: Histogram = field(default_factory=lambda: Histogram(DURATIONS))
-    tokenization: Histogram = field(default_factory=lambda: Histogram(DURATIONS))
-    queue: Histogram = field(default_factory=lambda: Histogram(DURATIONS))
-    inference: Histogram = field(default_factory=lambda: Histogram(DURATIONS))
-    input_length: Histogram = field(default_factory=lambda: Histogram(LENGTHS))
-    searches: int = 0
-    searches_without_hits: int = 0
-    search: Histogram = field(default_factory=lambda: Histogram(DURATIONS))
-    gauges: dict[str, Callable[[], float]] = field(default_factory=dict)
+    def __init__(self, batcher: Callable[[], Batcher | None]) -> None:
+        self._registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        def histogram(name: str, text: str, bounds: tuple[float, ...] = _SECONDS) -> Histogram:
+            return Histogram(name, text, buckets=bounds, registry=registry)
+
+        def gauge(name: str, text: str, read: Callable[[Batcher], int]) -> None:
+            Gauge(name, text, registry=registry).set_function(lambda: read(one) if (one := batcher()) else 0)
+
+        self._requests = counter("te_request_count", "Requests that came in", "method")
+        self._successes = counter("te_request_success", "Requests that were answered", "method")
+        self._failures = counter("te_request_failure", "Requests that were answered with an error", "err")
+        self._duration = histogram("te_request_duration", "Seconds of a request")
+        self._tokenization = histogram("te_request_tokenization_duration", "Seconds of tokenising a request")
+        self._queue = histogram("te_request_queue_duration", "Seconds that a request waited for a batch")
+        self._inference = histogram("te_request_inference_duration", "Seconds of a request in batches")
+        self._length = histogram("te_request_input_length", "Tokens of an input", _TOKENS)
+        self._queries = counter("embedfit_search_queries", "Queries that were answered")
+        self._empty = counter("embedfit_search_queries_without_hits", "Queries that found nothing")
+        self._search = histogram("embedfit_search_duration", "Seconds of a request of /search")
+        gauge("te_queue_size", "Rows that wait for a batch", lambda one: one.queued_rows)
+        gauge("te_batch_next_size", "Rows of the last batch", lambda one: one.last_batch.rows)
+        gauge("te_batch_next_tokens", "Tokens of the last batch, padding included", lambda one: one.last_batch.tokens)
 
     def received(self, method: str) -> None:
         """A request of a kind ("single", "batch", …) has come in."""
-        self.requests[method] = self.requests.get(method, 0) + 1
+        self._requests.labels(method).inc()
 
     def succeeded(self, method: str) -> None:
         """It was answered."""
-        self.successes[method] = self.successes.get(method, 0) + 1
+        self._successes.labels(method).inc()
 
     def failed(self, label: str) -> None:
         """It was answered with an error of a kind ("validation", "overloaded", …)."""
-        self.failures[label] = self.failures.get(label, 0) + 1
+        self._failures.labels(label).inc()
+
+    def computed(self, timing: Timing, seconds: float) -> None:
+        """Vectors were computed; the whole request took so many seconds."""
+        self._duration.observe(seconds)
+        self._tokenization.observe(timing.tokenization)
+        self._queue.observe(timing.queue)
+        self._inference.observe(timing.inference)
+        for length in timing.lengths:
+            self._length.observe(length)
 
     def searched(self, queries: int, empty: int, seconds: float) -> None:
         """A request of so many queries was answered; so many of them found nothing."""
-        self.searches += queries
-        self.searches_without_hits += empty
-        self.search.observe(seconds)
+        self._queries.inc(queries)
+        self._empty.inc(empty)
+        self._search.observe(seconds)
 
-    def text(self) -> str:
+    def text(self) -> bytes:
         """Everything in Prometheus' text format."""
-        lines: list[str] = []
-        for name, label, values in (
-            ("te_request_count", "method", self.requests),
-            ("te_request_success", "method", self.successes),
-            ("te_request_failure", "err", self.failures),
-        ):
-            lines.append(f"# TYPE {name} counter")
-            lines += [f'{name}{{{label}="{key}"}} {value}' for key, value in sorted(values.items())]
-        for name, count in (
-            ("embedfit_search_queries", self.searches),
-            ("embedfit_search_queries_without_hits", self.searches_without_hits),
-        ):
-            lines += [f"# TYPE {name} counter", f"{name} {count}"]
-        for name, histogram in (
-            ("embedfit_search_duration", self.search),
-            ("te_request_duration", self.duration),
-            ("te_request_tokenization_duration", self.tokenization),
-            ("te_request_queue_duration", self.queue),
-            ("te_request_inference_duration", self.inference),
-            ("te_request_input_length", self.input_length),
-        ):
-            lines += histogram.lines(name)
-        for name, read in sorted(self.gauges.items()):
-            lines += [f"# TYPE {name} gauge", f"{name} {read():g}"]
-        return "\n".join(lines) + "\n"
+        return _ADDED.sub(b"", generate_latest(self._registry))

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from embedfit.display.pages import whole_page
 
-Headers = tuple[tuple[bytes, bytes], ...]
 
-
-def search_page() -> tuple[bytes, Headers]:
+def search_page() -> tuple[bytes, dict[str, str]]:
     """The page and its headers. Its policy lets run its own script and style alone, and ask this server alone."""
     page, policy = whole_page("embedfit.serving", "search")
-    headers = {
+    return page, {
         "content-type": "text/html; charset=utf-8",
         "content-security-policy": policy,
         "x-content-type-options": "nosniff",
         "referrer-policy": "no-referrer",
         "cache-control": "no-cache",
     }
-    return page, tuple((name.encode(), value.encode()) for name, value in headers.items())

@@ -17,8 +17,8 @@ from embedfit.index.search import Hit, Index
 from embedfit.index.store.columns import Mask
 from embedfit.serving.edge.access import ANYBODY, Caller
 from embedfit.serving.failures import BackendFailure, Overloaded, RequestFailure
-from embedfit.serving.requests import SearchRequest, unfit
 from embedfit.serving.scheduling.batcher import QUEUE_SECONDS
+from embedfit.serving.schemas import SearchRequest, unfit
 
 #: Share of a new measurement in the running mean of the seconds that a query takes.
 _NEW_SHARE = 0.1
@@ -153,7 +153,7 @@ class Searcher:
             for query, *hits in zip(request.queries, *found, strict=True):
                 empty += not hits[0]
                 answers.append({"query": query, **dict(zip(("hits", "base"), hits, strict=False))})
-            body = orjson.dumps({"results": answers} if request.many else answers[0])
+            body = orjson.dumps({"results": answers} if isinstance(request.query, list) else answers[0])
         except RequestFailure:
             raise
         except _Left:
@@ -173,7 +173,7 @@ class Searcher:
         self, index: Index, request: SearchRequest, allowed: Mask | None, gone: Event
     ) -> Iterator[list[dict[str, Any]]]:
         for query, hits in zip(
-            request.queries, index.search_all(request.queries, request.k, allowed=allowed), strict=True
+            request.queries, index.search_all(request.queries, request.hits_a_query, allowed=allowed), strict=True
         ):
             if gone.is_set():
                 raise _Left

@@ -88,8 +88,8 @@ async def _serve(load: Callable[[], Service], app: App, listener: socket.socket,
 
     async def warm_up() -> None:
         try:
-            app.service = await asyncio.wrap_future(loading)
-            log(f"ready: {address} ({f'search: {address}/, ' if app.searches else ''}docs: {address}/docs)")
+            app.answers.service = await asyncio.wrap_future(loading)
+            log(f"ready: {address} ({f'search: {address}/, ' if app.answers.searches else ''}docs: {address}/docs)")
         except (EmbedfitError, Exception) as error:
             failures.append(error)
             server.should_exit = True
@@ -99,8 +99,8 @@ async def _serve(load: Callable[[], Service], app: App, listener: socket.socket,
     warming.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await warming
-    if app.service is not None:
-        app.service.close()
+    if app.answers.service is not None:
+        app.answers.service.close()
     if failures:
         raise failures[0]
     log("drained, bye")

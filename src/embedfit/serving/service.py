@@ -12,8 +12,8 @@ import numpy as np
 from embedfit.models.layout.modules import unit_rows
 from embedfit.serving.engines.engine import Vectors
 from embedfit.serving.engines.tokens import TextEncoder
-from embedfit.serving.requests import EmbedRequest
 from embedfit.serving.scheduling.batcher import Batcher
+from embedfit.serving.schemas import EmbedRequest, rows_of
 
 if TYPE_CHECKING:  # it loads torch, which a server without an index does not need
     from embedfit.serving.searching import Searcher
@@ -69,10 +69,10 @@ class Service:
     async def _run(self, request: EmbedRequest, *, token_states: bool) -> tuple[list[Vectors], Timing]:
         started = self.clock()
         rows = await self.encoder.rows(
-            request.inputs,
+            rows_of(request.inputs),
             prompt=self.encoder.prompt(request.prompt_name),
             truncate=self.auto_truncate if request.truncate is None else request.truncate,
-            direction=request.direction,
+            direction=request.truncation_direction or "Right",
         )
         tokenized = self.clock()
         job = await self.batcher.run(rows, token_states=token_states)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from asyncio import AbstractEventLoop, Task
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+
+from starlette.types import Receive
 
 from embedfit.serving.failures import Overloaded, PayloadTooLarge, RequestTimeout
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 _SWEEP_SECONDS = 0.5
 #: Bytes that a body must hold before it is given up for its memory.
@@ -67,7 +66,7 @@ class Body:
         self.held = 0
         self.pace = Pace(bodies.limits.pace, bodies.clock())
         self.failure: RequestTimeout | None = None
-        self.task: Task[Any] | None = None
+        self.task: Task[object] | None = None
 
     async def read(self, receive: Receive, *, is_whole: bool, limit: int) -> bytearray:
         """The whole of it. is_whole: it is there already, so that there is nothing to wait for.
@@ -103,7 +102,7 @@ class Body:
     def give_up(self, why: str) -> None:
         """End the reading with RequestTimeout."""
         if self.failure is None and self.task is not None:
-            self.failure = RequestTimeout(why, headers=(("connection", "close"),))
+            self.failure = RequestTimeout(why, headers={"connection": "close"})
             self.task.cancel()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from tokenizers import Tokenizer
+from typing_extensions import TypedDict
 
 from embedfit.files.textfiles import without_surrogates
 from embedfit.serving.engines.engine import Prompted
@@ -25,8 +25,7 @@ _INLINE_CHARACTERS = 512
 _CHARACTERS_A_TOKEN = 250
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(TypedDict):
     """One token of /tokenize. start, stop: characters of the input; None for special tokens."""
 
     id: int
@@ -174,9 +173,9 @@ class TextEncoder:
             raise TokenizerFailure(f"Tokenization error: {error}") from error
         return [
             [
-                Token(token_id, token, True, None, None)
+                Token(id=token_id, text=token, special=True, start=None, stop=None)
                 if is_special
-                else Token(token_id, text[start:stop], False, start, stop)
+                else Token(id=token_id, text=text[start:stop], special=False, start=start, stop=stop)
                 for token_id, token, is_special, (start, stop) in zip(
                     encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
                 )

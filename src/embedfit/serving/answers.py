@@ -1,0 +1,339 @@
+"""What each route answers, and the table of the routes, from which the OpenAPI document is made too."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Literal, cast
+
+import numpy as np
+import orjson
+from pydantic import TypeAdapter
+from starlette.responses import Response
+from typing_extensions import TypeForm
+
+from embedfit.models.layout.modules import unit_rows
+from embedfit.serving import failures, schemas
+from embedfit.serving.edge.access import Caller
+from embedfit.serving.engines.engine import Vectors
+from embedfit.serving.engines.tokens import Input, Token
+from embedfit.serving.metrics import CONTENT_TYPE, Metrics
+from embedfit.serving.page import search_page
+from embedfit.serving.schemas import Bounds, EmbedRequest, rows_of
+from embedfit.serving.service import Service, Timing
+from embedfit.serving.settings import ServeSettings
+
+if TYPE_CHECKING:  # it loads torch, which a server without an index does not need
+    from embedfit.serving.searching import Searcher
+
+_NO_INDEX = (
+    "This server has no index to search. Serve a run folder: embedfit serve RUN; "
+    "or index documents and serve their folder: embedfit index DOCS... --model minilm --to-folder DIR"
+)
+#: What depends on who asks is no other's.
+_UNCACHED = {"cache-control": "no-store"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What answers one method of one path.
+
+    body: what a request holds, for a route that computes and may be refused under load; of a GET it stands in the
+    address. answer: what the answer holds; None: not JSON. mends: halves of surrogate pairs in the body are replaced,
+    rather than refused. failures: what it can meet beside what every route of its kind can. summary: for the
+    document; "" where it is left out of it.
+    """
+
+    answered_by: Callable[..., Awaitable[Response]]
+    summary: str = ""
+    method: Literal["GET", "POST"] = "POST"
+    body: TypeForm[object] | None = None
+    answer: TypeForm[object] | None = None
+    is_open: bool = False
+    is_openais: bool = False
+    mends: bool = False
+    failures: tuple[type[failures.RequestFailure], ...] = ()
+
+    @cached_property
+    def reader(self) -> TypeAdapter[object] | None:
+        """What reads and checks the body."""
+        return None if self.body is None else TypeAdapter(self.body)
+
+
+@dataclass(slots=True)
+class Answers:
+    """What all requests of one server share, and their answers. service is None until the model is warm.
+
+    searches: an index is, or will be, served beside the model, and `/` is a page to search it.
+    """
+
+    settings: ServeSettings
+    searches: bool = False
+    service: Service | None = None
+    metrics: Metrics = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.metrics = Metrics(lambda: self.service.batcher if self.service else None)
+
+    def table(self) -> list[tuple[str, Operation]]:
+        """Every path with what answers it; a path stands once for each of its methods."""
+        compute = partial(Operation, failures=(failures.BackendFailure,))
+        show = partial(Operation, method="GET", failures=(failures.Unhealthy,))
+        embed = compute(answered_by=self.embed, body=EmbedRequest, answer=list[schemas.Numbers])
+        openai = compute(
+            answered_by=self.openai,
+            summary="Vectors in OpenAI's form",
+            body=schemas.OpenAIRequest,
+            answer=schemas.OpenAIResponse,
+            is_openais=True,
+        )
+        search = partial(
+            Operation,
+            answered_by=self.search,
+            answer=schemas.Found | schemas.FoundOfSeveral,
+            failures=(failures.BackendFailure, failures.NotFound),
+        )
+        health = show(answered_by=self.health, summary="Healthy and warm", is_open=True)
+        return [
+            ("/embed", replace(embed, summary="Vectors of inputs")),
+            ("/v1/embeddings", openai),
+            ("/embeddings", openai),
+            (
+                "/search",
+                search(summary="The best passages of the index for a query", body=schemas.SearchRequest, mends=True),
+            ),
+            (
+                "/search",
+                search(
+                    method="GET", summary="The same, with the query in the address", body=schemas.SearchParameters
+                ),
+            ),
+            (
+                "/fields",
+                show(
+                    answered_by=self.fields,
+                    summary="The fields that searches can be restricted by, with their most frequent values",
+                    answer=dict[str, object],
+                    failures=(failures.Unhealthy, failures.NotFound),
+                ),
+            ),
+            ("/embed_all", replace(embed, answered_by=self.embed_all, summary="Vectors of every token",
+                                   answer=list[list[schemas.Numbers]])),
+            ("/similarity", compute(answered_by=self.similarity, summary="Cosines of one sentence with others",
+                                    body=schemas.SimilarityRequest, answer=schemas.Numbers)),
+            ("/tokenize", compute(answered_by=self.tokenize, summary="Tokens of inputs",
+                                  body=schemas.TokenizeRequest, answer=list[list[Token]])),
+            ("/decode", compute(answered_by=self.decode, summary="Texts of token ids",
+                                body=schemas.DecodeRequest, answer=list[str])),
+            ("/invocations", replace(embed, summary="SageMaker: the same as /embed")),
+            # The SageMaker runtime's own path, so that boto3 with endpoint_url set works against this server.
+            ("/endpoints/{name}/invocations", embed),
+            ("/vertex", compute(answered_by=self.vertex, summary="Vertex AI: several bodies of /embed",
+                                body=schemas.VertexRequest, answer=schemas.VertexResponse)),
+            ("/", replace(health, answered_by=self.page) if self.searches else health),
+            ("/", compute(answered_by=self.root, summary="The same as /embed, or as /similarity",
+                          body=schemas.EmbedOrSimilarity, answer=list[schemas.Numbers] | schemas.Numbers)),
+            ("/health", health),
+            ("/ping", replace(health, summary="SageMaker: the same as /health")),
+            ("/info", show(answered_by=self.info, summary="Model, limits and engine", answer=dict[str, object])),
+            ("/v1/models", show(answered_by=self.models, summary="The model, in OpenAI's form",
+                                answer=dict[str, object], is_openais=True)),
+            ("/metrics", Operation(answered_by=self.show_metrics, summary="Prometheus metrics", method="GET",
+                                   is_open=True)),
+        ]  # fmt: skip
+
+    def ready(self) -> Service:
+        """The service. Raises Unhealthy before the model is warm."""
+        if self.service is None:
+            raise failures.Unhealthy("The model is warming up", headers={"retry-after": "1"})
+        return self.service
+
+    def searcher(self) -> Searcher:
+        """Of the index. Raises NotFound where none is served."""
+        searcher = self.ready().searcher
+        if searcher is None:
+            raise failures.NotFound(_NO_INDEX)
+        return searcher
+
+    def bounds(self) -> Bounds:
+        """What one request may hold."""
+        return Bounds(self.settings.max_client_batch_size, self.ready().hidden_size)
+
+    # Routes that compute -------------------------------------------------------------------------------------
+
+    async def embed(self, request: EmbedRequest, caller: Caller) -> Response:
+        """POST /embed."""
+        vectors, headers = await self._vectors(request, _kind(request))
+        return _json(vectors, headers)
+
+    async def root(self, request: EmbedRequest | schemas.SimilarityRequest, caller: Caller) -> Response:
+        """POST /."""
+        if isinstance(request, schemas.SimilarityRequest):
+            return await self.similarity(request, caller)
+        return await self.embed(request, caller)
+
+    async def embed_all(self, request: EmbedRequest, caller: Caller) -> Response:
+        """POST /embed_all."""
+        started = time.monotonic()
+        self.metrics.received(_kind(request))
+        states, timing = await self.ready().token_states(request)
+        text = await asyncio.get_running_loop().run_in_executor(None, _nested_json, states)
+        return _response(text, self._finished(request, timing, started, _kind(request)))
+
+    async def similarity(self, request: schemas.SimilarityRequest, caller: Caller) -> Response:
+        """POST /similarity."""
+        vectors, headers = await self._vectors(request.as_embed_request(), "similarity")
+        return _json(unit_rows(vectors[1:]) @ unit_rows(vectors[:1])[0], headers)
+
+    async def openai(self, request: schemas.OpenAIRequest, caller: Caller) -> Response:
+        """POST /v1/embeddings."""
+        wanted = request.as_embed_request()
+        vectors, headers = await self._vectors(wanted, _kind(wanted))
+        tokens = int(headers["x-compute-tokens"])
+        in_base64 = request.encoding_format == "base64"
+        answer = {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "embedding": _base64(row) if in_base64 else row, "index": index}
+                for index, row in enumerate(vectors)
+            ],
+            "model": self.ready().model_name,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
+        return _json(answer, headers)
+
+    async def vertex(self, request: schemas.VertexRequest, caller: Caller) -> Response:
+        """POST /vertex."""
+        limit, service = self.settings.max_client_batch_size, self.ready()
+        if sum(len(rows_of(one.inputs)) for one in request.instances) > limit:
+            raise failures.BatchTooLarge(f"the instances hold more than {limit} inputs together")
+        for one in request.instances:
+            self.metrics.received(_kind(one))
+        answers = await asyncio.gather(*(service.embed(one) for one in request.instances))
+        for one in request.instances:
+            self.metrics.succeeded(_kind(one))
+        return _json({"predictions": [vectors for vectors, _ in answers]})
+
+    async def tokenize(self, request: schemas.TokenizeRequest, caller: Caller) -> Response:
+        """POST /tokenize."""
+        encoder = self.ready().encoder
+        self.metrics.received("tokenize")
+        rows = await encoder.tokens(
+            rows_of(request.inputs),
+            prompt=encoder.prompt(request.prompt_name),
+            special=request.add_special_tokens,
+        )
+        self.metrics.succeeded("tokenize")
+        return _json(rows)
+
+    async def decode(self, request: schemas.DecodeRequest, caller: Caller) -> Response:
+        """POST /decode."""
+        self.metrics.received("decode")
+        rows = cast("list[list[int]]", rows_of(cast("list[Input]", request.ids)))
+        texts = await self.ready().encoder.texts(rows, skip_special_tokens=request.skip_special_tokens)
+        self.metrics.succeeded("decode")
+        return _json(texts)
+
+    async def search(self, request: schemas.SearchRequest, caller: Caller) -> Response:
+        """POST and GET /search."""
+        searcher, started = self.searcher(), time.monotonic()
+        self.metrics.received("search")
+        answer = await searcher.answer(request, caller)
+        self.metrics.succeeded("search")
+        took = time.monotonic() - started
+        self.metrics.searched(len(request.queries), answer.empty, took)
+        return _response(answer.body, _UNCACHED | {"x-total-time": f"{took * 1e3:.0f}"})
+
+    async def _vectors(self, request: EmbedRequest, method: str) -> tuple[Vectors, dict[str, str]]:
+        """Vectors of a request, and the headers that tell where its time went."""
+        started = time.monotonic()
+        self.metrics.received(method)
+        vectors, timing = await self.ready().embed(request)
+        return vectors, self._finished(request, timing, started, method)
+
+    def _finished(self, request: EmbedRequest, timing: Timing, started: float, method: str) -> dict[str, str]:
+        """Count a success; the headers that tell the client where the time went, in milliseconds."""
+        total = time.monotonic() - started
+        self.metrics.succeeded(method)
+        self.metrics.computed(timing, total)
+        total_ms = str(int(total * 1e3))
+        return {
+            "x-compute-type": self.ready().device,
+            "x-compute-time": total_ms,
+            "x-compute-characters": str(sum(len(text) for text in rows_of(request.inputs) if isinstance(text, str))),
+            "x-compute-tokens": str(timing.tokens),
+            "x-total-time": total_ms,
+            "x-tokenization-time": str(int(timing.tokenization * 1e3)),
+            "x-queue-time": str(int(timing.queue * 1e3)),
+            "x-inference-time": str(int(timing.inference * 1e3)),
+        }
+
+    # Routes that show ----------------------------------------------------------------------------------------
+
+    async def health(self, body: None, caller: Caller) -> Response:
+        """GET /health."""
+        batcher = self.ready().batcher
+        if batcher.broken:
+            try:  # the last batch failed: is the next one well?
+                await batcher.run([[1, 1]])
+            except failures.RequestFailure as failure:
+                raise failures.Unhealthy(failure.message) from failure
+        return Response(b"")
+
+    async def page(self, body: None, caller: Caller) -> Response:
+        """GET /, with an index: the page, with the status of /health for those who ask for no more."""
+        try:
+            await self.health(body, caller)
+            status = 200
+        except failures.Unhealthy as failure:
+            status = failure.status
+        content, headers = search_page()
+        return Response(content, status, headers)
+
+    async def info(self, body: None, caller: Caller) -> Response:
+        """GET /info."""
+        service = self.ready()
+        about = service.info
+        if service.searcher is not None and about.get("index"):
+            about = about | {"index": about["index"] | {"passages": service.searcher.scope(caller).size}}
+        return _json(about, _UNCACHED)
+
+    async def fields(self, body: None, caller: Caller) -> Response:
+        """GET /fields."""
+        return _response(await self.searcher().fields(caller), _UNCACHED)
+
+    async def models(self, body: None, caller: Caller) -> Response:
+        """GET /v1/models."""
+        model = {"id": self.ready().model_name, "object": "model", "created": 0, "owned_by": "embedfit"}
+        return _json({"object": "list", "data": [model]})
+
+    async def show_metrics(self, body: None, caller: Caller) -> Response:
+        """GET /metrics."""
+        return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+
+def _kind(request: EmbedRequest) -> str:
+    """What /metrics calls it."""
+    return "batch" if request.many else "single"
+
+
+def _json(content: object, headers: Mapping[str, str] | None = None) -> Response:
+    return _response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), headers)
+
+
+def _response(body: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(body, headers=headers, media_type="application/json")
+
+
+def _base64(vector: Vectors) -> str:
+    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _nested_json(states: list[Vectors]) -> bytes:
+    # One input at a time: orjson holds the interpreter lock while it writes.
+    parts = [orjson.dumps(np.ascontiguousarray(one), option=orjson.OPT_SERIALIZE_NUMPY) for one in states]
+    return b"[" + b",".join(parts) + b"]"
