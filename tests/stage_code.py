@@ -32,6 +32,8 @@ NO_RESULTS = frozenset(
         "display.terminal",
         "runtime",
         "config",
+        "config.sections",
+        "config.sources",
         "path.workspace",
         "files.atomic",
         "files.hashes",

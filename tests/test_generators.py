@@ -14,6 +14,7 @@ from embedfit import config as settings
 from embedfit import generators, plugins
 from embedfit.config import GenerateConfig, with_generator
 from embedfit.errors import InputError, UsageError
+from embedfit.files.textfiles import toml_of
 from embedfit.generators import BUILT_IN, GROUP, generator
 from embedfit.llm.opening import open_spec
 from embedfit.llm.protocol import Message, Request
@@ -24,7 +25,7 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def test_ours_come_in_by_the_door_that_others_use() -> None:
-    listed = settings.tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]["entry-points"][GROUP]
+    listed = toml_of(PYPROJECT)["project"]["entry-points"][GROUP]
     assert listed == BUILT_IN
     assert {name: one.name for name, one in generators.generators().items()} == {name: name for name in BUILT_IN}
 

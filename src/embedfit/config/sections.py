@@ -1,19 +1,13 @@
-"""The settings of every stage, the presets, and where they come from."""
+"""The settings of every stage: their types, defaults and limits, and whether they decide a result."""
 
 from __future__ import annotations
 
-import copy
 import json
-import os
 import re
-import sys
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, TypeVar, cast, get_args
 
-import tomli_w
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -24,18 +18,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
-from embedfit.errors import InputError, UsageError
-from embedfit.files.atomic import atomic_file
-from embedfit.files.places import PLACES, located, read_places, stored_path
-from embedfit.files.textfiles import toml_of
+from embedfit.errors import UsageError
 from embedfit.generators import generator, generators
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 #: Models that have a name of their own: a folder of that name is given as ./NAME.
 MODEL_ALIASES = (
@@ -66,14 +53,29 @@ PathKind = Literal["documents", "beir", "file", "model", "spec"]
 RECORDED = "recorded:"
 
 
-def decides(default: Any, *, path: PathKind | None = None, **field: Any) -> Any:  # noqa: ANN401 - as pydantic's Field
-    """A setting that decides a result: changing it makes the stages that depend on it stale."""
-    return Field(default, json_schema_extra={"decides": True, "path": path}, **field)
+T = TypeVar("T")
 
 
-def incidental(default: Any, **field: Any) -> Any:  # noqa: ANN401 - as pydantic's Field
+def decides(
+    default: T,
+    *,
+    path: PathKind | None = None,
+    description: str | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+) -> T:
+    """A setting that decides a result: changing it makes the stages that depend on it stale. Limits as pydantic's."""
+    extra: JsonDict = {"decides": True, "path": path}
+    made: T = Field(default, json_schema_extra=extra, description=description, ge=ge, gt=gt, le=le, lt=lt)
+    return made
+
+
+def incidental(default: T, *, description: str | None = None, ge: float | None = None) -> T:
     """A setting that says how the work is done, such as what it may cost. Changing it makes nothing stale."""
-    return Field(default, json_schema_extra={"decides": False, "path": None}, **field)
+    made: T = Field(default, json_schema_extra={"decides": False}, description=description, ge=ge)
+    return made
 
 
 #: No number among the settings means more than this, and the system's own limits of times and sizes lie above it.
@@ -154,7 +156,7 @@ class GenerateConfig(Section):
         description="tokens that a reply may take, thoughts included; 0: what the queries need, and more for a model "
         "whose replies end at that limit. Not of local",
     )
-    extra_body: dict[str, Any] = decides(
+    extra_body: dict[str, object] = decides(
         {}, description="further fields of each call, such as {chat_template_kwargs = {enable_thinking = false}}"
     )
     examples: str | None = decides(
@@ -185,8 +187,8 @@ class GenerateConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_spec(cls, values: Any) -> Any:  # noqa: ANN401 - whatever was given
-        return _without_spec(values) if isinstance(values, dict) else values
+    def _of_spec(cls, values: object) -> object:
+        return without_spec(values) if isinstance(values, dict) else values
 
     @field_validator("generator")
     @classmethod
@@ -207,7 +209,7 @@ class GenerateConfig(Section):
 
     @field_validator("extra_body")
     @classmethod
-    def _plain_fields(cls, fields: dict[str, Any]) -> dict[str, Any]:
+    def _plain_fields(cls, fields: dict[str, object]) -> dict[str, object]:
         for name, setting in _OWN_FIELDS.items():
             if name in fields:
                 raise ValueError(f"{name} is not set here: {setting}")
@@ -218,7 +220,7 @@ class GenerateConfig(Section):
         return fields
 
 
-def _without_spec(generate: dict[str, Any]) -> dict[str, Any]:
+def without_spec(generate: Mapping[str, object]) -> Mapping[str, object]:
     """The settings of [generate] with a generator such as recorded:FILE as its name and what stands behind it."""
     name, separator, rest = str(generate.get("generator", "")).partition(":")
     if not separator or name not in generators():
@@ -456,7 +458,7 @@ class Config(Section):
 def refuse_bills(config: Config) -> None:
     """Raise UsageError where the preset offline, which never costs anything, names a generator or judge that may.
 
-    Paid embedders are refused by evaluation.systems, which knows the table of them.
+    path.systems refuses paid embedders: it knows the table of them.
     """
     generate = config.generate
     if generator(generate.generator).bills(generate):
@@ -490,355 +492,23 @@ def fields() -> dict[str, FieldInfo]:
 
 def decides_result(key: str) -> bool:
     """Whether a setting, by its dotted name, decides a result."""
-    return bool(_extra(key)["decides"])
+    return bool(_said_of(key).get("decides", True))
 
 
 def path_kind(key: str) -> PathKind | None:
     """What files a setting names, by its dotted name; None for one that names no file."""
-    kind: PathKind | None = _extra(key)["path"]
-    return kind
+    return cast("PathKind | None", _said_of(key).get("path"))
 
 
-def _extra(key: str) -> dict[str, Any]:
+def _said_of(key: str) -> Mapping[str, object]:
+    """What decides() or incidental() say of a setting."""
     extra = fields()[key].json_schema_extra
-    return extra if isinstance(extra, dict) else {"decides": True, "path": None}
+    return extra if isinstance(extra, dict) else {}
 
 
-def setting(config: Config, key: str) -> Any:  # noqa: ANN401 - JSON
+def setting(config: Config, key: str) -> Any:  # noqa: ANN401 - whatever JSON holds
     """The JSON value of a setting by its dotted name."""
-    value: Any = config.model_dump(mode="json")
+    value = config.model_dump(mode="json")
     for part in key.split("."):
         value = value[part]
     return value
-
-
-#: Settings that differ from the defaults, by preset.
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    # The small writer's queries are noisy and vague: hard negatives teach its mistakes, and so does taking each query's
-    # own passage for its only answer. A teacher of whole batches knows better. What each setting buys: docs/recipe.md.
-    "offline": {
-        "model": "minilm",
-        "generate": {"generator": "local"},
-        "mine": {"negatives": 0},
-        "train": {
-            "loss": "in-batch-distil",
-            "teacher_temperature": 0.5,
-            "infonce_weight": 0.0,
-            "hard_negatives": 0,
-            "learning_rate": 3e-5,
-            "dropout": 0.1,
-            "keep": "last",
-        },
-        "merge": {"max_alpha": 0.8, "steps": 2},
-    },
-    # "Improve RAG accuracy with fine-tuned embedding models on Amazon SageMaker" (AWS blog), kept as a baseline to beat
-    "aws-blog": {
-        "model": "bge-base",
-        "query_instruction": "Represent the Financial question for retrieving supporting documents: ",
-        "ingest": {"max_tokens": 1024, "min_characters": 20},
-        "generate": {
-            "queries_per_passage": 2,
-            "styles": ["question"],
-            "round_trip_k": 0,
-            "llm": "meta.llama3-70b-instruct-v1:0",
-        },
-        "mine": {"negatives": 7, "depth": 200, "max_relative_score": 2.0},
-        "train": {
-            "learning_rate": 1e-5,
-            "batch_size": 32,
-            "temperature": 0.02,
-            "epochs": 2,
-            "hard_negatives": 7,
-            "query_max_tokens": 256,
-            "passage_max_tokens": 256,
-            "patience": 0,
-        },
-        "merge": {"alpha": 0.75, "always_ship": True},
-    },
-}
-
-
-Layers = list[tuple[Path, dict[str, Any]]]
-
-
-class _Default(Enum):
-    """What --set KEY=default stands for until the settings are put together."""
-
-    VALUE = "default"
-
-
-def resolve(
-    *,
-    preset: str | None = None,
-    file: Path | None = None,
-    overrides: dict[str, Any] | None = None,
-    assignments: tuple[str, ...] = (),
-) -> Config:
-    """The configuration from, in rising order of precedence, preset, file, options and --set KEY=VALUE.
-
-    Paths in the file are relative to its folder, the others to the working directory. --set KEY=default gives a
-    setting the value that it has by default. Raises UsageError that names the setting and what is allowed.
-    """
-    layers = _layers(file, overrides, assignments)
-    named = _preset_of(layers)
-    if preset is not None and named is not None and preset != named:
-        raise UsageError(f"The presets {preset} and {named} are both named.", remedy="Name one of them.")
-    chosen = preset or named or "default"
-    return _validated(_over({"preset": chosen, **_preset_settings(chosen)}, layers, chosen), "the settings")
-
-
-def change(
-    stored: Config,
-    *,
-    run: Path,
-    preset: str | None = None,
-    file: Path | None = None,
-    overrides: dict[str, Any] | None = None,
-    assignments: tuple[str, ...] = (),
-) -> Config:
-    """The settings of a run folder, and over them what a command names. The same object if it names nothing.
-
-    run: the folder. Raises UsageError as resolve() does, and where the command names another preset than the run has.
-    """
-    layers = _layers(file, overrides, assignments)
-    for named in (preset, _preset_of(layers)):
-        if named is not None and named != stored.preset:
-            _preset_settings(named)  # one that does not exist is said as that
-            raise UsageError(
-                f"The run in {run} has the preset {stored.preset}; this command names the preset {named}.",
-                remedy=f"Give another folder with --run. To begin this one anew with {named}, first delete "
-                f"{run / 'embedfit.toml'}",
-            )
-    if not layers:
-        return stored
-    before = stored.model_dump(mode="json", exclude_none=True)
-    writers = [layer["generate"]["generator"] for _, layer in layers if "generator" in layer.get("generate", {})]
-    pair = {stored.generate.generator, *writers[-1:]}
-    if len(pair) > 1 and any(_reads_files(name) for name in pair):
-        before["generate"].pop("llm", None)  # a file of one generator is no model of another
-    return _validated(_over(before, layers, stored.preset), "the settings")
-
-
-def changes(before: Config, after: Config) -> list[str]:
-    """The settings in which two configurations differ, each as "KEY=VALUE" of the second."""
-    return [
-        f"{key}={json.dumps(setting(after, key), ensure_ascii=False)}"
-        for key in fields()
-        if setting(before, key) != setting(after, key)
-    ]
-
-
-def load(path: Path) -> Config:
-    """The configuration of a run folder, with absolute paths. See embedfit.files.places."""
-    settings = _read_toml(path)
-    places = settings.pop(PLACES, None)
-    folder = path.absolute().parent
-
-    def found(kind: PathKind, name: str) -> str:
-        if places is None:
-            return _of_first_edition(name, folder)
-        if kind == "model" and name not in places and not os.path.lexists(folder / name):
-            return name  # an alias, or a name on the hub
-        return located(name, folder, places)
-
-    return _validated(_with_paths(settings, found), str(path))
-
-
-def save(config: Config, path: Path) -> None:
-    """Write the resolved configuration as TOML, paths as a run keeps them."""
-    settings, kept = stored_settings(config, path)
-    with atomic_file(path, binary=True) as file:
-        tomli_w.dump({**settings, PLACES: kept}, file)
-
-
-def stored_settings(config: Config, path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings as a file at `path` keeps them, and the absolute path of each stored one.
-
-    None is left out: TOML has no null.
-    """
-    known, kept = read_places(path), {}
-
-    def stored(kind: PathKind, name: str) -> str:
-        if kind == "model" and not os.path.isabs(name):
-            return name  # an alias, a hub id, a provider's model
-        form = stored_path(name, path.parent, known)
-        kept[form] = os.path.abspath(name)
-        return form
-
-    return _with_paths(config.model_dump(mode="json", exclude_none=True), stored), kept
-
-
-def _reads_files(name: object) -> bool:
-    """Whether generate.llm of a generator is a file here. An unknown one is an error where the settings are checked."""
-    known = generators().get(str(name))
-    return known is not None and known.reads_files
-
-
-def _of_first_edition(name: str, folder: Path) -> str:
-    """In embedfit 0.1 a run kept paths as they were given, relative to a working directory that it did not note."""
-    for start in (Path.cwd(), *(folder, *folder.parents)):
-        if os.path.exists(start / name) and name not in MODEL_ALIASES:
-            return str(start / name)
-    return name
-
-
-def _preset_settings(name: str) -> dict[str, Any]:
-    if name not in PRESETS:
-        raise UsageError(f"There is no preset {name!r}.", remedy=f"Use one of: {', '.join(PRESETS)}")
-    return copy.deepcopy(PRESETS[name])
-
-
-def _layers(file: Path | None, overrides: dict[str, Any] | None, assignments: tuple[str, ...]) -> Layers:
-    """What a command names, in rising order of precedence, each with the folder that its paths are relative to."""
-    layers = [(file.absolute().parent, _read_toml(file))] if file is not None else []
-    layers += [(Path.cwd(), overrides)] if overrides else []
-    layers += [(Path.cwd(), _assignment(text)) for text in assignments]
-    return [(folder, _of_specs(layer)) for folder, layer in layers]
-
-
-def _of_specs(layer: dict[str, Any]) -> dict[str, Any]:
-    generate = layer.get("generate")
-    if not isinstance(generate, dict):
-        return layer
-    try:
-        return {**layer, "generate": _without_spec(generate)}
-    except ValueError as error:
-        raise UsageError(f"{error}.") from error
-
-
-def _preset_of(layers: Layers) -> str | None:
-    named = [str(layer["preset"]) for _, layer in layers if layer.get("preset") is not None]
-    return named[-1] if named else None
-
-
-def _over(settings: dict[str, Any], layers: Layers, preset: str) -> dict[str, Any]:
-    """The settings with the layers over them, and with absolute paths."""
-    merged = copy.deepcopy(settings)
-    for _, layer in layers:
-        _merge(merged, layer)
-    generate = merged.get("generate")
-    is_local = isinstance(generate, dict) and _reads_files(generate.get("generator"))
-    result = copy.deepcopy(settings)
-    for folder, layer in layers:
-
-        def absolute(kind: PathKind, name: str, folder: Path = folder) -> str:
-            return _absolute(kind, name, folder)
-
-        _merge(result, _with_paths(layer, absolute, local_writer=is_local))
-    return _with_defaults(result, PRESETS[preset])
-
-
-def _with_defaults(settings: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
-    """Every _Default replaced by the preset's value, or left out, so that the setting's own default holds."""
-    result: dict[str, Any] = {}
-    for key, value in settings.items():
-        own = preset.get(key)
-        if isinstance(value, dict):
-            result[key] = _with_defaults(value, own if isinstance(own, dict) else {})
-        elif value is not _Default.VALUE:
-            result[key] = value
-        elif own is not None:
-            result[key] = own
-    return result
-
-
-def _with_paths(
-    settings: dict[str, Any], change: Callable[[PathKind, str], str], *, local_writer: bool = True
-) -> dict[str, Any]:
-    """The settings with every path changed. Names of systems stay: evaluate.systems are what the report calls them."""
-    result = copy.deepcopy(settings)
-    for key in fields():
-        kind = path_kind(key)
-        *section, name = key.split(".")
-        inner = result.get(section[0]) if section else result
-        if (
-            kind is None
-            or not isinstance(inner, dict)
-            or key in ("evaluate.systems", *(() if local_writer else ("generate.llm",)))
-        ):
-            continue
-        value = inner.get(name)
-        if kind == "spec":
-            if isinstance(value, str) and value.startswith(RECORDED):
-                inner[name] = RECORDED + change("file", value.removeprefix(RECORDED))
-            continue
-        if isinstance(value, str) and key in ("docs", "eval_docs", "queries"):
-            value = [value]
-        if isinstance(value, str) and not (key == "generate.judge" and value == "llm"):
-            inner[name] = change(kind, value)
-        elif isinstance(value, (list, tuple)):
-            inner[name] = [change(kind, str(item)) for item in value]
-    return result
-
-
-def _absolute(kind: PathKind, name: str, folder: Path) -> str:
-    """The absolute path that somebody meant by a name in a file or command of a folder."""
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(f"The name of {name!r} is not UTF-8.", remedy="Rename it.") from error
-    if not name.strip():  # which would be the working directory
-        raise UsageError(f"The name of a file or folder is empty: {name!r}.", remedy="Give a name, or leave it out.")
-    expanded = os.path.expanduser(name)
-    path = os.path.abspath(folder / expanded)
-    if not os.path.exists(path) and os.path.exists(expanded):
-        path = os.path.abspath(expanded)  # as embedfit 0.1 took paths in a file
-    if kind != "model":
-        return path
-    is_path = name not in MODEL_ALIASES and (os.path.exists(path) or name.startswith(("~", "./", "../")))
-    return path if is_path else name
-
-
-def _validated(settings: dict[str, Any], where: str) -> Config:
-    try:
-        return Config.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        remedy = None
-        what = str(first["msg"]).removeprefix("Value error, ")
-        if first["type"] == "model_type":
-            what = f"it is a group of settings, such as {_known_keys(first['loc'])[0]}"
-        if first["type"] == "extra_forbidden":
-            what = "there is no such setting"
-            remedy = f"Settings are: {', '.join(_known_keys(first['loc'][:-1]))}"
-        raise UsageError(f"{key} in {where}: {what}.", remedy=remedy) from error
-
-
-def _known_keys(section: tuple[Any, ...]) -> list[str]:
-    model: Any = Config
-    for part in section:
-        model = model.model_fields[part].annotation
-    return [".".join((*map(str, section), name)) for name in model.model_fields]
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise InputError(f"{path} is missing.", remedy="Name an existing TOML file with --config.")
-    return toml_of(path)
-
-
-def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
-    for key, value in other.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = dict(value) if isinstance(value, dict) else value
-
-
-def _assignment(text: str) -> dict[str, Any]:
-    key, separator, value = text.partition("=")
-    if not separator or not key.strip():
-        raise UsageError(f"--set {text!r} is not KEY=VALUE.", remedy="For example: --set train.epochs=2")
-    parsed: Any
-    try:
-        back = value.strip() == "default" and key.strip() in fields() and key.strip() != "preset"
-        parsed = _Default.VALUE if back else tomllib.loads(f"x = {value}")["x"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()  # a bare word is a string: --set train.loss=distil
-    nested: Any = parsed
-    for part in reversed(key.strip().split(".")):
-        nested = {part: nested}
-    result: dict[str, Any] = nested
-    return result

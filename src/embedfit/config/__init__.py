@@ -1,0 +1,45 @@
+"""What decides the result of a run: its settings, their presets, and where they come from."""
+
+from embedfit.config.sections import (
+    MODEL_ALIASES,
+    RECORDED,
+    WINDOW_TOKENS,
+    Config,
+    GenerateConfig,
+    MergeConfig,
+    StyleName,
+    TrainConfig,
+    decides_result,
+    fields,
+    path_kind,
+    refuse_bills,
+    refuse_if_offline,
+    setting,
+    with_generator,
+)
+from embedfit.config.sources import PRESETS, change, changes, load, resolve, save, stored_settings
+
+__all__ = [
+    "MODEL_ALIASES",
+    "PRESETS",
+    "RECORDED",
+    "WINDOW_TOKENS",
+    "Config",
+    "GenerateConfig",
+    "MergeConfig",
+    "StyleName",
+    "TrainConfig",
+    "change",
+    "changes",
+    "decides_result",
+    "fields",
+    "load",
+    "path_kind",
+    "refuse_bills",
+    "refuse_if_offline",
+    "resolve",
+    "save",
+    "setting",
+    "stored_settings",
+    "with_generator",
+]
