@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
+
+# Threads that wait for others of their step give the processor away: two test runs on one machine stay quick.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import shutil
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import settings
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from embedfit.config import Config, load
 from embedfit.errors import ModelError
-from embedfit.models.architecture import Architecture
-from embedfit.models.folder import save_model
 from embedfit.models.sources import resolve_model
+from embedfit.path.workspace import Workspace
+from embedfit.testing.run_folder import build_run
+from embedfit.testing.tiny_model import make_tiny_bert as make_tiny_bert
 
 # A slow machine is no failure: no test measures time.
 settings.register_profile("embedfit", deadline=None, derandomize=True)
@@ -50,54 +55,31 @@ def _own_user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMBEDFIT_HOME", str(tmp_path / "home"))
 
 
-def make_tiny_bert(folder: Path, *, pooling: str = "cls", instruction: str = "query: ", seed: int = 0) -> Path:
-    """A random BERT of 2 layers and 32 dimensions with a word-piece vocabulary, in the classic layout."""
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!:;-'\"()"
-    words = ["the", "how", "what", "is", "to", "of", "and", "tv", "mute", "sound", "query", "passage"]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters), *words]
-    ids = {token: number for number, token in enumerate(vocabulary)}
-    tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", ids["[SEP]"]), ("[CLS]", ids["[CLS]"]))
-    source = folder.with_name(folder.name + "-source")
-    source.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(source / "tokenizer.json"))
-    config = {
-        "architectures": ["BertModel"], "model_type": "bert", "vocab_size": len(vocabulary), "hidden_size": 32,
-        "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 128,
-        "type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "pad_token_id": 0,
-        "hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1,
-    }  # fmt: skip
-    (source / "config.json").write_text(json.dumps(config))
-    (source / "tokenizer_config.json").write_text(
-        json.dumps(
-            {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "unk_token": "[UNK]",
-             "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]", "model_max_length": 128}
-        )
-    )  # fmt: skip
-    (source / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(seed)
-    model = BertModel(BertConfig(**config), add_pooling_layer=False)
-    rng = np.random.default_rng(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            # Larger than BERT's own start, so that different texts have clearly different vectors.
-            if parameter.ndim > 1:
-                parameter.copy_(torch.from_numpy(rng.normal(0, 0.3, parameter.shape).astype(np.float32)))
-    layout = Architecture.plain(
-        pooling=pooling,  # type: ignore[arg-type]
-        max_tokens=128,
-        hidden_size=32,
-        prompts={"query": instruction} if instruction else {},
-    )
-    save_model(folder, model.state_dict(), base=source, layout=layout)
-    return folder
-
-
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random BERT, CLS pooling, with a query instruction: the layout of BGE."""
     return make_tiny_bert(tmp_path_factory.mktemp("models") / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool, bool], Path]:
+    """A function that gives a folder with a whole run of the stages, made once for all tests. See build_run."""
+
+    @cache
+    def build(human: bool, ship: bool) -> Path:
+        folder = tmp_path_factory.mktemp("finished-run")
+        build_run(folder, human=human, ship=ship)
+        return folder
+
+    return build
+
+
+@pytest.fixture
+def run_copy(finished_run: Callable[[bool, bool], Path], tmp_path: Path) -> Callable[..., tuple[Workspace, Config]]:
+    """A function that gives a copy of such a run, to change: in tmp_path/NAME/run."""
+
+    def copy(name: str = "made", *, human: bool = True, ship: bool = True) -> tuple[Workspace, Config]:
+        folder = shutil.copytree(finished_run(human, ship), tmp_path / name)
+        return Workspace(folder / "run"), load(folder / "run" / "embedfit.toml")
+
+    return copy

@@ -34,9 +34,8 @@ LEVELS: tuple[frozenset[str], ...] = (
         {"corpus", "queries", "mining", "training", "merging", "choosing", "evaluation", "reporting", "serving",
          "deploy", "integrations"}
     ),
-    frozenset({"testing"}),
     frozenset({"path"}),
-    frozenset({"commands"}),
+    frozenset({"commands", "testing"}),
     frozenset({"forgetting"}),
     frozenset({"cli"}),
     frozenset({"__init__", "__main__"}),
