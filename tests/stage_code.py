@@ -17,10 +17,12 @@ import hashlib
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import embedfit
 from embedfit.path.stages import STAGES
+from embedfit.plugins import places
 
 SOURCE = Path(embedfit.__file__).parent
 RECORD = Path(__file__).parent / "golden" / "stage_code.json"
@@ -41,7 +43,7 @@ NO_RESULTS = frozenset(
         "network.addresses",
     }
 )
-_PLACE = re.compile(r"embedfit\.[\w.]+:\w+\Z")
+_GROUP = re.compile(r"embedfit\.[a-z]+\Z")
 
 
 def modules() -> dict[str, Path]:
@@ -56,18 +58,18 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, known: dict[str, Path]) -> set[str]:
-    """The modules of embedfit that a module imports, anywhere in it, or names as "module:NAME" in a table."""
+@cache
+def imports(path: Path) -> set[str]:
+    """What a module imports of embedfit, anywhere in it, and the modules of a group of entry points that it names."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "embedfit":
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _PLACE.match(node.value):
-            names.add(node.value.partition(":")[0])
-    inside = {name.partition(".")[2] for name in names if name.startswith("embedfit.")}
-    return {name for name in inside if name in known and name not in NO_RESULTS}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and _GROUP.match(node.value):
+            names |= {place.partition(":")[0] for place in places(node.value).values()}
+    return {name.partition(".")[2] for name in names if name.startswith("embedfit.")}
 
 
 def behind(module: str, known: dict[str, Path]) -> set[str]:
@@ -79,7 +81,8 @@ def behind(module: str, known: dict[str, Path]) -> set[str]:
         name = pending.pop()
         if name not in found:
             found.add(name)
-            pending += imports(known[name], known) if known[name].suffix == ".py" else ()
+            inside = imports(known[name]) if known[name].suffix == ".py" else set()
+            pending += [name for name in inside if name in known and name not in NO_RESULTS]
     return found
 
 

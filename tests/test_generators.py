@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import sys
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -15,28 +13,29 @@ from embedfit import generators, plugins
 from embedfit.config import GenerateConfig, with_generator
 from embedfit.errors import InputError, UsageError
 from embedfit.files.textfiles import toml_of
-from embedfit.generators import BUILT_IN, GROUP, generator
+from embedfit.generators import GROUP, generator
 from embedfit.llm.opening import open_spec
 from embedfit.llm.protocol import Message, Request
 from embedfit.runtime import Runtime
 from embedfit.testing.fake_model import FakeModel
+from tests.plug_in import install
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def test_ours_come_in_by_the_door_that_others_use() -> None:
     listed = toml_of(PYPROJECT)["project"]["entry-points"][GROUP]
-    assert listed == BUILT_IN
-    assert {name: one.name for name, one in generators.generators().items()} == {name: name for name in BUILT_IN}
+    assert plugins.places(GROUP) == listed
+    assert {name: one.name for name, one in generators.generators().items()} == {name: name for name in listed}
 
 
 def test_nobody_asks_for_a_generator_by_its_name() -> None:
-    source = Path(generators.__file__).parent
+    source, known = Path(generators.__file__).parent, plugins.places(GROUP).keys()
     for path in source.rglob("*.py"):
         if "providers" in path.parts:
             continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            names = {one.value for one in ast.walk(node) if isinstance(one, ast.Constant)} & BUILT_IN.keys()
+            names = {one.value for one in ast.walk(node) if isinstance(one, ast.Constant)} & known
             if isinstance(node, ast.Compare) and names:
                 asked = ast.unparse(node)
                 assert "generat" not in asked and "provider" not in asked, f"{path}: {asked}"
@@ -115,30 +114,25 @@ def test_what_may_cost_money_is_what_the_record_says() -> None:
 
 @pytest.fixture
 def plugged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Installs an entry point, and forgets it afterwards."""
-    ours = metadata.entry_points
+    """Installs a package with one generator."""
 
-    def install(name: str, place: str, source: str) -> None:
-        (tmp_path / "someones.py").write_text(source)
-        monkeypatch.syspath_prepend(str(tmp_path))
-        entry = metadata.EntryPoint(name, place, GROUP)
-        monkeypatch.setattr(plugins.metadata, "entry_points", lambda *, group: [*ours(group=group), entry][-1:])
-        generators.generators.cache_clear()
+    def install_one(name: str, source: str) -> None:
+        folder = tmp_path / name
+        folder.mkdir()
+        install(folder, source, f"{name} = stranger:G", monkeypatch, group=GROUP)
 
-    yield install
-    generators.generators.cache_clear()
-    sys.modules.pop("someones", None)
+    return install_one
 
 
 def test_a_plug_in_is_named_like_ours_and_may_replace_one(plugged) -> None:
     source = (
         "from embedfit.generators import Generator\nG = Generator(name='mine', open=lambda s, o: s.llm, free=True)\n"
     )
-    plugged("mine", "someones:G", source)
+    plugged("mine", source)
     assert generator("mine").bills(GenerateConfig()) is False
     config = GenerateConfig(generator="mine:big")
     assert (config.generator, config.llm) == ("mine", "big")
-    plugged("local", "someones:G", source)
+    plugged("local", source)
     assert generator("local").open(GenerateConfig(llm="x"), None) == "x"
 
 
@@ -146,7 +140,7 @@ def test_a_plug_in_is_named_like_ours_and_may_replace_one(plugged) -> None:
     ("source", "what"), [("raise RuntimeError('broken')", "broken"), ("G = 3", "no Generator"), ("", "G")]
 )
 def test_a_plug_in_that_does_not_load_is_named(plugged, source: str, what: str) -> None:
-    plugged("mine", "someones:G", source)
+    plugged("mine", source)
     with pytest.raises(InputError, match=what) as caught:
         generator("bedrock")
-    assert "someones:G" in str(caught.value)
+    assert "stranger:G" in str(caught.value)

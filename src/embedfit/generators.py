@@ -8,22 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from embedfit import plugins
 from embedfit.errors import UsageError
 
 GROUP = "embedfit.generators"
-
-#: embedfit's own, as pyproject.toml lists them too.
-BUILT_IN = {
-    "bedrock": "embedfit.llm.providers.bedrock:GENERATOR",
-    "bedrock-batch": "embedfit.llm.providers.bedrock_batch:GENERATOR",
-    "local": "embedfit.llm.providers.local:GENERATOR",
-    "openai": "embedfit.llm.providers.openai:GENERATOR",
-    "recorded": "embedfit.llm.providers.recorded:GENERATOR",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +78,9 @@ class Generator:
         return self.may_bill(settings) if self.may_bill is not None else not self.free
 
 
-@cache
 def generators() -> dict[str, Generator]:
     """Every generator by its name. Raises InputError for an entry point that can't be loaded."""
-    return {name: one.record for name, one in sorted(plugins.table(GROUP, BUILT_IN, Generator).items())}
+    return {name: one.record for name, one in sorted(plugins.table(GROUP, Generator).items())}
 
 
 def generator(name: str) -> Generator:

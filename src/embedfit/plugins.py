@@ -1,15 +1,28 @@
-"""Tables that other packages add to: by entry points, the door by which our own parts come in too."""
+"""Tables that other packages add to: by entry points, the door by which our own parts come in too.
+
+A part of embedfit is a record in a module, and one line of pyproject.toml that names it. So is a stranger's.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module, metadata
+from pathlib import Path
 from typing import Generic, TypeVar
 
-from embedfit.errors import InputError
+from embedfit.errors import InputError, UsageError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 Record = TypeVar("Record")
+_OURS = "embedfit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,25 +33,36 @@ class Registered(Generic[Record]):
     place: str
 
 
-def table(group: str, built_in: Mapping[str, str], form: type[Record]) -> dict[str, Registered[Record]]:
-    """Every record by the name of its entry point, plug-ins first: a plug-in replaces ours of the same name.
+def places(group: str) -> dict[str, str]:
+    """Where each record of a group lies, as "module:NAME", by the name of its entry point. Imports none of them.
 
-    group: of the entry points. built_in: our own, as pyproject.toml lists them too: a checkout runs without being
-    installed. form: the class of the records. Raises InputError for an entry point that can't be loaded.
+    Plug-ins come first, and one that has the name of one of ours replaces it.
     """
-    found = [(entry.name, entry.value) for entry in metadata.entry_points(group=group) if not _is_ours(entry)]
-    strangers = dict(sorted(found))
-    ordered = strangers | {name: place for name, place in built_in.items() if name not in strangers}
-    return {name: Registered(load(place, group, form), place) for name, place in ordered.items()}
+    return dict(_places(group, tuple(sys.path)))
 
 
-def _is_ours(entry: metadata.EntryPoint) -> bool:
-    """Whether embedfit itself brings it. The built-in ones are right where an older install is not."""
-    return entry.dist is not None and entry.dist.name == "embedfit"
+def table(group: str, form: type[Record]) -> dict[str, Registered[Record]]:
+    """The records of a group, in the order of `places`. form: their class.
+
+    Raises InputError for an entry point that can't be loaded.
+    """
+    return {name: Registered(load(place, group, form), place) for name, place in places(group).items()}
+
+
+def find(group: str, name: str, form: type[Record]) -> Record:
+    """One record, without loading the others. Raises UsageError that lists the names, and InputError as `load`."""
+    known = places(group)
+    if name not in known:
+        noun = group.rpartition(".")[2].removesuffix("s")
+        raise UsageError(
+            f"There is no {noun} {name!r}.",
+            remedy=f"Use one of: {', '.join(sorted(known))}; or install the package that brings it.",
+        )
+    return load(known[name], group, form)
 
 
 def load(place: str, group: str, form: type[Record]) -> Record:
-    """The record at "module:NAME"."""
+    """The record at "module:NAME". Raises InputError where there is none."""
     module, _, name = place.partition(":")
     try:
         record = getattr(import_module(module), name)
@@ -53,3 +77,29 @@ def load(place: str, group: str, form: type[Record]) -> Record:
             remedy=f"Make it an {form.__module__}.{form.__name__}.",
         )
     return record
+
+
+@cache  # by sys.path, which decides what is found; a search reads the list of every installed package
+def _places(group: str, path: tuple[str, ...]) -> Mapping[str, str]:
+    ours = _our_places().get(group, {})
+    others = {
+        entry.name: entry.value
+        for entry in metadata.entry_points(group=group)
+        if entry.dist is None or entry.dist.name != _OURS
+    }
+    return dict(sorted(others.items())) | {name: ours[name] for name in sorted(ours.keys() - others.keys())}
+
+
+@cache
+def _our_places() -> Mapping[str, Mapping[str, str]]:
+    """Embedfit's own entry points, by group and name. In a checkout its pyproject.toml is right, not an old install."""
+    checkout = Path(__file__).parents[2] / "pyproject.toml"
+    if checkout.is_file():
+        project = tomllib.loads(checkout.read_text("utf-8")).get("project", {})
+        if project.get("name") == _OURS:
+            groups: Mapping[str, Mapping[str, str]] = project["entry-points"]
+            return groups
+    found: dict[str, dict[str, str]] = defaultdict(dict)
+    for entry in metadata.distribution(_OURS).entry_points:
+        found[entry.group][entry.name] = entry.value
+    return found

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,19 +35,9 @@ READER = Reader(kind="shout", extensions=(".shout",), read=read, sniff=lambda he
 """
 
 
-@pytest.fixture
-def fresh_table() -> Iterator[None]:
-    """The table is made anew in the test and after it."""
-    registry.readers.cache_clear()
-    registry.by_extension.cache_clear()
-    yield
-    registry.readers.cache_clear()
-    registry.by_extension.cache_clear()
-
-
-def test_pyproject_lists_the_readers_that_are_built_in() -> None:
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"]["embedfit.readers"]
-    assert listed == registry.BUILT_IN
+def test_ours_come_in_by_the_door_that_others_use() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["entry-points"][registry.GROUP]
+    assert {kind: registered.place for kind, registered in registry.readers().items()} == listed
 
 
 def test_every_reader_is_named_by_its_kind_and_has_extensions_of_its_own() -> None:
@@ -69,7 +58,7 @@ def test_the_table_is_made_without_the_packages_of_the_extra() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_a_plug_in_reads_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None) -> None:
+def test_a_plug_in_reads_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, PLUG_IN, "shout = stranger:READER", monkeypatch, group=registry.GROUP)
     document = tmp_path / "a.shout"
     document.write_text("quiet words")
@@ -82,27 +71,23 @@ def test_a_plug_in_reads_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert told == [(1, 1)]
 
 
-def test_a_plug_in_replaces_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None) -> None:
+def test_a_plug_in_replaces_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = PLUG_IN.replace('"shout"', '"text"').replace('".shout"', '".txt", ".md"')
     install(tmp_path, code, "text = stranger:READER", monkeypatch, group=registry.GROUP)
     assert registry.readers()["text"].place == "stranger:READER"
     assert registry.by_extension()[".md"] == "text"
 
 
-def test_what_an_older_install_of_ours_says_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
-) -> None:
+def test_what_an_older_install_of_ours_says_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "", "text = embedfit.gone:READER", monkeypatch, group=registry.GROUP, name="embedfit")
-    assert registry.readers()["text"].place == registry.BUILT_IN["text"]
+    assert registry.readers()["text"].place == "embedfit.corpus.readers.texts.plain:READER"
 
 
 @pytest.mark.parametrize(
     ("code", "message"),
     [("raise ValueError('no luck')", "can't be loaded: ValueError: no luck"), ("READER = 1", "is no Reader")],
 )
-def test_a_broken_plug_in_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None, code: str, message: str
-) -> None:
+def test_a_broken_plug_in_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str) -> None:
     install(tmp_path, code, "broken = stranger:READER", monkeypatch, group=registry.GROUP)
     with pytest.raises(InputError, match=message) as raised:
         registry.readers()

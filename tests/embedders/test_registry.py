@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from embedfit import plugins
 from embedfit.config import resolve
 from embedfit.embedders import registry
 from embedfit.embedders.registry import bills, open_embedder, opened_embedders, parse
@@ -48,17 +48,9 @@ EMBEDDER = EmbedderKind(form="costly", check=check, open=print, bills=lambda tar
 """
 
 
-@pytest.fixture
-def fresh_table() -> Iterator[None]:
-    """The table is made anew in the test and after it."""
-    registry.kinds.cache_clear()
-    yield
-    registry.kinds.cache_clear()
-
-
-def test_pyproject_lists_the_kinds_that_are_built_in() -> None:
+def test_ours_come_in_by_the_door_that_others_use() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert project["entry-points"][registry.GROUP] == registry.BUILT_IN
+    assert plugins.places(registry.GROUP) == project["entry-points"][registry.GROUP]
 
 
 def test_the_table_is_made_without_the_packages_of_extras() -> None:
@@ -175,7 +167,7 @@ def test_without_a_region_it_is_said_how_to_name_one(tmp_path: Path, monkeypatch
     assert caught.value.remedy == "Run: aws configure list"
 
 
-def test_a_plug_in_is_opened_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None) -> None:
+def test_a_plug_in_is_opened_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, PLUG_IN, "mine = stranger:EMBEDDER", monkeypatch, group=registry.GROUP)
     embedder = open_embedder("mine:small", Runtime())
     vectors = VectorStore(tmp_path / "vectors").embed(embedder, ["a", "bb"], is_query=False)
@@ -183,9 +175,7 @@ def test_a_plug_in_is_opened_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert not bills("mine:small")
 
 
-def test_a_plug_in_that_costs_is_refused_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None
-) -> None:
+def test_a_plug_in_that_costs_is_refused_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, COSTLY, "costly = stranger:EMBEDDER", monkeypatch, group=registry.GROUP)
     with pytest.raises(UsageError, match=r"makes no paid call, but evaluate\.systems=hybrid:costly"):
         check_systems(resolve(preset="offline", overrides={"evaluate": {"systems": ["hybrid:costly"]}}))
@@ -193,7 +183,7 @@ def test_a_plug_in_that_costs_is_refused_offline(
         parse("costly:3")
 
 
-def test_a_broken_plug_in_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fresh_table: None) -> None:
+def test_a_broken_plug_in_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "EMBEDDER = 1", "broken = stranger:EMBEDDER", monkeypatch, group=registry.GROUP)
     with pytest.raises(InputError, match=r"stranger:EMBEDDER, an entry point of embedfit\.embedders, is no Emb"):
         parse("minilm")

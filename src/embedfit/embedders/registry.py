@@ -15,7 +15,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 
 from embedfit import plugins
 from embedfit.errors import UsageError
@@ -27,14 +26,6 @@ from embedfit.runtime import Runtime
 #: Entry points of this group name an EmbedderKind as "module:NAME"; the entry point's name comes before the colon of
 #: its embedders' names.
 GROUP = "embedfit.embedders"
-
-#: embedfit's own kinds, as pyproject.toml lists them too.
-BUILT_IN = {
-    "openai": "embedfit.embedders.openai:EMBEDDER",
-    "sagemaker": "embedfit.embedders.sagemaker:EMBEDDER",
-    "tei": "embedfit.embedders.tei:EMBEDDER",
-    "titan-v2": "embedfit.embedders.titan:EMBEDDER",
-}
 #: The kind of what has no other: a model on this machine.
 LOCAL = "local"
 
@@ -88,10 +79,9 @@ class EmbedderKind:
     bills: Callable[[str], bool] = lambda target: False
 
 
-@cache
 def kinds() -> dict[str, EmbedderKind]:
     """Every kind by what stands before the colon. A plug-in replaces ours of the same name."""
-    return {name: found.record for name, found in plugins.table(GROUP, BUILT_IN, EmbedderKind).items()}
+    return {name: found.record for name, found in plugins.table(GROUP, EmbedderKind).items()}
 
 
 def parse(name: str) -> Spec:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from embedfit import plugins
@@ -14,23 +13,6 @@ from embedfit.plugins import Registered
 #: Entry points of this group name a Reader as "module:NAME".
 GROUP = "embedfit.readers"
 
-#: embedfit's own readers, as pyproject.toml lists them too.
-BUILT_IN = {
-    "csv": "embedfit.corpus.readers.texts.delimited:READER",
-    "docx": "embedfit.corpus.readers.office.docx:READER",
-    "epub": "embedfit.corpus.readers.texts.epub:READER",
-    "html": "embedfit.corpus.readers.texts.html:READER",
-    "mail": "embedfit.corpus.readers.texts.mail:READER",
-    "mailbox": "embedfit.corpus.readers.texts.mail:MAILBOX",
-    "markdown": "embedfit.corpus.readers.texts.markdown:READER",
-    "notebook": "embedfit.corpus.readers.texts.notebook:READER",
-    "opendocument": "embedfit.corpus.readers.office.opendocument:READER",
-    "pdf": "embedfit.corpus.readers.pdf.reader:READER",
-    "pptx": "embedfit.corpus.readers.office.pptx:READER",
-    "rtf": "embedfit.corpus.readers.texts.rtf:READER",
-    "text": "embedfit.corpus.readers.texts.plain:READER",
-    "xlsx": "embedfit.corpus.readers.office.xlsx:READER",
-}
 
 #: A reader calls it with (what is done, of how much): pages, sheets, messages.
 Progress = Callable[[int, int], None]
@@ -60,10 +42,9 @@ class Reader:
     in_memory: bool = True
 
 
-@cache
 def readers() -> dict[str, Registered[Reader]]:
     """Every reader by its kind, plug-ins first: a plug-in replaces ours of the same kind and takes its extensions."""
-    return plugins.table(GROUP, BUILT_IN, Reader)
+    return plugins.table(GROUP, Reader)
 
 
 def load(place: str) -> Reader:
@@ -71,7 +52,6 @@ def load(place: str) -> Reader:
     return plugins.load(place, GROUP, Reader)
 
 
-@cache
 def by_extension() -> dict[str, str]:
     """The kind of each known extension."""
     kinds: dict[str, str] = {}
