@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from embedfit.corpus.duplicates import clusters, jaccard, shingles
+from embedfit.corpus.duplicates import clusters, shingles
+from embedfit.numerics.near_duplicates import jaccard
 
 from .conftest import story
 

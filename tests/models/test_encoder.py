@@ -9,25 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Pooling
-from embedfit.models.encoder import Encoder, batches_by_tokens, load_backbone, load_base, pad
+from embedfit.models.encoder import Encoder, load_backbone, load_base
 from embedfit.models.layout.modules import pool
+from embedfit.numerics.batching import pad
 from tests.conftest import make_tiny_bert
 
 TEXTS = ["how to mute the tv", "", "a", "The sound is off. " * 60, "how to mute the tv"]
-
-
-@given(lengths=st.lists(st.integers(0, 50), max_size=40), budget=st.integers(1, 200))
-def test_batches_hold_every_text_once_and_keep_the_budget(lengths: list[int], budget: int) -> None:
-    batches = list(batches_by_tokens(lengths, budget))
-    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

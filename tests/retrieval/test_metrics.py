@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from embedfit.retrieval.metrics import METRICS, first_ranks, judge, parse, rank, rank_run, score
+from embedfit.retrieval.metrics import METRICS, first_ranks, judge, parse, rank, score
 
 
 def one(ranking, relevant, metric, convention="sentence-transformers"):
@@ -78,17 +78,23 @@ def test_a_name_that_is_no_metric_is_refused_with_what_is_allowed(metric):
         parse(metric)
 
 
+def ranked(run, convention="sentence-transformers"):
+    """Passage ids of one query's scores, best first."""
+    ids = list(run)
+    return [ids[column] for column in rank(np.array([list(run.values())]), ids, len(ids), convention)[0]]
+
+
 def test_equal_scores_rank_by_ascending_id_here_and_by_descending_id_in_trec_eval():
     run = {"p10": 1.0, "p2": 1.0, "p1": 2.0, "p3": 0.5}
-    assert rank_run(run) == ["p1", "p10", "p2", "p3"]
-    assert rank_run(run, "trec_eval") == ["p1", "p2", "p10", "p3"]
+    assert ranked(run) == ["p1", "p10", "p2", "p3"]
+    assert ranked(run, "trec_eval") == ["p1", "p2", "p10", "p3"]
 
 
 def test_scores_closer_than_float32_tie_in_trec_eval_only():
     run = {"a": 0.5, "b": 0.5 + 1e-12, "c": 0.5 + 2e-12}
-    assert rank_run(run) == ["c", "b", "a"]
+    assert ranked(run) == ["c", "b", "a"]
     run = {"c": 0.5, "b": 0.5 + 1e-12, "a": 0.5 + 2e-12}
-    assert rank_run(run, "trec_eval") == ["c", "b", "a"]
+    assert ranked(run, "trec_eval") == ["c", "b", "a"]
 
 
 @given(

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from embedfit.numerics.ranking import ranks
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.fusion import ranks, reciprocals, standardised, weighted_sum
+from embedfit.retrieval.fusion import reciprocals, standardised, weighted_sum
 from embedfit.retrieval.topk import top_k
 
 PASSAGES = ["The cat sat on the mat", "Dogs were running", "A dog and a cat", "", "the of and"]

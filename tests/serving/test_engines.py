@@ -13,7 +13,7 @@ from embedfit.models.architecture import read_architecture
 from embedfit.models.export import to_onnx, to_openvino
 from embedfit.models.layout.modules import Head, unit_rows
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.serving.engines.engine import Engine, pad
+from embedfit.serving.engines.engine import Engine, batch_of
 from embedfit.serving.engines.onnx_engine import OnnxEngine
 from embedfit.serving.engines.openvino_engine import OpenVinoEngine
 from embedfit.serving.engines.tokens import TextEncoder
@@ -39,7 +39,7 @@ def sentence_transformers_vectors(folder: Path, texts: list[str]) -> np.ndarray:
 def vectors_of(engine: Engine, folder: Path, texts: list[str]) -> np.ndarray:
     layout = read_architecture(folder)
     encoder = TextEncoder(load_tokenizer(folder), max_tokens=layout.max_tokens, prompts={})
-    return unit_rows(engine.pooled(pad(encoder.encode(texts), 0), 0))
+    return unit_rows(engine.pooled(batch_of(encoder.encode(texts), 0), 0))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_a_rows_vector_does_not_depend_on_its_batch(folder, graph):
 
 def test_token_states_are_the_transformers(folder, graph):
     engine = openvino_engine(folder, "fp32", graph)
-    batch = pad([[2, 70, 3], [2, 80, 81, 82, 3]], 0)
+    batch = batch_of([[2, 70, 3], [2, 80, 81, 82, 3]], 0)
     reference = TorchEngine.load(
         folder, layout=read_architecture(folder), precision="fp32", threads=2, device=torch.device("cpu")
     )

@@ -15,7 +15,8 @@ from embedfit.models.architecture import Architecture, read_architecture
 from embedfit.models.export import to_onnx, to_openvino
 from embedfit.models.layout.modules import Head
 from embedfit.models.tokenizer import open_tokenizer
-from embedfit.serving.engines.engine import Engine, Vectors, pad
+from embedfit.numerics.arrays import Vectors
+from embedfit.serving.engines.engine import Engine, batch_of
 from embedfit.serving.engines.onnx_engine import OnnxEngine
 from embedfit.serving.engines.openvino_engine import OpenVinoEngine
 from embedfit.serving.engines.tokens import TextEncoder
@@ -54,7 +55,7 @@ def served(engine: Engine, folder: Path, layout: Architecture, prompt: str) -> V
         prompts=layout.prompts,
         special=None if layout.pooling.include_prompt else tokenizer.special,
     )
-    return engine.pooled(pad(encoder.encode(TEXTS, prompt=prompt), 0), 0)
+    return engine.pooled(batch_of(encoder.encode(TEXTS, prompt=prompt), 0), 0)
 
 
 @pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])

@@ -1,6 +1,6 @@
 import numpy as np
 
-from embedfit.training.masking import jaccard, known_positives, near_duplicates
+from embedfit.training.masking import known_positives, near_duplicates
 from embedfit.training.store import Example, TokenStore
 
 
@@ -18,12 +18,6 @@ def test_near_duplicates_are_found_and_others_not():
 def test_short_texts_are_twins_only_if_equal():
     store = TokenStore.of([[1, 5, 6, 2], [1, 5, 6, 2], [1, 6, 5, 2], [1, 2], [1, 5, 2]])
     assert near_duplicates(store, range(5)) == {0: (1,), 1: (0,)}
-
-
-def test_jaccard_of_sketches():
-    left, right = np.arange(10, dtype=np.uint64), np.arange(5, 15, dtype=np.uint64)
-    assert jaccard(left, right) == 5 / 15
-    assert jaccard(left, left) == 1.0
 
 
 def test_twins_of_a_positive_are_known_too():

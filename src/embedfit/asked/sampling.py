@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+from embedfit.numerics.arrays import Floats, Ints
 
 _ROUNDS = 12
 #: Two questions that are at least this alike ask the same: one of them is judged.

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.numerics.arrays import Doubles, Ints
 from embedfit.retrieval.significance import bootstrap_means
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 DRAWS = 4000
 
@@ -24,13 +22,13 @@ class Estimate:
     grades stand alone.
     """
 
-    delta: Floats
-    draws: Floats
+    delta: Doubles
+    draws: Doubles
     clusters: int
-    trust: Floats
+    trust: Doubles
 
 
-def plain(values: Floats, clusters: Ints, *, rng: np.random.Generator) -> Estimate:
+def plain(values: Doubles, clusters: Ints, *, rng: np.random.Generator) -> Estimate:
     """Means of differences (Q, M), resampled by cluster, (Q,)."""
     count = len(np.unique(clusters))
     trust = np.zeros(values.shape[1])
@@ -38,7 +36,7 @@ def plain(values: Floats, clusters: Ints, *, rng: np.random.Generator) -> Estima
 
 
 def corrected(
-    judge: Floats, person: Floats, both: npt.NDArray[np.bool_], clusters: Ints, *, rng: np.random.Generator
+    judge: Doubles, person: Doubles, both: npt.NDArray[np.bool_], clusters: Ints, *, rng: np.random.Generator
 ) -> Estimate:
     """Means of differences by a judge whose errors a person's grades of some questions take out.
 
@@ -62,11 +60,11 @@ def corrected(
     return Estimate(rectifier.delta + opinion.delta, rectifier.draws + opinion.draws, count, trust)
 
 
-def _tuned(person: Floats, judge: Floats, others: int) -> Floats:
+def _tuned(person: Doubles, judge: Doubles, others: int) -> Doubles:
     """λ of each column, between 0 and 1. person, judge: (n, M)."""
     n = len(person)
     spread = judge.var(0, ddof=1)
     shared = ((person - person.mean(0)) * (judge - judge.mean(0))).sum(0) / (n - 1)
     best = np.divide(shared, (1 + n / others) * spread, out=np.zeros_like(spread), where=spread > 1e-12)
-    tuned: Floats = np.clip(best, 0.0, 1.0)
+    tuned: Doubles = np.clip(best, 0.0, 1.0)
     return tuned

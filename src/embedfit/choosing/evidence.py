@@ -14,11 +14,10 @@ from embedfit.choosing.candidates import Candidate
 from embedfit.choosing.estimates import Estimate, corrected, plain
 from embedfit.choosing.grades import Grades
 from embedfit.choosing.questions import Question
+from embedfit.numerics.arrays import Doubles, Ints
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.significance import number
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 Kind = Literal["labelled", "graded", "written", "none"]
 
 #: What labels are measured with; grades are measured as deep as the pool goes.
@@ -37,11 +36,11 @@ class Evidence:
     kind: Kind
     metric: str
     candidates: Sequence[Candidate]
-    values: Floats
+    values: Doubles
     clusters: Ints
-    person: Floats | None = None
+    person: Doubles | None = None
     both: npt.NDArray[np.bool_] | None = None
-    blind: Floats | None = None
+    blind: Doubles | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -59,16 +58,16 @@ class Evidence:
         values = self.values[:, columns] - self.values[:, [default]]
         return self._estimate(values, None if self.person is None else self._to(self.person, default, columns), rng)
 
-    def means(self) -> Floats:
+    def means(self) -> Doubles:
         """Each candidate's mean. (C,)."""
         return self._estimate(self.values, self.person, np.random.default_rng(0)).delta
 
     @staticmethod
-    def _to(values: Floats, default: int, columns: list[int]) -> Floats:
-        difference: Floats = values[:, columns] - values[:, [default]]
+    def _to(values: Doubles, default: int, columns: list[int]) -> Doubles:
+        difference: Doubles = values[:, columns] - values[:, [default]]
         return difference
 
-    def _estimate(self, values: Floats, person: Floats | None, rng: np.random.Generator) -> Estimate:
+    def _estimate(self, values: Doubles, person: Doubles | None, rng: np.random.Generator) -> Estimate:
         if person is None or self.both is None:
             return plain(values, self.clusters, rng=rng)
         return corrected(values, person, self.both, self.clusters, rng=rng)
@@ -135,6 +134,6 @@ def _values(
     used: Sequence[int],
     grades: Grades,
     depth: int,
-) -> Floats:
+) -> Doubles:
     rows = [[metric.ndcg(of[n], grades.get(questions[n].query_id, {}), depth) for of in rankings] for n in used]
     return np.array(rows, np.float64).reshape(len(used), len(rankings))

@@ -7,12 +7,10 @@ from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from embedfit.choosing.estimates import Estimate
 from embedfit.retrieval.significance import student_quantile
 
-Floats = npt.NDArray[np.float64]
 Verdict = Literal["better", "no difference", "worse"]
 
 #: Chance that any candidate that is no better passes the gate. Its interval is of twice that: 90%.

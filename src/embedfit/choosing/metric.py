@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.float64]
 
 #: What a passage of each grade is worth: the same subject without an answer is worth nothing.
 GAINS = (0.0, 0.0, 1.0, 3.0)

@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from embedfit.llm.transport.retry import CallError, RetryPolicy
 from embedfit.models.architecture import document_instruction
 from embedfit.models.store.vectors import Storage
+from embedfit.numerics.arrays import Vectors
 from embedfit.path.workspace import sha256_json
 
-Vectors = npt.NDArray[np.float32]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Job = Callable[[Item], Coroutine[Any, Any, Result]]

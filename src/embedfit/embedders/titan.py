@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from embedfit.embedders.registry import EmbedderKind, Opening, PaidEmbedder, Spec
 from embedfit.errors import ProviderError, UsageError
@@ -20,9 +19,8 @@ from embedfit.llm.providers.bedrock import call_aws, connect
 from embedfit.llm.transport.remote import CONNECTIONS, paced
 from embedfit.llm.transport.retry import CallError
 from embedfit.models.store.vectors import Storage
+from embedfit.numerics.arrays import Vectors
 from embedfit.progress import Reporter, Silent
-
-Vectors = npt.NDArray[np.float32]
 
 MODEL_ID = "amazon.titan-embed-text-v2:0"
 WIDTHS = (1024, 512, 256)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import StrictBool, ValidationError
 
 from embedfit.config import Config
@@ -14,12 +13,11 @@ from embedfit.errors import CheckFailed, InputError
 from embedfit.files.textfiles import json_lines
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder, VectorStore
+from embedfit.numerics.arrays import Doubles
 from embedfit.path.artefacts import CheckedPair, CheckResult, Passage, Query, Separation, Whole, written
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime
-
-Floats = npt.NDArray[np.float64]
 
 _KEPT_PAIRS = 200
 _KEPT_CHARACTERS = 300
@@ -130,18 +128,18 @@ def _other_passage(
     return others[int(rng.integers(len(others)))] if others else None
 
 
-def pair_cosines(embedder: Embedder, pairs: Sequence[Pair], cache: VectorStore, report: Reporter) -> Floats:
+def pair_cosines(embedder: Embedder, pairs: Sequence[Pair], cache: VectorStore, report: Reporter) -> Doubles:
     """Cosine of query and passage of each pair. (P,)."""
     try:
         queries = cache.embed(embedder, [pair.query for pair in pairs], is_query=True, report=report)
         passages = cache.embed(embedder, [pair.passage for pair in pairs], is_query=False, report=report)
     finally:
         embedder.release()
-    cosines: Floats = (queries.astype(np.float64) * passages).sum(1)
+    cosines: Doubles = (queries.astype(np.float64) * passages).sum(1)
     return cosines
 
 
-def auc(similar: Floats, different: Floats) -> float:
+def auc(similar: Doubles, different: Doubles) -> float:
     """Chance that a similar pair scores higher than a different one; ties count half (Mann-Whitney U / mn)."""
     ordered = np.sort(different)
     below = np.searchsorted(ordered, similar, side="left")
@@ -149,7 +147,7 @@ def auc(similar: Floats, different: Floats) -> float:
     return float((below + up_to).sum() / (2 * len(similar) * len(different)))
 
 
-def separation(similar: Floats, different: Floats) -> Separation:
+def separation(similar: Doubles, different: Doubles) -> Separation:
     """Both sets of cosines, their means, and how well they are apart."""
     return Separation(
         similar=tuple(np.round(similar, 6).tolist()),

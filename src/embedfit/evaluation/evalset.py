@@ -11,9 +11,10 @@ from tokenizers import Tokenizer
 
 from embedfit.files.beir import read_beir
 from embedfit.files.retrieval import RetrievalData
+from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import Passage
 from embedfit.retrieval.own import own_passages
-from embedfit.retrieval.significance import ClusterBy, Ints, clusters_of
+from embedfit.retrieval.significance import ClusterBy, clusters_of
 
 EvalKind = Literal["synthetic", "human"]
 

@@ -22,10 +22,10 @@ from embedfit.index.search import Asker
 from embedfit.index.store.sizes import bytes_a_passage
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import Embedder, VectorStore
+from embedfit.numerics.arrays import Doubles, Ints
 from embedfit.progress import Reporter
-from embedfit.retrieval.metrics import METRICS, Convention, Floats, Ints, first_ranks, judge, score
+from embedfit.retrieval.metrics import METRICS, Convention, first_ranks, judge, score
 
-Vectors = npt.NDArray[np.float32]
 #: Which passages each of the queries start to stop may find: (stop - start, N).
 Allowed = Callable[[int, int], npt.NDArray[np.bool_]]
 
@@ -52,14 +52,14 @@ class Measured:
 
     found: Sequence[Sequence[str]]
     ranks: Ints
-    values: Floats
+    values: Doubles
     retriever: Retriever | None = None
     bytes_a_passage: float | None = None
     ms_a_query: float | None = None
 
-    def column(self, metric: str) -> Floats:
+    def column(self, metric: str) -> Doubles:
         """One metric of every query. (Q,)."""
-        column: Floats = self.values[:, METRICS.index(metric)]
+        column: Doubles = self.values[:, METRICS.index(metric)]
         return column
 
 

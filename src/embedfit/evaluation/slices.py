@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from embedfit.evaluation.evalset import EvalSet
-from embedfit.retrieval.metrics import Floats
-from embedfit.retrieval.significance import Ints, bootstrap_means, interval
+from embedfit.numerics.arrays import Doubles, Ints
+from embedfit.retrieval.significance import bootstrap_means, interval
 from embedfit.retrieval.words import Analysis, length, words
 
 #: Documents with the most queries are listed, and only so many.
@@ -33,8 +33,8 @@ _QUESTION_ENDS = ("?", "？", "؟", "吗", "嗎", "呢", "か", "까", "나요")
 
 def slices(
     eval_set: EvalSet,
-    base: Floats,
-    tuned_values: Floats,
+    base: Doubles,
+    tuned_values: Doubles,
     clusters: Ints,
     *,
     tuned: str = "merged",
@@ -73,8 +73,8 @@ def slices(
 def _row(
     value: str,
     rows: Sequence[int],
-    base: Floats,
-    tuned_values: Floats,
+    base: Doubles,
+    tuned_values: Doubles,
     clusters: Ints,
     *,
     tuned: str,

@@ -19,10 +19,9 @@ from embedfit.evaluation.measure import Allowed, Measured, Opened, judged, ranke
 from embedfit.evaluation.summary import comparisons, systems_table
 from embedfit.index.retriever import BASE
 from embedfit.index.scoring import Asked, Parts
+from embedfit.numerics.arrays import Floats, Ints
+from embedfit.numerics.ranking import best
 from embedfit.progress import Reporter
-from embedfit.retrieval.significance import Ints
-
-Floats = npt.NDArray[np.float32]
 
 #: Sizes to which vectors are cut, where they are wider.
 SIZES = (256, 128, 64)
@@ -70,9 +69,8 @@ def nearest_signs(passages: Floats, queries: Floats, own: Ints, count: int) -> A
         agreed[rows, own[start:stop][rows]] = -np.inf
         if count >= agreed.shape[1]:
             return np.ones(agreed.shape, np.bool_)
-        order = np.argsort(-agreed, axis=1, kind="stable")[:, :count]  # equal distances by ascending number
         result = np.zeros(agreed.shape, np.bool_)
-        np.put_along_axis(result, order, True, axis=1)
+        np.put_along_axis(result, best(agreed, count), True, axis=1)
         return result
 
     return allowed

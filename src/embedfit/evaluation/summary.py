@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from embedfit.evaluation.measure import Measured
+from embedfit.numerics.arrays import Ints
 from embedfit.retrieval.metrics import METRICS
-from embedfit.retrieval.significance import Ints, bootstrap_means, compare, interval
+from embedfit.retrieval.significance import bootstrap_means, compare, interval
 
 #: Metrics that systems are compared on; the first is the one that decides.
 COMPARED = ("ndcg@10", "hit@5", "mrr@10")

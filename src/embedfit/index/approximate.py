@@ -27,10 +27,12 @@ import numpy.typing as npt
 from embedfit.errors import InputError
 from embedfit.files.atomic import atomic_file
 from embedfit.index.retriever import DENSE_PARTS, DEPTH, Retriever
-from embedfit.index.rows import Floats, Halves, Ints, Rows
+from embedfit.index.rows import Rows
 from embedfit.index.scoring import Asked, Parts, Scores, ordered
 from embedfit.index.store.manifest import AGAIN
+from embedfit.numerics.arrays import Floats, Halves, Ints
 from embedfit.numerics.machine import cores
+from embedfit.numerics.ranking import best
 from embedfit.progress import Reporter, Task
 
 Mask = npt.NDArray[np.bool_]
@@ -178,7 +180,7 @@ def nearest(shards: Sequence[Any], vector: Floats, count: int, share: float, all
         numbers.append(ids[0][is_there] + at)
         values.append(found[0][is_there])
         at += shard.ntotal
-    result: Ints = np.concatenate(numbers)[np.argsort(-np.concatenate(values), kind="stable")[:count]]
+    result: Ints = np.concatenate(numbers)[best(np.concatenate(values), count)]
     return result
 
 

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from embedfit.index.retriever import DENSE_PARTS
 from embedfit.index.scoring import Asked, Parts, Rows, Scores
-
-Floats = npt.NDArray[np.float32]
+from embedfit.numerics.arrays import Floats
 
 #: Passages of which one sentence each stands in for a query, and questions of a log that are scored.
 SAMPLE = 200

@@ -5,13 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-Floats = npt.NDArray[np.float32]
-Halves = npt.NDArray[np.float16]
-Ints = npt.NDArray[np.int64]
-Bytes = npt.NDArray[np.int8]
+from embedfit.numerics.arrays import Bytes, Floats, Halves, Ints
 
 #: Rows that are turned into float32 at a time.
 _BLOCK = 16_384

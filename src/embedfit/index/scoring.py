@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.index.retriever import DENSE_PARTS, Part, Retriever
-from embedfit.index.rows import Floats, Halves, Ints, RoughQuery, Rows, Tokens, best_of, cosines, product
+from embedfit.index.rows import RoughQuery, Rows, Tokens, best_of, cosines, product
+from embedfit.numerics import ranking
+from embedfit.numerics.arrays import Floats, Halves, Ints
 from embedfit.retrieval.fusion import reciprocals, standardised
 from embedfit.retrieval.own import without_own
 
@@ -194,15 +196,8 @@ def ordered(scores: Floats, k: int, *, last_first: bool = False) -> Ints:
 
     Equal ones come by ascending number, with last_first by descending number.
     """
-    k = min(k, len(scores))
-    if k < len(scores):
-        bound = -np.partition(-scores, k - 1)[k - 1]
-        candidates = np.flatnonzero(scores >= bound)
-    else:
-        candidates = np.arange(len(scores))
-    candidates = candidates[np.isfinite(scores[candidates])][:: -1 if last_first else 1]
-    result: Ints = candidates[np.argsort(-scores[candidates], kind="stable")][:k]
-    return result
+    found = len(scores) - 1 - ranking.best(scores[::-1], k) if last_first else ranking.best(scores, k)
+    return found[np.isfinite(scores[found])]
 
 
 def find(
@@ -341,7 +336,7 @@ def _reranked(scores: Scores, retriever: Retriever, query: int, best: Ints, firs
     head, tail = best[: rerank.depth], best[rerank.depth :]
     late = scores.late(query, head)
     mixed = (1 - rerank.weight) * standardised(first[: len(head)]) + rerank.weight * standardised(late)
-    order = np.argsort(-mixed, kind="stable")
+    order = ranking.best(mixed, len(mixed))
     mean, deviation = first[: len(head)].mean(), max(float(first[: len(head)].std()), 1e-9)
     behind = np.minimum((1 - rerank.weight) * (first[len(head) :] - mean) / deviation, mixed[order[-1]])
     passages = np.concatenate([head[order], tail])

@@ -8,9 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from embedfit.errors import InputError, ModelError
 from embedfit.files.textfiles import without_surrogates
 from embedfit.index import approximate
@@ -23,11 +20,10 @@ from embedfit.index.store.folder import Stored, read
 from embedfit.index.tokens import TokenReader, TokenSpace
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.local import LocalModel
+from embedfit.numerics.arrays import Floats
 from embedfit.path.artefacts import Passage, Value
 from embedfit.path.workspace import decode_record
 from embedfit.retrieval.bm25 import Bm25
-
-Floats = npt.NDArray[np.float32]
 
 #: Words of a query that are read; the rest is cut, as a model cuts what its window does not hold.
 MOST_WORDS = 512

@@ -17,12 +17,10 @@ from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import Task, VectorStore
 from embedfit.models.token_vectors import text_and_token_vectors, token_vectors
 from embedfit.models.windows import windows_of_model
+from embedfit.numerics.arrays import Floats, Ints
 from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import idf
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 #: Numbers of a stored token vector. What fewer of them cost is in docs/recipe.md.
 WIDTH = 128

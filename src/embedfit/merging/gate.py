@@ -9,9 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.numerics.arrays import Doubles
 from embedfit.retrieval.significance import Comparison, compare
-
-Floats = npt.NDArray[np.float64]
 
 #: Means of dev nDCG@10 this near to the best count as equal to it.
 SAME_SCORE = 0.005
@@ -25,7 +24,7 @@ class Mixture:
     """
 
     alpha: float
-    dev: Floats
+    dev: Doubles
     retention: float
 
 

@@ -17,10 +17,12 @@ from embedfit.merging.alike import check_alike
 from embedfit.merging.gate import Decision, Mixture, decide
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.weights import combine
-from embedfit.models.encoder import Encoder, Vectors
+from embedfit.models.encoder import Encoder
 from embedfit.models.folder import save_model
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder
+from embedfit.numerics.arrays import Doubles, Vectors
+from embedfit.numerics.ranking import best
 from embedfit.path.artefacts import (
     METRIC,
     MergeDecision,
@@ -41,7 +43,6 @@ from embedfit.runtime import Runtime
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
 POOL_DEPTH = 15
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +191,9 @@ def retention_set(config: Config, corpus: Sequence[str]) -> Retention:
     )
 
 
-def per_query_ndcg(scores: npt.NDArray[np.float32], relevant: Sequence[frozenset[int]], k: int = 10) -> Floats:
+def per_query_ndcg(scores: npt.NDArray[np.float32], relevant: Sequence[frozenset[int]], k: int = 10) -> Doubles:
     """NDCG@k of each query. scores: (Q, N) of every passage, -inf for those that are left out."""
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    found = [row[np.isfinite(of_query[row])].tolist() for row, of_query in zip(order, scores, strict=True)]
+    found = [row[np.isfinite(of_query[row])].tolist() for row, of_query in zip(best(scores, k), scores, strict=True)]
     return ndcg(judge(found, relevant), k)
 
 

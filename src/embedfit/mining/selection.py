@@ -7,8 +7,7 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float32]
+from embedfit.numerics.arrays import Ints, Scores
 
 
 def below_positive(scores: Scores, positive: float, max_relative_score: float) -> npt.NDArray[np.bool_]:
@@ -21,7 +20,7 @@ def below_positive(scores: Scores, positive: float, max_relative_score: float) -
 
 
 def select(
-    candidates: Ids,
+    candidates: Ints,
     scores: Scores,
     *,
     positive: float,

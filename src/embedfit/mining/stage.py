@@ -14,16 +14,14 @@ from embedfit.llm.metered import OVER_BUDGET
 from embedfit.mining import teachers
 from embedfit.mining.selection import select
 from embedfit.mining.teachers import Choice
-from embedfit.models.encoder import Vectors
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.local import local_model
+from embedfit.numerics.arrays import Vectors
+from embedfit.numerics.near_duplicates import SAME_COSINE
 from embedfit.path.artefacts import Judgement, Passage, Query, TrainRow, written
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
-
-#: Above this cosine two passages say the same: neither may be the other's negative.
-SAME_COSINE = 0.95
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:

@@ -6,15 +6,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from embedfit.judging.judge import Judge, Pair, Verdict
+from embedfit.numerics.arrays import Scores, Vectors
 from embedfit.path.artefacts import Judgement, Passage, Query
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import weighted_sum
-
-Vectors = npt.NDArray[np.float32]
-Scores = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

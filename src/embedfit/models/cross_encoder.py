@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from embedfit.errors import ModelError
 from embedfit.models.architecture import NO_LIMIT, tokenizer_window
-from embedfit.models.encoder import autocast, batches_by_tokens, pad, tokens_per_batch
+from embedfit.models.encoder import autocast, tokens_per_batch
 from embedfit.models.folder import read_module
 from embedfit.models.layout.families import FAMILIES, Family
 from embedfit.models.tokenizer import plain_tokenizer
+from embedfit.numerics.arrays import Scores, Tokens
+from embedfit.numerics.batching import batches_by_length, pad
 from embedfit.numerics.machine import Precision, best_precision, device
 from embedfit.progress import Reporter, Silent
-
-Scores = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int32]
 
 #: Pairs that are tokenised at a time: a tokenizer's own form of a text is a hundred times its ids.
 _CHUNK = 1024
@@ -99,12 +97,12 @@ class CrossEncoder:
         scores = np.zeros(len(distinct), np.float32)
         budget = tokens_per_batch()
         with (report or Silent()).task(description, len(distinct), "pairs") as task:
-            for batch in batches_by_tokens([len(row) for row in ids], budget):
+            for batch in batches_by_length([len(row) for row in ids], budget):
                 scores[batch] = self._forward([ids[row] for row in batch], [types[row] for row in batch])
                 task.advance(len(batch))
         return scores[[row_of[pair] for pair in pairs]]
 
-    def _encode(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Ids], list[Ids]]:
+    def _encode(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Tokens], list[Tokens]]:
         """Token ids and the part (0: query, 1: passage) of each token."""
         ids, types = [], []
         for encoding in self._encodings(pairs):
@@ -117,10 +115,10 @@ class CrossEncoder:
             yield from self._tokenizer.encode_batch(list(pairs[start : start + _CHUNK]))
 
     @torch.inference_mode()
-    def _forward(self, rows: list[Ids], types: list[Ids]) -> Scores:
+    def _forward(self, rows: list[Tokens], types: list[Tokens]) -> Scores:
         where = next(self._model.parameters()).device
-        ids, mask = pad([row.tolist() for row in rows], self._pad_id)
-        extra = {"token_type_ids": pad([row.tolist() for row in types], 0)[0].to(where)} if self._has_types else {}
+        ids, mask = map(torch.from_numpy, pad(rows, self._pad_id))
+        extra = {"token_type_ids": torch.from_numpy(pad(types, 0)[0]).to(where)} if self._has_types else {}
         with autocast(self._precision, where):
             logits = self._model(input_ids=ids.to(where), attention_mask=mask.to(where), **extra).logits
         result: Scores = torch.sigmoid(logits.float()[:, 0]).cpu().numpy()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -24,33 +23,15 @@ from embedfit.models.layout.families import Family
 from embedfit.models.layout.modules import Head, pool, unit_rows
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.tokenizer import TextTokenizer, open_tokenizer
+from embedfit.numerics.arrays import Vectors
+from embedfit.numerics.batching import batches_by_length, pad
 from embedfit.numerics.machine import Precision, device, encoding_precision
 from embedfit.progress import Reporter, Silent
-
-Vectors = npt.NDArray[np.float32]
 
 
 def tokens_per_batch() -> int:
     """Padded tokens that are encoded at a time: they fill the machine and fit into its memory."""
     return 16_384 if device().type == "cpu" else 131_072
-
-
-def batches_by_tokens(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices grouped so that rows × longest ≤ budget, longest first, so that the first batch is the largest.
-
-    A single text over the budget is a batch of its own.
-    """
-    batch: list[int] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and longest * (len(batch) + 1) > budget:
-            yield batch
-            batch = []
-        if not batch:
-            longest = max(lengths[index], 1)
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def load_backbone(folder: Path, layout: Architecture | None = None) -> torch.nn.Module:
@@ -227,7 +208,7 @@ class Encoder:
         skip = self.skip(is_query)
         budget = tokens_per_batch()
         with (report or Silent()).task(description, len(distinct), "texts") as task:
-            for batch in batches_by_tokens([len(row) for row in ids], budget):
+            for batch in batches_by_length([len(row) for row in ids], budget):
                 vectors[batch] = self._forward([ids[index] for index in batch], skip)
                 task.advance(len(batch))
         return vectors[[row_of[text] for text in texts]]
@@ -273,7 +254,7 @@ class Encoder:
 
         all_layers: with hidden_states, those of the embeddings and of every layer, (B, L, H) each.
         """
-        ids, mask = pad(rows, self.pad_id)
+        ids, mask = map(torch.from_numpy, pad(rows, self.pad_id))
         where = next(self.backbone.parameters()).device
         more = {"output_hidden_states": True} if all_layers else {}
         mask = mask.to(where)
@@ -297,17 +278,6 @@ def load_base(
     """A model by name, with its right prompts. query_instruction: instead of its right one."""
     folder, layout = open_model(name, query_instruction)
     return Encoder.load(folder, precision=precision, layout=layout)
-
-
-def pad(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids (B, L) and mask (B, L) of rows of different lengths."""
-    length = max(len(row) for row in rows)
-    ids = np.full((len(rows), length), pad_id, np.int64)
-    mask = np.zeros((len(rows), length), np.int64)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
-    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 def autocast(precision: Precision, where: torch.device) -> AbstractContextManager[Any]:

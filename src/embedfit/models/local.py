@@ -8,9 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from embedfit.config import Config
 from embedfit.files.hashes import sha256_file
 from embedfit.models.architecture import Architecture, model_files, read_architecture
@@ -18,12 +15,11 @@ from embedfit.models.encoder import Encoder
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.store.vectors import Storage, VectorStore
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.models.windows import Ints, blended, windows_of_model
+from embedfit.models.windows import blended, windows_of_model
+from embedfit.numerics.arrays import Ints, Vectors
 from embedfit.numerics.machine import encoding_precision
 from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter
-
-Vectors = npt.NDArray[np.float32]
 
 #: Changing how vectors are computed means changing this: stored ones are then not found.
 _VERSION = 2

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from embedfit.models.encoder import Encoder, batches_by_tokens, tokens_per_batch
+from embedfit.models.encoder import Encoder, tokens_per_batch
 from embedfit.models.layout.modules import unit_rows
-
-Vectors = npt.NDArray[np.float32]
+from embedfit.numerics.arrays import Ints, Vectors
+from embedfit.numerics.batching import batches_by_length
 
 #: The inner layer whose vectors stand beside the last one's, as a share of all. The last one's are near to what the
 #: text means, those of inner layers to what its words are: each wins where the other loses (docs/recipe.md).
@@ -54,10 +53,10 @@ def text_and_token_vectors(
 
 def _layers(
     encoder: Encoder, rows: Sequence[Sequence[int]]
-) -> Iterator[tuple[list[int], tuple[Tensor, Tensor], Tensor, Tensor]]:
+) -> Iterator[tuple[Ints, tuple[Tensor, Tensor], Tensor, Tensor]]:
     """Numbers of rows, states (B, L, H) of an inner and the last layer, what the model gives, and the mask (B, L)."""
     budget = tokens_per_batch() // 4  # all layers' vectors are held at once
-    for batch in batches_by_tokens([len(row) for row in rows], budget):
+    for batch in batches_by_length([len(row) for row in rows], budget):
         output, mask = encoder.run([rows[index] for index in batch], all_layers=True)
         states = output.hidden_states or (output.last_hidden_state,)  # static embeddings have one layer
         inner = states[round(_INNER * (len(states) - 1))]  # the first are the embeddings

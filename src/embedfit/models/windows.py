@@ -14,16 +14,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from embedfit.files.textfiles import without_surrogates
 from embedfit.models.architecture import Architecture
+from embedfit.numerics.arrays import Ints, Scores, Vectors
 from embedfit.retrieval.words import UNSPACED
-
-Scores = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Vectors = npt.NDArray[np.float32]
 
 #: The share of a window that it has in common with the next one, so that what a border cuts is whole in one of them.
 OVERLAP = 0.25

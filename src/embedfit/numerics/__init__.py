@@ -1,1 +1,1 @@
-"""Arithmetic that several rooms share, and the machine that does it."""
+"""Arithmetic that several rooms share: arrays, ranking with ties, batches by length, near-duplicates, the machine."""

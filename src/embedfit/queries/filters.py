@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.numerics.arrays import Vectors
+from embedfit.numerics.near_duplicates import SAME_COSINE, close_pairs
 from embedfit.queries.meta import META
 from embedfit.retrieval import languages
 from embedfit.retrieval.words import DENSE, count, size, word_set, words
-
-Vectors = npt.NDArray[np.float32]
 
 #: What a text says that tries to steer the model, and what the model must not have obeyed.
 _INSTRUCTION = re.compile(
@@ -31,7 +31,6 @@ COPIED_SPAN = 9
 #: From this probability on a query's language is certain, and below this one it is not the expected one.
 SURE, RULED_OUT = 0.99, 0.001
 BARE_INSTRUCTION = 7  # words
-NEAR_DUPLICATE_COSINE = 0.95
 TWIN_COSINE, TWIN_JACCARD = 0.9, 0.8
 
 
@@ -209,7 +208,7 @@ def exact_duplicates(texts: Sequence[str]) -> list[bool]:
 
 
 def near_duplicates(
-    vectors: Vectors, groups: Sequence[str], texts: Sequence[str], *, cosine: float = NEAR_DUPLICATE_COSINE
+    vectors: Vectors, groups: Sequence[str], texts: Sequence[str], *, cosine: float = SAME_COSINE
 ) -> list[bool]:
     """True for every query that is close to an earlier kept one of the same passage.
 
@@ -258,14 +257,9 @@ def twins(vectors: Vectors, texts: Sequence[str]) -> dict[int, list[int]]:
     """
     found: dict[int, list[int]] = {}
     bags: dict[int, frozenset[str]] = {}
-    for start in range(0, len(vectors), 1024):
-        scores = vectors[start : start + 1024] @ vectors.T
-        for row, column in zip(*np.nonzero(scores >= TWIN_COSINE), strict=True):
-            one, other = start + int(row), int(column)
-            if one == other:
-                continue
-            left = bags.setdefault(one, word_set(texts[one]))
-            right = bags.setdefault(other, word_set(texts[other]))
-            if len(left & right) >= TWIN_JACCARD * len(left | right):
-                found.setdefault(one, []).append(other)
+    for one, other in close_pairs(vectors, TWIN_COSINE):
+        left = bags.setdefault(one, word_set(texts[one]))
+        right = bags.setdefault(other, word_set(texts[other]))
+        if len(left & right) >= TWIN_JACCARD * len(left | right):
+            found.setdefault(one, []).append(other)
     return found

@@ -21,8 +21,8 @@ from embedfit.judging.judge import Judge, Pair
 from embedfit.judging.opening import OWN_MODEL, opened_judge
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.llm.opening import opened_model
-from embedfit.models.encoder import Vectors
 from embedfit.models.local import local_model
+from embedfit.numerics.arrays import Vectors
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.forgotten import read_forgotten
 from embedfit.path.workspace import Workspace

@@ -9,21 +9,18 @@ from typing import Any
 
 import bm25s
 import numpy as np
-import numpy.typing as npt
 
+from embedfit.numerics.arrays import Doubles, Ints, Scores
+from embedfit.numerics.ranking import best
 from embedfit.retrieval.words import Analysis, has_letter, is_letter
-
-Ids = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float32]
-Weights = npt.NDArray[np.float64]
 
 _bm25s: Any = bm25s  # its annotations do not cover what its documentation promises
 
 
-def idf(passages: int, holders: int | Ids) -> Weights:
+def idf(passages: int, holders: int | Ints) -> Doubles:
     """How rare terms are that `holders` of the passages hold: Lucene's form, which is above 0. Shaped as holders."""
     held = np.asarray(holders)
-    result: Weights = np.log1p((passages - held + 0.5) / (held + 0.5))
+    result: Doubles = np.log1p((passages - held + 0.5) / (held + 0.5))
     return result
 
 
@@ -116,13 +113,13 @@ class Bm25:
             index._index = _bm25s.BM25.load(folder, mmap=True, show_progress=False)
         return index
 
-    def search(self, queries: Sequence[str], k: int) -> tuple[Ids, Scores]:
+    def search(self, queries: Sequence[str], k: int) -> tuple[Ints, Scores]:
         """The k best passages of each query: ids (Q, k) and scores (Q, k), best first, ties by lower id."""
         k = min(k, self._size)
         ids = np.zeros((len(queries), k), np.int64)
         scores = np.zeros((len(queries), k), np.float32)
         for row, query in enumerate(queries):
             every = self.scores(query)
-            ids[row] = np.argsort(-every, kind="stable")[:k]
+            ids[row] = best(every, k)
             scores[row] = every[ids[row]]
         return ids, scores

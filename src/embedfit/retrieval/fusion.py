@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Scores = npt.NDArray[np.float32]
+from embedfit.numerics.arrays import Doubles, Scores
+from embedfit.numerics.ranking import ranks
 
 #: Added to a rank before it divides: the first ranks must not outweigh all others.
 RANK_CONSTANT = 60
 
 
-def ranks(scores: Scores) -> npt.NDArray[np.int64]:
-    """1-based rank of every passage. scores: (..., N); ties by lower id."""
-    order = np.argsort(-scores, axis=-1, kind="stable")
-    result = np.empty(scores.shape, np.int64)
-    np.put_along_axis(result, order, np.arange(1, scores.shape[-1] + 1), -1)
-    return result
-
-
-def reciprocals(scores: Scores, *, weight: float = 1.0, k: int = RANK_CONSTANT) -> npt.NDArray[np.float64]:
+def reciprocals(scores: Scores, *, weight: float = 1.0, k: int = RANK_CONSTANT) -> Doubles:
     """Weight / (k + rank) of every passage (Cormack, Clarke and Büttcher, SIGIR 2009). scores: (..., N)."""
-    result: npt.NDArray[np.float64] = weight / (k + ranks(scores))
+    result: Doubles = weight / (k + ranks(scores))
     return result
 
 

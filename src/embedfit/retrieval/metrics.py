@@ -24,9 +24,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from embedfit.numerics.arrays import Doubles, Ints
+from embedfit.numerics.ranking import best
+
 Convention = Literal["sentence-transformers", "trec_eval"]
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 
 #: What a run reports, in the order of its tables.
 METRICS = (
@@ -43,8 +44,8 @@ class Judged:
     relevant: (Q,) number of relevant passages of each query.
     """
 
-    grades: Floats
-    ideal: Floats
+    grades: Doubles
+    ideal: Doubles
     relevant: Ints
 
 
@@ -81,29 +82,29 @@ def first_ranks(judged: Judged) -> Ints:
     return ranks * found.any(1)
 
 
-def hit(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Floats:
+def hit(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Doubles:
     """1 where a relevant passage is among the first k (accuracy@k, trec_eval's success). (Q,)."""
     return np.asarray((judged.grades[:, :k] > 0).any(1), dtype=np.float64)
 
 
-def recall(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Floats:
+def recall(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Doubles:
     """Share of the relevant passages that are among the first k. (Q,)."""
     return _divide((judged.grades[:, :k] > 0).sum(1), judged.relevant)
 
 
-def precision(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Floats:
+def precision(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Doubles:
     """Share of the first k ranks that hold a relevant passage; ranks beyond a shorter ranking count as wrong. (Q,)."""
-    result: Floats = (judged.grades[:, :k] > 0).sum(1) / k
+    result: Doubles = (judged.grades[:, :k] > 0).sum(1) / k
     return result
 
 
-def reciprocal_rank(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Floats:
+def reciprocal_rank(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Doubles:
     """1 / rank of the first relevant passage, 0 where that is beyond k. (Q,). Its mean is MRR@k."""
     ranks = first_ranks(judged)
     return _divide((ranks > 0) & (ranks <= k), ranks)
 
 
-def ndcg(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Floats:
+def ndcg(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Doubles:
     """Discounted cumulative gain over the best possible one, both of the first k. (Q,).
 
     DCG = Σ gain / log2(rank + 1) (Järvelin and Kekäläinen 2002).
@@ -114,7 +115,7 @@ def ndcg(judged: Judged, k: int, convention: Convention = "sentence-transformers
     return _divide(gains @ _discounts(gains.shape[1]), ideal @ _discounts(ideal.shape[1]))
 
 
-def average_precision(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Floats:
+def average_precision(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Doubles:
     """Mean over the relevant passages of the precision at their rank, 0 for those beyond k. (Q,)."""
     found = judged.grades[:, :k] > 0
     precisions = found.cumsum(1) / np.arange(1, found.shape[1] + 1)
@@ -122,18 +123,18 @@ def average_precision(judged: Judged, k: int, convention: Convention = "sentence
     return _divide((precisions * found).sum(1), possible)
 
 
-def _discounts(depth: int) -> Floats:
-    discounts: Floats = 1.0 / np.log2(np.arange(2, depth + 2))
+def _discounts(depth: int) -> Doubles:
+    discounts: Doubles = 1.0 / np.log2(np.arange(2, depth + 2))
     return discounts
 
 
-def _divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> Floats:
-    result: Floats = np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
+def _divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> Doubles:
+    result: Doubles = np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
     return result
 
 
 #: The metric of each name before the @.
-KERNELS: dict[str, Callable[[Judged, int, Convention], Floats]] = {
+KERNELS: dict[str, Callable[[Judged, int, Convention], Doubles]] = {
     "hit": hit,
     "recall": recall,
     "precision": precision,
@@ -153,15 +154,13 @@ def parse(metric: str) -> tuple[str, int]:
 
 def score(
     judged: Judged, metrics: Sequence[str] = METRICS, convention: Convention = "sentence-transformers"
-) -> dict[str, Floats]:
+) -> dict[str, Doubles]:
     """Every metric of every query: name → (Q,) values in [0, 1]."""
     parsed = {metric: parse(metric) for metric in metrics}
     return {metric: KERNELS[name](judged, k, convention) for metric, (name, k) in parsed.items()}
 
 
-def rank(
-    scores: NDArray[Any], ids: Sequence[str], k: int, convention: Convention = "sentence-transformers"
-) -> NDArray[np.int64]:
+def rank(scores: NDArray[Any], ids: Sequence[str], k: int, convention: Convention = "sentence-transformers") -> Ints:
     """The k best passages of each query, best first, equal scores in the convention's order.
 
     scores: (Q, N), higher is better. ids: the N passage ids. Returns (Q, min(k, N)) columns of `scores`.
@@ -169,24 +168,9 @@ def rank(
     count = len(ids)
     if scores.shape[1] != count:
         raise ValueError(f"{scores.shape[1]} scores for {count} passages")
-    k = min(k, count)
     descending = convention == "trec_eval"
     if descending:
         scores = scores.astype(np.float32, copy=False)  # trec_eval keeps scores as C floats, so close ones tie
     columns = np.array(sorted(range(count), key=ids.__getitem__, reverse=descending), dtype=np.int64)
-    best = np.empty((len(scores), k), dtype=np.int64)
-    for row, of_query in enumerate(scores):
-        keys = -of_query[columns]  # in tie order, so that a stable sort settles ties
-        if k < count:
-            candidates = np.flatnonzero(keys <= np.partition(keys, k - 1)[k - 1]) if k else np.arange(0)
-            best[row] = columns[candidates[np.argsort(keys[candidates], kind="stable")[:k]]]
-        else:
-            best[row] = columns[np.argsort(keys, kind="stable")]
-    return best
-
-
-def rank_run(run: Mapping[str, float], convention: Convention = "sentence-transformers") -> list[str]:
-    """Passage ids of one query's scores, best first, equal scores in the convention's order."""
-    ids = list(run)
-    scores = np.array([[run[passage] for passage in ids]], dtype=np.float64)
-    return [ids[column] for column in rank(scores, ids, len(ids), convention)[0]]
+    result: Ints = columns[best(scores[:, columns], k)]
+    return result

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float32]
+from embedfit.numerics.arrays import Ints, Scores
 
 
 def own_passages(query_ids: Sequence[str], passage_ids: Sequence[str]) -> Ints:

@@ -17,8 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from embedfit.numerics.arrays import Doubles, Ints
+
 ClusterBy = Literal["document", "passage"]
 
 #: With fewer documents than this an interval over documents says little, and passages are the clusters.
@@ -64,7 +64,7 @@ def number(labels: Sequence[str]) -> Ints:
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.int64)
 
 
-def bootstrap_means(values: Floats, clusters: Ints, *, draws: int, rng: np.random.Generator) -> Floats:
+def bootstrap_means(values: Doubles, clusters: Ints, *, draws: int, rng: np.random.Generator) -> Doubles:
     """Means over queries when clusters are drawn with replacement. (draws, M).
 
     values: (Q, M); clusters: (Q,) numbers from 0. A cluster weighs as many queries as it has.
@@ -78,7 +78,7 @@ def bootstrap_means(values: Floats, clusters: Ints, *, draws: int, rng: np.rando
     return means
 
 
-def interval(means: Floats, clusters: int, *, bounds: tuple[float, float], level: float = 0.95) -> Floats:
+def interval(means: Doubles, clusters: int, *, bounds: tuple[float, float], level: float = 0.95) -> Doubles:
     """The interval of each column of bootstrap means. (M, 2).
 
     Percentiles, widened for few clusters as Student's t is (Hesterberg, "What Teachers Should Know
@@ -91,14 +91,14 @@ def interval(means: Floats, clusters: int, *, bounds: tuple[float, float], level
     reach = np.sqrt(clusters / (clusters - 1)) * student_quantile(0.5 + level / 2, clusters - 1)
     if clusters < FEW_CLUSTERS:
         centre, half = means.mean(0), reach * means.std(0)
-        few: Floats = np.clip(np.stack([centre - half, centre + half], axis=1), *bounds)
+        few: Doubles = np.clip(np.stack([centre - half, centre + half], axis=1), *bounds)
         return few
     tail = NormalDist().cdf(-reach)
-    result: Floats = np.quantile(means, [tail, 1 - tail], axis=0).T
+    result: Doubles = np.quantile(means, [tail, 1 - tail], axis=0).T
     return result
 
 
-def randomisation_p(values: Floats, clusters: Ints, *, draws: int, rng: np.random.Generator) -> Floats:
+def randomisation_p(values: Doubles, clusters: Ints, *, draws: int, rng: np.random.Generator) -> Doubles:
     """Two-sided p-value of each column's mean difference being zero. (M,), in (0, 1].
 
     values: (Q, M) differences between two systems. Were the systems equal, swapping them would change
@@ -113,11 +113,11 @@ def randomisation_p(values: Floats, clusters: Ints, *, draws: int, rng: np.rando
     for start, stop in _blocks(draws, len(sums)):
         signs = rng.integers(0, 2, size=(stop - start, len(sums)), dtype=np.int8) * 2.0 - 1.0
         extreme += (np.abs(signs @ sums) >= threshold).sum(0)
-    result: Floats = (1 + extreme) / (1 + draws)
+    result: Doubles = (1 + extreme) / (1 + draws)
     return result
 
 
-def detectable_difference(means: Floats, clusters: int, *, level: float = 0.95, power: float = 0.8) -> Floats:
+def detectable_difference(means: Doubles, clusters: int, *, level: float = 0.95, power: float = 0.8) -> Doubles:
     """The smallest true difference found significant with probability `power`. (M,).
 
     (t of the level + t of the power) × standard error, the latter from the bootstrap means of a
@@ -127,12 +127,12 @@ def detectable_difference(means: Floats, clusters: int, *, level: float = 0.95, 
         return np.ones(means.shape[1])
     error = means.std(0, ddof=1) * np.sqrt(clusters / (clusters - 1))
     reach = student_quantile(0.5 + level / 2, clusters - 1) + student_quantile(power, clusters - 1)
-    result: Floats = np.minimum(reach * error, 1.0)
+    result: Doubles = np.minimum(reach * error, 1.0)
     return result
 
 
 def compare(
-    a: Floats, b: Floats, clusters: Ints, *, rng: np.random.Generator, draws: int = 2000, randomisations: int = 10_000
+    a: Doubles, b: Doubles, clusters: Ints, *, rng: np.random.Generator, draws: int = 2000, randomisations: int = 10_000
 ) -> list[Comparison]:
     """Compare two systems column by column. a, b: (Q, M) values in [0, 1] of the same queries."""
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
@@ -181,7 +181,7 @@ def student_quantile(probability: float, degrees: int) -> float:
     return float(sum(term / degrees**power for power, term in enumerate(terms)))
 
 
-def _cluster_sums(values: Floats, clusters: Ints) -> tuple[Floats, Floats]:
+def _cluster_sums(values: Doubles, clusters: Ints) -> tuple[Doubles, Doubles]:
     """Sum of the values (C, M) and number of queries (C,) of each cluster that has any."""
     _, rows = np.unique(clusters, return_inverse=True)
     sizes: NDArray[Any] = np.bincount(rows)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embedfit.models.layout.modules import unit_rows
-from embedfit.serving.engines.engine import Vectors
+from embedfit.numerics.arrays import Vectors
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.scheduling.batcher import Batcher
 from embedfit.serving.schemas import EmbedRequest, rows_of

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from embedfit.numerics.arrays import Bools, Floats, Ints
+from embedfit.numerics.batching import batches_by_length
 from embedfit.training.masking import guide_allows
 from embedfit.training.store import Example
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,19 +149,6 @@ class Composer:
 _OVERHEAD = 256
 
 
-def micro_batches(lengths: Ints, budget: int) -> Iterator[Ints]:
-    """Places of texts, sorted by length, in runs whose texts × longest text is within budget.
-
-    lengths: (N,) tokens. A run also ends where its padding would outweigh the cost of a further run. A
-    single text above the budget is a run of its own. Longest first: if memory does not suffice, that
-    shows at once.
-    """
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
-        window = order[start : start + max(1, budget // longest)]
-        waste = np.cumsum(longest - lengths[window])
-        size = max(1, int(np.searchsorted(waste, _OVERHEAD, side="right")))
-        yield window[:size]
-        start += size
+def micro_batches(lengths: Ints, budget: int) -> list[Ints]:
+    """Places of texts in batches of little padding whose texts × longest text is within the budget. lengths: (N,)."""
+    return list(batches_by_length(lengths, budget, overhead=_OVERHEAD))

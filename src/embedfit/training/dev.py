@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from embedfit.numerics.arrays import Floats
 from embedfit.path.artefacts import Passage, Query
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.topk import top_k
-from embedfit.training.batches import Floats, micro_batches
+from embedfit.training.batches import micro_batches
 from embedfit.training.processes.world import World
 from embedfit.training.store import Tokenise, TokenStore
 from embedfit.training.trunks.trunk import Trunk
@@ -67,7 +68,7 @@ def encode_store(trunk: Trunk, store: TokenStore, micro_tokens: int, world: Worl
     vectors = torch.zeros(len(store), trunk.width, device=trunk.device)
     with torch.no_grad():
         trunk.prepare([])
-        for run in world.share(list(micro_batches(store.lengths, micro_tokens))):
+        for run in world.share(micro_batches(store.lengths, micro_tokens)):
             vectors[torch.from_numpy(run).to(trunk.device)] = trunk.forward([store[text] for text in run])
     result: Floats = world.sum_(vectors).cpu().numpy()
     return result

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from embedfit.errors import TrainingError
+from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import TrainingStep
 from embedfit.progress import Reporter, duration
-from embedfit.training.batches import Batch, Composer, Ints, epoch_batches, micro_batches
+from embedfit.training.batches import Batch, Composer, epoch_batches, micro_batches
 from embedfit.training.checkpoint import (
     DevRecord,
     State,
@@ -182,7 +183,7 @@ class Trainer:
         return accumulate_gradients(
             self.trunk,
             texts,
-            list(micro_batches(self.store.lengths[batch.texts], self.plan.micro_tokens)),
+            micro_batches(self.store.lengths[batch.texts], self.plan.micro_tokens),
             lambda vectors: self.objective(vectors[queries], vectors[passages], targets),
             memory=self.memory,
             seed=int(np.random.default_rng([self.plan.seed, _DROPOUT, step]).integers(2**62))

@@ -6,16 +6,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
+from embedfit.numerics.arrays import Bools, Floats, Ints
+from embedfit.numerics.near_duplicates import clusters, runs
 from embedfit.training.store import Example, TokenStore
 
-Bools = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
-
-_SHINGLE = 5
-_SKETCH = 32
-_BUCKET = 64
+_RUN = 5
 
 
 def known_positives(examples: Sequence[Example], twins: Mapping[int, Sequence[int]]) -> list[frozenset[int]]:
@@ -37,52 +33,24 @@ def known_positives(examples: Sequence[Example], twins: Mapping[int, Sequence[in
     return result
 
 
-def near_duplicates(store: TokenStore, texts: Sequence[int], *, similarity: float = 0.8) -> dict[int, tuple[int, ...]]:
-    """Texts whose runs of five tokens are nearly the same: text → its near-duplicates, itself left out.
+def near_duplicates(store: TokenStore, texts: Sequence[int]) -> dict[int, tuple[int, ...]]:
+    """Texts that share most of their runs of five tokens, directly or by way of others: text → the others.
 
-    The Jaccard similarity of the two sets of runs is estimated from bottom-k sketches (Broder 1997), so
-    that the work grows with the number of texts and not with its square.
+    Special tokens at the ends are left out.
     """
-    sketches = {text: _sketch(store[text]) for text in texts}
-    buckets: dict[int, list[int]] = defaultdict(list)
-    for text, sketch in sketches.items():
-        for value in sketch:
-            buckets[int(value)].append(text)
-    # A run that very many passages hold (a footer) says nothing of two of them.
-    pairs = {
-        (members[i], members[j])
-        for members in buckets.values()
-        if 1 < len(members) <= _BUCKET
-        for i in range(len(members))
-        for j in range(i + 1, len(members))
+    firsts = clusters([runs(store[text][1:-1].astype(np.uint64), _RUN) for text in texts])
+    members: dict[int, list[int]] = defaultdict(list)
+    for text, first in zip(texts, firsts, strict=True):
+        members[first].append(text)
+    return {
+        text: tuple(other for other in together if other != text)
+        for together in members.values()
+        if len(together) > 1
+        for text in together
     }
-    twins: dict[int, list[int]] = defaultdict(list)
-    for left, right in sorted(pairs):
-        if jaccard(sketches[left], sketches[right]) >= similarity:
-            twins[left].append(right)
-            twins[right].append(left)
-    return {text: tuple(others) for text, others in twins.items()}
 
 
-def _sketch(tokens: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
-    """The smallest hashes of the text's runs of tokens, ascending, special tokens at the ends left out."""
-    inner = tokens[1:-1].astype(np.uint64)
-    width = min(_SHINGLE, len(inner))
-    hashes = np.zeros(max(len(inner) - width + 1, 1), np.uint64)
-    for offset in range(width):
-        hashes = (hashes ^ inner[offset : offset + len(hashes)]) * np.uint64(0x9E3779B97F4A7C15)
-        hashes ^= hashes >> np.uint64(29)
-    return np.unique(hashes)[:_SKETCH]
-
-
-def jaccard(left: npt.NDArray[np.uint64], right: npt.NDArray[np.uint64]) -> float:
-    """Estimate of |A ∩ B| / |A ∪ B| from the sorted bottom-k sketches of A and B."""
-    union = np.union1d(left, right)[:_SKETCH]
-    both = np.intersect1d(left, right, assume_unique=True)
-    return float(np.isin(union, both, assume_unique=True).mean()) if len(union) else 0.0
-
-
-def guide_allows(queries: Floats, passages: Floats, positive: npt.NDArray[np.int64], margin: float) -> Bools:
+def guide_allows(queries: Floats, passages: Floats, positive: Ints, margin: float) -> Bools:
     """GIST's rule (arXiv 2402.16829): a negative that the guide scores close to the positive is no negative.
 
     queries: (B, H), passages: (P, H): unit rows by the guide. positive: (B,) columns. Returns (B, P):

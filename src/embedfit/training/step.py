@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from embedfit.training.batches import Ints
+from embedfit.numerics.arrays import Ints
 from embedfit.training.memory import MemoryBudget
 from embedfit.training.processes.world import World
 from embedfit.training.trunks.trunk import Tokens, Trunk

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import TrainRow
 
-Ints = npt.NDArray[np.int64]
 #: Texts, whether they are queries → their token ids with special tokens, cut to the limit of their kind.
 Tokenise = Callable[[Sequence[str], bool], Sequence[Sequence[int]]]
 

@@ -24,10 +24,10 @@ import numpy.typing as npt
 from embedfit.errors import InputError
 from embedfit.files.atomic import atomic_file
 from embedfit.index.store.filters import Condition, Filter, Scalar, date_of
+from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import Metadata, Passage, Value
 
 Mask = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
 
 VALUES, LINES, CODES = "metadata.values.jsonl", "metadata.lines.npy", "metadata.codes.npy"

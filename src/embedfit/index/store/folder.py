@@ -32,11 +32,11 @@ from embedfit.files.hashes import sha256_file
 from embedfit.index import approximate
 from embedfit.index.build import Built
 from embedfit.index.retriever import Retriever, from_json
-from embedfit.index.rows import Halves
 from embedfit.index.scoring import Parts, Rows, Tokens
 from embedfit.index.store.columns import FILES, Catalogue, write_columns
 from embedfit.index.store.manifest import AGAIN, MANIFEST, PASSAGE_STARTS, SCHEMA, digest_of, read_manifest
 from embedfit.index.tokens import TokenSpace
+from embedfit.numerics.arrays import Halves
 from embedfit.path.artefacts import Passage, Value
 from embedfit.path.workspace import encode_record
 from embedfit.progress import Reporter, Silent

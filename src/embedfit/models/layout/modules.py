@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from embedfit.models.architecture import Architecture, Dense, Normalize, Pooling, PoolingMode, weight_files
+from embedfit.numerics.arrays import Ints, Vectors
 
 if TYPE_CHECKING:
     import torch
 
-Vectors = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 #: What a mean is divided by where no token is left.
 _LEAST = 1e-9
 #: What sentence-transformers' Normalize and torch's normalize divide by at the least.

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from embedfit.errors import ModelError
 from embedfit.files.atomic import disk_errors
+from embedfit.numerics.arrays import Vectors
 from embedfit.progress import Reporter, Silent
-
-Vectors = npt.NDArray[np.float32]
 
 #: What is embedded to see whether a remote model is still the same.
 PROBES = ("What does the warranty cover?", "net loss per share, basic and diluted", "mute", "Zwölf Boxkämpfer")

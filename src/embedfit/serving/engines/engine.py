@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-Vectors = npt.NDArray[np.float32]
-TokenIds = npt.NDArray[np.int64]
+from embedfit.numerics.arrays import Ints, Vectors
+from embedfit.numerics.batching import pad
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +19,9 @@ class Batch:
     skip: (B,), how many of each row's first tokens are a prompt that is not pooled; None: all are pooled.
     """
 
-    ids: TokenIds
-    mask: TokenIds
-    skip: TokenIds | None = None
+    ids: Ints
+    mask: Ints
+    skip: Ints | None = None
 
     @property
     def padded_tokens(self) -> int:
@@ -38,16 +37,10 @@ class Prompted(list[int]):
         self.skip = skip
 
 
-def pad(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
+def batch_of(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
     """A batch of rows of token ids, each at least one token long."""
-    longest = max(map(len, rows))
-    ids = np.full((len(rows), longest), pad_id, np.int64)
-    mask = np.zeros((len(rows), longest), np.int64)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = row
-        mask[index, : len(row)] = 1
     skip = np.array([row.skip if isinstance(row, Prompted) else 0 for row in rows], np.int64)
-    return Batch(ids, mask, skip if skip.any() else None)
+    return Batch(*pad(rows, pad_id), skip if skip.any() else None)
 
 
 class Engine(Protocol):

@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime as _onnxruntime
 
 from embedfit.models.layout.modules import Head
-from embedfit.serving.engines.engine import Batch, Vectors
+from embedfit.numerics.arrays import Vectors
+from embedfit.serving.engines.engine import Batch
 
 onnxruntime: Any = _onnxruntime  # its module exports nothing explicitly
 

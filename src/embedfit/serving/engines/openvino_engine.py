@@ -12,7 +12,8 @@ import openvino.opset13 as _ops
 
 from embedfit.models.architecture import PoolingMode
 from embedfit.models.layout.modules import Head, pool_nodes
-from embedfit.serving.engines.engine import Batch, Vectors
+from embedfit.numerics.arrays import Vectors
+from embedfit.serving.engines.engine import Batch
 
 # The package fills its modules at run time, so its attributes are unknown to a type checker.
 openvino: Any = _openvino

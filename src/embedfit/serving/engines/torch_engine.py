@@ -9,8 +9,9 @@ import torch
 from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import autocast, load_backbone
 from embedfit.models.layout.modules import Head
+from embedfit.numerics.arrays import Vectors
 from embedfit.numerics.machine import Precision
-from embedfit.serving.engines.engine import Batch, Vectors
+from embedfit.serving.engines.engine import Batch
 
 
 class TorchEngine:

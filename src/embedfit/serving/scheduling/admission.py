@@ -17,9 +17,11 @@ from embedfit.files.beir import read_beir
 from embedfit.files.hashes import sha256_file
 from embedfit.files.retrieval import RetrievalData
 from embedfit.models.layout.modules import unit_rows
+from embedfit.numerics.arrays import Vectors
+from embedfit.numerics.batching import batches_by_length
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.topk import top_k
-from embedfit.serving.engines.engine import Engine, Vectors, pad
+from embedfit.serving.engines.engine import Engine, batch_of
 
 #: nDCG@10 that a faster engine may lose: half a point.
 ALLOWED_LOSS = 0.005
@@ -147,11 +149,9 @@ def content_of(folder: Path) -> str:
 
 
 def _encode(engine: Engine, rows: list[list[int]], pad_id: int) -> Vectors:
-    from embedfit.models.encoder import batches_by_tokens  # loads torch, which serving alone does not need
-
     vectors: Vectors | None = None
-    for indices in batches_by_tokens([len(row) for row in rows], _BATCH_TOKENS):
-        found = engine.pooled(pad([rows[index] for index in indices], pad_id), 0)
+    for indices in batches_by_length([len(row) for row in rows], _BATCH_TOKENS):
+        found = engine.pooled(batch_of([rows[index] for index in indices], pad_id), 0)
         if vectors is None:
             vectors = np.zeros((len(rows), found.shape[1]), np.float32)
         vectors[indices] = found

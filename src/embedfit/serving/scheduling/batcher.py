@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from embedfit.serving.engines.engine import Batch, Engine, Vectors, pad
+from embedfit.numerics.arrays import Vectors
+from embedfit.serving.engines.engine import Batch, Engine, batch_of
 from embedfit.serving.failures import BackendFailure, Overloaded, Unhealthy
 from embedfit.serving.scheduling.queue import LengthQueue
 
@@ -177,7 +178,7 @@ class Batcher:
         outcome: list[Vectors | None] | BackendFailure
         padded = 0
         try:
-            batch = pad([row.ids for row in rows], self.pad_id)
+            batch = batch_of([row.ids for row in rows], self.pad_id)
             padded = batch.padded_tokens
             outcome = self._vectors(rows, batch, stream)
         except Exception as error:  # whatever an engine raises becomes this batch's 424

@@ -13,19 +13,16 @@ from collections.abc import Sequence
 from itertools import accumulate, chain, islice, pairwise
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from embedfit.models.encoder import Encoder
 from embedfit.models.token_vectors import token_vectors
 from embedfit.models.windows import windows_of_model
+from embedfit.numerics.arrays import Floats, Ints
 from embedfit.progress import Reporter
 from embedfit.retrieval.bm25 import idf
 from embedfit.training.store import Text
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 #: Passages that tell how far a query's scores spread, and queries that are scored against them at a time.
 _SAMPLE = 256

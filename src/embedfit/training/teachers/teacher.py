@@ -13,20 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from embedfit.config import WINDOW_TOKENS
 from embedfit.models.encoder import load_base
 from embedfit.models.local import local_model, stored_windows
 from embedfit.models.windows import max_pool
+from embedfit.numerics.arrays import Floats, Ints
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import standardised
 from embedfit.runtime import Runtime
 from embedfit.training.store import Text
 from embedfit.training.teachers.late_interaction import LateInteraction
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

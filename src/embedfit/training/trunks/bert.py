@@ -24,8 +24,8 @@ from torch.nn import Parameter
 from torch.nn.functional import gelu, normalize, scaled_dot_product_attention
 
 from embedfit.models.architecture import Pooling, PoolingMode
-from embedfit.models.encoder import pad
 from embedfit.models.layout.modules import pool
+from embedfit.numerics.batching import pad
 from embedfit.numerics.machine import Precision
 from embedfit.training.trunks.trunk import Tokens
 
@@ -293,7 +293,7 @@ class BertTrunk:
 
     def forward(self, texts: Tokens) -> Tensor:
         """See Trunk."""
-        ids, mask = (part.to(self._device) for part in pad([text.tolist() for text in texts], self._pad_id))
+        ids, mask = (torch.from_numpy(part).to(self._device) for part in pad(texts, self._pad_id))
         count, length = ids.shape
         hidden = self._embed(ids, mask)
         bias = None

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from embedfit.models.encoder import autocast, pad
+from embedfit.models.encoder import autocast
 from embedfit.models.layout.modules import Head
+from embedfit.numerics import arrays
+from embedfit.numerics.batching import pad
 from embedfit.numerics.machine import Precision
 
-Tokens = Sequence[npt.NDArray[np.int32]]
+#: Token ids of some texts.
+Tokens = Sequence[arrays.Tokens]
 
 
 class Trunk(Protocol):
@@ -82,8 +83,7 @@ class TransformersTrunk:
 
     def forward(self, texts: Tokens) -> Tensor:
         """See Trunk."""
-        ids, mask = pad([text.tolist() for text in texts], self._pad_id)
-        ids, mask = ids.to(self._device), mask.to(self._device)
+        ids, mask = (torch.from_numpy(part).to(self._device) for part in pad(texts, self._pad_id))
         with autocast(self._precision, self._device):
             hidden = self._call(input_ids=ids, attention_mask=mask).last_hidden_state
         return torch.nn.functional.normalize(self._head.vectors(hidden.float(), mask), dim=-1)

@@ -1,0 +1,36 @@
+"""The best of many scores, equal ones in a fixed order."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embedfit.numerics.arrays import Ints
+
+
+def best(scores: npt.NDArray[Any], k: int) -> Ints:
+    """Columns of the k highest scores of each row, best first, equal ones by ascending column.
+
+    scores: (..., N) without NaN; returns (..., min(k, N)).
+    """
+    count = scores.shape[-1]
+    k = min(k, count)
+    rows = scores.reshape(math.prod(scores.shape[:-1]), count)
+    found = np.empty((len(rows), k), np.int64)
+    for row, values in enumerate(rows if k else ()):
+        candidates = np.flatnonzero(values >= np.partition(values, count - k)[count - k]) if k < count else None
+        falling = -(values if candidates is None else values[candidates])
+        order = np.argsort(falling, kind="stable")[:k]
+        found[row] = order if candidates is None else candidates[order]
+    return found.reshape(*scores.shape[:-1], k)
+
+
+def ranks(scores: npt.NDArray[Any]) -> Ints:
+    """1-based rank of every column, equal scores by ascending column. (..., N)."""
+    order = best(scores, scores.shape[-1])
+    result = np.empty(scores.shape, np.int64)
+    np.put_along_axis(result, order, np.arange(1, scores.shape[-1] + 1), -1)
+    return result
