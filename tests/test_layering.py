@@ -16,7 +16,7 @@ PACKAGE = Path(embedfit.__file__).parent
 #: Who may import whom: a module imports only from lower levels, or from its own package.
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"plugins", "network", "display", "files.atomic", "files.textfiles", "files.hashes", "files.places",
+    frozenset({"numerics", "plugins", "network", "display", "files.atomic", "files.textfiles", "files.hashes", "files.places",
                "index.retriever"}),
     frozenset({"progress", "generators", "path.artefacts"}),
     frozenset({"path.workspace"}),
@@ -24,7 +24,6 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"config", "runtime", "files"}),
     frozenset({"path.forgotten"}),
     frozenset({"path.stages"}),
-    frozenset({"numerics"}),
     frozenset({"retrieval"}),
     frozenset({"models"}),
     frozenset({"llm"}),
