@@ -16,7 +16,8 @@ PACKAGE = Path(embedfit.__file__).parent
 #: Who may import whom: a module imports only from lower levels, or from its own package.
 LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
-    frozenset({"numerics", "plugins", "network", "display", "files.atomic", "files.textfiles", "files.hashes", "files.places",
+    frozenset({"numerics", "plugins", "network", "display",
+               "files.atomic", "files.textfiles", "files.hashes", "files.places",
                "index.retriever"}),
     frozenset({"progress", "generators", "path.artefacts"}),
     frozenset({"path.workspace"}),

@@ -17,9 +17,9 @@ from starlette.responses import Response
 from typing_extensions import TypeForm
 
 from embedfit.models.layout.modules import unit_rows
+from embedfit.numerics.arrays import Vectors
 from embedfit.serving import failures, schemas
 from embedfit.serving.edge.access import Caller
-from embedfit.serving.engines.engine import Vectors
 from embedfit.serving.engines.tokens import Input, Token
 from embedfit.serving.metrics import CONTENT_TYPE, Metrics
 from embedfit.serving.page import search_page
