@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +292,7 @@ def test_a_file_that_is_wrong_is_refused_without_a_key_in_the_error(tmp_path: Pa
 
 def test_the_key_of_the_option_finds_everything_beside_the_file(tmp_path: Path):
     given = access_file(tmp_path, f'{ONE}env = "A"\nfilter = ["groups:hr"]')
-    both = ServeSettings(**{**asdict(given), "api_key": "k0"})
+    both = ServeSettings(**{**given.model_dump(), "api_key": "k0"})
     keys = keys_of(both, {"A": "k1"})
     assert keys.caller(b"k0") == Caller("--api-key")
     assert keys.caller(b"k1") == Caller("a", filter_of("groups:hr"))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from embedfit.cli.options import with_options
 from embedfit.display.terminal import say
 from embedfit.errors import UsageError
 from embedfit.progress import LogLines, Reporter, reporter_for
 from embedfit.runtime import Runtime
+from embedfit.serving.settings import ServeSettings, from_environment, model_from_environment
 
 if TYPE_CHECKING:
     from embedfit.index.search import Index
@@ -26,50 +28,12 @@ ModelArgument = Annotated[
 ]
 
 
-def _limit(text: str, flag: str) -> object:
-    return typer.Option(flag, help=text, show_default=False, rich_help_panel="Limits")
-
-
+@with_options(ServeSettings)
 def serve(
     model: ModelArgument = None,
     model_id: Annotated[Optional[str], typer.Option("--model-id", hidden=True)] = None,  # noqa: UP045
-    host: Annotated[str | None, typer.Option("--host", "--hostname", help="Address to listen on. [127.0.0.1]")] = None,
-    port: Annotated[Optional[int], typer.Option("--port", "-p", help="Port; 0 takes a free one. [3000]")] = None,  # noqa: UP045
-    served_model_name: Annotated[Optional[str], typer.Option(help="What OpenAI's route calls the model.")] = None,  # noqa: UP045
-    api_key: Annotated[Optional[str], typer.Option(help="Bearer key; better given as $EMBEDFIT_API_KEY.")] = None,  # noqa: UP045
-    access: Annotated[
-        str | None, typer.Option(help="TOML of keys, each with the filter that its searches can only narrow.")
-    ] = None,
-    cors_allow_origin: Annotated[Optional[list[str]], typer.Option(help="May be given several times.")] = None,  # noqa: UP045
-    default_prompt_name: Annotated[Optional[str], typer.Option(help="Prompt of requests that name none.")] = None,  # noqa: UP045
-    default_prompt: Annotated[Optional[str], typer.Option(help="Its text, instead of a name.")] = None,  # noqa: UP045
-    engine: Annotated[Optional[str], typer.Option(help="auto, openvino, onnx or torch. [auto]")] = None,  # noqa: UP045
-    precision: Annotated[
-        str | None, typer.Option("--precision", "--dtype", help="auto, fp32, bf16 or int8. [auto]")
-    ] = None,
-    gate_beir: Annotated[
-        str | None, typer.Option(help="BEIR or run folder whose queries decide whether int8 is good enough.")
-    ] = None,
-    auto_truncate: Annotated[Optional[bool], typer.Option(help="Cut inputs that are too long. [yes]")] = None,  # noqa: UP045
-    max_concurrent_requests: Annotated[Optional[int], typer.Option(help="More are answered 429. [512]")] = None,  # noqa: UP045
-    max_batch_tokens: Annotated[Optional[int], typer.Option(help="Upper bound of rows × longest. [16384]")] = None,  # noqa: UP045
-    max_batch_requests: Annotated[Optional[int], typer.Option(help="Rows of a batch.")] = None,  # noqa: UP045
-    max_client_batch_size: Annotated[
-        int | None, typer.Option(help="Inputs of a request; more are answered 422. [32]")
-    ] = None,
-    max_queue_seconds: Annotated[
-        float | None, typer.Option(help="Work that may wait; what would wait longer is answered 429. [5]")
-    ] = None,
-    max_queue_tokens: Annotated[Optional[int], typer.Option(help="The same in tokens, instead.")] = None,  # noqa: UP045
-    payload_limit: Annotated[int | None, typer.Option(help="Bytes of a body; more are answered 413. [2000000]")] = None,
-    tokenization_workers: Annotated[Optional[int], typer.Option(help="Threads. [cores]")] = None,  # noqa: UP045
-    header_timeout: Annotated[Optional[float], typer.Option(help="Seconds for a request's header. [10]")] = None,  # noqa: UP045
-    body_timeout: Annotated[Optional[float], typer.Option(help="Seconds for its body. [30]")] = None,  # noqa: UP045
-    write_timeout: Annotated[
-        float | None, typer.Option(help="Seconds that a client may read nothing of its answer. [30]")
-    ] = None,
-    drain_timeout: Annotated[Optional[float], typer.Option(help="Seconds to finish after SIGTERM. [30]")] = None,  # noqa: UP045
-    json_output: Annotated[Optional[bool], typer.Option("--json-output", help="Log lines as JSON.")] = None,  # noqa: UP045
+    *,
+    given: Mapping[str, object],
 ) -> None:
     """Serve a model: TEI's, OpenAI's, SageMaker's and Vertex AI's protocols on one port.
 
@@ -77,40 +41,10 @@ def serve(
 
     Every option can be given as an environment variable of its upper-case name, as with TEI.
     """
-    from embedfit.serving.settings import from_environment, model_from_environment
-
     named = model or model_id or model_from_environment()
     if named is None:
         raise UsageError("No model is named.", remedy="For example: embedfit serve runs/em/merged --port 8081")
-    settings = from_environment(
-        overrides={
-            "host": host,
-            "port": port,
-            "served_model_name": served_model_name,
-            "api_key": api_key,
-            "access": access,
-            "cors_allow_origin": tuple(cors_allow_origin or ()),
-            "default_prompt_name": default_prompt_name,
-            "default_prompt": default_prompt,
-            "engine": engine,
-            "precision": precision,
-            "gate_beir": gate_beir,
-            "auto_truncate": auto_truncate,
-            "max_concurrent_requests": max_concurrent_requests,
-            "max_batch_tokens": max_batch_tokens,
-            "max_batch_requests": max_batch_requests,
-            "max_client_batch_size": max_client_batch_size,
-            "max_queue_seconds": max_queue_seconds,
-            "max_queue_tokens": max_queue_tokens,
-            "payload_limit": payload_limit,
-            "tokenization_workers": tokenization_workers,
-            "header_timeout": header_timeout,
-            "body_timeout": body_timeout,
-            "write_timeout": write_timeout,
-            "drain_timeout": drain_timeout,
-            "json_output": json_output,
-        }
-    )
+    settings = from_environment(overrides=given)
     # An extra, and slower to import than a wrong setting deserves.
     from embedfit.serving.server import logger
     from embedfit.serving.server import serve as serve_model

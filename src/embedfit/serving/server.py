@@ -10,20 +10,20 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from concurrent.futures import Future
 from threading import Thread
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import uvicorn
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from embedfit.display.terminal import write_line
-from embedfit.errors import EmbedfitError, ServingError
+from embedfit.errors import ServingError
 from embedfit.serving.app import App
 from embedfit.serving.edge.access import keys_of
 from embedfit.serving.edge.bodies import PaceLimits
 from embedfit.serving.edge.limits import ConnectionLimits, Connections
 from embedfit.serving.loading import load_service, load_with_index
-from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -49,21 +49,37 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
     if settings.api_key is None and settings.access is None and not _is_loopback(listener):
         log("No key is set: everybody who reaches this address can use the server. To ask for one: EMBEDFIT_API_KEY")
 
-    def load() -> Service:
-        if opened is None:
-            return load_service(model, settings, log=log)
-        return load_with_index(opened, settings, keys, log=log)
+    app = App(settings, searches=opened is not None, keys=keys)
+    server = uvicorn.Server(_uvicorn_config(app, settings))
+    failures: list[BaseException] = []
 
-    # uvicorn hands a signal on to the handler it found; this one makes the drain the whole of it.
-    previous = {number: signal.signal(number, _ignore) for number in (signal.SIGTERM, signal.SIGINT)}
+    def warm_up() -> None:
+        try:
+            app.answers.service = (
+                load_service(model, settings, log=log)
+                if opened is None
+                else load_with_index(opened, settings, keys, log=log)
+            )
+            log(f"ready: {address} ({f'search: {address}/, ' if app.answers.searches else ''}docs: {address}/docs)")
+        except BaseException as error:
+            failures.append(error)
+            server.should_exit = True
+
+    # uvicorn hands a signal on to the handler that it found; this one makes the drain the whole of it.
+    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) if sys.version_info >= (3, 11) else _OldRunner() as runner:
-            app = App(settings, searches=opened is not None, keys=keys)
-            runner.run(_serve(load, app, listener, address, log))
+        # A daemon, so that it does not keep the process alive where the user stops it during warm-up.
+        Thread(target=warm_up, name="warm-up", daemon=True).start()
+        server.run(sockets=[listener])
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
         listener.close()
+    if app.answers.service is not None:
+        app.answers.service.close()
+    if failures:
+        raise failures[0]
+    log("drained, bye")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -81,36 +97,9 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-async def _serve(load: Callable[[], Service], app: App, listener: socket.socket, address: str, log: Log) -> None:
-    server = uvicorn.Server(_uvicorn_config(app, app.settings))
-    loading = _in_daemon_thread(load)
-    failures: list[BaseException] = []
-
-    async def warm_up() -> None:
-        try:
-            app.answers.service = await asyncio.wrap_future(loading)
-            log(f"ready: {address} ({f'search: {address}/, ' if app.answers.searches else ''}docs: {address}/docs)")
-        except (EmbedfitError, Exception) as error:
-            failures.append(error)
-            server.should_exit = True
-
-    warming = asyncio.create_task(warm_up())
-    await server.serve(sockets=[listener])
-    warming.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await warming
-    if app.answers.service is not None:
-        app.answers.service.close()
-    if failures:
-        raise failures[0]
-    log("drained, bye")
-
-
 def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
-    application: Any = app
+    application: ASGIApp = app
     if settings.cors_allow_origin:
-        from starlette.middleware.cors import CORSMiddleware  # only where it is asked for
-
         application = CORSMiddleware(
             application,
             allow_origins=list(settings.cors_allow_origin),
@@ -128,7 +117,7 @@ def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
     )
     return uvicorn.Config(
         application,
-        http=cast(Any, connections.protocol),  # uvicorn calls it as it would call a class
+        http=cast(type[asyncio.Protocol], connections.protocol),  # uvicorn calls it as it would call a class
         ws="none",
         lifespan="off",
         log_config=None,
@@ -160,50 +149,6 @@ def _room_for(connections: int) -> int:
 
 def _is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop  # not on Windows
-    except ImportError:
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-class _OldRunner:
-    """asyncio.Runner for Python 3.10."""
-
-    def __enter__(self) -> _OldRunner:
-        self._loop = _loop_factory()()
-        asyncio.set_event_loop(self._loop)
-        return self
-
-    def run(self, coroutine: Any) -> None:  # noqa: ANN401 - a coroutine
-        self._loop.run_until_complete(coroutine)
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        asyncio.set_event_loop(None)
-        self._loop.close()
-
-
-def _in_daemon_thread(work: Callable[[], Service]) -> Future[Service]:
-    """A thread that does not keep the process alive where the user stops it during warm-up."""
-    future: Future[Service] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # handed on to who waits for the future
-            future.set_exception(error)
-
-    Thread(target=run, name="warm-up", daemon=True).start()
-    return future
-
-
-def _ignore(_number: int, _frame: object) -> None:
-    pass
 
 
 def _url(listener: socket.socket) -> str:

@@ -1,105 +1,144 @@
-"""What can be set of a server: TEI's flags and a few of its own, each with an environment variable."""
+"""What can be set of a server: TEI's flags and a few of its own, each with an option and an environment variable.
+
+The fields below are checked by their types, and `embedfit serve` makes its options of them (`cli.options`).
+"""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Annotated, Literal
 
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from typing_extensions import Self
+
+from embedfit.display.options import CommandOption, option_of
 from embedfit.errors import UsageError
 
 EngineName = Literal["auto", "openvino", "onnx", "torch"]
 PrecisionName = Literal["auto", "fp32", "bf16", "int8"]
 
-ENGINES: tuple[EngineName, ...] = ("auto", "openvino", "onnx", "torch")
-PRECISIONS: tuple[PrecisionName, ...] = ("auto", "fp32", "bf16", "int8")
 _KEY = re.compile(r"[!-~]+")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServeSettings:
-    """Settings of one server. Names and defaults are TEI's where TEI has the setting.
-
-    access: a file of keys with what each may find, see serving.access.
-    payload_limit: bytes of a request's body. max_batch_tokens: upper bound of rows × longest of one
-    batch; the calibrated budget stays below it. max_queue_seconds: work that may wait, at the measured
-    speed; None for five seconds, and the largest request at least. max_queue_tokens: instead, the tokens
-    that may wait; 0 for none. Time-outs are in seconds.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 3000
-    served_model_name: str | None = None
-    api_key: str | None = None
-    access: str | None = None
-    cors_allow_origin: tuple[str, ...] = ()
-    max_concurrent_requests: int = 512
-    max_batch_tokens: int = 16_384
-    max_batch_requests: int | None = None
-    max_client_batch_size: int = 32
-    max_queue_tokens: int = 0
-    max_queue_seconds: float | None = None
-    payload_limit: int = 2_000_000
-    auto_truncate: bool = True
-    default_prompt_name: str | None = None
-    default_prompt: str | None = None
-    tokenization_workers: int = 0
-    engine: EngineName = "auto"
-    precision: PrecisionName = "auto"
-    gate_beir: str | None = None
-    header_timeout: float = 10.0
-    body_timeout: float = 30.0
-    write_timeout: float = 30.0
-    keep_alive: float = 75.0
-    drain_timeout: float = 30.0
-    json_output: bool = False
-
-    def __repr__(self) -> str:
-        shown = {field.name: getattr(self, field.name) for field in fields(self)}
-        shown["api_key"] = "***" if self.api_key else None
-        return f"ServeSettings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
-
-    def __post_init__(self) -> None:
-        for name in ("max_concurrent_requests", "max_batch_tokens", "max_client_batch_size", "payload_limit"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"--{name.replace('_', '-')} must be at least 1.")
-        if self.max_batch_requests is not None and self.max_batch_requests < 1:
-            raise UsageError("--max-batch-requests must be at least 1.")
-        for name in ("header_timeout", "body_timeout", "write_timeout", "keep_alive", "drain_timeout"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"--{name.replace('_', '-')} must be above 0.")
-        if self.api_key is not None and not _KEY.fullmatch(self.api_key):
-            raise UsageError(
-                "The API key can't be sent in a header.",
-                remedy="Use letters, digits and punctuation, without spaces. For example: openssl rand -hex 24",
-            )
-        if self.max_queue_seconds is not None and not 0 < self.max_queue_seconds < float("inf"):
-            raise UsageError("--max-queue-seconds must be above 0.")
-        if not 0 <= self.port <= 65_535:
-            raise UsageError(f"--port {self.port} is no port.", remedy="Use 1 to 65535, or 0 for any free one.")
-        if self.engine not in ENGINES:
-            raise UsageError(f"There is no engine {self.engine!r}.", remedy=f"Use one of: {', '.join(ENGINES)}")
-        if self.precision not in PRECISIONS:
-            raise UsageError(
-                f"There is no precision {self.precision!r}.", remedy=f"Use one of: {', '.join(PRECISIONS)}"
-            )
-        if self.default_prompt is not None and self.default_prompt_name is not None:
-            raise UsageError("--default-prompt and --default-prompt-name exclude each other.")
-
-
-#: Environment variables of settings whose own upper-case name is not the (only) one.
-#: HOSTNAME, which TEI reads, is not among them: shells and containers set it to the machine's name.
-_OTHER_NAMES = {
-    "host": ("EMBEDFIT_HOST",),
-    "port": ("PORT", "AIP_HTTP_PORT"),
-    "precision": ("DTYPE", "PRECISION"),
-}
 #: Variables that hold the key: our own, which our clients read too, and TEI's.
 _KEY_NAMES = ("EMBEDFIT_API_KEY", "API_KEY")
 #: What TEI's --dtype calls the precisions.
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "bf16"}
+
+
+def _sendable(key: str | None) -> str | None:
+    if key is not None and not _KEY.fullmatch(key):
+        raise UsageError(
+            "The API key can't be sent in a header.",
+            remedy="Use letters, digits and punctuation, without spaces. For example: openssl rand -hex 24",
+        )
+    return key
+
+
+def _parts(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _precision(value: object) -> object:
+    return _DTYPES.get(value, value) if isinstance(value, str) else value
+
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Limit = partial(CommandOption, panel="Limits")
+
+
+class ServeSettings(BaseModel):
+    """Settings of one server. Names and defaults are TEI's where TEI has the setting.
+
+    Raises UsageError for a value that can't be. The validation's context may name the environment variables that
+    values came from, by field: {"port": "PORT"}.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # HOSTNAME, which TEI reads, is not read: shells and containers set it to the machine's name.
+    host: Annotated[
+        str, CommandOption("Address to listen on.", ("--host", "--hostname"), variables=("EMBEDFIT_HOST",))
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Field(ge=0, le=65_535),
+        CommandOption("Port; 0 takes a free one.", ("--port", "-p"), variables=("PORT", "AIP_HTTP_PORT")),
+    ] = 3000
+    served_model_name: Annotated[str | None, CommandOption("What OpenAI's route calls the model.")] = None
+    api_key: Annotated[
+        str | None,
+        AfterValidator(_sendable),
+        Field(repr=False),
+        CommandOption("Bearer key; better given as $EMBEDFIT_API_KEY.", variables=()),
+    ] = None
+    access: Annotated[
+        str | None, CommandOption("TOML of keys, each with the filter that its searches can only narrow.")
+    ] = None
+    cors_allow_origin: Annotated[
+        tuple[str, ...], BeforeValidator(_parts), CommandOption("May be given several times.")
+    ] = ()
+    default_prompt_name: Annotated[str | None, CommandOption("Prompt of requests that name none.")] = None
+    default_prompt: Annotated[str | None, CommandOption("Its text, instead of a name.")] = None
+    engine: Annotated[EngineName, CommandOption("auto, openvino, onnx or torch.")] = "auto"
+    precision: Annotated[
+        PrecisionName,
+        BeforeValidator(_precision),
+        CommandOption("auto, fp32, bf16 or int8.", ("--precision", "--dtype"), variables=("DTYPE", "PRECISION")),
+    ] = "auto"
+    gate_beir: Annotated[
+        str | None, CommandOption("BEIR or run folder whose queries decide whether int8 is good enough.")
+    ] = None
+    auto_truncate: Annotated[bool, CommandOption("Cut inputs that are too long.")] = True
+    tokenization_workers: Annotated[int, CommandOption("Threads that tokenise.", shown="cores")] = 0
+    json_output: Annotated[bool, CommandOption("Log lines as JSON.", ("--json-output",))] = False
+
+    max_concurrent_requests: Annotated[Count, Limit("More are answered 429.")] = 512
+    # The calibrated budget stays below it.
+    max_batch_tokens: Annotated[Count, Limit("Upper bound of rows × longest of a batch.")] = 16_384
+    max_batch_requests: Annotated[Count | None, Limit("Rows of a batch.")] = None
+    max_client_batch_size: Annotated[Count, Limit("Inputs of a request; more are answered 422.")] = 32
+    # At the measured speed. None: five seconds, and the largest request at least.
+    max_queue_seconds: Annotated[
+        Seconds | None, Limit("Work that may wait; what would wait longer is answered 429.", shown="5")
+    ] = None
+    max_queue_tokens: Annotated[int, Limit("The same in tokens, instead.")] = 0
+    payload_limit: Annotated[Count, Limit("Bytes of a body; more are answered 413.")] = 2_000_000
+    header_timeout: Annotated[Seconds, Limit("Seconds for a request's header.")] = 10.0
+    body_timeout: Annotated[Seconds, Limit("Seconds for its body.")] = 30.0
+    write_timeout: Annotated[Seconds, Limit("Seconds that a client may read nothing of its answer.")] = 30.0
+    keep_alive: Annotated[Seconds, Limit("Seconds that a connection may wait for its next request.")] = 75.0
+    drain_timeout: Annotated[Seconds, Limit("Seconds to finish after SIGTERM.")] = 30.0
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _checked(cls, values: object, check: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        try:
+            found = check(values)
+        except ValidationError as error:
+            raise _usage_error(error, info.context or {}) from error
+        if found.default_prompt is not None and found.default_prompt_name is not None:
+            raise UsageError("--default-prompt and --default-prompt-name exclude each other.")
+        return found
+
+
+def _usage_error(error: ValidationError, sources: Mapping[str, str]) -> UsageError:
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = str(first["loc"][0])
+    source = f" (from ${sources[name]})" if name in sources else ""
+    return UsageError(f"--{name.replace('_', '-')}{source} can't be {first['input']!r}: {first['msg']}.")
 
 
 def model_from_environment(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -108,24 +147,23 @@ def model_from_environment(environment: Mapping[str, str] = os.environ) -> str |
 
 
 def from_environment(
-    environment: Mapping[str, str] = os.environ, *, overrides: Mapping[str, Any] | None = None
+    environment: Mapping[str, str] = os.environ, *, overrides: Mapping[str, object] | None = None
 ) -> ServeSettings:
     """Settings from the environment; overrides that are not None win over it.
 
     Raises UsageError that names the variable, and where two variables hold different keys.
     """
-    found: dict[str, Any] = {}
-    given = {name: value for name, value in (overrides or {}).items() if value is not None and value != ()}
-    if "api_key" not in given:
-        found["api_key"] = _key_from(environment)
-    for field in fields(ServeSettings):
-        if field.name == "api_key":
-            continue
-        for variable in _OTHER_NAMES.get(field.name, (field.name.upper(),)):
-            if environment.get(variable):
-                found[field.name] = _parsed(field.name, str(field.type), variable, environment[variable])
-                break
-    return replace(ServeSettings(), **{**found, **given})
+    values = {name: value for name, value in (overrides or {}).items() if value is not None}
+    sources: dict[str, str] = {}
+    for name, field in ServeSettings.model_fields.items():
+        option = option_of(field.metadata)
+        variables = (name.upper(),) if option is None or option.variables is None else option.variables
+        variable = next((one for one in variables if environment.get(one)), None)
+        if variable is not None and name not in values:
+            values[name], sources[name] = environment[variable], variable
+    if "api_key" not in values:
+        values["api_key"] = _key_from(environment)
+    return ServeSettings.model_validate(values, context=sources)
 
 
 def _key_from(environment: Mapping[str, str]) -> str | None:
@@ -137,27 +175,3 @@ def _key_from(environment: Mapping[str, str]) -> str | None:
             remedy="Keep one of them, or give --api-key. For example: unset API_KEY",
         )
     return next(iter(keys.values()), None)
-
-
-def _parsed(name: str, kind: str, variable: str, text: str) -> Any:  # noqa: ANN401 - the type of the field
-    try:
-        if kind == "bool":
-            return _truth(text)
-        if kind.startswith("int"):
-            return int(text)
-        if kind.startswith("float"):
-            return float(text)
-    except ValueError as error:
-        raise UsageError(f"The environment variable {variable}={text!r} is not a {kind.split(' ')[0]}.") from error
-    if kind.startswith("tuple"):
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    return _DTYPES.get(text, text) if name == "precision" else text
-
-
-def _truth(text: str) -> bool:
-    lowered = text.strip().lower()
-    if lowered in ("1", "true", "yes", "on"):
-        return True
-    if lowered in ("0", "false", "no", "off"):
-        return False
-    raise ValueError(text)
