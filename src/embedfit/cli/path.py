@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,8 @@ from embedfit.cli.shared import AsJson, Force, LedgerPath, RunFolder, Set, Yes, 
 from embedfit.commands import runs
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json, shown
-from embedfit.path.freshness import all_freshness
+from embedfit.path.artefacts import Manifest
+from embedfit.path.freshness import Freshness, all_freshness
 from embedfit.path.workspace import Workspace
 from embedfit.progress import duration
 
@@ -218,11 +220,12 @@ def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = F
     found = all_freshness(workspace, config)
     manifests = {name: workspace.read_manifest(name) for name in found}
     cost = runs.cost_so_far(workspace, ledger)
+    next_step = _next_step(run_folder, found, manifests)
     if as_json:
         seconds = {name: manifest.seconds for name, manifest in manifests.items() if manifest}
         states = {name: one.state for name, one in found.items()}
         why = {name: one.why for name, one in found.items() if one.why}
-        say_json({"stages": states, "why": why, "seconds": seconds, "cost": cost})
+        say_json({"stages": states, "why": why, "next": next_step, "seconds": seconds, "cost": cost})
         return
     table = Table("stage", "state", "time", "finished", "why", box=None, pad_edge=False)
     for name, one in found.items():
@@ -231,10 +234,27 @@ def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = F
         table.add_row(name, _coloured(one.state), took, manifest.finished if manifest else "", shown(one.why))
     console = terminal.console()
     console.print(table)
+    console.print(shown(next_step), highlight=False)
     console.print(
         f"cost so far: {cost['calls']:,} calls, {cost['input_tokens']:,} tokens in, "
         f"{cost['output_tokens']:,} out, ${cost['usd']:.2f}",
         highlight=False,
+    )
+
+
+def _next_step(run_folder: Path, found: Mapping[str, Freshness], manifests: Mapping[str, Manifest | None]) -> str:
+    """What to do where not every stage is fresh."""
+    behind = [name for name, one in found.items() if one.state != "fresh"]
+    if not behind:
+        return "Everything is up to date."
+    command = f"embedfit run --run {shlex.quote(str(run_folder))}"
+    older = sorted({one.code for one in manifests.values() if one and one.settings is None})
+    if not older:
+        return f"Next: {command}   (does {', '.join(behind)})"
+    return (
+        f"This run was made by embedfit {', '.join(older)}. It can be used as it is: report, index, search, serve and "
+        f"deploy read it. To bring it up to date, run: {command}. It does each stage again; a reply that the ledger "
+        "holds for the same prompt is not paid for again."
     )
 
 
