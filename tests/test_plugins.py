@@ -26,7 +26,7 @@ def test_places_are_known_without_importing_anything(tmp_path: Path, monkeypatch
 def test_one_is_found_without_loading_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, "TOY = 7", "ball = stranger:TOY\nbroken = nowhere:TOY", monkeypatch, group=GROUP)
     assert plugins.find(GROUP, "ball", int) == 7
-    with pytest.raises(UsageError, match=r"There is no toy 'kite'\.") as caught:
+    with pytest.raises(UsageError, match=r"There is no 'kite' among the toys\.") as caught:
         plugins.find(GROUP, "kite", int)
     assert "ball, broken" in str(caught.value)
 

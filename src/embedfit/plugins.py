@@ -49,16 +49,20 @@ def table(group: str, form: type[Record]) -> dict[str, Registered[Record]]:
     return {name: Registered(load(place, group, form), place) for name, place in places(group).items()}
 
 
-def find(group: str, name: str, form: type[Record]) -> Record:
-    """One record, without loading the others. Raises UsageError that lists the names, and InputError as `load`."""
+def place_of(group: str, name: str) -> str:
+    """Where a record lies, without importing it. Raises UsageError that lists the names of the group."""
     known = places(group)
     if name not in known:
-        noun = group.rpartition(".")[2].removesuffix("s")
         raise UsageError(
-            f"There is no {noun} {name!r}.",
+            f"There is no {name!r} among the {group.rpartition('.')[2]}.",
             remedy=f"Use one of: {', '.join(sorted(known))}; or install the package that brings it.",
         )
-    return load(known[name], group, form)
+    return known[name]
+
+
+def find(group: str, name: str, form: type[Record]) -> Record:
+    """One record, without loading the others. Raises as `place_of` and `load`."""
+    return load(place_of(group, name), group, form)
 
 
 def load(place: str, group: str, form: type[Record]) -> Record:

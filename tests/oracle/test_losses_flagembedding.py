@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from embedfit.training.losses.losses import Objective, Targets
+from embedfit.training.losses.loss import Targets, loss_named
+from embedfit.training.losses.objective import Objective
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "flagembedding_losses.json"
 CASES = json.loads(GOLDEN.read_text("utf-8"))["cases"]
@@ -32,7 +33,7 @@ def test_value_and_gradient(case):
         has_teacher=torch.full((rows,), bool(case["teacher"])),
     )
     objective = Objective(
-        kind="distil" if case["teacher"] else "infonce",
+        loss=loss_named("distil" if case["teacher"] else "infonce"),
         temperature=case["temperature"],
         teacher_temperature=1.0,
         infonce_weight=1.0,

@@ -7,7 +7,11 @@ import torch
 from sentence_transformers.sentence_transformer import losses as theirs
 from torch.nn.functional import normalize
 
-from embedfit.training.losses.losses import Objective, Targets, info_nce, kl_divergence, margin_mse, matryoshka
+from embedfit.training.losses.distil import kl_divergence
+from embedfit.training.losses.infonce import info_nce
+from embedfit.training.losses.loss import Targets, loss_named
+from embedfit.training.losses.margin_mse import margin_mse
+from embedfit.training.losses.objective import Objective, matryoshka
 from embedfit.training.masking import guide_allows
 
 ROWS, WIDTH = 6, 16
@@ -122,7 +126,9 @@ def test_in_batch_distillation_is_kl_over_every_passage_of_the_batch():
     vectors = leaves(3)
     unit = [normalize(vector, dim=1) for vector in vectors]
     labels = 2 * torch.randn(ROWS, 2 * ROWS, generator=torch.Generator().manual_seed(3))
-    objective = Objective(kind="in-batch-distil", temperature=0.05, teacher_temperature=0.5, infonce_weight=0.25)
+    objective = Objective(
+        loss=loss_named("in-batch-distil"), temperature=0.05, teacher_temperature=0.5, infonce_weight=0.25
+    )
     ours = objective(unit[0], torch.cat(unit[1:]), replace(targets(2), soft_labels=labels))
     # The same by theirs: every passage is a column of every row, at one temperature, which theirs squares.
     unit = [normalize(vector, dim=1) for vector in vectors]

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from embedfit.training.batches import micro_batches
-from embedfit.training.losses.losses import Objective, Targets
+from embedfit.training.losses.loss import Targets
+from embedfit.training.losses.objective import Objective
 from embedfit.training.memory import MemoryBudget
 from embedfit.training.step import accumulate_gradients
 from tests.training.conftest import bert_trunk, random_texts, transformers_trunk

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic.fields import FieldInfo
 
+from embedfit import plugins
 from embedfit.errors import UsageError
 from embedfit.generators import generator, generators
 
@@ -292,7 +293,7 @@ class TrainConfig(Section):
     weight_decay: float = decides(0.01, ge=0)
     max_grad_norm: float = decides(1.0, gt=0)
     temperature: float = decides(0.05, gt=0)
-    loss: Literal["infonce", "distil", "margin-mse", "in-batch-distil"] = decides("infonce")
+    loss: str = decides("infonce", description="docs/training.md lists them, plug-ins add others")
     hard_negatives: int = decides(4, ge=0, description="hard negatives of a row that a step uses")
     in_batch_negatives: bool = decides(True)
     both_directions: bool = decides(False)
@@ -330,6 +331,15 @@ class TrainConfig(Section):
         0, ge=0, description="steps between checkpoints; 0: a fifth of all, or eval_every where that is less"
     )
     compile: bool = incidental(False)
+
+    @field_validator("loss")
+    @classmethod
+    def _registered(cls, name: str) -> str:
+        try:
+            plugins.place_of("embedfit.losses", name)
+        except UsageError as error:
+            raise ValueError(f"{error.message} {error.remedy}".rstrip(".")) from error
+        return name
 
     @field_validator("teacher_weights")
     @classmethod

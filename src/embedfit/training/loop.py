@@ -28,7 +28,8 @@ from embedfit.training.checkpoint import (
     save_checkpoint,
 )
 from embedfit.training.dev import DevSet, dev_score
-from embedfit.training.losses.losses import Objective, Targets
+from embedfit.training.losses.loss import Targets
+from embedfit.training.losses.objective import Objective
 from embedfit.training.memory import MemoryBudget
 from embedfit.training.optimise import clip_gradients, make_optimiser, scheduled, set_learning_rate
 from embedfit.training.processes.world import World

@@ -27,7 +27,8 @@ from embedfit.runtime import Runtime
 from embedfit.training.batches import Composer
 from embedfit.training.dev import DevSet, dev_set, encode_store
 from embedfit.training.loop import Outcome, Plan, Schedule, Trainer
-from embedfit.training.losses.losses import Objective
+from embedfit.training.losses.loss import loss_named
+from embedfit.training.losses.objective import Objective
 from embedfit.training.masking import known_positives, near_duplicates
 from embedfit.training.memory import MemoryBudget, graph_budget, keep_heap
 from embedfit.training.optimise import automatic_epochs, learning_rate_for
@@ -46,7 +47,7 @@ _PARTS = 5
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
     if runtime.processes > 1:
-        if config.train.loss == "in-batch-distil":  # its vectors are stored, and each process finds them
+        if loss_named(config.train.loss).soft_labels:  # its vectors are stored, and each process finds them
             encoder = load_base(config.model, config.query_instruction)
             data = _training_data(workspace, encoder, config.train, Silent())
             # Without tokens: theirs are not stored, so each process computes them.
@@ -132,7 +133,7 @@ def _training_data(workspace: Workspace, encoder: Encoder, settings: TrainConfig
             f"{path} holds {len(data.examples)} usable rows; a row learns from the others, so two are the least.",
             remedy=f"Generate more queries: embedfit generate --run {workspace.root} --force",
         )
-    if settings.loss in ("distil", "margin-mse") and not any(example.positive_scores for example in data.examples):
+    if loss_named(settings.loss).needs_scores and not any(example.positive_scores for example in data.examples):
         raise TrainingError(
             f"train.loss is {settings.loss}, but the rows of {path} have no scores to learn from.",
             remedy="Add pos_scores and neg_scores to the rows, or use --set train.loss=infonce",
@@ -177,7 +178,7 @@ def _trainer(
     runtime: Runtime,
     world: World,
 ) -> Trainer:
-    settings = config.train
+    settings, loss = config.train, loss_named(config.train.loss)
     parameters = sum(weight.numel() for weight in trunk.parameters().values())
     micro_tokens = settings.tokens_per_micro_batch or _micro_tokens(trunk.device, encoder.precision)
     composer = Composer(
@@ -188,11 +189,11 @@ def _trainer(
         guide=encode_store(trunk, data.store, micro_tokens, world) if settings.guide_margin else None,
         margin=settings.guide_margin,
         teacher=fused_teacher(data.texts, config.model, Weights(*settings.teacher_weights), runtime)
-        if settings.loss == "in-batch-distil"
+        if loss.soft_labels
         else None,
     )
     rough = Plan(
-        epochs=settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, settings.loss),
+        epochs=settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, loss.steps),
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate or learning_rate_for(parameters),
         warmup_ratio=settings.warmup_ratio,
@@ -248,7 +249,7 @@ def _objective(settings: TrainConfig, width: int) -> Objective:
         )
     sizes = tuple(sorted({*settings.matryoshka, width}, reverse=True)) if settings.matryoshka else ()
     return Objective(
-        kind=settings.loss,
+        loss=loss_named(settings.loss),
         temperature=settings.temperature,
         both_directions=settings.both_directions,
         infonce_weight=settings.infonce_weight,

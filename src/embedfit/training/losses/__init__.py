@@ -1,1 +1,1 @@
-"""Training losses."""
+"""Training losses: one file each, and the entry points of the group embedfit.losses name them."""
