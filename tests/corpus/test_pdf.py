@@ -8,7 +8,8 @@ import pytest
 from fpdf.enums import AccessPermission
 
 from embedfit.corpus.blocks import UnreadableDocument
-from embedfit.corpus.readers.pdf.layout import Line, blocks_of, without_contents, without_running_lines
+from embedfit.corpus.readers.pdf.furniture import Line, without_contents, without_running_lines
+from embedfit.corpus.readers.pdf.layout import blocks_of
 from embedfit.corpus.readers.pdf.reader import read_pdf
 
 from .conftest import Pdf, make_png, story, write_pdf

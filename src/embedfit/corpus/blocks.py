@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from embedfit.path.artefacts import Value
 
 BlockKind = Literal["heading", "text", "item", "table", "code"]
 
@@ -37,15 +39,16 @@ class Removed:
 class ParsedDocument:
     """A file that was read.
 
-    note: what could not be read of it, empty where nothing was lost. metadata: what the file says of itself; a reader
-    gives it as the format has it, and the process that reads bounds it. cut: what was left out of it, in words.
+    note: what could not be read of it, empty where nothing was lost. metadata: what the file says of itself, as its
+    format has it. fields: the same within bounds; `isolation` makes them. cut: what they lack of it, in words.
     """
 
     blocks: tuple[Block, ...]
     pages: int = 0
     note: str = ""
     removed: tuple[Removed, ...] = ()
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    fields: Mapping[str, Value] = field(default_factory=dict)
     cut: tuple[str, ...] = ()
 
 

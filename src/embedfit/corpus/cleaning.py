@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 #: Where PDFium found a hyphen at the end of a line, and the soft hyphen.
 LINE_HYPHENS = "\ufffe\u00ad"
@@ -60,11 +60,6 @@ def vocabulary(texts: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def join_hyphen(left: str, right: str, words: Vocabulary) -> str:
-    """The two halves of a word that a line end cut, as one: "informa" + "tion", "forward" + "looking"."""
-    return f"{left}{hyphen_between(left, right, words)}{right}"
-
-
 def hyphen_between(left: str, right: str, words: Vocabulary) -> str:
     """What stands between the two halves of a word that a line end cut: "-" or "".
 
@@ -100,6 +95,30 @@ def mend_lost_ligatures(text: str, words: Vocabulary) -> str:
 def line_gap(left: str, right: str) -> str:
     """What stands between two lines of a paragraph: a space, but nothing between Chinese or Japanese signs."""
     return "" if _NO_SPACE.match(left[-1:]) and _NO_SPACE.match(right[:1]) else " "
+
+
+def joined(lines: Sequence[str], words: Vocabulary, *, separator: str = "") -> tuple[str, list[int]]:
+    """(the lines of a paragraph as one text, where each begins in it); a word that a line end cut is one again.
+
+    separator: what stands between the lines instead.
+    """
+    parts: list[str] = []
+    starts: list[int] = []
+    length = 0
+    end = ""  # of the text so far, with its last word
+    for line in lines:
+        cut = end[-1:] in tuple(LINE_HYPHENS) or (end.endswith("-") and end[-2:-1].isalpha() and line[:1].islower())
+        gap = separator if end else ""
+        if cut and not separator:
+            parts[-1], end, length = parts[-1][:-1], end[:-1], length - 1
+            gap = hyphen_between(end, line, words)
+        elif end and not separator:
+            gap = line_gap(end, line)
+        parts += gap, line
+        starts.append(length + len(gap))
+        length = starts[-1] + len(line)
+        end = f"{end}{gap}{line}"[-_LONGEST_WORD - 1 :]
+    return "".join(parts), starts
 
 
 def clean_line(text: str) -> str:

@@ -243,11 +243,11 @@ def _read_document(
     if not text.strip():
         raise UnreadableDocument("no text in it")
     words = " ".join(text.lower().split())
-    groups = parsed.metadata.get(metadata.GROUPS, ())
+    groups = parsed.fields.get(metadata.GROUPS, ())
     content = hashlib.sha256(f"{groups} {words}".encode("utf-8", "replace")).hexdigest()
     if _is_copy(source, f"text:{content}", digest, corpus):
         return
-    corpus.known[source.document_id, ""] = {**parsed.metadata, **metadata.of_file(source.name)}
+    corpus.known[source.document_id, ""] = {**parsed.fields, **metadata.of_file(source.name)}
     corpus.cut.update(parsed.cut)
     corpus.documents.append(
         replace(

@@ -11,11 +11,13 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import TypedDict
 
-from embedfit.corpus.blocks import Block, ParsedDocument, Removed, UnreadableDocument
+from pydantic import TypeAdapter
+
+from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers.registry import Progress, Reader
+from embedfit.corpus.readers.worker import Request
 from embedfit.errors import EmbedfitError
 from embedfit.plugins import Registered
 
@@ -25,6 +27,17 @@ _SECONDS_TO_START = 120
 _SECONDS_TO_END = 5
 #: 0, the code of no signal, on Windows.
 _CPU_TIME_EXCEEDED = int(getattr(signal, "SIGXCPU", 0))
+_DOCUMENT = TypeAdapter(ParsedDocument)
+
+
+class _Answer(TypedDict, total=False):
+    """A line of the process: that it is ready, how far it is, that its memory is full, a document or why not."""
+
+    ready: bool
+    progress: tuple[int, int]
+    memory: bool
+    document: object
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +71,7 @@ class ReadingProcess:
     def __enter__(self) -> ReadingProcess:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -103,7 +114,7 @@ class ReadingProcess:
             self.close()
             raise UnreadableDocument(self._why_it_ended(process.returncode, seconds, expired.is_set(), answer))
         if "document" in answer:
-            return _document(answer["document"])
+            return _DOCUMENT.validate_python(answer["document"])
         raise UnreadableDocument(answer["reason"])
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -136,7 +147,7 @@ class ReadingProcess:
         self._process = process
         return process
 
-    def _why_it_ended(self, code: int, seconds: int, expired: bool, answer: dict[str, Any] | None) -> str:
+    def _why_it_ended(self, code: int, seconds: int, expired: bool, answer: _Answer | None) -> str:
         if answer is not None:
             return f"reading it takes more than {self._limits.memory:,} MiB of memory (ingest.max_memory_mb)"
         if expired or (code and code == -_CPU_TIME_EXCEEDED):
@@ -151,41 +162,22 @@ def _exit(code: int) -> str:
         return f"exit code {code}"
 
 
-def _send(process: subprocess.Popen[bytes], request: dict[str, Any]) -> None:
+def _send(process: subprocess.Popen[bytes], request: Request) -> None:
     assert process.stdin is not None
-    with suppress(OSError):  # where it has ended, so has its output
+    with suppress(OSError):  # a process that has ended gives no answer either
         process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
         process.stdin.flush()
 
 
-def _answer(process: subprocess.Popen[bytes], progress: Progress | None) -> dict[str, Any] | None:
-    """What the process says; None where it ended before it said it."""
+def _answer(process: subprocess.Popen[bytes], progress: Progress | None) -> _Answer | None:
+    """The process's answer; None if it ended before it gave one."""
     assert process.stdout is not None
-    output: IO[bytes] = process.stdout
-    for line in output:
+    for line in process.stdout:
         if not line.endswith(b"\n"):
             return None
-        answer: dict[str, Any] = json.loads(line)
+        answer: _Answer = json.loads(line)
         if "progress" not in answer:
             return answer
         if progress is not None:
             progress(*answer["progress"])
     return None
-
-
-def _document(answer: dict[str, Any]) -> ParsedDocument:
-    return ParsedDocument(
-        blocks=tuple(
-            Block(kind=kind, text=text, level=level, page=page, breaks=tuple((at, number) for at, number in breaks))
-            for kind, text, level, page, breaks in answer["blocks"]
-        ),
-        pages=answer["pages"],
-        note=answer["note"],
-        removed=tuple(
-            Removed(page=page, reason=reason, preview=preview) for page, reason, preview in answer["removed"]
-        ),
-        metadata={
-            name: tuple(value) if isinstance(value, list) else value for name, value in answer["metadata"].items()
-        },
-        cut=tuple(answer["cut"]),
-    )

@@ -11,8 +11,9 @@ import json
 import os
 import signal
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO, TypedDict
 
 from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers import registry
@@ -23,6 +24,14 @@ _MAX_CHARACTERS = 200_000_000
 _MAX_REASON = 300
 
 
+class Request(TypedDict):
+    """A line that asks for a document. place: "module:NAME" of its reader. seconds: of processor time at most."""
+
+    place: str
+    path: str
+    seconds: int
+
+
 def main() -> None:
     """Answer requests until the input ends. The argument: MiB of memory that reading may take."""
     answers = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
@@ -31,7 +40,7 @@ def main() -> None:
     _limit_memory(int(sys.argv[1]))
     _answer(answers, {"ready": True})
     for line in sys.stdin.buffer:
-        request = json.loads(line)
+        request: Request = json.loads(line)
         _limit_time(request["seconds"])
         try:
             _answer(answers, _outcome(request, lambda done, total: _answer(answers, {"progress": [done, total]})))
@@ -40,12 +49,12 @@ def main() -> None:
             break  # what is left of the document may fill the memory
 
 
-def _answer(answers: TextIO, answer: dict[str, Any]) -> None:
+def _answer(answers: TextIO, answer: dict[str, object]) -> None:
     answers.write(json.dumps(answer) + "\n")
     answers.flush()
 
 
-def _outcome(request: dict[str, Any], progress: registry.Progress) -> dict[str, Any]:
+def _outcome(request: Request, progress: registry.Progress) -> dict[str, object]:
     """The answer. Raises MemoryError, and nothing else."""
     try:
         reader = registry.load(request["place"])
@@ -62,32 +71,24 @@ def _outcome(request: dict[str, Any], progress: registry.Progress) -> dict[str, 
         return {"reason": f"the reader of {reader.kind} fails: {_first_line(str(error))}"}
     except OSError as error:
         return {"reason": f"can't be read: {error.strerror or _first_line(str(error))}"}
-    except MemoryError:
-        raise
     except RecursionError:
         return {"reason": "nested too deeply"}
+    except MemoryError:
+        raise
     except Exception as error:  # a reader's packages may raise anything on a hostile file
-        reason = f"the reader of {reader.kind} fails: {type(error).__name__}: {error}"
-        return {"reason": _first_line(reason)}
+        return {"reason": _first_line(f"the reader of {reader.kind} fails: {type(error).__name__}: {error}")}
 
 
 def _first_line(message: str) -> str:
     return (message.strip().splitlines() or ["no reason given"])[0][:_MAX_REASON]
 
 
-def as_json(document: ParsedDocument) -> dict[str, Any]:
+def as_json(document: ParsedDocument) -> dict[str, object]:
     """A document as lists and strings. Raises UnreadableDocument for more text than anybody reads."""
     if sum(len(block.text) for block in document.blocks) > _MAX_CHARACTERS:
         raise UnreadableDocument(f"holds more than {_MAX_CHARACTERS:,} characters of text")
-    metadata, cut = bounded(document.metadata)
-    return {
-        "blocks": [[one.kind, one.text, one.level, one.page, one.breaks] for one in document.blocks],
-        "pages": document.pages,
-        "note": document.note,
-        "removed": [[one.page, one.reason, one.preview] for one in document.removed],
-        "metadata": metadata,
-        "cut": cut,
-    }
+    fields, cut = bounded(document.metadata)
+    return asdict(replace(document, metadata={}, fields=fields, cut=tuple(cut)))
 
 
 def _limit_memory(mebibytes: int) -> None:

@@ -1,24 +1,36 @@
-"""Lines of a PDF's pages → blocks: what is a heading, a paragraph, a table, or not text of the document at all."""
+"""Lines of a PDF's pages → blocks: what is a heading, a paragraph, a list item, a table.
+
+Each line is looked at alone (its type, its words), then beside the line before it, then beside the line after it. Lines
+of one kind that belong together become a block.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
+from typing import Literal
 
-from embedfit.corpus.blocks import Block, Removed
+from embedfit.corpus.blocks import Block, BlockKind, Removed
 from embedfit.corpus.cleaning import (
     LINE_HYPHENS,
     Vocabulary,
     clean_line,
     expand_ligatures,
-    join_hyphen,
-    line_gap,
+    joined,
     mend_lost_ligatures,
     vocabulary,
+)
+from embedfit.corpus.readers.pdf.furniture import (
+    DIVISION,
+    NUMBERED,
+    Line,
+    Pages,
+    without_contents,
+    without_running_lines,
 )
 
 _BULLET = re.compile(
@@ -26,214 +38,31 @@ _BULLET = re.compile(
 )
 _ITEM_END = re.compile(r"(?:[.!?:;,][\"”’)\]]*|[;,] (?:and|or))$")
 _NUMBER = re.compile(r"^[$€£(+\-–—]*\d[\d,.]*[)%]*$|^[—–\-]+%?$|^[$€£%)(]+$|^N/?A$|^NM$|^\*+$")
-_PAGE_NUMBER = re.compile(
-    r"^(?:[-–—]\s*)?(?:page\s+)?(?:\d{1,4}|[ivxlc]{1,6}|[A-Z]-\d{1,3})(?:\s*(?:of|/)\s*\d{1,4})?(?:\s*[-–—])?$", re.I
-)
 _NOISE = re.compile(r"^(?:\(\d{1,2}\)|\*{1,3}|[†‡]|[_\-–—=.·\s]{3,}|\W)$")
 _SENTENCE_END = re.compile(r"[.!?:;][\"”’)\]]*$")
-_CONTENTS_ENTRY = re.compile(
-    r"^(?P<label>.*?\S)(?:\s*\.[ .]*\.|\s*…+|\s)\s*(?P<page>\d{1,4}|[ivxl]{1,6}|[A-Z]-\d{1,3})$"
-)
-_ENTRY_END = re.compile(r"[\divxl]\s*$")
-_LEADERS = re.compile(r"\.\s?\.\s?\.")
 _PART = re.compile(r"^(?:part|book|volume)\s+(?:[ivxl]{1,5}|\d{1,3})\b\.?", re.I)
-_ITEM = re.compile(r"^(?:item\s+\d{1,2}[a-z]?\b|chapter\s+\w+|article\s+[ivxl\d]+|appendix\s+\w\b)", re.I)
 _UNITS = re.compile(r"^\((?:in|unaudited|amounts|dollars|continued)\b", re.I)
 _COLUMN_HEAD = re.compile(
-    r",$|\b(?:years?|quarters?|months|weeks) (?:ended|ending)\b|^(?:as of|(?:december|june|march) 3[01])\b",
-    re.I,
+    r",$|\b(?:years?|quarters?|months|weeks) (?:ended|ending)\b|^(?:as of|(?:december|june|march) 3[01])\b", re.I
 )
 _FIGURE = re.compile(r"[\d—–%$]")
 _LETTER = re.compile(r"[^\W\d_]")
-_NUMBERED = re.compile(r"^\d{1,2}(?:\.\d{1,2}){1,4}\.?\s+[A-Z]")
 
-_EDGE_LINES = 3
 _MAX_HEADING = 350
-#: A line end cuts a word whose first part is shorter than this.
-_MAX_WORD = 200
-#: No longer line is an entry of a table of contents.
-_MAX_ENTRY = 300
 _SHORT = 70
-_REFRAIN = 2
 _ENOUGH_CHARACTERS = 400
 #: From this rank on a line has no bold or larger type, only capitals or italics.
-_WEAK_RANK = 4.0
+_CAPITALS, _ITALICS = 4.0, 5.0
 #: Prose sets a character in about 0.45 of its size; a line much wider than its text has columns.
 _SPARSE = 0.75
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A line of a page. x0, x1, y (baseline, upwards) and size are in points; size is the font's height."""
-
-    text: str
-    page: int
-    x0: float = 0.0
-    x1: float = 0.0
-    y: float = 0.0
-    size: float = 0.0
-    bold: bool = False
-    italic: bool = False
-
-
-Pages = Sequence[Sequence[Line]]
-
-
-def blocks_of(pages: Pages) -> tuple[tuple[Block, ...], tuple[Removed, ...]]:
-    """The blocks of a document, and what was left out: running headers, page numbers, tables of contents."""
-    kept, headers = without_running_lines(pages)
-    kept, contents = without_contents(kept)
-    words = vocabulary(line.text for page in kept for line in page)
-    lines = [_cleaned(line, words) for page in kept for line in page]
-    lines = [line for line in lines if line.text]
-    return tuple(_assemble(lines, words)), (*headers, *contents)
-
-
-def _cleaned(line: Line, words: Vocabulary) -> Line:
-    text = mend_lost_ligatures(expand_ligatures(line.text), words)
-    hyphen = text[-1:] if text[-1:] in tuple(LINE_HYPHENS) else ""
-    return replace(line, text=clean_line(text) + hyphen)
-
-
-# --- running headers, footers and page numbers
-
-
-def _shape(text: str) -> str:
-    return re.sub(r"\d+", "#", " ".join(text.lower().split())).strip(LINE_HYPHENS)
-
-
-def without_running_lines(pages: Pages) -> tuple[list[list[Line]], list[Removed]]:
-    """Pages without lines that stand at the top or bottom of many pages, digits apart, and without page numbers.
-
-    A line counts as running at 5 pages, or at 3 of a short document, at about the same height.
-    """
-    edges = [_edge_indices(page) for page in pages]
-    places: dict[str, list[float]] = defaultdict(list)
-    first_page: dict[str, Line] = {}
-    for page, indices in zip(pages, edges, strict=True):
-        seen = set()
-        for index in sorted(indices):
-            shape = _shape(page[index].text)
-            if shape not in seen:
-                seen.add(shape)
-                places[shape].append(page[index].y)
-                first_page.setdefault(shape, page[index])
-    needed = 5 if len(pages) >= 12 else 3
-    running = {
-        shape
-        for shape, heights in places.items()
-        if any(char.isalpha() for char in shape) and _most_at_one_height(heights) >= needed
-    }
-    kept: list[list[Line]] = []
-    for page, indices in zip(pages, edges, strict=True):
-        outer = _outermost(page)
-        kept.append(
-            [
-                line
-                for index, line in enumerate(page)
-                if not (index in indices and _shape(line.text) in running)
-                and not (index in outer and _PAGE_NUMBER.match(line.text.strip()))
-            ]
-        )
-    removed = [
-        Removed(
-            page=first_page[shape].page,
-            reason=f"running header or footer ({len(places[shape])} pages)",
-            preview=first_page[shape].text.strip(),
-        )
-        for shape in sorted(running, key=lambda shape: (first_page[shape].page, shape))
-    ]
-    return kept, removed
-
-
-def _edge_indices(page: Sequence[Line]) -> set[int]:
-    """The lines highest and lowest on a page, and those first and last in its reading order."""
-    count = len(page)
-    by_height = sorted(range(count), key=lambda index: -page[index].y)
-    order = list(range(count))
-    return {*by_height[:_EDGE_LINES], *by_height[-_EDGE_LINES:], *order[:_EDGE_LINES], *order[-_EDGE_LINES:]}
-
-
-def _outermost(page: Sequence[Line]) -> set[int]:
-    if not page:
-        return set()
-    heights = [line.y for line in page]
-    edge = {heights.index(max(heights)), heights.index(min(heights)), 0, len(page) - 1}
-    return edge
-
-
-def _most_at_one_height(heights: Sequence[float]) -> int:
-    """How many of the heights (points) lie within 6 points of one of them."""
-    rounded = Counter(round(height / 4) for height in heights)
-    return max(rounded[step] + rounded[step - 1] for step in rounded)
-
-
-# --- tables of contents
-
-
-def without_contents(pages: Pages) -> tuple[list[list[Line]], list[Removed]]:
-    """Pages without runs of entries that end in page numbers, in order, such as "Item 1. Business 5"."""
-    total = len(pages)
-    kept: list[list[Line]] = []
-    removed: list[Removed] = []
-    for page in pages:
-        drop = _contents_lines([line.text for line in page], total)
-        kept.append([line for index, line in enumerate(page) if index not in drop])
-        if drop:
-            first = page[min(drop)]
-            removed.append(Removed(page=first.page, reason="table of contents", preview=first.text.strip()))
-    return kept, removed
-
-
-def _contents_lines(texts: Sequence[str], pages: int) -> set[int]:
-    """Indices of the lines of a table of contents, with its headings and entries that span lines."""
-    entries: list[tuple[int, int]] = []
-    for index, text in enumerate(texts):
-        match = _CONTENTS_ENTRY.match(text.strip()) if len(text) <= _MAX_ENTRY and _ENTRY_END.search(text) else None
-        # Without dot leaders a second number in the row means a table of figures.
-        if (
-            match
-            and any(char.isalpha() for char in match["label"])
-            and (_LEADERS.search(text) or not re.search(r"\d[\d,.%)]*$", match["label"]))
-        ):
-            number = match["page"]
-            entries.append((index, int(number) if number.isdigit() else -1))
-    best: list[int] = []
-    current: list[tuple[int, int]] = []
-    for index, number in entries:
-        rises = not current or number == -1 or current[-1][1] == -1 or number >= current[-1][1]
-        near = not current or index - current[-1][0] <= 4
-        if not (rises and near) or number > pages + 50:
-            current = []
-        if number <= pages + 50:
-            current.append((index, number))
-        if len(current) > len(best):
-            best = [place for place, _ in current]
-    numbers = dict(entries)
-    distinct = {numbers[index] for index in best}
-    announced = any(re.fullmatch(r"(?:table of )?contents|index", text.strip(), re.I) for text in texts[:8])
-    if len(best) < (4 if announced else 6) or len(distinct) < 3:
-        return set()
-    if not announced and not _leads_up(texts, best):
-        return set()
-    start = best[0]
-    while start and len(texts[start - 1]) < 40 and best[0] - start < 4:
-        start -= 1
-    return set(range(start, best[-1] + 1))
-
-
-def _leads_up(texts: Sequence[str], entries: Sequence[int]) -> bool:
-    """Whether a run without the word "contents" is one: dot leaders, or Items and Parts."""
-    marks = sum(bool(_LEADERS.search(texts[i]) or _ITEM.match(texts[i]) or _NUMBERED.match(texts[i])) for i in entries)
-    return marks >= len(entries) / 2
-
-
-# --- headings, paragraphs, tables
+#: How high a heading is: the smallest is the highest. () for what is no heading.
+Rank = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Page:
-    """What is usual in a document. leading: distance of baselines in points."""
+class _Usual:
+    """What is usual in a document or around a page. leading: distance of baselines in points."""
 
     size: float
     bold: bool
@@ -242,7 +71,62 @@ class _Page:
     width: float
 
 
-def _usual(lines: Sequence[Line]) -> _Page:
+@dataclass(slots=True)
+class _Seen:
+    """A line, what is usual around it, and what it looks to be."""
+
+    line: Line
+    usual: _Usual
+    kind: Literal["heading", "row", "text", "noise"] = "text"
+    rank: Rank = ()
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its type is smaller than that of the text."""
+        return self.line.size < 0.93 * self.usual.size
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it could be a label."""
+        return len(self.line.text) < _SHORT
+
+    def follows(self, above: _Seen) -> bool:
+        """Whether it stands directly under another line, as the next line of the same paragraph does."""
+        gap = above.line.y - self.line.y
+        return above.line.page == self.line.page and 0 < gap <= 1.3 * max(self.usual.leading, self.line.size * 1.05)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Lines that make a block."""
+
+    kind: BlockKind
+    rank: Rank
+    lines: list[Line] = field(default_factory=list)
+
+
+def blocks_of(pages: Pages) -> tuple[tuple[Block, ...], tuple[Removed, ...]]:
+    """The blocks of a document, and what was left out: running headers, page numbers, tables of contents."""
+    kept, headers = without_running_lines(pages)
+    kept, contents = without_contents(kept)
+    words = vocabulary(line.text for page in kept for line in page)
+    lines = [line for page in kept for one in page if (line := _cleaned(one, words)).text]
+    blocks = [_block(group, words) for group in _grouped(_judged(lines))]
+    ranks = sorted({rank for _, rank in blocks if rank})
+    levels = {rank: level for level, rank in enumerate(ranks, 1)}
+    return tuple(replace(block, level=levels.get(rank, 0)) for block, rank in blocks), (*headers, *contents)
+
+
+def _cleaned(line: Line, words: Vocabulary) -> Line:
+    text = mend_lost_ligatures(expand_ligatures(line.text), words)
+    hyphen = text[-1:] if text[-1:] in tuple(LINE_HYPHENS) else ""
+    return replace(line, text=clean_line(text) + hyphen)
+
+
+# --- what is usual
+
+
+def _usual(lines: Sequence[Line]) -> _Usual:
     weights: Counter[tuple[float, bool]] = Counter()
     for line in lines:
         weights[(round(line.size * 2) / 2, line.bold)] += len(line.text)
@@ -255,10 +139,8 @@ def _usual(lines: Sequence[Line]) -> _Page:
     ]
     rights = sorted(line.x1 for line in body if len(line.text) > 40) or [line.x1 for line in body]
     right = rights[int(0.9 * (len(rights) - 1))]
-    left = median(line.x0 for line in body)
-    return _Page(
-        size=size, bold=bold, leading=_usual_gap(gaps) or 1.2 * size, right=right, width=max(right - left, 1.0)
-    )
+    width = max(right - median(line.x0 for line in body), 1.0)
+    return _Usual(size=size, bold=bold, leading=_usual_gap(gaps) or 1.2 * size, right=right, width=width)
 
 
 def _usual_gap(gaps: Sequence[float]) -> float:
@@ -266,6 +148,41 @@ def _usual_gap(gaps: Sequence[float]) -> float:
     counts = Counter(round(gap * 2) / 2 for gap in gaps)
     often = [gap for gap, count in counts.items() if count >= 0.15 * len(gaps)]
     return min(often, default=max(counts, key=lambda gap: counts[gap], default=0.0))
+
+
+def _with_usual(lines: Sequence[Line]) -> list[_Seen]:
+    """The lines with what is usual around their page: exhibits and appendices are often set in another size."""
+    by_page: dict[int, list[Line]] = defaultdict(list)
+    for line in lines:
+        by_page[line.page].append(line)
+    usual: dict[int, _Usual] = {}
+    for page in by_page:
+        around = [line for number in (page - 1, page, page + 1) for line in by_page.get(number, ())]
+        enough = sum(len(line.text) for line in around) > _ENOUGH_CHARACTERS
+        usual[page] = _usual(around if enough else lines)
+    return [_Seen(line, usual[line.page]) for line in lines]
+
+
+# --- what a line is
+
+
+def _judged(lines: Sequence[Line]) -> list[_Seen]:
+    """The lines with what they are, noise left out."""
+    seen = _with_usual(lines)
+    for above, one in zip([None, *seen], seen, strict=False):
+        one.rank = _rank(one, continues=above is not None and above.kind == "heading" and one.follows(above))
+        if _NOISE.match(one.line.text):
+            one.kind = "noise"
+        elif _is_row(one.line):
+            one.kind = "row"
+        elif one.rank:
+            one.kind = "heading"
+    for index, one in enumerate(seen):
+        _beside_others(one, seen[index - 1] if index else None, seen[index + 1] if index + 1 < len(seen) else None)
+    for one, below in reversed(list(pairwise(seen))):
+        _above_another(one, below)
+    counts = Counter(one.line.text for one in seen if one.kind == "heading")
+    return [one for one in seen if one.kind != "noise" and not _is_refrain(one, counts[one.line.text])]
 
 
 def _is_sparse(line: Line) -> bool:
@@ -278,298 +195,150 @@ def _is_row(line: Line) -> bool:
     if not _FIGURE.search(line.text):
         return 2 <= len(tokens) <= 12 and _is_sparse(line)
     numeric = sum(bool(_NUMBER.match(token)) for token in tokens)
-    if numeric >= 2 and numeric / len(tokens) >= 0.4:
-        return True
-    if len(tokens) <= 4 and numeric == len(tokens):
+    if (numeric >= 2 and numeric / len(tokens) >= 0.4) or (len(tokens) <= 4 and numeric == len(tokens)):
         return True
     return len(tokens) >= 2 and (numeric >= 1 or len(tokens) <= 12) and _is_sparse(line)
 
 
-def _heading_rank(line: Line, usual: _Page, *, continues: bool = False) -> tuple[float, ...] | None:
-    """How high a heading a line looks to be (smaller is higher), None where it is none.
+def _rank(one: _Seen, *, continues: bool) -> Rank:
+    """How high a heading a line looks to be, () where it is none.
 
     continues: the line before is a heading, and this one may be the rest of it.
     """
-    text = line.text
-    if (
-        len(text) > 200
-        or not _LETTER.search(text)
-        or _is_row(line)
-        or text[0] in "•◦▪"
-        or line.size < 0.93 * usual.size
+    line, usual, text = one.line, one.usual, one.line.text
+    if one.is_small or len(text) > 200 or not _LETTER.search(text) or text[0] in "•◦▪" or _UNITS.match(text):
+        return ()
+    if (not continues and (text[0].islower() or text[0] in "(,;")) or (
+        _is_sparse(line) and any(char.isdigit() for char in text)
     ):
-        return None
-    if (not continues and (text[0].islower() or text[0] in "(,;")) or _UNITS.match(text):
-        return None
-    if _is_sparse(line) and any(char.isdigit() for char in text):
-        return None
+        return ()
     caps = text.isupper() and len(_LETTER.findall(text)) >= 4
     larger = line.size > 1.12 * usual.size
     bold = line.bold and not usual.bold
-    styled = larger or bold
-    if _PART.match(text) and len(text) < 60 and (styled or caps):
-        return (0.0,)
-    if _ITEM.match(text) and (styled or (caps and len(text) < 120)):
-        return (1.0,)
-    size = -round(line.size / usual.size, 1) if larger else 0.0
-    if styled:
-        return (2.0, size, 0.0 if bold else 0.5, 0.0 if caps else 1.0, 1.0 if line.italic else 0.0)
-    if _NUMBERED.match(text) and len(text) < 90 and not _SENTENCE_END.search(text):
-        return (3.0, float(text.split()[0].strip(".").count(".")))
     short = len(text) < 90 and not _SENTENCE_END.search(text)
+    if _PART.match(text) and len(text) < 60 and (larger or bold or caps):
+        return (0.0,)
+    if DIVISION.match(text) and (larger or bold or (caps and len(text) < 120)):
+        return (1.0,)
+    if larger or bold:
+        size = -round(line.size / usual.size, 1) if larger else 0.0
+        return (2.0, size, 0.0 if bold else 0.5, 0.0 if caps else 1.0, 1.0 if line.italic else 0.0)
+    if NUMBERED.match(text) and short:
+        return (3.0, float(text.split()[0].strip(".").count(".")))
     if caps and short and len(text.split()) <= 12:
-        return (_WEAK_RANK,)
-    if line.italic and short and line.x1 < usual.right - 0.25 * usual.width:
-        return (5.0,)
-    return None
+        return (_CAPITALS,)
+    return (_ITALICS,) if line.italic and short and line.x1 < usual.right - 0.25 * usual.width else ()
 
 
-def _usual_by_page(lines: Sequence[Line]) -> dict[int, _Page]:
-    """What is usual around each page: exhibits and appendices are often set in another size."""
-    by_page: dict[int, list[Line]] = defaultdict(list)
-    for line in lines:
-        by_page[line.page].append(line)
-    whole = _usual(lines)
-    result = {}
-    for page in by_page:
-        around = [line for number in (page - 1, page, page + 1) for line in by_page.get(number, ())]
-        result[page] = _usual(around) if sum(len(line.text) for line in around) > _ENOUGH_CHARACTERS else whole
-    return result
+def _beside_others(one: _Seen, above: _Seen | None, below: _Seen | None) -> None:
+    """Labels between the rows of a table are rows; a bold line that stands off above a table is a heading."""
+    line, usual = one.line, one.usual
+    under_row, over_row = above is not None and above.kind == "row", below is not None and below.kind == "row"
+    if one.kind == "heading" and over_row and not (_PART.match(line.text) or DIVISION.match(line.text)):
+        gap = above.line.y - line.y if above is not None else 0.0
+        stands_off = gap > 1.5 * usual.leading or gap < 0
+        if _COLUMN_HEAD.search(line.text) or (under_row and not stands_off):
+            one.kind = "row"
+    elif one.kind == "row" and above is not None and above.kind == "text" and _ends_paragraph(above, one):
+        one.kind = "text"  # "… for fiscal" / "2021."
+    elif (
+        one.kind == "text"
+        and one.is_short
+        and ((under_row and (over_row or one.is_small)) or (one.is_small and over_row))
+    ):
+        one.kind = "row"  # a column head, or the first line of a long label
 
 
-def _assemble(lines: Sequence[Line], words: Vocabulary) -> list[Block]:
-    if not lines:
-        return []
-    usual = _usual_by_page(lines)
-    ranks, kinds = _kinds(lines, usual)
-    builder = _Builder(words)
-    previous: Line | None = None
-    for index, line in enumerate(lines):
-        kind = kinds[index]
-        rank = ranks[index]
-        if kind == "heading" and rank is not None:
-            joins = (
-                previous is not None and kinds[index - 1] == "heading" and _follows(previous, line, usual[line.page])
-            )
-            builder.heading(line, rank, joins=joins)
-        elif kind == "row":
-            builder.row(line)
-        elif kind != "noise":
-            new = previous is None or _starts_paragraph(previous, line, builder, usual[line.page])
-            builder.text(line, new=new)
-        if kind != "noise":
-            previous = line
-    return builder.finish()
-
-
-def _follows(above: Line, below: Line, usual: _Page) -> bool:
-    """Whether a line stands directly under another, as the next line of the same paragraph does."""
-    return above.page == below.page and 0 < above.y - below.y <= 1.3 * max(usual.leading, below.size * 1.05)
-
-
-def _kinds(lines: Sequence[Line], usual: Mapping[int, _Page]) -> tuple[list[tuple[float, ...] | None], list[str]]:
-    """For each line its rank as a heading, and what it is in the light of its neighbours."""
-    ranks: list[tuple[float, ...] | None] = []
-    kinds: list[str] = []
-    for index, line in enumerate(lines):
-        here = usual[line.page]
-        above = lines[index - 1] if index else None
-        continues = above is not None and kinds[-1] == "heading" and _follows(above, line, here)
-        rank = _heading_rank(line, here, continues=continues)
-        ranks.append(rank)
-        if _NOISE.match(line.text):
-            kinds.append("noise")
-        elif _is_row(line):
-            kinds.append("row")
-        else:
-            kinds.append("text" if rank is None else "heading")
-    for index in range(len(lines)):
-        _reconsider(lines, kinds, index, usual[lines[index].page])
-    _demote_capitals(lines, kinds, ranks, usual)
-    _demote_refrains(lines, kinds)
-    # Column heads stand in small type above the first row, several lines deep.
-    for index in range(len(lines) - 2, -1, -1):
-        small = lines[index].size < 0.93 * usual[lines[index].page].size
-        if kinds[index] == "text" and kinds[index + 1] == "row" and small and len(lines[index].text) < _SHORT:
-            kinds[index] = "row"
-    return ranks, kinds
-
-
-def _ends_paragraph(above: Line, line: Line, usual: _Page) -> bool:
+def _ends_paragraph(above: _Seen, one: _Seen) -> bool:
     """Whether a line that looks like a row is the rest of the sentence in the full line above it."""
     return (
-        not _SENTENCE_END.search(above.text)
-        and _follows(above, line, usual)
-        and above.x1 >= usual.right - 0.2 * usual.width
-        and not _is_sparse(above)
-        and len(line.text.split()) <= 4
+        not _SENTENCE_END.search(above.line.text)
+        and one.follows(above)
+        and above.line.x1 >= one.usual.right - 0.2 * one.usual.width
+        and not _is_sparse(above.line)
+        and len(one.line.text.split()) <= 4
     )
 
 
-def _demote_capitals(
-    lines: Sequence[Line], kinds: list[str], ranks: Sequence[tuple[float, ...] | None], usual: Mapping[int, _Page]
-) -> None:
-    """Whole paragraphs in capitals or italics are text: such a line is no heading where its paragraph goes on."""
-    for index in range(len(lines) - 2, -1, -1):
-        rank, below = ranks[index], lines[index + 1]
-        if kinds[index] == "heading" and rank is not None and rank[0] >= _WEAK_RANK and kinds[index + 1] == "text":
-            same = below.text.isupper() if rank == (_WEAK_RANK,) else below.italic
-            if same and _follows(lines[index], below, usual[below.page]):
-                kinds[index] = "text"
+def _above_another(one: _Seen, below: _Seen) -> None:
+    """Whole paragraphs in capitals or italics are text; column heads stand in small type, several lines deep."""
+    if one.kind == "heading" and below.kind == "text" and one.rank[0] >= _CAPITALS and below.follows(one):
+        if below.line.text.isupper() if one.rank == (_CAPITALS,) else below.line.italic:
+            one.kind = "text"
+    elif one.kind == "text" and below.kind == "row" and one.is_small and one.is_short:
+        one.kind = "row"
 
 
-def _demote_refrains(lines: Sequence[Line], kinds: list[str]) -> None:
-    """A sentence that comes again and again ("The accompanying notes are …") is no heading."""
-    counts = Counter(line.text for line, kind in zip(lines, kinds, strict=True) if kind == "heading")
-    for index, line in enumerate(lines):
-        refrain = counts[line.text] >= _REFRAIN and line.text.endswith(".") and len(line.text.split()) >= 6
-        if kinds[index] == "heading" and refrain:
-            kinds[index] = "noise"
+def _is_refrain(one: _Seen, count: int) -> bool:
+    """Whether it is a sentence that comes again and again as a heading: "The accompanying notes are …"."""
+    text = one.line.text
+    return one.kind == "heading" and count > 1 and text.endswith(".") and len(text.split()) >= 6
 
 
-def _reconsider(lines: Sequence[Line], kinds: list[str], index: int, usual: _Page) -> None:
-    """Labels between the rows of a table are rows; a bold line that stands off above a table is a heading."""
-    line = lines[index]
-    before = kinds[index - 1] if index else ""
-    after = kinds[index + 1] if index + 1 < len(lines) else ""
-    short = len(line.text) < _SHORT
-    small = line.size < 0.93 * usual.size
-    if kinds[index] == "heading" and not (_PART.match(line.text) or _ITEM.match(line.text)):
-        gap = lines[index - 1].y - line.y if index else 0.0
-        stands_off = gap > 1.5 * usual.leading or gap < 0
-        if after == "row" and (_COLUMN_HEAD.search(line.text) or (before == "row" and not stands_off)):
-            kinds[index] = "row"
-    elif kinds[index] == "row" and before == "text" and _ends_paragraph(lines[index - 1], line, usual):
-        kinds[index] = "text"  # "… for fiscal" / "2021."
-    elif kinds[index] == "text" and short and before == "row" and (after == "row" or small):
-        kinds[index] = "row"  # the first line of a long label
-    elif kinds[index] == "text" and short and small and after == "row":
-        kinds[index] = "row"  # a column head
+# --- lines that belong together
 
 
-def _starts_paragraph(previous: Line, line: Line, builder: _Builder, usual: _Page) -> bool:
-    """Whether a line of text begins a new paragraph."""
+def _grouped(seen: Sequence[_Seen]) -> list[_Group]:
+    groups: list[_Group] = []
+    for above, one in zip([None, *seen], seen, strict=False):
+        last = groups[-1] if groups else None
+        if above is None or last is None or not _joins(last, above, one):
+            is_item = one.kind == "text" and _BULLET.match(one.line.text)
+            kind: BlockKind = "table" if one.kind == "row" else "item" if is_item else one.kind  # type: ignore[assignment]
+            last = _Group(kind, one.rank if kind == "heading" else ())
+            groups.append(last)
+        last.lines.append(one.line)
+    return groups
+
+
+def _joins(group: _Group, above: _Seen, one: _Seen) -> bool:
+    """Whether a line goes on with the group whose last line is above."""
+    if one.kind == "row":
+        return group.kind == "table"
+    if one.kind == "text":
+        return group.kind in ("text", "item") and not _starts_paragraph(group, above.line, one)
+    if group.kind != "heading" or not one.follows(above):
+        return False
+    # "Item 7." is followed by the second line of its name.
+    named = group.rank in ((0.0,), (1.0,)) and one.rank[0] == 2.0
+    return named or (group.rank == one.rank and sum(len(line.text) for line in group.lines) < _MAX_HEADING)
+
+
+def _starts_paragraph(group: _Group, above: Line, one: _Seen) -> bool:
+    """Whether a line of text begins a new paragraph. group: the paragraph so far, whose last line is above."""
+    line, usual, is_item = one.line, one.usual, group.kind == "item"
     bullet = _BULLET.match(line.text)
     # "24." or a dash at the beginning of a line may also be the rest of a sentence.
-    if bullet and (bullet["sign"] or builder.is_item or _ITEM_END.search(previous.text)):
+    if bullet and (bullet["sign"] or is_item or _ITEM_END.search(above.text)):
         return True
-    if previous.text[-1:] in (*LINE_HYPHENS, "-"):
+    if above.text[-1:] in (*LINE_HYPHENS, "-"):
         return False
-    if abs(previous.size - line.size) > 0.12 * max(usual.size, 1.0):
+    if abs(above.size - line.size) > 0.12 * max(usual.size, 1.0):
         return True
-    ended = bool(_SENTENCE_END.search(previous.text))
+    ended = bool(_SENTENCE_END.search(above.text))
     if not ended and line.text[:1].islower():
         return False
-    if line.page != previous.page or line.y > previous.y + usual.leading:
-        return ended or (line.text[:1].isupper() and line.x0 > builder.margin + usual.size)  # a new page or column
-    gap = previous.y - line.y
-    if gap > 1.35 * max(usual.leading, line.size):
+    if line.page != above.page or line.y > above.y + usual.leading:  # a new page or column
+        return ended or (line.text[:1].isupper() and line.x0 > above.x0 + usual.size)
+    if above.y - line.y > 1.35 * max(usual.leading, line.size):
         return True
-    indented = line.x0 > previous.x0 + 0.8 * line.size
-    if indented and not (builder.lines == 1 and builder.is_item):
+    if line.x0 > above.x0 + 0.8 * line.size and not (is_item and len(group.lines) == 1):
         return True
-    if builder.is_item and line.x0 < builder.margin - 0.8 * line.size:
+    if is_item and line.x0 < above.x0 - 0.8 * line.size:
         return ended
-    return ended and previous.x1 < usual.right - 0.2 * usual.width and line.text[:1].isupper()
+    return ended and above.x1 < usual.right - 0.2 * usual.width and line.text[:1].isupper()
 
 
-class _Builder:
-    """Collects lines into blocks. margin: left edge of the present paragraph's last line, in points."""
-
-    def __init__(self, words: Vocabulary) -> None:
-        self._words = words
-        self._blocks: list[Block] = []
-        self._ranks: list[tuple[float, ...]] = []
-        self._kind = ""
-        # In parts, for adding a line to one long string copies the string.
-        self._parts: list[str] = []
-        self._length = 0
-        self._page = 0
-        self._last_page = 0
-        self._breaks: list[tuple[int, int]] = []
-        self._rank: tuple[float, ...] = ()
-        self.lines = 0
-        self.margin = 0.0
-
-    @property
-    def is_item(self) -> bool:
-        """Whether the present paragraph is a list item."""
-        return self._kind == "item"
-
-    def text(self, line: Line, *, new: bool) -> None:
-        if new or self._kind not in ("text", "item"):
-            self._begin("item" if _BULLET.match(line.text) else "text", line)
-        else:
-            self._append(line)
-        self.lines += 1
-        self.margin = line.x0
-
-    def heading(self, line: Line, rank: tuple[float, ...], *, joins: bool) -> None:
-        if joins and self._kind == "heading" and rank == self._rank and self._length < _MAX_HEADING:
-            self._append(line)
-        elif joins and self._kind == "heading" and self._rank[:1] in ((0.0,), (1.0,)) and rank[:1] == (2.0,):
-            self._append(line)  # "Item 7." is followed by the second line of its name
-        else:
-            self._begin("heading", line)
-            self._rank = rank
-
-    def row(self, line: Line) -> None:
-        if self._kind == "table":
-            self._break(line, "\n")
-            self._add("\n" + line.text.rstrip(LINE_HYPHENS))
-        else:
-            self._begin("table", line)
-
-    def _begin(self, kind: str, line: Line) -> None:
-        self._end()
-        self._kind = kind
-        self._add(line.text)
-        self._page = self._last_page = line.page
-        self.lines = 0
-
-    def _break(self, line: Line, separator: str) -> None:
-        if line.page != self._last_page:
-            self._breaks.append((self._length + len(separator), line.page))
-            self._last_page = line.page
-
-    def _append(self, line: Line) -> None:
-        left = self._parts[-1]
-        cut = left.endswith("-") and left[-2:-1].isalpha() and line.text[:1].islower()
-        if cut or left[-1:] in tuple(LINE_HYPHENS):
-            self._break(line, "")
-            word = left[-_MAX_WORD:]
-            self._parts[-1] = left[:-_MAX_WORD]
-            self._length -= len(word)
-            self._add(join_hyphen(word[:-1], line.text, self._words))
-        else:
-            gap = line_gap(left, line.text)
-            self._break(line, gap)
-            self._add(f"{gap}{line.text}")
-
-    def _add(self, text: str) -> None:
-        self._parts.append(text)
-        self._length += len(text)
-
-    def _end(self) -> None:
-        text = "".join(self._parts)
-        if text[-1:] in tuple(LINE_HYPHENS):
-            text = text[:-1] + "-"
-        for mark in LINE_HYPHENS:
-            text = text.replace(mark, "-")
-        if text and self._kind == "heading" and len(text) > _MAX_HEADING:
-            self._kind = "text"
-        if text:
-            breaks = tuple(place for place in self._breaks if place[0] < len(text))
-            kind = self._kind
-            self._blocks.append(Block(kind=kind, text=text, page=self._page, breaks=breaks))  # type: ignore[arg-type]
-            self._ranks.append(self._rank if kind == "heading" else ())
-        self._parts, self._length, self._kind, self._breaks = [], 0, "", []
-
-    def finish(self) -> list[Block]:
-        """The blocks, with heading levels from the order of the ranks that occur."""
-        self._end()
-        order = {rank: level for level, rank in enumerate(sorted({rank for rank in self._ranks if rank}), 1)}
-        return [
-            replace(block, level=order[rank]) if rank else block
-            for block, rank in zip(self._blocks, self._ranks, strict=True)
-        ]
+def _block(group: _Group, words: Vocabulary) -> tuple[Block, Rank]:
+    """(block without a level, its rank)."""
+    texts = [line.text for line in group.lines]
+    if group.kind == "table":
+        text, starts = joined([text.rstrip(LINE_HYPHENS) for text in texts], words, separator="\n")
+    else:
+        text, starts = joined(texts, words)
+    pages = [line.page for line in group.lines]
+    breaks = tuple((start, new) for start, (old, new) in zip(starts[1:], pairwise(pages), strict=True) if old != new)
+    is_text = group.kind == "heading" and len(text) > _MAX_HEADING
+    kind = "text" if is_text else group.kind
+    text = text.translate(dict.fromkeys(map(ord, LINE_HYPHENS), "-"))
+    return Block(kind=kind, text=text, page=pages[0], breaks=breaks), () if is_text else group.rank

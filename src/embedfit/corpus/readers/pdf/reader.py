@@ -17,7 +17,8 @@ import pypdfium2.raw
 from embedfit.corpus.blocks import ParsedDocument, Removed, UnreadableDocument
 from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.pdf.forms import Entry, entries
-from embedfit.corpus.readers.pdf.layout import Line, blocks_of
+from embedfit.corpus.readers.pdf.furniture import Line
+from embedfit.corpus.readers.pdf.layout import blocks_of
 from embedfit.corpus.readers.registry import Progress, Reader
 
 #: The C functions are bound at run time, so type checkers don't see them.

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from embedfit.corpus.blocks import Block, BlockKind, ParsedDocument
-from embedfit.corpus.cleaning import Vocabulary, clean_line, hyphen_between, line_gap, vocabulary
+from embedfit.corpus.cleaning import Vocabulary, clean_line, joined, vocabulary
 from embedfit.corpus.readers.decoding import read_text_file
 from embedfit.corpus.readers.registry import Progress, Reader
 
 _UNDERLINE = re.compile(r"^([=\-~^\"'`#*+.:])\1{2,}\s*$")
 _OVERLINED_LEVEL = 1
 _MAX_HEADING = 150
-_LONGEST_WORD = 100
 _UNDERLINE_LEVELS = {"=": 2, "*": 2, "-": 3, "~": 4, "^": 5, '"': 5, "+": 5}
 _BULLET = re.compile(r"^\s*(?:[•◦▪‣●*\-–+]|\(?\d{1,3}[.)]|\(?[a-z][.)])\s+")
 _NUMBERED_HEADING = re.compile(
@@ -95,28 +94,16 @@ def _dedented(lines: list[str]) -> str:
 
 
 def _prose(lines: list[str], words: Vocabulary, page: int) -> Iterator[Block]:
-    pieces: list[str] = []
-    kind: BlockKind = "text"
-    end = ""  # of the paragraph so far, long enough to hold its last word
+    """A block for each bullet, and one for what stands before the first."""
+    items: list[tuple[BlockKind, list[str]]] = []
     for line in lines:
-        cleaned = clean_line(line)
-        if not cleaned:
+        if not (cleaned := clean_line(line)):
             continue
-        if _BULLET.match(line):
-            if pieces:
-                yield Block(kind=kind, text="".join(pieces), page=page)
-            pieces, kind, end = [], "item", ""
-        elif end.endswith("-") and end[-2:-1].isalpha() and cleaned[:1].islower():
-            pieces[-1] = pieces[-1][:-1]
-            pieces.append(hyphen_between(end[:-1], cleaned, words))
-            end = end[:-1] + pieces[-1]
-        elif pieces:
-            pieces.append(line_gap(end, cleaned))
-            end += pieces[-1]
-        pieces.append(cleaned)
-        end = (end + cleaned)[-_LONGEST_WORD:]
-    if pieces:
-        yield Block(kind=kind, text="".join(pieces), page=page)
+        if not items or _BULLET.match(line):
+            items.append(("item" if _BULLET.match(line) else "text", []))
+        items[-1][1].append(cleaned)
+    for kind, texts in items:
+        yield Block(kind=kind, text=joined(texts, words)[0], page=page)
 
 
 READER = Reader(kind="text", extensions=(".txt", ".text", ".log", ".rst", ".adoc", ".asciidoc", ".org"), read=read_text)
