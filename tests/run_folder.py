@@ -10,9 +10,9 @@ from typing import Any
 
 from embedfit import __version__
 from embedfit.config import Config, resolve, save
-from embedfit.evaluation.rows import PAIRS
 from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF
 from embedfit.path.artefacts import Document, DroppedPassage, Manifest, Passage, Query, Score
+from embedfit.path.systems import pairs
 from embedfit.path.workspace import SCHEMA, Workspace
 
 HOSTILE = "<script>window.pwned = 1</script>"
@@ -435,7 +435,7 @@ def _summary(workspace: Workspace, ship: str, gain: float, human: bool, passages
             "systems": {name: system(level) for name, level in levels.items()},
             "comparisons": [
                 comparison(a, b, p_value if {a, b} <= {"merged", "finetuned", "base"} else 0.0005)
-                for a, b in PAIRS
+                for a, b in pairs(())
                 if a in levels and b in levels
             ],
             "retrievers": _retrievers(ship),

@@ -16,7 +16,6 @@ import pytest
 
 from embedfit.cli import main as cli
 from embedfit.cli import path
-from embedfit.cli.results import is_better
 from embedfit.commands import runs
 from embedfit.errors import EmbedfitError, UsageError
 
@@ -117,21 +116,17 @@ def test_stored_settings_go_on_without_documents(tmp_path: Path) -> None:
     assert runs.stored_config(runs.Workspace(run)).preset == "offline"
 
 
-@pytest.mark.parametrize(
-    ("ship", "delta", "better"), [("merged", 0.02, True), ("merged", -0.01, False), ("base", 0.0, False)]
-)
-def test_what_counts_as_better(ship: str, delta: float, better: bool) -> None:
-    row = {"a": "merged", "b": "base", "metric": "ndcg@10", "delta": delta}
-    assert is_better({"decision": {"ship": ship}, "comparisons": [row]}) is better
-
-
-def test_fail_if_not_better_exits_with_3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Result:
-        summary = {"decision": {"ship": "base", "why": ""}, "comparisons": []}  # noqa: RUF012
-
-    monkeypatch.setattr(runs, "run", lambda *a, **k: Result())
+@pytest.mark.parametrize(("low", "code"), [(0.01, 0), (-0.01, 3)])
+def test_fail_if_not_better_asks_the_interval(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, low: float, code: int
+) -> None:
+    row = {"a": "merged", "b": "base", "metric": "ndcg@10", "delta": 0.02, "ci95": [low, 0.05]}
+    systems = {name: {"metrics": {"ndcg@10": 0.5}} for name in ("base", "merged")}
+    summary = {"systems": systems, "decision": {"ship": "merged", "alpha": 0.5}, "comparisons": [row]}
+    runs.Workspace(tmp_path).write_json("summary.json", summary)
+    monkeypatch.setattr(runs, "run", lambda *a, **k: runs.RunResult(runs.Workspace(tmp_path)))
     monkeypatch.setattr(path, "show_result", lambda *a, **k: None)
-    call("run", "x", "--run", str(tmp_path), "--fail-if-not-better", code=3)
+    call("run", "x", "--run", str(tmp_path), "--fail-if-not-better", code=code)
 
 
 def test_encode_writes_the_vectors_of_a_file(tiny_bert: Path, tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ def test_offline_refuses_paid_vectors_and_takes_what_is_free(tmp_path: Path) -> 
         with pytest.raises(UsageError, match=r"preset offline makes no paid call, but evaluate\.systems"):
             runs.run(tmp_path, run=tmp_path / "run", preset="offline", settings={"evaluate": {"systems": [name]}})
     assert not (tmp_path / "run" / "embedfit.toml").exists()
-    free = ["minilm", "bm25", "hybrid:tei:http://localhost:8080", "openai:http://127.0.0.1:1/v1#m"]
+    free = ["minilm", "hybrid:tei:http://localhost:8080", "openai:http://127.0.0.1:1/v1#m"]
     check_systems(resolve(preset="offline", overrides={"evaluate": {"systems": free}}))
     check_systems(resolve(overrides={"evaluate": {"systems": ["titan-v2"]}}))
     private = {"generator": "openai", "base_url": "http://127.0.0.1:8000/v1"}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedfit.errors import InputError, UsageError
-from embedfit.evaluation.benchmark import benchmark
+from embedfit.evaluation.benchmark import BenchmarkResult, benchmark
 from embedfit.evaluation.evalset import read_eval_set
 from embedfit.evaluation.measure import of_model
 from embedfit.files.beir import write_beir
@@ -17,7 +17,8 @@ from embedfit.index.scoring import Asked, Scores
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
 from embedfit.models.windows import windows_of_model
-from embedfit.progress import LogLines, Silent
+from embedfit.path.workspace import encode_whole
+from embedfit.progress import LogLines
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
 
@@ -42,21 +43,21 @@ def beir(tmp_path):
 def test_systems_side_by_side(beir, tiny_bert, cache):
     tiny = str(tiny_bert)
     result = benchmark([tiny, "bm25", f"hybrid:{tiny}"], beir, Runtime(vectors=cache), draws=200)
-    assert json.loads(json.dumps(result)) == result
-    assert list(result["systems"]) == [tiny, "bm25", f"hybrid:{tiny}"]
-    assert (result["queries"], result["passages"], result["beir"]) == (20, 20, "beir")
-    assert list(result["systems"]["bm25"]["metrics"]) == list(METRICS)
-    assert {(row["a"], row["b"]) for row in result["comparisons"]} == {("bm25", tiny), (f"hybrid:{tiny}", tiny)}
-    model = result["systems"][tiny]["model"]
+    assert BenchmarkResult.model_validate_json(encode_whole(result)) == result
+    assert list(result.systems) == [tiny, "bm25", f"hybrid:{tiny}"]
+    assert (result.queries, result.passages, result.beir) == (20, 20, "beir")
+    assert list(result.systems["bm25"].metrics) == list(METRICS)
+    assert {(row.a, row.b) for row in result.comparisons} == {("bm25", tiny), (f"hybrid:{tiny}", tiny)}
+    model = result.systems[tiny].model
     assert (model["query_instruction"], model["max_tokens"]) == ("query: ", 128)
-    assert result["systems"][f"hybrid:{tiny}"]["model"] == model
+    assert result.systems[f"hybrid:{tiny}"].model == model
 
 
 def test_one_model_and_its_folder_twice_give_equal_numbers(beir, tiny_bert, cache):
     tiny = str(tiny_bert)
     result = benchmark([tiny, f"{tiny}/", f"{tiny}|query: "], beir, Runtime(vectors=cache), draws=200)
-    first, *others = result["systems"].values()
-    assert all(other["metrics"] == first["metrics"] for other in others)
+    first, *others = result.systems.values()
+    assert all(other.metrics == first.metrics for other in others)
 
 
 @pytest.fixture
@@ -82,20 +83,20 @@ def test_windows_are_rows_of_their_own_and_change_no_other(long_beir, tiny_bert,
     plain = benchmark([tiny, "bm25", f"hybrid:{tiny}"], long_beir, Runtime(vectors=cache), draws=200)
     result = benchmark([tiny, "bm25", f"hybrid:{tiny}"], long_beir, Runtime(vectors=cache), draws=200, windows=True)
     windowed, hybrid = f"windowed:{tiny}", f"hybrid:windowed:{tiny}"
-    assert list(result["systems"]) == [tiny, windowed, "bm25", f"hybrid:{tiny}", hybrid]
-    for name, row in plain["systems"].items():
-        assert result["systems"][name]["metrics"] == row["metrics"]
-    assert result["systems"][windowed]["metrics"] != result["systems"][tiny]["metrics"]
-    assert result["systems"][hybrid]["model"] == result["systems"][tiny]["model"]
+    assert list(result.systems) == [tiny, windowed, "bm25", f"hybrid:{tiny}", hybrid]
+    for name, row in plain.systems.items():
+        assert result.systems[name].metrics == row.metrics
+    assert result.systems[windowed].metrics != result.systems[tiny].metrics
+    assert result.systems[hybrid].model == result.systems[tiny].model
     alone = benchmark([windowed], long_beir, Runtime(vectors=cache), draws=200)
-    assert alone["systems"][windowed]["metrics"] == result["systems"][windowed]["metrics"]
+    assert alone.systems[windowed].metrics == result.systems[windowed].metrics
 
 
 def test_a_passage_that_fits_is_scored_as_before(beir, tiny_bert, cache):
     tiny = str(tiny_bert)
     result = benchmark([tiny], beir, Runtime(vectors=cache), draws=200, windows=True)
-    first, second = result["systems"].values()
-    assert first["metrics"] == second["metrics"]
+    first, second = result.systems.values()
+    assert first.metrics == second.metrics
 
 
 def test_a_windowed_score_is_the_best_of_the_windows_of_a_passage(long_beir, tiny_bert, cache):
@@ -106,8 +107,8 @@ def test_a_windowed_score_is_the_best_of_the_windows_of_a_passage(long_beir, tin
     whole = encoder.encode(eval_set.contents)
     queries = encoder.encode(eval_set.queries, is_query=True)
     opened = of_model(
-        LocalModel("tiny", tiny_bert), Source(contents=eval_set.contents), {"w": WINDOWS}, eval_set, cache, Silent(),
-        words=lambda: None,
+        LocalModel("tiny", tiny_bert), Source(contents=eval_set.contents), {"w": WINDOWS}, eval_set,
+        Runtime(vectors=cache), words=lambda: None,
     )  # fmt: skip
     assert len(windows.texts) > 2 * len(eval_set.passage_ids)
     scores = Scores(opened.parts, Asked(texts=eval_set.queries, vectors=queries)).raw("windows")
@@ -120,8 +121,8 @@ def test_a_windowed_score_is_the_best_of_the_windows_of_a_passage(long_beir, tin
 
 def test_bm25_alone(beir, cache):
     result = benchmark(["bm25"], beir, Runtime(vectors=cache), draws=200)
-    assert result["comparisons"] == []
-    assert result["systems"]["bm25"]["metrics"]["hit@10"] == 1.0
+    assert result.comparisons == ()
+    assert result.systems["bm25"].metrics["hit@10"] == 1.0
 
 
 @pytest.mark.parametrize(
@@ -166,10 +167,10 @@ def test_in_trec_evals_convention_the_numbers_are_beirs(graded_beir, tiny_bert, 
     names = {"ndcg_cut_10": "ndcg@10", "recall_100": "recall@100", "map_cut_100": "map@100", "P_10": "precision@10"}
     theirs = pytrec_eval.RelevanceEvaluator(judged, set(names)).evaluate(run)
     result = benchmark([str(tiny_bert)], folder, Runtime(vectors=cache), draws=50, convention="trec_eval")
-    ours = result["systems"][str(tiny_bert)]["metrics"]
+    ours = result.systems[str(tiny_bert)].metrics
     for name, own in names.items():
         assert ours[own] == pytest.approx(np.mean([one[name] for one in theirs.values()]), abs=1e-6), name
-    assert result["convention"] == "trec_eval"
+    assert result.convention == "trec_eval"
 
 
 def test_in_sentence_transformers_convention_the_numbers_are_its_evaluators(graded_beir, tiny_bert, cache):
@@ -189,7 +190,7 @@ def test_in_sentence_transformers_convention_the_numbers_are_its_evaluators(grad
     theirs = evaluator(SentenceTransformer(str(tiny_bert), device="cpu"))
     lines = io.StringIO()
     result = benchmark([str(tiny_bert)], folder, Runtime(report=LogLines(lines), vectors=cache), draws=50)
-    ours = result["systems"][str(tiny_bert)]["metrics"]
+    ours = result.systems[str(tiny_bert)].metrics
     for own, name in [("ndcg@10", "ndcg@10"), ("mrr@10", "mrr@10"), ("hit@1", "accuracy@1"), ("map@100", "map@100")]:
         assert ours[own] == pytest.approx(theirs[f"cosine_{name}"], abs=1e-6), name
     assert lines.getvalue().count("--convention trec_eval") == 1

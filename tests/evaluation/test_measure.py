@@ -17,6 +17,7 @@ from embedfit.index.search import Asker
 from embedfit.models.local import LocalModel
 from embedfit.progress import Silent
 from embedfit.retrieval.bm25 import Bm25
+from embedfit.runtime import Runtime
 
 from .fakes import WordsEmbedder
 
@@ -59,13 +60,13 @@ def test_bm25_finds_only_passages_that_share_a_word(eval_set):
 
 def test_a_fusion_ranks_every_passage(eval_set, cache):
     words = Bm25(eval_set.contents)
-    every = of_vectors(WordsEmbedder(), eval_set, cache, Silent(), words=lambda: words)
+    every = of_vectors(WordsEmbedder(), eval_set, Runtime(vectors=cache), words=lambda: words)
     assert all(len(row) == 3 for row in ranked(every, {"rrf": RRF}, eval_set, Silent())["rrf"])
 
 
 def test_blocks_change_no_ranking(eval_set, cache, monkeypatch):
     words = Bm25(eval_set.contents)
-    every = of_vectors(WordsEmbedder(), eval_set, cache, Silent(), words=lambda: words)
+    every = of_vectors(WordsEmbedder(), eval_set, Runtime(vectors=cache), words=lambda: words)
     rows = {"one": BASE, "bm25": BM25, "rrf": RRF}
     whole = ranked(every, rows, eval_set, Silent())
     monkeypatch.setattr(measuring, "_BLOCK", 6)
@@ -111,8 +112,9 @@ def test_a_local_models_rows_have_bytes_and_time_and_a_remote_ones_have_none(eva
     rows = {"base": BASE, "windows": WINDOWS, "bm25": BM25, "default": DEFAULT}
     words = Bm25(eval_set.contents)
     source = Source(contents=eval_set.contents)
-    local = Group(open=lambda: of_model(model, source, rows, eval_set, cache, Silent(), words=lambda: words), rows=rows)
-    remote = Group(open=lambda: of_vectors(WordsEmbedder(), eval_set, cache, Silent()), rows={"remote": BASE})
+    room = Runtime(vectors=cache)
+    local = Group(open=lambda: of_model(model, source, rows, eval_set, room, words=lambda: words), rows=rows)
+    remote = Group(open=lambda: of_vectors(WordsEmbedder(), eval_set, room), rows={"remote": BASE})
     found = measure([local, remote], eval_set, Silent(), timed=True)
     assert found["base"].bytes_a_passage == 2 * 32
     assert found["base"].bytes_a_passage < found["windows"].bytes_a_passage < found["default"].bytes_a_passage
@@ -124,7 +126,7 @@ def test_a_local_models_rows_have_bytes_and_time_and_a_remote_ones_have_none(eva
 def test_queries_are_encoded_as_a_search_encodes_them(eval_set, cache, tiny_bert):
     model = LocalModel("tiny", tiny_bert)
     every = of_model(
-        model, Source(contents=eval_set.contents), {"base": BASE}, eval_set, cache, Silent(), words=lambda: None
+        model, Source(contents=eval_set.contents), {"base": BASE}, eval_set, Runtime(vectors=cache), words=lambda: None
     )
     expected = Asker(model, None).ask(eval_set.queries)
     np.testing.assert_array_equal(every.asked(0, 4).vectors, expected.vectors)

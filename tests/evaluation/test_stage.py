@@ -11,7 +11,7 @@ from embedfit.cli.main import app
 from embedfit.commands.indexing import index_run, write_trec
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.evaluation import stage
-from embedfit.evaluation.rows import alike
+from embedfit.evaluation.run_systems import alike
 from embedfit.files.beir import read_beir, write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index.retriever import EXPANDED, Part, Retriever, from_json

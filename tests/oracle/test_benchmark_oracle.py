@@ -27,7 +27,7 @@ def theirs(folder, data):
 
 def ours(folder, beir, tmp_path):
     result = benchmark([str(folder)], beir, Runtime(), draws=100)
-    return result["systems"][str(folder)]["metrics"]
+    return result.systems[str(folder)].metrics
 
 
 def assert_equal(mine, reference, tolerance):

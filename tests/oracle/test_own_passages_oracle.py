@@ -130,7 +130,7 @@ def test_benchmark_and_its_note(tmp_path):
     theirs = beirs_numbers(run, qrels)
     for metric, their_name in (("recall@10", "recall_10"), ("precision@10", "P_10"), ("hit@1", "success_1")):
         expected = np.mean([theirs[query][their_name] for query in queries])
-        assert result["systems"]["bm25"]["metrics"][metric] == pytest.approx(expected, abs=1e-6)
+        assert result.systems["bm25"].metrics[metric] == pytest.approx(expected, abs=1e-6)
     assert "8 of 16 queries have the id of a passage" in said.getvalue()
 
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from embedfit.index.retriever import EXPANDED
+from embedfit.path.systems import label_of
 from embedfit.reporting import wording
 from embedfit.reporting.evidence import gather
 from embedfit.reporting.lead import lead_lines
@@ -25,8 +26,8 @@ def test_p_values_are_never_zero(value, said):
 def test_small_words():
     assert wording.score(0.55663) == "0.557"
     assert wording.metric_name("ndcg@10") == "nDCG@10" and wording.metric_name("own") == "own"
-    assert wording.system_name("hybrid_merged") == "Merged + BM25"
-    assert wording.system_name("org/model") == "org/model"
+    assert label_of("hybrid_merged") == "Merged + BM25"
+    assert label_of("org/model") == "org/model"
     assert wording.plural(1, "query") == "1 query" and wording.plural(1200, "query") == "1,200 queries"
     assert wording.money(0) == "$0" and wording.money(0.004) == "under $0.01" and wording.money(1234.5) == "$1,234.50"
     assert plain(wording.size(768)) == "768 B" and plain(wording.size(13_100.0)) == "13.1 kB"

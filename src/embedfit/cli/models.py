@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,7 +15,7 @@ from embedfit.config import WINDOW_TOKENS
 from embedfit.display.terminal import say
 from embedfit.errors import UsageError
 from embedfit.files.atomic import atomic_file
-from embedfit.path.workspace import Workspace
+from embedfit.path.workspace import Workspace, encode_whole
 from embedfit.progress import reporter_for
 
 WindowTokens = Annotated[int, typer.Option(min=16, help="Tokens of a window, with --windows.")]
@@ -51,8 +50,8 @@ def benchmark(
     )
     if out is not None:
         with atomic_file(out) as file:
-            file.write(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    print_systems(result["systems"])
+            file.write(encode_whole(result))
+    print_systems(result.systems)
 
 
 def encode(

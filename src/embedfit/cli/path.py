@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from embedfit.cli import shared
-from embedfit.cli.results import is_better, show_result
+from embedfit.cli.results import show_result
 from embedfit.cli.shared import AsJson, Force, LedgerPath, RunFolder, Set, Yes, runtime_for
 from embedfit.commands import runs
 from embedfit.display import terminal
@@ -79,7 +79,7 @@ def run(
         runtime=runtime_for(ledger=ledger, processes=nproc),
     )
     show_result(result, as_json=as_json)
-    if fail_if_not_better and not is_better(result.summary):
+    if fail_if_not_better and not result.better:
         raise typer.Exit(NOT_BETTER)
 
 
@@ -225,7 +225,7 @@ def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = F
         seconds = {name: manifest.seconds for name, manifest in manifests.items() if manifest}
         states = {name: one.state for name, one in found.items()}
         why = {name: one.why for name, one in found.items() if one.why}
-        say_json({"stages": states, "why": why, "next": next_step, "seconds": seconds, "cost": cost})
+        say_json({"stages": states, "why": why, "next": next_step, "seconds": seconds, "cost": cost.model_dump()})
         return
     table = Table("stage", "state", "time", "finished", "why", box=None, pad_edge=False)
     for name, one in found.items():
@@ -236,8 +236,8 @@ def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = F
     console.print(table)
     console.print(shown(next_step), highlight=False)
     console.print(
-        f"cost so far: {cost['calls']:,} calls, {cost['input_tokens']:,} tokens in, "
-        f"{cost['output_tokens']:,} out, ${cost['usd']:.2f}",
+        f"cost so far: {cost.calls:,} calls, {cost.input_tokens:,} tokens in, "
+        f"{cost.output_tokens:,} out, ${cost.usd:.2f}",
         highlight=False,
     )
 

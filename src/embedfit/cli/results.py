@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from embedfit.display import terminal
 from embedfit.display.terminal import say_json, shown
+from embedfit.path.artefacts import METRIC, System
 
 if TYPE_CHECKING:
     from embedfit.commands.runs import RunResult
 
 
-def is_better(summary: Mapping[str, Any]) -> bool:
-    """Whether something other than the base ships and the evaluation does not contradict it."""
-    if summary["decision"]["ship"] == "base":
-        return False
-    deltas = [
-        row["delta"]
-        for row in summary["comparisons"]
-        if row["a"] == "merged" and row["b"] == "base" and row["metric"] == "ndcg@10"
-    ]
-    return all(delta > 0 for delta in deltas)
-
-
-def print_systems(systems: Mapping[str, Any], console: Console | None = None) -> None:
+def print_systems(systems: Mapping[str, System], console: Console | None = None) -> None:
     """The table of systems with nDCG@10 and its interval first. It fits a terminal of 80 columns."""
     metrics = ("hit@1", "hit@5", "mrr@10", "recall@100")
     table = Table(box=None, pad_edge=False)
@@ -35,24 +24,23 @@ def print_systems(systems: Mapping[str, Any], console: Console | None = None) ->
     for heading in ("nDCG@10", "95% CI", "hit@1", "hit@5", "MRR@10", "R@100"):
         table.add_column(heading, no_wrap=True, justify="right")
     for name, system in systems.items():
-        low, high = system["ci95"]["ndcg@10"]
-        values = [f"{system['metrics'][metric]:.3f}" for metric in metrics]
-        table.add_row(shown(name), f"{system['metrics']['ndcg@10']:.3f}", f"{low:.3f}–{high:.3f}", *values)
+        low, high = system.ci95[METRIC]
+        values = [f"{system.metrics[metric]:.3f}" for metric in metrics]
+        table.add_row(shown(name), f"{system.metrics[METRIC]:.3f}", f"{low:.3f}–{high:.3f}", *values)
     (console or terminal.console()).print(table)
 
 
 def show_result(result: RunResult, *, as_json: bool) -> None:
     """The systems of a finished run, what ships and why, and where the report and the model lie."""
-    summary = result.summary
     if as_json:
-        say_json(summary)
+        say_json(result.summary)
         return
     from embedfit.reporting.lead import lead_lines  # imports the retrievers, and with them torch
 
     console = terminal.console()
-    print_systems(summary["systems"], console)
+    print_systems(result.results.systems, console)
     console.print()
-    for line in lead_lines(summary, str(result.folder)):
+    for line in lead_lines(result.summary, str(result.folder)):
         console.print(shown(line), highlight=False)
     console.print(f"Report: {shown(str(result.report))}", highlight=False, soft_wrap=True)
     console.print(f"Model:  {shown(str(result.model))}", highlight=False, soft_wrap=True)

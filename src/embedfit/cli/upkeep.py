@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -71,12 +72,12 @@ def ledger_list(ledger: LedgerPath = None, as_json: AsJson = False) -> None:
     """Calls, tokens and cost by provider and model."""
     rows = runs.ledger_totals(ledger)
     if as_json:
-        say_json(rows)
+        say_json([asdict(row) for row in rows])
         return
     table = Table("provider", "model", "calls", "tokens in", "tokens out", "USD", box=None, pad_edge=False)
     for row in rows:
-        numbers = (f"{row['calls']:,}", f"{row['input_tokens']:,}", f"{row['output_tokens']:,}", f"{row['usd']:.2f}")
-        table.add_row(shown(row["provider"]), shown(row["model"]), *numbers)
+        numbers = (f"{row.calls:,}", f"{row.input_tokens:,}", f"{row.output_tokens:,}", f"{row.usd:.2f}")
+        table.add_row(shown(row.provider), shown(row.model), *numbers)
     terminal.console().print(table)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from embedfit import config as settings_module
 from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, InputError, UsageError
-from embedfit.llm.ledger import Ledger
+from embedfit.llm.ledger import Ledger, ModelTotals
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.path import pipeline
+from embedfit.path.artefacts import Cost, Summary
 from embedfit.path.systems import check_systems
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter
@@ -29,10 +31,20 @@ class RunResult:
         self._workspace = workspace
 
     @property
-    def summary(self) -> dict[str, Any]:
-        """summary.json."""
-        value: dict[str, Any] = self._workspace.read_json("summary.json")
+    def summary(self) -> dict[str, JsonValue]:
+        """summary.json as it lies there."""
+        value: dict[str, JsonValue] = self._workspace.read_json("summary.json")
         return value
+
+    @property
+    def results(self) -> Summary:
+        """summary.json as a record: `results.comparison("merged", "base")` prints with its interval."""
+        return self._workspace.load(Summary)
+
+    @property
+    def better(self) -> bool:
+        """Whether a tuned model ships and what ships is surely better than the base: by the 95% interval of nDCG@10."""
+        return self.results.better
 
     @property
     def model(self) -> Path:
@@ -56,7 +68,7 @@ def run(
     eval_beir: PathLike | None = None,
     queries: PathLike | Sequence[PathLike] = (),
     preset: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     config: PathLike | None = None,
     yes: bool = False,
     runtime: Runtime | None = None,
@@ -74,7 +86,7 @@ def run(
     EmbedfitError.
     """
     workspace = Workspace(run)
-    overrides: dict[str, Any] = {key: value for key, value in (settings or {}).items() if value is not None}
+    overrides: dict[str, object] = {key: value for key, value in (settings or {}).items() if value is not None}
     for name, value in (("docs", docs), ("eval_docs", eval_docs), ("queries", queries)):
         paths = [value] if isinstance(value, (str, Path)) else list(value)
         if paths:
@@ -104,7 +116,7 @@ def settings_for(
     *,
     preset: str | None = None,
     file: Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, object] | None = None,
     assignments: tuple[str, ...] = (),
 ) -> Config:
     """The settings of a command on a run folder: the stored ones hold, then what the command names.
@@ -144,7 +156,7 @@ def run_stage(
     name: str,
     *,
     run: PathLike,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     assignments: Sequence[str] = (),
     force: bool = False,
     yes: bool = False,
@@ -190,7 +202,7 @@ def make_runtime(
     report: Reporter,
     *,
     ledger: PathLike | None = None,
-    confirm: Any = None,  # noqa: ANN401 - Callable[[str], bool] | None
+    confirm: Callable[[str], bool] | None = None,
     processes: int = 1,
 ) -> Runtime:
     """A runtime from options. ledger: None for the user's own."""
@@ -201,24 +213,22 @@ def make_runtime(
 # --- money
 
 
-def cost_so_far(workspace: Workspace, path: PathLike | None = None) -> dict[str, Any]:
-    """What the calls for this run's queries and their judge took: calls, input_tokens, output_tokens, usd.
+def cost_so_far(workspace: Workspace, path: PathLike | None = None) -> Cost:
+    """What the calls for this run's queries and their judge took.
 
     path: the ledger, None for the user's own. Where it does not have the calls, the run's summary may.
     """
-    cost: dict[str, Any] = {"calls": 0, "input_tokens": 0, "output_tokens": 0, "usd": 0.0}
+    cost = Cost()
     if _ledger_path(path).exists():
         with Ledger(_ledger_path(path)) as ledger:
-            cost = asdict(ledger.usage_of(calls_of_run(workspace)))
-    if not cost["calls"] and workspace.path("summary.json").exists():
-        cost = workspace.read_json("summary.json")["cost"]
-    return cost
+            cost = Cost(**asdict(ledger.usage_of(calls_of_run(workspace))))
+    return workspace.load(Summary).cost if not cost.calls and workspace.has(Summary) else cost
 
 
-def ledger_totals(path: PathLike | None = None) -> list[dict[str, Any]]:
+def ledger_totals(path: PathLike | None = None) -> list[ModelTotals]:
     """Calls, tokens and USD by provider and model."""
     with Ledger(_ledger_path(path)) as ledger:
-        return [asdict(row) for row in ledger.totals()]
+        return ledger.totals()
 
 
 def ledger_export(target: PathLike, path: PathLike | None = None) -> int:

@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from pydantic import JsonValue
 
 from embedfit.config import WINDOW_TOKENS
-from embedfit.embedders.registry import PaidEmbedder, open_embedder, opened_embedders
+from embedfit.embedders.registry import LOCAL, PaidEmbedder, open_embedder, opened_embedders
 from embedfit.errors import InputError, UsageError
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
 from embedfit.evaluation.measure import Group, Opened, measure, of_model, of_vectors, of_words
-from embedfit.evaluation.summary import comparisons, systems_table
+from embedfit.evaluation.summary import Resamples, comparisons, systems_table
 from embedfit.index.build import Source
 from embedfit.index.retriever import BM25, RRF, Part, PartName, Retriever, single
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import Embedder
-from embedfit.path.systems import parse
+from embedfit.path.artefacts import Comparison, Schema, System, Whole
+from embedfit.path.systems import SystemName, parse
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import Convention
 from embedfit.runtime import Runtime
 
-Rows = Mapping[str, Retriever]
 
-SCHEMA = 1
-#: Before the name of a model that has a vector for every window of a passage.
-WINDOWED = "windowed:"
+class BenchmarkedSystem(System):
+    """A system of a benchmark. model: what decides its vectors, and what they cost, as far as it is known."""
+
+    model: Mapping[str, JsonValue] = {}
+
+
+class BenchmarkResult(Whole):
+    """What `embedfit benchmark --json` writes. beir: the folder's name. Otherwise as in summary.json."""
+
+    edition: Schema = 1
+    beir: str
+    convention: Convention
+    queries: int
+    passages: int
+    cluster_by: str
+    systems: Mapping[str, BenchmarkedSystem]
+    comparisons: tuple[Comparison, ...]
+    seconds: float
 
 
 def benchmark(
@@ -40,37 +55,64 @@ def benchmark(
     *,
     draws: int = 2000,
     seed: int = 13,
-    max_cost: float | None = None,
     windows: bool = False,
     window_tokens: int = WINDOW_TOKENS,
     convention: Convention = "sentence-transformers",
-) -> dict[str, Any]:
+) -> BenchmarkResult:
     """Score systems (names as in embedfit.path.systems) on a BEIR folder's test queries.
 
-    Every system reads the whole passages, each as far as its own window goes. windows: every model on this
-    machine once more, "windowed:NAME" after "NAME", with a vector for every window of window_tokens of a
-    passage, the best of which is its score; such names may be given too. The first system is what the
-    others are compared with. max_cost: USD for paid systems. convention: how ties, grades and MAP are counted, see
-    embedfit.retrieval.metrics; BEIR's own numbers are trec_eval's. Returns:
-
-        {"schema": 1, "beir": …, "convention": …, "queries": N, "passages": N, "cluster_by": …,
-         "systems": {name: {"metrics", "ci95", "model": {…}}}, "comparisons": [as in summary.json],
-         "seconds": …}
+    Every system reads the whole passages, each as far as its own window goes. The others are compared with the first.
+    windows: every model on this machine once more, "windowed:NAME" after "NAME", with a vector for every window of
+    window_tokens of a passage, the best of which is its score. convention: how ties, grades and MAP are counted, see
+    embedfit.retrieval.metrics; BEIR's own numbers are trec_eval's.
     """
-    if not models:
+    systems = _systems(models, windows)
+    started = time.monotonic()
+    eval_set = _eval_set(Path(beir), convention, runtime)
+    with opened_embedders() as opened:
+        room = _Benchmark(runtime=runtime, eval_set=eval_set, window_tokens=window_tokens, opened=opened)
+        found = measure(list(room.groups(systems)), eval_set, runtime.report, convention=convention)
+        described = {name: _described(embedder) for name, embedder in opened.items()}
+    measured = {one.name: found[one.name] for one in systems}
+    clusters, cluster_by = eval_set.clusters()
+    resamples = Resamples(clusters, draws, np.random.default_rng(seed))
+    table = systems_table(measured, resamples)
+    return BenchmarkResult(
+        beir=Path(beir).name,
+        convention=convention,
+        queries=len(eval_set.queries),
+        passages=len(eval_set.passage_ids),
+        cluster_by=cluster_by,
+        systems={
+            one.name: BenchmarkedSystem(
+                metrics=table[one.name].metrics, ci95=table[one.name].ci95, model=described.get(one.embedder, {})
+            )
+            for one in systems
+        },
+        comparisons=comparisons(measured, [(one.name, systems[0].name) for one in systems[1:]], resamples),
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _systems(names: Sequence[str], windows: bool) -> list[SystemName]:
+    """The systems to measure. Raises UsageError for a wrong name, for one twice, and where there is none."""
+    if not names:
         raise UsageError("There is no model to benchmark.", remedy="For example: embedfit benchmark minilm bm25 …")
-    if windows:
-        models = [row for name in models for row in _with_windows(name) if row == name or row not in models]
-    if len(set(models)) < len(models):
+    if len(set(names)) < len(names):
         raise UsageError("A model is named twice.", remedy="Name each model once.")
-    for name in models:
-        _check(name)
-    folder = Path(beir)
+    found = []
+    for one in map(parse, names):
+        found.append(one)
+        if windows and one.kind == LOCAL and one.with_windows().name not in names:
+            found.append(one.with_windows())
+    return found
+
+
+def _eval_set(folder: Path, convention: Convention, runtime: Runtime) -> EvalSet:
     if not folder.is_dir():
         raise InputError(
             f"There is no folder {folder}.", remedy="Give a folder with corpus.jsonl, queries.jsonl, qrels/."
         )
-    started = time.monotonic()
     eval_set = read_eval_set(folder, "human")
     for note in eval_set.notes:
         runtime.report.log(f"benchmark: {note}")
@@ -79,102 +121,63 @@ def benchmark(
             "benchmark: The judgements have grades. nDCG counts each relevant passage alike, as sentence-transformers "
             "does. For numbers to set beside BEIR's: --convention trec_eval"
         )
-    with opened_embedders() as opened:
-        groups = list(_groups(models, eval_set, runtime, max_cost, window_tokens, opened))
-        found = measure(groups, eval_set, runtime.report, convention=convention)
-        measured = {name: found[name] for name in models}
-        described = {name: _described(embedder) for name, embedder in opened.items()}
-    clusters, cluster_by = eval_set.clusters()
-    rng = np.random.default_rng(seed)
-    systems = systems_table(measured, clusters, draws=draws, rng=rng)
-    pairs = [(name, models[0]) for name in models[1:]]
-    return {
-        "schema": SCHEMA,
-        "beir": folder.name,
-        "convention": convention,
-        "queries": len(eval_set.queries),
-        "passages": len(eval_set.passage_ids),
-        "cluster_by": cluster_by,
-        "systems": {name: {**table, "model": described.get(_embedder_of(name), {})} for name, table in systems.items()},
-        "comparisons": comparisons(measured, pairs, clusters, draws=draws, rng=rng),
-        "seconds": round(time.monotonic() - started, 3),
-    }
+    return eval_set
 
 
-def _dense(name: str) -> str:
-    """The dense system of a hybrid, or the name itself."""
-    return name.removeprefix("hybrid:")
+@dataclass(kw_only=True)
+class _Benchmark:
+    """What the systems search, opened embedder by embedder. opened: takes the embedders."""
+
+    runtime: Runtime
+    eval_set: EvalSet
+    window_tokens: int
+    opened: dict[str, Embedder] = field(default_factory=dict)
+
+    @cached_property
+    def words(self) -> Bm25:
+        return Bm25(self.eval_set.contents)
+
+    def groups(self, systems: Sequence[SystemName]) -> Iterator[Group]:
+        """The systems by embedder. Only rows of windows are of float16 vectors."""
+        words = {one.name: BM25 for one in systems if not one.embedder}
+        if words:
+            yield Group(open=lambda: of_words(self.words, self.eval_set), rows=words)
+        for embedder in dict.fromkeys(one.embedder for one in systems if one.embedder):
+            own = [one for one in systems if one.embedder == embedder]
+            plain = {one.name: _retriever(one) for one in own if not one.windowed}
+            windowed = {one.name: _retriever(one) for one in own if one.windowed}
+            if plain:
+                yield Group(open=partial(self._whole, embedder, plain), rows=plain)
+            if windowed:
+                yield Group(open=partial(self._windowed, embedder, windowed), rows=windowed)
+
+    def _open(self, name: str) -> Embedder:
+        if name not in self.opened:
+            self.opened[name] = open_embedder(name, self.runtime)
+        return self.opened[name]
+
+    def _whole(self, name: str, rows: Mapping[str, Retriever]) -> Opened:
+        words = (lambda: self.words) if any(row.has("words") for row in rows.values()) else None
+        return of_vectors(self._open(name), self.eval_set, self.runtime, words=words)
+
+    def _windowed(self, name: str, rows: Mapping[str, Retriever]) -> Opened:
+        model = self._open(name)
+        assert isinstance(model, LocalModel)  # parse() has refused the others
+        source = Source(contents=self.eval_set.contents)
+        return of_model(
+            model, source, rows, self.eval_set, self.runtime, words=lambda: self.words,
+            window_tokens=self.window_tokens,
+        )  # fmt: skip
 
 
-def _embedder_of(name: str) -> str:
-    """Whose vectors a system ranks by."""
-    return _dense(name).removeprefix(WINDOWED)
-
-
-def _with_windows(name: str) -> list[str]:
-    dense = _dense(name)
-    if dense.startswith(WINDOWED) or parse(dense).kind != "local":
-        return [name]
-    return [name, f"{name[: -len(dense)]}{WINDOWED}{dense}"]
-
-
-def _check(name: str) -> None:
-    """Raise UsageError for a name that is none."""
-    dense = _dense(name)
-    spec = parse(name.replace(WINDOWED, "", 1) if dense.startswith(WINDOWED) else name)
-    if dense.startswith(WINDOWED) and spec.kind != "local":
-        raise UsageError(f"{name!r}: windows are of a model on this machine.", remedy="For example: windowed:minilm")
-
-
-def _groups(
-    models: Sequence[str],
-    eval_set: EvalSet,
-    runtime: Runtime,
-    max_cost: float | None,
-    window_tokens: int,
-    opened: dict[str, Embedder],
-) -> Iterator[Group]:
-    """The systems by embedder. opened: takes the embedders. Only rows of windows are of float16 vectors."""
-    words = functools.cache(lambda: Bm25(eval_set.contents))
-    if "bm25" in models:
-        yield Group(open=lambda: of_words(words(), eval_set), rows={"bm25": BM25})
-    dense = [name for name in models if name != "bm25"]
-    for embedder in dict.fromkeys(map(_embedder_of, dense)):
-        rows = {name: _retriever(name) for name in dense if _embedder_of(name) == embedder}
-        plain = {name: row for name, row in rows.items() if not row.has("windows")}
-        windowed = {name: row for name, row in rows.items() if row.has("windows")}
-
-        def open_it(name: str = embedder) -> Embedder:
-            if name not in opened:
-                opened[name] = open_embedder(name, runtime, max_cost=max_cost)
-            return opened[name]
-
-        def open_plain(open_it: Callable[[], Embedder] = open_it, rows: Rows = plain) -> Opened:
-            lexical = words if any(row.has("words") for row in rows.values()) else None
-            return of_vectors(open_it(), eval_set, runtime.vectors, runtime.report, words=lexical)
-
-        def open_windowed(open_it: Callable[[], Embedder] = open_it, rows: Rows = windowed) -> Opened:
-            model = open_it()
-            assert isinstance(model, LocalModel)  # _check has refused the others
-            source = Source(contents=eval_set.contents)
-            return of_model(
-                model, source, rows, eval_set, runtime.vectors, runtime.report, words=words, window_tokens=window_tokens
-            )
-
-        if plain:
-            yield Group(open=open_plain, rows=plain)
-        if windowed:
-            yield Group(open=open_windowed, rows=windowed)
-
-
-def _retriever(name: str) -> Retriever:
-    dense: PartName = "windows" if _dense(name).startswith(WINDOWED) else "one"
-    if name == _dense(name):
-        return single(name, dense)
+def _retriever(system: SystemName) -> Retriever:
+    dense: PartName = "windows" if system.windowed else "one"
+    if not system.hybrid:
+        return single(system.name, dense)
     return replace(RRF, parts=(Part(name=dense, weight=0.5), Part(name="words", weight=0.5)))
 
 
-def _described(embedder: Embedder) -> Mapping[str, Any]:
+def _described(embedder: Embedder) -> Mapping[str, JsonValue]:
     """What decides a system's vectors, so that a result can be traced."""
     if isinstance(embedder, LocalModel):
         return {

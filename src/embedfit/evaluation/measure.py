@@ -21,10 +21,11 @@ from embedfit.index.scoring import Asked, Parts, Scores, Words, find
 from embedfit.index.search import Asker
 from embedfit.index.store.sizes import bytes_a_passage
 from embedfit.models.local import LocalModel
-from embedfit.models.store.vectors import Embedder, VectorStore
+from embedfit.models.store.vectors import Embedder
 from embedfit.numerics.arrays import Doubles, Ints
 from embedfit.progress import Reporter
 from embedfit.retrieval.metrics import METRICS, Convention, first_ranks, judge, score
+from embedfit.runtime import Runtime
 
 #: Which passages each of the queries start to stop may find: (stop - start, N).
 Allowed = Callable[[int, int], npt.NDArray[np.bool_]]
@@ -178,8 +179,7 @@ def of_model(
     source: Source,
     rows: Mapping[str, Retriever],
     eval_set: EvalSet,
-    cache: VectorStore,
-    report: Reporter,
+    runtime: Runtime,
     *,
     words: Callable[[], Words],
     window_tokens: int = WINDOW_TOKENS,
@@ -187,7 +187,7 @@ def of_model(
     """What an index of a model on this machine holds for the rows. words: BM25, which all models share."""
     every = union(rows.values())
     dense = replace(every, parts=tuple(part for part in every.parts if part.name != "words"))
-    built = build(source, model, dense, cache, report, window_tokens=window_tokens)
+    built = build(source, model, dense, runtime.vectors, runtime.report, window_tokens=window_tokens)
     parts = replace(built.parts, words=words()) if every.has("words") else built.parts
     plain, asker = Asker(model, None), Asker(model, built.tokens)
 
@@ -208,13 +208,12 @@ def of_model(
 def of_vectors(
     embedder: Embedder,
     eval_set: EvalSet,
-    cache: VectorStore,
-    report: Reporter,
+    runtime: Runtime,
     *,
     words: Callable[[], Words] | None = None,
 ) -> Opened:
     """One vector a passage, as it comes from any embedder. words: BM25 where a row reads it."""
-    passages, queries = cache.embed_both(embedder, eval_set.contents, eval_set.queries, report=report)
+    passages, queries = runtime.vectors.embed_both(embedder, eval_set.contents, eval_set.queries, report=runtime.report)
     return Opened(
         parts=Parts(size=len(eval_set.contents), one=passages, words=words() if words else None),
         asked=lambda start, stop: Asked(texts=eval_set.queries[start:stop], vectors=queries[start:stop]),

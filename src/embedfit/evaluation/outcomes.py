@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.evaluation.measure import Measured
 from embedfit.evaluation.slices import style_of
+from embedfit.path.artefacts import Evaluation, Outcome, Ranked, ShownPassage
 
 #: Outcomes of each kind that are kept, those of the largest difference first.
 MAX_OUTCOMES = 200
@@ -27,8 +27,8 @@ def outcomes(
     base: str = "base",
     tuned: str = "merged",
     beside: Sequence[str] = ("bm25",),
-) -> dict[str, Any]:
-    """{"wins", "losses", "counts", "passages"}: queries on which the tuned system does better or worse than base.
+) -> Evaluation:
+    """The queries on which the tuned system does better or worse than base.
 
     beside: further systems whose ranking is shown. passages: id → text of every passage that is named.
     """
@@ -42,40 +42,42 @@ def outcomes(
     named = {
         passage
         for outcome in (*wins, *losses)
-        for passage in (*outcome["relevant"], *(passage for name in shown for passage in outcome[name]["top"]))
+        for passage in (*outcome.relevant, *(passage for found in outcome.systems.values() for passage in found.top))
     }
-    return {
-        "counts": {"won": len(won), "lost": len(lost), "tied": len(deltas) - len(won) - len(lost)},
-        "wins": wins,
-        "losses": losses,
-        "passages": {passage: _passage(passage, eval_set) for passage in sorted(named)},
-    }
+    return Evaluation(
+        metric=metric,
+        tuned=tuned,
+        counts={"won": len(won), "lost": len(lost), "tied": len(deltas) - len(won) - len(lost)},
+        wins=tuple(wins),
+        losses=tuple(losses),
+        passages={passage: _passage(passage, eval_set) for passage in sorted(named)},
+    )
 
 
 def _outcome(
     query: int, eval_set: EvalSet, measured: Mapping[str, Measured], shown: Sequence[str], delta: float
-) -> dict[str, Any]:
-    of_systems = {
-        name: {"rank": int(measured[name].ranks[query]), "top": list(measured[name].found[query][:TOP])}
+) -> Outcome:
+    found = {
+        name: Ranked(rank=int(measured[name].ranks[query]), top=tuple(measured[name].found[query][:TOP]))
         for name in shown
     }
-    return {
-        "query_id": eval_set.query_ids[query],
-        "query": eval_set.queries[query],
-        "style": style_of(eval_set, query),
-        "relevant": [passage for passage in eval_set.relevant[query] if passage in eval_set.numbers][:TOP],
-        **of_systems,
-        "delta": float(delta),
-    }
+    return Outcome(
+        query_id=eval_set.query_ids[query],
+        query=eval_set.queries[query],
+        style=style_of(eval_set, query),
+        relevant=tuple(passage for passage in eval_set.relevant[query] if passage in eval_set.numbers)[:TOP],
+        delta=float(delta),
+        **found,
+    )
 
 
-def _passage(passage: str, eval_set: EvalSet) -> dict[str, Any]:
+def _passage(passage: str, eval_set: EvalSet) -> ShownPassage:
     number = eval_set.numbers[passage]
     text = eval_set.texts[number]
-    return {
-        "title": eval_set.titles[number],
-        "text": text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS].rstrip() + "…",
-        "document_id": eval_set.documents[number],
-        "document": eval_set.document_names[eval_set.documents[number]],
-        "page": eval_set.pages[number],
-    }
+    return ShownPassage(
+        title=eval_set.titles[number],
+        text=text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS].rstrip() + "…",
+        document_id=eval_set.documents[number],
+        document=eval_set.document_names[eval_set.documents[number]],
+        page=eval_set.pages[number],
+    )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
 
 from embedfit.config import WINDOW_TOKENS, Config
 from embedfit.embedders.registry import open_embedder
-from embedfit.evaluation import rows
 from embedfit.evaluation.evalset import EvalSet, cut
 from embedfit.evaluation.measure import Group, Measured, Opened, measure, of_model, of_vectors, of_words
 from embedfit.files.flagembedding import read_flagembedding
@@ -21,11 +19,15 @@ from embedfit.index.written import written_of
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.path.artefacts import Document, Passage, Query, written
+from embedfit.numerics.arrays import Vectors
+from embedfit.path.artefacts import ChosenRetriever, Document, MergeSweep, Passage, Query, Row, written
+from embedfit.path.systems import BY_NAME, SYSTEMS
 from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 
+#: BM25 on what the base's window holds of each passage, where that differs.
+CUT = "bm25_cut"
 #: A model's name, and whether written queries lie among what is searched.
 Key = tuple[str, bool]
 
@@ -41,8 +43,8 @@ class RunFiles:
     passages: Sequence[Passage]
     queries: Sequence[Query]
     train_rows: int
-    merge: Mapping[str, Any]
-    chosen: Mapping[str, Any]
+    merge: MergeSweep
+    chosen: ChosenRetriever
     asked: Sequence[str]
 
     @classmethod
@@ -54,8 +56,8 @@ class RunFiles:
             passages=workspace.read(Passage),
             queries=written(queries),
             train_rows=len(read_flagembedding(workspace.existing("train.jsonl"))),
-            merge=workspace.read_json("merge.json"),
-            chosen=workspace.read_json("retriever.json"),
+            merge=workspace.load(MergeSweep),
+            chosen=workspace.load(ChosenRetriever),
             asked=[query.text for query in queries if query.split == "log"],
         )
 
@@ -85,21 +87,20 @@ class RunSystems:
         # Where every passage is one window, rows of windows would repeat those of one vector.
         windowed = bool(config.evaluate.windows and cut(contents, tokenizer, WINDOW_TOKENS)[1])
         default, chosen = self._shipped(run_files)
+        self._is_default = alike(chosen, default)
+        ships = "base" if run_files.chosen.model == "base" else "merged"
+        #: Its own systems by what they search, and the model of each.
         self._rows: dict[Key, dict[str, Retriever]] = {}
-        self._add("base", rows.rows_of_base(default, windowed=windowed))
-        self._add("finetuned", {"finetuned": BASE})
-        self._add("merged", rows.rows_of_model(windowed=windowed))
-        ships = "base" if run_files.chosen["model"] == "base" else "merged"
-        self._add(ships, {"rrf": RRF, "default": default})
-        self._is_default = rows.alike(chosen, default)
-        if not self._is_default:
-            self._add(ships, {"chosen": chosen})
-            if ships != "base":
-                self._add("base", {"chosen_base": chosen})
-
-    def _add(self, model: str, more: Mapping[str, Retriever]) -> None:
-        for name, retriever in more.items():
-            self._rows.setdefault((model, retriever.reads_queries), {})[name] = retriever
+        self._model_of: dict[str, str | None] = {}
+        for one in SYSTEMS:
+            twice = (one.retriever == "chosen" and self._is_default) or (one.name == "chosen_base" and ships == "base")
+            if twice or one.name == CUT or (one.windows and not windowed):
+                continue
+            model = ships if one.model == "ships" else one.model
+            named = {"default": default, "chosen": chosen}
+            retriever = named[one.retriever] if isinstance(one.retriever, str) else one.retriever
+            self._model_of[one.name] = model
+            self._rows.setdefault((model or "base", retriever.reads_queries), {})[one.name] = retriever
 
     def _shipped(self, run_files: RunFiles) -> tuple[Retriever, Retriever]:
         """The safe default and what ships, as an index of the run gets them, and as they can be measured.
@@ -113,7 +114,7 @@ class RunSystems:
         def planned(queries: Wish) -> Plan:
             return plan(
                 len(eval_set.passage_ids),
-                chosen=run_files.chosen,
+                chosen=run_files.chosen.model_dump(by_alias=True),
                 written=self._written,
                 is_strong=generator(config.generate.generator).strong,
                 tokens=config.index.tokens,
@@ -127,7 +128,7 @@ class RunSystems:
         human = eval_set.kind == "human"
         self.without_queries = ships.with_queries and not human
         chosen = ships.retriever if human else planned("no").retriever
-        default = rows.default_of(run_files.chosen)
+        default = replace(run_files.chosen.default, name="default")
         if default.reads_queries and not (human and self._written.enough):
             default = default_for(len(eval_set.passage_ids))
         if self.without_queries:
@@ -145,11 +146,11 @@ class RunSystems:
         }
         groups = [self._group(models[name], (name, queries)) for name, queries in sorted(self._rows)]
         if self._in_window != self._eval_set.contents:
-            groups.append(Group(open=lambda: of_words(Bm25(self._in_window), self._eval_set), rows={rows.CUT: BM25}))
+            groups.append(Group(open=lambda: of_words(Bm25(self._in_window), self._eval_set), rows={CUT: BM25}))
         found = measure([*groups, *self._further()], self._eval_set, self._runtime.report, timed=True)
         if self._is_default:
             found["chosen"] = found["default"]
-        return {name: found[name] for name in (*rows.NAMES, *self._config.evaluate.systems) if name in found}
+        return {name: found[name] for name in (*BY_NAME, *self._config.evaluate.systems) if name in found}
 
     def _group(self, model: LocalModel, key: Key) -> Group:
         of_key, eval_set = self._rows[key], self._eval_set
@@ -157,9 +158,7 @@ class RunSystems:
         def open_it() -> Opened:
             queries = self._written.queries if key[1] else ()
             source = Source(contents=eval_set.contents, queries=queries, asked=self._asked)
-            return of_model(
-                model, source, of_key, eval_set, self._runtime.vectors, self._runtime.report, words=self._words
-            )
+            return of_model(model, source, of_key, eval_set, self._runtime, words=self._words)
 
         return Group(open=open_it, rows=of_key)
 
@@ -172,31 +171,35 @@ class RunSystems:
             words = self._words if RRF in own.values() else None
 
             def open_it(opener: Callable[[], Embedder] = opener, words: Callable[[], Bm25] | None = words) -> Opened:
-                return of_vectors(opener(), self._eval_set, self._runtime.vectors, self._runtime.report, words=words)
+                return of_vectors(opener(), self._eval_set, self._runtime, words=words)
 
             yield Group(open=open_it, rows=own)
 
-    def shipped_vectors(self) -> tuple[Any, Any]:
+    def shipped_vectors(self) -> tuple[Vectors, Vectors]:
         """The merged model's one vector of each passage (N, H) and query (Q, H), float32."""
         model = LocalModel("merged", self._workspace.existing("merged"))
         eval_set, report = self._eval_set, self._runtime.report
         return self._runtime.vectors.embed_both(model, eval_set.contents, eval_set.queries, report=report)
 
-    def described(self, measured: Mapping[str, Measured]) -> dict[str, dict[str, Any]]:
-        """Name → {"model", "retriever", "bytes_a_passage", "ms_a_query"} of the run's own rows."""
-        model_of = {name: model for (model, _), own in self._rows.items() for name in own}
+    def described(self, measured: Mapping[str, Measured]) -> dict[str, Row]:
+        """The run's own systems as retrievers."""
         if self._is_default:
-            model_of["chosen"] = model_of["default"]
+            self._model_of["chosen"] = self._model_of["default"]
         return {
-            name: {
-                "model": None if name == "bm25" else model_of[name],
-                "retriever": system.retriever.as_json(),
-                "bytes_a_passage": system.bytes_a_passage,
-                "ms_a_query": system.ms_a_query,
-            }
+            name: Row(
+                model=self._model_of[name],
+                retriever=system.retriever,
+                bytes_a_passage=system.bytes_a_passage,
+                ms_a_query=system.ms_a_query,
+            )
             for name, system in measured.items()
-            if name in model_of and system.retriever is not None
+            if name in self._model_of and system.retriever is not None
         }
+
+
+def alike(a: Retriever, b: Retriever) -> bool:
+    """Whether two retrievers find the same in the same index: deviations are the index'."""
+    return replace(a.with_deviations({}), name="") == replace(b.with_deviations({}), name="")
 
 
 def _opener(

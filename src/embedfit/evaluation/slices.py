@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from embedfit.evaluation.evalset import EvalSet
-from embedfit.numerics.arrays import Doubles, Ints
-from embedfit.retrieval.significance import bootstrap_means, interval
+from embedfit.evaluation.summary import Resamples
+from embedfit.numerics.arrays import Doubles
+from embedfit.path.artefacts import Slice
 from embedfit.retrieval.words import Analysis, length, words
 
 #: Documents with the most queries are listed, and only so many.
@@ -35,17 +36,28 @@ def slices(
     eval_set: EvalSet,
     base: Doubles,
     tuned_values: Doubles,
-    clusters: Ints,
+    resamples: Resamples,
     *,
     tuned: str = "merged",
-    draws: int,
-    rng: np.random.Generator,
-) -> dict[str, list[dict[str, Any]]]:
-    """Name of the slicing → rows {"value", "queries", "base", tuned, "delta", "ci95"}.
+) -> dict[str, tuple[Slice, ...]]:
+    """Name of the slicing → its groups.
 
     base, tuned_values: (Q,) one metric of both systems. tuned: the tuned system's name.
     ci95 is of the difference, None for small groups.
     """
+
+    def group(value: str, rows: list[int]) -> Slice:
+        differences = (tuned_values[rows] - base[rows])[:, None]
+        few = len(rows) < MIN_QUERIES or len(np.unique(resamples.clusters[rows])) < 2
+        return Slice(
+            value=value,
+            queries=len(rows),
+            base=float(base[rows].mean()),
+            delta=float(differences.mean()),
+            ci95=None if few else resamples.interval(differences, rows, bounds=(-1.0, 1.0))[0].tolist(),
+            **{tuned: float(tuned_values[rows].mean())},
+        )
+
     queries = range(len(eval_set.queries))
     groupings: dict[str, tuple[list[str], Callable[[str, int], Any]]] = {
         "style": ([style_of(eval_set, query) for query in queries], lambda value, count: -count),
@@ -63,38 +75,8 @@ def slices(
             groups[value].append(query)
         ordered = sorted(groups, key=lambda value: order(value, len(groups[value])))
         limit = MAX_DOCUMENTS if name == "document" else len(ordered)
-        result[name] = [
-            _row(value, groups[value], base, tuned_values, clusters, tuned=tuned, draws=draws, rng=rng)
-            for value in ordered[:limit]
-        ]
+        result[name] = tuple(group(value, groups[value]) for value in ordered[:limit])
     return result
-
-
-def _row(
-    value: str,
-    rows: Sequence[int],
-    base: Doubles,
-    tuned_values: Doubles,
-    clusters: Ints,
-    *,
-    tuned: str,
-    draws: int,
-    rng: np.random.Generator,
-) -> dict[str, Any]:
-    differences = (tuned_values[rows] - base[rows])[:, None]
-    count = len(np.unique(clusters[rows]))
-    ci95 = None
-    if len(rows) >= MIN_QUERIES and count > 1:
-        means = bootstrap_means(differences, clusters[rows], draws=draws, rng=rng)
-        ci95 = interval(means, count, bounds=(-1.0, 1.0))[0].tolist()
-    return {
-        "value": value,
-        "queries": len(rows),
-        "base": float(base[rows].mean()),
-        tuned: float(tuned_values[rows].mean()),
-        "delta": float(differences.mean()),
-        "ci95": ci95,
-    }
 
 
 _LENGTH_ORDER = [*(name for _, name in _LENGTHS), _LONGEST]

@@ -13,39 +13,34 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from embedfit.config import Config
 from embedfit.embedders.registry import PaidEmbedder, opened_embedders
-from embedfit.errors import ArtifactMissing, UsageError
-from embedfit.evaluation import rows
+from embedfit.errors import ArtifactMissing
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
 from embedfit.evaluation.measure import Measured
 from embedfit.evaluation.outcomes import outcomes
 from embedfit.evaluation.run_systems import RunFiles, RunSystems
 from embedfit.evaluation.slices import slices
 from embedfit.evaluation.storage import storage
-from embedfit.evaluation.summary import COMPARED, comparisons, systems_table
-from embedfit.llm.ledger import Ledger, Usage
+from embedfit.evaluation.summary import Resamples, comparisons, systems_table
+from embedfit.llm.ledger import Ledger
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.models.store.vectors import Embedder
-from embedfit.path.artefacts import Document, Score
-from embedfit.path.systems import check_systems
+from embedfit.path.artefacts import METRIC, Cost, Counts, Decision, Document, Score, Summary
+from embedfit.path.stages import BEFORE_EVALUATE
+from embedfit.path.systems import check_systems, pairs
 from embedfit.path.workspace import Workspace
 from embedfit.retrieval.metrics import METRICS
 from embedfit.runtime import Runtime
-
-SCHEMA = 1
-_STAGES = ("ingest", "generate", "mine", "train", "merge", "check", "choose")
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Evaluate the run's systems, and those of evaluate.systems."""
     started = time.monotonic()
     check_systems(config)
-    _check_names(config.evaluate.systems)
     with opened_embedders() as opened:
         _evaluate(workspace, config, runtime, opened, started)
 
@@ -64,68 +59,37 @@ def _evaluate(
     measured = systems.measured()
 
     clusters, cluster_by = eval_set.clusters()
-    rng = np.random.default_rng(config.seed)
-    draws = config.evaluate.bootstrap
-    pairs = (*rows.PAIRS, *(("merged", name) for name in config.evaluate.systems))
-    table = systems_table(measured, clusters, draws=draws, rng=rng)
-    compared = comparisons(measured, pairs, clusters, draws=draws, rng=rng)
-    metric = COMPARED[0]
-    decision = {**_decision(run_files.merge), "retriever": run_files.chosen}
-    tuned = _tuned(decision)
-    evaluation = {
-        "schema": SCHEMA,
-        "metric": metric,
-        "cluster_by": cluster_by,
-        "tuned": tuned,
-        **outcomes(eval_set, measured, metric=metric, tuned=tuned, beside=("bm25", "chosen")),
-        "slices": slices(
-            eval_set,
-            measured["base"].column(metric),
-            measured[tuned].column(metric),
-            clusters,
-            tuned=tuned,
-            draws=draws,
-            rng=rng,
-        ),
-    }
-    passages, queries = systems.shipped_vectors()
-    stored = storage(
-        passages,
-        queries,
-        measured["merged"],
-        eval_set,
-        clusters,
-        runtime.report,
-        trained=config.train.matryoshka,
-        draws=draws,
-        rng=rng,
+    resamples = Resamples(clusters, config.evaluate.bootstrap, np.random.default_rng(config.seed))
+    table = systems_table(measured, resamples)
+    compared = comparisons(measured, pairs(config.evaluate.systems), resamples)
+    merged = run_files.merge.decision
+    # At weight 0 the merged model is the base itself: its queries won and lost would say nothing.
+    tuned = "finetuned" if merged.alpha == 0 else "merged"
+    base, best = (measured[name].column(METRIC) for name in ("base", tuned))
+    won = outcomes(eval_set, measured, metric=METRIC, tuned=tuned, beside=("bm25", "chosen"))
+    evaluation = won.model_copy(
+        update={"cluster_by": cluster_by, "slices": slices(eval_set, base, best, resamples, tuned=tuned)}
     )
+    vectors, trained = systems.shipped_vectors(), config.train.matryoshka
+    stored = storage(*vectors, measured["merged"], eval_set, resamples, runtime.report, trained=trained)
     workspace.write(Score, _scores(measured, eval_set))
-    workspace.write_json("evaluation.json", evaluation)
-    workspace.write_json(
-        "summary.json",
-        {
-            "schema": SCHEMA,
-            "systems": table,
-            "comparisons": compared,
-            "retrievers": systems.described(measured),
-            "storage": stored,
-            "decision": decision,
-            "data": _data(run_files, eval_set, systems),
-            "cluster_by": cluster_by,
-            "timings_s": _timings(workspace, time.monotonic() - started),
-            "cost": _cost(runtime.ledger, workspace, opened.values()),
-        },
+    workspace.store(evaluation)
+    workspace.store(
+        Summary(
+            systems=table,
+            comparisons=compared,
+            retrievers=systems.described(measured),
+            storage=stored,
+            decision=Decision(ship=merged.ship, alpha=merged.alpha, why=merged.why, retriever=run_files.chosen),
+            data=_counts(run_files, eval_set, systems),
+            cluster_by=cluster_by,
+            timings_s=_timings(workspace, time.monotonic() - started),
+            cost=_cost(runtime.ledger, workspace, opened.values()),
+        )
     )
-    for line in _verdict_lines(compared, tuned):
-        runtime.report.log(line)
-
-
-def _check_names(systems: Sequence[str]) -> None:
-    """Fail before anything is computed on a name that is taken."""
-    for name in systems:
-        if name in rows.NAMES:
-            raise UsageError(f"evaluate.systems: {name} is always measured.", remedy="Leave it out.")
+    for one in compared:
+        if one.metric == METRIC and one.a in (tuned, "default", "chosen"):
+            runtime.report.log(f"evaluate: {one}")
 
 
 def _eval_set(workspace: Workspace, config: Config, run_files: RunFiles) -> EvalSet:
@@ -153,24 +117,20 @@ def _document_names(documents: Sequence[Document]) -> dict[str, str]:
     }
 
 
-def _data(run_files: RunFiles, eval_set: EvalSet, systems: RunSystems) -> dict[str, Any]:
-    """Counts. eval_passages_cut: passages that are longer than the base's window.
-
-    without_written_queries: whether what ships holds written queries, but was measured without them.
-    """
-    return {
-        "documents": sum(document.status in ("ok", "partial") for document in run_files.documents),
-        "passages": len(run_files.passages),
-        "queries_generated": len(run_files.queries),
-        "queries_kept": sum(query.kept for query in run_files.queries),
-        "train_rows": run_files.train_rows,
-        "eval_queries": len(eval_set.queries),
-        "eval_kind": eval_set.kind,
-        "eval_passages": len(eval_set.passage_ids),
-        "eval_passages_cut": systems.passages_cut,
-        "eval_queries_skipped": eval_set.skipped,
-        "without_written_queries": systems.without_queries,
-    }
+def _counts(run_files: RunFiles, eval_set: EvalSet, systems: RunSystems) -> Counts:
+    return Counts(
+        documents=sum(document.status in ("ok", "partial") for document in run_files.documents),
+        passages=len(run_files.passages),
+        queries_generated=len(run_files.queries),
+        queries_kept=sum(query.kept for query in run_files.queries),
+        train_rows=run_files.train_rows,
+        eval_queries=len(eval_set.queries),
+        eval_kind=eval_set.kind,
+        eval_passages=len(eval_set.passage_ids),
+        eval_passages_cut=systems.passages_cut,
+        eval_queries_skipped=eval_set.skipped,
+        without_written_queries=systems.without_queries,
+    )
 
 
 def _scores(measured: Mapping[str, Measured], eval_set: EvalSet) -> Iterator[Score]:
@@ -182,56 +142,22 @@ def _scores(measured: Mapping[str, Measured], eval_set: EvalSet) -> Iterator[Sco
                 yield Score(system=name, query_id=query_id, metric=metric, value=value, rank=rank)
 
 
-def _decision(merge: Mapping[str, Any]) -> dict[str, Any]:
-    """What the merge stage decided, on dev queries alone: the numbers of this stage may not change it."""
-    decision = merge.get("decision") or {}
-    return {
-        "ship": decision.get("ship", "merged"),
-        "alpha": decision.get("alpha"),
-        "why": decision.get("why", "merge.json holds no decision"),
-    }
-
-
-def _tuned(decision: Mapping[str, Any]) -> str:
-    """The system whose queries won and lost are told: at weight 0 the merged model is the base itself."""
-    return "finetuned" if decision["alpha"] == 0 else "merged"
-
-
 def _timings(workspace: Workspace, seconds: float) -> dict[str, float]:
-    manifests = {stage: workspace.read_manifest(stage) for stage in _STAGES}
+    manifests = {stage: workspace.read_manifest(stage) for stage in BEFORE_EVALUATE}
     timings = {stage: manifest.seconds for stage, manifest in manifests.items() if manifest is not None}
     return {**timings, "evaluate": round(seconds, 3)}
 
 
-def _cost(ledger: Path, workspace: Workspace, embedders: Iterable[Embedder]) -> dict[str, Any]:
+def _cost(ledger: Path, workspace: Workspace, embedders: Iterable[Embedder]) -> Cost:
     """What the run's language-model calls and paid vectors have cost, whenever they were paid for."""
-    total = Usage()
+    used = [embedder.usage for embedder in embedders if isinstance(embedder, PaidEmbedder)]
     call_ids = calls_of_run(workspace)
     if call_ids and ledger.exists():
         with Ledger(ledger) as calls:
-            total = calls.usage_of(call_ids)
-    for embedder in embedders:
-        if isinstance(embedder, PaidEmbedder):
-            used = embedder.usage
-            total = Usage(
-                calls=total.calls + used.calls,
-                input_tokens=total.input_tokens + used.input_tokens,
-                output_tokens=total.output_tokens + used.output_tokens,
-                usd=total.usd + used.usd,
-            )
-    return {
-        "calls": total.calls,
-        "input_tokens": total.input_tokens,
-        "output_tokens": total.output_tokens,
-        "usd": round(total.usd, 6),
-    }
-
-
-def _verdict_lines(compared: Sequence[Mapping[str, Any]], tuned: str) -> Iterator[str]:
-    for row in compared:
-        if row["metric"] == COMPARED[0] and row["a"] in (tuned, "default", "chosen"):
-            low, high = row["ci95"]
-            yield (
-                f"evaluate: {row['a']} - {row['b']}: {100 * row['delta']:+.1f} points of {row['metric']},"
-                f" 95% CI [{100 * low:+.1f}, {100 * high:+.1f}], p = {row['p_value']:.4f}"
-            )
+            used.append(calls.usage_of(call_ids))
+    return Cost(
+        calls=sum(one.calls for one in used),
+        input_tokens=sum(one.input_tokens for one in used),
+        output_tokens=sum(one.output_tokens for one in used),
+        usd=round(sum(one.usd for one in used), 6),
+    )

@@ -1,33 +1,27 @@
-"""How a passage's one vector may be stored, and what each way costs in quality.
-
-summary.json, "storage": rows {"name", "dimensions", "bytes_a_passage", "on_disk" (bytes of those that need not be in
-memory), "trained" (of truncated ones: whether the model was trained for that size; else null), "ndcg@10", "ci95",
-"delta" (to float32), "delta_ci95"}.
-"""
+"""How a passage's one vector may be stored, and what each way costs in quality."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.evaluation.measure import Allowed, Measured, Opened, judged, ranked
-from embedfit.evaluation.summary import comparisons, systems_table
+from embedfit.evaluation.summary import Resamples, comparisons, systems_table
 from embedfit.index.retriever import BASE
 from embedfit.index.scoring import Asked, Parts
 from embedfit.numerics.arrays import Floats, Ints
 from embedfit.numerics.ranking import best
+from embedfit.path.artefacts import METRIC, Storage
 from embedfit.progress import Reporter
 
 #: Sizes to which vectors are cut, where they are wider.
 SIZES = (256, 128, 64)
 #: Passages that a binary search gives to the rescoring, for each of the ten that are looked at.
 OVERSAMPLED = 10
-METRIC = "ndcg@10"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,15 +102,13 @@ def storage(
     queries: Floats,
     halves: Measured,
     eval_set: EvalSet,
-    clusters: Ints,
+    resamples: Resamples,
     report: Reporter,
     *,
     trained: Sequence[int],
-    draws: int,
-    rng: np.random.Generator,
-) -> list[dict[str, Any]]:
-    """The rows of the module's docstring. passages: (N, H), queries: (Q, H) unit rows; halves: the row of float16."""
-    described: dict[str, Mapping[str, Any]] = {}
+) -> tuple[Storage, ...]:
+    """What every way costs in quality. passages: (N, H), queries: (Q, H), unit rows. halves: float16, measured."""
+    found: dict[str, Stored] = {}
     measured: dict[str, Measured] = {}
     for way in ways(passages, queries, eval_set.own, trained):
         opened = Opened(
@@ -126,32 +118,24 @@ def storage(
             ),
         )
         rankings = ranked(opened, {way.name: BASE}, eval_set, report, allowed=way.allowed)
-        measured[way.name] = judged(rankings[way.name], eval_set)
-        described[way.name] = {
-            "dimensions": way.passages.shape[1],
-            "bytes_a_passage": way.bytes_a_passage,
-            "on_disk": way.on_disk,
-            "trained": way.trained,
-        }
+        found[way.name], measured[way.name] = way, judged(rankings[way.name], eval_set)
         if way.name == "float32":
-            width = passages.shape[1]
+            found["float16"] = replace(way, bytes_a_passage=way.bytes_a_passage / 2)
             measured["float16"] = halves
-            described["float16"] = {
-                "dimensions": width, "bytes_a_passage": 2.0 * width, "on_disk": 0, "trained": None
-            }  # fmt: skip
-    table = systems_table(measured, clusters, draws=draws, rng=rng)
-    pairs = [(name, "float32") for name in measured]
-    against = {
-        row["a"]: row for row in comparisons(measured, pairs, clusters, draws=draws, rng=rng) if row["metric"] == METRIC
-    }
-    return [
-        {
-            "name": name,
-            **described[name],
-            METRIC: table[name]["metrics"][METRIC],
-            "ci95": table[name]["ci95"][METRIC],
-            "delta": against[name]["delta"],
-            "delta_ci95": against[name]["ci95"],
-        }
-        for name in measured
-    ]
+    table = systems_table(measured, resamples)
+    against = comparisons(measured, [(name, "float32") for name in measured], resamples)
+    deltas = {one.a: one for one in against if one.metric == METRIC}
+    return tuple(
+        Storage(
+            name=name,
+            dimensions=way.passages.shape[1],
+            bytes_a_passage=way.bytes_a_passage,
+            on_disk=way.on_disk,
+            trained=way.trained,
+            score=table[name].metrics[METRIC],
+            ci95=table[name].ci95[METRIC],
+            delta=deltas[name].delta,
+            delta_ci95=deltas[name].ci95,
+        )
+        for name, way in found.items()
+    )

@@ -56,9 +56,9 @@ class Stage:
 
 
 _MODEL = ("model", "query_instruction", "seed")
-_BEFORE_EVALUATE = tuple(
-    f"{name}.manifest.json" for name in ("ingest", "generate", "mine", "train", "merge", "check", "choose")
-)
+#: The stages whose times the evaluation tells.
+BEFORE_EVALUATE = ("ingest", "generate", "mine", "train", "merge", "check", "choose")
+_BEFORE_EVALUATE = tuple(f"{name}.manifest.json" for name in BEFORE_EVALUATE)
 
 STAGES: tuple[Stage, ...] = (
     Stage(

@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from embedfit.config import stored_settings
+from embedfit.path.systems import BY_NAME, SYSTEMS, label_of
 from embedfit.progress import duration
 from embedfit.reporting import figures, wording
 from embedfit.reporting.advice import findings, next_steps
@@ -47,19 +48,6 @@ SLICE_NAMES = {
     "overlap": "Words shared with the passage",
     "document": "Document",
 }
-#: What the report leads with: the retrievers that a reader chooses between.
-LEAD = ("base", "bm25", "rrf", "default_base", "default", "chosen_base", "chosen")
-#: The steps between them, in the table of every system.
-STEPS = (
-    "finetuned",
-    "merged",
-    "base_windowed",
-    "merged_windowed",
-    "bm25_cut",
-    "hybrid_base",
-    "hybrid_merged",
-    "hybrid_merged_windowed",
-)
 #: Longer lists say how many more there are.
 MOST_ROWS = 15
 #: Characters of a passage that the page carries; a whole corpus would make it too heavy to open.
@@ -94,7 +82,7 @@ def _environment() -> Environment:
         p_value=wording.p_value,
         count=wording.count,
         metric=wording.metric_name,
-        system=wording.system_name,
+        system=label_of,
         duration=_time,
         money=wording.money,
         size=wording.size,
@@ -185,7 +173,9 @@ def _key_figures(evidence: Evidence) -> list[tuple[str, str, str]]:
 def _led(evidence: Evidence) -> list[str]:
     """The retrievers that the report leads with; of a run of embedfit 0.1 its models and BM25."""
     doubled = ("chosen", "chosen_base") if evidence.same_as_default else ()
-    names = [name for name in LEAD if name in evidence.systems and name not in doubled]
+    names = [
+        name for name in (one.name for one in SYSTEMS if one.leads) if name in evidence.systems and name not in doubled
+    ]
     if evidence.lead not in names and evidence.lead in evidence.systems:
         names.append(evidence.lead)
     return names
@@ -238,7 +228,9 @@ _PART_NAMES = {"one": "one vector", "words_and_queries": "words and written quer
 
 
 def _ordered_systems(evidence: Evidence) -> list[str]:
-    known = [name for name in (*_led(evidence), *STEPS) if name in evidence.systems]
+    known = [
+        name for name in (*_led(evidence), *(one.name for one in SYSTEMS if not one.leads)) if name in evidence.systems
+    ]
     doubled = ("chosen", "chosen_base") if evidence.same_as_default else ()
     return known + [name for name in evidence.systems if name not in (*known, *doubled)]
 
@@ -246,9 +238,9 @@ def _ordered_systems(evidence: Evidence) -> list[str]:
 def _kind(system: str, shipped: str) -> str:
     if system == shipped:
         return "shipped"
-    if system.startswith(("hybrid", "rrf")):
-        return "hybrid"
-    return "lexical" if system.startswith("bm25") else "base" if system == "base" else "other"
+    if system in BY_NAME:
+        return BY_NAME[system].kind
+    return "hybrid" if system.startswith("hybrid:") else "other"
 
 
 def _panels(evidence: Evidence) -> list[tuple[str, str, Markup]]:
@@ -257,7 +249,7 @@ def _panels(evidence: Evidence) -> list[tuple[str, str, Markup]]:
     for metric in PANELS:
         rows = [
             figures.Row(
-                label=_short(wording.system_name(name)),
+                label=_short(label_of(name)),
                 value=evidence.systems[name].metrics[metric],
                 interval=evidence.systems[name].ci95.get(metric),
                 kind=_kind(name, evidence.lead),
@@ -308,7 +300,7 @@ def _explorer(evidence: Evidence) -> dict[str, Any]:
     for outcome in evidence.outcomes:
         found: list[dict[str, Any]] = [
             {
-                "name": wording.system_name(evidence.lead if name == "chosen" else name),
+                "name": label_of(evidence.lead if name == "chosen" else name),
                 "rank": value.get("rank") or 0,
                 "top": list(value.get("top", ())),
             }
@@ -450,7 +442,7 @@ def _sweep_figure(evidence: Evidence, metric: str = "ndcg@10") -> dict[str, Any]
 
 
 def _cosine_figure(evidence: Evidence) -> Markup | None:
-    rows = [(wording.system_name(c.system), c) for c in evidence.cosines if c.similar or c.different]
+    rows = [(label_of(c.system), c) for c in evidence.cosines if c.similar or c.different]
     return figures.cosines("cosines", "Cosines of similar and different pairs", rows) if rows else None
 
 

@@ -5,42 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from embedfit.path.systems import label_of
 from embedfit.reporting.evidence import Comparison, Interval, Results
 
 MINUS = "\N{MINUS SIGN}"
 NBSP = "\N{NO-BREAK SPACE}"
 
 METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "hit": "Hit", "recall": "Recall", "precision": "Precision"}
-SYSTEM_NAMES = {
-    "base": "Base",
-    "finetuned": "Fine-tuned",
-    "merged": "Merged",
-    "bm25": "BM25",
-    "bm25_full": "BM25, uncut passages",
-    "bm25_cut": "BM25, cut passages",
-    "hybrid_base": "Base + BM25",
-    "hybrid_finetuned": "Fine-tuned + BM25",
-    "hybrid_merged": "Merged + BM25",
-    "base_windowed": "Base, windowed",
-    "merged_windowed": "Merged, windowed",
-    "hybrid_merged_windowed": "Windowed + BM25",
-    "rrf": "Rank fusion",
-    "default_base": "Default, untuned",
-    "default": "Default",
-    "chosen_base": "Chosen, untuned",
-    "chosen": "Chosen",
-}
 
 
 def metric_name(metric: str) -> str:
     """As papers write it: "ndcg@10" → "nDCG@10"."""
     kind, at, cutoff = metric.partition("@")
     return METRIC_NAMES.get(kind, kind) + at + cutoff
-
-
-def system_name(system: str) -> str:
-    """A system's name for people; an unknown one (a hub id) stays as it is."""
-    return SYSTEM_NAMES.get(system, system)
 
 
 def score(value: float | None) -> str:
@@ -144,7 +121,7 @@ def retriever_name(results: Results) -> str:
     """What ships, in words."""
     model = "the tuned model" if results.decision.over == "merged" else "the untuned base"
     if results.lead not in ("default", "chosen"):
-        return f"the {system_name(results.lead).lower()} model"
+        return f"the {label_of(results.lead).lower()} model"
     row = results.rows.get(results.lead)
     if results.lead == "default":
         what = "the safe default retriever"
