@@ -11,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from embedfit.serving.app import App
-from embedfit.serving.engines.engine import Batch, Vectors
+from embedfit.serving.engines.engine import PaddedRows, Vectors
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.scheduling.batcher import Batcher, Capacity
 from embedfit.serving.service import Service
@@ -42,7 +42,7 @@ class FakeEngine:
         self.fail_with: Exception | None = None
         self.give_nan_for: int | None = None
 
-    def pooled(self, batch: Batch, stream: int) -> Vectors:
+    def pooled(self, batch: PaddedRows, stream: int) -> Vectors:
         lengths = batch.mask.sum(1)
         self.batches.append([int(length) for length in lengths])
         self.started.release()
@@ -55,7 +55,7 @@ class FakeEngine:
             vectors[(batch.ids == self.give_nan_for).any(1)] = np.nan
         return vectors
 
-    def token_states(self, batch: Batch, stream: int) -> Vectors:
+    def token_states(self, batch: PaddedRows, stream: int) -> Vectors:
         return np.repeat(batch.ids[:, :, None].astype(np.float32), HIDDEN, axis=2)
 
 

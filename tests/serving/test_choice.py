@@ -9,9 +9,9 @@ import pytest
 from embedfit.errors import InputError, ModelError, ServingError
 from embedfit.models.architecture import read_architecture
 from embedfit.serving.engines import choice
-from embedfit.serving.engines.choice import Candidate, choose
+from embedfit.serving.engines.choice import EngineCandidate, choose
 from embedfit.serving.engines.warmup import calibrate
-from embedfit.serving.scheduling.admission import Verdict, compare, content_of, evaluation_of, remembered, trial_of
+from embedfit.serving.scheduling.admission import GateResult, compare, content_of, evaluation_of, remembered, trial_of
 from tests.serving.conftest import FakeEngine
 
 
@@ -29,12 +29,12 @@ class TimedEngine(FakeEngine):
         return (vectors + self.noise * self.random.normal(0, vectors.std(), vectors.shape)).astype(np.float32)
 
 
-def candidate(engine: TimedEngine) -> Candidate:
-    return Candidate(name="fake", precision=engine.precision, streams=1, load=lambda: engine)
+def candidate(engine: TimedEngine) -> EngineCandidate:
+    return EngineCandidate(name="fake", precision=engine.precision, streams=1, load=lambda: engine)
 
 
-def verdict(passed: bool) -> Verdict:
-    return Verdict(passed=passed, exact=0.5, fast=0.4, least_cosine=0.9, queries=1, passages=1, source="here")
+def verdict(passed: bool) -> GateResult:
+    return GateResult(passed=passed, exact=0.5, fast=0.4, least_cosine=0.9, queries=1, passages=1, source="here")
 
 
 @pytest.fixture
@@ -100,14 +100,14 @@ def test_an_engine_that_can_not_be_loaded_is_passed_over(rates):
 
     good = TimedEngine("fp32")
     found = choose(
-        [Candidate(name="broken", precision="fp32", streams=1, load=broken), candidate(good)],
+        [EngineCandidate(name="broken", precision="fp32", streams=1, load=broken), candidate(good)],
         max_tokens=32, precision="auto", gate=None, log=said.append,
     )  # fmt: skip
     assert found.engine is good
     assert "no such graph" in said[0]
     with pytest.raises(ModelError, match="no such graph"):
         choose(
-            [Candidate(name="broken", precision="fp32", streams=1, load=broken)],
+            [EngineCandidate(name="broken", precision="fp32", streams=1, load=broken)],
             max_tokens=32, precision="auto", gate=None, log=said.append,
         )  # fmt: skip
 

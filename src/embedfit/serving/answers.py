@@ -94,7 +94,7 @@ class Answers:
         search = partial(
             Operation,
             answered_by=self.search,
-            answer=schemas.Found | schemas.FoundOfSeveral,
+            answer=schemas.QueryAnswer | schemas.QueryAnswers,
             failures=(failures.BackendFailure, failures.NotFound),
         )
         health = show(answered_by=self.health, summary="Healthy and warm", is_open=True)

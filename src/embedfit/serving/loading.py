@@ -20,11 +20,11 @@ from embedfit.models.tokenizer import cached_tokenizer
 from embedfit.numerics.machine import cores
 from embedfit.runtime import cache_folder
 from embedfit.serving.edge.access import Keys
-from embedfit.serving.engines.choice import Choice, Gate, candidates, choose
+from embedfit.serving.engines.choice import EngineChoice, QualityGate, candidates, choose
 from embedfit.serving.engines.engine import Engine
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.engines.warmup import calibrate
-from embedfit.serving.scheduling.admission import Verdict, compare, content_of, evaluation_of, remembered, trial_of
+from embedfit.serving.scheduling.admission import GateResult, compare, content_of, evaluation_of, remembered, trial_of
 from embedfit.serving.scheduling.batcher import QUEUE_SECONDS, Batcher, Capacity
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
@@ -125,17 +125,17 @@ def load_with_index(
     return replace(service, searcher=searcher, info=service.info | {"index": about})
 
 
-def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Callable[[str], None]) -> Gate:
+def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Callable[[str], None]) -> QualityGate:
     """Measures once for each content of model and queries, and remembers."""
 
     def rows_of(texts: Sequence[str], is_query: bool) -> list[list[int]]:
         return encoder.encode(texts, prompt=encoder.prompts["query" if is_query else "document"])
 
-    def measure(exact: Engine, fast: Engine, label: str) -> Verdict:
+    def measure(exact: Engine, fast: Engine, label: str) -> GateResult:
         log(f"measuring {label} on {evaluation}")
         return compare(exact, fast, trial_of(evaluation, rows_of), _pad_id(folder))
 
-    def gate(exact: Engine, fast: Engine, label: str) -> Verdict:
+    def gate(exact: Engine, fast: Engine, label: str) -> GateResult:
         name = f"{content_key(folder)}-{content_of(evaluation)}-{fast.name}-{fast.precision}.json"
         return remembered(cache_folder() / "gates" / name, partial(measure, exact, fast, label))
 
@@ -173,7 +173,7 @@ def _info(
     name: str,
     layout: Architecture,
     encoder: TextEncoder,
-    choice: Choice,
+    choice: EngineChoice,
     capacity: Capacity,
     settings: ServeSettings,
     queue_tokens: int,

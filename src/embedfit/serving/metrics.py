@@ -45,8 +45,8 @@ class Metrics:
         self._empty = counter("embedfit_search_queries_without_hits", "Queries that found nothing")
         self._search = histogram("embedfit_search_duration", "Seconds of a request of /search")
         gauge("te_queue_size", "Rows that wait for a batch", lambda one: one.queued_rows)
-        gauge("te_batch_next_size", "Rows of the last batch", lambda one: one.last_batch.rows)
-        gauge("te_batch_next_tokens", "Tokens of the last batch, padding included", lambda one: one.last_batch.tokens)
+        gauge("te_batch_next_size", "Rows of the last batch", lambda one: one.last_rows)
+        gauge("te_batch_next_tokens", "Tokens of the last batch, padding included", lambda one: one.last_tokens)
 
     def received(self, method: str) -> None:
         """A request of a kind ("single", "batch", …) has come in."""

@@ -428,7 +428,7 @@ class Hit(TypedDict):
     ]
 
 
-class Found(TypedDict):
+class QueryAnswer(TypedDict):
     """The passages of one query. base: those of the untuned model, where they were asked for."""
 
     query: str
@@ -436,10 +436,10 @@ class Found(TypedDict):
     base: NotRequired[list[Hit]]
 
 
-class FoundOfSeveral(TypedDict):
+class QueryAnswers(TypedDict):
     """The passages of a list of queries, in their order."""
 
-    results: list[Found]
+    results: list[QueryAnswer]
 
 
 class Error(TypedDict):

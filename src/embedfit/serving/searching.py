@@ -37,7 +37,7 @@ class SearchAnswer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Findable:
     """What a caller may find. mask: (N,), None for all. size: how many passages."""
 
     mask: Mask | None
@@ -61,7 +61,7 @@ class Searcher:
     clock: Callable[[], float] = time.monotonic
     waiting: int = 0
     _base: Index = field(init=False)
-    _scopes: dict[str, Scope] = field(default_factory=dict)
+    _scopes: dict[str, Findable] = field(default_factory=dict)
     _fields: dict[str, bytes] = field(default_factory=dict)
     _seconds: float = 0.0
     _pool: ThreadPoolExecutor = field(init=False)
@@ -75,7 +75,7 @@ class Searcher:
         for index in (self.index, self._base):
             index.search("warm up", 1)
 
-    def scope(self, caller: Caller) -> Scope:
+    def scope(self, caller: Caller) -> Findable:
         """What a caller may find. Raises InputError where its filter does not fit the index."""
         if caller.name not in self._scopes:
             try:
@@ -86,7 +86,7 @@ class Searcher:
                     remedy=error.remedy,
                 ) from error
             size = len(self.index) if mask is None else int(mask.sum())
-            self._scopes[caller.name] = Scope(mask=mask, size=size)
+            self._scopes[caller.name] = Findable(mask=mask, size=size)
         return self._scopes[caller.name]
 
     async def fields(self, caller: Caller) -> bytes:

@@ -75,12 +75,12 @@ class Service:
             direction=request.truncation_direction or "Right",
         )
         tokenized = self.clock()
-        job = await self.batcher.run(rows, token_states=token_states)
+        done = await self.batcher.run(rows, token_states=token_states)
         lengths = tuple(map(len, rows))
-        return [result for result in job.results if result is not None], Timing(
+        return [result for result in done.results if result is not None], Timing(
             tokens=sum(lengths),
             lengths=lengths,
             tokenization=tokenized - started,
-            queue=job.queue_time,
-            inference=job.inference_time,
+            queue=done.queue_time,
+            inference=done.inference_time,
         )

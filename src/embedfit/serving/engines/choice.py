@@ -14,12 +14,12 @@ from embedfit.models.layout.modules import Head
 from embedfit.numerics.machine import device, encoding_precision, may_have_gpu
 from embedfit.serving.engines.engine import Engine
 from embedfit.serving.engines.warmup import example_batch, seconds_a_batch
-from embedfit.serving.scheduling.admission import Verdict
+from embedfit.serving.scheduling.admission import GateResult
 from embedfit.serving.settings import EngineName, PrecisionName
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class EngineCandidate:
     """An engine that may be tried. load reads the model; it may fail with an EmbedfitError."""
 
     name: str
@@ -35,7 +35,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class EngineChoice:
     """The engine that stays, and the tokens per second of every one that was tried (None: it failed).
 
     verdict: of the quality gate, where int8 was fast enough to come before it.
@@ -44,11 +44,11 @@ class Choice:
     engine: Engine
     label: str
     rates: dict[str, float | None]
-    verdict: Verdict | None = None
+    verdict: GateResult | None = None
 
 
 #: The verdict on a fast engine (second) beside an exact one (first); label is the fast one's.
-Gate = Callable[[Engine, Engine, str], Verdict]
+QualityGate = Callable[[Engine, Engine, str], GateResult]
 
 #: A candidate must be so much faster than those before it, which answer a lone request sooner.
 _FASTER = 1.05
@@ -56,14 +56,14 @@ _FASTER = 1.05
 
 def candidates(
     folder: Path, layout: Architecture, *, engine: EngineName, precision: PrecisionName, threads: int, gated: bool
-) -> list[Candidate]:
+) -> list[EngineCandidate]:
     """Every engine that the settings and the installed packages allow, the exact one first.
 
     gated: there are queries to check int8 on; without them it is not tried.
     """
     if engine in ("auto", "torch") and may_have_gpu() and device().type == "cuda":
         return list(_torch(folder, layout, precision, threads))
-    found: list[Candidate] = []
+    found: list[EngineCandidate] = []
     if engine in ("auto", "openvino") and _installed("openvino", engine == "openvino", "serve"):
         found += _openvino(folder, layout, precision, threads, gated=gated)
     if engine == "onnx" or (engine == "auto" and not found):
@@ -80,8 +80,13 @@ def candidates(
 
 
 def choose(
-    tried: list[Candidate], *, max_tokens: int, precision: PrecisionName, gate: Gate | None, log: Callable[[str], None]
-) -> Choice:
+    tried: list[EngineCandidate],
+    *,
+    max_tokens: int,
+    precision: PrecisionName,
+    gate: QualityGate | None,
+    log: Callable[[str], None],
+) -> EngineChoice:
     """The fastest candidate on short and long rows; int8 only where the gate lets it pass.
 
     Raises the last error where none can be loaded, and ServingError where int8 was demanded and fails the gate.
@@ -99,20 +104,20 @@ def choose(
         rate = _rate(engine, max_tokens) if len(tried) > 1 else 0.0
         rates[candidate.label] = rate
         (fast if candidate.precision == "int8" else exact).offer(engine, candidate.label, rate)
-    verdict: Verdict | None = None
+    verdict: GateResult | None = None
     wanted = precision == "int8" or fast.rate > exact.rate * _FASTER
     if gate is not None and fast.engine is not None and exact.engine is not None and wanted:
         verdict = gate(exact.engine, fast.engine, fast.label)
         log(verdict.sentence(fast.label))
         if verdict.passed:
-            return Choice(engine=fast.engine, label=fast.label, rates=rates, verdict=verdict)
+            return EngineChoice(engine=fast.engine, label=fast.label, rates=rates, verdict=verdict)
     if precision == "int8":
         raise failure or ServingError(
             "int8 does not pass the quality gate on these queries.", remedy="Use --precision auto."
         )
     if exact.engine is None:
         raise failure or ServingError("There is no engine to try.")
-    return Choice(engine=exact.engine, label=exact.label, rates=rates, verdict=verdict)
+    return EngineChoice(engine=exact.engine, label=exact.label, rates=rates, verdict=verdict)
 
 
 @dataclass(slots=True)
@@ -137,7 +142,7 @@ def _rate(engine: Engine, max_tokens: int) -> float:
 
 def _openvino(
     folder: Path, layout: Architecture, precision: PrecisionName, threads: int, *, gated: bool
-) -> Iterator[Candidate]:
+) -> Iterator[EngineCandidate]:
     from embedfit.serving.engines.openvino_engine import OpenVinoEngine, is_bf16_supported  # an optional dependency
 
     def loader(kind: str, streams: int) -> Callable[[], Engine]:
@@ -156,10 +161,10 @@ def _openvino(
     many = threads if threads <= 4 else threads // 2
     for kind in kinds:
         for streams in dict.fromkeys((1, many)):
-            yield Candidate(name="openvino", precision=kind, streams=streams, load=loader(kind, streams))
+            yield EngineCandidate(name="openvino", precision=kind, streams=streams, load=loader(kind, streams))
 
 
-def _onnx(folder: Path, layout: Architecture, threads: int) -> Iterator[Candidate]:
+def _onnx(folder: Path, layout: Architecture, threads: int) -> Iterator[EngineCandidate]:
     from embedfit.serving.engines.onnx_engine import OnnxEngine  # an optional dependency
 
     def load() -> Engine:
@@ -167,10 +172,10 @@ def _onnx(folder: Path, layout: Architecture, threads: int) -> Iterator[Candidat
             cached_graph(folder, "onnx"), head=Head.load(folder, layout), precision="fp32", threads=threads
         )
 
-    yield Candidate(name="onnx", precision="fp32", streams=1, load=load)
+    yield EngineCandidate(name="onnx", precision="fp32", streams=1, load=load)
 
 
-def _torch(folder: Path, layout: Architecture, precision: PrecisionName, threads: int) -> Iterator[Candidate]:
+def _torch(folder: Path, layout: Architecture, precision: PrecisionName, threads: int) -> Iterator[EngineCandidate]:
     from embedfit.serving.engines.torch_engine import TorchEngine  # not needed where another engine runs
 
     where = device()
@@ -181,7 +186,7 @@ def _torch(folder: Path, layout: Architecture, precision: PrecisionName, threads
     def load() -> Engine:
         return TorchEngine.load(folder, layout=layout, precision=kind, threads=threads, device=where)
 
-    yield Candidate(name="torch", precision=kind, streams=1, load=load)
+    yield EngineCandidate(name="torch", precision=kind, streams=1, load=load)
 
 
 def _installed(package: str, demanded: bool, extra: str) -> bool:

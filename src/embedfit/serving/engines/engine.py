@@ -13,7 +13,7 @@ from embedfit.numerics.batching import pad
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PaddedRows:
     """Rows padded to one length. ids, mask: (B, L); mask is 1 for tokens and 0 for padding.
 
     skip: (B,), how many of each row's first tokens are a prompt that is not pooled; None: all are pooled.
@@ -37,10 +37,10 @@ class Prompted(list[int]):
         self.skip = skip
 
 
-def batch_of(rows: Sequence[Sequence[int]], pad_id: int) -> Batch:
+def batch_of(rows: Sequence[Sequence[int]], pad_id: int) -> PaddedRows:
     """A batch of rows of token ids, each at least one token long."""
     skip = np.array([row.skip if isinstance(row, Prompted) else 0 for row in rows], np.int64)
-    return Batch(*pad(rows, pad_id), skip if skip.any() else None)
+    return PaddedRows(*pad(rows, pad_id), skip if skip.any() else None)
 
 
 class Engine(Protocol):
@@ -62,8 +62,8 @@ class Engine(Protocol):
     def streams(self) -> int:
         """How many batches it runs at once."""
 
-    def pooled(self, batch: Batch, stream: int) -> Vectors:
+    def pooled(self, batch: PaddedRows, stream: int) -> Vectors:
         """Vectors as the folder's modules give them: (B, D)."""
 
-    def token_states(self, batch: Batch, stream: int) -> Vectors:
+    def token_states(self, batch: PaddedRows, stream: int) -> Vectors:
         """Hidden states of the last layer: (B, L, H)."""

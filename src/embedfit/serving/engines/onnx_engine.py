@@ -10,7 +10,7 @@ import onnxruntime as _onnxruntime
 
 from embedfit.models.layout.modules import Head
 from embedfit.numerics.arrays import Vectors
-from embedfit.serving.engines.engine import Batch
+from embedfit.serving.engines.engine import PaddedRows
 
 onnxruntime: Any = _onnxruntime  # its module exports nothing explicitly
 
@@ -33,11 +33,11 @@ class OnnxEngine:
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         self._inputs = {port.name for port in self._session.get_inputs()}
 
-    def pooled(self, batch: Batch, stream: int) -> Vectors:
+    def pooled(self, batch: PaddedRows, stream: int) -> Vectors:
         """Vectors as the folder's modules give them: (B, D)."""
         return self._head.vectors_of_arrays(self.token_states(batch, stream), batch.mask, batch.skip)
 
-    def token_states(self, batch: Batch, stream: int) -> Vectors:
+    def token_states(self, batch: PaddedRows, stream: int) -> Vectors:
         """Hidden states of the last layer: (B, L, H)."""
         feed = {"input_ids": batch.ids, "attention_mask": batch.mask, "token_type_ids": np.zeros_like(batch.ids)}
         found = self._session.run(None, {name: value for name, value in feed.items() if name in self._inputs})

@@ -13,7 +13,7 @@ import openvino.opset13 as _ops
 from embedfit.models.architecture import PoolingMode
 from embedfit.models.layout.modules import Head, pool_nodes
 from embedfit.numerics.arrays import Vectors
-from embedfit.serving.engines.engine import Batch
+from embedfit.serving.engines.engine import PaddedRows
 
 # The package fills its modules at run time, so its attributes are unknown to a type checker.
 openvino: Any = _openvino
@@ -120,17 +120,17 @@ class OpenVinoEngine:
         graph = openvino.Core().read_model(path)
         return cls(graph, head=head, precision=precision, threads=threads, streams=streams)
 
-    def pooled(self, batch: Batch, stream: int) -> Vectors:
+    def pooled(self, batch: PaddedRows, stream: int) -> Vectors:
         """Vectors as the folder's modules give them: (B, D)."""
         if self._pools and batch.skip is None:
             return self._head.finish_arrays(self._run(batch, stream, 1))
         return self._head.vectors_of_arrays(self._run(batch, stream, 0), batch.mask, batch.skip)
 
-    def token_states(self, batch: Batch, stream: int) -> Vectors:
+    def token_states(self, batch: PaddedRows, stream: int) -> Vectors:
         """Hidden states of the last layer: (B, L, H)."""
         return self._run(batch, stream, 0)
 
-    def _run(self, batch: Batch, stream: int, output: int) -> Vectors:
+    def _run(self, batch: PaddedRows, stream: int, output: int) -> Vectors:
         request = self._requests[stream]
         feed = {"input_ids": batch.ids, "attention_mask": batch.mask}
         if self._takes_token_types:

@@ -11,7 +11,7 @@ from embedfit.models.encoder import autocast, load_backbone
 from embedfit.models.layout.modules import Head
 from embedfit.numerics.arrays import Vectors
 from embedfit.numerics.machine import Precision
-from embedfit.serving.engines.engine import Batch
+from embedfit.serving.engines.engine import PaddedRows
 
 
 class TorchEngine:
@@ -37,7 +37,7 @@ class TorchEngine:
         head = Head.load(folder, layout)
         return cls(load_backbone(folder, layout), head=head, precision=precision, device=device)
 
-    def pooled(self, batch: Batch, stream: int) -> Vectors:
+    def pooled(self, batch: PaddedRows, stream: int) -> Vectors:
         """Vectors as the folder's modules give them: (B, D)."""
         with torch.inference_mode():
             mask = torch.from_numpy(batch.mask).to(self._device)
@@ -45,13 +45,13 @@ class TorchEngine:
             result: Vectors = self._head.vectors(self._hidden(batch, mask), mask, skip).cpu().numpy()
         return result
 
-    def token_states(self, batch: Batch, stream: int) -> Vectors:
+    def token_states(self, batch: PaddedRows, stream: int) -> Vectors:
         """Hidden states of the last layer: (B, L, H)."""
         with torch.inference_mode():
             result: Vectors = self._hidden(batch, torch.from_numpy(batch.mask).to(self._device)).cpu().numpy()
         return result
 
-    def _hidden(self, batch: Batch, mask: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, batch: PaddedRows, mask: torch.Tensor) -> torch.Tensor:
         with autocast(self.precision, self._device):
             ids = torch.from_numpy(batch.ids).to(self._device)
             hidden: torch.Tensor = self._backbone(input_ids=ids, attention_mask=mask).last_hidden_state

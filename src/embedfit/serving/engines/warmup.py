@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from embedfit.serving.engines.engine import Batch, Engine
+from embedfit.serving.engines.engine import Engine, PaddedRows
 from embedfit.serving.scheduling.batcher import Capacity
 
 #: Batches are made of rows of so many tokens: between a query and a passage.
@@ -19,14 +19,14 @@ _NEAR_BEST = 0.95
 _LONGEST_BATCH = 0.25
 
 
-def example_batch(rows: int, length: int) -> Batch:
+def example_batch(rows: int, length: int) -> PaddedRows:
     """A batch without padding. The ids are small, so that every vocabulary has them."""
     ids = np.arange(rows * length, dtype=np.int64).reshape(rows, length) % 97 + 1
-    return Batch(ids, np.ones_like(ids))
+    return PaddedRows(ids, np.ones_like(ids))
 
 
 def seconds_a_batch(
-    engine: Engine, batch: Batch, *, clock: Callable[[], float] = time.perf_counter, least: float = 0.05
+    engine: Engine, batch: PaddedRows, *, clock: Callable[[], float] = time.perf_counter, least: float = 0.05
 ) -> float:
     """Seconds of one batch while every stream runs one; the best of at least two rounds."""
 

@@ -34,7 +34,7 @@ RowsOf = Callable[[Sequence[str], bool], list[list[int]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class GateResult:
     """nDCG@10 of both engines on the same queries, and the least cosine of a pair of vectors."""
 
     passed: bool
@@ -107,7 +107,7 @@ def trial_of(folder: Path, rows_of: RowsOf) -> Trial:
     )
 
 
-def compare(exact: Engine, fast: Engine, trial: Trial, pad_id: int) -> Verdict:
+def compare(exact: Engine, fast: Engine, trial: Trial, pad_id: int) -> GateResult:
     """Encode with both engines and compare what they find."""
     scores, vectors = [], []
     for engine in (exact, fast):
@@ -118,7 +118,7 @@ def compare(exact: Engine, fast: Engine, trial: Trial, pad_id: int) -> Verdict:
         scores.append(float(ndcg(judged, 10).mean()))
         vectors.append(np.concatenate([passages, queries]))
     cosines = (vectors[0] * vectors[1]).sum(1)
-    return Verdict(
+    return GateResult(
         passed=scores[1] >= scores[0] - ALLOWED_LOSS,
         exact=scores[0],
         fast=scores[1],
@@ -129,10 +129,10 @@ def compare(exact: Engine, fast: Engine, trial: Trial, pad_id: int) -> Verdict:
     )
 
 
-def remembered(path: Path, measure: Callable[[], Verdict]) -> Verdict:
+def remembered(path: Path, measure: Callable[[], GateResult]) -> GateResult:
     """The verdict kept under a path whose name stands for model, engine and queries; measured where there is none."""
     try:
-        return Verdict(**json.loads(path.read_text("utf-8")))
+        return GateResult(**json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         verdict = measure()
     with atomic_file(path) as file:
