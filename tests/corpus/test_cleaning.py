@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.corpus.cleaning import (
+    LINE_HYPHENS,
     clean_line,
     clean_record,
     expand_ligatures,
-    join_hyphen,
+    joined,
     mend_lost_ligatures,
     vocabulary,
 )
@@ -40,7 +41,7 @@ def test_lost_ligature_is_mended_only_where_the_document_knows_one_word() -> Non
 
 
 @pytest.mark.parametrize(
-    ("left", "right", "joined"),
+    ("left", "right", "whole"),
     [
         ("informa", "tion about", "information about"),
         ("forward", "looking statements", "forward-looking statements"),
@@ -51,9 +52,12 @@ def test_lost_ligature_is_mended_only_where_the_document_knows_one_word() -> Non
         ("multi", "lingual", "multilingual"),
     ],
 )
-def test_hyphen_at_line_end(left: str, right: str, joined: str) -> None:
+def test_hyphen_at_line_end(left: str, right: str, whole: str) -> None:
     words = vocabulary(["information", "forward-looking", "e-commerce e-commerce", "well well known known"])
-    assert join_hyphen(left, right, words) == joined
+    for hyphen in ("-", *LINE_HYPHENS):
+        text, starts = joined([f"{left}{hyphen}", right], words)
+        if hyphen != "-" or right[0].islower():
+            assert (text, starts) == (whole, [0, len(whole) - len(right)])
 
 
 def test_clean_line_takes_off_what_models_cannot_use() -> None:
