@@ -45,7 +45,7 @@ def test_where_the_region_comes_from(
     monkeypatch: pytest.MonkeyPatch, region: str | None, profile: str | None, environment: str, expected: str
 ) -> None:
     monkeypatch.setenv("AWS_REGION", environment)
-    with closing(aws.client("sqs", region=region, profile=profile)) as made:
+    with closing(aws.client("sqs", session=aws.open_session(region, profile))) as made:
         assert made.meta.region_name == expected
 
 
@@ -54,7 +54,7 @@ def test_what_is_missing_is_said_with_the_cure() -> None:
         aws.client("sqs")
     assert "AWS_REGION" in (caught.value.remedy or "")
     with pytest.raises(UsageError, match="nobody") as caught:
-        aws.client("sqs", profile="nobody")
+        aws.open_session(profile="nobody")
     assert "aws configure" in (caught.value.remedy or "")
 
 

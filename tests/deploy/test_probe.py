@@ -39,10 +39,7 @@ class Endpoint:
 
 def run(client, folder, **arguments):
     aws = Aws(session=None, region="us-east-1", _clients={"sagemaker-runtime": client})
-    queries, passages, pairs = texts_of(folder)
-    return probe(
-        aws, "up", folder, queries=queries, passages=passages, pairs=pairs, requests=5, concurrency=2, **arguments
-    )
+    return probe(aws, "up", folder, texts_of(folder), requests=5, concurrency=2, **arguments)
 
 
 def test_the_same_model_agrees(tiny_bert):
@@ -77,9 +74,9 @@ def test_queries_go_with_the_instruction_and_passages_without(tiny_bert):
             return super().invoke_endpoint(EndpointName, Body)
 
     run(Listening(tiny_bert, rows=32), tiny_bert)
-    queries, passages, _ = texts_of(tiny_bert)
-    assert sent[0]["inputs"] == [f"query: {text}" for text in queries]
-    assert sent[1]["inputs"] == list(passages)
+    texts = texts_of(tiny_bert)
+    assert sent[0]["inputs"] == [f"query: {text}" for text in texts.queries]
+    assert sent[1]["inputs"] == list(texts.passages)
     assert not any(body.get("prompt_name") for body in sent)  # the text is put there here
 
 
@@ -87,7 +84,7 @@ def test_the_texts_of_a_run_are_its_test_queries(tmp_path):
     run_folder = tmp_path / "em"
     (run_folder / "merged").mkdir(parents=True)
     (run_folder / "embedfit.toml").write_text("")
-    assert len(texts_of(run_folder / "merged")[0]) == 8  # built in, as long as there are none
+    assert len(texts_of(run_folder / "merged").queries) == 8  # built in, as long as there are none
     workspace = Workspace(run_folder)
     workspace.write(
         Passage, [Passage(passage_id=f"p{n}", document_id="d", title="T", text=f"text {n}") for n in range(3)]
@@ -102,5 +99,5 @@ def test_the_texts_of_a_run_are_its_test_queries(tmp_path):
             replace(query, query_id="d", text="dropped", kept=False, passage_id="p1"),
         ],
     )
-    queries, passages, pairs = texts_of(run_folder / "merged")
-    assert queries == ("first", "train") and passages == ("T text 2", "T text 0") and pairs == ((0, 0), (1, 1))
+    texts = texts_of(run_folder / "merged")
+    assert texts.queries == ("first", "train") and texts.passages == ("T text 2", "T text 0")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.embedders.client import ServerEmbedder, ServerInfo, split
+from embedfit.embedders.client import Patience, ServerEmbedder, ServerInfo, split
 from embedfit.embedders.tei import WIRE
 from embedfit.llm.transport.retry import RETRYABLE_STATUSES, CallError
 
@@ -103,7 +103,9 @@ def embedder(script, **arguments):
     async def asleep(seconds):
         slept.append(seconds)
 
-    made = ServerEmbedder(WIRE, script, name="server", address=("tei",), sleep=slept.append, asleep=asleep, **arguments)
+    made = ServerEmbedder(
+        WIRE, script, name="server", address=("tei",), patience=Patience(sleep=slept.append, asleep=asleep), **arguments
+    )
     made.slept = slept
     return made
 

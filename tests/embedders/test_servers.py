@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
 from numpy.testing import assert_allclose
 
+from embedfit.embedders.client import Patience
 from embedfit.embedders.openai import openai
 from embedfit.embedders.sagemaker import MAX_BYTES, sagemaker
 from embedfit.embedders.tei import tei
@@ -36,7 +37,7 @@ def of(handler):
 
 def patient(embedder):
     """The embedder without pauses between tries."""
-    embedder._policy = AT_ONCE
+    embedder.patience = Patience(policy=AT_ONCE)
     return embedder
 
 
@@ -157,7 +158,7 @@ async def test_the_time_that_a_server_asks_for_is_read():
         return httpx.Response(429, headers={"Retry-After": "9"}, text="later")
 
     with released(tei("http://h", query_instruction="", transport=of(busy))) as embedder:
-        embedder._blocking = type(embedder._blocking)(embedder._sender, 1, waits.append)
+        embedder.patience = Patience(sleep=waits.append)
         embedder.embed(["a"])
     assert len(waits) == 1 and waits[0] >= 9
 
@@ -313,7 +314,7 @@ def test_sagemakers_lasting_failures_are_not_tried_again(failure, message, remed
 def test_the_time_that_sagemaker_asks_for_is_read():
     runtime = FakeSageMaker(failures=[service_error("ThrottlingException", **{"retry-after": "11"})] * 9)
     embedder = sagemaker("my-endpoint", client=runtime)
-    embedder._policy = RetryPolicy(attempts=1)
+    embedder.patience = Patience(policy=RetryPolicy(attempts=1))
     with pytest.raises(CallError) as caught:
         embedder.embed(["a"])
     assert caught.value.retry_after == 11

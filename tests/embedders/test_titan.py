@@ -7,12 +7,13 @@ import pytest
 from botocore.exceptions import ClientError
 from numpy.testing import assert_allclose
 
+from embedfit.embedders.registry import Opening
 from embedfit.embedders.titan import MODEL_ID, Titan, TitanTransport, request_of
 from embedfit.errors import BudgetExceeded, EmbedfitError, ProviderError, UsageError
 from embedfit.llm.ledger import Ledger, call_id
-from embedfit.llm.prices import load_prices
 from embedfit.llm.providers.bedrock import connect
 from embedfit.llm.transport.retry import RetryPolicy
+from embedfit.runtime import Runtime
 from embedfit.testing.fake_bedrock import FakeBedrock as Bedrock
 from embedfit.testing.fake_bedrock import titan_vector
 from embedfit.testing.language_service import Behaviour
@@ -66,7 +67,10 @@ def ledger(tmp_path):
 
 def titan(client, ledger, width=256, **options):
     policy = options.pop("policy", RetryPolicy(base_s=0.0))
-    made = Titan(width, client, ledger, load_prices(), **{"confirm": lambda question: True, **options})
+    spending = {name: options.pop(name) for name in ("max_cost", "run") if name in options}
+    outside = {name: options.pop(name) for name in ("confirm", "report") if name in options}
+    runtime = Runtime(**{"confirm": lambda question: True, **outside})
+    made = Titan(width, client, ledger, Opening(runtime=runtime, **spending), **options)
     made._model.model.retry = policy
     return made
 

@@ -11,6 +11,7 @@ import pytest
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 
+from embedfit.embedders.client import Patience
 from embedfit.integrations.langchain import (
     EmbedfitEmbeddings,
     EmbedfitSagemakerEmbeddings,
@@ -149,7 +150,7 @@ def test_the_containers_own_error_is_shown(runtime_client):
 
 def test_no_server():
     embeddings = EmbedfitServerEmbeddings("http://127.0.0.1:9/")
-    embeddings._embedder._policy = RetryPolicy(base_s=0.0)
+    embeddings._embedder.patience = Patience(policy=RetryPolicy(base_s=0.0))
     with pytest.raises(CallError, match="can't be reached") as caught:
         embeddings.embed_query("a")
     assert "embedfit serve" in caught.value.remedy

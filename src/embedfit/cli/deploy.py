@@ -249,14 +249,11 @@ def test(
     known = next((one for one in _deployments(folder) if one.name == endpoint), None)
     aws = _need_aws(region or (known.region if known else None), profile)
     local = _local_model(model)
-    queries, passages, pairs = texts_of(local)
     result = probe(
         aws,
         endpoint,
         local,
-        queries=queries,
-        passages=passages,
-        pairs=pairs,
+        texts_of(local),
         requests=requests,
         concurrency=concurrency,
         rows=known.max_client_batch if known else 32,

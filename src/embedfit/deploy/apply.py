@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from embedfit.deploy.account import sagemaker
 from embedfit.deploy.account.calls import Aws, Clock, aws_errors, explain
@@ -19,7 +18,7 @@ from embedfit.deploy.options import slug
 from embedfit.deploy.plan import Call, Plan, Step
 from embedfit.deploy.state import Deployment, Resource, StateFile, Status
 from embedfit.errors import DeployError, EmbedfitError
-from embedfit.network.aws import aws_exceptions, error_code, is_already_there, is_expired
+from embedfit.network.aws import Client, Parameters, aws_exceptions, error_code, is_already_there, is_expired
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime
 
@@ -216,11 +215,12 @@ class _Worker:
         group = sagemaker.log_group_of(endpoint)
         self.state.mark(self.plan.name, Resource(kind="log_group", name=group, id=group, status="created"))
 
-    def _call(self, call: Call, step: Step) -> Any:  # noqa: ANN401 - AWS's reply
+    def _call(self, call: Call, step: Step) -> Parameters | None:
         client = self.aws.client(call.service)
         if call.operation == "upload_file":
-            return self._upload(client, call)
-        operation: Callable[..., Any] = getattr(client, call.operation)
+            self._upload(client, call)
+            return None
+        operation: Callable[..., Parameters] = getattr(client, call.operation)
         if step.kind != "model" or self.plan.steps[0].kind != "role":
             return operation(**call.parameters)
         for remaining in range(_ROLE_TRIES - 1, -1, -1):
@@ -232,26 +232,15 @@ class _Worker:
                 self.clock.sleep(_ROLE_SECONDS)
         return None
 
-    def _upload(self, client: Any, call: Call) -> None:  # noqa: ANN401 - boto3's clients have no types
+    def _upload(self, client: Client, call: Call) -> None:
         from boto3.s3.transfer import TransferConfig  # boto3 is an optional package
 
-        size = next(file_size for name, file_size in self._sizes() if name == call.parameters["Filename"])
+        size = Path(call.parameters["Filename"]).stat().st_size
         # Small files go in one request from this very thread, so that Ctrl-C arrives here.
-        config = TransferConfig(  # type: ignore[no-untyped-call]
-            use_threads=size > 8 << 20
-        )
-        with self.report.task(
-            f"uploading {call.parameters['Key'].rsplit('/', 1)[-1]}", max(size, 1) / 1e6, "MB"
-        ) as task:
+        config = TransferConfig(use_threads=size > 8 << 20)  # type: ignore[no-untyped-call]
+        name = call.parameters["Key"].rsplit("/", 1)[-1]
+        with self.report.task(f"uploading {name}", max(size, 1) / 1e6, "MB") as task:
             client.upload_file(**call.parameters, Config=config, Callback=lambda sent: task.advance(sent / 1e6))
-
-    def _sizes(self) -> list[tuple[str, int]]:
-        return [
-            (call.parameters["Filename"], Path(call.parameters["Filename"]).stat().st_size)
-            for step in self.plan.steps
-            for call in step.calls
-            if call.operation == "upload_file"
-        ]
 
     # --- the end
 
@@ -365,7 +354,7 @@ class _Worker:
             self.state.drop(self.plan.name)
 
 
-def _arn(replies: list[Any]) -> str:
+def _arn(replies: Sequence[Parameters | None]) -> str:
     """The ARN that the reply to a create call holds, or nothing."""
     for reply in replies:
         values = reply.get("Role", reply) if isinstance(reply, dict) else {}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from embedfit.deploy.account.calls import Aws, explain
 from embedfit.deploy.account.images import split_image_uri
+from embedfit.deploy.account.policies import Document
 from embedfit.errors import DeployError
 from embedfit.network.aws import aws_exceptions, is_absent, is_denied, is_without_credentials
 
@@ -96,7 +97,7 @@ def create_role_command(name: str) -> str:
     )
 
 
-def _trusts_sagemaker(document: dict[str, Any]) -> bool:
+def _trusts_sagemaker(document: Document) -> bool:
     for statement in document.get("Statement", []):
         principals = statement.get("Principal", {})
         services = principals.get("Service", []) if isinstance(principals, dict) else []
@@ -182,7 +183,7 @@ def _raise_quota(aws: Aws, code: str, wanted: int) -> str:
     )
 
 
-def rights(aws: Aws, check: str, principal: str, document: dict[str, Any], fix: str) -> Finding:
+def rights(aws: Aws, check: str, principal: str, document: Document, fix: str) -> Finding:
     """Whether a user or role has the rights of a policy document, by simulating them. fix: gives those rights."""
     lacking: list[str] = []
     try:

@@ -8,7 +8,6 @@ import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from embedfit.deploy import checks
 from embedfit.deploy.account import autoscaling, images, policies
@@ -19,6 +18,7 @@ from embedfit.deploy.checks import Finding, Identity
 from embedfit.deploy.options import MAX_BODY_BYTES, Options, slug
 from embedfit.deploy.state import Kind, StateFile
 from embedfit.errors import UsageError
+from embedfit.network.aws import Parameters
 from embedfit.path.workspace import sha256_json
 
 #: Where a name is not known, because there are no credentials or nothing was chosen. apply refuses such a plan.
@@ -34,7 +34,7 @@ class Call:
 
     service: str
     operation: str
-    parameters: dict[str, Any]
+    parameters: Parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +85,9 @@ class Plan:
         """What keeps apply from going ahead."""
         return tuple(finding for finding in self.findings if finding.status == "missing")
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Parameters:
         """The plan as JSON values."""
-        value: dict[str, Any] = json.loads(json.dumps({"schema": 1, **asdict(self)}, default=str))
+        value: Parameters = json.loads(json.dumps({"schema": 1, **asdict(self)}, default=str))
         return value
 
 
@@ -395,7 +395,7 @@ def _artefact_step(target: _Target) -> Step:
 
 def _model_step(target: _Target) -> Step:
     options = target.options
-    container: dict[str, Any] = {"Image": target.image, "Environment": _environment(target)}
+    container: Parameters = {"Image": target.image, "Environment": _environment(target)}
     if target.bucket and target.prefix:
         container["ModelDataSource"] = {
             "S3DataSource": {
@@ -404,7 +404,7 @@ def _model_step(target: _Target) -> Step:
                 "CompressionType": "None",
             }
         }
-    parameters: dict[str, Any] = {
+    parameters: Parameters = {
         "ModelName": target.name,
         "PrimaryContainer": container,
         "ExecutionRoleArn": target.role_arn,
@@ -422,7 +422,7 @@ def _model_step(target: _Target) -> Step:
 
 def _config_step(target: _Target) -> Step:
     options = target.options
-    variant: dict[str, Any] = {
+    variant: Parameters = {
         "VariantName": autoscaling.VARIANT,
         "ModelName": target.name,
         "InstanceType": options.instance_type,
@@ -434,7 +434,7 @@ def _config_step(target: _Target) -> Step:
     }
     if options.inference_ami:
         variant["InferenceAmiVersion"] = options.inference_ami
-    parameters: dict[str, Any] = {
+    parameters: Parameters = {
         "EndpointConfigName": target.name,
         "ProductionVariants": [variant],
         "Tags": target.tag_list,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.artefact import run_folder_of
 from embedfit.embedders.sagemaker import sagemaker
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import Embedder
+from embedfit.numerics.arrays import Vectors
 from embedfit.path.artefacts import Passage, Query, written
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.progress import Reporter, Silent
@@ -46,13 +46,11 @@ _PASSAGES = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """Milliseconds of a request with one query."""
+class ProbeTexts:
+    """What an endpoint is asked: each query beside the passage that answers it."""
 
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    mean_ms: float
+    queries: tuple[str, ...] = _QUERIES
+    passages: tuple[str, ...] = _PASSAGES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,25 +87,19 @@ class ProbeResult:
         return self.lowest_cosine > LEAST_COSINE
 
 
-def texts_of(model: Path, limit: int = 64) -> tuple[tuple[str, ...], tuple[str, ...], tuple[tuple[int, int], ...]]:
-    """Queries, passages and their pairs (row of query, row of passage) to probe with.
-
-    From the model's run folder, test part first; a few built-in ones where it has none.
-    """
-    built_in = tuple((index, index) for index in range(len(_QUERIES)))
+def texts_of(model: Path, limit: int = 64) -> ProbeTexts:
+    """Texts of the model's run folder, those of its test part first; built-in ones where it has none."""
     workspace = Workspace(run_folder_of(model))
     if not all(workspace.path(FILES[kind]).exists() for kind in (Query, Passage)):
-        return _QUERIES, _PASSAGES, built_in
+        return ProbeTexts()
     passages = {one.passage_id: one.content for one in workspace.read(Passage)}
     kept = [one for one in written(workspace.read(Query)) if one.kept and one.passage_id in passages]
     kept.sort(key=lambda one: one.split != "test")
     by_passage = list({one.passage_id: one for one in reversed(kept)}.values())[::-1][:limit]
     if len(by_passage) < 2:
-        return _QUERIES, _PASSAGES, built_in
-    return (
-        tuple(one.text for one in by_passage),
-        tuple(passages[one.passage_id] for one in by_passage),
-        tuple((index, index) for index in range(len(by_passage))),
+        return ProbeTexts()
+    return ProbeTexts(
+        queries=tuple(one.text for one in by_passage), passages=tuple(passages[one.passage_id] for one in by_passage)
     )
 
 
@@ -115,20 +107,17 @@ def probe(
     aws: Aws,
     endpoint: str,
     model: Path,
+    texts: ProbeTexts,
     *,
-    queries: Sequence[str],
-    passages: Sequence[str],
-    pairs: Sequence[tuple[int, int]],
     requests: int = 100,
     concurrency: int = 4,
-    report: Reporter | None = None,
     rows: int = 32,
-    clock: Callable[[], float] = time.perf_counter,
+    report: Reporter | None = None,
 ) -> ProbeResult:
     """Compare and time an endpoint against the model folder that it was made from.
 
-    rows: texts in one request at most; a lower limit of the container is found out. Raises CallError where the
-    endpoint does not answer, ModelError where the folder can't be read.
+    requests: with one query each, to time. rows: texts in one request at most; a lower limit of the container is
+    found out. Raises CallError where the endpoint does not answer, ModelError where the folder can't be read.
     """
     report = report or Silent()
     report.log(f"loading {model} to compare with")
@@ -142,18 +131,25 @@ def probe(
         document_instruction=local.layout.document_instruction,
         concurrency=concurrency,
     )
-    agreement = _cosines(local, remote, queries, passages)
-    query_vectors, passage_vectors = remote.embed(queries, is_query=True), remote.embed(passages)
-    similar, different = _pair_cosines(query_vectors, passage_vectors, pairs)
-    latency = _latency(remote, queries, requests, clock, report)
-    rate = _rate(remote, queries, requests, concurrency, clock)
-    started = clock()
-    remote.embed(passages)
-    seconds = max(clock() - started, 1e-9)
+    query_vectors, passage_vectors = remote.embed(texts.queries, is_query=True), remote.embed(texts.passages)
+    agreement = np.concatenate(
+        [
+            _cosines(local.embed(texts.queries, is_query=True), query_vectors),
+            _cosines(local.embed(texts.passages, is_query=False), passage_vectors),
+        ]
+    )
+    similar = _cosines(query_vectors, passage_vectors)
+    different = _cosines(query_vectors, np.roll(passage_vectors, -1, axis=0))
+    milliseconds = _latencies(remote, texts.queries, requests, report)
+    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
+    rate = _rate(remote, texts.queries, requests, concurrency)
+    started = time.perf_counter()
+    remote.embed(texts.passages)
+    seconds = max(time.perf_counter() - started, 1e-9)
     return ProbeResult(
         endpoint=endpoint,
-        queries=len(queries),
-        passages=len(passages),
+        queries=len(texts.queries),
+        passages=len(texts.passages),
         dimensions=int(query_vectors.shape[1]),
         lowest_cosine=float(agreement.min()),
         mean_cosine=float(agreement.mean()),
@@ -161,58 +157,36 @@ def probe(
         different_mean=float(different.mean()),
         separated=float((similar > different).mean()),
         requests=requests,
-        p50_ms=latency.p50_ms,
-        p95_ms=latency.p95_ms,
-        p99_ms=latency.p99_ms,
-        mean_ms=latency.mean_ms,
+        p50_ms=float(p50),
+        p95_ms=float(p95),
+        p99_ms=float(p99),
+        mean_ms=float(np.mean(milliseconds)),
         concurrency=concurrency,
         requests_per_second=rate,
-        texts_per_second=len(passages) / seconds,
+        texts_per_second=len(texts.passages) / seconds,
     )
 
 
-def _cosines(
-    local: Embedder, remote: Embedder, queries: Sequence[str], passages: Sequence[str]
-) -> npt.NDArray[np.float32]:
-    """Cosine of the two vectors of each text: (Q + N,)."""
-    parts = []
-    for texts, is_query in ((queries, True), (passages, False)):
-        ours, theirs = local.embed(texts, is_query=is_query), remote.embed(texts, is_query=is_query)
-        if ours.shape != theirs.shape:
-            return np.zeros(len(queries) + len(passages), np.float32)  # another model altogether
-        parts.append((ours * theirs).sum(1))
-    return np.concatenate(parts)
+def _cosines(one: Vectors, other: Vectors) -> Vectors:
+    """Cosines of unit rows: (N,). 0 where the widths differ: that is another model altogether."""
+    return (one * other).sum(1) if one.shape == other.shape else np.zeros(len(one), np.float32)
 
 
-def _pair_cosines(
-    queries: npt.NDArray[np.float32], passages: npt.NDArray[np.float32], pairs: Sequence[tuple[int, int]]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Cosines of each pair, and of its query with the next pair's passage."""
-    rows = np.asarray(pairs)
-    similar = (queries[rows[:, 0]] * passages[rows[:, 1]]).sum(1)
-    different = (queries[rows[:, 0]] * passages[np.roll(rows[:, 1], 1)]).sum(1)
-    return similar, different
-
-
-def _latency(
-    remote: Embedder, queries: Sequence[str], requests: int, clock: Callable[[], float], report: Reporter
-) -> Latency:
+def _latencies(remote: Embedder, queries: Sequence[str], requests: int, report: Reporter) -> list[float]:
+    """Milliseconds of requests with one query each, one after the other."""
     taken = []
     with report.task("timing", requests, "requests") as task:
         for index in range(requests):
-            started = clock()
+            started = time.perf_counter()
             remote.embed([queries[index % len(queries)]], is_query=True)
-            taken.append((clock() - started) * 1000)
+            taken.append((time.perf_counter() - started) * 1000)
             task.advance()
-    p50, p95, p99 = np.percentile(taken, [50, 95, 99])
-    return Latency(p50_ms=float(p50), p95_ms=float(p95), p99_ms=float(p99), mean_ms=float(np.mean(taken)))
+    return taken
 
 
-def _rate(
-    remote: Embedder, queries: Sequence[str], requests: int, concurrency: int, clock: Callable[[], float]
-) -> float:
+def _rate(remote: Embedder, queries: Sequence[str], requests: int, concurrency: int) -> float:
     """Requests a second with so many at the same time."""
-    started = clock()
+    started = time.perf_counter()
     with ThreadPoolExecutor(concurrency) as pool:
         list(pool.map(lambda index: remote.embed([queries[index % len(queries)]], is_query=True), range(requests)))
-    return requests / max(clock() - started, 1e-9)
+    return requests / max(time.perf_counter() - started, 1e-9)

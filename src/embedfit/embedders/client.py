@@ -12,8 +12,8 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -23,9 +23,12 @@ from embedfit.models.store.vectors import Storage
 from embedfit.numerics.arrays import Vectors
 from embedfit.path.workspace import sha256_json
 
+#: A reply as json.loads gives it. Whoever reads it expects TypeError and KeyError.
+Json: TypeAlias = Any
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Job = Callable[[Item], Coroutine[Any, Any, Result]]
+#: A coroutine function. Nothing is sent into its coroutines, and nothing comes out of them before the end.
+Job = Callable[[Item], Coroutine[None, None, Result]]
 
 _BATCH_LIMIT = re.compile(r"maximum allowed batch size (\d{1,9})")
 #: Statuses by which a server refuses what a request holds. TEI's changed from 413 to 422 with version 1.9.
@@ -56,11 +59,20 @@ class Wire:
     """
 
     path: str
-    body: Callable[[Sequence[str], str | None], dict[str, Any]]
-    rows: Callable[[Any], Any] = lambda value: value
+    body: Callable[[Sequence[str], str | None], dict[str, object]]
+    rows: Callable[[Json], Json] = lambda value: value
     info_path: str = ""
-    read_info: Callable[[Any], ServerInfo] | None = None
+    read_info: Callable[[Json], ServerInfo] | None = None
     info: ServerInfo = ServerInfo()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How often a request is tried, and how the time between two tries is spent: asleep is sleep on an event loop."""
+
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
+    sleep: Callable[[float], None] = time.sleep
+    asleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class Sender(Protocol):
@@ -97,18 +109,17 @@ class ServerEmbedder:
         query_instruction: str | None = None,
         document_instruction: str | None = None,
         concurrency: int = 4,
-        policy: RetryPolicy | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        asleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        patience: Patience | None = None,
     ) -> None:
         self.name = name
         self.instruction = query_instruction or ""
         self.key = sha256_json([*address, query_instruction is None, document_instruction])
         self._wire, self._sender = wire, sender
         self._query_instruction, self._document_instruction = query_instruction, document_instruction
-        self._policy, self._rng = policy or RetryPolicy(), random.Random()
-        self._blocking = _Blocking(sender, concurrency, sleep)
-        self._on_loop = _OnLoop(sender, concurrency, asleep)
+        self.patience = patience or Patience()
+        self._rng = random.Random()
+        self._blocking = _Blocking(sender, concurrency)
+        self._on_loop = _OnLoop(sender, concurrency)
         self._info: ServerInfo | None = None
         #: Names of prompts that a server which lists none has taken (True) or refused (False).
         self._takes: dict[str, bool] = {}
@@ -201,9 +212,9 @@ class ServerEmbedder:
             try:
                 return self._unit_rows(await way.send(self._wire.path, body), len(texts))
             except CallError as error:
-                if self._policy.gives_up(error, attempt, 0.0):
+                if self.patience.policy.gives_up(error, attempt, 0.0):
                     raise
-                await way.sleep(self._policy.delay(error, attempt, self._rng))
+                await way.pause(self.patience, self.patience.policy.delay(error, attempt, self._rng))
             attempt += 1
 
     def _unit_rows(self, reply: bytes, count: int) -> Vectors:
@@ -225,17 +236,14 @@ class _Blocking:
 
     sender: Sender
     concurrency: int
-    pause: Callable[[float], None]
 
     async def send(self, path: str, body: bytes | None) -> bytes:
         return self.sender.send(path, body)
 
-    async def sleep(self, seconds: float) -> None:
-        self.pause(seconds)
+    async def pause(self, patience: Patience, seconds: float) -> None:
+        patience.sleep(seconds)
 
-    async def each(
-        self, function: Callable[[Item], Coroutine[Any, Any, Result]], items: Sequence[Item]
-    ) -> list[Result]:
+    async def each(self, function: Job[Item, Result], items: Sequence[Item]) -> list[Result]:
         if len(items) == 1:
             return [await function(items[0])]
         with ThreadPoolExecutor(min(self.concurrency, len(items))) as pool:
@@ -248,17 +256,14 @@ class _OnLoop:
 
     sender: Sender
     concurrency: int
-    pause: Callable[[float], Awaitable[None]]
 
     async def send(self, path: str, body: bytes | None) -> bytes:
         return await self.sender.asend(path, body)
 
-    async def sleep(self, seconds: float) -> None:
-        await self.pause(seconds)
+    async def pause(self, patience: Patience, seconds: float) -> None:
+        await patience.asleep(seconds)
 
-    async def each(
-        self, function: Callable[[Item], Coroutine[Any, Any, Result]], items: Sequence[Item]
-    ) -> list[Result]:
+    async def each(self, function: Job[Item, Result], items: Sequence[Item]) -> list[Result]:
         gate = asyncio.Semaphore(self.concurrency)
 
         async def one(item: Item) -> Result:
@@ -277,7 +282,7 @@ class _OnLoop:
 _Way = _Blocking | _OnLoop
 
 
-def _finish(coroutine: Coroutine[Any, Any, Result]) -> Result:
+def _finish(coroutine: Coroutine[None, None, Result]) -> Result:
     """The result of a coroutine that never suspends."""
     try:
         coroutine.send(None)

@@ -8,7 +8,7 @@ import ssl
 import weakref
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from embedfit.errors import MissingDependency
 from embedfit.llm.transport.retry import CallError, retry_after
@@ -16,6 +16,9 @@ from embedfit.network.addresses import checked_address
 
 if TYPE_CHECKING:
     import httpx
+
+#: One of httpx's that both of its clients take, such as MockTransport.
+Transport: TypeAlias = Any
 
 
 class HttpSender:
@@ -33,7 +36,7 @@ class HttpSender:
         api_key: str | None = None,
         timeout: float = 120.0,
         remedy: str = "Is the server running, and is the URL right?",
-        transport: Any = None,  # noqa: ANN401 - one for both clients of httpx
+        transport: Transport = None,
     ) -> None:
         try:
             import httpx  # an optional package

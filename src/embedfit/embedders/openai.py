@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from embedfit.embedders.client import ServerEmbedder, ServerInfo, Wire
-from embedfit.embedders.http import HttpSender
+from embedfit.embedders.client import Json, ServerEmbedder, ServerInfo, Wire
+from embedfit.embedders.http import HttpSender, Transport
 from embedfit.embedders.registry import EmbedderKind, Opening, Spec, http_address
 from embedfit.errors import UsageError
 from embedfit.network.addresses import is_private_host
@@ -18,7 +17,7 @@ from embedfit.network.addresses import is_private_host
 _FORM = "openai:http://localhost:8080/v1#MODEL"
 
 
-def _rows(value: Any) -> list[Any]:  # noqa: ANN401 - JSON
+def _rows(value: Json) -> list[Json]:
     """The vectors in the order of the texts. Servers that ignore encoding_format may send base64."""
     ordered = sorted(value["data"], key=lambda item: int(item["index"]))
     vectors = [item["embedding"] for item in ordered]
@@ -31,14 +30,14 @@ def openai(
     *,
     name: str = "",
     query_instruction: str | None = None,
-    transport: Any = None,  # noqa: ANN401 - httpx's, in tests
+    transport: Transport = None,
 ) -> ServerEmbedder:
     """A model of a server. The key is that of OPENAI_API_KEY.
 
     The protocol knows no prompts: what is needed before queries is put there here.
     """
 
-    def body(texts: Sequence[str], prompt: str | None) -> dict[str, Any]:
+    def body(texts: Sequence[str], prompt: str | None) -> dict[str, object]:
         return {"model": model, "input": list(texts), "encoding_format": "float"}
 
     return ServerEmbedder(

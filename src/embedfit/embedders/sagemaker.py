@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
-from typing import Any
 
 from embedfit.embedders import tei
 from embedfit.embedders.client import ServerEmbedder, ServerInfo
@@ -24,7 +23,7 @@ _TARGET = re.compile(r"^(?P<name>[A-Za-z0-9](?:-?[A-Za-z0-9]){0,62})(?:@(?P<regi
 class EndpointSender:
     """An endpoint. client: of boto3's sagemaker-runtime. boto3 has no other way than to block."""
 
-    def __init__(self, client: Any, endpoint: str) -> None:  # noqa: ANN401 - boto3's clients have no types
+    def __init__(self, client: aws.Client, endpoint: str) -> None:
         self._client, self._endpoint = client, endpoint
 
     def send(self, path: str, body: bytes | None) -> bytes:
@@ -70,7 +69,7 @@ class EndpointSender:
 def sagemaker(
     endpoint: str,
     *,
-    client: Any = None,  # noqa: ANN401 - boto3's clients have no types
+    client: aws.Client | None = None,
     region: str | None = None,
     profile: str | None = None,
     name: str = "",
@@ -85,10 +84,8 @@ def sagemaker(
     that is too many, the container's first refusal says how many it takes. Raises MissingDependency without boto3.
     """
     if client is None:
-        client = aws.client(
-            "sagemaker-runtime", region=region, profile=profile, attempts=1, connections=max(10, concurrency),
-            needed_for="A SageMaker endpoint",
-        )  # fmt: skip
+        session = aws.open_session(region, profile, needed_for="A SageMaker endpoint")
+        client = aws.client("sagemaker-runtime", session=session, attempts=1, connections=max(10, concurrency))
     return ServerEmbedder(
         replace(tei.WIRE, info_path="", info=ServerInfo(rows=rows, body_bytes=MAX_BYTES)),
         EndpointSender(client, endpoint),

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
-from embedfit.embedders.client import ServerEmbedder, ServerInfo, Wire
-from embedfit.embedders.http import HttpSender
+from embedfit.embedders.client import Json, ServerEmbedder, ServerInfo, Wire
+from embedfit.embedders.http import HttpSender, Transport
 from embedfit.embedders.registry import EmbedderKind, http_address
 
 _ROUTES = re.compile(r"/(v1|embed|embeddings|v1/embeddings)$")
 
 
-def request_body(texts: Sequence[str], prompt: str | None) -> dict[str, Any]:
+def request_body(texts: Sequence[str], prompt: str | None) -> dict[str, object]:
     """A request to /embed. prompt: by its name; "" for none of the server's, None for its default."""
     named = {} if prompt is None else {"prompt_name": prompt}
     return {"inputs": list(texts), "truncate": True, **named}
 
 
-def read_info(value: Any) -> ServerInfo:  # noqa: ANN401 - JSON
+def read_info(value: Json) -> ServerInfo:
     """What /info says. Only embedfit's own server lists its prompts."""
     usual, prompts = ServerInfo(), value.get("prompts")
     return ServerInfo(
@@ -41,7 +40,7 @@ def tei(
     query_instruction: str | None = None,
     timeout: float = 120.0,
     concurrency: int = 4,
-    transport: Any = None,  # noqa: ANN401 - httpx's, in tests
+    transport: Transport = None,
 ) -> ServerEmbedder:
     """The model of a server. url: with or without /v1 or /embed at its end. api_key: default $EMBEDFIT_API_KEY."""
     base = _ROUTES.sub("", url.rstrip("/"))

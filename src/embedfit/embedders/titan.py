@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,8 +18,8 @@ from embedfit.llm.providers.bedrock import call_aws, connect
 from embedfit.llm.transport.remote import CONNECTIONS, paced
 from embedfit.llm.transport.retry import CallError
 from embedfit.models.store.vectors import Storage
+from embedfit.network.aws import Client
 from embedfit.numerics.arrays import Vectors
-from embedfit.progress import Reporter, Silent
 
 MODEL_ID = "amazon.titan-embed-text-v2:0"
 WIDTHS = (1024, 512, 256)
@@ -42,7 +41,7 @@ class TitanTransport:
     model = MODEL_ID
     counts_exactly = False
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401 - boto3 clients have no static type
+    def __init__(self, client: Client) -> None:
         self._client = client
 
     def count_tokens(self, request: Request) -> int:
@@ -75,8 +74,8 @@ class TitanTransport:
 class Titan(PaidEmbedder):
     """Titan V2 of one width. Vectors come from the ledger where they were paid for before.
 
-    client: of bedrock-runtime, without tries of its own. max_cost: USD that the run named `run` may spend, its
-    earlier calls included. confirm: asked before the first call that costs anything.
+    client: of bedrock-runtime, without tries of its own. opening: what the run may spend, its earlier calls included;
+    its runtime confirms before the first call that costs anything.
     """
 
     storage: Storage = "own"
@@ -84,28 +83,26 @@ class Titan(PaidEmbedder):
     def __init__(
         self,
         width: int,
-        client: Any,  # noqa: ANN401 - boto3 clients have no static type
+        client: Client,
         ledger: Ledger,
-        prices: Prices,
+        opening: Opening,
         *,
         instruction: str = "",
-        max_cost: float | None = None,
-        run: str = "",
-        report: Reporter | None = None,
-        confirm: Callable[[str], bool],
+        prices: Prices | None = None,
         owns_ledger: bool = False,
     ) -> None:
         self.name = "titan-v2" if width == WIDTHS[0] else f"titan-v2:{width}"
         self.key = f"{MODEL_ID}:{width}"
         self.instruction = instruction
         self._width = width
-        self._report = report or Silent()
+        self._report = opening.runtime.report
         self._client = client
         self._ledger = ledger
         self._owns_ledger = owns_ledger
         # InvokeModel takes one text a call, so calls go side by side.
-        self._model = LedgeredModel(paced(TitanTransport(client), self._report), ledger, prices, max_cost, run=run)
-        self._confirm = confirm
+        model = paced(TitanTransport(client), self._report)
+        self._model = LedgeredModel(model, ledger, prices or load_prices(), opening.max_cost, run=opening.run)
+        self._confirm = opening.runtime.confirm
         self._confirmed = False
         self._call_ids: set[str] = set()
 
@@ -169,12 +166,8 @@ def _open(spec: Spec, opening: Opening) -> Titan:
         int(spec.target or WIDTHS[0]),
         client,
         Ledger(opening.runtime.ledger),
-        load_prices(),
+        opening,
         instruction=spec.instruction or "",
-        max_cost=opening.max_cost,
-        run=opening.run,
-        report=opening.runtime.report,
-        confirm=opening.runtime.confirm,
         owns_ledger=True,
     )
 

@@ -7,7 +7,6 @@ asynchronous methods do not block the event loop.
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from embedfit.embedders.sagemaker import sagemaker
 from embedfit.embedders.tei import tei
 from embedfit.errors import MissingDependency
 from embedfit.models.store.vectors import Embedder
+from embedfit.network.aws import Client
 
 try:
     from langchain_core.embeddings import Embeddings
@@ -123,7 +123,7 @@ class EmbedfitSagemakerEmbeddings(_RemoteEmbeddings):
         *,
         region: str | None = None,
         profile: str | None = None,
-        client: Any = None,  # noqa: ANN401 - boto3's clients have no types
+        client: Client | None = None,
         query_instruction: str | None = None,
         max_client_batch: int = 32,
         concurrency: int = 4,

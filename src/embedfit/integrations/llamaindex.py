@@ -12,6 +12,7 @@ from embedfit.embedders.sagemaker import sagemaker
 from embedfit.embedders.tei import tei
 from embedfit.errors import MissingDependency
 from embedfit.models.store.vectors import Embedder
+from embedfit.network.aws import Client
 
 try:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -68,7 +69,7 @@ class EmbedfitEmbedding(BaseEmbedding):
     def from_sagemaker(
         cls,
         endpoint: str,
-        client: Any,  # noqa: ANN401 - boto3's clients have no types
+        client: Client,
         *,
         query_instruction: str | None = None,
         max_client_batch: int = 32,

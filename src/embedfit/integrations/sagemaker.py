@@ -8,7 +8,7 @@ endpoint takes 32 texts. New code is better served by embedfit.integrations.lang
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import Protocol
 
 
 class _Readable(Protocol):
@@ -21,7 +21,7 @@ class TeiContentHandler:
     content_type = "application/json"
     accepts = "application/json"
 
-    def transform_input(self, prompts: list[str], model_kwargs: dict[str, Any]) -> bytes:
+    def transform_input(self, prompts: list[str], model_kwargs: dict[str, object]) -> bytes:
         """The request's body. An empty text would fail the whole batch, so it becomes a blank."""
         return json.dumps({"inputs": [text or " " for text in prompts], "truncate": True, **model_kwargs}).encode()
 
@@ -31,7 +31,7 @@ class TeiContentHandler:
         return vectors
 
 
-def content_handler() -> Any:  # noqa: ANN401 - a subclass of a class that may not be installed
+def content_handler() -> TeiContentHandler:
     """The handler, as the subclass of EmbeddingsContentHandler that SagemakerEndpointEmbeddings insists on.
 
     Without langchain-community it is the plain TeiContentHandler.
@@ -42,4 +42,5 @@ def content_handler() -> Any:  # noqa: ANN401 - a subclass of a class that may n
         )
     except ImportError:
         return TeiContentHandler()
-    return type("ContentHandler", (TeiContentHandler, EmbeddingsContentHandler), {})()
+    handler: TeiContentHandler = type("ContentHandler", (TeiContentHandler, EmbeddingsContentHandler), {})()
+    return handler

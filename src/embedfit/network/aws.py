@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from embedfit.errors import MissingDependency, UsageError
+
+#: A client, a session and a module of boto3: it makes its classes at run time, so a type checker knows nothing of them.
+Client: TypeAlias = Any
+#: Parameters and replies of AWS's calls.
+Parameters: TypeAlias = dict[str, Any]
 
 _ABSENT_CODES = (
     "404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFound", "ObjectNotFoundException", "ResourceNotFound",
@@ -29,7 +34,7 @@ _NO_CREDENTIALS = (
 _UNREACHABLE = ("ConnectTimeoutError", "EndpointConnectionError")
 
 
-def load_boto3(needed_for: str = "AWS") -> Any:  # noqa: ANN401 - a module without types
+def load_boto3(needed_for: str = "AWS") -> Client:
     """boto3, or MissingDependency."""
     try:
         import boto3  # an optional package
@@ -38,7 +43,7 @@ def load_boto3(needed_for: str = "AWS") -> Any:  # noqa: ANN401 - a module witho
     return boto3
 
 
-def open_session(region: str | None = None, profile: str | None = None, *, needed_for: str = "AWS") -> Any:  # noqa: ANN401
+def open_session(region: str | None = None, profile: str | None = None, *, needed_for: str = "AWS") -> Client:
     """A boto3 session of its own: boto3's shared one keeps credentials that have expired. No call is made.
 
     region: default AWS_REGION, which every SDK but boto3 reads, then what boto3 finds. profile: default AWS_PROFILE.
@@ -56,22 +61,21 @@ def open_session(region: str | None = None, profile: str | None = None, *, neede
 def client(
     service: str,
     *,
-    session: Any = None,  # noqa: ANN401 - boto3 has no types
+    session: Client | None = None,
     region: str | None = None,
-    profile: str | None = None,
     endpoint_url: str | None = None,
     attempts: int = 8,
     read_timeout: float = 70.0,
     connections: int = 10,
     needed_for: str = "AWS",
-) -> Any:  # noqa: ANN401
+) -> Client:
     """A boto3 client of a service.
 
-    session: default a new one of region and profile. endpoint_url: of a stand-in for AWS, in tests. attempts: of one
+    session: default a new one of the region. endpoint_url: of a stand-in for AWS, in tests. attempts: of one
     call; 1 where the caller tries again itself. read_timeout: seconds. needed_for: the user's purpose, for errors.
     Raises MissingDependency without boto3, UsageError where no region is known.
     """
-    session = session or open_session(region, profile, needed_for=needed_for)
+    session = session or open_session(region, needed_for=needed_for)
     from botocore.config import Config  # comes with boto3
     from botocore.exceptions import BotoCoreError
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from embedfit.deploy.options import Autoscaling
+from embedfit.network.aws import Parameters
 
 NAMESPACE = "sagemaker"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
@@ -16,7 +15,7 @@ def resource_id(endpoint: str) -> str:
     return f"endpoint/{endpoint}/variant/{VARIANT}"
 
 
-def target_parameters(endpoint: str, scaling: Autoscaling) -> dict[str, Any]:
+def target_parameters(endpoint: str, scaling: Autoscaling) -> Parameters:
     """Parameters of register_scalable_target."""
     return {
         "ServiceNamespace": NAMESPACE,
@@ -27,7 +26,7 @@ def target_parameters(endpoint: str, scaling: Autoscaling) -> dict[str, Any]:
     }
 
 
-def policy_parameters(endpoint: str, scaling: Autoscaling) -> dict[str, Any]:
+def policy_parameters(endpoint: str, scaling: Autoscaling) -> Parameters:
     """Parameters of put_scaling_policy. The target is invocations a minute and instance."""
     return {
         "PolicyName": endpoint,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
 
 from embedfit.deploy.account.redaction import redact
 from embedfit.errors import DeployError, UsageError
@@ -33,10 +32,10 @@ class Clock:
 class Aws:
     """One account and region. session: a boto3 session; endpoints: service → URL, "*" for all others (for tests)."""
 
-    session: Any
+    session: aws.Client
     region: str
     endpoints: dict[str, str] = field(default_factory=dict)
-    _clients: dict[str, Any] = field(default_factory=dict, repr=False)
+    _clients: dict[str, aws.Client] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, region: str | None = None, profile: str | None = None) -> Aws:
@@ -50,7 +49,7 @@ class Aws:
         """The same account in another region."""
         return self if region == self.region else Aws(session=self.session, region=region, endpoints=self.endpoints)
 
-    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3's clients have no types
+    def client(self, service: str) -> aws.Client:
         """The client of a service, made once."""
         if service not in self._clients:
             self._clients[service] = aws.client(

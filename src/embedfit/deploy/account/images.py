@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from embedfit.errors import UsageError
 
@@ -30,11 +30,31 @@ class Partition:
     dns_suffix: str
 
 
+class _Repository(TypedDict):
+    repository: str
+    tag: str
+
+
+class _PartitionRow(TypedDict):
+    prefix: str
+    partition: str
+    dns_suffix: str
+
+
+class ImageTable(TypedDict):
+    """data/images.json. accounts: of the registry, by region. partitions: by the region's prefix, longest first."""
+
+    as_of: str
+    repositories: dict[Device, _Repository]
+    accounts: dict[str, str]
+    partitions: list[_PartitionRow]
+
+
 @lru_cache(maxsize=1)
-def table() -> dict[str, Any]:
-    """The facts: registry account by region, repository and tag by device, partitions by region prefix."""
+def table() -> ImageTable:
+    """What is known of the images."""
     data = resources.files("embedfit.deploy.account").joinpath("data/images.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(data)
+    loaded: ImageTable = json.loads(data)
     return loaded
 
 

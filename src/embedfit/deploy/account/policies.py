@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
-Document = dict[str, Any]
+from embedfit.network.aws import Parameters
+
+#: An IAM policy document, as JSON.
+Document: TypeAlias = Parameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,6 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 from embedfit.errors import InputError
 from embedfit.files.textfiles import text_of
@@ -51,7 +50,7 @@ def load_prices(path: Path | None = None) -> PriceTable:
             raise InputError(f"{path} is missing.", remedy='A price table is {"instances": {"ml.g5.xlarge": 1.41}}.')
         text, where = text_of(path), str(path)
     try:
-        value: Any = json.loads(text)
+        value = json.loads(text)
         instances = {str(name): float(price) for name, price in value["instances"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

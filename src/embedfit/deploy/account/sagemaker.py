@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from embedfit.deploy.account import autoscaling
 from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.account.redaction import redact
 from embedfit.deploy.plan import DEFAULT_PREFIX, marker_key
 from embedfit.deploy.state import KINDS, Kind, Resource
-from embedfit.network.aws import aws_exceptions, is_absent, is_denied
+from embedfit.network.aws import Parameters, aws_exceptions, is_absent, is_denied
 
 _T = TypeVar("_T")
 
@@ -28,31 +28,12 @@ class Found:
     tags: dict[str, str] = field(default_factory=dict)
     status: str = ""
     reason: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: Parameters = field(default_factory=dict)
 
 
 def log_group_of(endpoint: str) -> str:
     """Where SageMaker writes what an endpoint's containers print."""
     return f"/aws/sagemaker/Endpoints/{endpoint}"
-
-
-def find(aws: Aws, kind: Kind, name: str) -> Found | None:
-    """The resource of that kind and name, or None."""
-    try:
-        return _FIND[kind](aws, name)
-    except aws_exceptions() as error:
-        if is_absent(error):
-            return None
-        raise
-
-
-def delete(aws: Aws, kind: Kind, name: str) -> None:
-    """Delete a resource. One that is gone already is no error."""
-    try:
-        _DELETE[kind](aws, name)
-    except aws_exceptions() as error:
-        if not is_absent(error):
-            raise
 
 
 # --- finding
@@ -61,6 +42,10 @@ def delete(aws: Aws, kind: Kind, name: str) -> None:
 def _tags_of(aws: Aws, arn: str) -> dict[str, str]:
     pages = aws.client("sagemaker").get_paginator("list_tags").paginate(ResourceArn=arn)
     return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
+
+
+def _tagged(aws: Aws, arn: str) -> Found:
+    return Found(id=arn, tags=_tags_of(aws, arn))
 
 
 def _find_role(aws: Aws, name: str) -> Found | None:
@@ -75,7 +60,7 @@ def _find_artefact(aws: Aws, name: str) -> Found | None:
     there = {one["Key"]: int(one["Size"]) for page in pages for one in page.get("Contents", [])}
     if not there:
         return None
-    marker: dict[str, Any] = {}
+    marker: Parameters = {}
     key = marker_key(prefix.rstrip("/").rsplit("/", 1)[-1])
     if key in there:
         body = aws.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -94,25 +79,9 @@ def _find_artefact(aws: Aws, name: str) -> Found | None:
     )
 
 
-def _find_model(aws: Aws, name: str) -> Found | None:
-    arn = aws.client("sagemaker").describe_model(ModelName=name)["ModelArn"]
-    return Found(id=arn, tags=_tags_of(aws, arn))
-
-
-def _find_endpoint_config(aws: Aws, name: str) -> Found | None:
-    arn = aws.client("sagemaker").describe_endpoint_config(EndpointConfigName=name)["EndpointConfigArn"]
-    return Found(id=arn, tags=_tags_of(aws, arn))
-
-
 def _find_endpoint(aws: Aws, name: str) -> Found | None:
     found = describe_endpoint(aws, name)
-    return (
-        None
-        if found is None
-        else Found(
-            id=found.id, tags=_tags_of(aws, found.id), status=found.status, reason=found.reason, settings=found.settings
-        )
-    )
+    return None if found is None else replace(found, tags=_tags_of(aws, found.id))
 
 
 def describe_endpoint(aws: Aws, name: str) -> Found | None:
@@ -123,7 +92,7 @@ def describe_endpoint(aws: Aws, name: str) -> Found | None:
         if is_absent(error):
             return None
         raise
-    variant: dict[str, Any] = next(iter(reply.get("ProductionVariants") or []), {})
+    variant: Parameters = next(iter(reply.get("ProductionVariants") or []), {})
     return Found(
         id=reply["EndpointArn"],
         status=reply["EndpointStatus"],
@@ -147,14 +116,10 @@ def _find_scalable_target(aws: Aws, name: str) -> Found | None:
         ServiceNamespace=autoscaling.NAMESPACE, ResourceIds=[name], ScalableDimension=autoscaling.DIMENSION
     )
     target = next(iter(reply["ScalableTargets"]), None)
-    return (
-        None
-        if target is None
-        else Found(
-            id=target.get("ScalableTargetARN", name),
-            settings={"MinCapacity": target["MinCapacity"], "MaxCapacity": target["MaxCapacity"]},
-        )
-    )
+    if target is None:
+        return None
+    limits = {key: target[key] for key in ("MinCapacity", "MaxCapacity")}
+    return Found(id=target.get("ScalableTargetARN", name), settings=limits)
 
 
 def _find_scaling_policy(aws: Aws, name: str) -> Found | None:
@@ -164,11 +129,9 @@ def _find_scaling_policy(aws: Aws, name: str) -> Found | None:
         ScalableDimension=autoscaling.DIMENSION,
     )
     policy = next((one for one in reply["ScalingPolicies"] if one["PolicyName"] == name), None)
-    return (
-        None
-        if policy is None
-        else Found(id=policy["PolicyARN"], settings=policy.get("TargetTrackingScalingPolicyConfiguration", {}))
-    )
+    if policy is None:
+        return None
+    return Found(id=policy["PolicyARN"], settings=policy.get("TargetTrackingScalingPolicyConfiguration", {}))
 
 
 # --- deleting
@@ -202,12 +165,11 @@ def _delete_artefact(aws: Aws, name: str) -> None:
     for start in range(0, len(versions), 1000):
         batch = versions[start : start + 1000]
         reply = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True})
-        if reply.get("Errors"):
-            first = reply["Errors"][0]
-            raise _s3_error(first)
+        for failure in reply.get("Errors", [])[:1]:
+            raise _s3_error(failure)
 
 
-def _s3_error(failure: dict[str, Any]) -> Exception:
+def _s3_error(failure: Parameters) -> Exception:
     from botocore.exceptions import ClientError  # boto3 is an optional package
 
     error: Exception = ClientError(  # type: ignore[no-untyped-call]
@@ -216,80 +178,98 @@ def _s3_error(failure: dict[str, Any]) -> Exception:
     return error
 
 
-def _delete_model(aws: Aws, name: str) -> None:
-    aws.client("sagemaker").delete_model(ModelName=name)
+_SCALED = {"ServiceNamespace": autoscaling.NAMESPACE, "ScalableDimension": autoscaling.DIMENSION}
+_SCALING = f"--service-namespace {autoscaling.NAMESPACE} --scalable-dimension {autoscaling.DIMENSION}"
 
 
-def _delete_endpoint_config(aws: Aws, name: str) -> None:
-    aws.client("sagemaker").delete_endpoint_config(EndpointConfigName=name)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ResourceKind:
+    """What is done with one kind of resource, by its name.
+
+    find, delete: raise boto3's error for a resource that is not there. command: by which a person deletes it.
+    """
+
+    find: Callable[[Aws, str], Found | None]
+    delete: Callable[[Aws, str], object]
+    command: Callable[[str], str]
 
 
-def _delete_endpoint(aws: Aws, name: str) -> None:
-    aws.client("sagemaker").delete_endpoint(EndpointName=name)
-
-
-def _delete_log_group(aws: Aws, name: str) -> None:
-    aws.client("logs").delete_log_group(logGroupName=name)
-
-
-def _delete_scalable_target(aws: Aws, name: str) -> None:
-    aws.client("application-autoscaling").deregister_scalable_target(
-        ServiceNamespace=autoscaling.NAMESPACE, ResourceId=name, ScalableDimension=autoscaling.DIMENSION
-    )
-
-
-def _delete_scaling_policy(aws: Aws, name: str) -> None:
-    aws.client("application-autoscaling").delete_scaling_policy(
-        PolicyName=name,
-        ServiceNamespace=autoscaling.NAMESPACE,
-        ResourceId=autoscaling.resource_id(name),
-        ScalableDimension=autoscaling.DIMENSION,
-    )
-
-
-_FIND: dict[Kind, Callable[[Aws, str], Found | None]] = {
-    "role": _find_role,
-    "artefact": _find_artefact,
-    "model": _find_model,
-    "endpoint_config": _find_endpoint_config,
-    "endpoint": _find_endpoint,
-    "log_group": _find_log_group,
-    "scalable_target": _find_scalable_target,
-    "scaling_policy": _find_scaling_policy,
+_RESOURCES: dict[Kind, _ResourceKind] = {
+    "role": _ResourceKind(
+        find=_find_role,
+        delete=_delete_role,
+        command=lambda name: (
+            f"aws iam delete-role-policy --role-name {name} --policy-name embedfit && "
+            f"aws iam delete-role --role-name {name}"
+        ),
+    ),
+    "artefact": _ResourceKind(
+        find=_find_artefact, delete=_delete_artefact, command=lambda name: f"aws s3 rm --recursive {name}"
+    ),
+    "model": _ResourceKind(
+        find=lambda aws, name: _tagged(aws, aws.client("sagemaker").describe_model(ModelName=name)["ModelArn"]),
+        delete=lambda aws, name: aws.client("sagemaker").delete_model(ModelName=name),
+        command=lambda name: f"aws sagemaker delete-model --model-name {name}",
+    ),
+    "endpoint_config": _ResourceKind(
+        find=lambda aws, name: _tagged(
+            aws, aws.client("sagemaker").describe_endpoint_config(EndpointConfigName=name)["EndpointConfigArn"]
+        ),
+        delete=lambda aws, name: aws.client("sagemaker").delete_endpoint_config(EndpointConfigName=name),
+        command=lambda name: f"aws sagemaker delete-endpoint-config --endpoint-config-name {name}",
+    ),
+    "endpoint": _ResourceKind(
+        find=_find_endpoint,
+        delete=lambda aws, name: aws.client("sagemaker").delete_endpoint(EndpointName=name),
+        command=lambda name: f"aws sagemaker delete-endpoint --endpoint-name {name}",
+    ),
+    "log_group": _ResourceKind(
+        find=_find_log_group,
+        delete=lambda aws, name: aws.client("logs").delete_log_group(logGroupName=name),
+        command=lambda name: f"aws logs delete-log-group --log-group-name {name}",
+    ),
+    "scalable_target": _ResourceKind(
+        find=_find_scalable_target,
+        delete=lambda aws, name: aws.client("application-autoscaling").deregister_scalable_target(
+            ResourceId=name, **_SCALED
+        ),
+        command=lambda name: f"aws application-autoscaling deregister-scalable-target --resource-id {name} {_SCALING}",
+    ),
+    "scaling_policy": _ResourceKind(
+        find=_find_scaling_policy,
+        delete=lambda aws, name: aws.client("application-autoscaling").delete_scaling_policy(
+            PolicyName=name, ResourceId=autoscaling.resource_id(name), **_SCALED
+        ),
+        command=lambda name: (
+            f"aws application-autoscaling delete-scaling-policy --policy-name {name} "
+            f"--resource-id {autoscaling.resource_id(name)} {_SCALING}"
+        ),
+    ),
 }
-_DELETE: dict[Kind, Callable[[Aws, str], None]] = {
-    "role": _delete_role,
-    "artefact": _delete_artefact,
-    "model": _delete_model,
-    "endpoint_config": _delete_endpoint_config,
-    "endpoint": _delete_endpoint,
-    "log_group": _delete_log_group,
-    "scalable_target": _delete_scalable_target,
-    "scaling_policy": _delete_scaling_policy,
-}
+
+
+def find(aws: Aws, kind: Kind, name: str) -> Found | None:
+    """The resource of that kind and name, or None."""
+    try:
+        return _RESOURCES[kind].find(aws, name)
+    except aws_exceptions() as error:
+        if is_absent(error):
+            return None
+        raise
+
+
+def delete(aws: Aws, kind: Kind, name: str) -> None:
+    """Delete a resource. One that is gone already is no error."""
+    try:
+        _RESOURCES[kind].delete(aws, name)
+    except aws_exceptions() as error:
+        if not is_absent(error):
+            raise
 
 
 def manual_command(resource: Resource, region: str) -> str:
     """The command by which a person deletes a resource."""
-    name = resource.name
-    scaling = f"--service-namespace sagemaker --scalable-dimension {autoscaling.DIMENSION}"
-    commands = {
-        "role": (
-            f"aws iam delete-role-policy --role-name {name} --policy-name embedfit && "
-            f"aws iam delete-role --role-name {name}"
-        ),
-        "artefact": f"aws s3 rm --recursive {name}",
-        "model": f"aws sagemaker delete-model --model-name {name}",
-        "endpoint_config": f"aws sagemaker delete-endpoint-config --endpoint-config-name {name}",
-        "endpoint": f"aws sagemaker delete-endpoint --endpoint-name {name}",
-        "log_group": f"aws logs delete-log-group --log-group-name {name}",
-        "scalable_target": f"aws application-autoscaling deregister-scalable-target --resource-id {name} {scaling}",
-        "scaling_policy": (
-            f"aws application-autoscaling delete-scaling-policy --policy-name {name} "
-            f"--resource-id {autoscaling.resource_id(name)} {scaling}"
-        ),
-    }
-    return f"{commands[resource.kind]} --region {region}"
+    return f"{_RESOURCES[resource.kind].command(resource.name)} --region {region}"
 
 
 # --- discovery
