@@ -34,7 +34,7 @@ import torch
 from embedfit.llm.protocol import Reply, Request
 from embedfit.llm.providers.local.gguf import read_gguf, read_shape, read_weights
 from embedfit.llm.providers.local.llama import Arithmetic
-from embedfit.llm.providers.local.model import LlamaBackend, LocalModel
+from embedfit.llm.providers.local.model import LlamaBackend, LocalGenerator
 from embedfit.llm.providers.local.prefix import Family, Leaf, Wave
 from embedfit.llm.providers.local.probe import best_arithmetic, product_rates
 from embedfit.models.sources import resolve_generator
@@ -112,8 +112,8 @@ def timed(work: Callable[[], list[int]], count: int, pid: int | None = None) -> 
 
 
 def run_embedfit(model: Path, arithmetic: Arithmetic, rows: list[tuple[str, str]]) -> dict[str, float]:
-    """LocalModel.complete on all requests at once."""
-    local = LocalModel(model, arithmetic=arithmetic)
+    """LocalGenerator.complete on all requests at once."""
+    local = LocalGenerator(model, arithmetic=arithmetic)
     list(local.complete(requests_for(rows[:1], temperature=0.0)[:1]))  # load, and read nothing of the passages below
     requests = requests_for(rows)
 
@@ -146,7 +146,7 @@ def run_transformers(model: Path, dtype: torch.dtype, rows: list[tuple[str, str]
     plain = LlamaForCausalLM(config)
     plain.load_state_dict(read_weights(file, shape), strict=False)
     plain = plain.to(dtype).eval()
-    local = LocalModel(model, arithmetic=Arithmetic("fp32", CPU))
+    local = LocalGenerator(model, arithmetic=Arithmetic("fp32", CPU))
     tokenizer = local._tokenizer
     tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
     requests = requests_for(rows)[::2]
@@ -232,11 +232,11 @@ def quality(model: Path, arithmetics: list[Arithmetic], rows: list[tuple[str, st
     """Greedy agreement with fp32, and the perplexity of fp32's sampled replies under each arithmetic."""
     greedy = requests_for(rows, temperature=0.0)[::2]
     sampled = requests_for(rows)[::2]
-    exact = LocalModel(model, arithmetic=Arithmetic("fp32", CPU))
+    exact = LocalGenerator(model, arithmetic=Arithmetic("fp32", CPU))
     truth, samples = texts(exact, greedy), texts(exact, sampled)
     report: dict[str, Any] = {}
     for arithmetic in [Arithmetic("fp32", CPU), *arithmetics]:
-        local = exact if arithmetic.products == "fp32" else LocalModel(model, arithmetic=arithmetic)
+        local = exact if arithmetic.products == "fp32" else LocalGenerator(model, arithmetic=arithmetic)
         mine = texts(local, greedy)
         same = sum(a == b for a, b in zip(mine, truth, strict=True))
         first = sum(a.split()[:3] == b.split()[:3] for a, b in zip(mine, truth, strict=True))
@@ -250,12 +250,12 @@ def quality(model: Path, arithmetics: list[Arithmetic], rows: list[tuple[str, st
     return report
 
 
-def texts(local: LocalModel, requests: list[Request]) -> list[str]:
+def texts(local: LocalGenerator, requests: list[Request]) -> list[str]:
     replies = dict(local.complete(requests))
     return [reply.text for _, reply in sorted(replies.items()) if isinstance(reply, Reply)]
 
 
-def perplexity(local: LocalModel, requests: list[Request], replies: list[str]) -> float:
+def perplexity(local: LocalGenerator, requests: list[Request], replies: list[str]) -> float:
     """Of the replies' tokens behind their prompts, by the steps that generation takes."""
     backend = local._backend
     assert isinstance(backend, LlamaBackend)

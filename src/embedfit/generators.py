@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from embedfit import plugins
 from embedfit.errors import UsageError
@@ -52,7 +51,7 @@ class Generator:
     one_query_a_call: the model is too small to follow a list of styles, and reads a passage once where calls follow
     each other in the passages' order.
     free: nobody is ever paid, so nothing is confirmed and no call is tried before the others.
-    may_bill: whether a server that these settings (GenerateConfig) name may send a bill; default: unless it is free.
+    may_bill: GenerateConfig → whether a server that it names may send a bill; default: unless the model is free.
     strong: it writes so well that its queries are worth a place in the index.
     judges: it can say whether a passage answers a query.
     reads_files: `generate.llm` is a file or a folder here; its content counts, not its place.
@@ -61,11 +60,11 @@ class Generator:
     """
 
     name: str
-    open: Callable[[Any, Any], Any]
+    open: Callable[..., object]
     spec: Callable[[str], Mapping[str, str | None]] = _as_model
     one_query_a_call: bool = False
     free: bool = False
-    may_bill: Callable[[Any], bool] | None = None
+    may_bill: Callable[..., bool] | None = None
     strong: bool = True
     judges: bool = True
     reads_files: bool = False
@@ -73,7 +72,7 @@ class Generator:
     temperature: float = 0.9
     wanted: Wanted = Wanted()
 
-    def bills(self, settings: Any) -> bool:  # noqa: ANN401 - GenerateConfig, which is made with the help of this module
+    def bills(self, settings: object) -> bool:
         """Whether calls under these settings may cost money."""
         return self.may_bill(settings) if self.may_bill is not None else not self.free
 

@@ -1,10 +1,17 @@
+import threading
+import time
+from contextlib import suppress
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from embedfit.errors import BudgetExceeded, UsageError
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel, ceiling_tokens
 from embedfit.llm.prices import Price, Prices
 from embedfit.llm.protocol import Failure, Message, Reply, Request
+from embedfit.progress import Silent
 from embedfit.testing.fake_model import FakeModel
 
 PRICES = Prices((Price(provider="fake", model="*", input=1000.0, output=1000.0),))  # 0.001 USD a token
@@ -111,7 +118,8 @@ def test_money_of_an_earlier_process_of_the_same_run_counts(ledger):
     model = FakeModel(lambda request: Reply(text="q", input_tokens=10, output_tokens=5))
     list(LedgeredModel(model, ledger, PRICES, run="runs/a").complete([ask(str(n)) for n in range(10)]))
     assert ledger.spent("runs/a") == pytest.approx(0.15)
-    ledger.doubt(0.5, "no reply", run="runs/a")
+    ledger.sending("x", 0.5, run="runs/a")
+    ledger.lost("x")
     metered = LedgeredModel(model, ledger, PRICES, max_cost=0.66, run="runs/a")
     with pytest.raises(BudgetExceeded):
         list(metered.complete([ask("new")]))
@@ -157,26 +165,98 @@ def test_what_the_model_failed_at_is_asked_of_the_fallback_at_its_price(ledger):
         even = int(request.messages[0].content) % 2 == 0
         return Reply(text="cheap", input_tokens=1, output_tokens=1) if even else Failure(error="x", retryable=True)
 
-    fallback = FakeModel(lambda request: Reply(text="dear", input_tokens=1, output_tokens=1))
-    fallback.price_provider = "dear"
-    model = LedgeredModel(FakeModel(half), ledger, prices, fallback=fallback)
+    asked = FakeModel(half)
+    asked.fallback = FakeModel(lambda request: Reply(text="dear", input_tokens=1, output_tokens=1))
+    asked.fallback.price_provider = "dear"
+    model = LedgeredModel(asked, ledger, prices)
     answers = {index: reply.text for index, reply, _ in model.complete([ask(str(n)) for n in range(4)])}
     assert answers == {0: "cheap", 1: "dear", 2: "cheap", 3: "dear"}
     assert model.usage.usd == pytest.approx(2 * 0.002 + 2 * 0.004)
     assert len(list(FakeModel(shout).asked)) == 0
 
 
-def test_a_call_that_another_process_has_in_flight_is_waited_for(ledger, tmp_path):
-    model = LedgeredModel(FakeModel(shout), ledger, PRICES, sleep=lambda seconds: finish())
-    key = model.call_id(ask("a"))
-    other = Ledger(tmp_path / "ledger.sqlite")
-    assert other.claim({key: 0.1}) == ([key], [])
+class Lines(Silent):
+    def __init__(self):
+        self.lines = []
 
-    def finish():
+    def log(self, text):
+        self.lines.append(text)
+
+
+def test_what_another_run_pays_for_meanwhile_is_not_asked(ledger, tmp_path):
+    report, model = Lines(), FakeModel(shout)
+    metered = LedgeredModel(model, ledger, PRICES, report=report)
+    key = metered.call_id(ask("a"))
+    answers = []
+    with Ledger(tmp_path / "ledger.sqlite") as other, other.paying():
+        thread = threading.Thread(target=lambda: answers.extend(metered.complete([ask("b"), ask("a")])))
+        thread.start()
+        while not report.lines:
+            time.sleep(0.01)
         other.put(key, "fake", "fake-1", ask("a"), Reply(text="theirs", input_tokens=1, output_tokens=1), usd=0.1)
+    thread.join()
+    assert sorted((index, reply.text) for index, reply, _ in answers) == [(0, "B"), (1, "theirs")]
+    assert [request.messages[0].content for request in model.asked] == ["b"]
+    assert "Another run is paying" in report.lines[0]
 
-    assert [(i, r.text) for i, r, _ in model.complete([ask("b"), ask("a")])] == [(0, "B"), (1, "theirs")]
-    other.close()
+
+def test_who_has_everything_in_the_ledger_waits_for_nobody(ledger, tmp_path):
+    list(LedgeredModel(FakeModel(shout), ledger, PRICES).complete([ask("a")]))
+    with Ledger(tmp_path / "ledger.sqlite") as other, other.paying():
+        answers = LedgeredModel(FakeModel(shout), ledger, PRICES).complete([ask("a")])
+        assert [reply.text for _, reply, _ in answers] == ["A"]
+
+
+def test_a_free_model_of_this_process_waits_for_nobody(ledger, tmp_path):
+    class Here(FakeModel):
+        takes_turns = False
+
+    free = Prices((Price(provider="fake", model="*", input=0.0, output=0.0),))
+    with Ledger(tmp_path / "ledger.sqlite") as other, other.paying():
+        answers = LedgeredModel(Here(shout), ledger, free).complete([ask("a")])
+        assert [reply.text for _, reply, _ in answers] == ["A"]
+
+
+@given(
+    prices=st.floats(0.0, 2000.0),
+    limit=st.floats(0.0, 0.5),
+    sizes=st.lists(st.tuples(st.integers(1, 9), st.sampled_from(["reply", "failure", "dead"])), max_size=12),
+)
+@settings(max_examples=40, deadline=None)
+def test_no_mixture_of_replies_failures_and_deaths_passes_the_limit(tmp_path_factory, prices, limit, sizes):
+    """What the service may have billed, deaths included, stays within the limit, whichever process counts."""
+    table = Prices((Price(provider="fake", model="*", input=prices, output=prices),))
+    path = tmp_path_factory.mktemp("l") / "ledger.sqlite"
+    billed = 0.0
+    for number, (size, fate) in enumerate(sizes):
+
+        def answer(request, size=size, fate=fate):
+            nonlocal billed
+            if fate == "dead":
+                billed += (4 + size) * prices / 1e6
+                raise MemoryError
+            if fate == "failure":
+                return Failure(error="down", retryable=False)
+            billed += (1 + size) * prices / 1e6
+            return Reply(text="x", input_tokens=1, output_tokens=size)
+
+        with Ledger(path) as one:
+            model = LedgeredModel(Dying(answer), one, table, max_cost=limit, run="r")
+            with suppress(MemoryError, BudgetExceeded):
+                list(model.complete([ask(f"{number}", max_tokens=size)]))
+            assert billed <= one.spent("r") + 1e-9
+            assert one.spent("r") <= limit + 1e-6
+
+
+class Dying(FakeModel):
+    """Sends one call after the other; one that raises leaves its call in flight, as a killed process does."""
+
+    def complete_through(self, requests, gate):
+        for index in range(len(requests)):
+            if gate.admit(index):
+                for _, outcome in self.complete([requests[index]]):
+                    gate.received(index, outcome) if isinstance(outcome, Reply) else gate.returned(index)
+                    yield index, outcome
 
 
 def test_keys_of_calls_without_further_fields_are_those_of_old_ledgers(ledger):

@@ -15,7 +15,7 @@ from embedfit.llm.metered import Estimate, LedgeredModel
 from embedfit.llm.prices import Prices, load_prices
 from embedfit.llm.protocol import Failure, Message, Reply, Request
 from embedfit.llm.providers.bedrock import call_aws, connect
-from embedfit.llm.transport.remote import CONNECTIONS, paced
+from embedfit.llm.transport.remote import paced
 from embedfit.llm.transport.retry import CallError
 from embedfit.models.store.vectors import Storage
 from embedfit.network.aws import Client
@@ -161,7 +161,7 @@ def _check(target: str) -> None:
 
 
 def _open(spec: Spec, opening: Opening) -> Titan:
-    client = connect("bedrock-runtime", connections=CONNECTIONS)
+    client = connect("bedrock-runtime")
     return Titan(
         int(spec.target or WIDTHS[0]),
         client,

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from embedfit.config import GenerateConfig, with_generator
+from embedfit.errors import InputError
 from embedfit.generators import generator
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel
 from embedfit.llm.prices import Prices, load_prices
 from embedfit.llm.protocol import LanguageModel
-from embedfit.llm.transport.remote import RemoteModel
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
 
@@ -38,7 +38,12 @@ def open_model(generate: GenerateConfig, outside: Outside) -> LanguageModel:
     Asks the provider which model that is, which is free. Raises UsageError, MissingDependency or ProviderError, each
     with its remedy.
     """
-    model: LanguageModel = generator(generate.generator).open(generate, outside)
+    model = generator(generate.generator).open(generate, outside)
+    if not isinstance(model, LanguageModel):
+        raise InputError(
+            f"The generator {generate.generator} opens a {type(model).__name__}, which is no LanguageModel.",
+            remedy="Make it a subclass of embedfit.llm.protocol.LanguageModel.",
+        )
     return model
 
 
@@ -51,8 +56,9 @@ def opened_model(generate: GenerateConfig, runtime: Runtime, *, run: str) -> Ite
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(runtime.ledger))
         outside = Outside(ledger=ledger, run=run, report=runtime.report, prices=load_prices())
-        model = runtime.language_model or open_model(generate, outside)
-        if isinstance(model, RemoteModel) and model is not runtime.language_model:
+        model = runtime.language_model
+        if model is None:
+            model = open_model(generate, outside)
             stack.callback(model.close)
         yield LedgeredModel(model, ledger, outside.prices, generate.max_cost, runtime.report, run=run)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import ClassVar, TypeAlias
+
+from embedfit.errors import GeneratorError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class Request:
     extra: str = ""
 
 
-def extra_of(fields: Mapping[str, Any]) -> str:
+def extra_of(fields: Mapping[str, object]) -> str:
     """Request.extra of further fields: their canonical JSON, empty where there are none."""
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False) if fields else ""
 
@@ -67,52 +71,94 @@ class Failure:
     remedy: str = ""
 
 
-class Named(Protocol):
-    """What a call's identity and price are made of."""
-
-    @property
-    def provider(self) -> str:
-        """For example "bedrock", "openai" or "local". Part of a call's identity."""
-
-    @property
-    def model(self) -> str:
-        """The model's id at the provider (for local models a name with a content hash). Part of a call's identity."""
-
-    @property
-    def counts_exactly(self) -> bool:
-        """Whether count_tokens counts with the model's own tokenizer, rather than estimates upwards."""
-
-    def count_tokens(self, request: Request) -> int:
-        """Input tokens of a request: counted where a tokenizer is at hand, else estimated upwards."""
+Outcome: TypeAlias = Reply | Failure
 
 
-class LanguageModel(Named, Protocol):
-    """A provider of replies. What else one may be: GatedModel (in `metered`), JobModel and BilledAs."""
+class Gate:
+    """What stands between a provider and the money: it is asked before each attempt. Thread-safe.
 
-    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply | Failure]]:
-        """Yield (index into requests, reply) as replies arrive, in any order, each index once.
-
-        The caller makes each yielded reply durable before it asks for the next, so a provider
-        yields as soon as it can and holds nothing back. Closing the iterator cancels what has
-        not been sent and keeps what has arrived.
-        """
-
-
-@runtime_checkable
-class JobModel(Protocol):
-    """A provider whose calls are ordered as jobs: these keep their replies until they are fetched.
-
-    least_calls: what a job takes at least. fallback: asked for what a job leaves out.
+    An attempt that was admitted ends in exactly one of received, returned and lost. This gate lets everything through.
     """
 
-    least_calls: int
-    fallback: LanguageModel | None
+    def admit(self, index: int) -> bool | None:
+        """Whether request `index` may be sent: False for never, None for not before a call in flight has ended."""
+        return True
+
+    def received(self, index: int, reply: Reply) -> None:
+        """Take the reply, in the thread that received it. It is durable when this returns."""
+
+    def returned(self, index: int) -> None:
+        """Take note of an attempt that failed and was not billed."""
+
+    def lost(self, index: int) -> None:
+        """Take note of an attempt that failed and may have been billed."""
 
 
-@runtime_checkable
-class BilledAs(Protocol):
-    """A provider that the price table lists under a name of its own, such as bedrock-batch."""
+class LanguageModel(ABC):
+    """A provider of replies. A subclass says its provider and model, and writes `complete`; the rest has defaults.
 
-    @property
-    def price_provider(self) -> str:
-        """That name."""
+    provider: for example "bedrock", "openai" or "local"; model: its id there, for local models a name with a content
+    hash. Both are part of a call's identity. price_provider: the provider's name in the price table; default: provider.
+    counts_exactly: whether count_tokens counts with the model's own tokenizer, rather than estimates upwards.
+    takes_turns: whether other runs wait while this one asks, so that none pays for the same call; not for a model that
+    runs in this process. least_calls: where calls are ordered as jobs, whose replies stay at the provider until they
+    are fetched, the least that a job takes; else 0. fallback: the model that is asked for what this one failed at.
+    """
+
+    provider: str
+    model: str
+    price_provider: str = ""
+    counts_exactly: bool = False
+    takes_turns: ClassVar[bool] = True
+    least_calls: ClassVar[int] = 0
+    fallback: LanguageModel | None = None
+
+    def count_tokens(self, request: Request) -> int:
+        """Input tokens of a request: counted where a tokenizer is at hand, else estimated; the default counts words."""
+        return sum(len(message.content.split()) for message in request.messages)
+
+    @abstractmethod
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        """Yield (index into requests, outcome) as replies arrive, in any order, each index once.
+
+        The caller makes each reply durable before it asks for the next, so a provider yields as soon as it can and
+        holds nothing back. Closing the iterator cancels what has not been sent.
+        """
+
+    def complete_through(self, requests: Sequence[Request], gate: Gate) -> Generator[tuple[int, Outcome], None, None]:
+        """As complete(), asking the gate. Indices that the gate does not admit are not yielded.
+
+        This default sends as many as the gate admits at once; with the money that they left over, it sends more.
+        """
+        waiting = deque(range(len(requests)))
+        while waiting:
+            wave: list[int] = []
+            while waiting and (admitted := gate.admit(waiting[0])) is not None:
+                index = waiting.popleft()
+                if admitted:
+                    wave.append(index)
+            yield from self._wave(requests, wave, gate)
+
+    def _wave(self, requests: Sequence[Request], wave: list[int], gate: Gate) -> Iterator[tuple[int, Outcome]]:
+        unanswered = dict.fromkeys(wave)
+        outcomes = self.complete([requests[index] for index in wave]) if wave else iter(())
+        try:
+            for place, outcome in outcomes:
+                index = wave[place]
+                if isinstance(outcome, Reply):
+                    gate.received(index, outcome)
+                else:
+                    gate.returned(index)
+                del unanswered[index]
+                yield index, outcome
+            if unanswered:
+                name = self.price_provider or self.provider
+                raise GeneratorError(f"{name} left {len(unanswered)} of {len(wave)} requests unanswered.")
+        finally:
+            if isinstance(outcomes, Generator):
+                outcomes.close()  # ends the provider's own work
+            for index in unanswered:
+                gate.returned(index)
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to close
+        """Close connections; nothing can be asked afterwards."""

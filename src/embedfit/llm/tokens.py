@@ -56,20 +56,16 @@ class TokenCounter:
 
 
 class CountsTokens:
-    """What a provider's model has to say of tokens. model: its id at the provider."""
+    """A provider's model that counts tokens by a tokenizer if one is at hand. model: its id at the provider."""
 
     def __init__(self, model: str) -> None:
         self.model = model
-        self._count = TokenCounter.of_model(model)
-
-    @property
-    def counts_exactly(self) -> bool:
-        """Whether the model's tokenizer is at hand."""
-        return self._count.exact
+        self._counter = TokenCounter.of_model(model)
+        self.counts_exactly = self._counter.exact
 
     def count_tokens(self, request: Request) -> int:
         """Input tokens."""
-        return self._count(request)
+        return self._counter(request)
 
 
 def _estimate(text: str) -> int:

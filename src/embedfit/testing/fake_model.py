@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from embedfit.llm.protocol import Failure, Reply, Request
+from embedfit.llm.protocol import Failure, LanguageModel, Outcome, Reply, Request
 
 Answer = str | Reply | Failure
 
 
-class FakeModel:
+class FakeModel(LanguageModel):
     """Answers each request with answer(request), in the order given, and remembers what it was asked.
 
     answer may return the text, a whole Reply, or a Failure, or raise (which ends complete(), as a
@@ -27,16 +27,11 @@ class FakeModel:
     ) -> None:
         self.provider = provider
         self.model = model
-        self.counts_exactly = False
         self.asked: list[Request] = []
         self._answer = answer
         self._order = order
 
-    def count_tokens(self, request: Request) -> int:
-        """Words of the messages."""
-        return sum(len(message.content.split()) for message in request.messages)
-
-    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply | Failure]]:
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
         """Yield the answers; a request counts as asked when its answer is computed."""
         for index in self._order(len(requests)):
             request = requests[index]

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from embedfit.errors import EmbedfitError, InputError, SchemaMismatch
 from embedfit.llm.ledger import (
-    LEASE_S,
-    Job,
+    BatchJob,
     JobRecord,
     Ledger,
     call_id,
@@ -24,6 +23,7 @@ from embedfit.llm.ledger import (
     encode_request,
 )
 from embedfit.llm.protocol import Message, Reply, Request
+from embedfit.progress import Silent
 from embedfit.testing.fake_openai import FakeOpenAi
 from embedfit.testing.language_service import Behaviour
 
@@ -142,50 +142,97 @@ def test_threads_share_it(ledger):
     assert sum(total.calls for total in ledger.totals()) == 100
 
 
-# --- claims
+# --- money in flight, and whose turn it is to pay
 
 
-def test_a_call_is_claimed_once(tmp_path):
+def test_a_call_in_flight_counts_as_spent_until_it_ends(ledger):
+    keys = [call_id("p", "m", request(f"passage {n}")) for n in range(3)]
+    for key in keys:
+        ledger.sending(key, 0.5, run="r")
+    assert ledger.spent("r") == 1.5
+    put(ledger, 0)
+    ledger.returned(keys[1])
+    assert ledger.spent("r") == 0.51
+    ledger.lost(keys[2])
+    assert ledger.spent("r") == 0.51
+    ledger.sending(keys[2], 0.5, run="r")  # another attempt: the one before may have been billed
+    put(ledger, 2)
+    assert ledger.spent("r") == pytest.approx(0.52)
+    assert ledger.spent("another") == 0.0
+
+
+def test_one_run_pays_at_a_time_and_the_other_says_that_it_waits(tmp_path):
+    said, order = [], []
+
+    class Report(Silent):
+        def log(self, text):
+            said.append(text)
+            order.append("waits")
+
+    def second():
+        with Ledger(tmp_path / "l") as two, two.paying(Report()):
+            order.append("pays")
+
+    with Ledger(tmp_path / "l") as one:
+        with one.paying(), one.paying():  # again in the same run: it is its turn already
+            thread = threading.Thread(target=second)
+            thread.start()
+            while not said:
+                time.sleep(0.01)
+            order.append("ends")
+        thread.join()
+    assert order == ["waits", "ends", "pays"]
+    assert said == [f"Another run is paying from {tmp_path / 'l'}; waiting for its end"]
+
+
+def test_who_rests_lets_others_pay_and_takes_its_turn_again(tmp_path):
     with Ledger(tmp_path / "l") as one, Ledger(tmp_path / "l") as two:
-        assert one.claim({"a": 0.1, "b": 0.1}) == (["a", "b"], [])
-        assert two.claim({"b": 0.1, "c": 0.1}) == (["c"], ["b"])
-        one.release(["b"])
-        assert two.claim({"b": 0.1}) == (["b"], [])
-        assert one.claim({"a": 0.2}) == (["a"], [])  # again, for another attempt
+        with one.paying():
+            with one.resting(Silent()), two.paying():
+                two.sending("a", 0.25, run="r")
+            assert two.spent("r") == 0.25
+        with one.resting(Silent()), two.paying():  # who is not paying has no turn to take again
+            pass
+        with two.paying():
+            pass
 
 
-def test_a_reply_settles_its_claim(ledger):
-    key = call_id("p", "m", request("passage 1"))
-    ledger.claim({key: 0.5}, run="r")
-    assert ledger.spent("r") == 0.5
-    put(ledger, 1)
-    assert ledger.spent("r") == 0.01
-    assert ledger.claim({key: 0.5}) == ([], [key])  # nobody pays for it again
+def test_a_resting_run_that_is_stopped_keeps_nobody_waiting(tmp_path):
+    with Ledger(tmp_path / "l") as one, Ledger(tmp_path / "l") as two:
+        with pytest.raises(KeyboardInterrupt), one.paying(), one.resting(Silent()):
+            raise KeyboardInterrupt
+        with two.paying():
+            pass
 
 
-def test_a_lease_ends_unless_it_is_renewed(tmp_path):
-    now = [1000.0]
-    with Ledger(tmp_path / "l", clock=lambda: now[0]) as one, Ledger(tmp_path / "l", clock=lambda: now[0]) as two:
-        one.claim({"a": 0.25}, run="r")
-        now[0] += LEASE_S - 1
-        one.renew()
-        now[0] += LEASE_S - 1
-        assert two.claim({"a": 0.25}, run="r") == ([], ["a"])
-        now[0] += 2
-        assert two.claim({"a": 0.25}, run="r") == (["a"], [])
-        assert two.spent("r") == 0.5  # the first may have been billed
-
-
-def test_a_dead_process_holds_nothing(tmp_path):
+def test_what_a_killed_process_had_in_flight_stays_spent(tmp_path):
     code = (
         "import os, sys; from embedfit.llm.ledger import Ledger\n"
-        "Ledger(sys.argv[1]).claim({'a': 0.25}, run='r'); os._exit(0)"
+        "ledger = Ledger(sys.argv[1])\n"
+        "ledger.paying().__enter__(); ledger.sending('a', 0.25, run='r'); os._exit(0)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "l")], check=True)
     with Ledger(tmp_path / "l") as ledger:
         assert ledger.spent("r") == 0.25
-        assert ledger.claim({"a": 0.5}, run="r") == (["a"], [])
-        assert ledger.spent("r") == 0.75
+        with ledger.paying():
+            ledger.sending("a", 0.5, run="r")
+            assert ledger.spent("r") == 0.75
+            ledger.returned("a")
+        assert ledger.spent("r") == 0.25
+
+
+def test_a_ledger_of_an_earlier_edition_keeps_its_replies_and_its_money(tmp_path):
+    """Its claims name the process that made them, and when they end."""
+    with Ledger(tmp_path / "l") as ledger:
+        key = put(ledger, 1, usd=0.5)
+    plain = sqlite3.connect(tmp_path / "l")
+    plain.execute("INSERT INTO claims VALUES ('a', 'host:123:abc', 'r', 0.25, 9e9)")
+    plain.execute("INSERT INTO doubts VALUES ('r', 0.125, 'killed or hung', '2026-01-01')")
+    plain.commit()
+    plain.close()
+    with Ledger(tmp_path / "l") as ledger, ledger.paying():
+        assert ledger.spent("r") == 0.875
+        assert ledger.find([key])[key].text == "reply 1"
 
 
 # --- reports
@@ -224,7 +271,7 @@ def test_experience_needs_some_calls(ledger):
 
 
 def test_jobs_are_remembered_until_they_end(ledger):
-    job = Job(
+    job = BatchJob(
         name="j", provider="p", model="m", arn="", input_uri="s3://b/i", output_uri="s3://b/o/", state="creating",
         run="r", created="2026-01-01",
     )  # fmt: skip

@@ -57,8 +57,8 @@ def batch(s3):
         )
         clients.extend((control, runtime))
         fallback = RemoteModel(BedrockTransport(runtime, RESOLVED), retry=RetryPolicy(base_s=0.01))
-        defaults = {"price": PRICES.find("bedrock-batch", LLAMA), "fallback": fallback, "poll_s": 0.01}
-        return BatchModel(control, s3, RESOLVED, PLACE, ledger, **{**defaults, **changes})
+        outside = Outside(ledger=ledger, run=changes.pop("run", ""))
+        return BatchModel(control, s3, RESOLVED, PLACE, outside, fallback=fallback, **{"poll_s": 0.01, **changes})
 
     yield make
     for client in clients:
@@ -134,11 +134,10 @@ def test_fewer_than_a_hundred_go_on_demand(batch, requests, ledger, s3):
         assert (service.jobs, len(service.paid())) == (0, 99)
 
 
-def test_large_sets_become_several_jobs(monkeypatch):
-    monkeypatch.setattr(bedrock_batch, "MAX_RECORDS", 1000)
-    sizes = [len(chunk) for chunk in bedrock_batch._chunks([str(n) for n in range(3001)])]
+def test_large_sets_become_several_jobs():
+    sizes = [len(chunk) for chunk in bedrock_batch.chunks([str(n) for n in range(3001)], 1000)]
     assert sizes == [751, 751, 751, 748]
-    assert bedrock_batch._chunks(["x"] * 99) == []
+    assert bedrock_batch.chunks(["x"] * 99) == []
 
 
 class Killed(BaseException):

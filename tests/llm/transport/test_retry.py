@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from embedfit.llm.transport.retry import CallError, RetryPolicy, throttled_resource
+from embedfit.llm.transport.retry import CallError, RetryPolicy
 
 
 @pytest.mark.parametrize("status", [408, 424, 429, 500, 502, 503, 504, 529, None])
@@ -22,7 +22,7 @@ def test_some_failures_are_about_every_call(status, hopeless):
 
 def test_a_call_is_given_up_after_so_many_faults_but_throttling_is_no_fault():
     policy = RetryPolicy(attempts=3, patience_s=100.0)
-    fault, throttled = CallError("", status=503), CallError("", status=429, throttled="requests")
+    fault, throttled = CallError("", status=503), CallError("", status=429, throttled=True)
     assert [policy.gives_up(fault, attempt, 0.0) for attempt in (1, 2, 3)] == [False, False, True]
     assert not policy.gives_up(throttled, 1000, 99.0)
     assert policy.gives_up(throttled, 1, 101.0)
@@ -40,16 +40,3 @@ def test_the_wait_that_the_provider_asks_for_is_kept_within_reason():
     policy, rng = RetryPolicy(cap_s=10.0), random.Random(1)
     assert policy.delay(CallError("", status=503, retry_after=7.0), 1, rng) >= 7.0
     assert policy.delay(CallError("", status=503, retry_after=1e9), 1, rng) == 40.0
-
-
-@pytest.mark.parametrize(
-    ("text", "resource"),
-    [
-        ("Too many tokens, please wait before trying again.", "tokens"),
-        ("Too many requests, please wait before trying again.", "requests"),
-        ("Rate limit reached on tokens per min (TPM)", "tokens"),
-        ("Rate exceeded", "requests"),
-    ],
-)
-def test_the_quota_that_a_message_is_about(text, resource):
-    assert throttled_resource(text) == resource

@@ -1,8 +1,9 @@
 """Every language-model reply, durable before it is used: see `store`."""
 
+from embedfit.llm.ledger.database import SCHEMA_VERSION
 from embedfit.llm.ledger.rows import (
+    BatchJob,
     Experience,
-    Job,
     JobRecord,
     LedgerRow,
     ModelTotals,
@@ -11,20 +12,9 @@ from embedfit.llm.ledger.rows import (
     decode_request,
     encode_request,
 )
-from embedfit.llm.ledger.store import LEASE_S, OPEN_STATES, SCHEMA_VERSION, Ledger
+from embedfit.llm.ledger.store import Ledger
 
 __all__ = [
-    "LEASE_S",
-    "OPEN_STATES",
-    "SCHEMA_VERSION",
-    "Experience",
-    "Job",
-    "JobRecord",
-    "Ledger",
-    "LedgerRow",
-    "ModelTotals",
-    "Usage",
-    "call_id",
-    "decode_request",
-    "encode_request",
-]
+    "SCHEMA_VERSION", "BatchJob", "Experience", "JobRecord", "Ledger", "LedgerRow", "ModelTotals", "Usage", "call_id",
+    "decode_request", "encode_request",
+]  # fmt: skip

@@ -33,6 +33,15 @@ class Usage:
     output_tokens: int = 0
     usd: float = 0.0
 
+    def plus(self, reply: Reply, usd: float) -> Usage:
+        """With one call more."""
+        return Usage(
+            calls=self.calls + 1,
+            input_tokens=self.input_tokens + reply.input_tokens,
+            output_tokens=self.output_tokens + reply.output_tokens,
+            usd=self.usd + usd,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTotals:
@@ -49,7 +58,7 @@ class ModelTotals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class BatchJob:
     """A batch job at a provider. state: "creating", "open", or the final state that the provider named."""
 
     name: str
@@ -95,7 +104,7 @@ def value_of(request: Request, messages: Sequence[Message]) -> dict[str, object]
         "stop": list(request.stop),
         "seed": request.seed,
     }
-    if request.extra:  # left out where it is empty: the keys of calls without it are older than the field
+    if request.extra:  # an empty one is left out: the keys of calls without it are older than the field
         value["extra"] = request.extra
     return value
 
@@ -109,15 +118,9 @@ def canonical(value: object) -> str:
 def decode_request(text: str, prompt: str = "[]") -> Request:
     """The request of a canonical JSON text. prompt: JSON of the messages that come before its own."""
     value = json.loads(text)
-    return Request(
-        messages=tuple(Message(role=role, content=content) for role, content in json.loads(prompt) + value["messages"]),
-        max_tokens=value["max_tokens"],
-        temperature=value["temperature"],
-        top_p=value["top_p"],
-        stop=tuple(value["stop"]),
-        seed=value["seed"],
-        extra=value.get("extra", ""),
-    )
+    turns = json.loads(prompt) + value.pop("messages")
+    messages = tuple(Message(role=role, content=content) for role, content in turns)
+    return Request(messages=messages, stop=tuple(value.pop("stop")), **value)
 
 
 def call_id(provider: str, model: str, request: Request) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedfit.errors import UsageError
 from embedfit.generators import Generator
@@ -15,10 +15,18 @@ from embedfit.llm.protocol import LanguageModel, Reply, Request
 from embedfit.llm.replies import cut_at_stop, text_of_message, well_formed
 from embedfit.llm.tokens import CountsTokens
 from embedfit.llm.transport.remote import CONNECTIONS, RemoteModel, paced
-from embedfit.llm.transport.retry import CallError, throttled_resource
+from embedfit.llm.transport.retry import CallError
 from embedfit.network.aws import client as aws_client
 
 if TYPE_CHECKING:
+    from mypy_boto3_bedrock import BedrockClient
+    from mypy_boto3_bedrock.type_defs import FoundationModelDetailsTypeDef as Details
+    from mypy_boto3_bedrock.type_defs import FoundationModelSummaryTypeDef as Summary
+    from mypy_boto3_bedrock.type_defs import InferenceProfileSummaryTypeDef as Profile
+    from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
+    from mypy_boto3_bedrock_runtime.type_defs import ContentBlockOutputTypeDef as Block
+    from mypy_boto3_bedrock_runtime.type_defs import ConverseResponseTypeDef as Response
+
     from embedfit.config import GenerateConfig
     from embedfit.llm.opening import Outside
 
@@ -37,13 +45,14 @@ _FINISH = {
 }
 _REFUSED_FIELDS = {"stopsequences": "stopSequences", "topp": "topP", "top_p": "topP", "system": "system"}
 _UNSUPPORTED = re.compile(r"(not|n.t) support|cannot both|unsupported|not permitted|extraneous", re.I)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedModel:
     """model: the foundation model's id, which names the calls in the ledger. invoke_id: what to call it by.
 
-    notice: what the user should know of it, such as that it is going away; empty where there is nothing.
+    notice: what the user should know of it, such as that it is going away; empty for nothing.
     """
 
     model: str
@@ -51,23 +60,14 @@ class ResolvedModel:
     notice: str = ""
 
 
-def connect(service: str, *, region: str | None = None, endpoint_url: str | None = None, connections: int = 64) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-    """A boto3 client that leaves retries to us: two layers of them would hide throttling from the throttle."""
-    return aws_client(
-        service, region=region, endpoint_url=endpoint_url, attempts=1, read_timeout=120, connections=connections,
-        needed_for="Amazon Bedrock",
-    )  # fmt: skip
-
-
 # --- which model
 
 
-def resolve_model(control: Any, wanted: str | None) -> ResolvedModel:  # noqa: ANN401 - a boto3 client
+def resolve_model(control: BedrockClient, wanted: str | None) -> ResolvedModel:
     """The model to ask, as this account and region have it.
 
-    control: a "bedrock" client. wanted: a model id, an inference profile's id or ARN, or None for the
-    newest of the Llama-3-70B-Instruct family that is there. Raises UsageError for a model that is
-    retired or not in the region, and says what is there instead.
+    wanted: a model id, an inference profile's id or ARN, or None for the newest of the Llama-3-70B-Instruct family that
+    is there. Raises UsageError for a model that is retired or not in the region, and says what is there instead.
     """
     try:
         if wanted is None:
@@ -87,7 +87,7 @@ def resolve_model(control: Any, wanted: str | None) -> ResolvedModel:  # noqa: A
         raise
 
 
-def _default(control: Any) -> ResolvedModel:  # noqa: ANN401
+def _default(control: BedrockClient) -> ResolvedModel:
     details = {item["modelId"]: item for item in call_aws(control.list_foundation_models)["modelSummaries"]}
     profiles = _profiles(control)
     for model in DEFAULT_FAMILY:
@@ -100,13 +100,13 @@ def _default(control: Any) -> ResolvedModel:  # noqa: ANN401
     )
 
 
-def _foundation(control: Any, wanted: str) -> ResolvedModel:  # noqa: ANN401
+def _foundation(control: BedrockClient, wanted: str) -> ResolvedModel:
+    detail = None
     try:
         detail = call_aws(control.get_foundation_model, modelIdentifier=wanted)["modelDetails"]
     except CallError as error:
         if error.status not in (400, 404):
             raise
-        detail = None
     found = _invocable(wanted, detail, _profiles(control))
     if found is not None:
         return found
@@ -118,7 +118,7 @@ def _foundation(control: Any, wanted: str) -> ResolvedModel:  # noqa: ANN401
     )
 
 
-def _profile(control: Any, wanted: str) -> ResolvedModel:  # noqa: ANN401
+def _profile(control: BedrockClient, wanted: str) -> ResolvedModel:
     try:
         profile = call_aws(control.get_inference_profile, inferenceProfileIdentifier=wanted)
     except CallError as error:
@@ -129,15 +129,15 @@ def _profile(control: Any, wanted: str) -> ResolvedModel:  # noqa: ANN401
             f"There is no inference profile {wanted} in the region {control.meta.region_name}. It has: {_some(there)}.",
             remedy="Choose one of those, or a model id, with --set generate.llm=ID.",
         ) from error
-    models = [bare_model(item["modelArn"]) for item in profile.get("models", [])]
+    models = [bare_model(item.get("modelArn", "")) for item in profile.get("models", [])]
     return ResolvedModel(model=models[0] if models else bare_model(wanted), invoke_id=wanted)
 
 
-def _invocable(model: str, detail: Any, profiles: list[Any]) -> ResolvedModel | None:  # noqa: ANN401
+def _invocable(model: str, detail: Details | Summary | None, profiles: Sequence[Profile]) -> ResolvedModel | None:
     """How a model can be called, if it can: by its own id, or through a profile."""
     notice = ""
     if detail is not None:
-        lifecycle = detail.get("modelLifecycle", {})
+        lifecycle = detail.get("modelLifecycle") or {"status": "ACTIVE"}
         if lifecycle.get("status") == "LEGACY":
             end = lifecycle.get("endOfLifeTime")
             when = f" on {end:%Y-%m-%d}" if end else ""
@@ -146,51 +146,46 @@ def _invocable(model: str, detail: Any, profiles: list[Any]) -> ResolvedModel | 
             return ResolvedModel(model=model, invoke_id=model, notice=notice)
     for profile in profiles:
         if profile.get("status", "ACTIVE") == "ACTIVE" and any(
-            bare_model(item["modelArn"]) == model for item in profile.get("models", [])
+            bare_model(item.get("modelArn", "")) == model for item in profile.get("models", [])
         ):
             return ResolvedModel(model=model, invoke_id=profile["inferenceProfileId"], notice=notice)
     return None
 
 
-def _profiles(control: Any) -> list[Any]:  # noqa: ANN401
-    found: list[Any] = []
-    token: str | None = None
-    while True:
-        more = {"nextToken": token} if token else {}
-        page = call_aws(control.list_inference_profiles, maxResults=100, **more)
+def _profiles(control: BedrockClient) -> list[Profile]:
+    page = call_aws(control.list_inference_profiles, maxResults=100)
+    found = list(page["inferenceProfileSummaries"])
+    while token := page.get("nextToken"):
+        page = call_aws(control.list_inference_profiles, maxResults=100, nextToken=token)
         found += page["inferenceProfileSummaries"]
-        token = page.get("nextToken")
-        if not token:
-            return found
+    return found
 
 
-def _geography(control: Any) -> str:  # noqa: ANN401
-    region = str(control.meta.region_name)
-    return {"us": "us", "ca": "us", "eu": "eu"}.get(region.split("-", 1)[0], "apac")
+def _geography(control: BedrockClient) -> str:
+    return {"us": "us", "ca": "us", "eu": "eu"}.get(control.meta.region_name.split("-", 1)[0], "apac")
 
 
-def _some(names: Any) -> str:  # noqa: ANN401 - any iterable of names
-    llama = [name for name in names if "llama" in name and "instruct" in name]
-    listed = llama or list(names)
+def _some(names: Iterable[str]) -> str:
+    """Some of the names, Llama's first."""
+    names = list(names)
+    listed = [name for name in names if "llama" in name and "instruct" in name] or names
     return ", ".join(listed[:8]) + (", …" if len(listed) > 8 else "") or "none"
 
 
 # --- one call
 
 
-def parts_of(settings: GenerateConfig, outside: Outside) -> tuple[Any, ResolvedModel, RemoteModel]:
+def parts_of(settings: GenerateConfig, outside: Outside) -> tuple[BedrockClient, ResolvedModel, RemoteModel]:
     """(a "bedrock" client, the model, that model on demand) of the settings."""
     if settings.base_url and not outside.endpoint_url:
         raise UsageError(
             f"The generator {settings.generator} takes no base URL.", remedy="Use --generator openai, or leave it out."
         )
-    control = connect("bedrock", region=settings.region, endpoint_url=outside.endpoint_url, connections=CONNECTIONS)
+    control: BedrockClient = connect("bedrock", region=settings.region, endpoint_url=outside.endpoint_url)
     resolved = resolve_model(control, settings.llm)
     if resolved.notice:
         outside.report.log(resolved.notice)
-    runtime = connect(
-        "bedrock-runtime", region=settings.region, endpoint_url=outside.endpoint_url, connections=CONNECTIONS
-    )
+    runtime = connect("bedrock-runtime", region=settings.region, endpoint_url=outside.endpoint_url)
     return control, resolved, paced(BedrockTransport(runtime, resolved), outside.report)
 
 
@@ -207,7 +202,7 @@ class BedrockTransport(CountsTokens):
     provider = "bedrock"
     price_provider = "bedrock"
 
-    def __init__(self, runtime: Any, resolved: ResolvedModel) -> None:  # noqa: ANN401
+    def __init__(self, runtime: BedrockRuntimeClient, resolved: ResolvedModel) -> None:
         self._runtime = runtime
         self._invoke_id = resolved.invoke_id
         self._left_out: frozenset[str] = frozenset()
@@ -215,55 +210,53 @@ class BedrockTransport(CountsTokens):
 
     def close(self) -> None:
         """Close the connections."""
-        self._runtime.close()
+        self._runtime.close()  # type: ignore[no-untyped-call]
 
     def send(self, request: Request) -> Reply:
         """One Converse call. Raises CallError."""
         while True:
             left_out = self._left_out
+            body = converse_input(request, left_out)
             try:
-                response = call_aws(
-                    self._runtime.converse, modelId=self._invoke_id, **converse_input(request, left_out)
-                )
+                return converse_reply(call_aws(self._runtime.converse, modelId=self._invoke_id, **body), request)
             except CallError as error:
                 field = _refused_field(error)
                 if field is None or field in left_out:
                     raise
                 self._left_out |= {field}
-                continue
-            return converse_reply(response, request)
 
 
-def converse_input(request: Request, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:
+def converse_input(request: Request, left_out: frozenset[str] = frozenset()) -> dict[str, object]:
     """Converse's parameters of a request. left_out: fields that the model does not take."""
-    turns = [
-        {"role": message.role, "content": [{"text": message.content.encode("utf-8", "replace").decode()}]}
-        for message in request.messages
+    said = [
+        (message.role, {"text": message.content.encode("utf-8", "replace").decode()}) for message in request.messages
     ]
-    system = [turn["content"][0] for turn in turns if turn["role"] == "system"]
-    spoken = [turn for turn in turns if turn["role"] != "system"]
-    inference: dict[str, Any] = {
+    system = [content for role, content in said if role == "system"]
+    turns = [(role, [content]) for role, content in said if role != "system"]
+    inference = {
         "maxTokens": request.max_tokens,
         "temperature": request.temperature,
         "topP": request.top_p,
+        "stopSequences": list(request.stop),
     }
-    if request.stop:
-        inference["stopSequences"] = list(request.stop)
+    if not request.stop:
+        del inference["stopSequences"]
     for field in left_out - {"system"}:
         inference.pop(field, None)
-    body: dict[str, Any] = {"messages": spoken, "inferenceConfig": inference}
+    body: dict[str, object] = {"inferenceConfig": inference}
     if system and "system" not in left_out:
         body["system"] = system
     elif system:  # a model without system messages: say it at the start of the first turn
-        first = spoken[0]
-        body["messages"] = [{**first, "content": [*system, *first["content"]]}, *spoken[1:]]
+        role, content = turns[0]
+        turns[0] = role, [*system, *content]
+    body["messages"] = [{"role": role, "content": content} for role, content in turns]
     if request.extra:
         body["additionalModelRequestFields"] = json.loads(request.extra)
     return body
 
 
-def converse_reply(response: Any, request: Request) -> Reply:  # noqa: ANN401 - whatever the service sent
-    """The reply in Converse's response. Raises CallError where it is not one."""
+def converse_reply(response: Response, request: Request) -> Reply:
+    """The reply in Converse's response. Raises CallError for a response that is not one."""
     try:
         blocks = response["output"]["message"]["content"]
         text, stopped = cut_at_stop(_text_of_blocks(blocks), request.stop)
@@ -278,13 +271,13 @@ def converse_reply(response: Any, request: Request) -> Reply:  # noqa: ANN401 - 
         raise CallError("Bedrock answered with something that is not a reply.", maybe_billed=True) from error
 
 
-def _text_of_blocks(blocks: Sequence[Mapping[str, Any]]) -> str:
+def _text_of_blocks(blocks: Sequence[Block]) -> str:
     """The texts of a message's blocks, or the input of its tool calls, or, marked as such, its thoughts."""
     calls = [{"function": {"arguments": use.get("input")}} for block in blocks if (use := block.get("toolUse"))]
     thoughts = "".join(
-        str((block["reasoningContent"].get("reasoningText") or {}).get("text") or "")
+        str((reasoning.get("reasoningText") or {"text": ""}).get("text") or "")
         for block in blocks
-        if block.get("reasoningContent")
+        if (reasoning := block.get("reasoningContent"))
     )
     parts = [{"type": "text", "text": block.get("text")} for block in blocks]
     return text_of_message({"content": parts, "tool_calls": calls, "reasoning_content": thoughts})
@@ -297,10 +290,18 @@ def _refused_field(error: CallError) -> str | None:
     return next((field for name, field in _REFUSED_FIELDS.items() if name in text), None)
 
 
-# --- errors
+# --- AWS
 
 
-def call_aws(operation: Any, **parameters: Any) -> Any:  # noqa: ANN401
+def connect(service: str, *, region: str | None = None, endpoint_url: str | None = None) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
+    """A boto3 client that leaves retries to us: two layers of them would hide throttling from the throttle."""
+    return aws_client(
+        service, region=region, endpoint_url=endpoint_url, attempts=1, read_timeout=120, connections=CONNECTIONS,
+        needed_for="Amazon Bedrock",
+    )  # fmt: skip
+
+
+def call_aws(operation: Callable[..., T], **parameters: object) -> T:
     """Call a boto3 operation. Raises CallError for everything that the service or the network does."""
     from botocore import exceptions as aws
     from botocore.parsers import ResponseParserError
@@ -325,31 +326,29 @@ def call_aws(operation: Any, **parameters: Any) -> Any:  # noqa: ANN401
         raise CallError(f"The connection to Bedrock broke: {error}", maybe_billed=True) from error
 
 
-def call_error(response: Any) -> CallError:  # noqa: ANN401 - botocore's parsed error
+def call_error(response: Mapping[str, Mapping[str, object]]) -> CallError:
     """The error of a response that botocore calls an error."""
-    code = str(response.get("Error", {}).get("Code", ""))
-    text = str(response.get("Error", {}).get("Message", ""))
-    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
-    message = f"Bedrock answered {status} {code}: {text}"[:400]
-    if status == 429 and code != "ModelNotReadyException":
-        if "per day" in text.lower():
-            return CallError(
-                message, status=402, remedy="The day's quota is used up: go on tomorrow, or ask AWS for a higher one."
-            )
-        return CallError(message, status=429, throttled=throttled_resource(text))
-    if code == "ThrottlingException":
-        return CallError(message, status=429, throttled=throttled_resource(text))
-    if status == 403:
+    said = response.get("Error", {})
+    code, text = str(said.get("Code", "")), str(said.get("Message", ""))
+    answered = status = int(str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)))
+    throttled = code == "ThrottlingException" or (status == 429 and code != "ModelNotReadyException")
+    remedy: str | None = None
+    if throttled and status == 429 and "per day" in text.lower():
+        throttled, status = False, 402
+        remedy = "The day's quota is used up: go on tomorrow, or ask AWS for a higher one."
+    elif throttled:
+        status = 429
+    elif status == 403:
         expired = "Expired" in code or "expired" in text or "UnrecognizedClient" in code
-        return CallError(
-            message,
-            status=403,
-            remedy="Renew the AWS credentials (aws sso login, for example)." if expired else _ACCESS,
-        )
-    if status == 404:
-        return CallError(
-            message, status=404, remedy="The model may be retired: leave generate.llm out, or choose another."
-        )
-    if status == 400 and "on-demand throughput" in text:
-        return CallError(message, status=404, remedy="Name an inference profile: --set generate.llm=us.MODEL-ID")
-    return CallError(message, status=status, maybe_billed=status in (408, 504))
+        remedy = "Renew the AWS credentials (aws sso login, for example)." if expired else _ACCESS
+    elif status == 404:
+        remedy = "The model may be retired: leave generate.llm out, or choose another."
+    elif status == 400 and "on-demand throughput" in text:
+        status, remedy = 404, "Name an inference profile: --set generate.llm=us.MODEL-ID"
+    return CallError(
+        f"Bedrock answered {answered} {code}: {text}"[:400],
+        status=status,
+        remedy=remedy,
+        throttled=throttled,
+        maybe_billed=status in (408, 504),
+    )

@@ -10,24 +10,29 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
+
+from pydantic import JsonValue
 
 from embedfit.errors import GeneratorError, UsageError
 from embedfit.generators import Generator as Kind
-from embedfit.llm.ledger import Job, JobRecord, Ledger, call_id
-from embedfit.llm.metered import most_tokens
-from embedfit.llm.prices import Price
-from embedfit.llm.protocol import Failure, LanguageModel, Reply, Request
+from embedfit.llm.ledger import BatchJob, JobRecord, call_id
+from embedfit.llm.metered import ceiling
+from embedfit.llm.protocol import Failure, LanguageModel, Outcome, Request
 from embedfit.llm.providers.bedrock import ResolvedModel, call_aws, connect, converse_input, converse_reply, parts_of
 from embedfit.llm.tokens import CountsTokens
 from embedfit.llm.transport.retry import RETRYABLE_STATUSES, CallError
-from embedfit.progress import Reporter, Silent, duration
+from embedfit.progress import duration
 
 if TYPE_CHECKING:
+    from mypy_boto3_bedrock import BedrockClient
+    from mypy_boto3_bedrock_runtime.type_defs import ConverseResponseTypeDef as Response
+    from mypy_boto3_s3 import S3Client
+
     from embedfit.config import GenerateConfig
     from embedfit.llm.opening import Outside
 
@@ -51,19 +56,13 @@ class BatchPlace:
         """The bucket's name."""
         return urlsplit(self.s3_uri).netloc
 
-    @property
-    def prefix(self) -> str:
-        """The key prefix, "" or ending in a slash."""
-        path = urlsplit(self.s3_uri).path.strip("/")
-        return f"{path}/" if path else ""
 
-
-class BatchModel(CountsTokens):
+class BatchModel(CountsTokens, LanguageModel):
     """A language model asked by batch jobs.
 
-    control: a "bedrock" client; s3: an "s3" client. price: of the batch service, to count what an open
-    job may cost. fallback: for records that fail and for fewer than 100 (Bedrock takes no smaller jobs).
-    poll_s: seconds between two looks at a job. run: who pays.
+    control: a "bedrock" client; s3: an "s3" client. outside: its prices count what an open job may cost, and its run
+    pays. fallback: for records that fail and for fewer than 100 (Bedrock takes no smaller jobs). poll_s: seconds
+    between two looks at a job.
     """
 
     provider = "bedrock"  # a reply is the same however it was ordered, so the ledger does not tell them apart
@@ -72,69 +71,68 @@ class BatchModel(CountsTokens):
 
     def __init__(
         self,
-        control: Any,  # noqa: ANN401 - boto3 makes its clients at run time
-        s3: Any,  # noqa: ANN401
+        control: BedrockClient,
+        s3: S3Client,
         resolved: ResolvedModel,
         place: BatchPlace,
-        ledger: Ledger,
+        outside: Outside,
         *,
-        price: Price | None = None,
         fallback: LanguageModel | None = None,
-        run: str = "",
-        report: Reporter | None = None,
         poll_s: float = 60.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._control, self._s3, self._place, self._ledger = control, s3, place, ledger
-        self._invoke_id = resolved.invoke_id
-        self._price = price
-        self._run = run or ledger.owner
-        self._report: Reporter = report if report is not None else Silent()
-        self._poll_s, self._sleep = poll_s, sleep
         super().__init__(resolved.model)
+        self._control, self._s3, self._place = control, s3, place
+        self._invoke_id = resolved.invoke_id
+        self._ledger, self._report = outside.ledger, outside.report
+        self._price = outside.prices.find(self.price_provider, self.model)
+        self._run = outside.run or outside.ledger.owner
+        self._poll_s, self._sleep = poll_s, sleep
         self.fallback = fallback
 
-    def complete(self, requests: Sequence[Request]) -> Generator[tuple[int, Reply | Failure], None, None]:
-        """Yield (index, reply or failure) as jobs end, in any order.
+    def close(self) -> None:
+        """Close the connections."""
+        self._control.close()  # type: ignore[no-untyped-call]
+        self._s3.close()  # type: ignore[no-untyped-call]
+        if self.fallback is not None:
+            self.fallback.close()
+
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        """Yield (index, outcome) as jobs end, in any order.
 
         First the open jobs that an earlier process ordered, then new ones. Closing the iterator
         leaves jobs running: the next complete() over the same requests picks them up.
         """
-        indices = {call_id(self.provider, self.model, request): index for index, request in enumerate(requests)}
-        waiting = dict(indices)
-        jobs: list[tuple[Job, dict[str, str]]] = []
+        wanted = {call_id(self.provider, self.model, request): index for index, request in enumerate(requests)}
+        unordered = dict(wanted)
+        jobs: list[BatchJob] = []
         for job in self._ledger.open_jobs(self.provider, self.model):
+            if found := [r.call_id for r in self._ledger.job_records(job.name) if r.call_id in unordered]:
+                self._report.log(f"Taking up batch job {job.name}: {len(found):,} of these calls are in it")
+                jobs.append(self._create(job) if job.state == "creating" else job)
+                for key in found:
+                    del unordered[key]
+        for chunk in chunks(list(unordered)):
+            jobs.append(self._order({key: requests[unordered.pop(key)] for key in chunk}))
+        for index in unordered.values():
+            yield index, Failure(error=f"A batch job has {MIN_RECORDS} records or more.", retryable=True)
+        for job in jobs:
             records = {record.record_id: record.call_id for record in self._ledger.job_records(job.name)}
-            if wanted := [key for key in records.values() if key in waiting]:
-                self._report.log(f"Taking up batch job {job.name}: {len(wanted):,} of these calls are in it")
-                if job.state == "creating":
-                    job = self._create(job)
-                jobs.append((job, records))
-                for key in wanted:
-                    del waiting[key]
-        jobs += [self._order(chunk, requests, indices) for chunk in _chunks(list(waiting))]
-        ordered = {key for _, records in jobs for key in records.values()}
-        for key, index in indices.items():
-            if key not in ordered:
-                yield index, Failure(error=f"A batch job has {MIN_RECORDS} records or more.", retryable=True)
-        open_keys = {key for key in indices if key in ordered}
-        for job, records in jobs:
             state = self._wait(job, len(records))
-            for key, outcome in self._outcomes(job, records, state, requests, indices):
-                if key in open_keys:
-                    open_keys.discard(key)
-                    yield indices[key], outcome
+            owed = {record: wanted[key] for record, key in records.items() if key in wanted}
+            for index, outcome in self._outcomes(job, owed, state, requests):
+                if wanted.pop(call_id(self.provider, self.model, requests[index]), None) is not None:
+                    yield index, outcome
             self._ledger.update_job(job.name, state=state)
 
     # --- ordering
 
-    def _order(
-        self, keys: Sequence[str], requests: Sequence[Request], indices: dict[str, int]
-    ) -> tuple[Job, dict[str, str]]:
+    def _order(self, requests: dict[str, Request]) -> BatchJob:
+        """Order a job of these requests, by their keys."""
         created = datetime.now(timezone.utc)
-        name = f"embedfit-{created:%Y%m%d-%H%M%S}-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:10]}"
-        folder = f"s3://{self._place.bucket}/{self._place.prefix}{name}"
-        job = Job(
+        name = f"embedfit-{created:%Y%m%d-%H%M%S}-{hashlib.sha256(''.join(requests).encode()).hexdigest()[:10]}"
+        folder = f"{self._place.s3_uri.rstrip('/')}/{name}"
+        job = BatchJob(
             name=name,
             provider=self.provider,
             model=self.model,
@@ -145,23 +143,20 @@ class BatchModel(CountsTokens):
             run=self._run,
             created=created.isoformat(timespec="milliseconds"),
         )
-        records = []
-        lines = []
-        for number, key in enumerate(keys):
-            request = requests[indices[key]]
-            usd = self._price.usd(most_tokens(self, request), request.max_tokens) if self._price else 0.0
-            record = JobRecord(record_id=f"R{number:010d}", call_id=key, usd=usd)  # 11 characters, as the service asks
-            records.append(record)
+        records, lines = [], []
+        for number, (key, request) in enumerate(requests.items()):
+            record = f"R{number:010d}"  # 11 characters, as the service asks
+            records.append(JobRecord(record_id=record, call_id=key, usd=ceiling(self._price, self, request)))
             # stopSequences: not every model takes them, and one refusal would fail the whole job
             body = converse_input(request, frozenset({"stopSequences"}))
-            lines.append(json.dumps({"recordId": record.record_id, "modelInput": body}, ensure_ascii=True))
+            lines.append(json.dumps({"recordId": record, "modelInput": body}, ensure_ascii=True) + "\n")
         bucket, key_name = _split_uri(job.input_uri)
-        self._report.log(f"Uploading {len(keys):,} records to {job.input_uri}")
-        call_aws(self._s3.put_object, Bucket=bucket, Key=key_name, Body=("\n".join(lines) + "\n").encode())
+        self._report.log(f"Uploading {len(requests):,} records to {job.input_uri}")
+        call_aws(self._s3.put_object, Bucket=bucket, Key=key_name, Body="".join(lines).encode())
         self._ledger.add_job(job, records)
-        return self._create(job), {record.record_id: record.call_id for record in records}
+        return self._create(job)
 
-    def _create(self, job: Job) -> Job:
+    def _create(self, job: BatchJob) -> BatchJob:
         """Create the job at Bedrock. Safe to repeat: its name is the idempotency token."""
         try:
             response = call_aws(
@@ -179,88 +174,61 @@ class BatchModel(CountsTokens):
             if not error.retryable:
                 self._ledger.update_job(job.name, state="Refused")
             raise
-        arn = str(response["jobArn"])
+        arn = response["jobArn"]
         self._ledger.update_job(job.name, state="open", arn=arn)
         self._report.log(f"Batch job {job.name} is ordered ({arn}). It goes on if this command is stopped.")
-        return Job(
-            name=job.name,
-            provider=job.provider,
-            model=job.model,
-            arn=arn,
-            input_uri=job.input_uri,
-            output_uri=job.output_uri,
-            state="open",
-            run=job.run,
-            created=job.created,
-        )
+        return replace(job, arn=arn, state="open")
 
     # --- waiting
 
-    def _wait(self, job: Job, total: int) -> str:
-        """The final state of a job."""
-        waited, stalls, done = 0.0, 0, 0.0
+    def _wait(self, job: BatchJob, total: int) -> str:
+        """The final state of a job. Other runs may pay meanwhile."""
+        waited, stalls, done, state = 0.0, 0, 0.0, "unknown"
         with self._report.task(f"Batch job {job.name}", total, "records") as task:
             while True:
                 try:
                     status = call_aws(self._control.get_model_invocation_job, jobIdentifier=job.arn)
-                    stalls = 0
+                    state, stalls = status["status"], 0
+                    processed = float(status.get("processedRecordCount") or done)
                 except CallError as error:
                     stalls += 1
-                    if error.status == 404:
-                        return self._vanished(job)
+                    if error.status == 404:  # Bedrock forgets jobs after a while; their output stays in S3
+                        self._report.log(f"Bedrock no longer knows batch job {job.name}; its output is taken as it is")
+                        return "Expired"
                     if not error.retryable or stalls >= _STALLS:
                         raise
-                    status = {"status": "unknown"}
-                state = str(status["status"])
-                processed = float(status.get("processedRecordCount") or done)
+                    state, processed = "unknown", done
                 task.advance(processed - done, f"{state}, {duration(waited)}")
                 done = processed
-                self._ledger.renew()
                 if state in _FINAL:
                     return state
-                self._sleep(self._poll_s)
+                with self._ledger.resting(self._report):
+                    self._sleep(self._poll_s)
                 waited += self._poll_s
-
-    def _vanished(self, job: Job) -> str:
-        """Bedrock forgets jobs after a while; their output stays in S3."""
-        self._report.log(f"Bedrock no longer knows batch job {job.name}; its output is taken as it is")
-        return "Expired"
 
     # --- fetching
 
     def _outcomes(
-        self, job: Job, records: dict[str, str], state: str, requests: Sequence[Request], indices: dict[str, int]
-    ) -> Iterator[tuple[str, Reply | Failure]]:
-        """(key, outcome) of every record that was asked for."""
-        owed = {record: key for record, key in records.items() if key in indices}
+        self, job: BatchJob, owed: dict[str, int], state: str, requests: Sequence[Request]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """(index, outcome) of every record that was asked for. owed: indices by record."""
         for line in self._output_lines(job):
-            record = str(line.get("recordId", ""))
-            key = owed.get(record)
-            if key is None:
-                continue
-            try:
-                outcome: Reply | Failure = _outcome(line, requests[indices[key]])
-            except CallError as error:
-                outcome = Failure(error=error.message, retryable=True)
-            del owed[record]
-            yield key, outcome
-        for key in owed.values():
-            yield key, Failure(error=f"Batch job {job.name} ended as {state} without this record.", retryable=True)
+            index = owed.pop(str(line.get("recordId", "")), None)
+            if index is not None:
+                yield index, _outcome(line, requests[index])
+        for index in owed.values():
+            yield index, Failure(error=f"Batch job {job.name} ended as {state} without this record.", retryable=True)
 
-    def _output_lines(self, job: Job) -> Iterator[dict[str, Any]]:
+    def _output_lines(self, job: BatchJob) -> Iterator[dict[str, JsonValue]]:
         bucket, prefix = _split_uri(job.output_uri)
-        token: str | None = None
-        names: list[str] = []
-        while True:
-            more = {"ContinuationToken": token} if token else {}
-            page = call_aws(self._s3.list_objects_v2, Bucket=bucket, Prefix=prefix, **more)
-            names += [item["Key"] for item in page.get("Contents", []) if item["Key"].endswith(".jsonl.out")]
-            token = page.get("NextContinuationToken")
-            if not token:
-                break
-        for name in sorted(names):
+        page = call_aws(self._s3.list_objects_v2, Bucket=bucket, Prefix=prefix)
+        names = [item["Key"] for item in page.get("Contents", [])]
+        while token := page.get("NextContinuationToken"):
+            page = call_aws(self._s3.list_objects_v2, Bucket=bucket, Prefix=prefix, ContinuationToken=token)
+            names += [item["Key"] for item in page.get("Contents", [])]
+        for name in sorted(name for name in names if name.endswith(".jsonl.out")):
             body = call_aws(self._s3.get_object, Bucket=bucket, Key=name)["Body"]
-            for raw in body.iter_lines():
+            for raw in body.iter_lines():  # type: ignore[no-untyped-call]
                 try:
                     line = json.loads(raw)
                 except ValueError:
@@ -269,21 +237,23 @@ class BatchModel(CountsTokens):
                     yield line
 
 
-def _outcome(line: dict[str, Any], request: Request) -> Reply | Failure:
+def _outcome(line: dict[str, JsonValue], request: Request) -> Outcome:
     error = line.get("error")
     if isinstance(error, dict):
         code = str(error.get("errorCode", ""))
         message = f"Bedrock batch: {code} {error.get('errorMessage', '')}".strip()[:300]
-        hopeless = code.isdigit() and int(code) not in RETRYABLE_STATUSES
-        return Failure(error=message, retryable=not hopeless)
-    return converse_reply(line.get("modelOutput"), request)
+        return Failure(error=message, retryable=not code.isdigit() or int(code) in RETRYABLE_STATUSES)
+    try:
+        return converse_reply(cast("Response", line.get("modelOutput")), request)
+    except CallError as torn:
+        return Failure(error=torn.message, retryable=True)
 
 
-def _chunks(keys: list[str]) -> list[list[str]]:
-    """Jobs of even size, none over the limit; no job at all for too few."""
+def chunks(keys: list[str], most: int = MAX_RECORDS) -> list[list[str]]:
+    """The calls of each job: of even size, none over the limit; no job at all for too few."""
     if len(keys) < MIN_RECORDS:
         return []
-    count = -(-len(keys) // MAX_RECORDS)
+    count = -(-len(keys) // most)
     size = -(-len(keys) // count)
     return [keys[start : start + size] for start in range(0, len(keys), size)]
 
@@ -308,8 +278,10 @@ def batch_place(s3_uri: str | None, role_arn: str | None) -> BatchPlace:
     return BatchPlace(s3_uri=s3_uri, role_arn=role_arn)
 
 
-def check_s3(s3: Any, place: BatchPlace) -> None:  # noqa: ANN401 - a boto3 client
-    """Fail early, and for people, where the bucket is not there or not ours."""
+def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
+    place = batch_place(settings.batch_s3_uri, settings.batch_role_arn)
+    control, resolved, on_demand = parts_of(settings, outside)
+    s3: S3Client = connect("s3", region=settings.region, endpoint_url=outside.endpoint_url)
     try:
         call_aws(s3.head_bucket, Bucket=place.bucket)
     except CallError as error:
@@ -317,24 +289,7 @@ def check_s3(s3: Any, place: BatchPlace) -> None:  # noqa: ANN401 - a boto3 clie
             f"The bucket {place.bucket} can't be used: {error.message}",
             remedy="Create it in the same region, or name another with --set generate.batch_s3_uri=s3://BUCKET/PREFIX",
         ) from error
-
-
-def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
-    place = batch_place(settings.batch_s3_uri, settings.batch_role_arn)
-    control, resolved, on_demand = parts_of(settings, outside)
-    s3 = connect("s3", region=settings.region, endpoint_url=outside.endpoint_url)
-    check_s3(s3, place)
-    return BatchModel(
-        control,
-        s3,
-        resolved,
-        place,
-        outside.ledger,
-        price=outside.prices.find(BatchModel.price_provider, resolved.model),
-        fallback=on_demand,
-        run=outside.run,
-        report=outside.report,
-    )
+    return BatchModel(control, s3, resolved, place, outside, fallback=on_demand)
 
 
 GENERATOR = Kind(name="bedrock-batch", open=_open)

@@ -24,7 +24,7 @@ from embedfit.errors import InputError, UsageError
 from embedfit.files.hashes import sha256_file
 from embedfit.files.textfiles import json_lines
 from embedfit.generators import Generator, Wanted
-from embedfit.llm.protocol import Failure, LanguageModel, Reply, Request
+from embedfit.llm.protocol import Failure, LanguageModel, Outcome, Reply, Request
 from embedfit.llm.quoting import as_data
 
 if TYPE_CHECKING:
@@ -46,14 +46,14 @@ class Row:
     start: str
 
 
-class RecordedModel:
-    """A LanguageModel whose replies stand in a file. path: the file; it is read when the first reply is asked for.
+class RecordedModel(LanguageModel):
+    """A language model whose replies stand in a file. path: the file; it is read when the first reply is asked for.
 
     Raises UsageError where no file is named, InputError where it is missing.
     """
 
     provider = "recorded"
-    counts_exactly = False
+    takes_turns = False
 
     def __init__(self, path: str | None) -> None:
         if not path:
@@ -67,22 +67,14 @@ class RecordedModel:
                 f"The recorded queries {path} are {'a folder' if self._path.is_dir() else 'missing'}.",
                 remedy="Name an existing file: --generator recorded:FILE.jsonl",
             )
-
-    @cached_property
-    def model(self) -> str:
-        """The file's name and the start of its SHA-256: another content gives other calls."""
-        return f"{self._path.name}@{sha256_file(self._path)[:12]}"
+        self.model = f"{self._path.name}@{sha256_file(self._path)[:12]}"  # another content gives other calls
 
     @cached_property
     def _rows(self) -> dict[str, list[Row]]:
         return read_rows(self._path)
 
-    def count_tokens(self, request: Request) -> int:
-        """Words of the messages, for the estimate that is shown."""
-        return sum(len(message.content.split()) for message in request.messages)
-
-    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply | Failure]]:
-        """See LanguageModel. A passage without a row is a Failure that says so."""
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        """Yield (index, outcome) in order. A passage without a row is a Failure that says so."""
         for index, request in enumerate(requests):
             yield index, self._answer(request)
 

@@ -8,29 +8,32 @@ import queue
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
-from embedfit.llm.metered import Admission, Gate
-from embedfit.llm.protocol import BilledAs, Failure, Named, Reply, Request
+from embedfit.llm.protocol import Failure, Gate, LanguageModel, Outcome, Reply, Request
 from embedfit.llm.transport.retry import CallError, RetryPolicy
-from embedfit.llm.transport.throttle import Sent, Throttle
+from embedfit.llm.transport.throttle import Throttle
 from embedfit.progress import Reporter
 
 #: Calls given up in a row, with no reply before them, after which the fault is taken to be common to all.
 _COMMON_FAULT = 5
-_TICK_S = 1.0
-_LATER_S = (0.25, 5.0)  # first and longest wait before the gate is asked again about one call
-
-
+#: Seconds after which the gate is asked again about a call that must wait for others.
+_POLL_S = 0.25
 #: Calls in flight at most. The throttle finds how many of them are of use.
 CONNECTIONS = 96
 
 
-class Transport(Named, BilledAs, Protocol):
-    """One call to one provider. Thread-safe."""
+class Transport(Protocol):
+    """One call to one provider. Thread-safe. Its attributes are those of LanguageModel."""
+
+    provider: str
+    price_provider: str
+    model: str
+    counts_exactly: bool
+
+    def count_tokens(self, request: Request) -> int:
+        """Input tokens of a request."""
 
     def send(self, request: Request) -> Reply:
         """Make the call and wait for its reply. Raises CallError."""
@@ -39,26 +42,7 @@ class Transport(Named, BilledAs, Protocol):
         """Close the connections."""
 
 
-class _OpenGate:
-    """Lets everything through."""
-
-    def admit(self, index: int) -> Admission | Reply:
-        return "send"
-
-    def settle(self, index: int, outcome: Reply | Failure) -> None:
-        pass
-
-    def lost(self, index: int) -> None:
-        pass
-
-    def returned(self, index: int) -> None:
-        pass
-
-    def tick(self) -> None:
-        pass
-
-
-class RemoteModel:
+class RemoteModel(LanguageModel):
     """A language model behind a network.
 
     throttle: what is known of the provider's quotas; it goes on learning from one complete() to the
@@ -79,246 +63,158 @@ class RemoteModel:
     ) -> None:
         self.transport = transport
         self.provider, self.price_provider, self.model = transport.provider, transport.price_provider, transport.model
-        self.counts_exactly, self.count_tokens = transport.counts_exactly, transport.count_tokens
+        self.counts_exactly = transport.counts_exactly
         self.throttle = throttle or Throttle()
         self.retry = retry or RetryPolicy()
         self.rng = rng or random.Random()
         self.clock = clock
         self.grace_s = grace_s
-        self.lock = threading.Lock()
         #: Whether there has ever been a reply.
         self.replied = False
         self._report = report
-        self._said = False
-        self._holds, self._held_until = 0, -math.inf
+
+    def count_tokens(self, request: Request) -> int:
+        """As the transport counts."""
+        return self.transport.count_tokens(request)
 
     def close(self) -> None:
         """Close the connections; nothing can be asked afterwards."""
         self.transport.close()
 
-    def complete(self, requests: Sequence[Request]) -> Generator[tuple[int, Reply | Failure], None, None]:
-        """Yield (index, reply or failure) as they arrive. Raises ProviderError where no call can succeed."""
-        return self.complete_through(requests, _OpenGate())
+    def complete(self, requests: Sequence[Request]) -> Generator[tuple[int, Outcome], None, None]:
+        """Yield (index, outcome) as they arrive. Raises ProviderError where no call can succeed."""
+        return self.complete_through(requests, Gate())
+
+    def complete_through(self, requests: Sequence[Request], gate: Gate) -> Generator[tuple[int, Outcome], None, None]:
+        """As complete(), asking the gate about each attempt."""
+        calls = _Calls(self, requests, gate)
+        try:
+            yield from calls.outcomes()
+        finally:
+            calls.stop()
 
     def say_once(self, error: CallError) -> None:
-        """Tell the user why nothing arrives, where the provider refuses the very first calls for their number."""
-        with self.lock:
-            first = error.throttled is not None and not self.replied and not self._said
-            self._said = self._said or first
-        if first and self._report is not None:
+        """Tell the user why nothing arrives, if the provider refuses the very first calls for their number."""
+        if self._report is not None and error.throttled and not self.replied:
             self._report.log(f"{error.message} (trying again, more slowly)")
-
-    def hold(self, error: CallError, now: float) -> None:
-        """Wait longer and longer for a provider that has not taken a single call and does not say how long."""
-        if error.throttled is None or error.retry_after is not None or self.replied:
-            return
-        if now >= self._held_until:
-            self._holds = min(self._holds + 1, 30)
-            self._held_until = now + min(self.retry.cap_s, self.retry.base_s * 2.0**self._holds)
-        error.retry_after = self._held_until - now
-
-    def complete_through(
-        self, requests: Sequence[Request], gate: Gate
-    ) -> Generator[tuple[int, Reply | Failure], None, None]:
-        """As complete(), asking the gate about each attempt."""
-        fanout = _Fanout(self, requests, gate)
-        try:
-            yield from fanout.outcomes()
-        finally:
-            fanout.stop()
+            self._report = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    index: int
-    number: int  # 1-based; attempts that were throttled are not counted
-    asked: int = 0  # how often the gate said "later"
+class _Attempt(NamedTuple):
+    """due: when it may be made at the earliest. call: index of its request. number: 1-based, without throttled ones."""
+
+    due: float
+    call: int
+    number: int
 
 
-class _Fanout:
-    """One complete(): a thread that sends, and one thread for each call in flight.
-
-    State is guarded by `changed`; the throttle, which outlives us, by the model's lock.
-    """
+class _Calls:
+    """The calls of one complete(), each in a thread of its own. All else happens in the thread of the caller."""
 
     def __init__(self, model: RemoteModel, requests: Sequence[Request], gate: Gate) -> None:
         self._model, self._requests, self._gate = model, requests, gate
-        self._tokens = [model.count_tokens(request) + request.max_tokens for request in requests]
-        self._changed = threading.Condition()
-        self._ready = deque(_Attempt(index, 1) for index in range(len(requests)))
-        self._delayed: list[tuple[float, int, _Attempt]] = []
-        self._sequence = 0
-        self._unfinished = len(requests)
-        self._in_flight: set[int] = set()
-        self._stopping = False
+        self._waiting = [_Attempt(-math.inf, index, 1) for index in range(len(requests))]  # a heap
+        self._in_flight: dict[int, float] = {}  # when each was sent, by index
+        self._ended: queue.SimpleQueue[tuple[_Attempt, Reply | BaseException]] = queue.SimpleQueue()
         self._error: BaseException | None = None
-        self._replies = 0
-        self._given_up = 0
+        self._replies = self._given_up = 0
         self._last_success = model.clock()
-        self._outcomes: queue.SimpleQueue[tuple[int, Reply | Failure] | None] = queue.SimpleQueue()
-        self._sender = threading.Thread(target=self._send_all, name="embedfit-sender", daemon=True)
 
-    def outcomes(self) -> Generator[tuple[int, Reply | Failure], None, None]:
-        """Start; yield what arrives; raise what makes going on useless, after what was in flight has arrived."""
-        self._sender.start()
-        while (item := self._outcomes.get()) is not None:
-            yield item
+    def outcomes(self) -> Iterator[tuple[int, Outcome]]:
+        """Send; yield what arrives; raise what makes going on useless, after what was in flight has arrived."""
+        while self._error is None and (self._waiting or self._in_flight):
+            wait = self._send_due()
+            yield from self._arrived(wait)
         if self._error is not None:
-            self._wait_for_calls()
-            while not self._outcomes.empty():
-                if (item := self._outcomes.get()) is not None:
-                    yield item
+            yield from self._rest()
             raise self._error
 
     def stop(self) -> None:
-        """Send no more, and give the calls in flight some time to arrive: their replies reach the gate."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        if self._sender.ident is not None:
-            self._sender.join()
-        for index in self._wait_for_calls():
+        """Give the calls in flight some time to arrive, for their replies are paid for; count the others as lost."""
+        for _ in self._rest():
+            pass
+        for index in self._in_flight:
             self._gate.lost(index)
 
-    def _wait_for_calls(self) -> set[int]:
-        with self._changed:
-            self._changed.wait_for(lambda: not self._in_flight, timeout=self._model.grace_s)
-            return set(self._in_flight)
+    def _rest(self) -> Iterator[tuple[int, Outcome]]:
+        until = time.monotonic() + self._model.grace_s
+        while self._in_flight and (left := until - time.monotonic()) > 0:
+            yield from self._arrived(left)
 
-    # --- the sending thread
+    def _send_due(self) -> float:
+        """Send what may be sent now. Returns the seconds after which to look again."""
+        model = self._model
+        while self._waiting:
+            now = model.clock()
+            wait = max(self._waiting[0].due - now, model.throttle.delay(now, len(self._in_flight)))
+            if wait > 0:
+                return wait
+            admitted = self._gate.admit(self._waiting[0].call)
+            if admitted is None:
+                return _POLL_S
+            attempt = heapq.heappop(self._waiting)
+            if admitted:
+                model.throttle.sent(now)
+                self._in_flight[attempt.call] = now
+                threading.Thread(target=self._call, args=(attempt,), name="embedfit-call", daemon=True).start()
+        return math.inf
 
-    def _send_all(self) -> None:
-        ticked = self._model.clock()
-        try:
-            while True:
-                now = self._model.clock()
-                if now - ticked >= _TICK_S:
-                    self._gate.tick()
-                    ticked = now
-                with self._changed:
-                    if self._stopping or self._error is not None or not self._unfinished:
-                        break
-                    attempt, wait = self._next(now)
-                    if attempt is None:
-                        self._changed.wait(timeout=min(wait, _TICK_S))
-                if attempt is not None:
-                    self._offer(attempt)
-        except BaseException as error:  # a ledger that can't be written, above all: tell the caller's thread
-            self._fail(error)
-        self._outcomes.put(None)
-
-    def _next(self, now: float) -> tuple[_Attempt | None, float]:
-        """(the attempt to make now or None, seconds after which to look again)."""
-        while self._delayed and self._delayed[0][0] <= now:
-            self._ready.append(heapq.heappop(self._delayed)[2])
-        wait = self._delayed[0][0] - now if self._delayed else math.inf
-        if not self._ready:
-            return None, wait
-        with self._model.lock:
-            delay = self._model.throttle.delay(now)
-        return (self._ready.popleft(), 0.0) if delay <= 0 else (None, min(wait, delay))
-
-    def _offer(self, attempt: _Attempt) -> None:
-        index = attempt.index
-        verdict = self._gate.admit(index)
-        if verdict == "send":
-            self._start(attempt)
-        elif verdict == "wait":
-            with self._changed:
-                self._ready.appendleft(attempt)
-                self._changed.wait(timeout=_LATER_S[0])
-        elif verdict == "later":
-            wait = min(_LATER_S[1], _LATER_S[0] * 2.0**attempt.asked)
-            self._delay(_Attempt(index, attempt.number, min(attempt.asked + 1, 10)), wait)
-        else:
-            if isinstance(verdict, Reply):
-                self._outcomes.put((index, verdict))
-            with self._changed:
-                self._unfinished -= 1
-
-    def _start(self, attempt: _Attempt) -> None:
-        with self._model.lock:
-            sent = self._model.throttle.sent(self._tokens[attempt.index], self._model.clock())
-        with self._changed:
-            self._in_flight.add(attempt.index)
-        threading.Thread(target=self._call, args=(attempt, sent), name="embedfit-call", daemon=True).start()
-
-    def _delay(self, attempt: _Attempt, seconds: float) -> None:
-        with self._changed:
-            self._sequence += 1
-            heapq.heappush(self._delayed, (self._model.clock() + seconds, self._sequence, attempt))
-            self._changed.notify_all()
-
-    # --- the threads of calls
-
-    def _call(self, attempt: _Attempt, sent: Sent) -> None:
+    def _call(self, attempt: _Attempt) -> None:
+        """Make a call, in its own thread. The gate has heard of its end before anything else does."""
+        end: Reply | BaseException
         try:
             try:
-                reply = self._model.transport.send(self._requests[attempt.index])
-            except CallError as error:
-                with self._model.lock:
-                    self._model.hold(error, self._model.clock())
-                    self._model.throttle.failed(sent, error, self._model.clock())
-                self._failed(attempt, error)
-            except BaseException:
-                fault = CallError("", maybe_billed=True)
-                with self._model.lock:
-                    self._model.throttle.failed(sent, fault, self._model.clock())
-                self._gate.lost(attempt.index)
-                raise
+                end = self._model.transport.send(self._requests[attempt.call])
+            except BaseException as error:
+                end = error
+                if isinstance(error, CallError) and not error.maybe_billed:
+                    self._gate.returned(attempt.call)
+                else:
+                    self._gate.lost(attempt.call)
             else:
-                with self._model.lock:
-                    self._model.throttle.succeeded(sent, self._model.clock())
-                self._last_success = self._model.clock()
-                self._model.replied = True
-                self._finish(attempt.index, reply)
-        except BaseException as error:
-            self._fail(error)
-        finally:
-            with self._changed:
-                self._in_flight.discard(attempt.index)
-                self._changed.notify_all()
+                self._gate.received(attempt.call, end)
+        except BaseException as error:  # a ledger that can't be written, above all
+            end = error
+        self._ended.put((attempt, end))
 
-    def _failed(self, attempt: _Attempt, error: CallError) -> None:
-        model = self._model
-        if error.maybe_billed:
-            self._gate.lost(attempt.index)
-        else:
-            self._gate.returned(attempt.index)
-        model.say_once(error)
-        starved_s = model.clock() - self._last_success
-        if model.retry.gives_up(error, attempt.number, starved_s, ever=model.replied):
-            self._finish(
-                attempt.index, Failure(error=error.message, retryable=error.retryable, remedy=error.remedy or "")
-            )
-            self._judge(error)
+    def _arrived(self, wait: float) -> Iterator[tuple[int, Outcome]]:
+        """The outcome of the next call that ends within so many seconds, if it has one yet."""
+        if not self._in_flight and not self._waiting:
             return
-        with model.lock:
-            wait = model.retry.delay(error, attempt.number, model.rng)
-        number = attempt.number if error.throttled else attempt.number + 1
-        self._delay(_Attempt(attempt.index, number), wait)
+        try:
+            # Without a limit some systems would not notice Ctrl-C.
+            attempt, end = self._ended.get(timeout=min(wait, 1.0))
+        except queue.Empty:
+            return
+        model, now = self._model, self._model.clock()
+        crowd = len(self._in_flight)
+        sent = self._in_flight.pop(attempt.call)
+        if isinstance(end, Reply):
+            model.throttle.succeeded(sent, now, crowd)
+            model.replied, self._last_success = True, now
+            self._replies += 1
+            yield attempt.call, end
+        elif isinstance(end, CallError):
+            model.throttle.failed(sent, end, now)
+            model.say_once(end)
+            if model.retry.gives_up(end, attempt.number, now - self._last_success, ever=model.replied):
+                self._give_up(end)
+                failure = Failure(error=end.message, retryable=end.retryable, remedy=end.remedy or "")
+                yield attempt.call, failure
+            else:
+                due = now + model.retry.delay(end, attempt.number, model.rng)
+                number = attempt.number + (not end.throttled)
+                heapq.heappush(self._waiting, _Attempt(due, attempt.call, number))
+        else:
+            self._error = self._error or end
 
-    def _finish(self, index: int, outcome: Reply | Failure) -> None:
-        self._gate.settle(index, outcome)
-        self._outcomes.put((index, outcome))
-        with self._changed:
-            self._unfinished -= 1
-            self._replies += isinstance(outcome, Reply)
-            self._changed.notify_all()
-
-    def _judge(self, error: CallError) -> None:
-        """Stop everything where a failure is not about this one call."""
-        with self._changed:
-            self._given_up += 1
-            starved = error.throttled is not None and not self._model.replied
-            common = not self._replies and (starved or self._given_up >= _COMMON_FAULT)
+    def _give_up(self, error: CallError) -> None:
+        """Stop everything if a failure is not about this one call."""
+        self._given_up += 1
+        starved = error.throttled and not self._model.replied
+        common = not self._replies and (starved or self._given_up >= _COMMON_FAULT)
         if error.hopeless or common:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        with self._changed:
             self._error = self._error or error
-            self._changed.notify_all()
 
 
 def paced(transport: Transport, report: Reporter) -> RemoteModel:

@@ -6,11 +6,8 @@ import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from embedfit.errors import ProviderError
-
-Resource = Literal["requests", "tokens"]
 
 #: HTTP statuses after which the same call may succeed: time-outs, model errors, throttling, overload.
 RETRYABLE_STATUSES = frozenset({408, 409, 424, 425, 429, 500, 502, 503, 504, 529})
@@ -21,9 +18,8 @@ HOPELESS_STATUSES = frozenset({401, 402, 403, 404})
 class CallError(ProviderError):
     """One attempt at a call failed.
 
-    throttled: the quota that was exhausted, where this is what the failure says. retry_after: seconds
-    that the provider asks to wait, or None. maybe_billed: the provider may have done, and billed, the
-    work, though its reply did not arrive.
+    throttled: whether the provider took no more calls for now. retry_after: seconds that the provider asks to wait, or
+    None. maybe_billed: the provider may have done, and billed, the work, though its reply did not arrive.
     """
 
     def __init__(
@@ -32,7 +28,7 @@ class CallError(ProviderError):
         *,
         remedy: str | None = None,
         status: int | None = None,
-        throttled: Resource | None = None,
+        throttled: bool = False,
         retry_after: float | None = None,
         maybe_billed: bool = False,
     ) -> None:
@@ -48,18 +44,13 @@ class CallError(ProviderError):
         return self.status in HOPELESS_STATUSES
 
 
-def throttled_resource(text: str) -> Resource:
-    """The quota that a provider's throttling message is about ("Too many tokens, please wait …")."""
-    return "tokens" if "token" in text.lower() else "requests"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
     """Exponential backoff with full jitter (Brooker, "Exponential backoff and jitter", 2015).
 
     attempts: of one call, throttled ones not counted: those say nothing about the call.
     patience_s: how long throttling may last without a single reply before calls are given up; first_patience_s:
-    the same where there has never been a reply.
+    the same as long as there has never been a reply.
     """
 
     attempts: int = 6
@@ -75,7 +66,7 @@ class RetryPolicy:
         """
         if not error.retryable:
             return True
-        if error.throttled is not None:
+        if error.throttled:
             patience = self.patience_s if ever else min(self.patience_s, self.first_patience_s)
             return max(starved_s, error.retry_after or 0.0) > patience
         return attempt >= self.attempts
@@ -86,10 +77,16 @@ class RetryPolicy:
         Throttled calls go back to the queue at once, in random order within one base_s: the throttle
         alone decides when anything may be sent.
         """
-        if error.throttled is not None:
+        if error.throttled:
             return rng.uniform(0.0, self.base_s)
         wait = rng.uniform(0.0, min(self.cap_s, self.base_s * 2.0 ** (attempt - 1)))
         return max(wait, min(error.retry_after or 0.0, 4 * self.cap_s))
+
+
+_TRY_AGAIN = re.compile(
+    r"(?:try again|retry) (?:in|after) (\d{1,5}(?:\.\d{1,3})?) ?(ms|milliseconds?|s|sec|seconds?|m|min|minutes?)\b",
+    re.I,
+)
 
 
 def retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
@@ -103,9 +100,3 @@ def retry_after(headers: Mapping[str, str], text: str = "") -> float | None:
     if said is None:
         return None
     return float(said[1]) * {"ms": 1e-3, "m": 60.0}.get(said[2].lower()[:2].rstrip("i"), 1.0)
-
-
-_TRY_AGAIN = re.compile(
-    r"(?:try again|retry) (?:in|after) (\d{1,5}(?:\.\d{1,3})?) ?(ms|milliseconds?|s|sec|seconds?|m|min|minutes?)\b",
-    re.I,
-)

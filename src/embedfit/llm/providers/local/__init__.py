@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
-    from embedfit.llm.providers.local.model import LocalModel  # torch: seconds that no other provider needs
+    from embedfit.llm.providers.local.model import LocalGenerator  # torch: seconds that no other provider needs
 
-    return LocalModel(resolve_generator(settings.llm))
+    return LocalGenerator(resolve_generator(settings.llm))
 
 
 GENERATOR = Generator(

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from embedfit.errors import ModelError
-from embedfit.llm.protocol import Failure, Message, Reply, Request
+from embedfit.llm.protocol import Failure, LanguageModel, Message, Outcome, Request
 from embedfit.llm.providers.local.backend import Backend, LlamaBackend, calibration_tokens
 from embedfit.llm.providers.local.folder import load_folder
 from embedfit.llm.providers.local.gguf import build_tokenizer, read_gguf, read_shape, read_weights
@@ -25,8 +25,8 @@ _MAX_SAMPLES = 128
 _CACHE_BYTES = 1 << 30
 
 
-class LocalModel:
-    """A LanguageModel on this machine.
+class LocalGenerator(LanguageModel):
+    """A language model on this machine.
 
     path: a GGUF file of a Llama, or the folder of a causal language model. arithmetic: how products are
     computed; by default what a short probe finds fastest. cache_bytes: bound of the keys and values held
@@ -38,6 +38,7 @@ class LocalModel:
 
     provider = "local"
     counts_exactly = True
+    takes_turns = False
 
     def __init__(
         self,
@@ -55,18 +56,15 @@ class LocalModel:
             raise ModelError(
                 f"There is no model at {self._path}.", remedy="Give a GGUF file or the folder of a language model."
             )
-
-    @cached_property
-    def model(self) -> str:
-        """The file's or folder's name and the start of its SHA-256."""
-        return f"{self._path.stem if self._path.is_file() else self._path.name}@{content_hash(self._path)[:12]}"
+        name = self._path.stem if self._path.is_file() else self._path.name
+        self.model = f"{name}@{content_hash(self._path)[:12]}"
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the prompt, exactly."""
         return len(self._encode([request])[0])
 
-    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Reply | Failure]]:
-        """See LanguageModel. Requests that share text share its cost; order them as you like."""
+    def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
+        """Yield (index, outcome). Requests that share text share its cost; order them as you like."""
         if not requests:
             return
         prompts = self._encode(requests)

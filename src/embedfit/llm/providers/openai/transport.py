@@ -14,7 +14,7 @@ from embedfit.llm.protocol import Reply, Request
 from embedfit.llm.providers.openai.bodies import completion_in
 from embedfit.llm.replies import answer_of, cut_at_stop, shown, text_of_message, well_formed
 from embedfit.llm.tokens import CountsTokens
-from embedfit.llm.transport.retry import CallError, Resource, retry_after, throttled_resource
+from embedfit.llm.transport.retry import CallError, retry_after
 from embedfit.network.addresses import checked_address, is_private_host
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class OpenAiTransport(CountsTokens):
             spent = request.max_tokens if finish == "length" else len(text.encode("utf-8", "replace")) // 3 + 1
         return Reply(
             text=well_formed(text),
-            input_tokens=_count(usage.get("prompt_tokens")) or self._count(request),
+            input_tokens=_count(usage.get("prompt_tokens")) or self.count_tokens(request),
             output_tokens=spent,
             finish="stop" if stopped else finish,
         )
@@ -115,21 +115,19 @@ class OpenAiTransport(CountsTokens):
         metadata = fault.get("metadata")
         named = metadata.get("headers") if isinstance(metadata, dict) else None
         lower = {str(k).lower(): str(v) for k, v in named.items()} if isinstance(named, dict) else {}
-        return self._refusal(status, text, "", retry_after({**headers, **lower}, text))
+        return self._refusal(status, text, retry_after({**headers, **lower}, text))
 
     def _error(self, response: httpx.Response) -> CallError:
         detail = _detail(response)
         text = shown(self._clean(str(detail.get("message") or _readable(response))), 300)
-        kind = str(detail.get("type") or "")
         status = 402 if response.status_code == 429 and detail.get("code") == "insufficient_quota" else None
         return self._refusal(
             status or response.status_code,
             text,
-            kind if kind in ("tokens", "requests") else "",
             retry_after(response.headers, text),
         )
 
-    def _refusal(self, status: int | None, text: str, quota: str, retry_after: float | None) -> CallError:
+    def _refusal(self, status: int | None, text: str, retry_after: float | None) -> CallError:
         """The error of a status, whether the server sent it as one or wrote it into a body of status 200."""
         where = self._client.base_url.host
         if status == 401:
@@ -155,11 +153,10 @@ class OpenAiTransport(CountsTokens):
                 remedy="The day's quota is used up. Run the same command again tomorrow, or choose another model: "
                 "what was paid for is in the ledger.",
             )
-        throttled: Resource | None = throttled_resource(quota or text) if status == 429 else None
         return CallError(
             f"{where} answered {status}: {text}" if status else f"{where} answered with an error: {text}",
             status=status,
-            throttled=throttled,
+            throttled=status == 429,
             retry_after=retry_after,
             maybe_billed=status in (408, 504),
         )

@@ -1,0 +1,44 @@
+"""How much money may still be spent."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Budget:
+    """USD that may still be spent, counting calls in flight. Thread-safe. limit: None for no limit."""
+
+    def __init__(self, limit: float | None, spent: float = 0.0) -> None:
+        self.limit = limit
+        self._lock = threading.Lock()
+        self._spent = spent
+        self._reserved: dict[str, float] = {}
+        self._in_flight = 0.0
+
+    @property
+    def spent(self) -> float:
+        """USD that are gone, calls in flight not counted."""
+        return self._spent
+
+    def reserve(self, key: str, usd: float) -> bool | None:
+        """Set money aside for a call: True; None: not now, but calls in flight may free some; False: never."""
+        with self._lock:
+            if self.limit is not None and self._spent + self._in_flight + usd > self.limit + 1e-9:
+                return None if self._reserved else False
+            self._reserved[key] = usd
+            self._in_flight += usd
+            return True
+
+    def adopt(self, key: str, usd: float) -> None:
+        """Set money aside for a call that an earlier process sent. Until now the ledger counted it as spent."""
+        with self._lock:
+            self._spent -= min(usd, self._spent)
+            self._reserved[key] = usd
+            self._in_flight += usd
+
+    def settle(self, key: str, usd: float | None) -> None:
+        """Replace what was set aside by what the call cost. None: all of it, for the call may have been billed."""
+        with self._lock:
+            reserved = self._reserved.pop(key, 0.0)
+            self._in_flight = self._in_flight - reserved if self._reserved else 0.0  # no drift of rounding errors
+            self._spent += reserved if usd is None else usd
