@@ -21,7 +21,7 @@ LEVELS: tuple[frozenset[str], ...] = (
                "index.retriever"}),
     frozenset({"progress", "generators", "path.artefacts"}),
     frozenset({"path.workspace"}),
-    frozenset({"llm.protocol", "models.store.vectors"}),
+    frozenset({"llm.protocol", "models.store.vectors", "scale"}),
     frozenset({"config", "runtime", "files"}),
     frozenset({"path.forgotten"}),
     frozenset({"path.stages"}),

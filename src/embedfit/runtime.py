@@ -13,6 +13,8 @@ import platformdirs
 from embedfit.llm.protocol import LanguageModel
 from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Reporter, Silent
+from embedfit.scale.executor import Executor
+from embedfit.scale.inline import Inline
 
 
 def _refuse(question: str) -> bool:
@@ -39,14 +41,16 @@ class Runtime:
     """Arguments of every stage that are not settings: they change how a stage runs, not its result.
 
     ledger: the file of paid replies. vectors: embeddings that were computed before. language_model: answers every
-    prompt instead of the one that the settings name. confirm: asks the user a yes/no question; the default refuses,
-    so nothing is spent by accident. processes: that train together. clock: seconds since 1970.
+    prompt instead of the one that the settings name. executor: where documents are read and cut. confirm: asks the
+    user a yes/no question; the default refuses, so nothing is spent by accident. processes: that train together.
+    clock: seconds since 1970.
     """
 
     report: Reporter = field(default_factory=Silent)
     ledger: Path = field(default_factory=default_ledger)
     vectors: VectorStore = field(default_factory=default_vectors)
     language_model: LanguageModel | None = None
+    executor: Executor = field(default_factory=Inline)
     confirm: Callable[[str], bool] = _refuse
     processes: int = 1
     clock: Callable[[], float] = time.time

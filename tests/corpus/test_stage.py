@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
 from embedfit.queries import stage as queries_stage
 from embedfit.runtime import Runtime
+from embedfit.scale.executor import Executor
+from embedfit.scale.inline import Inline
+from embedfit.scale.processes import Processes
 
 from .conftest import Pdf, make_png, story, write_pdf
 
@@ -92,6 +96,28 @@ def test_running_again_gives_the_same_files(ingest, docs: Path, tmp_path: Path) 
     first = [(tmp_path / "run" / name).read_bytes() for name in names]
     ingest(docs)
     assert first == [(tmp_path / "run" / name).read_bytes() for name in names]
+
+
+class LastFirst:
+    """An executor whose results come in the worst order."""
+
+    def map(self, work, shards, tell=None):
+        yield from reversed(list(Inline().map(work, shards, tell)))
+
+
+@pytest.mark.parametrize("executor", [Processes(2), LastFirst()], ids=["processes", "last first"])
+def test_who_reads_makes_no_difference(ingest, docs: Path, tmp_path: Path, executor: Executor) -> None:
+    shutil.copy(next(docs.iterdir()), docs / "a copy of it.md")
+    for number in range(6):
+        (docs / f"more{number}.md").write_text(f"# Part {number}\n\n{story(number)}")
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
+    (docs / "program.exe").write_bytes(b"MZ")
+    (docs / "corpus.jsonl").write_text('{"_id": "r1", "text": "a record about lamps and how they are mended"}\n')
+    names = ("documents.jsonl", "passages.jsonl", "dropped_passages.jsonl", "metadata.jsonl")
+    ingest(docs)
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in names}
+    ingest(docs, runtime=Runtime(executor=executor))
+    assert before == {name: (tmp_path / "run" / name).read_bytes() for name in names}
 
 
 def test_bad_documents_are_listed_and_the_run_goes_on(ingest, docs: Path, tmp_path: Path) -> None:

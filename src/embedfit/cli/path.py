@@ -46,6 +46,7 @@ def run(
     examples: Annotated[Path | None, typer.Option(help="The users' own queries, one a line, for the prompt.")] = None,
     ledger: LedgerPath = None,
     nproc: shared.Processes = 1,
+    workers: shared.Workers = shared.INLINE,
     yes: Yes = False,
     as_json: AsJson = False,
     force: Force = False,
@@ -76,7 +77,7 @@ def run(
         assignments=assignments or (),
         yes=yes,
         force=force,
-        runtime=runtime_for(ledger=ledger, processes=nproc),
+        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers),
     )
     show_result(result, as_json=as_json)
     if fail_if_not_better and not result.better:
@@ -93,6 +94,7 @@ def ingest(
     config: shared.SettingsFile = None,
     follow_links: shared.FollowLinks = None,
     assignments: Set = None,
+    workers: shared.Workers = shared.INLINE,
     force: Force = False,
 ) -> None:
     """Documents → passages: the first stage alone."""
@@ -107,7 +109,7 @@ def ingest(
         assignments=assignments or (),
         until="ingest",
         force=force,
-        runtime=runtime_for(),
+        runtime=runtime_for(workers=workers),
     )
 
 

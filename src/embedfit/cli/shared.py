@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,9 @@ import typer
 from embedfit.commands import runs
 from embedfit.progress import reporter_for
 from embedfit.runtime import Runtime
+from embedfit.scale.executor import open_executor
 
+INLINE = "inline"
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
 EvalBeir = Annotated[Path | None, typer.Option("--eval-beir", help="Evaluate on human queries in BEIR layout.")]
 EvalDocs = Annotated[list[Path] | None, typer.Option("--eval-docs", help="Evaluate on these documents.")]
@@ -39,10 +42,17 @@ Processes = Annotated[int, typer.Option("--nproc", help="Processes that train.")
 RunFolder = Annotated[Path, typer.Option("--run", help="The run folder.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as train.epochs=2.")]
 SettingsFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
+Workers = Annotated[
+    str,
+    typer.Option(
+        "--workers", help="Processes that read documents; or an executor, such as processes:4 or a plug-in's."
+    ),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without asking.")]
 
 
-def runtime_for(*, ledger: Path | None = None, processes: int = 1) -> Runtime:
+def runtime_for(*, ledger: Path | None = None, processes: int = 1, workers: str = INLINE) -> Runtime:
     """The runtime of a command: progress on standard error, and questions where somebody can answer them."""
     confirm = typer.confirm if sys.stdin.isatty() else None
-    return runs.make_runtime(reporter_for(sys.stderr), ledger=ledger, confirm=confirm, processes=processes)
+    runtime = runs.make_runtime(reporter_for(sys.stderr), ledger=ledger, confirm=confirm, processes=processes)
+    return replace(runtime, executor=open_executor(workers))

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embedfit.config import Config
-from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
-from embedfit.corpus.chunking import Window, chunk
+from embedfit.corpus.blocks import UnreadableDocument
+from embedfit.corpus.chunking import Window
 from embedfit.corpus.cleaning import clean_record
 from embedfit.corpus.coverage import unknown_language
 from embedfit.corpus.duplicates import clusters
 from embedfit.corpus.grouping import group_records
 from embedfit.corpus.quality import reason_to_drop
-from embedfit.corpus.readers.isolation import Limits, ReadingProcess
+from embedfit.corpus.readers.isolation import Limits
 from embedfit.corpus.readers.registry import by_extension, readers
+from embedfit.corpus.reading import CutDocument, File, Reading, unreadable
 from embedfit.corpus.sources import metadata
 from embedfit.corpus.sources.discover import Source, discover
 from embedfit.corpus.sources.kinds import BEIR
@@ -32,15 +34,13 @@ from embedfit.models.tokenizer import load_tokenizer
 from embedfit.path.artefacts import Document, DroppedPassage, Metadata, Passage, Value
 from embedfit.path.forgotten import Forgotten, read_forgotten
 from embedfit.path.workspace import Workspace
-from embedfit.progress import Reporter, Task
+from embedfit.progress import Reporter
 from embedfit.runtime import Runtime
 
 #: A passage is at most this long where the configuration leaves it open: longer ones blur what they are about.
 DEFAULT_TOKENS = 256
 _MIN_TOKENS = 16
 _PREVIEW = 120
-#: Of the time that a document takes, reading it.
-_READING_SHARE = 0.6
 
 
 @dataclass(slots=True)
@@ -75,12 +75,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     sources = [replace(source, stored=source.stored_path(workspace)) for source in _sources(config)]
     window = _window(config, runtime.report)
     corpus = Corpus(forgotten=read_forgotten(workspace))
-    limits = Limits(seconds=config.ingest.max_seconds, memory=config.ingest.max_memory_mb)
-    with runtime.report.task("Reading documents", len(sources), "documents") as task, ReadingProcess(limits) as process:
-        for source in sources:
-            progress = _Progress(task, source.document_id)
-            _read(source, corpus, window, config, process, progress)
-            progress.finish()
+    _read_all(sources, corpus, window, config, runtime)
     if corpus.left_out:
         runtime.report.log(f"{corpus.left_out:,} documents or records are left out, as `embedfit forget` asked")
     _report_problems(corpus, workspace.root, runtime.report)
@@ -94,24 +89,6 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     workspace.write(DroppedPassage, corpus.dropped)
     workspace.write(Passage, passages)
     workspace.write(Metadata, _metadata(passages, corpus, runtime.report))
-
-
-@dataclass(slots=True)
-class _Progress:
-    """One document's share of the bar: its reader moves it page by page, the rest is for cutting."""
-
-    task: Task
-    document_id: str
-    done: float = 0.0
-
-    def part(self, number: int, pages: int) -> None:
-        share = min(_READING_SHARE * number / max(pages, 1), _READING_SHARE) - self.done
-        if share > 0:
-            self.done += share
-            self.task.advance(share, f"{self.document_id}, {number} of {pages}")
-
-    def finish(self) -> None:
-        self.task.advance(1 - self.done, self.document_id)
 
 
 # --- what to read, and how long a passage may be
@@ -176,35 +153,96 @@ def _window(config: Config, report: Reporter) -> Window:
 # --- reading
 
 
-def _read(
-    source: Source, corpus: Corpus, window: Window, config: Config, process: ReadingProcess, progress: _Progress
-) -> None:
-    """Add one file's documents and passages, or the reason why there are none."""
+@dataclass(slots=True)
+class _Listed:
+    """A file on its way into the corpus.
+
+    digest: "" where its content is not of interest, because it is left out or has no reader. outcome: what it is
+    listed as, its document or the reason why it can't be read; None until its reader says it.
+    """
+
+    source: Source
+    digest: str = ""
+    outcome: Document | CutDocument | str | None = None
+    asked: bool = False
+    told: float = 0.0
+
+
+def _read_all(sources: Sequence[Source], corpus: Corpus, window: Window, config: Config, runtime: Runtime) -> None:
+    """Add every file's documents and passages, or the reason why there are none, in the order of the files."""
+    waiting: deque[_Listed] = deque()
+    asked: list[_Listed] = []
+
+    def files() -> Iterator[File]:
+        for source in sources:
+            one = _listed(source, corpus, config)
+            waiting.append(one)
+            if one.digest and one.outcome is None and source.kind != BEIR:
+                one.asked = True
+                asked.append(one)
+                yield File(path=source.path, kind=source.kind)
+
+    with runtime.report.task("Reading documents", len(sources), "documents") as task:
+
+        def tell(number: int, share: float) -> None:
+            one = asked[number]
+            if share > one.told:
+                task.advance(share - one.told, one.source.document_id)
+                one.told = share
+
+        def gather() -> None:
+            while waiting and (not waiting[0].asked or waiting[0].outcome is not None):
+                one = waiting.popleft()
+                _add(one, corpus, config)
+                task.advance(1 - one.told, one.source.document_id)
+
+        limits = Limits(seconds=config.ingest.max_seconds, memory=config.ingest.max_memory_mb)
+        with closing(runtime.executor.map(Reading(limits, window), files(), tell)) as outcomes:
+            for number, outcome in outcomes:
+                asked[number].outcome = outcome
+                gather()
+        gather()
+
+
+def _listed(source: Source, corpus: Corpus, config: Config) -> _Listed:
+    """A file with what is known of it before it is read."""
+    if corpus.forgotten.has_document(source.document_id):
+        corpus.left_out += 1
+        return _Listed(source)
+    if source.problem:
+        return _Listed(source, outcome=source.problem)
+    registered = readers().get(source.kind)
     try:
-        if corpus.forgotten.has_document(source.document_id):
-            corpus.left_out += 1
-            return
-        if source.problem:
-            raise UnreadableDocument(source.problem)
-        registered = readers().get(source.kind)
         if registered is not None and registered.record.in_memory:
             _check_size(source.path, config.ingest.max_file_mb)
         digest = sha256_file(source.path)
-        if digest in corpus.forgotten.contents:
-            corpus.left_out += 1
-            return
-        if _is_copy(source, digest, digest, corpus):
-            return
-        if source.kind == BEIR:
-            _read_beir(source, digest, corpus)
-        elif registered is not None:
-            parsed = process.read(registered, source.path, progress.part)
-            _read_document(source, digest, parsed, corpus, window, config)
+    except UnreadableDocument as error:
+        return _Listed(source, outcome=str(error))
+    except OSError as error:
+        return _Listed(source, outcome=unreadable(error))
+    if digest in corpus.forgotten.contents:
+        corpus.left_out += 1
+        return _Listed(source)
+    copy = _copy(source, digest, digest, corpus)
+    return _Listed(source, digest if registered is not None or source.kind == BEIR else "", copy)
+
+
+def _add(one: _Listed, corpus: Corpus, config: Config) -> None:
+    """Add a file's documents and passages, or the reason why there are none."""
+    source, outcome = one.source, one.outcome
+    try:
+        if isinstance(outcome, CutDocument):
+            _add_document(source, one.digest, outcome, corpus, config)
+        elif isinstance(outcome, Document):
+            corpus.documents.append(outcome)
+        elif outcome is not None:
+            raise UnreadableDocument(outcome)
+        elif one.digest:
+            _read_beir(source, one.digest, corpus)
     except UnreadableDocument as error:
         corpus.documents.append(_document(source, status="skipped", reason=str(error)))
     except OSError as error:
-        reason = f"can't be read: {error.strerror or error}"
-        corpus.documents.append(_document(source, status="skipped", reason=reason))
+        corpus.documents.append(_document(source, status="skipped", reason=unreadable(error)))
 
 
 def _check_size(path: Path, most: int) -> None:
@@ -224,28 +262,24 @@ def _document(source: Source, *, sha256: str = "", status: str, reason: str = ""
     )
 
 
-def _is_copy(source: Source, content: str, sha256: str, corpus: Corpus) -> bool:
-    """Whether a content was there before, for the same groups; then the file is listed as its copy."""
+def _copy(source: Source, content: str, sha256: str, corpus: Corpus) -> Document | None:
+    """What a file is listed as whose content was there before, for the same groups; None for a new content."""
     first = corpus.contents.setdefault(content, source)
     if first is source:
-        return False
+        return None
     if first.role != source.role:
         raise _in_both(str(first.path), str(source.path))
     reason = f"a copy of {first.document_id}"
-    corpus.documents.append(_document(source, sha256=sha256, status="duplicate", reason=reason))
-    return True
+    return _document(source, sha256=sha256, status="duplicate", reason=reason)
 
 
-def _read_document(
-    source: Source, digest: str, parsed: ParsedDocument, corpus: Corpus, window: Window, config: Config
-) -> None:
-    text = "\n".join(block.text for block in parsed.blocks)
-    if not text.strip():
-        raise UnreadableDocument("no text in it")
+def _add_document(source: Source, digest: str, document: CutDocument, corpus: Corpus, config: Config) -> None:
+    parsed, text = document.parsed, document.text
     words = " ".join(text.lower().split())
     groups = parsed.fields.get(metadata.GROUPS, ())
     content = hashlib.sha256(f"{groups} {words}".encode("utf-8", "replace")).hexdigest()
-    if _is_copy(source, f"text:{content}", digest, corpus):
+    if copy := _copy(source, f"text:{content}", digest, corpus):
+        corpus.documents.append(copy)
         return
     corpus.known[source.document_id, ""] = {**parsed.fields, **metadata.of_file(source.name)}
     corpus.cut.update(parsed.cut)
@@ -267,7 +301,7 @@ def _read_document(
         )
         for one in parsed.removed
     ]
-    for number, piece in enumerate(chunk(parsed.blocks, window), 1):
+    for number, piece in enumerate(document.chunks, 1):
         passage = Passage(
             passage_id=f"{source.document_id}#{number:04d}",
             document_id=source.document_id,

@@ -1,0 +1,66 @@
+"""What an executor is: it does one piece of work to each of many shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from embedfit import plugins
+
+#: Entry points of this group name an ExecutorKind as "module:NAME"; the entry point's name comes before the colon of
+#: --workers.
+GROUP = "embedfit.executors"
+
+Shard = TypeVar("Shard")
+Result = TypeVar("Result")
+ShardIn = TypeVar("ShardIn", contravariant=True)
+ResultOut = TypeVar("ResultOut", covariant=True)
+
+#: Says how much of a shard is done, as a share of 1.
+Tell = Callable[[float], None]
+#: The same with the shard's number.
+TellOf = Callable[[int, float], None]
+
+
+class Work(AbstractContextManager["Work[ShardIn, ResultOut]"], Protocol[ShardIn, ResultOut]):
+    """What is done to each shard. It, the shards and the results can be pickled.
+
+    Whoever does the work enters it once, calls it for one shard after another, and leaves it at the end: what many
+    shards need, such as a model or a process, is opened in __enter__. Its results depend on the shard alone.
+    """
+
+    def __call__(self, shard: ShardIn, tell: Tell, /) -> ResultOut:
+        """The result of a shard. Raises EmbedfitError, which ends everything."""
+
+
+class Executor(Protocol):
+    """Does work to shards."""
+
+    def map(
+        self, work: Work[Shard, Result], shards: Iterable[Shard], tell: TellOf | None = None
+    ) -> Generator[tuple[int, Result], None, None]:
+        """Yield (number of the shard, result) in any order, each number once.
+
+        Shards are taken as they are needed, so that many don't lie in memory. Closing the generator stops the work.
+        tell: hears how far the shards in progress are, as far as the executor can say it.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutorKind:
+    """One kind of executor.
+
+    form: an example of --workers. open: from what stands behind the colon to an executor; raises UsageError, or
+    MissingDependency that names what to install.
+    """
+
+    form: str
+    open: Callable[[str], Executor]
+
+
+def open_executor(spec: str) -> Executor:
+    """The executor of --workers: a number of processes, or a kind and what stands behind its colon."""
+    kind, _, rest = f"processes:{spec}".partition(":") if spec.isdecimal() else spec.partition(":")
+    return plugins.find(GROUP, kind, ExecutorKind).open(rest)
