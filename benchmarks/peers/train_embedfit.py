@@ -9,12 +9,11 @@ import time
 from pathlib import Path
 
 from embedfit.config import resolve
-from embedfit.path.artefacts import Passage, Query
+from embedfit.path.artefacts import Passage, Query, TrainingStep
 from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
 from embedfit.training.batches import Batch
-from embedfit.training.checkpoint import StepRecord
 from embedfit.training.loop import Trainer
 from embedfit.training.stage import run
 
@@ -44,7 +43,7 @@ def main(spec_path: str, result_path: str) -> None:
     cpu = [time.process_time()]
     step = Trainer._step
 
-    def timed(trainer: Trainer, batch: Batch) -> StepRecord:
+    def timed(trainer: Trainer, batch: Batch) -> TrainingStep:
         record = step(trainer, batch)
         cpu.append(time.process_time())
         return record

@@ -4,13 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
-from embedfit.models.layout.modules import Head
 from embedfit.path.artefacts import Passage, Query, TrainRow
 from embedfit.path.workspace import Workspace
-from embedfit.training.trunks.bert import BertTrunk
-from embedfit.training.trunks.trunk import TransformersTrunk
+from embedfit.training.trunk import Trunk
 
 
 @pytest.fixture(autouse=True)
@@ -23,21 +20,8 @@ def _one_thread(monkeypatch):
     torch.set_num_threads(before)
 
 
-def bert_trunk(folder: Path, *, pooling=None, attention="sdpa", precision="fp32") -> BertTrunk:
-    encoder = Encoder.load(folder, precision="fp32")
-    backbone = encoder.backbone
-    return BertTrunk(
-        backbone.config, backbone.state_dict(), pooling=pooling or encoder.layout.pooling.modes[0],
-        precision=precision, where=torch.device("cpu"), attention=attention,
-    )  # fmt: skip
-
-
-def transformers_trunk(folder: Path, *, pooling=None) -> TransformersTrunk:
-    encoder = Encoder.load(folder, precision="fp32")
-    layout = encoder.layout
-    if pooling is not None:
-        layout = Architecture.plain(pooling=pooling, max_tokens=layout.max_tokens, hidden_size=layout.hidden_size)
-    return TransformersTrunk(encoder.backbone, head=Head(layout, {}), precision="fp32")
+def make_trunk(folder: Path) -> Trunk:
+    return Trunk(Encoder.load(folder, precision="fp32"))
 
 
 def random_texts(count: int, *, seed: int = 0, longest: int = 40) -> list[np.ndarray]:

@@ -19,14 +19,14 @@ from embedfit.training.processes.launch import command
 from embedfit.training.processes.world import World
 from embedfit.training.stage import run
 from embedfit.training.step import accumulate_gradients
-from tests.training.conftest import bert_trunk, make_run, random_texts
+from tests.training.conftest import make_run, make_trunk, random_texts
 from tests.training.test_step import PASSAGES, ROWS, loss_of
 
 
 def joint_gradients(folder, world, limit):
-    trunk = bert_trunk(folder)
+    trunk = make_trunk(folder)
     texts = random_texts(ROWS + PASSAGES)
-    runs = list(micro_batches(np.array([len(text) for text in texts]), 64))
+    runs = micro_batches(np.array([len(text) for text in texts]), 64)
     memory = MemoryBudget(limit, trunk.parameters().values())
     memory.bytes_per_token = 1.0
     result = accumulate_gradients(trunk, texts, runs, loss_of, memory=memory, world=world)

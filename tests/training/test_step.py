@@ -7,7 +7,7 @@ from embedfit.training.losses.loss import Targets
 from embedfit.training.losses.objective import Objective
 from embedfit.training.memory import MemoryBudget
 from embedfit.training.step import accumulate_gradients
-from tests.training.conftest import bert_trunk, random_texts, transformers_trunk
+from tests.training.conftest import make_trunk, random_texts
 
 ROWS, PASSAGES = 4, 12
 
@@ -31,7 +31,7 @@ def gradients(trunk, *, limit, budget=64, seed=None, dropout=0.0, scale=1.0):
     memory = MemoryBudget(limit, trunk.parameters().values())
     memory.bytes_per_token = 1.0
     result = accumulate_gradients(
-        trunk, texts, list(micro_batches(lengths, budget)), loss_of, memory=memory, seed=seed, scale=scale
+        trunk, texts, micro_batches(lengths, budget), loss_of, memory=memory, seed=seed, scale=scale
     )
     return {name: weight.grad.clone() for name, weight in trunk.parameters().items()}, result
 
@@ -43,15 +43,12 @@ def assert_same(left, right, tolerance=1e-5):
         assert float((left[name] - right[name]).abs().max()) <= tolerance * scale, name
 
 
-@pytest.mark.parametrize("make", [bert_trunk, transformers_trunk])
-def test_every_plan_gives_the_gradient_of_the_plain_step(tiny_bert, make):
-    trunk = make(tiny_bert)
+def test_every_plan_gives_the_gradient_of_the_plain_step(tiny_bert):
+    trunk = make_trunk(tiny_bert)
     texts = random_texts(ROWS + PASSAGES)
     trunk.train(0.0)
-    trunk.prepare(texts)
     value = loss_of(trunk.forward(texts))
     value.backward()
-    trunk.finish()
     plain = {name: weight.grad.clone() for name, weight in trunk.parameters().items()}
     assert any(gradient.abs().max() > 1e-3 for gradient in plain.values())
 
@@ -66,9 +63,8 @@ def test_every_plan_gives_the_gradient_of_the_plain_step(tiny_bert, make):
     assert all(torch.equal(kept[name], cached[name]) for name in kept)  # so resuming with less memory changes no bit
 
 
-@pytest.mark.parametrize("make", [bert_trunk, transformers_trunk])
-def test_dropout_is_replayed_where_a_graph_was_not_kept(tiny_bert, make):
-    trunk = make(tiny_bert)
+def test_dropout_is_replayed_where_a_graph_was_not_kept(tiny_bert):
+    trunk = make_trunk(tiny_bert)
     kept, first = gradients(trunk, limit=1 << 30, seed=5, dropout=0.2)
     cached, second = gradients(trunk, limit=0, seed=5, dropout=0.2)
     _, third = gradients(trunk, limit=0, seed=6, dropout=0.2)
@@ -77,14 +73,14 @@ def test_dropout_is_replayed_where_a_graph_was_not_kept(tiny_bert, make):
 
 
 def test_a_scale_for_fp16_cancels_out(tiny_bert):
-    trunk = bert_trunk(tiny_bert)
+    trunk = make_trunk(tiny_bert)
     plain, _ = gradients(trunk, limit=1 << 30)
     scaled, _ = gradients(trunk, limit=1 << 30, scale=256.0)
     assert_same(scaled, plain)
 
 
 def test_the_memory_bound_decides_how_many_graphs_are_kept(tiny_bert):
-    trunk = bert_trunk(tiny_bert)
+    trunk = make_trunk(tiny_bert)
     shares = []
     for limit in (0, 200_000, 400_000, 800_000, 10_000_000):
         _, result = gradients(trunk, limit=limit)
@@ -93,9 +89,8 @@ def test_the_memory_bound_decides_how_many_graphs_are_kept(tiny_bert):
 
 
 def test_measured_bytes_are_those_of_the_layers(tiny_bert):
-    trunk = bert_trunk(tiny_bert, pooling="mean")
+    trunk = make_trunk(tiny_bert)
     texts = random_texts(1, longest=40) * 4
-    trunk.prepare(texts)
     memory = MemoryBudget(1 << 30, trunk.parameters().values())
     tokens = sum(map(len, texts))
     with memory.measured(tokens, len(texts[0])):

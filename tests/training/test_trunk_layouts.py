@@ -10,7 +10,7 @@ import torch
 
 from embedfit.errors import TrainingError
 from embedfit.models.encoder import Encoder
-from embedfit.training.stage import make_trunk
+from embedfit.training.trunk import Trunk
 from tests.models.tiny_families import save_family, save_static, two_dense
 
 TEXTS = ["how to mute the tv", "a", "The sound is off. " * 12]
@@ -20,19 +20,19 @@ TEXTS = ["how to mute the tv", "a", "The sound is off. " * 12]
 def test_trunks_of_layouts_give_the_encoders_vectors_and_gradients(name: str, tmp_path: Path) -> None:
     after = two_dense if name in ("bert", "gemma3_text") else None
     encoder = Encoder.load(save_family(name, tmp_path / "model", after=after), precision="fp32")
-    trunk = make_trunk(encoder)
+    expected = encoder.encode_unit(TEXTS)
+    trunk = Trunk(encoder)
+    assert trunk.width == encoder.layout.width == expected.shape[1]
     tokens = [np.array(ids, np.int32) for ids in encoder.token_ids(TEXTS)]
-    trunk.prepare(tokens)
     vectors = trunk.forward(tokens)
-    np.testing.assert_allclose(vectors.detach().numpy(), encoder.encode_unit(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(vectors.detach().numpy(), expected, atol=1e-5)
     (vectors @ torch.randn(vectors.shape[1], generator=torch.Generator().manual_seed(0))).sum().backward()
-    trunk.finish()
     assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in trunk.parameters().values())
 
 
 def test_layouts_that_can_not_be_trained_say_so(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="static embeddings"):
-        make_trunk(Encoder.load(save_static(tmp_path / "static"), precision="fp32"))
+        Trunk(Encoder.load(save_static(tmp_path / "static"), precision="fp32"))
     folder = save_family("bert", tmp_path / "model", include_prompt=False, prompts={"query": "q: "})
     with pytest.raises(TrainingError, match="include_prompt"):
-        make_trunk(Encoder.load(folder, precision="fp32"))
+        Trunk(Encoder.load(folder, precision="fp32"))

@@ -358,8 +358,9 @@ class TrainingLog(Whole):
     """finetuned/training.json.
 
     steps: done; best_step: the one whose weights were kept. dropped_rows: numbers of lines of train.jsonl, from 1.
-    empty_texts: how many were left out. padding_share: of the tokens that were encoded. retained_share: of the
-    negatives, those that the guide kept. config: the section `train` of the settings.
+    empty_texts: how many were left out. padding_share: of the tokens that were encoded. retained_share: the
+    least share of a step that was encoded once, because memory for its graphs sufficed. config: the section `train`
+    of the settings.
     """
 
     steps: int = 0

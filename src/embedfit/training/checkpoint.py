@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -16,37 +14,39 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from embedfit.files.atomic import atomic_folder
-from embedfit.path.artefacts import TrainingStep
+from embedfit.path.artefacts import DevScore, TrainingStep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DevRecord:
-    """A dev score after so many steps."""
-
-    step: int
-    ndcg10: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
-    """Where training stands. step: the number of steps done. settings: what must be equal to go on.
+class TrainingState:
+    """Where training stands. step: the number of steps done. settings: what a plan must agree in to resume.
 
     Everything random is a function of the seed and the step, so there is no state of a generator in it.
     """
 
     step: int
-    settings: dict[str, Any]
+    settings: dict[str, object]
     losses: list[TrainingStep] = field(default_factory=list)
-    dev: list[DevRecord] = field(default_factory=list)
+    dev: list[DevScore] = field(default_factory=list)
     stopped: bool = False
 
+    @property
+    def trained_dev(self) -> tuple[DevScore, ...]:
+        """The dev scores after steps."""
+        return tuple(score for score in self.dev if score.step > 0)
 
-_STATE = TypeAdapter(State)
+    @property
+    def best_dev(self) -> DevScore | None:
+        """The highest of them, the first one of equals; None before the first."""
+        return max(self.trained_dev, key=lambda score: (score.ndcg10, -score.step), default=None)
+
+
+_STATE = TypeAdapter(TrainingState)
 
 
 def save_checkpoint(
     folder: Path,
-    state: State,
+    state: TrainingState,
     parameters: Mapping[str, torch.nn.Parameter],
     optimiser: torch.optim.Optimizer,
     best: Mapping[str, Tensor],
@@ -59,13 +59,13 @@ def save_checkpoint(
         )
         save_file(_moments(parameters, optimiser), target / "optimiser.safetensors")
         save_file({name: tensor.cpu().contiguous() for name, tensor in best.items()}, target / "best.safetensors")
-        (target / "state.json").write_text(json.dumps(asdict(state)), "utf-8")
+        (target / "state.json").write_text(_STATE.dump_json(state).decode(), "utf-8")
     for path in folder.glob("step-*"):
         if path.name < f"step-{state.step:08d}":
             shutil.rmtree(path, ignore_errors=True)
 
 
-def read_state(folder: Path) -> tuple[Path, State] | None:
+def read_state(folder: Path) -> tuple[Path, TrainingState] | None:
     """The newest checkpoint under folder that can be read, or None."""
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
@@ -110,6 +110,6 @@ def _moments(parameters: Mapping[str, torch.nn.Parameter], optimiser: torch.opti
     }
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+def differences(ours: Mapping[str, object], theirs: Mapping[str, object]) -> list[str]:
     """Names of the settings that differ."""
     return sorted(key for key in {*ours, *theirs} if ours.get(key) != theirs.get(key))

@@ -15,7 +15,7 @@ from embedfit.retrieval.topk import top_k
 from embedfit.training.batches import micro_batches
 from embedfit.training.processes.world import World
 from embedfit.training.store import Tokenise, TokenStore
-from embedfit.training.trunks.trunk import Trunk
+from embedfit.training.trunk import Trunk
 
 #: Passages beside the answers, and queries at most: a score every few steps must stay cheap beside the steps.
 _OTHERS = 500
@@ -67,7 +67,6 @@ def encode_store(trunk: Trunk, store: TokenStore, micro_tokens: int, world: Worl
     """Unit vectors (N, H) of all texts of a store, each process encoding a share."""
     vectors = torch.zeros(len(store), trunk.width, device=trunk.device)
     with torch.no_grad():
-        trunk.prepare([])
         for run in world.share(micro_batches(store.lengths, micro_tokens)):
             vectors[torch.from_numpy(run).to(trunk.device)] = trunk.forward([store[text] for text in run])
     result: Floats = world.sum_(vectors).cpu().numpy()

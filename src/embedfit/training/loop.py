@@ -8,25 +8,18 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from embedfit.config import TrainConfig
 from embedfit.errors import TrainingError
 from embedfit.numerics.arrays import Ints
-from embedfit.path.artefacts import TrainingStep
+from embedfit.path.artefacts import DevScore, TrainingStep
 from embedfit.progress import Reporter, duration
 from embedfit.training.batches import Batch, Composer, epoch_batches, micro_batches
-from embedfit.training.checkpoint import (
-    DevRecord,
-    State,
-    differences,
-    read_state,
-    restore,
-    save_checkpoint,
-)
+from embedfit.training.checkpoint import TrainingState, differences, read_state, restore, save_checkpoint
 from embedfit.training.dev import DevSet, dev_score
 from embedfit.training.losses.loss import Targets
 from embedfit.training.losses.objective import Objective
@@ -35,7 +28,7 @@ from embedfit.training.optimise import clip_gradients, make_optimiser, scheduled
 from embedfit.training.processes.world import World
 from embedfit.training.step import StepResult, accumulate_gradients
 from embedfit.training.store import TokenStore
-from embedfit.training.trunks.trunk import Trunk
+from embedfit.training.trunk import Trunk
 
 #: What random draws are for; each has a generator of its own, a function of the seed and of its place.
 _ORDER, _COMPOSE, _DROPOUT = 1, 2, 3
@@ -43,60 +36,63 @@ _ORDER, _COMPOSE, _DROPOUT = 1, 2, 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The settings of a training, all decided. Fields as in TrainConfig.
+    """How a training goes.
 
-    gradient_scale: see accumulate_gradients. settings: what must be equal for a checkpoint to be gone on with.
+    settings: all decided, none is 0 for "choose". gradient_scale: see accumulate_gradients. must_equal: what a
+    checkpoint must agree in for training to resume from it.
     """
 
-    epochs: float
-    batch_size: int
-    learning_rate: float
-    warmup_ratio: float
-    weight_decay: float
-    max_grad_norm: float
-    dropout: float
-    micro_tokens: int
-    eval_every: int
-    checkpoint_every: int
-    patience: int
-    keep_last: bool
+    settings: TrainConfig
+    objective: Objective
     seed: int
     gradient_scale: float = 1.0
-    settings: Mapping[str, Any]
+    must_equal: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """tensors: the best weights by dev, the last ones where there is no dev set. best_step: theirs."""
+    """What a training gave.
 
-    state: State
+    tensors: the best weights by dev, the last ones where there is no dev set; best_step: theirs. retained: the least
+    share of a step's micro-batches whose graph was kept. padded: share of the encoded tokens that were padding.
+    """
+
+    state: TrainingState
     tensors: dict[str, Tensor]
     best_step: int
-    base_dev: float | None
     retained: float
     padded: float
+
+    @property
+    def base_dev(self) -> float | None:
+        """The dev score before the first step."""
+        return next((score.ndcg10 for score in self.state.dev if score.step == 0), None)
+
+    @property
+    def trained_dev(self) -> tuple[DevScore, ...]:
+        """The dev scores after steps."""
+        return self.state.trained_dev
 
 
 class Schedule:
     """Which batch each step trains on: a pure function of the examples, the seed and the step."""
 
-    def __init__(self, composer: Composer, plan: Plan) -> None:
-        self._composer, self._plan = composer, plan
+    def __init__(self, composer: Composer, settings: TrainConfig, seed: int) -> None:
+        self._composer, self._size, self._seed = composer, settings.batch_size, seed
         self._epoch, self._order = -1, list[Ints]()
         self.steps_per_epoch = len(self._batches(0))
-        self.total = max(1, math.ceil(plan.epochs * self.steps_per_epoch - 1e-9))
+        self.total = max(1, math.ceil(settings.epochs * self.steps_per_epoch - 1e-9))
 
     def batch(self, step: int) -> Batch:
         """The batch of a 0-based step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         chosen = self._batches(epoch)[place]
-        return self._composer.compose(chosen, np.random.default_rng([self._plan.seed, _COMPOSE, step]))
+        return self._composer.compose(chosen, np.random.default_rng([self._seed, _COMPOSE, step]))
 
     def _batches(self, epoch: int) -> list[Ints]:
         if epoch != self._epoch:
-            rng = np.random.default_rng([self._plan.seed, _ORDER, epoch])
-            self._order = epoch_batches(self._composer.examples, self._plan.batch_size, rng)
-            self._epoch = epoch
+            rng = np.random.default_rng([self._seed, _ORDER, epoch])
+            self._order, self._epoch = epoch_batches(self._composer.examples, self._size, rng), epoch
         return self._order
 
 
@@ -108,7 +104,6 @@ class Trainer:
         trunk: Trunk,
         store: TokenStore,
         schedule: Schedule,
-        objective: Objective,
         plan: Plan,
         *,
         dev: DevSet | None,
@@ -116,24 +111,23 @@ class Trainer:
         report: Reporter,
         world: World = World(),  # noqa: B008 - frozen
     ) -> None:
-        self.trunk, self.store, self.schedule = trunk, store, schedule
-        self.objective, self.plan, self.dev = objective, plan, dev
-        self.memory, self.report, self.world = memory, report, world
-        self.optimiser = make_optimiser(trunk.parameters(), plan.weight_decay)
-        self.state = State(step=0, settings=dict(plan.settings))
+        self.trunk, self.store, self.schedule, self.plan = trunk, store, schedule, plan
+        self.dev, self.memory, self.report, self.world = dev, memory, report, world
+        self.settings = plan.settings
+        self.optimiser = make_optimiser(trunk.parameters(), self.settings.weight_decay)
+        self.state = TrainingState(step=0, settings=dict(plan.must_equal))
         self.best: dict[str, Tensor] = {}
-        self.base_dev: float | None = None
         self._padded = self._tokens = 0
         self._retained = 1.0
 
     def run(self, scratch: Path) -> Outcome:
-        """Train to the end, going on from a checkpoint under scratch where there is one of these settings.
+        """Train to the end, from the checkpoint under scratch if there is one of this plan.
 
         Raises TrainingError when the loss is no longer a number; the last checkpoint stays.
         """
         self._resume(scratch)
         if self.dev is not None and self.state.step == 0:
-            self._record_dev()
+            self._record_dev(self.dev)
             self.report.log(f"train: dev nDCG@10 of the base: {self.state.dev[-1].ndcg10:.4f}")
         total, first = self.schedule.total, self.state.step
         with ThreadPoolExecutor(1) as pool, self.report.task("train", total, "steps") as task:
@@ -145,21 +139,20 @@ class Trainer:
                     upcoming = pool.submit(self.schedule.batch, self.state.step + 1)
                 record = self._step(batch)
                 if self.state.step == first + 2:
-                    self._estimate(record, total)
+                    self._estimate(record)
                 self._after_step(scratch)
-                scored = self.state.dev and self.state.dev[-1].step > 0
-                dev = f", dev {self.state.dev[-1].ndcg10:.3f}" if scored else ""
+                dev = f", dev {self.state.dev[-1].ndcg10:.3f}" if self.state.trained_dev else ""
                 task.advance(1, f"loss {record.loss:.3f}, {record.tokens / record.seconds:,.0f} tokens/s{dev}")
         return self._outcome()
 
     def _step(self, batch: Batch) -> TrainingStep:
         began = time.perf_counter()
-        step, plan = self.state.step, self.plan
-        rate = scheduled(step, self.schedule.total, plan.learning_rate, plan.warmup_ratio)
+        step, settings = self.state.step, self.settings
+        rate = scheduled(step, self.schedule.total, settings.learning_rate, settings.warmup_ratio)
         result = self._gradients(batch, step)
         if not math.isfinite(result.loss):
             raise self._stop("loss", result.loss, batch)
-        norm = clip_gradients(self.trunk.parameters(), plan.max_grad_norm)
+        norm = clip_gradients(self.trunk.parameters(), settings.max_grad_norm)
         if not math.isfinite(norm):
             raise self._stop("gradient", norm, batch)
         set_learning_rate(self.optimiser, rate)
@@ -176,27 +169,25 @@ class Trainer:
         return record
 
     def _gradients(self, batch: Batch, step: int) -> StepResult:
-        texts = [self.store[text] for text in batch.texts]
-        where = self.trunk.device
+        where, plan = self.trunk.device, self.plan
         targets = Targets.of(batch, where)
         queries, passages = torch.from_numpy(batch.queries).to(where), torch.from_numpy(batch.passages).to(where)
-        self.trunk.train(self.plan.dropout)
+        self.trunk.train(self.settings.dropout)
+        seed = int(np.random.default_rng([plan.seed, _DROPOUT, step]).integers(2**62))
         return accumulate_gradients(
             self.trunk,
-            texts,
-            micro_batches(self.store.lengths[batch.texts], self.plan.micro_tokens),
-            lambda vectors: self.objective(vectors[queries], vectors[passages], targets),
+            [self.store[text] for text in batch.texts],
+            micro_batches(self.store.lengths[batch.texts], self.settings.tokens_per_micro_batch),
+            lambda vectors: plan.objective(vectors[queries], vectors[passages], targets),
             memory=self.memory,
-            seed=int(np.random.default_rng([self.plan.seed, _DROPOUT, step]).integers(2**62))
-            if self.plan.dropout
-            else None,
+            seed=seed if self.settings.dropout else None,
             world=self.world,
-            scale=self.plan.gradient_scale,
+            scale=plan.gradient_scale,
         )
 
     def _stop(self, what: str, value: float, batch: Batch) -> TrainingError:
         lines = ", ".join(str(row + 1) for row in batch.rows[:10]) + (" …" if len(batch.rows) > 10 else "")
-        kept = " The last good checkpoint is kept." if self.state.step >= self.plan.checkpoint_every else ""
+        kept = " The last good checkpoint is kept." if self.state.step >= self.settings.checkpoint_every else ""
         return TrainingError(
             f"The {what} of step {self.state.step + 1} is {value}; training stopped. "
             f"Its batch holds the rows {lines} of train.jsonl.{kept}",
@@ -205,38 +196,33 @@ class Trainer:
 
     def _after_step(self, scratch: Path) -> None:
         last = self.state.step == self.schedule.total
-        if self.dev is not None and (last or self.state.step % self.plan.eval_every == 0):
-            self._record_dev()
-            self._judge()
-        if not last and self.state.step % self.plan.checkpoint_every == 0 and not self.state.stopped:
-            self._checkpoint(scratch)
+        if self.dev is not None and (last or self.state.step % self.settings.eval_every == 0):
+            self._record_dev(self.dev)
+            self._keep_best()
+        if not last and self.state.step % self.settings.checkpoint_every == 0 and not self.state.stopped:
+            if self.world.leads:
+                save_checkpoint(scratch, self.state, self.trunk.parameters(), self.optimiser, self.best)
+            self.world.barrier()
 
-    def _record_dev(self) -> None:
-        assert self.dev is not None
+    def _record_dev(self, dev: DevSet) -> None:
         self.trunk.train(0.0)
-        score = dev_score(self.trunk, self.dev, self.plan.micro_tokens, self.world)
-        self.state = replace(self.state, dev=[*self.state.dev, DevRecord(step=self.state.step, ndcg10=score)])
+        score = dev_score(self.trunk, dev, self.settings.tokens_per_micro_batch, self.world)
+        self.state = replace(self.state, dev=[*self.state.dev, DevScore(step=self.state.step, ndcg10=score)])
 
-    def _judge(self) -> None:
+    def _keep_best(self) -> None:
         """Keep the weights if they are the best so far; stop if no better ones came for too long."""
-        if self.plan.keep_last:
+        best = self.state.best_dev
+        if best is None or self.settings.keep == "last":
             return
-        trained = [record for record in self.state.dev if record.step > 0]
-        best = max(trained, key=lambda record: (record.ndcg10, -record.step))
         if best.step == self.state.step:
             self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.trunk.tensors().items()}
-        since = sum(record.step > best.step for record in trained)
-        if self.plan.patience and since >= self.plan.patience:
+        since = sum(score.step > best.step for score in self.state.trained_dev)
+        if self.settings.patience and since >= self.settings.patience:
             self.state = replace(self.state, stopped=True)
             self.report.log(
                 f"train: stopped after step {self.state.step}: "
                 f"no better dev score than {best.ndcg10:.4f} at step {best.step}"
             )
-
-    def _checkpoint(self, scratch: Path) -> None:
-        if self.world.leads:
-            save_checkpoint(scratch, self.state, self.trunk.parameters(), self.optimiser, self.best)
-        self.world.barrier()
 
     def _resume(self, scratch: Path) -> None:
         found = read_state(scratch)
@@ -255,25 +241,20 @@ class Trainer:
         self.state = state
         self.report.log(f"train: going on after step {state.step} of {self.schedule.total}")
 
-    def _estimate(self, record: TrainingStep, total: int) -> None:
-        left = (total - self.state.step) * record.seconds
+    def _estimate(self, record: TrainingStep) -> None:
+        total = self.schedule.total
+        left = duration((total - self.state.step) * record.seconds)
         self.report.log(
-            f"train: {total} steps of {self.plan.batch_size} rows, about {duration(left)} "
+            f"train: {total} steps of {self.settings.batch_size} rows, about {left} "
             f"at {record.tokens / record.seconds:,.0f} tokens/s, dev scores not counted"
         )
 
     def _outcome(self) -> Outcome:
-        trained = [record for record in self.state.dev if record.step > 0]
-        if trained and self.best:
-            tensors, step = self.best, max(trained, key=lambda record: (record.ndcg10, -record.step)).step
-        else:
-            tensors, step = self.trunk.tensors(), self.state.step
-        base = next((record.ndcg10 for record in self.state.dev if record.step == 0), None)
+        best = self.state.best_dev if self.best else None
         return Outcome(
             state=self.state,
-            tensors=tensors,
-            best_step=step,
-            base_dev=base,
+            tensors=self.trunk.tensors() if best is None else self.best,
+            best_step=self.state.step if best is None else best.step,
             retained=self._retained,
             padded=1 - self._tokens / max(self._padded, 1),
         )

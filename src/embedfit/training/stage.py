@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,9 +16,8 @@ from embedfit.files.flagembedding import read_flagembedding
 from embedfit.files.hashes import sha256_file
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import save_model
-from embedfit.models.sources import resolve_model
-from embedfit.numerics.machine import Precision, best_precision, cores, device
-from embedfit.path.artefacts import DevScore, DevScores, Passage, Query, TrainingLog, written
+from embedfit.numerics.machine import best_precision, cores, device
+from embedfit.path.artefacts import DevScores, Passage, Query, TrainingLog, written
 from embedfit.path.workspace import Workspace, encode_record, encode_whole, written_sha256
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
@@ -36,12 +33,22 @@ from embedfit.training.processes.launch import launch
 from embedfit.training.processes.world import World
 from embedfit.training.store import TrainingData, tokenise_rows
 from embedfit.training.teachers.teacher import Weights, fused_teacher
-from embedfit.training.trunks.bert import BertTrunk
-from embedfit.training.trunks.trunk import TransformersTrunk, Trunk
+from embedfit.training.trunk import Trunk
 
 _LONGEST = 512
 #: A training is broken into this many parts, each with a checkpoint and, where they choose the weights, a dev score.
 _PARTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What a training works with. encoder: without its transformer, which is the trunk. settings: all decided."""
+
+    encoder: Encoder
+    trunk: Trunk
+    data: TrainingData
+    dev: DevSet | None
+    settings: TrainConfig
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
@@ -59,58 +66,36 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 
 def train(workspace: Workspace, config: Config, runtime: Runtime, world: World) -> None:
     """One process of the training. Only the leading one writes."""
-    settings, report = config.train, runtime.report
-    with _process_settings(world):
-        base = resolve_model(config.model)
-        precision = best_precision() if settings.precision == "auto" else settings.precision
-        encoder = load_base(config.model, config.query_instruction, precision=precision)
-        trunk = make_trunk(encoder, compiled=settings.compile)
-        encoder.backbone = torch.nn.Identity()  # its weights live in the trunk now, and once is enough
-        data = _training_data(workspace, encoder, settings, report)
-        dev = _dev_set(workspace, encoder, config.seed)
-        trainer = _trainer(workspace, config, encoder, trunk, data, dev, runtime, world)
+    with process_settings(world):
+        material = gathered(workspace, config, runtime.report)
+        trainer = trainer_of(material, workspace, config, runtime, world)
         outcome = trainer.run(workspace.scratch("train"))
         if world.leads:
-            _save(workspace, config, encoder, base, data, outcome, report)
+            _save(workspace, config, material, outcome, runtime.report)
         world.barrier()
 
 
-def make_trunk(encoder: Encoder, *, compiled: bool = False) -> Trunk:
-    """The encoder's transformer in the form in which it trains fastest here.
-
-    Eager attention where bf16 products are so fast that the flash kernel's bookkeeping shows (CPUs with
-    AMX), SDPA otherwise.
-    """
-    backbone, precision, layout = encoder.backbone, encoder.precision, encoder.layout
-    _check_trainable(encoder)
-    mode = layout.pooling.modes[0]
-    if compiled or not BertTrunk.fits(backbone.config) or not layout.is_plain or mode not in ("cls", "mean"):
-        return TransformersTrunk(backbone, head=encoder.head, precision=precision, compiled=compiled)
-    where = next(backbone.parameters()).device
-    return BertTrunk(
-        backbone.config,
-        backbone.state_dict(),
-        pooling=mode,
-        precision=precision,
-        where=where,
-        attention="eager" if precision == "bf16" and where.type == "cpu" else "sdpa",
-    )
-
-
-def _check_trainable(encoder: Encoder) -> None:
-    """Raise TrainingError for a model that encodes, but can't be trained here yet."""
-    layout, folder = encoder.layout, encoder.folder
-    if layout.model_type == "static":
-        why = "is a table of static embeddings"
-    elif not layout.pooling.include_prompt and (layout.query_instruction or layout.document_instruction):
-        why = "leaves its prompt out of the pooling (include_prompt: false)"
-    elif layout.dimensions is not None:
-        why = f"cuts its vectors to {layout.dimensions} numbers (truncate_dim)"
-    else:
-        return
-    raise TrainingError(
-        f"{folder} {why}; embedfit encodes, searches and serves such a model, but can't train it yet.",
-        remedy="Train another model, such as --model minilm, or train this one with sentence-transformers.",
+def gathered(workspace: Workspace, config: Config, report: Reporter) -> Material:
+    """The base, the rows of train.jsonl and the dev queries of a run folder."""
+    settings = config.train
+    precision = best_precision() if settings.precision == "auto" else settings.precision
+    encoder = load_base(config.model, config.query_instruction, precision=precision)
+    trunk = Trunk(encoder, compiled=settings.compile)
+    data = _training_data(workspace, encoder, settings, report)
+    parameters = sum(weight.numel() for weight in trunk.parameters().values())
+    decided = {
+        "epochs": settings.epochs
+        or automatic_epochs(len(data.examples), settings.batch_size, loss_named(settings.loss).steps),
+        "learning_rate": settings.learning_rate or learning_rate_for(parameters),
+        "hard_negatives": min(settings.hard_negatives, max(len(example.negatives) for example in data.examples)),
+        "tokens_per_micro_batch": settings.tokens_per_micro_batch or _micro_tokens(encoder),
+    }
+    return Material(
+        encoder=encoder,
+        trunk=trunk,
+        data=data,
+        dev=_dev_set(workspace, encoder, config.seed),
+        settings=settings.model_copy(update=decided),
     )
 
 
@@ -168,77 +153,56 @@ def _dev_set(workspace: Workspace, encoder: Encoder, seed: int) -> DevSet | None
     )
 
 
-def _trainer(
-    workspace: Workspace,
-    config: Config,
-    encoder: Encoder,
-    trunk: Trunk,
-    data: TrainingData,
-    dev: DevSet | None,
-    runtime: Runtime,
-    world: World,
-) -> Trainer:
-    settings, loss = config.train, loss_named(config.train.loss)
-    parameters = sum(weight.numel() for weight in trunk.parameters().values())
-    micro_tokens = settings.tokens_per_micro_batch or _micro_tokens(trunk.device, encoder.precision)
-    composer = Composer(
-        examples=data.examples,
-        known=known_positives(data.examples, near_duplicates(data.store, np.flatnonzero(~data.queries).tolist())),
-        hard_negatives=min(settings.hard_negatives, max(len(example.negatives) for example in data.examples)),
-        in_batch=settings.in_batch_negatives,
-        guide=encode_store(trunk, data.store, micro_tokens, world) if settings.guide_margin else None,
-        margin=settings.guide_margin,
-        teacher=fused_teacher(data.texts, config.model, Weights(*settings.teacher_weights), runtime)
-        if loss.soft_labels
-        else None,
-    )
-    rough = Plan(
-        epochs=settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, loss.steps),
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate or learning_rate_for(parameters),
-        warmup_ratio=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        dropout=settings.dropout,
-        micro_tokens=micro_tokens,
-        eval_every=settings.eval_every,
-        checkpoint_every=settings.checkpoint_every,
-        patience=settings.patience,
-        keep_last=settings.keep == "last",
-        seed=config.seed,
-        gradient_scale=256.0 if encoder.precision == "fp16" else 1.0,
-        settings={},
-    )
-    total = Schedule(composer, rough).total
-    part = max(1, -(-total // _PARTS))
+def trainer_of(material: Material, workspace: Workspace, config: Config, runtime: Runtime, world: World) -> Trainer:
+    """The training of the material, not begun."""
+    trunk, settings, weights = material.trunk, material.settings, material.trunk.parameters().values()
+    schedule = Schedule(_composer(material, config.model, runtime, world), settings, config.seed)
+    part = max(1, -(-schedule.total // _PARTS))
     # Where the last weights are kept whatever the scores, those of the base and of the end tell all.
-    eval_every = settings.eval_every or (total if settings.keep == "last" else part)
-    plan = replace(
-        rough,
-        eval_every=eval_every,
-        checkpoint_every=settings.checkpoint_every or min(eval_every, part),
-        settings=_resume_settings(workspace, config, encoder, micro_tokens),
+    eval_every = settings.eval_every or (schedule.total if settings.keep == "last" else part)
+    checkpoint_every = settings.checkpoint_every or min(eval_every, part)
+    plan = Plan(
+        settings=settings.model_copy(update={"eval_every": eval_every, "checkpoint_every": checkpoint_every}),
+        objective=_objective(settings, trunk.width),
+        seed=config.seed,
+        gradient_scale=256.0 if material.encoder.precision == "fp16" else 1.0,
+        must_equal=_must_equal(workspace, config, material),
     )
+    limit = graph_budget(settings.memory_mb, sum(weight.numel() for weight in weights), trunk.device) // world.size
     return Trainer(
         trunk,
-        data.store,
-        Schedule(composer, plan),
-        _objective(settings, encoder.layout.width),
+        material.data.store,
+        schedule,
         plan,
-        dev=dev,
-        memory=MemoryBudget(
-            graph_budget(settings.memory_mb, parameters, trunk.device) // world.size, trunk.parameters().values()
-        ),
+        dev=material.dev,
+        memory=MemoryBudget(limit, weights),
         report=runtime.report,
         world=world,
     )
 
 
-def _micro_tokens(where: torch.device, precision: Precision) -> int:
+def _composer(material: Material, model: str, runtime: Runtime, world: World) -> Composer:
+    settings, data, guide, teacher = material.settings, material.data, None, None
+    if settings.guide_margin:
+        guide = encode_store(material.trunk, data.store, settings.tokens_per_micro_batch, world)
+    if loss_named(settings.loss).soft_labels:
+        teacher = fused_teacher(data.texts, model, Weights(*settings.teacher_weights), runtime)
+    return Composer(
+        examples=data.examples,
+        known=known_positives(data.examples, near_duplicates(data.store, np.flatnonzero(~data.queries).tolist())),
+        hard_negatives=settings.hard_negatives,
+        in_batch=settings.in_batch_negatives,
+        guide=guide,
+        margin=settings.guide_margin,
+        teacher=teacher,
+    )
+
+
+def _micro_tokens(encoder: Encoder) -> int:
     """Padded tokens that are encoded together: enough to fill the machine, few enough to stay in its caches."""
-    if where.type == "cuda":
+    if device().type == "cuda":
         return 65_536
-    return 4096 if precision == "fp32" else 8192
+    return 4096 if encoder.precision == "fp32" else 8192
 
 
 def _objective(settings: TrainConfig, width: int) -> Objective:
@@ -258,66 +222,51 @@ def _objective(settings: TrainConfig, width: int) -> Objective:
     )
 
 
-def _resume_settings(workspace: Workspace, config: Config, encoder: Encoder, micro_tokens: int) -> dict[str, Any]:
-    """What must be equal for a checkpoint to be gone on with. How much memory there is may differ."""
+def _must_equal(workspace: Workspace, config: Config, material: Material) -> Mapping[str, object]:
+    """What a checkpoint must agree in for training to resume from it. How much memory there is may differ."""
     settings = config.train.model_dump(mode="json", exclude={"memory_mb", "compile"})
     return {
         **{f"train.{key}": value for key, value in settings.items()},
         "model": config.model,
-        "instruction": encoder.layout.query_instruction,
+        "instruction": material.encoder.layout.query_instruction,
         "seed": config.seed,
-        "precision": encoder.precision,
-        "micro-batch": micro_tokens,
+        "precision": material.encoder.precision,
+        "micro-batch": material.settings.tokens_per_micro_batch,
         "train.jsonl": sha256_file(workspace.existing("train.jsonl")),
         "passages.jsonl": sha256_file(workspace.existing("passages.jsonl")),
         "queries.jsonl": written_sha256(workspace.existing("queries.jsonl")),
     }
 
 
-def _save(
-    workspace: Workspace,
-    config: Config,
-    encoder: Encoder,
-    base: Path,
-    data: TrainingData,
-    outcome: Outcome,
-    report: Reporter,
-) -> None:
-    losses = outcome.state.losses
-    seconds, tokens = sum(record.seconds for record in losses), sum(record.tokens for record in losses)
+def _save(workspace: Workspace, config: Config, material: Material, outcome: Outcome, report: Reporter) -> None:
+    state, data = outcome.state, material.data
+    seconds, tokens = sum(record.seconds for record in state.losses), sum(record.tokens for record in state.losses)
     log = TrainingLog(
-        steps=outcome.state.step,
+        steps=state.step,
         best_step=outcome.best_step,
-        stopped_early=outcome.state.stopped,
+        stopped_early=state.stopped,
         rows=len(data.examples),
         dropped_rows=tuple(row + 1 for row in data.dropped_rows),
         empty_texts=data.empty_texts,
-        dev_ndcg10=DevScores(
-            base=outcome.base_dev,
-            after=tuple(DevScore(step=one.step, ndcg10=one.ndcg10) for one in outcome.state.dev if one.step > 0),
-        ),
+        dev_ndcg10=DevScores(base=outcome.base_dev, after=outcome.trained_dev),
         seconds=round(seconds, 3),
         tokens=tokens,
         tokens_per_second=round(tokens / seconds, 1) if seconds else None,
         padding_share=round(outcome.padded, 4),
         retained_share=round(outcome.retained, 4),
         peak_memory_mb=_peak_memory_mb(),
-        precision=encoder.precision,
+        precision=material.encoder.precision,
         device=str(device()),
         threads=torch.get_num_threads(),
         config=config.train.model_dump(mode="json"),
     )
     with workspace.writing_folder("finetuned") as folder:
-        save_model(folder, outcome.tensors, base=base, layout=encoder.layout)
-        (folder / "losses.jsonl").write_text("".join(encode_record(record) + "\n" for record in losses), "utf-8")
+        save_model(folder, outcome.tensors, base=material.encoder.folder, layout=material.encoder.layout)
+        (folder / "losses.jsonl").write_text("".join(encode_record(one) + "\n" for one in state.losses), "utf-8")
         (folder / "training.json").write_text(encode_whole(log), "utf-8")
-    best = next((record.ndcg10 for record in outcome.state.dev if record.step == outcome.best_step), None)
-    score = (
-        f", dev nDCG@10 {outcome.base_dev:.4f} → {best:.4f}"
-        if best is not None and outcome.base_dev is not None
-        else ""
-    )
-    report.log(f"train: kept the weights of step {outcome.best_step} of {outcome.state.step}{score}")
+    best = next((score.ndcg10 for score in outcome.trained_dev if score.step == outcome.best_step), None)
+    gain = "" if best is None or outcome.base_dev is None else f", dev nDCG@10 {outcome.base_dev:.4f} → {best:.4f}"
+    report.log(f"train: kept the weights of step {outcome.best_step} of {state.step}{gain}")
 
 
 def _peak_memory_mb() -> int:
@@ -332,7 +281,7 @@ def _peak_memory_mb() -> int:
 
 
 @contextmanager
-def _process_settings(world: World) -> Iterator[None]:
+def process_settings(world: World) -> Iterator[None]:
     """Threads and heap for training; threads and the global random state are put back."""
     threads = torch.get_num_threads()
     keep_heap()

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from embedfit.numerics.arrays import Ints
+from embedfit.numerics.arrays import Ints, Tokens
 from embedfit.training.memory import MemoryBudget
 from embedfit.training.processes.world import World
-from embedfit.training.trunks.trunk import Tokens, Trunk
+from embedfit.training.trunk import Trunk
 
 #: Vectors (N, H) of the batch's texts → mean loss.
 BatchLoss = Callable[[Tensor], Tensor]
@@ -36,7 +36,7 @@ class StepResult:
 
 def accumulate_gradients(
     trunk: Trunk,
-    texts: Tokens,
+    texts: Sequence[Tokens],
     runs: Sequence[Ints],
     loss: BatchLoss,
     *,
@@ -54,7 +54,6 @@ def accumulate_gradients(
     """
     own = world.share(range(len(runs)))
     micro = {number: [texts[place] for place in runs[number]] for number in own}
-    trunk.prepare([tokens for members in micro.values() for tokens in members])
     memory.start()
     graphs: dict[int, Tensor] = {}
     parts: dict[int, Tensor] = {}
@@ -77,7 +76,6 @@ def accumulate_gradients(
             graph = _encode(trunk, members, number, seed)
         torch.autograd.backward(graph, gradient[_places(runs[number], gradient)] * scale)
         del graph
-    trunk.finish()
     for weight in trunk.parameters().values():
         if weight.grad is None:
             weight.grad = torch.zeros_like(weight)
@@ -111,15 +109,15 @@ def _places(run: Ints, like: Tensor) -> Tensor:
     return torch.from_numpy(run).to(like.device)
 
 
-def _encode(trunk: Trunk, members: Tokens, number: int, seed: int | None) -> Tensor:
+def _encode(trunk: Trunk, members: Sequence[Tokens], number: int, seed: int | None) -> Tensor:
     if seed is not None:
         torch.manual_seed((seed + 0x9E3779B97F4A7C15 * (number + 1)) % 2**63)
     return trunk.forward(members)
 
 
-def _longest(members: Tokens) -> int:
+def _longest(members: Sequence[Tokens]) -> int:
     return max(len(tokens) for tokens in members)
 
 
-def _padded(members: Tokens) -> int:
+def _padded(members: Sequence[Tokens]) -> int:
     return len(members) * _longest(members)

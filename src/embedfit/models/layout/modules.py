@@ -193,9 +193,9 @@ class Head:
         import torch
 
         if (path, device) not in self._tensors:
-            self._tensors[path, device] = {
-                name: torch.from_numpy(array).to(device) for name, array in self._arrays[path].items()
-            }
+            with torch.inference_mode(False):  # a training may use them later
+                own = {name: torch.from_numpy(array).to(device) for name, array in self._arrays[path].items()}
+            self._tensors[path, device] = own
         return self._tensors[path, device]
 
 
