@@ -97,10 +97,3 @@ def test_importing_the_package_loads_neither_torch_nor_boto3() -> None:
     code = "import sys, embedfit, embedfit.cli.main; print([m for m in ('torch', 'boto3', 'transformers') if m in sys.modules])"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_every_public_name_can_be_imported() -> None:
-    for name in embedfit.__all__:
-        assert getattr(embedfit, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        embedfit.nothing  # noqa: B018

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 #: The only place that states it: packaging, `embedfit --version` and the server read it here.
 __version__ = "0.2.0"
@@ -11,15 +11,19 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from embedfit.commands.demo import demo
     from embedfit.commands.indexing import index_documents, index_run, load
+    from embedfit.commands.models import compare, encode, evaluate
     from embedfit.commands.runs import RunResult, run, run_stage
     from embedfit.config import Config
     from embedfit.errors import EmbedfitError
     from embedfit.files.conversion import convert
+    from embedfit.forgetting.verb import forget
     from embedfit.index.search import Hit, Index
     from embedfit.models.encoder import Encoder, load_base
     from embedfit.path.workspace import Workspace
+    from embedfit.reporting.push import push
     from embedfit.runtime import Runtime
 
+#: What the README and docs use. docs/extending.md lists the modules that plug-ins may import besides.
 __all__ = [
     "Config",
     "EmbedfitError",
@@ -30,12 +34,17 @@ __all__ = [
     "Runtime",
     "Workspace",
     "__version__",
+    "compare",
     "convert",
     "demo",
+    "encode",
+    "evaluate",
+    "forget",
     "index_documents",
     "index_run",
     "load",
     "load_base",
+    "push",
     "run",
     "run_stage",
 ]
@@ -49,18 +58,23 @@ _HOMES = {
     "RunResult": "embedfit.commands.runs",
     "Runtime": "embedfit.runtime",
     "Workspace": "embedfit.path.workspace",
+    "compare": "embedfit.commands.models",
     "convert": "embedfit.files.conversion",
     "demo": "embedfit.commands.demo",
+    "encode": "embedfit.commands.models",
+    "evaluate": "embedfit.commands.models",
+    "forget": "embedfit.forgetting.verb",
     "index_documents": "embedfit.commands.indexing",
     "index_run": "embedfit.commands.indexing",
     "load": "embedfit.commands.indexing",
     "load_base": "embedfit.models.encoder",
+    "push": "embedfit.reporting.push",
     "run": "embedfit.commands.runs",
     "run_stage": "embedfit.commands.runs",
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - the public names
+def __getattr__(name: str) -> object:
     """Load a public name when it is first used: importing embedfit alone loads neither torch nor boto3."""
     if name not in _HOMES:
         raise AttributeError(f"module 'embedfit' has no attribute {name!r}")

@@ -52,7 +52,7 @@ def human_queries(of_topic: dict[str, list[str]]) -> tuple[dict[str, str], dict[
     return queries, qrels
 
 
-def demo(run_folder: Path, *, assignments: Sequence[str] = (), runtime: Runtime | None = None) -> runs.RunResult:
+def demo(run_folder: str | Path, *, assignments: Sequence[str] = (), runtime: Runtime | None = None) -> runs.RunResult:
     """Write the corpus and its questions beside the run and go the whole path with the offline preset."""
     entries, of_topic = corpus()
     queries, qrels = human_queries(of_topic)

@@ -121,8 +121,9 @@ def format_for(path: Path) -> Format:
     )
 
 
-def convert(source: Path, target: Path) -> Conversion:
+def convert(source: str | Path, target: str | Path) -> Conversion:
     """Read one of the three formats and write another, both found from the paths."""
+    source, target = Path(source), Path(target)
     origin, goal = format_of(source), format_for(target)
     if source.resolve() == target.resolve():
         raise UsageError(f"{source} would be overwritten by itself.", remedy="Name another target.")

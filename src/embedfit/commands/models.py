@@ -1,0 +1,46 @@
+"""The verbs of models for Python: texts to vectors, rankings to scores, systems side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedfit.evaluation.benchmark import benchmark
+from embedfit.models.encoder import load_base
+from embedfit.numerics.arrays import Vectors
+from embedfit.retrieval import metrics as measures
+from embedfit.runtime import Runtime
+
+
+def encode(model: str | Path, texts: Sequence[str], *, is_query: bool = False) -> Vectors:
+    """Vectors of texts: (N, H) float32, as the model's own modules give them.
+
+    model: an alias, an id of the hub, or a folder. is_query: put the model's instruction for queries before each text.
+    To encode more than once, open the model with load_base(). Raises ModelError.
+    """
+    return load_base(str(model)).encode(texts, is_query=is_query)
+
+
+def evaluate(
+    rankings: Sequence[Sequence[Hashable]],
+    relevant: Sequence[Mapping[Any, float] | Collection[Any]],
+    metrics: Sequence[str] = ("ndcg@10", "hit@5", "mrr@10", "recall@100"),
+) -> dict[str, float]:
+    """The mean of each metric over queries: name → a value in [0, 1].
+
+    rankings: for each query the ids of passages, best first. relevant: for each query the grade of each relevant
+    passage, or a collection of them. metrics: NAME@K, as retrieval.metrics lists them. Raises ValueError for another
+    name and for lists of different lengths.
+    """
+    found = measures.score(measures.judge(rankings, relevant), metrics)
+    return {name: float(values.mean()) for name, values in found.items()}
+
+
+def compare(systems: Sequence[str], beir: str | Path, *, runtime: Runtime | None = None) -> Mapping[str, Any]:
+    """Systems side by side on the test queries of a BEIR folder; the others are compared with the first.
+
+    systems: as `embedfit benchmark` takes them: models, bm25, hybrid:MODEL, tei:URL, …. Returns what
+    evaluation.benchmark describes: "systems" with means and intervals, "comparisons" of pairs. Raises EmbedfitError.
+    """
+    return benchmark(systems, beir, runtime or Runtime())
