@@ -6,7 +6,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from embedfit.evaluation.benchmark import benchmark
+from embedfit.evaluation.benchmark import BenchmarkResult, benchmark
 from embedfit.models.encoder import load_base
 from embedfit.numerics.arrays import Vectors
 from embedfit.retrieval import metrics as measures
@@ -37,10 +37,10 @@ def evaluate(
     return {name: float(values.mean()) for name, values in found.items()}
 
 
-def compare(systems: Sequence[str], beir: str | Path, *, runtime: Runtime | None = None) -> Mapping[str, Any]:
+def compare(systems: Sequence[str], beir: str | Path, *, runtime: Runtime | None = None) -> BenchmarkResult:
     """Systems side by side on the test queries of a BEIR folder; the others are compared with the first.
 
-    systems: as `embedfit benchmark` takes them: models, bm25, hybrid:MODEL, tei:URL, …. Returns what
-    evaluation.benchmark describes: "systems" with means and intervals, "comparisons" of pairs. Raises EmbedfitError.
+    systems: as `embedfit benchmark` takes them: models, bm25, hybrid:MODEL, tei:URL, …. The result has means and
+    intervals in `systems` and pairs in `comparisons`. Raises EmbedfitError.
     """
     return benchmark(systems, beir, runtime or Runtime())
