@@ -13,7 +13,6 @@ from embedfit.asked.rows import rows_of_log
 from embedfit.deploy.probe import texts_of
 from embedfit.path.artefacts import Passage, Query, written
 from embedfit.reporting.evidence import gather
-from tests.run_folder import build_run
 from tests.said import Said
 
 PASSAGES = [
@@ -97,9 +96,9 @@ def asked_row(number, passage_id=""):
 
 
 @pytest.fixture
-def run_folder(tmp_path):
+def run_folder(run_copy):
     """A run, and the same with questions that people asked, some with an answer."""
-    workspace, config = build_run(tmp_path / "run", human=False)
+    workspace, config = run_copy(human=False, ship=False)
     queries = workspace.read(Query)
     some = [asked_row(n, queries[n].passage_id if n < 3 else "") for n in range(6)]
     return workspace, config, queries, some

@@ -2,15 +2,11 @@ from dataclasses import replace
 
 import pytest
 
+from embedfit.config import resolve
+from embedfit.index.retriever import RRF
+from embedfit.path.artefacts import CheckResult
 from embedfit.reporting.advice import findings, next_steps
-from embedfit.reporting.evidence import gather
-from tests.run_folder import build_run
-
-
-def told(evidence, a, b, delta, ci95):
-    """The evidence with another comparison of a and b."""
-    others = tuple(c for c in evidence.comparisons if (c.a, c.b) != (a, b))
-    return replace(evidence, comparisons=(replace(evidence.comparisons[0], a=a, b=b, delta=delta, ci95=ci95), *others))
+from tests.reporting.conftest import decided, summarised, told, with_retrievers
 
 
 @pytest.mark.parametrize(
@@ -41,7 +37,7 @@ def test_rank_fusion_is_told_by_its_interval(evidence, ci95, said):
 )  # fmt: skip
 def test_a_chosen_retriever_is_held_against_the_default(evidence, ci95, said):
     assert said not in " ".join(findings(told(evidence, "chosen", "default", 0.0, ci95)))  # it is the default
-    other = replace(evidence, rows={**evidence.rows, "chosen": evidence.rows["rrf"]})
+    other = with_retrievers(evidence, chosen=RRF)
     assert said in " ".join(findings(told(other, "chosen", "default", sum(ci95) / 2, ci95)))
 
 
@@ -56,23 +52,24 @@ def test_the_first_step_is_to_build_the_index(evidence):
     steps = next_steps(evidence)
     assert "embedfit index --run" in steps[0] and "embedfit serve" in steps[0]
     assert any("--judge SPEC" in step for step in steps)
-    graded = replace(evidence, decision=replace(evidence.decision, evidence="graded"))
+    graded = decided(evidence, kind="graded")
     assert not any("--judge SPEC" in step for step in next_steps(graded))
 
 
-def test_synthetic_questions_and_few_clusters_are_pointed_out(tmp_path):
-    evidence = gather(*build_run(tmp_path / "run", human=False))
-    few = replace(evidence, comparisons=tuple(replace(one, clusters=6) for one in evidence.comparisons))
+def test_synthetic_questions_and_few_clusters_are_pointed_out(kept):
+    few = summarised(kept, comparisons=[{**one.model_dump(), "clusters": 6} for one in kept.summary.comparisons])
     said = " ".join(findings(few))
     assert "flatters" in said and "only 6 clusters" in said
     assert any("--eval-beir" in step for step in next_steps(few))
 
 
 def test_a_failed_check_is_pointed_out(evidence):
-    failed = replace(evidence, check_passed=False, check_verdict="similar pairs are not above different ones")
+    check = CheckResult(passed=False, verdict="similar pairs are not above different ones")
+    failed = replace(evidence, check=check)
     assert any("not above different ones" in sentence for sentence in findings(failed))
 
 
-def test_a_kept_base_comes_with_what_would_help(tmp_path):
-    steps = " ".join(next_steps(gather(*build_run(tmp_path / "run", ship="base"))))
+def test_a_kept_base_comes_with_what_would_help(kept):
+    local = replace(kept, config=resolve(preset="offline", overrides={"docs": ["manuals/"]}))
+    steps = " ".join(next_steps(told(local, "finetuned", "base", -0.004, (-0.02, 0.01))))
     assert "--generator bedrock" in steps and "generate.examples" in steps and "2.1 points" in steps

@@ -6,10 +6,23 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from embedfit.config import resolve
 from embedfit.errors import ArtifactMissing
+from embedfit.models.architecture import read_architecture
 from embedfit.reporting.card import render
-from embedfit.reporting.evidence import gather
-from tests.run_folder import HOSTILE, TOPICS, build_run
+from embedfit.testing.run_folder import HOSTILE, PARTS
+from embedfit.testing.tiny_model import make_tiny_bert
+from tests.reporting.conftest import told
+
+
+def configured(evidence, **settings):
+    """The evidence with other settings."""
+    return replace(evidence, config=resolve(preset="offline", overrides={"docs": ["manuals/"], **settings}))
+
+
+@pytest.fixture
+def evidence(evidence):
+    return configured(evidence)
 
 
 def test_the_metadata_is_what_the_hub_reads(evidence):
@@ -41,18 +54,18 @@ def test_numbers_carry_intervals_and_the_base(evidence):
     assert sum(token.type == "table_open" for token in tokens) == 2
 
 
-def test_the_instruction_is_there_to_the_character(evidence):
-    html = MarkdownIt().enable("table").render(render(evidence))
+def test_the_instruction_is_there_to_the_character(evidence, tmp_path):
+    odd = make_tiny_bert(tmp_path / "odd", instruction="Represent this <question> | for `searching`: ")
+    html = MarkdownIt().enable("table").render(render(replace(evidence, layout=read_architecture(odd))))
     shown = re.search(r"Query instruction</td>\s*<td><code>(.*?)</code>", html, re.S).group(1)
     assert shown == "Represent this &lt;question&gt; | for `searching`: "
 
 
-def test_no_text_path_or_name_of_a_document_is_in_the_card(tmp_path):
-    evidence = gather(*build_run(tmp_path / "secret-run", hostile=True))
-    card = render(evidence, model_id="me/tuned")
-    for word in (HOSTILE, "window.pwned", *TOPICS, "manuals", "tv-1", "secret-run", "eval-data", str(tmp_path)):
+def test_no_text_path_or_name_of_a_document_is_in_the_card(evidence, tmp_path):
+    card = render(replace(evidence, root=str(tmp_path / "secret-run")), model_id="me/tuned")
+    for word in (*HOSTILE, "window.pwned", *PARTS[:8], "manuals", "warranty", "secret-run", "corpus", str(tmp_path)):
         assert word not in card, word
-    assert "6 documents, cut into 120 passages" in card
+    assert "12 documents, cut into 121 passages" in card
 
 
 def test_how_to_load_names_the_model(evidence):
@@ -64,23 +77,21 @@ def test_how_to_load_names_the_model(evidence):
     assert card.count("```") == 8
 
 
-def test_a_local_base_is_not_passed_off_as_a_hub_id(tmp_path):
-    evidence = gather(*build_run(tmp_path / "run", model="./models/own"))
-    data = ModelCard(render(evidence)).data
+def test_a_local_base_is_not_passed_off_as_a_hub_id(evidence):
+    own = configured(evidence, model="./models/own")
+    data = ModelCard(render(own)).data
     assert data.base_model is None and data.language is None
-    assert "models/own" not in render(evidence)
+    assert "models/own" not in render(own)
 
 
 @pytest.mark.parametrize(("language", "known"), [("de", "de"), ("German, formal", None)])
-def test_only_a_language_code_is_a_language(tmp_path, language, known):
-    evidence = gather(*build_run(tmp_path / "run", generate={"language": language}))
-    assert ModelCard(render(evidence)).data.language == known
+def test_only_a_language_code_is_a_language(evidence, language, known):
+    assert ModelCard(render(configured(evidence, generate={"language": language}))).data.language == known
 
 
-def test_a_kept_base_and_an_unproven_model_are_said_so(tmp_path, evidence):
-    assert "**Use the base model.**" in render(gather(*build_run(tmp_path / "kept", ship="base")))
-    unsure = (replace(evidence.comparisons[0], ci95=(-0.01, 0.02)),)
-    assert "the evaluation can’t tell" in render(replace(evidence, comparisons=unsure))
+def test_a_kept_base_and_an_unproven_model_are_said_so(kept, evidence):
+    assert "**Use the base model.**" in render(kept)
+    assert "the evaluation can’t tell" in render(told(evidence, "merged", "base", 0.005, (-0.01, 0.02)))
 
 
 def test_a_broken_model_folder_has_no_card(evidence):

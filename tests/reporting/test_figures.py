@@ -4,8 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedfit.path.artefacts import Separation
 from embedfit.reporting import figures
-from embedfit.reporting.evidence import Cosines
+
+
+def separation(similar, different):
+    return Separation(similar=similar, different=different, mean_similar=0, mean_different=0, auc=0.5)
+
 
 POINTS = st.lists(st.tuples(st.integers(0, 10_000), st.floats(-5, 5)), min_size=1, max_size=60)
 
@@ -16,8 +21,8 @@ def parsed(svg):
 
 def test_intervals_say_every_number_in_words_and_draw_one_dot_a_row():
     rows = [
-        figures.Row(label="<Base>", value=0.489, interval=(0.46, 0.52), kind="base", shown="0.489"),
-        figures.Row(label="BM25", value=0.623, interval=None, kind="lexical", shown="0.623"),
+        figures.Dot(label="<Base>", value=0.489, interval=(0.46, 0.52), kind="base", shown="0.489"),
+        figures.Dot(label="BM25", value=0.623, interval=None, kind="lexical", shown="0.623"),
     ]
     root = parsed(figures.intervals("p", "nDCG", rows))
     assert root.find("desc").text == "<Base> 0.489, 95% interval 0.460 to 0.520; BM25 0.623."
@@ -31,14 +36,14 @@ def test_intervals_say_every_number_in_words_and_draw_one_dot_a_row():
 @given(points=POINTS)
 def test_curves_stay_inside_their_picture(points):
     line = figures.Line(label="a", points=sorted(points), kind="base", marked=True)
-    root = parsed(figures.curves("c", "t", "d", [line], x_label="step", mark=points[0][0], mark_label="best"))
+    root = parsed(figures.curves("c", "t", "d", [line], x_label="step", mark=(points[0][0], "best")))
     _, _, width, height = map(float, root.get("viewBox").split())
     for dot in root.findall("circle"):
         assert 0 <= float(dot.get("cx")) <= width and 0 <= float(dot.get("cy")) <= height
 
 
 def test_cosines_describe_medians_and_draw_every_pair():
-    pairs = Cosines(system="base", similar=(0.5, 0.6, 0.9), different=(-0.1, 0.2))
+    pairs = separation((0.5, 0.6, 0.9), (-0.1, 0.2))
     root = parsed(figures.cosines("c", "t", [("Base", pairs)]))
     said = root.find("desc").text
     assert "Base, similar pairs: median 0.60, from 0.50 to 0.90" in said
@@ -47,7 +52,9 @@ def test_cosines_describe_medians_and_draw_every_pair():
 
 
 def test_cosines_with_one_empty_kind():
-    parsed(figures.cosines("c", "t", [("Base", Cosines(system="base", similar=(0.5,), different=()))]))
+    root = parsed(figures.cosines("c", "t", [("Base", separation((0.5,), ()))]))
+    assert "different" not in root.find("desc").text
+    assert [p.get("class") for p in root.findall("path")] == ["strip similar", "median similar"]
 
 
 @pytest.mark.parametrize(

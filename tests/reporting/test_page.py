@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedfit.config import resolve
+from embedfit.path.artefacts import Document, DroppedPassage, Evaluation
 from embedfit.reporting.evidence import gather
 from embedfit.reporting.page import data_island, render
-from tests.run_folder import ATTRIBUTE_BREAKER, HOSTILE, IMAGE, ISLAND_BREAKER, build_run
+from embedfit.testing.run_folder import HOSTILE, HOSTILE_NAME
+from tests.reporting.conftest import summarised
 
 VOID = {"meta", "link", "input", "br", "img"}
 SVG = {"path", "line", "circle", "rect"}
@@ -43,8 +46,16 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def hostile(tmp_path):
-    return render(gather(*build_run(tmp_path / "run", hostile=True, human=False)))
+def hostile(run_copy):
+    """The page of a run whose documents, questions, styles and reasons hold scripts."""
+    workspace, config = run_copy()
+    evaluation = workspace.load(Evaluation)
+    wins = [one.model_copy(update={"style": HOSTILE[0]}) for one in evaluation.wins]
+    workspace.store(evaluation.model_copy(update={"wins": tuple(wins)}))
+    workspace.write(Document, [replace(one, reason=one.reason and HOSTILE[2]) for one in workspace.read(Document)])
+    dropped = [replace(one, reason=HOSTILE[0], preview=HOSTILE[1]) for one in workspace.read(DroppedPassage)]
+    workspace.write(DroppedPassage, dropped)
+    return render(gather(workspace, config))
 
 
 def test_the_verdict_comes_first(evidence):
@@ -58,7 +69,7 @@ def test_every_part_is_there(evidence):
     page = Page(render(evidence))
     text = page.text()
     for part in (
-        "nDCG@10", "Paired comparisons", "Length of the question", "Question by question", "table of contents",
+        "nDCG@10", "Paired comparisons", "Length of the question", "Question by question", "shorter than 60 characters",
         "Why questions were dropped", "Merging with the base", "Similar and different pairs", "Cost and time",
         "embedfit serve", "SentenceTransformer", "embedfit.load(", "Smaller vectors", "binary, rescored in int8",
         "deploy sagemaker plan", "embedfit.toml", "seed = 13",
@@ -73,7 +84,10 @@ def test_every_part_is_there(evidence):
 
 
 def test_the_retrievers_come_first_with_interval_bytes_and_time(evidence):
-    html = render(evidence)
+    rows = {name: one.model_dump() for name, one in evidence.summary.retrievers.items()}
+    for name in ("default", "chosen"):
+        rows[name] |= {"bytes_a_passage": 18_400.5, "ms_a_query": 12.9}
+    html = render(summarised(evidence, retrievers=rows))
     table = html[html.index('<table class="retrievers">') : html.index("</table>")]
     text = " ".join(re.sub(r"<[^>]*>", " ", table).split())
     for part in ("Base", "BM25", "Rank fusion", "Default, untuned", "ships", "18.4 kB", "13 ms", "0.719", "+23.0"):
@@ -119,18 +133,18 @@ def test_text_of_documents_queries_and_reasons_is_escaped(hostile):
     assert page.tags.count("script") == 2  # the data and our own
     assert "img" not in page.tags
     assert not any("onmouseover" in a or "onerror" in a for _, a in page.attributes)
-    for raw in (HOSTILE, ISLAND_BREAKER, IMAGE, ATTRIBUTE_BREAKER):
+    for raw in (*HOSTILE[:3], HOSTILE_NAME):
         assert raw not in hostile
-    assert HOSTILE in page.text() and IMAGE in page.text()  # shown as text: escaped, not removed
+    for shown in (*HOSTILE[:3], HOSTILE_NAME):
+        assert shown in page.text()  # escaped, not removed
 
 
 def test_the_data_of_the_explorer_is_whole_whatever_it_holds(hostile):
     body = re.search(r'<script type="application/json" id="explorer">(.*?)</script>', hostile, re.S).group(1)
     assert not set(body) & set("<>&\u2028\u2029")
     data = json.loads(body)
-    entry = data["entries"][0]
-    assert ISLAND_BREAKER in entry["query"]
-    assert {system["name"] for system in entry["systems"]} == {"Base", "Merged", "BM25", "Default"}
+    assert any(HOSTILE[1] in entry["query"] for entry in data["entries"])
+    assert {s["name"] for entry in data["entries"] for s in entry["systems"]} == {"Base", "Merged", "BM25", "Default"}
     named = {p for e in data["entries"] for s in e["systems"] for p in s["top"]} | {
         p for e in data["entries"] for p in e["relevant"]
     }
@@ -148,8 +162,9 @@ def test_an_instruction_in_a_document_is_text_to_the_template(hostile):
     assert "{{ 7 * 7 }}" in hostile  # in the island, not evaluated
 
 
-def test_a_kept_base_is_said_plainly_with_evidence_and_next_steps(tmp_path):
-    page = Page(render(gather(*build_run(tmp_path / "run", ship="base", human=False))))
+def test_a_kept_base_is_said_plainly_with_evidence_and_next_steps(kept):
+    local = replace(kept, config=resolve(preset="offline", overrides={"docs": ["manuals/"]}))
+    page = Page(render(local))
     text = page.text()
     assert "Nothing of the tuning ships: no tuned model was found to be surely better than the base." in text
     assert "What to do next" in text and "--generator bedrock" in text
@@ -157,11 +172,14 @@ def test_a_kept_base_is_said_plainly_with_evidence_and_next_steps(tmp_path):
     assert "deploy sagemaker" not in text  # nothing was tuned that should be deployed
 
 
-def test_where_the_base_is_kept_the_fine_tuned_model_is_held_against_it(tmp_path):
-    html = render(gather(*build_run(tmp_path / "run", ship="base")))
+def test_where_the_base_is_kept_the_fine_tuned_model_is_held_against_it(kept):
+    html = render(kept)
     text = " ".join(Page(html).text().split())
     assert "Here the fine-tuned model, which does not ship, is held against it" in text
-    assert "The fine-tuned model against the base:" in text and "Length of the question" in text
+    assert (
+        "The fine-tuned model against the base:" in text
+        and "Points of the fine-tuned model against the base, by kind of question." in text
+    )
     body = re.search(r'id="explorer">(.*?)</script>', html, re.S).group(1)
     assert {one["name"] for one in json.loads(body)["entries"][0]["systems"]} == {
         "Base",
@@ -171,19 +189,20 @@ def test_where_the_base_is_kept_the_fine_tuned_model_is_held_against_it(tmp_path
     }
 
 
-def test_an_evaluation_without_wins_and_losses_says_so(tmp_path):
-    workspace, config = build_run(tmp_path / "run")
+def test_an_evaluation_without_wins_and_losses_says_so(run_copy):
+    workspace, config = run_copy()
     value = workspace.read_json("evaluation.json")
     workspace.write_json("evaluation.json", {**value, "wins": [], "losses": []})
     assert "No question is won or lost." in Page(render(gather(workspace, config))).text()
 
 
 def test_the_versions_are_told(evidence):
-    assert "python 3.11.4, torch 2.13.0" in Page(render(evidence)).text()
+    manifest = replace(evidence.manifests[0], versions={"python": "3.11.4", "torch": "2.13.0"})
+    assert "python 3.11.4, torch 2.13.0" in Page(render(replace(evidence, manifests=(manifest,)))).text()
 
 
-def test_what_is_missing_is_named_and_breaks_nothing(tmp_path):
-    workspace, config = build_run(tmp_path / "run")
+def test_what_is_missing_is_named_and_breaks_nothing(run_copy):
+    workspace, config = run_copy()
     for name in ("merge.json", "check.json", "evaluation.json", "documents.jsonl", "passages.jsonl", "queries.jsonl",
                  "dropped_passages.jsonl", "finetuned/losses.jsonl", "finetuned/training.json"):  # fmt: skip
         workspace.path(name).unlink()
@@ -195,8 +214,8 @@ def test_what_is_missing_is_named_and_breaks_nothing(tmp_path):
     assert "Search with the safe default retriever over the tuned model" in text
 
 
-def test_counts_of_all_queries_win_over_those_kept(tmp_path):
-    workspace, config = build_run(tmp_path / "run")
+def test_counts_of_all_queries_win_over_those_kept(run_copy):
+    workspace, config = run_copy()
     value = workspace.read_json("evaluation.json")
     workspace.write_json("evaluation.json", {**value, "counts": {"won": 300, "lost": 120, "tied": 280}})
     text = Page(render(gather(workspace, config))).text()
@@ -204,15 +223,17 @@ def test_counts_of_all_queries_win_over_those_kept(tmp_path):
     assert f"The {len(value['wins']) + len(value['losses'])} with the largest changes are here." in text
 
 
-def test_a_password_in_an_address_is_not_shown(tmp_path):
-    made = build_run(tmp_path / "run", generate={"generator": "openai", "base_url": "https://me:secret@host/v1"})
-    html = render(gather(*made))
+def test_a_password_in_an_address_is_not_shown(evidence):
+    server = {"generator": "openai", "base_url": "https://me:secret@host/v1"}
+    html = render(replace(evidence, config=resolve(overrides={"docs": ["manuals/"], "generate": server})))
     assert "secret" not in html and "host/v1" in html
 
 
 def test_long_passages_are_cut_at_a_word(evidence):
-    passage_id, passage = next(iter(evidence.passages.items()))
-    long = {**evidence.passages, passage_id: {**passage, "text": "word " * 1000}}
-    body = re.search(r'id="explorer">(.*?)</script>', render(replace(evidence, passages=long)), re.S).group(1)
+    evaluation = evidence.evaluation
+    passage_id, passage = next(iter(evaluation.passages.items()))
+    long = {**evaluation.passages, passage_id: passage.model_copy(update={"text": "word " * 1000})}
+    evidence = replace(evidence, evaluation=evaluation.model_copy(update={"passages": long}))
+    body = re.search(r'id="explorer">(.*?)</script>', render(evidence), re.S).group(1)
     text = json.loads(body)["passages"][passage_id]["text"]
     assert len(text) <= 1202 and text.endswith("word …")

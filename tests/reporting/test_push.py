@@ -4,9 +4,6 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Offl
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
 from embedfit.reporting.push import push
-from embedfit.reporting.stage import run
-from embedfit.runtime import Runtime
-from tests.run_folder import build_run
 
 
 class FakeHub:
@@ -30,10 +27,8 @@ def refused(status):
 
 
 @pytest.fixture
-def finished(tmp_path):
-    workspace, config = build_run(tmp_path / "run")
-    run(workspace, config, Runtime())
-    return workspace
+def finished(run_copy):
+    return run_copy()[0]
 
 
 def test_one_commit_holds_the_model_and_a_card_that_names_the_repository(finished):
@@ -46,7 +41,8 @@ def test_one_commit_holds_the_model_and_a_card_that_names_the_repository(finishe
     assert repo_id == "me/tuned"
     assert set(files) == {
         "README.md", "config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
-        "config_sentence_transformers.json", "model.safetensors",
+        "config_sentence_transformers.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json", "vocab.txt",
     }  # fmt: skip
     assert b"SentenceTransformer('me/tuned')" in files["README.md"].path_or_fileobj
 
@@ -88,8 +84,8 @@ def test_a_token_is_in_no_message(finished):
     assert "hf_very_secret" not in str(caught.value)
 
 
-def test_a_run_that_kept_its_base_has_nothing_to_share(tmp_path):
-    workspace, _ = build_run(tmp_path / "run", ship="base")
+def test_a_run_that_kept_its_base_has_nothing_to_share(run_copy):
+    workspace, _ = run_copy(human=False, ship=False)
     hub = FakeHub()
     with pytest.raises(EmbedfitError, match="kept the base"):
         push(workspace, "me/tuned", hub=hub)
@@ -97,8 +93,8 @@ def test_a_run_that_kept_its_base_has_nothing_to_share(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["merged", "summary.json", "merged/model.safetensors"])
-def test_an_unfinished_run_is_refused(tmp_path, name):
-    workspace, _ = build_run(tmp_path / "run")
+def test_an_unfinished_run_is_refused(run_copy, name):
+    workspace, _ = run_copy()
     workspace.path(name).rename(workspace.path("elsewhere"))
     with pytest.raises(ArtifactMissing):
         push(workspace, "me/tuned", hub=FakeHub())

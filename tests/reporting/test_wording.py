@@ -1,13 +1,9 @@
-from dataclasses import replace
-
 import pytest
 
-from embedfit.index.retriever import EXPANDED
+from embedfit.index.retriever import EXPANDED, RRF
 from embedfit.path.systems import label_of
 from embedfit.reporting import wording
-from embedfit.reporting.evidence import gather
-from embedfit.reporting.lead import lead_lines
-from tests.run_folder import build_run
+from tests.reporting.conftest import decided, summarised, told, with_retrievers
 
 
 @pytest.mark.parametrize(
@@ -33,7 +29,6 @@ def test_small_words():
     assert plain(wording.size(768)) == "768 B" and plain(wording.size(13_100.0)) == "13.1 kB"
     assert plain(wording.milliseconds(0.21)) == "0.2 ms" and plain(wording.milliseconds(120.4)) == "120 ms"
     assert wording.size(None) == wording.milliseconds(None) == "–"
-    assert wording.share(1, 3) == "33%" and wording.share(1, 0) == "–"
 
 
 def plain(text):
@@ -41,7 +36,7 @@ def plain(text):
 
 
 def test_the_verdict_is_of_the_retriever_that_ships(evidence):
-    said = wording.verdict(evidence)
+    said = wording.headline(evidence.summary)
     assert (said.tone, said.action) == ("better", "Search with the safe default retriever over the tuned model")
     assert plain(said.sentence) == (
         "it finds more on your documents than one vector a passage of the untuned base, by +23.0 points of nDCG@10 "
@@ -49,13 +44,12 @@ def test_the_verdict_is_of_the_retriever_that_ships(evidence):
     )
 
 
-def test_the_verdict_where_the_base_ships(tmp_path):
-    evidence = gather(*build_run(tmp_path / "run", ship="base", human=False))
-    said = wording.verdict(evidence)
+def test_the_verdict_where_the_base_ships(kept):
+    said = wording.headline(kept.summary)
     assert said.action == "Search with the safe default retriever over the untuned base"
     assert "written by a language model" in said.sentence
     assert (
-        wording.tuning(evidence)
+        wording.tuning(kept.summary)
         == "Nothing of the tuning ships: no tuned model was found to be surely better than the base."
     )
 
@@ -69,8 +63,7 @@ def test_the_verdict_where_the_base_ships(tmp_path):
     ],
 )
 def test_what_ships_without_proof_is_not_said_to_find_more(evidence, ci95, tone, part):
-    comparison = replace(evidence.comparison("default"), ci95=ci95)
-    said = wording.verdict(replace(evidence, comparisons=(comparison,)))
+    said = wording.headline(told(evidence, "default", "base", 0.01, ci95).summary)
     assert said.tone == tone and part in said.sentence
     assert not said.sentence.startswith("it finds more")
 
@@ -84,45 +77,39 @@ def test_what_ships_without_proof_is_not_said_to_find_more(evidence, ci95, tone,
     ],
 )
 def test_tuning_is_told_against_the_same_retriever_untuned(evidence, ci95, part):
-    comparison = replace(evidence.comparison("default", "default_base"), ci95=ci95)
-    assert part in plain(wording.tuning(replace(evidence, comparisons=(comparison,))))
+    assert part in plain(wording.tuning(told(evidence, "default", "default_base", 0.017, ci95).summary))
 
 
 def test_a_chosen_retriever_is_told_against_itself_untuned(evidence):
-    row = replace(evidence.comparisons[0], a="chosen", b="chosen_base", delta=0.05, ci95=(0.04, 0.06))
-    systems = {**evidence.systems, "chosen_base": evidence.systems["base"]}
-    rows = {**evidence.rows, "chosen": evidence.rows["rrf"]}
-    other = replace(evidence, systems=systems, rows=rows, comparisons=(row, *evidence.comparisons))
-    assert other.lead == "chosen" and "+5.0" in wording.tuning(other)
-    assert wording.verdict(other).action == "Search with the retriever of this run’s index, over the tuned model"
-    graded = replace(other, decision=replace(other.decision, evidence="graded"))
-    assert (
-        wording.verdict(graded).action
-        == "Search with the retriever that people’s questions chose, over the tuned model"
-    )
+    systems = {name: one.model_dump() for name, one in evidence.summary.systems.items()}
+    other = summarised(evidence, systems={**systems, "chosen_base": systems["base"]})
+    other = told(with_retrievers(other, chosen=RRF), "chosen", "chosen_base", 0.05, (0.04, 0.06))
+    assert other.summary.lead == "chosen" and "+5.0" in wording.tuning(other.summary)
+    action = wording.headline(decided(other, kind="written").summary).action
+    assert action == "Search with the retriever of this run’s index, over the tuned model"
+    action = wording.headline(decided(other, kind="graded").summary).action
+    assert action == "Search with the retriever that people’s questions chose, over the tuned model"
 
 
 def test_written_queries_in_the_index_are_named(evidence):
-    row = replace(evidence.rows["default"], retriever=EXPANDED.as_json())
-    both = replace(evidence, rows={**evidence.rows, "default": row, "chosen": row})
-    action = wording.verdict(both).action
+    action = wording.headline(with_retrievers(evidence, default=EXPANDED, chosen=EXPANDED).summary).action
     assert action == "Search with the safe default retriever over the tuned model and the written queries"
 
 
 def test_a_run_of_the_first_version_has_its_model_as_the_lead(evidence):
-    old = replace(evidence, rows={}, systems={name: evidence.systems[name] for name in ("base", "merged", "bm25")})
-    assert wording.verdict(old).action == "Search with the merged model"
-    assert "+6.8" in wording.verdict(old).sentence
+    systems = {name: evidence.summary.systems[name].model_dump() for name in ("base", "merged", "bm25")}
+    old = summarised(evidence, retrievers={}, systems=systems).summary
+    assert wording.headline(old).action == "Search with the merged model"
+    assert "+6.8" in wording.headline(old).sentence
 
 
 def test_without_comparisons_the_verdict_says_so(evidence):
-    bare = replace(evidence, comparisons=())
-    assert "no comparison" in wording.verdict(bare).sentence and wording.tuning(bare) == ""
+    bare = summarised(evidence, comparisons=[]).summary
+    assert "no comparison" in wording.headline(bare).sentence and wording.tuning(bare) == ""
 
 
-def test_the_terminal_shows_retriever_tuning_and_the_next_commands(tmp_path):
-    workspace, _ = build_run(tmp_path / "run")
-    lines = lead_lines(workspace.read_json("summary.json"), "my runs/a")
+def test_the_terminal_shows_retriever_tuning_and_the_next_commands(evidence):
+    lines = wording.lead_lines(evidence.summary, "my runs/a")
     assert lines[0].startswith("Search with the safe default retriever over the tuned model: it finds more")
     assert lines[1].startswith("Tuning added +1.7")
     assert "embedfit index --run 'my runs/a'; embedfit search" in lines[2]

@@ -35,12 +35,12 @@ def show_result(result: RunResult, *, as_json: bool) -> None:
     if as_json:
         say_json(result.summary)
         return
-    from embedfit.reporting.lead import lead_lines  # imports the retrievers, and with them torch
+    from embedfit.reporting.wording import lead_lines  # imports the embedders, and with them torch
 
     console = terminal.console()
     print_systems(result.results.systems, console)
     console.print()
-    for line in lead_lines(result.summary, str(result.folder)):
+    for line in lead_lines(result.results, str(result.folder)):
         console.print(shown(line), highlight=False)
     console.print(f"Report: {shown(str(result.report))}", highlight=False, soft_wrap=True)
     console.print(f"Model:  {shown(str(result.model))}", highlight=False, soft_wrap=True)

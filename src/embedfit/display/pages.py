@@ -18,11 +18,12 @@ def whole_page(package: str, name: str) -> tuple[bytes, str]:
     html, style, script = (templates.joinpath(f"{name}.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
     page = html.replace(f"/* {name}.css */", style).replace(f"/* {name}.js */", script)
     policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; connect-src 'self'; "
+        f"default-src 'none'; style-src {policy_hash(style)}; script-src {policy_hash(script)}; connect-src 'self'; "
         "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return page.encode(), policy
 
 
-def _hash(text: str) -> str:
+def policy_hash(text: str) -> str:
+    """How a content security policy names a script or style that it allows: by its SHA-256."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

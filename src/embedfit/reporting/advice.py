@@ -5,103 +5,85 @@ from __future__ import annotations
 import shlex
 
 from embedfit.generators import generator
-from embedfit.reporting.evidence import Comparison, Evidence
-from embedfit.reporting.wording import count, difference, plural, points, score, tone_of, verdict
+from embedfit.path.artefacts import Summary
+from embedfit.reporting.evidence import Evidence
+from embedfit.reporting.wording import count, difference, headline, plural, points, score
 
 #: Below this many clusters a bootstrap interval is known to be too narrow.
 FEW_CLUSTERS = 20
 #: Below this rate of kept queries, the generator is the bottleneck.
 FEW_KEPT = 0.4
 
+#: What is said of a pair of systems by what is known of their difference.
+_PAIRS = {
+    ("chosen", "default"): {
+        "better": "The retriever that was chosen finds more than the safe default: {difference}.",
+        "unsure": "Between the retriever that was chosen and the safe default these questions show no difference "
+        "({difference}).",
+        "worse": "On these questions the safe default finds more than what was chosen: {difference}.",
+    },
+    ("default", "bm25"): {
+        "better": "",
+        "unsure": "No difference was seen between words alone and the retriever (the safe default against BM25, which "
+        "needs no model: {difference}).",
+        "worse": "Words alone find more here (the safe default against BM25, which needs no model: {difference}): BM25 "
+        "is the one to beat.",
+    },
+    ("rrf", "default"): {
+        "better": "Against the safe default, reciprocal rank fusion of one vector and BM25, which most databases "
+        "offer: {difference}. It finds more here.",
+        "unsure": "No difference was seen between the safe default and reciprocal rank fusion of one vector and BM25, "
+        "which most databases offer: {difference}.",
+        "worse": "Against the safe default, reciprocal rank fusion of one vector and BM25, which most databases "
+        "offer: {difference}.",
+    },
+}
+
 
 def findings(evidence: Evidence) -> list[str]:
     """Sentences that a sceptic would otherwise have to find alone."""
-    said = [
-        _chosen(evidence),
-        _lexical(evidence),
-        _rank_fusion(evidence),
-        _model_alone(evidence),
-        _interval_quality(verdict(evidence).comparison),
-    ]
-    if not evidence.human:
+    summary = evidence.summary
+    said = []
+    for pair, sentences in _PAIRS.items():
+        comparison = summary.comparison(*pair)
+        if comparison is not None and not (pair[0] == "chosen" and summary.same_as_default):
+            said.append(sentences[comparison.verdict].format(difference=difference(comparison)))
+    said.append(_model_alone(summary))
+    first = headline(summary).comparison
+    if first is not None and 0 < first.clusters < FEW_CLUSTERS:
+        said.append(
+            f"The interval rests on only {plural(first.clusters, 'cluster')} of questions; read it as a rough guide, "
+            "and evaluate on more documents to be sure."
+        )
+    if not summary.human:
         said.append(
             "The evaluation questions were written by a language model. Such a test flatters models trained on "
             "questions of the same writer; questions that people asked are the real test."
         )
-    if evidence.data.get("without_written_queries"):
+    if summary.data.without_written_queries:
         said.append(
             "The index that ships holds the written queries. It was measured without them, because the questions of "
             "this evaluation are of the same writer."
         )
-    if evidence.check_passed is False:
-        said.append(f"The quick check of similar and different pairs failed: {evidence.check_verdict}")
+    if evidence.check.passed is False:
+        said.append(f"The quick check of similar and different pairs failed: {evidence.check.verdict}")
     return [sentence for sentence in said if sentence]
 
 
-def _chosen(evidence: Evidence) -> str:
-    comparison = None if evidence.same_as_default else evidence.comparison("chosen", "default")
-    if comparison is None:
-        return ""
-    return {
-        "better": f"The retriever that was chosen finds more than the safe default: {difference(comparison)}.",
-        "unsure": "Between the retriever that was chosen and the safe default these questions show no difference "
-        f"({difference(comparison)}).",
-        "worse": f"On these questions the safe default finds more than what was chosen: {difference(comparison)}.",
-    }[tone_of(comparison)]
-
-
-def _lexical(evidence: Evidence) -> str:
-    """BM25 beside the retriever, where that does not surely find more."""
-    comparison = evidence.comparison("default", "bm25")
-    if comparison is None or tone_of(comparison) == "better":
-        return ""
-    said = f"the safe default against BM25, which needs no model: {difference(comparison)}"
-    if tone_of(comparison) == "worse":
-        return f"Words alone find more here ({said}): BM25 is the one to beat."
-    return f"No difference was seen between words alone and the retriever ({said})."
-
-
-def _rank_fusion(evidence: Evidence) -> str:
-    comparison = evidence.comparison("rrf", "default")
-    if comparison is None:
-        return ""
-    said = f"reciprocal rank fusion of one vector and BM25, which most databases offer: {difference(comparison)}"
-    return {
-        "better": f"Against the safe default, {said}. It finds more here.",
-        "unsure": f"No difference was seen between the safe default and {said}.",
-        "worse": f"Against the safe default, {said}.",
-    }[tone_of(comparison)]
-
-
-def _model_alone(evidence: Evidence) -> str:
+def _model_alone(summary: Summary) -> str:
     """What tuning is worth where a passage is one vector and nothing else is searched."""
-    comparison = evidence.comparison("merged", "base")
-    systems = evidence.systems
-    if comparison is None or evidence.decision.over == "base" or not {"base", "merged"} <= set(systems):
+    comparison, systems = summary.comparison("merged"), summary.systems
+    if comparison is None or summary.decision.over == "base" or not {"base", "merged"} <= systems.keys():
         return ""
     before, after = (systems[name].metrics.get(comparison.metric) for name in ("base", "merged"))
     said = f"{score(before)} → {score(after)}: {difference(comparison)}"
+    in_default = summary.comparison("default", "default_base")
+    more = " more:" if in_default is not None and comparison.delta > in_default.delta else ""
     return {
-        "better": f"With one vector a passage and nothing else, tuning added more: {said}."
-        if comparison.delta > _added(evidence)
-        else f"With one vector a passage and nothing else, tuning added {said}.",
+        "better": f"With one vector a passage and nothing else, tuning added{more} {said}.",
         "unsure": f"With one vector a passage and nothing else, no difference by tuning was seen ({said}).",
         "worse": f"With one vector a passage and nothing else, tuning took away: {said}.",
-    }[tone_of(comparison)]
-
-
-def _added(evidence: Evidence) -> float:
-    comparison = evidence.comparison("default", "default_base")
-    return comparison.delta if comparison else 1.0
-
-
-def _interval_quality(comparison: Comparison | None) -> str:
-    if comparison is None or not 0 < comparison.clusters < FEW_CLUSTERS:
-        return ""
-    return (
-        f"The interval rests on only {plural(comparison.clusters, 'cluster')} of questions; "
-        "read it as a rough guide, and evaluate on more documents to be sure."
-    )
+    }[comparison.verdict]
 
 
 def next_steps(evidence: Evidence) -> list[str]:
@@ -111,24 +93,25 @@ def next_steps(evidence: Evidence) -> list[str]:
         f'Build the index and search it: embedfit index --run {run}, then embedfit search --run {run} "…". '
         f"embedfit serve {run} puts up a page and an API.",
     ]
-    if evidence.decision.evidence in ("", "none", "written"):
+    decision = evidence.summary.decision
+    if decision.retriever is None or decision.retriever.evidence.kind in ("none", "written"):
         steps.append(
             "Let questions that people really asked choose the retriever, fifty or more, without labels: "
             f"embedfit run --run {run} --queries FILE --judge SPEC, or, graded by a person, embedfit grade --run {run}."
         )
-    if not evidence.human:
+    if not evidence.summary.human:
         steps.append(
             "Collect a hundred or more questions with the passages that answer them, and evaluate on those: "
             "embedfit run … --eval-beir DIR."
         )
-    if evidence.decision.ship == "base":
+    if decision.ship == "base":
         steps.extend(_when_kept(evidence))
     return steps
 
 
 def _when_kept(evidence: Evidence) -> list[str]:
     steps = []
-    comparison = evidence.comparison("finetuned") or evidence.comparison("merged")
+    comparison = evidence.summary.comparison("finetuned") or evidence.summary.comparison("merged")
     if comparison and comparison.minimum_detectable:
         steps.append(
             f"This test can see differences from about {points(comparison.minimum_detectable).lstrip('+')} points on; "

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from functools import partial
 
 from huggingface_hub import EvalResult, ModelCardData
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from embedfit.errors import ArtifactMissing
 from embedfit.models.sources import EMBEDDERS
+from embedfit.path.artefacts import Summary
 from embedfit.reporting import usage, wording
 from embedfit.reporting.advice import findings
 from embedfit.reporting.evidence import Evidence
+from embedfit.reporting.rendering import environment
 
 METRICS = ("ndcg@10", "mrr@10", "hit@1", "hit@5", "recall@10", "recall@100", "map@100")
 TAGS = (
@@ -40,62 +41,50 @@ def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
             f"{evidence.root}/merged is not a whole model folder.",
             remedy=f"Run: embedfit merge --run {evidence.root} --force",
         )
-    environment = Environment(
-        loader=PackageLoader("embedfit.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(cell=_cell, code=_code)
-    code = {
-        "searching": usage.searching_documents(model_id),
-        "loading": usage.loading(model_id),
-        "tei": usage.tei(model_id, folder=False),
-        "langchain": usage.langchain_alone(model_id),
-    }
-    text = environment.get_template("card.md.j2").render(
+    summary, made = evidence.summary, environment()
+    made.filters.update(cell=_cell, code=_code)
+    columns = {column: system for column, system in COLUMNS.items() if system in summary.systems}
+    text = made.get_template("card.md.j2").render(
         title=_title(evidence, model_id),
-        verdict=_verdict(evidence),
-        retriever=_retriever(evidence),
+        verdict=_verdict(summary),
+        retriever=_retriever(summary),
         layout=evidence.layout,
-        alpha=evidence.decision.alpha,
-        base=_base(evidence) or "a local model",
+        alpha=summary.decision.alpha,
+        base=usage.hub_id(evidence.config.model) or "a local model",
         data=_data(evidence),
-        questions=wording.questions(evidence),
-        rows=_rows(evidence),
-        columns=[column for column, system in COLUMNS.items() if system in evidence.systems],
+        questions=wording.questions(summary),
+        columns=columns,
+        rows=_rows(summary, list(columns.values())),
         findings=findings(evidence),
-        **{name: _verbatim(value) for name, value in code.items()},
+        snippet=partial(_snippet, model_id),
     )
-    return f"---\n{metadata(evidence, model_id).to_yaml()}\n---\n\n{_tidy(text)}"
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    return f"---\n{metadata(evidence, model_id).to_yaml()}\n---\n\n{text}\n"
+
+
+def _snippet(model_id: str, name: str) -> Markup:
+    return Markup(usage.code(name, model=model_id))
 
 
 def metadata(evidence: Evidence, model_id: str = UNNAMED) -> ModelCardData:
     """The YAML block in the Hub's terms. What is not known (licence, language) is left out, never guessed."""
-    known: dict[str, Any] = {}
-    if base := usage.hub_id(evidence.config.model):
-        known["base_model"] = base
-        known["base_model_relation"] = "finetune"
-    if language := _language(evidence):
-        known["language"] = language
-    if results := _results(evidence):
-        known["model_name"] = _title(evidence, model_id)
-        known["eval_results"] = results
+    base, results = usage.hub_id(evidence.config.model), _results(evidence.summary)
     return ModelCardData(
+        base_model=base,
+        base_model_relation="finetune" if base else None,
+        language=_language(evidence),
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=list(TAGS),
-        metrics=sorted({result.metric_type for result in known.get("eval_results", ())}) or None,
-        **known,
+        model_name=_title(evidence, model_id) if results else None,
+        eval_results=results or None,
+        metrics=sorted({result.metric_type for result in results}) or None,
     )
 
 
-def _results(evidence: Evidence) -> list[EvalResult]:
-    merged = evidence.systems.get("merged")
-    if merged is None:
-        return []
-    kind = "human questions" if evidence.human else "synthetic questions"
+def _results(summary: Summary) -> list[EvalResult]:
+    kind = "human questions" if summary.human else "synthetic questions"
+    measured = summary.systems["merged"].metrics if "merged" in summary.systems else {}
     return [
         EvalResult(
             task_type="information-retrieval",
@@ -104,10 +93,10 @@ def _results(evidence: Evidence) -> list[EvalResult]:
             dataset_name=f"Held-out {kind}",
             metric_type=f"cosine_{metric.replace('hit', 'accuracy')}",
             metric_name=wording.metric_name(metric),
-            metric_value=round(merged.metrics[metric], 4),
+            metric_value=round(measured[metric], 4),
         )
         for metric in METRICS
-        if metric in merged.metrics
+        if metric in measured
     ]
 
 
@@ -119,98 +108,90 @@ def _language(evidence: Evidence) -> str | None:
     return "en" if not language and evidence.config.model in EMBEDDERS else None
 
 
-def _base(evidence: Evidence) -> str | None:
-    return usage.hub_id(evidence.config.model)
-
-
 def _title(evidence: Evidence, model_id: str) -> str:
     if model_id != UNNAMED:
         return model_id.rsplit("/", 1)[-1]
-    base = (_base(evidence) or "embedding model").rsplit("/", 1)[-1]
+    base = (usage.hub_id(evidence.config.model) or "embedding model").rsplit("/", 1)[-1]
     return f"{base} tuned with embedfit"
 
 
-def _verdict(evidence: Evidence) -> str:
-    if evidence.decision.ship == "base":
+def _verdict(summary: Summary) -> str:
+    if summary.decision.ship == "base":
         return (
             "**Use the base model.** Tuning brought no gain that embedfit could be sure of, so it kept the base; "
             "these are the base’s weights."
         )
-    sentences = {
+    comparison = summary.comparison("merged")
+    said = {
         "better": "On the documents it was tuned for, it finds the right passages better than its base",
         "unsure": "Whether it is better than its base the evaluation can’t tell",
         "worse": "In the evaluation it is worse than its base",
-    }
-    said = sentences[wording.tone_of(evidence.comparison("merged"))]
-    return f"{said}: **{_difference(evidence)}**, measured on {wording.questions(evidence)}."
+    }[wording.tone_of(comparison)]
+    shown = "not compared"
+    if comparison is not None:
+        shown = f"{wording.points(comparison.delta)} points of {wording.metric_name(comparison.metric)}"
+        if comparison.ci95 is not None:
+            shown += f", 95% interval {wording.points_between(comparison.ci95)}"
+        if comparison.p_value is not None:
+            p_value = wording.p_value(comparison.p_value)
+            shown += f", p {p_value if p_value.startswith('<') else '= ' + p_value}"
+    return f"{said}: **{shown}**, measured on {wording.questions(summary)}."
 
 
-def _retriever(evidence: Evidence) -> str:
+def _retriever(summary: Summary) -> str:
     """What embedfit's retriever finds with it, against one vector a passage of the base, and what tuning adds there."""
-    comparison = evidence.comparison("default")
-    if comparison is None or "default" not in evidence.systems:
+    comparison = summary.comparison("default")
+    if comparison is None or "default" not in summary.systems:
         return ""
-    over = "this model" if evidence.decision.over == "merged" else "the untuned base"
-    value = wording.score(evidence.systems["default"].metrics.get(comparison.metric))
+    over = "this model" if summary.decision.over == "merged" else "the untuned base"
+    value = wording.score(summary.systems["default"].metrics.get(comparison.metric))
     return (
         f"In embedfit’s retriever (one vector, windows, words and late interaction over {over}) it reaches {value} "
         f"{wording.metric_name(comparison.metric)}: {wording.difference(comparison)}, against one vector a passage of "
-        f"the base. {wording.tuning(evidence)}"
+        f"the base. {wording.tuning(summary)}"
     )
-
-
-def _difference(evidence: Evidence) -> str:
-    comparison = evidence.comparison("merged")
-    if comparison is None:
-        return "not compared"
-    interval = f", 95% interval {wording.points_between(comparison.ci95)}" if comparison.ci95 else ""
-    p_value = wording.p_value(comparison.p_value)
-    p_said = "" if comparison.p_value is None else f", p {p_value if p_value.startswith('<') else '= ' + p_value}"
-    return f"{wording.points(comparison.delta)} points of {wording.metric_name(comparison.metric)}{interval}{p_said}"
 
 
 def _data(evidence: Evidence) -> list[str]:
     """Counts and kinds, in sentences."""
-    data, funnel, config = evidence.data, evidence.funnel, evidence.config
+    data, config = evidence.summary.data, evidence.config
     sentences = []
-    if data.get("documents") and data.get("passages"):
+    if data.documents and data.passages:
         sentences.append(
-            f"{wording.plural(data['documents'], 'document')}, cut into {wording.plural(data['passages'], 'passage')}."
+            f"{wording.plural(data.documents, 'document')}, cut into {wording.plural(data.passages, 'passage')}."
         )
-    if data.get("queries_generated"):
-        styles = ", ".join(style for style, _, _ in funnel.styles)
+    if data.queries_generated:
+        styles = ", ".join(style for style, _, _ in evidence.funnel.styles)
         sentences.append(
-            f"{wording.plural(data['queries_generated'], 'question')} written by a language model "
+            f"{wording.plural(data.queries_generated, 'question')} written by a language model "
             f"({config.generate.generator}{f'; styles: {styles}' if styles else ''}), "
-            f"of which {wording.count(data.get('queries_kept', 0))} passed the filters."
+            f"of which {wording.count(data.queries_kept)} passed the filters."
         )
-    if data.get("train_rows"):
+    if data.train_rows:
         sentences.append(
-            f"{wording.plural(data['train_rows'], 'training row')} with up to "
+            f"{wording.plural(data.train_rows, 'training row')} with up to "
             f"{wording.plural(config.mine.negatives, 'mined hard negative')}, loss {config.train.loss}, "
             f"temperature {config.train.temperature:g}, seed {config.seed}."
         )
     return sentences or ["The run recorded no counts."]
 
 
-def _rows(evidence: Evidence) -> list[tuple[str, list[str]]]:
-    if not {"base", "merged"} <= set(evidence.systems):
+def _rows(summary: Summary, systems: list[str]) -> list[tuple[str, list[str]]]:
+    """(metric, values of the systems with their intervals)."""
+    if not {"base", "merged"} <= set(systems):
         return []
-    systems = [system for system in COLUMNS.values() if system in evidence.systems]
     return [
-        (wording.metric_name(metric), [_value(evidence, system, metric) for system in systems])
+        (wording.metric_name(metric), [_value(summary, system, metric) for system in systems])
         for metric in METRICS
-        if metric in evidence.systems["merged"].metrics
+        if metric in summary.systems["merged"].metrics
     ]
 
 
-def _value(evidence: Evidence, system: str, metric: str) -> str:
-    found = evidence.systems.get(system)
-    if found is None or metric not in found.metrics:
-        return "–"
+def _value(summary: Summary, system: str, metric: str) -> str:
+    found = summary.systems[system]
     interval = found.ci95.get(metric)
     shown = f" [{wording.score(interval[0])}, {wording.score(interval[1])}]" if interval else ""
-    return wording.score(found.metrics[metric]) + shown
+    return wording.score(found.metrics.get(metric)) + shown
 
 
 def _cell(text: str) -> Markup:
@@ -225,11 +206,3 @@ def _code(text: str) -> Markup:
     fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
     # Markdown strips one space on each side, and needs one beside a backtick.
     return Markup(f"{fence} {plain} {fence}")
-
-
-def _verbatim(code: str) -> Markup:
-    return Markup(code)
-
-
-def _tidy(text: str) -> str:
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -8,7 +8,7 @@ from statistics import median
 
 from markupsafe import Markup
 
-from embedfit.reporting.evidence import Cosines, Interval
+from embedfit.path.artefacts import Interval, Separation
 from embedfit.reporting.svg import Axis, element, padded, picture, tick_labels, ticks
 
 #: Figures are drawn for a column of about this many CSS pixels, so that their text keeps its size on a phone.
@@ -16,8 +16,8 @@ WIDTH = 380.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """A value with its interval. kind: the class that colours it."""
+class Dot:
+    """A value with its interval. kind: the class that colours it. shown: the value in words."""
 
     label: str
     value: float
@@ -37,7 +37,7 @@ class Line:
     faint: bool = False
 
 
-def intervals(name: str, title: str, rows: Sequence[Row]) -> Markup:
+def intervals(name: str, title: str, rows: Sequence[Dot]) -> Markup:
     """Dots with 95% intervals, one row a system, on a shared axis."""
     step, top, left, right = 27.0, 6.0, 134.0, 50.0
     bottom = top + step * len(rows)
@@ -67,11 +67,10 @@ def curves(
     lines: Sequence[Line],
     *,
     x_label: str,
-    mark: float | None = None,
-    mark_label: str = "",
+    mark: tuple[float, str] | None = None,
     height: float = 220.0,
 ) -> Markup:
-    """Lines over a shared x axis. mark: an x to point out, such as the chosen weight."""
+    """Lines over a shared x axis. mark: an x to point out, such as the chosen weight, and its label."""
     every = [point for line in lines for point in line.points]
     left, right, top, bottom = 44.0, WIDTH - 12, 26.0, height - 38
     x_low, x_high = min(p[0] for p in every), max(p[0] for p in every)
@@ -82,10 +81,10 @@ def curves(
         parts.append(element("text", label, x=x(value), y=bottom + 16, text_anchor="middle", class_="tick"))
     parts.append(element("text", x_label, x=(left + right) / 2, y=height - 4, text_anchor="middle", class_="axis"))
     if mark is not None:
-        parts.append(element("line", x1=x(mark), x2=x(mark), y1=top - 6, y2=bottom, class_="mark"))
-        anchor = "end" if x(mark) > (left + right) / 2 else "start"
-        offset = -5 if anchor == "end" else 5
-        parts.append(element("text", mark_label, x=x(mark) + offset, y=top - 8, text_anchor=anchor, class_="marklabel"))
+        at = x(mark[0])
+        parts.append(element("line", x1=at, x2=at, y1=top - 6, y2=bottom, class_="mark"))
+        anchor, offset = ("end", -5) if at > (left + right) / 2 else ("start", 5)
+        parts.append(element("text", mark[1], x=at + offset, y=top - 8, text_anchor=anchor, class_="marklabel"))
     for line in lines:
         path = "M" + "L".join(f"{x(px):.1f} {y(py):.1f}" for px, py in line.points)
         parts.append(element("path", d=path, class_=f"line {line.kind}{' faint' if line.faint else ''}"))
@@ -96,7 +95,7 @@ def curves(
     return picture(name, title, description, WIDTH, height, *parts)
 
 
-def cosines(name: str, title: str, rows: Sequence[tuple[str, Cosines]]) -> Markup:
+def cosines(name: str, title: str, rows: Sequence[tuple[str, Separation]]) -> Markup:
     """Every pair's cosine as a thin tick: similar above different, one pair of strips a system, medians marked."""
     strip, gap, top, left = 17.0, 32.0, 20.0, 76.0
     block = 2 * strip + 4 + gap
@@ -126,18 +125,22 @@ def cosines(name: str, title: str, rows: Sequence[tuple[str, Cosines]]) -> Marku
     return picture(name, title, "; ".join(said) + ".", WIDTH, bottom + 24, *parts)
 
 
+def tone(interval: Interval | None) -> str:
+    """The class that colours a difference: "up" or "down" where its interval leaves out zero, else "flat"."""
+    low, high = interval or (-1.0, 1.0)
+    return "up" if low > 0 else "down" if high < 0 else "flat"
+
+
 def delta_bar(delta: float, interval: Interval | None, reach: float) -> Markup:
     """A difference and its interval about a zero line, for a table cell. reach: the largest |value| of the column."""
     width, height = 132.0, 18.0
     x = Axis(-reach, reach, 4, width - 4)
-    tone = "flat"
-    if interval:
-        tone = "up" if interval[0] > 0 else "down" if interval[1] < 0 else "flat"
+    kind = tone(interval)
     parts = [element("line", x1=x(0), x2=x(0), y1=1, y2=height - 1, class_="zero")]
     if interval:
         low, high = (max(-reach, min(reach, end)) for end in interval)
-        parts.append(element("line", x1=x(low), x2=x(high), y1=height / 2, y2=height / 2, class_=f"whisker {tone}"))
-    parts.append(element("circle", cx=x(delta), cy=height / 2, r=4, class_=f"dot {tone}"))
+        parts.append(element("line", x1=x(low), x2=x(high), y1=height / 2, y2=height / 2, class_=f"whisker {kind}"))
+    parts.append(element("circle", cx=x(delta), cy=height / 2, r=4, class_=f"dot {kind}"))
     return Markup('<svg aria-hidden="true" viewBox="0 0 {} {}" class="inline-bar">{}</svg>').format(
         int(width), int(height), Markup("").join(parts)
     )

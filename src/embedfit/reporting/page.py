@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tomli_w
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from embedfit.config import stored_settings
+from embedfit.display.pages import policy_hash
+from embedfit.path.artefacts import METRIC, Comparison, Slice, Summary
 from embedfit.path.systems import BY_NAME, SYSTEMS, label_of
-from embedfit.progress import duration
 from embedfit.reporting import figures, wording
 from embedfit.reporting.advice import findings, next_steps
-from embedfit.reporting.evidence import Comparison, Evidence, Row, Slice
+from embedfit.reporting.evidence import Evidence
+from embedfit.reporting.rendering import asset, environment
 from embedfit.reporting.usage import snippets
 
 METRICS = (
@@ -35,9 +32,9 @@ METRICS = (
     "recall@100",
     "precision@10",
 )
-PANELS = ("ndcg@10", "mrr@10", "hit@5", "recall@100")
-PANEL_NOTES = {
-    "ndcg@10": "How high the right passages stand among the first ten.",
+#: The metrics that have a picture, with what each means.
+PANELS = {
+    METRIC: "How high the right passages stand among the first ten.",
     "mrr@10": "One over the rank of the first right passage.",
     "hit@5": "Share of questions with a right passage among the first five.",
     "recall@100": "Share of the right passages among the first hundred.",
@@ -48,6 +45,7 @@ SLICE_NAMES = {
     "overlap": "Words shared with the passage",
     "document": "Document",
 }
+PART_NAMES = {"one": "one vector", "words_and_queries": "words and written queries", "queries": "written queries"}
 #: Longer lists say how many more there are.
 MOST_ROWS = 15
 #: Characters of a passage that the page carries; a whole corpus would make it too heavy to open.
@@ -67,200 +65,105 @@ def data_island(value: object) -> Markup:
     return Markup(text)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("embedfit.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        score=wording.score,
-        points=wording.points,
-        between=wording.points_between,
-        p_value=wording.p_value,
-        count=wording.count,
-        metric=wording.metric_name,
-        system=label_of,
-        duration=_time,
-        money=wording.money,
-        size=wording.size,
-        ms=wording.milliseconds,
-    )
-    return environment
-
-
-def _time(seconds: float) -> str:
-    return duration(seconds) if seconds >= 1 else "under 1 s"
-
-
-def _asset(name: str) -> str:
-    return resources.files("embedfit.reporting").joinpath("templates", name).read_text("utf-8")
-
-
-def _csp_hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
 def render(evidence: Evidence) -> str:
     """The whole page. Everything that came from documents, queries or models is escaped."""
-    style, script = _asset("report.css"), _asset("report.js")
+    style, script = asset("report.css"), asset("report.js")
+    summary, led = evidence.summary, _led(evidence.summary)
+    others = [one.name for one in SYSTEMS if not one.leads and one.name not in led and one.name in summary.systems]
+    further = [name for name in summary.systems if name not in BY_NAME and name not in led]
+    deltas = [one.delta for one in (*evidence.evaluation.wins, *evidence.evaluation.losses)]
+    won = sum(delta > 0 for delta in deltas)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
-            style=Markup(style),
-            script=Markup(script),
-            style_hash=_csp_hash(style),
-            script_hash=_csp_hash(script),
+            style=style,
+            script=script,
+            style_hash=policy_hash(style),
+            script_hash=policy_hash(script),
             evidence=evidence,
+            summary=summary,
+            decision=summary.decision,
+            tuned=label_of(evidence.evaluation.tuned),
             name=evidence.root.rstrip("/").rsplit("/", 1)[-1] or "run",
-            verdict=wording.verdict(evidence),
-            tuning=wording.tuning(evidence),
-            lead=_lead(evidence),
-            storage=evidence.storage,
-            questions=wording.questions(evidence),
-            key_figures=_key_figures(evidence),
+            headline=wording.headline(summary),
+            tuning=wording.tuning(summary),
+            questions=wording.questions(summary),
+            led=led,
+            note=_note,
             findings=findings(evidence),
             next_steps=next_steps(evidence),
-            panels=_panels(evidence),
-            metrics=[m for m in METRICS if any(m in s.metrics for s in evidence.systems.values())],
-            systems=_ordered_systems(evidence),
+            panels=_panels(summary, led),
+            metrics=[m for m in METRICS if any(m in s.metrics for s in summary.systems.values())],
+            systems=[*led, *others, *further],
+            comparisons=_comparisons(summary, led),
             slices=_slices(evidence),
-            outcomes=_outcomes(evidence),
+            outcomes={"won": won, "lost": len(deltas) - won, "tied": 0, **evidence.evaluation.counts},
+            shown=len(deltas),
             island=data_island(_explorer(evidence)),
-            funnel_bars=_funnel_bars(evidence),
             training=_training_figures(evidence),
             training_facts=_training_facts(evidence),
-            sweep=_sweep_figure(evidence),
+            sweep=_sweep_figures(evidence),
             cosines=_cosine_figure(evidence),
-            stages=_stages(evidence),
+            # Wall time of each stage: its manifest's, else summary.json's.
+            seconds={**summary.timings_s, **{m.stage: m.seconds for m in evidence.manifests}},
             snippets=snippets(evidence),
             settings=_settings(evidence),
-            check_verdict=evidence.check_verdict[:1].upper() + evidence.check_verdict[1:],
-            comparisons=_comparisons(evidence),
             most_rows=MOST_ROWS,
         )
     )
 
 
-def _key_figures(evidence: Evidence) -> list[tuple[str, str, str]]:
-    """(label, value, note) of the few numbers under the verdict."""
-    comparison = wording.verdict(evidence).comparison
-    found: list[tuple[str, str, str]] = []
-    if comparison:
-        found.append(
-            (
-                f"{wording.metric_name(comparison.metric)} against base",
-                wording.points(comparison.delta),
-                f"points, 95% interval {wording.points_between(comparison.ci95)}",
-            )
-        )
-        found.append(("p-value", wording.p_value(comparison.p_value), "paired randomisation test"))
-    clusters = f"in {wording.plural(comparison.clusters, 'cluster')}" if comparison and comparison.clusters else ""
-    asked = "asked by people" if evidence.human else "written by a model"
-    found.append(("Questions", wording.count(evidence.data.get("eval_queries")), f"{asked} {clusters}".strip()))
-    seconds = sum(_seconds(evidence).values())
-    found.append(("Time", duration(seconds), "all stages"))
-    usd = evidence.cost.get("usd", 0.0)
-    found.append(
-        ("Cost", wording.money(usd), f"{wording.plural(evidence.cost.get('calls', 0), 'language-model call')}")
-    )
-    return found
-
-
-def _led(evidence: Evidence) -> list[str]:
+def _led(summary: Summary) -> list[str]:
     """The retrievers that the report leads with; of a run of embedfit 0.1 its models and BM25."""
-    doubled = ("chosen", "chosen_base") if evidence.same_as_default else ()
-    names = [
-        name for name in (one.name for one in SYSTEMS if one.leads) if name in evidence.systems and name not in doubled
-    ]
-    if evidence.lead not in names and evidence.lead in evidence.systems:
-        names.append(evidence.lead)
+    doubled = ("chosen", "chosen_base") if summary.same_as_default else ()
+    names = [one.name for one in SYSTEMS if one.leads and one.name in summary.systems and one.name not in doubled]
+    if summary.lead not in names and summary.lead in summary.systems:
+        names.append(summary.lead)
     return names
 
 
-def _lead(evidence: Evidence) -> list[dict[str, Any]]:
-    """The rows of the first table."""
-    found = []
-    for name in _led(evidence):
-        row, system = evidence.rows.get(name), evidence.systems[name]
-        found.append(
-            {
-                "name": name,
-                "note": _note(name, row),
-                "ships": name == evidence.lead,
-                "score": system.metrics.get(PANELS[0]),
-                "ci95": system.ci95.get(PANELS[0]),
-                "against": evidence.comparison(name),
-                "bytes": row.bytes_a_passage if row else None,
-                "ms": row.ms_a_query if row else None,
-            }
-        )
-    return found
-
-
-def _comparisons(evidence: Evidence) -> tuple[list[Comparison], list[Comparison], list[Comparison]]:
+def _comparisons(summary: Summary, led: Sequence[str]) -> tuple[list[Comparison], ...]:
     """On nDCG@10: of the retrievers that the report leads with, then the others; and all on other metrics."""
-    led = _led(evidence)
-    doubled = ("chosen", "chosen_base") if evidence.same_as_default else ()
-    shown = [c for c in evidence.comparisons if c.a not in doubled]
-    main = [c for c in shown if c.metric == PANELS[0]]
-    lead = [c for c in main if c.a in led and c.b in led]
-    return lead, [c for c in main if c not in lead], [c for c in shown if c.metric != PANELS[0]]
+    doubled = ("chosen", "chosen_base") if summary.same_as_default else ()
+    shown = [one for one in summary.comparisons if one.a not in doubled]
+    main = [one for one in shown if one.metric == METRIC]
+    lead = [one for one in main if one.a in led and one.b in led]
+    return lead, [one for one in main if one not in lead], [one for one in shown if one.metric != METRIC]
 
 
-def _note(name: str, row: Row | None) -> str:
+def _note(summary: Summary, name: str) -> str:
     """What a retriever is made of, in a few words."""
+    row = summary.retrievers.get(name)
     if name == "base":
         return "one vector a passage, untuned"
     if row is None:
         return ""
-    parts = " + ".join(_PART_NAMES.get(part["name"], part["name"]) for part in row.retriever["parts"])
-    reranked = ", then late interaction" if row.retriever.get("rerank") else ""
-    ranks = "ranks of " if row.retriever.get("method") == "reciprocal_rank" else ""
+    parts = " + ".join(PART_NAMES.get(part.name, part.name) for part in row.retriever.parts)
+    reranked = ", then late interaction" if row.retriever.rerank else ""
+    ranks = "ranks of " if row.retriever.method == "reciprocal_rank" else ""
     model = {"base": "; untuned model", "merged": "; tuned model"}.get(row.model or "", "; no model")
     return f"{ranks}{parts}{reranked}{model}"
 
 
-_PART_NAMES = {"one": "one vector", "words_and_queries": "words and written queries", "queries": "written queries"}
-
-
-def _ordered_systems(evidence: Evidence) -> list[str]:
-    known = [
-        name for name in (*_led(evidence), *(one.name for one in SYSTEMS if not one.leads)) if name in evidence.systems
-    ]
-    doubled = ("chosen", "chosen_base") if evidence.same_as_default else ()
-    return known + [name for name in evidence.systems if name not in (*known, *doubled)]
-
-
-def _kind(system: str, shipped: str) -> str:
-    if system == shipped:
-        return "shipped"
-    if system in BY_NAME:
-        return BY_NAME[system].kind
-    return "hybrid" if system.startswith("hybrid:") else "other"
-
-
-def _panels(evidence: Evidence) -> list[tuple[str, str, Markup]]:
+def _panels(summary: Summary, led: Sequence[str]) -> list[tuple[str, str, Markup]]:
     """(metric, note, figure) of the metrics worth a picture, of the retrievers that the report leads with."""
     result: list[tuple[str, str, Markup]] = []
-    for metric in PANELS:
-        rows = [
-            figures.Row(
+    for metric, note in PANELS.items():
+        dots = [
+            figures.Dot(
                 label=_short(label_of(name)),
-                value=evidence.systems[name].metrics[metric],
-                interval=evidence.systems[name].ci95.get(metric),
-                kind=_kind(name, evidence.lead),
-                shown=wording.score(evidence.systems[name].metrics[metric]),
+                value=value,
+                interval=summary.systems[name].ci95.get(metric),
+                kind="shipped" if name == summary.lead else BY_NAME[name].kind if name in BY_NAME else "other",
+                shown=wording.score(value),
             )
-            for name in _led(evidence)
-            if metric in evidence.systems[name].metrics
+            for name in led
+            if (value := summary.systems[name].metrics.get(metric)) is not None
         ]
-        if rows:
+        if dots:
             title = f"{wording.metric_name(metric)} of the retrievers"
-            result.append((metric, PANEL_NOTES[metric], figures.intervals(f"panel-{len(result)}", title, rows)))
+            result.append((metric, note, figures.intervals(f"panel-{len(result)}", title, dots)))
     return result
 
 
@@ -271,86 +174,49 @@ def _short(label: str, longest: int = 18) -> str:
 def _slices(evidence: Evidence) -> list[tuple[str, list[tuple[Slice, str, Markup]], int]]:
     """(heading, [(slice, label, bar)], number left out) of every way to group the questions."""
     result: list[tuple[str, list[tuple[Slice, str, Markup]], int]] = []
-    for name, rows in evidence.slices.items():
+    for name, rows in evidence.evaluation.slices.items():
         if len(rows) < 2 or not any(row.delta for row in rows):
             continue  # one group is all questions
-        shown = sorted(rows, key=lambda row: -row.queries)[:MOST_ROWS] if name == "document" else list(rows)[:MOST_ROWS]
-        ends = [abs(end) for row in shown for end in (*(row.ci95 or ()), row.delta)]
-        reach = max(ends, default=0.0) or 0.01
+        shown = (sorted(rows, key=lambda row: -row.queries) if name == "document" else rows)[:MOST_ROWS]
+        reach = max(abs(end) for row in shown for end in (*(row.ci95 or ()), row.delta)) or 0.01
         drawn = [
             (row, evidence.document_names.get(row.value, row.value), figures.delta_bar(row.delta, row.ci95, reach))
             for row in shown
         ]
-        if drawn:
-            result.append((SLICE_NAMES.get(name, name), drawn, len(rows) - len(shown)))
+        result.append((SLICE_NAMES.get(name, name), drawn, len(rows) - len(shown)))
     return result
 
 
-def _outcomes(evidence: Evidence) -> dict[str, int]:
-    """How many questions were won, lost and tied, and how many of them the page shows."""
-    deltas = [entry.get("delta", 0) for entry in evidence.outcomes]
-    counted = {"won": sum(d > 0 for d in deltas), "lost": sum(d < 0 for d in deltas), "tied": 0}
-    return {**counted, **evidence.outcome_counts, "shown": len(deltas)}
-
-
-def _explorer(evidence: Evidence) -> dict[str, Any]:
+def _explorer(evidence: Evidence) -> dict[str, object]:
     """What the page's script shows: entries, and each passage once."""
-    entries: list[dict[str, Any]] = []
-    used: set[str] = set()
-    for outcome in evidence.outcomes:
-        found: list[dict[str, Any]] = [
-            {
-                "name": label_of(evidence.lead if name == "chosen" else name),
-                "rank": value.get("rank") or 0,
-                "top": list(value.get("top", ())),
-            }
-            for name, value in outcome.items()
-            if isinstance(value, Mapping) and "top" in value
-        ]
-        relevant = list(outcome.get("relevant", ()))
-        used.update(relevant, *(system["top"] for system in found))
-        entries.append(
-            {
-                "query": outcome.get("query", ""),
-                "style": outcome.get("style") or "",
-                "delta": outcome.get("delta", 0.0),
-                "relevant": relevant,
-                "systems": found,
-            }
-        )
-    passages = {
-        passage_id: {
-            "title": passage.get("title") or "",
-            "text": _cut(passage.get("text") or ""),
-            "document": passage.get("document") or _document_name(evidence, passage.get("document_id", "")),
-            "page": passage.get("page") or 0,
+    evaluation = evidence.evaluation
+    outcomes = (*evaluation.wins, *evaluation.losses)
+    entries = [
+        {
+            **one.model_dump(include={"query", "style", "delta", "relevant"}),
+            "systems": [
+                {"name": label_of(evidence.summary.lead if name == "chosen" else name), **found.model_dump()}
+                for name, found in one.systems.items()
+            ],
         }
-        for passage_id, passage in evidence.passages.items()
-        if passage_id in used
+        for one in outcomes
+    ]
+    used = {key for one in outcomes for key in (*one.relevant, *(k for s in one.systems.values() for k in s.top))}
+    passages = {
+        key: {
+            "title": passage.title,
+            "text": _cut(passage.text),
+            "document": passage.document or evidence.document_names.get(passage.document_id, passage.document_id),
+            "page": passage.page,
+        }
+        for key, passage in evaluation.passages.items()
+        if key in used
     }
     return {"entries": entries, "passages": passages}
 
 
-def _document_name(evidence: Evidence, document_id: str) -> str:
-    return evidence.document_names.get(document_id, document_id)
-
-
 def _cut(text: str) -> str:
     return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rsplit(" ", 1)[0] + " …"
-
-
-def _funnel_bars(evidence: Evidence) -> dict[str, Markup]:
-    funnel = evidence.funnel
-    cut = funnel.passages_kept + funnel.passages_dropped
-    return {
-        "documents": _kept_bar(funnel.documents_read, funnel.documents_given),
-        "passages": _kept_bar(funnel.passages_kept, cut),
-        "queries": _kept_bar(funnel.queries_kept, funnel.queries_written),
-    }
-
-
-def _kept_bar(kept: int, whole: int) -> Markup:
-    return figures.share_bar([(kept, "kept"), (whole - kept, "dropped")], whole)
 
 
 def _training_figures(evidence: Evidence) -> list[tuple[str, Markup]]:
@@ -367,100 +233,71 @@ def _training_figures(evidence: Evidence) -> list[tuple[str, Markup]]:
         ]
         result.append((said, figures.curves("loss", "Training loss", said, lines, x_label="step")))
     if evidence.dev_scores:
-        start, scores = evidence.dev_scores[0], dict(evidence.dev_scores)
-        best = evidence.training.get("best_step")
+        scores, best = dict(evidence.dev_scores), evidence.training.best_step
         kept = best if best in scores else max(scores, key=lambda step: scores[step])
         said = (
-            f"nDCG@10 on the dev questions: from {start[1]:.3f} to {scores[kept]:.3f} at step {kept:g}, which was kept."
+            f"nDCG@10 on the dev questions: from {evidence.dev_scores[0][1]:.3f} to {scores[kept]:.3f} "
+            f"at step {kept:g}, which was kept."
         )
         line = figures.Line(label="nDCG@10", points=evidence.dev_scores, kind="shipped", marked=True)
-        result.append(
-            (said, figures.curves("dev", "Dev score", said, [line], x_label="step", mark=kept, mark_label="kept"))
-        )
+        figure = figures.curves("dev", "Dev score", said, [line], x_label="step", mark=(kept, "kept"))
+        result.append((said, figure))
     return result
 
 
 def _training_facts(evidence: Evidence) -> str:
     """How training went, in a sentence."""
-    told = evidence.training
+    log = evidence.training
     facts = []
-    if told.get("steps"):
-        stopped = " (stopped early)" if told.get("stopped_early") else ""
-        facts.append(
-            f"{wording.plural(told['steps'], 'step')}{stopped} over {wording.plural(told.get('rows', 0), 'row')}"
-        )
-    if told.get("tokens_per_second"):
-        facts.append(f"{wording.count(told['tokens_per_second'])} tokens a second")
-    if told.get("precision") and told.get("device"):
-        facts.append(f"{told['precision']} on {told['device']}")
-    if told.get("peak_memory_mb"):
-        facts.append(f"at most {told['peak_memory_mb'] / 1024:.1f} GiB of memory")
+    if log.steps:
+        stopped = " (stopped early)" if log.stopped_early else ""
+        facts.append(f"{wording.plural(log.steps, 'step')}{stopped} over {wording.plural(log.rows, 'row')}")
+    if log.tokens_per_second:
+        facts.append(f"{wording.count(log.tokens_per_second)} tokens a second")
+    if log.precision and log.device:
+        facts.append(f"{log.precision} on {log.device}")
+    if log.peak_memory_mb:
+        facts.append(f"at most {log.peak_memory_mb / 1024:.1f} GiB of memory")
     return ", ".join(facts)
 
 
-def _sweep_figure(evidence: Evidence, metric: str = "ndcg@10") -> dict[str, Any] | None:
-    """Figures and caption of the weights that the merge tried."""
-    tried = sorted((point for point in evidence.sweep if metric in point.dev), key=lambda point: point.alpha)
-    if not tried:
-        return None
-    chosen = evidence.decision.alpha
-    dev = [(point.alpha, point.dev[metric]) for point in tried]
-    retained = [(point.alpha, point.retention) for point in tried if point.retention is not None]
-    said = "; ".join(f"weight {alpha:g}: {value:.3f}" for alpha, value in dev)
-    label = "" if chosen is None else f"chosen: {chosen:g}"
-    found = [
+def _sweep_figures(evidence: Evidence) -> list[tuple[str, Markup]]:
+    """(caption, figure) of the weights that the merge tried: score on dev, and retention."""
+    tried = sorted(evidence.merge.alphas, key=lambda point: point.alpha)
+    chosen = evidence.summary.decision.alpha
+    mark = None if chosen is None else (chosen, f"chosen: {chosen:g}")
+    found = []
+    for name, kind, title, caption, points in (
         (
-            f"{wording.metric_name(metric)} on the dev questions",
-            figures.curves(
-                "sweep-dev",
-                "Dev score by weight of the fine-tuned model",
-                said + ".",
-                [figures.Line(label="dev", points=dev, kind="shipped", marked=True)],
-                x_label="weight α of the fine-tuned model",
-                mark=chosen,
-                mark_label=label,
-            ),
-        )
-    ]
-    if retained:
-        said = "; ".join(f"weight {alpha:g}: {value:.3f}" for alpha, value in retained)
-        found.append(
-            (
-                "Retention: what it keeps of the base elsewhere",
-                figures.curves(
-                    "sweep-retention",
-                    "Retention by weight of the fine-tuned model",
-                    said + ".",
-                    [figures.Line(label="retention", points=retained, kind="base", marked=True)],
-                    x_label="weight α of the fine-tuned model",
-                    mark=chosen,
-                    mark_label=label,
-                ),
-            )
-        )
-    return {"figures": found, "tried": tried, "chosen": chosen, "metric": metric}
+            "sweep-dev",
+            "shipped",
+            "Dev score",
+            f"{wording.metric_name(METRIC)} on the dev questions",
+            [(point.alpha, point.dev[METRIC]) for point in tried if METRIC in point.dev],
+        ),
+        (
+            "sweep-retention",
+            "base",
+            "Retention",
+            "Retention: what it keeps of the base elsewhere",
+            [(point.alpha, point.retention) for point in tried if point.retention is not None],
+        ),
+    ):
+        if points:
+            said = "; ".join(f"weight {alpha:g}: {value:.3f}" for alpha, value in points) + "."
+            line = figures.Line(label=title, points=points, kind=kind, marked=True)
+            title = f"{title} by weight of the fine-tuned model"
+            x_label = "weight α of the fine-tuned model"
+            found.append((caption, figures.curves(name, title, said, [line], x_label=x_label, mark=mark)))
+    return found
 
 
 def _cosine_figure(evidence: Evidence) -> Markup | None:
-    rows = [(label_of(c.system), c) for c in evidence.cosines if c.similar or c.different]
+    rows = [(label_of(name), one) for name, one in evidence.check.systems.items() if one.similar or one.different]
     return figures.cosines("cosines", "Cosines of similar and different pairs", rows) if rows else None
-
-
-def _seconds(evidence: Evidence) -> dict[str, float]:
-    """Wall time of each stage: its manifest's, else summary.json's."""
-    return {**evidence.timings_s, **{m.stage: m.seconds for m in evidence.manifests}}
-
-
-def _stages(evidence: Evidence) -> list[tuple[str, float, Markup]]:
-    seconds = _seconds(evidence)
-    longest = max(seconds.values(), default=0.0)
-    return [(name, value, figures.share_bar([(value, "time")], longest, width=160)) for name, value in seconds.items()]
 
 
 def _settings(evidence: Evidence) -> str:
     """The configuration as the run keeps it, without credentials that somebody put into an address."""
     text = tomli_w.dumps(stored_settings(evidence.config, Path(evidence.root) / "embedfit.toml")[0])
     return re.sub(r"://[^/@\s\"]+@", "://…@", text)
-
-
-__all__: Sequence[str] = ("data_island", "render")

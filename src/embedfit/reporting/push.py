@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import httpx
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -30,9 +30,11 @@ LOGIN = "Run: hf auth login  (or set HF_TOKEN to a token that may write)"
 class Hub(Protocol):
     """What push needs of huggingface_hub.HfApi."""
 
-    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any: ...  # noqa: ANN401, D102
+    def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> object:
+        """Make a repository."""
 
-    def create_commit(self, repo_id: str, operations: Any, *, commit_message: str) -> Any: ...  # noqa: ANN401, D102
+    def create_commit(self, repo_id: str, operations: list[CommitOperationAdd], *, commit_message: str) -> object:
+        """Add files. Returns what has the repository's address in `repo_url`."""
 
 
 def push(
@@ -63,7 +65,7 @@ def push(
         raise UsageError(f"{repo_id!r} has no owner.", remedy="For example: my-team/my-model")
     folder = workspace.existing("merged")
     evidence = gather(workspace, load(workspace.existing("embedfit.toml")))
-    if evidence.decision.ship == "base":
+    if evidence.summary.decision.ship == "base":
         raise EmbedfitError(
             f"{workspace.root} kept the base model: merged/ holds the base's weights, so nothing is new.",
             remedy=f"Use {evidence.config.model} itself. The report says why: {workspace.path('report.html')}",
@@ -72,7 +74,8 @@ def push(
     operations = [CommitOperationAdd("README.md", readme.encode())]
     operations += [CommitOperationAdd(name, str(folder / name)) for name in _files(folder)]
     with _hub_errors(repo_id):
-        hub = hub or HfApi(token=token, library_name="embedfit")
+        if hub is None:
+            hub = HfApi(token=token, library_name="embedfit")
         log(f"push: {len(operations)} files to {repo_id}, {'private' if private else 'public'} where it is new")
         hub.create_repo(repo_id, private=private, exist_ok=True)
         commit = hub.create_commit(repo_id, operations, commit_message="Upload the model with embedfit")

@@ -1,24 +1,52 @@
-"""Code that readers copy: index, search, serve, load, deploy, push. Tests run it."""
+"""Code that readers copy: index, search, serve, load, deploy, push. It stands in templates/usage; tests run it."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
+from typing import Literal
 
 from embedfit.models.sources import EMBEDDERS
 from embedfit.reporting.evidence import Evidence
-
-TEI_IMAGE = "ghcr.io/huggingface/text-embeddings-inference:cpu-1.9"
+from embedfit.reporting.rendering import environment
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snippet:
-    """A piece of code with what it does. language: "python" or "shell"."""
+    """A piece of code with what it does."""
 
     title: str
     note: str
-    language: str
+    language: Literal["python", "shell"]
     code: str
+
+
+#: Under "Use it": the file in templates/usage, the title, the note. The last two are of a tuned model that ships.
+_SHOWN = (
+    ("index.sh", "Build the index and search it", "The retriever that ships, as the rows above measure it."),
+    ("search.py", "Search from Python", ""),
+    (
+        "serve.sh",
+        "Serve it",
+        "A page to try it at /, /search, and vectors by the protocols of Text Embeddings Inference and of OpenAI.",
+    ),
+    (
+        "load.py",
+        "Load the model alone",
+        "An ordinary sentence-transformers model; its query instruction, where it has one, is inside.",
+    ),
+    ("tei.sh", "Serve the model with Text Embeddings Inference", ""),
+    ("langchain.py", "Use the model in LangChain", ""),
+    (
+        "deploy.sh",
+        "Deploy the model on SageMaker",
+        "The plan lists every call and its price, and changes nothing.",
+    ),
+    (
+        "push.sh",
+        "Share the model on the Hugging Face Hub",
+        "Private unless you say --no-private. The model card holds numbers, no text of your documents.",
+    ),
+)
 
 
 def hub_id(model: str) -> str | None:
@@ -36,139 +64,28 @@ def shipped_model(evidence: Evidence) -> str:
     merged/ holds the fine-tuned weights at weight 1 and the base's at weight 0, then with the query
     instruction that the base's own folder often lacks.
     """
-    if evidence.decision.ship == "base" and evidence.decision.alpha != 0:
+    decision = evidence.summary.decision
+    if decision.ship == "base" and decision.alpha != 0:
         return hub_id(evidence.config.model) or evidence.config.model
     return f"{evidence.root}/merged"
 
 
-def loading(model: str) -> str:
-    """Sentence-transformers; the query instruction is in the folder."""
-    return (
-        "from sentence_transformers import SentenceTransformer\n"
-        "\n"
-        f"model = SentenceTransformer({model!r})\n"
-        'queries = model.encode_query(["what you search for"])      # with the query instruction, if there is one\n'
-        'passages = model.encode_document(["title and text of a passage"])\n'
-        "print(model.similarity(queries, passages))\n"
-    )
-
-
-def langchain(model: str) -> str:
-    """LangChain, with what embedfit ships for it."""
-    return (
-        "from embedfit.integrations.langchain import EmbedfitEmbeddings\n"
-        "\n"
-        f"embeddings = EmbedfitEmbeddings({model!r})\n"
-        'vector = embeddings.embed_query("what you search for")\n'
-    )
-
-
-def langchain_alone(model: str) -> str:
-    """LangChain without embedfit, for those who only have the model. The prompt is in the folder."""
-    return (
-        "from langchain_huggingface import HuggingFaceEmbeddings\n"
-        "\n"
-        "embeddings = HuggingFaceEmbeddings(\n"
-        f"    model_name={model!r},\n"
-        '    encode_kwargs={"normalize_embeddings": True},\n'
-        '    query_encode_kwargs={"normalize_embeddings": True, "prompt_name": "query"},\n'
-        ")\n"
-        'vector = embeddings.embed_query("what you search for")\n'
-    )
-
-
-def tei(model: str, *, folder: bool) -> str:
-    """Text Embeddings Inference in Docker, asked with the query prompt."""
-    here = "" if model.startswith("/") else '"$PWD"/'  # Docker takes absolute paths only
-    volume = f" -v {here}{shlex.quote(model)}:/model" if folder else ""
-    name = "/model" if folder else shlex.quote(model)
-    return (
-        f"docker run -p 8080:80{volume} \\\n"
-        f"  {TEI_IMAGE} --model-id {name}\n"
-        "curl localhost:8080/embed -H 'Content-Type: application/json' \\\n"
-        """  -d '{"inputs": "what you search for", "prompt_name": "query"}'\n"""
-    )
-
-
-def searching(run: str) -> str:
-    """The run's index from Python."""
-    return (
-        "import embedfit\n"
-        "\n"
-        f"index = embedfit.load({run!r})\n"
-        'for hit in index.search("what you search for", k=3):\n'
-        '    print(f"{hit.score:.2f}  {hit.document}, page {hit.page}, {hit.heading}: {hit.text[:100]}")\n'
-    )
-
-
-def indexing(run: str) -> str:
-    """From a run folder to hits, on the command line."""
-    word = shlex.quote(run)
-    return f'embedfit index --run {word}\nembedfit search --run {word} "what you search for"\n'
-
-
-def searching_documents(model: str) -> str:
-    """The retriever over any documents by a model that is named, without a run folder."""
-    return (
-        f"embedfit index DOCS --model {shlex.quote(model)} --to-folder my-index\n"
-        'embedfit search --index my-index "what you search for"\n'
-        "embedfit serve my-index\n"
-    )
+def code(name: str, *, model: str = "", run: str = "", folder: bool = False) -> str:
+    """The code of a file in templates/usage. model: a hub id, or a path where folder is set; run: a run's folder."""
+    return environment(escapes=False).get_template(f"usage/{name}.j2").render(model=model, run=run, folder=folder)
 
 
 def snippets(evidence: Evidence) -> list[Snippet]:
     """Everything under "Use it", for the retriever and the model that ship."""
-    model = shipped_model(evidence)
-    folder = model.startswith(evidence.root)
-    kept = "" if evidence.decision.ship != "base" else " merged/ holds the base’s weights here, unchanged."
-    run = shlex.quote(evidence.root)
-    found = [
+    model, base_ships = shipped_model(evidence), evidence.summary.decision.ship == "base"
+    return [
         Snippet(
-            title="Build the index and search it",
-            note="The retriever that ships, as the rows above measure it.",
-            language="shell",
-            code=indexing(evidence.root),
-        ),
-        Snippet(title="Search from Python", note="", language="python", code=searching(evidence.root)),
-        Snippet(
-            title="Serve it",
-            note="A page to try it at /, /search, and vectors by the protocols of Text Embeddings Inference and of "
-            "OpenAI.",
-            language="shell",
-            code=f"embedfit serve {run} --port 8080\n",
-        ),
-        Snippet(
-            title="Load the model alone",
-            note=f"An ordinary sentence-transformers model; its query instruction, where it has one, is inside.{kept}",
-            language="python",
-            code=loading(model),
-        ),
-        Snippet(
-            title="Serve the model with Text Embeddings Inference",
-            note="",
-            language="shell",
-            code=tei(model, folder=folder),
-        ),
-        Snippet(title="Use the model in LangChain", note="", language="python", code=langchain(model)),
+            title=title,
+            note=f"{note} merged/ holds the base’s weights here, unchanged."
+            if base_ships and name == "load.py"
+            else note,
+            language="python" if name.endswith(".py") else "shell",
+            code=code(name, model=model, run=evidence.root, folder=model.startswith(evidence.root)),
+        )
+        for name, title, note in (_SHOWN[:-2] if base_ships else _SHOWN)
     ]
-    if evidence.decision.ship != "base":
-        found.append(
-            Snippet(
-                title="Deploy the model on SageMaker",
-                note="The plan lists every call and its price, and changes nothing.",
-                language="shell",
-                code="".join(
-                    f"embedfit deploy sagemaker {words}\n"
-                    for words in (f"plan {run}", f"apply {run}", f"test {shlex.quote(model)}", f"destroy {run}")
-                ),
-            )
-        )
-        found.append(
-            Snippet(
-                title="Share the model on the Hugging Face Hub",
-                note="Private unless you say --no-private. The model card holds numbers, no text of your documents.",
-                language="shell",
-                code=f"embedfit push --run {run} YOUR-NAME/MODEL-NAME\n",
-            )
-        )
-    return found

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Literal
 
+from embedfit.path.artefacts import METRIC, Comparison, Interval, Summary
 from embedfit.path.systems import label_of
-from embedfit.reporting.evidence import Comparison, Interval, Results
 
 MINUS = "\N{MINUS SIGN}"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -57,11 +58,6 @@ def plural(number: float, noun: str) -> str:
     return f"{count(number)} {noun}"
 
 
-def share(part: float, whole: float) -> str:
-    """A part of a whole as a percentage."""
-    return f"{100 * part / whole:.0f}%" if whole else "–"
-
-
 def money(usd: float) -> str:
     """US dollars; cents where they matter."""
     if usd == 0:
@@ -87,7 +83,7 @@ Tone = Literal["better", "unsure", "worse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Headline:
     """The report's first sentence. action: what to do; sentence: with its evidence."""
 
     tone: Tone
@@ -96,19 +92,43 @@ class Verdict:
     comparison: Comparison | None
 
 
-def questions(results: Results) -> str:
-    """How many queries the evaluation asked and who wrote them."""
-    number = int(results.data.get("eval_queries", 0))
-    who = "that people asked" if results.human else "written by a language model and held out from training"
-    return f"{plural(number, 'question')} {who}"
+def headline(summary: Summary) -> Headline:
+    """One sentence that a colleague can quote: what to search with, by how much it is better, how sure that is."""
+    found = summary.comparison(summary.lead)
+    shown = _measured(summary, found) if found and {"base", summary.lead} <= summary.systems.keys() else ""
+    tone = tone_of(found)
+    against = "one vector a passage of the untuned base"
+    sentences = {
+        "better": f"it finds more on your documents than {against}, by {shown}",
+        "unsure": f"whether it finds more than {against} this test can’t tell: {shown}",
+        "worse": f"on these questions it finds less than {against}: {shown}",
+    }
+    return Headline(
+        tone=tone,
+        action=f"Search with {retriever_name(summary)}",
+        sentence=sentences[tone] if shown else "no comparison with the base was made",
+        comparison=found,
+    )
+
+
+def _measured(summary: Summary, comparison: Comparison) -> str:
+    before, after = (summary.systems[name].metrics.get(METRIC) for name in ("base", comparison.a))
+    interval = f"; 95% interval {points_between(comparison.ci95)}" if comparison.ci95 else ""
+    return (
+        f"{points(comparison.delta)}{NBSP}points of {metric_name(METRIC)} "
+        f"({score(before)} →{NBSP}{score(after)}{interval}), on {questions(summary)}"
+    )
 
 
 def tone_of(comparison: Comparison | None) -> Tone:
-    """What an interval allows to say about a difference."""
-    if comparison is None or comparison.ci95 is None:
-        return "unsure"
-    low, high = comparison.ci95
-    return "better" if low > 0 else "worse" if high < 0 else "unsure"
+    """What is known of a difference: nothing where it was not measured."""
+    return "unsure" if comparison is None else comparison.verdict
+
+
+def questions(summary: Summary) -> str:
+    """How many queries the evaluation asked and who wrote them."""
+    who = "that people asked" if summary.human else "written by a language model and held out from training"
+    return f"{plural(summary.data.eval_queries, 'question')} {who}"
 
 
 def difference(comparison: Comparison) -> str:
@@ -117,63 +137,44 @@ def difference(comparison: Comparison) -> str:
     return f"{points(comparison.delta)}{NBSP}points{interval}"
 
 
-def retriever_name(results: Results) -> str:
+def retriever_name(summary: Summary) -> str:
     """What ships, in words."""
-    model = "the tuned model" if results.decision.over == "merged" else "the untuned base"
-    if results.lead not in ("default", "chosen"):
-        return f"the {label_of(results.lead).lower()} model"
-    row = results.rows.get(results.lead)
-    if results.lead == "default":
+    lead, decision = summary.lead, summary.decision
+    if lead not in ("default", "chosen"):
+        return f"the {label_of(lead).lower()} model"
+    if lead == "default":
         what = "the safe default retriever"
-    elif results.decision.evidence in ("labelled", "graded"):
+    elif decision.retriever and decision.retriever.evidence.kind in ("labelled", "graded"):
         what = "the retriever that people’s questions chose,"
     else:
         what = "the retriever of this run’s index,"
-    queries = row is not None and any("queries" in part["name"] for part in row.retriever["parts"])
-    return f"{what} over {model}" + (" and the written queries" if queries else "")
+    model = "the tuned model" if decision.over == "merged" else "the untuned base"
+    row = summary.retrievers.get(lead)
+    return f"{what} over {model}" + (" and the written queries" if row and row.retriever.reads_queries else "")
 
 
-def verdict(results: Results, metric: str = "ndcg@10") -> Verdict:
-    """One sentence that a colleague can quote: what to search with, by how much it is better, how sure that is."""
-    comparison = results.comparison(results.lead, "base", metric)
-    shown = _measured(results, results.lead, comparison, metric)
-    tone = tone_of(comparison)
-    against = "one vector a passage of the untuned base"
-    sentences: dict[Tone, str] = {
-        "better": f"it finds more on your documents than {against}, by {shown}",
-        "unsure": f"whether it finds more than {against} this test can’t tell: {shown}",
-        "worse": f"on these questions it finds less than {against}: {shown}",
-    }
-    return Verdict(
-        tone=tone,
-        action=f"Search with {retriever_name(results)}",
-        sentence=sentences[tone] if shown else "no comparison with the base was made",
-        comparison=comparison,
-    )
-
-
-def tuning(results: Results, metric: str = "ndcg@10") -> str:
+def tuning(summary: Summary) -> str:
     """What tuning added, told against the same retriever over the untuned base. Empty where it was not measured."""
-    tuned, untuned = ("chosen", "chosen_base") if "chosen_base" in results.systems else ("default", "default_base")
-    if results.decision.over == "base":
+    if summary.decision.over == "base":
         return "Nothing of the tuning ships: no tuned model was found to be surely better than the base."
-    comparison = results.comparison(tuned, untuned, metric)
-    if comparison is None:
+    chosen = "chosen_base" in summary.systems
+    found = summary.comparison(*(("chosen", "chosen_base") if chosen else ("default", "default_base")))
+    if found is None:
         return ""
-    said = difference(comparison)
+    said = difference(found)
     return {
         "better": f"Tuning added {said}, to the same retriever over the untuned base.",
         "unsure": f"Tuning: no difference seen against the same retriever over the untuned base ({said}).",
         "worse": f"Tuning took away: {said}, against the same retriever over the untuned base.",
-    }[tone_of(comparison)]
+    }[found.verdict]
 
 
-def _measured(results: Results, name: str, comparison: Comparison | None, metric: str) -> str:
-    if comparison is None or "base" not in results.systems or name not in results.systems:
-        return ""
-    before, after = (results.systems[system].metrics.get(metric) for system in ("base", name))
-    interval = f"; 95% interval {points_between(comparison.ci95)}" if comparison.ci95 else ""
-    return (
-        f"{points(comparison.delta)}{NBSP}points of {metric_name(metric)} "
-        f"({score(before)} →{NBSP}{score(after)}{interval}), on {questions(results)}"
-    )
+def lead_lines(summary: Summary, run: str) -> list[str]:
+    """What a terminal shows of a run: what to search with, what tuning added, what to do next. run: its folder."""
+    first, word = headline(summary), shlex.quote(run)
+    lines = [
+        f"{first.action}: {first.sentence}.",
+        tuning(summary),
+        f'Next: embedfit index --run {word}; embedfit search --run {word} "…"; embedfit serve {word}',
+    ]
+    return [line for line in lines if line]

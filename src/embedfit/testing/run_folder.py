@@ -50,6 +50,7 @@ def build_run(folder: Path, *, human: bool = True, ship: bool = True) -> tuple[W
         "train": {"epochs": 2, "batch_size": 32, "hard_negatives": 1, "learning_rate": 2e-3, "precision": "fp32"},
         "merge": {"steps": 2, "always_ship": ship, "alpha": None if ship else 0.0},
         "evaluate": {"bootstrap": 100},
+        "index": {"queries": "no"},
     }
     config = resolve(overrides=settings)
     workspace = Workspace(folder / "run")
@@ -110,7 +111,7 @@ def _passage(number: int, act: str, part: str) -> str:
 
 
 def _question(number: int, act: str, part: str) -> str:
-    return _with_hostile(number, f"how can I {act} my {part}")
+    return _with_hostile(number, f"{act} {part}" if number % 3 == 1 else f"how can I {act} my {part}")
 
 
 def _queries(number: int, act: str, part: str) -> dict[str, str]:
