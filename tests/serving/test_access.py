@@ -303,6 +303,6 @@ def test_the_key_of_the_option_finds_everything_beside_the_file(tmp_path: Path):
 def test_a_filter_that_does_not_fit_the_index_is_refused_at_the_start(folder: Path):
     searcher = Searcher(index=Index.open(folder / "ix" / "index"))
     with pytest.raises(InputError, match=r"the key 'typo' does not fit.*no field 'group'"):
-        searcher.scope(Caller("typo", filter_of({"group": {"!=": "hr"}})))
-    assert searcher.scope(Caller("nobody", filter_of({"groups": "unknown"}))).size == 0
+        searcher.findable(Caller("typo", filter_of({"group": {"!=": "hr"}})))
+    assert searcher.findable(Caller("nobody", filter_of({"groups": "unknown"}))).size == 0
     searcher.close()

@@ -8,10 +8,10 @@ import pytest
 
 from embedfit.errors import InputError, ModelError, ServingError
 from embedfit.models.architecture import read_architecture
-from embedfit.serving.engines import choice
-from embedfit.serving.engines.choice import EngineCandidate, choose
+from embedfit.serving.engines.choice import EngineCandidate, candidates, choose
 from embedfit.serving.engines.warmup import calibrate
 from embedfit.serving.scheduling.admission import GateResult, compare, content_of, evaluation_of, remembered, trial_of
+from embedfit.serving.settings import ServeSettings
 from tests.serving.conftest import FakeEngine
 
 
@@ -37,62 +37,57 @@ def verdict(passed: bool) -> GateResult:
     return GateResult(passed=passed, exact=0.5, fast=0.4, least_cosine=0.9, queries=1, passages=1, source="here")
 
 
-@pytest.fixture
-def rates(monkeypatch):
-    """Sets what each precision's engine reaches."""
-    table: dict[str, float] = {}
-    monkeypatch.setattr(choice, "_rate", lambda engine, _max_tokens: table[engine.precision])
-    return table
-
-
-def choose_from(engines, *, precision="auto", gate=None, log=None):
+def choose_from(engines, *, rates=None, precision="auto", gate=None):
+    """rates: what each precision's engine reaches."""
     return choose(
         [candidate(engine) for engine in engines],
         max_tokens=32,
         precision=precision,
         gate=gate,
-        log=log or (lambda _: None),
+        log=lambda _: None,
+        measure=lambda engine, _: rates[engine.precision],
     )
 
 
-def test_the_fastest_stays(rates):
-    rates.update(fp32=100, bf16=300)
+def test_the_fastest_stays():
+    rates = dict(fp32=100, bf16=300)
     engines = [TimedEngine("fp32"), TimedEngine("bf16")]
-    assert choose_from(engines).engine is engines[1]
+    assert choose_from(engines, rates=rates).engine is engines[1]
 
 
-def test_bf16_that_is_slower_is_not_taken(rates):
-    rates.update(fp32=100, bf16=80)
+def test_bf16_that_is_slower_is_not_taken():
+    rates = dict(fp32=100, bf16=80)
     engines = [TimedEngine("fp32"), TimedEngine("bf16")]
-    assert choose_from(engines).engine is engines[0]
+    assert choose_from(engines, rates=rates).engine is engines[0]
 
 
-def test_int8_is_taken_only_with_a_passing_verdict(rates):
-    rates.update(fp32=100, int8=300)
+def test_int8_is_taken_only_with_a_passing_verdict():
+    rates = dict(fp32=100, int8=300)
     engines = [TimedEngine("fp32"), TimedEngine("int8")]
-    passing = choose_from(engines, gate=lambda *_: verdict(True))
+    passing = choose_from(engines, rates=rates, gate=lambda *_: verdict(True))
     assert passing.engine is engines[1]
     assert passing.verdict is not None
-    failing = choose_from(engines, gate=lambda *_: verdict(False))
+    failing = choose_from(engines, rates=rates, gate=lambda *_: verdict(False))
     assert failing.engine is engines[0]
     assert failing.verdict == verdict(False)
-    assert choose_from(engines, gate=None).engine is engines[0]
+    assert choose_from(engines, rates=rates, gate=None).engine is engines[0]
 
 
-def test_slow_int8_is_not_even_measured(rates):
-    rates.update(fp32=100, int8=90)
+def test_slow_int8_is_not_even_measured():
+    rates = dict(fp32=100, int8=90)
     engines = [TimedEngine("fp32"), TimedEngine("int8")]
-    assert choose_from(engines, gate=lambda *_: pytest.fail("measured")).engine is engines[0]
+    assert choose_from(engines, rates=rates, gate=lambda *_: pytest.fail("measured")).engine is engines[0]
 
 
-def test_demanded_int8_that_fails_the_gate_is_an_error(rates):
-    rates.update(fp32=100, int8=300)
+def test_demanded_int8_that_fails_the_gate_is_an_error():
+    rates = dict(fp32=100, int8=300)
     with pytest.raises(ServingError, match="gate"):
-        choose_from([TimedEngine("fp32"), TimedEngine("int8")], precision="int8", gate=lambda *_: verdict(False))
+        choose_from([TimedEngine("fp32"), TimedEngine("int8")], rates=rates, precision="int8",
+                    gate=lambda *_: verdict(False))  # fmt: skip
 
 
-def test_an_engine_that_can_not_be_loaded_is_passed_over(rates):
-    rates.update(fp32=100)
+def test_an_engine_that_can_not_be_loaded_is_passed_over():
+    rates = dict(fp32=100)
     said: list[str] = []
 
     def broken():
@@ -101,7 +96,7 @@ def test_an_engine_that_can_not_be_loaded_is_passed_over(rates):
     good = TimedEngine("fp32")
     found = choose(
         [EngineCandidate(name="broken", precision="fp32", streams=1, load=broken), candidate(good)],
-        max_tokens=32, precision="auto", gate=None, log=said.append,
+        max_tokens=32, precision="auto", gate=None, log=said.append, measure=lambda engine, _: rates[engine.precision],
     )  # fmt: skip
     assert found.engine is good
     assert "no such graph" in said[0]
@@ -172,6 +167,10 @@ def test_another_evaluation_has_another_name(tmp_path):
     assert content_of(one) != before
 
 
+def tried_with(folder, gated, **settings):
+    return candidates(folder, read_architecture(folder), ServeSettings(**settings), threads=2, gated=gated)
+
+
 @pytest.mark.parametrize(
     ("engine", "precision", "gated", "expected"),
     [
@@ -182,24 +181,18 @@ def test_another_evaluation_has_another_name(tmp_path):
     ],
 )
 def test_settings_decide_what_is_tried(tiny_bert, engine, precision, gated, expected):
-    tried = choice.candidates(
-        tiny_bert, read_architecture(tiny_bert), engine=engine, precision=precision, threads=2, gated=gated
-    )
+    tried = tried_with(tiny_bert, gated, engine=engine, precision=precision)
     assert {(one.name, one.precision) for one in tried} == expected
 
 
 def test_int8_without_queries_to_check_on_is_not_tried(tiny_bert):
-    tried = choice.candidates(
-        tiny_bert, read_architecture(tiny_bert), engine="auto", precision="auto", threads=2, gated=False
-    )
+    tried = tried_with(tiny_bert, False)
     assert "int8" not in {one.precision for one in tried}
 
 
 def test_what_no_engine_does_is_an_error(tiny_bert):
     with pytest.raises(ServingError, match="torch"):
-        choice.candidates(
-            tiny_bert, read_architecture(tiny_bert), engine="torch", precision="int8", threads=2, gated=True
-        )
+        tried_with(tiny_bert, True, engine="torch", precision="int8")
 
 
 def test_calibration_gives_a_budget_that_holds_the_longest_row():

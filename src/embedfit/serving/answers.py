@@ -298,8 +298,9 @@ class Answers:
         """GET /info."""
         service = self.ready()
         about = service.info
-        if service.searcher is not None and about.get("index"):
-            about = about | {"index": about["index"] | {"passages": service.searcher.scope(caller).size}}
+        if service.searcher is not None and "index" in about:
+            index = cast("dict[str, object]", about["index"])
+            about = about | {"index": index | {"passages": service.searcher.findable(caller).size}}
         return _json(about, _UNCACHED)
 
     async def fields(self, body: None, caller: Caller) -> Response:

@@ -6,10 +6,9 @@ import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embedfit.errors import UsageError
 from embedfit.files.hashes import sha256_file
@@ -25,52 +24,22 @@ from embedfit.serving.engines.engine import Engine
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.engines.warmup import calibrate
 from embedfit.serving.scheduling.admission import GateResult, compare, content_of, evaluation_of, remembered, trial_of
-from embedfit.serving.scheduling.batcher import QUEUE_SECONDS, Batcher, Capacity
+from embedfit.serving.scheduling.batcher import QUEUE_SECONDS, Batcher
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from embedfit.index.search import Index
 
+Log = Callable[[str], None]
+_TEIS_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "lasttoken": "last_token"}
 
-def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], None]) -> Service:
+
+def load_service(model: str, settings: ServeSettings, *, log: Log) -> Service:
     """Read the model, choose and warm its engine. Takes seconds; raises EmbedfitError."""
     folder, layout = open_model(model)
-    prompts = {"query": "", "document": layout.document_instruction, **layout.prompts}
-    threads = cores()
-    tokenizer = cached_tokenizer(folder, layout, cache_folder() / "tokenizers" / f"{content_key(folder)}.json")
-    encoder = TextEncoder(
-        tokenizer.tokenizer,
-        max_tokens=layout.max_tokens,
-        prompts=prompts,
-        default_prompt=_default_prompt(settings, prompts, layout),
-        special=None if layout.pooling.include_prompt else tokenizer.special,
-        executor=ThreadPoolExecutor(settings.tokenization_workers or threads, thread_name_prefix="tokenizer"),
-    )
-    evaluation = evaluation_of(model, settings.gate_beir)
-    if settings.precision == "int8" and evaluation is None:
-        raise UsageError(
-            "int8 is served only where queries show that it finds as much as fp32.",
-            remedy="Add --gate-beir with a BEIR folder or a run folder; or use --precision auto.",
-        )
-    tried = candidates(
-        folder,
-        layout,
-        engine=settings.engine,
-        precision=settings.precision,
-        threads=threads,
-        gated=evaluation is not None,
-    )
-    choice = choose(
-        tried,
-        max_tokens=layout.max_tokens,
-        precision=settings.precision,
-        gate=None if evaluation is None else _gate(folder, evaluation, encoder, log),
-        log=log,
-    )
-    for label, rate in choice.rates.items():
-        if rate:
-            log(f"{label}: {rate:,.0f} tokens/s{' (chosen)' if label == choice.label else ''}")
+    encoder = _encoder(folder, layout, settings)
+    choice = _choice(model, folder, layout, settings, encoder, log)
     capacity = calibrate(choice.engine, max_tokens=layout.max_tokens, max_batch_tokens=settings.max_batch_tokens)
     log(
         f"{choice.label}: {capacity.tokens_per_second:,.0f} tokens/s in batches of {capacity.budget:,} tokens; "
@@ -87,6 +56,7 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
         least_queue_tokens=0 if settings.max_queue_seconds else settings.max_client_batch_size * layout.max_tokens,
     )
     name = settings.served_model_name or model
+    about = {"model_id": model, "model_sha": sha256_file(weight_files(folder / layout.first.path)[0])}
     return Service(
         encoder=encoder,
         batcher=batcher,
@@ -94,13 +64,11 @@ def load_service(model: str, settings: ServeSettings, *, log: Callable[[str], No
         model_name=name,
         device="cpu" if choice.engine.device == "cpu" else "gpu",
         auto_truncate=settings.auto_truncate,
-        info=_info(model, folder, name, layout, encoder, choice, capacity, settings, batcher.queue_limit),
+        info=about | {"served_model_name": name} | _info(layout, encoder, choice, batcher, settings),
     )
 
 
-def load_with_index(
-    opened: Callable[[], Index], settings: ServeSettings, keys: Keys, *, log: Callable[[str], None]
-) -> Service:
+def load_with_index(opened: Callable[[], Index], settings: ServeSettings, keys: Keys, *, log: Log) -> Service:
     """The service of an index' model, with the index. opened: opens the index, and may build it first.
 
     Raises InputError where the filter of a key does not fit the index.
@@ -118,42 +86,68 @@ def load_with_index(
         log(index.exact_because)
     for _, caller in keys.callers:
         if caller.forced is not None:
-            log(f"search: the key {caller.name!r} finds {searcher.scope(caller).size:,} of them ({caller.forced})")
+            log(f"search: the key {caller.name!r} finds {searcher.findable(caller).size:,} of them ({caller.forced})")
     searcher.warm_up()
     about = {"passages": len(index), "retriever": index.retriever.as_json(), "base": index.base_name}
     about |= {} if index.recall is None else {"recall": index.recall}
     return replace(service, searcher=searcher, info=service.info | {"index": about})
 
 
-def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Callable[[str], None]) -> QualityGate:
+def _encoder(folder: Path, layout: Architecture, settings: ServeSettings) -> TextEncoder:
+    prompts = {"query": "", "document": layout.document_instruction, **layout.prompts}
+    tokenizer = cached_tokenizer(folder, layout, cache_folder() / "tokenizers" / f"{content_key(folder)}.json")
+    named, default = settings.default_prompt_name, settings.default_prompt
+    if named is not None and named not in prompts:
+        raise UsageError(
+            f"--default-prompt-name {named!r} is not a prompt of this model.",
+            remedy=f"It has: {', '.join(sorted(prompts)) or 'none'}. Or give the text with --default-prompt.",
+        )
+    if default is None:  # the folder itself may name what comes before texts whose role nobody named
+        default = layout.default_instruction if named is None else prompts[named]
+    return TextEncoder(
+        tokenizer.tokenizer,
+        max_tokens=layout.max_tokens,
+        prompts=prompts,
+        default_prompt=default,
+        special=None if layout.pooling.include_prompt else tokenizer.special,
+        executor=ThreadPoolExecutor(settings.tokenization_workers or cores(), thread_name_prefix="tokenizer"),
+    )
+
+
+def _choice(
+    model: str, folder: Path, layout: Architecture, settings: ServeSettings, encoder: TextEncoder, log: Log
+) -> EngineChoice:
+    """The fastest engine; int8 where queries show that it finds as much."""
+    evaluation = evaluation_of(model, settings.gate_beir)
+    if settings.precision == "int8" and evaluation is None:
+        raise UsageError(
+            "int8 is served only where queries show that it finds as much as fp32.",
+            remedy="Add --gate-beir with a BEIR folder or a run folder; or use --precision auto.",
+        )
+    tried = candidates(folder, layout, settings, threads=cores(), gated=evaluation is not None)
+    gate = None if evaluation is None else _gate(folder, evaluation, encoder, log)
+    choice = choose(tried, max_tokens=layout.max_tokens, precision=settings.precision, gate=gate, log=log)
+    for label, rate in choice.rates.items():
+        if rate:
+            log(f"{label}: {rate:,.0f} tokens/s{' (chosen)' if label == choice.label else ''}")
+    return choice
+
+
+def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Log) -> QualityGate:
     """Measures once for each content of model and queries, and remembers."""
 
     def rows_of(texts: Sequence[str], is_query: bool) -> list[list[int]]:
         return encoder.encode(texts, prompt=encoder.prompts["query" if is_query else "document"])
 
-    def measure(exact: Engine, fast: Engine, label: str) -> GateResult:
-        log(f"measuring {label} on {evaluation}")
-        return compare(exact, fast, trial_of(evaluation, rows_of), _pad_id(folder))
-
     def gate(exact: Engine, fast: Engine, label: str) -> GateResult:
+        def measure() -> GateResult:
+            log(f"measuring {label} on {evaluation}")
+            return compare(exact, fast, trial_of(evaluation, rows_of), _pad_id(folder))
+
         name = f"{content_key(folder)}-{content_of(evaluation)}-{fast.name}-{fast.precision}.json"
-        return remembered(cache_folder() / "gates" / name, partial(measure, exact, fast, label))
+        return remembered(cache_folder() / "gates" / name, measure)
 
     return gate
-
-
-def _default_prompt(settings: ServeSettings, prompts: dict[str, str], layout: Architecture) -> str:
-    """The settings' prompt, or the one that the folder itself puts before texts whose role nobody named."""
-    if settings.default_prompt is not None:
-        return settings.default_prompt
-    if settings.default_prompt_name is None:
-        return layout.default_instruction
-    if settings.default_prompt_name not in prompts:
-        raise UsageError(
-            f"--default-prompt-name {settings.default_prompt_name!r} is not a prompt of this model.",
-            remedy=f"It has: {', '.join(sorted(prompts)) or 'none'}. Or give the text with --default-prompt.",
-        )
-    return prompts[settings.default_prompt_name]
 
 
 def _pad_id(folder: Path) -> int:
@@ -162,56 +156,38 @@ def _pad_id(folder: Path) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-def _tei_pooling(layout: Architecture) -> str:
-    """Under TEI's name, where it has one."""
-    return {"lasttoken": "last_token"}.get(layout.pooling.name, layout.pooling.name)
-
-
 def _info(
-    model: str,
-    folder: Path,
-    name: str,
-    layout: Architecture,
-    encoder: TextEncoder,
-    choice: EngineChoice,
-    capacity: Capacity,
-    settings: ServeSettings,
-    queue_tokens: int,
-) -> dict[str, Any]:
+    layout: Architecture, encoder: TextEncoder, choice: EngineChoice, batcher: Batcher, settings: ServeSettings
+) -> dict[str, object]:
     """TEI's fields first, then what TEI does not say."""
+    engine, capacity = choice.engine, batcher.capacity
+    limits = settings.model_dump(
+        include={"max_concurrent_requests", "max_batch_tokens", "max_batch_requests", "max_client_batch_size",
+                 "auto_truncate", "payload_limit"}
+    )  # fmt: skip
     return {
-        "model_id": model,
-        "model_sha": sha256_file(weight_files(folder / layout.first.path)[0]),
-        "model_dtype": {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}.get(
-            choice.engine.precision, choice.engine.precision
-        ),
-        "served_model_name": name,
-        "model_type": {"embedding": {"pooling": _tei_pooling(layout)}},
-        "max_concurrent_requests": settings.max_concurrent_requests,
+        "model_dtype": _TEIS_NAMES.get(engine.precision, engine.precision),
+        "model_type": {"embedding": {"pooling": _TEIS_NAMES.get(layout.pooling.name, layout.pooling.name)}},
         "max_input_length": layout.max_tokens,
-        "max_batch_tokens": settings.max_batch_tokens,
-        "max_batch_requests": settings.max_batch_requests,
-        "max_client_batch_size": settings.max_client_batch_size,
-        "auto_truncate": settings.auto_truncate,
         "tokenization_workers": settings.tokenization_workers or cores(),
         "version": importlib.metadata.version("embedfit"),
         "sha": None,
         "docker_label": None,
+        **limits,
         "hidden_size": layout.width,
         "modules": layout.describe(),
         "normalize": layout.normalize,
         "prompts": encoder.prompts,
         "default_prompt": encoder.default_prompt,
-        "max_queue_tokens": queue_tokens,
-        "payload_limit": settings.payload_limit,
+        "max_queue_tokens": batcher.queue_limit,
         "engine": {
-            "name": choice.engine.name,
-            "precision": choice.engine.precision,
-            "device": choice.engine.device,
-            "streams": choice.engine.streams,
+            "name": engine.name,
+            "precision": engine.precision,
+            "device": engine.device,
+            "streams": engine.streams,
             "tokens_per_second": round(capacity.tokens_per_second),
             "batch_budget": capacity.budget,
-            "quality_gate": choice.verdict and choice.verdict.as_json(),
+            "quality_gate": choice.verdict and asdict(choice.verdict),
             "tried": {label: rate and round(rate) for label, rate in choice.rates.items()},
         },
     }

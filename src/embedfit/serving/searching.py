@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from threading import Event
-from typing import Any
 
 import orjson
 
@@ -28,12 +27,13 @@ _LONGEST_LISTED = 200
 _FIELDS = tuple(one.name for one in fields(Hit))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """The body of an answer. empty: queries that found nothing."""
+    """The body of an answer. empty: queries that found nothing. seconds: that the search took."""
 
     body: bytes
     empty: int
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ class Searcher:
     clock: Callable[[], float] = time.monotonic
     waiting: int = 0
     _base: Index = field(init=False)
-    _scopes: dict[str, Findable] = field(default_factory=dict)
+    _findable: dict[str, Findable] = field(default_factory=dict)
     _fields: dict[str, bytes] = field(default_factory=dict)
     _seconds: float = 0.0
     _pool: ThreadPoolExecutor = field(init=False)
@@ -75,9 +75,9 @@ class Searcher:
         for index in (self.index, self._base):
             index.search("warm up", 1)
 
-    def scope(self, caller: Caller) -> Findable:
+    def findable(self, caller: Caller) -> Findable:
         """What a caller may find. Raises InputError where its filter does not fit the index."""
-        if caller.name not in self._scopes:
+        if caller.name not in self._findable:
             try:
                 mask = None if caller.forced is None else self.index.stored.catalogue.allowed(caller.forced)
             except InputError as error:
@@ -86,8 +86,8 @@ class Searcher:
                     remedy=error.remedy,
                 ) from error
             size = len(self.index) if mask is None else int(mask.sum())
-            self._scopes[caller.name] = Findable(mask=mask, size=size)
-        return self._scopes[caller.name]
+            self._findable[caller.name] = Findable(mask=mask, size=size)
+        return self._findable[caller.name]
 
     async def fields(self, caller: Caller) -> bytes:
         """The fields of what a caller may find, with their most frequent values, as JSON."""
@@ -97,22 +97,17 @@ class Searcher:
 
     def _fields_of(self, caller: Caller) -> bytes:
         """On the search thread."""
-        scope, catalogue = self.scope(caller), self.index.stored.catalogue
-        found = []
-        for one in catalogue.fields(scope.mask):
-            values = catalogue.values(one.name, scope.mask, MOST_LISTED + 1)
-            listed = [(value, count) for value, count in values[:MOST_LISTED] if len(str(value)) <= _LONGEST_LISTED]
-            found.append(
-                {
-                    "name": one.name,
-                    "kinds": one.kinds,
-                    "is_list": one.is_list,
-                    "passages": one.passages,
-                    "values": [{"value": value, "passages": count} for value, count in listed],
-                    "complete": len(listed) == len(values),
-                }
-            )
-        return orjson.dumps({"passages": scope.size, "fields": found})
+        findable, catalogue, found = self.findable(caller), self.index.stored.catalogue, []
+        for one in catalogue.fields(findable.mask):
+            values = catalogue.values(one.name, findable.mask, MOST_LISTED + 1)
+            listed = [
+                {"value": value, "passages": count}
+                for value, count in values[:MOST_LISTED]
+                if len(str(value)) <= _LONGEST_LISTED
+            ]
+            about = {name: getattr(one, name) for name in ("name", "kinds", "is_list", "passages")}
+            found.append(about | {"values": listed, "complete": len(listed) == len(values)})
+        return orjson.dumps({"passages": findable.size, "fields": found})
 
     async def answer(self, request: SearchRequest, caller: Caller = ANYBODY) -> SearchAnswer:
         """The answer as JSON, of what the caller may find.
@@ -127,43 +122,41 @@ class Searcher:
         gone = Event()
         self.waiting += queries
         try:
-            answer, took = await asyncio.wrap_future(self._pool.submit(self._compute, request, caller, gone))
+            answer = await asyncio.wrap_future(self._pool.submit(self._compute, request, caller, gone))
         except asyncio.CancelledError:
             gone.set()
             raise
         finally:
             self.waiting -= queries
-        mean = took / queries
-        self._seconds += (_NEW_SHARE if self._seconds else 1.0) * (mean - self._seconds)
+        self._seconds += (_NEW_SHARE if self._seconds else 1.0) * (answer.seconds / queries - self._seconds)
         return answer
 
     def close(self) -> None:
         """Stop the thread after the search that it computes."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _compute(self, request: SearchRequest, caller: Caller, gone: Event) -> tuple[SearchAnswer, float]:
+    def _compute(self, request: SearchRequest, caller: Caller, gone: Event) -> SearchAnswer:
         """On the search thread."""
-        started = self.clock()
+        started, answers = self.clock(), []
         try:
             allowed = self._allowed(request, caller)
-            found = [self._hits(self.index, request, allowed, gone)]
+            found = {"hits": self._hits(self.index, request, allowed, gone)}
             if request.base:
-                found.append(self._hits(self._base, request, allowed, gone))
-            answers, empty = [], 0
-            for query, *hits in zip(request.queries, *found, strict=True):
-                empty += not hits[0]
-                answers.append({"query": query, **dict(zip(("hits", "base"), hits, strict=False))})
+                found["base"] = self._hits(self._base, request, allowed, gone)
+            for query, *hits in zip(request.queries, *found.values(), strict=True):
+                answers.append({"query": query, **dict(zip(found, hits, strict=True))})
             body = orjson.dumps({"results": answers} if isinstance(request.query, list) else answers[0])
         except RequestFailure:
             raise
         except _Left:
-            return SearchAnswer(body=b"", empty=0), self.clock() - started
+            body = b""
         except Exception as error:  # whatever torch or numpy raises becomes this request's 424
             raise BackendFailure(f"The search failed: {type(error).__name__}: {error}"[:500]) from error
-        return SearchAnswer(body=body, empty=empty), self.clock() - started
+        empty = sum(not answer["hits"] for answer in answers)
+        return SearchAnswer(body, empty, self.clock() - started)
 
     def _allowed(self, request: SearchRequest, caller: Caller) -> Mask | None:
-        within = self.scope(caller).mask
+        within = self.findable(caller).mask
         try:
             return self.index.stored.catalogue.allowed(request.wanted, within)
         except InputError as error:
@@ -171,14 +164,13 @@ class Searcher:
 
     def _hits(
         self, index: Index, request: SearchRequest, allowed: Mask | None, gone: Event
-    ) -> Iterator[list[dict[str, Any]]]:
-        for query, hits in zip(
-            request.queries, index.search_all(request.queries, request.hits_a_query, allowed=allowed), strict=True
-        ):
+    ) -> Iterator[list[dict[str, object]]]:
+        """Of each query: what `embedfit search --json` prints, with the ranges of characters that it asks for."""
+        found = index.search_all(request.queries, request.hits_a_query, allowed=allowed)
+        for query, hits in zip(request.queries, found, strict=True):
             if gone.is_set():
                 raise _Left
-            yield [self._as_json(query, hit) for hit in hits]
-
-    def _as_json(self, query: str, hit: Hit) -> dict[str, Any]:
-        """What `embedfit search --json` prints of a hit, and the ranges of characters that the query asks for."""
-        return {**{name: getattr(hit, name) for name in _FIELDS}, "marked": self.index.marked(query, hit.text)}
+            yield [
+                {**{name: getattr(hit, name) for name in _FIELDS}, "marked": self.index.marked(query, hit.text)}
+                for hit in hits
+            ]

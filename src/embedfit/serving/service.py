@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -44,7 +44,7 @@ class Service:
     model_name: str
     device: str
     auto_truncate: bool
-    info: dict[str, Any]
+    info: dict[str, object]
     searcher: Searcher | None = None
     clock: Callable[[], float] = time.monotonic
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from embedfit.errors import EmbedfitError, MissingDependency, ServingError
@@ -13,9 +14,9 @@ from embedfit.models.graphs import cached_graph
 from embedfit.models.layout.modules import Head
 from embedfit.numerics.machine import device, encoding_precision, may_have_gpu
 from embedfit.serving.engines.engine import Engine
-from embedfit.serving.engines.warmup import example_batch, seconds_a_batch
+from embedfit.serving.engines.warmup import tokens_a_second
 from embedfit.serving.scheduling.admission import GateResult
-from embedfit.serving.settings import EngineName, PrecisionName
+from embedfit.serving.settings import PrecisionName, ServeSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,22 +56,23 @@ _FASTER = 1.05
 
 
 def candidates(
-    folder: Path, layout: Architecture, *, engine: EngineName, precision: PrecisionName, threads: int, gated: bool
+    folder: Path, layout: Architecture, settings: ServeSettings, *, threads: int, gated: bool
 ) -> list[EngineCandidate]:
     """Every engine that the settings and the installed packages allow, the exact one first.
 
     gated: there are queries to check int8 on; without them it is not tried.
     """
+    engine, precision = settings.engine, settings.precision
     if engine in ("auto", "torch") and may_have_gpu() and device().type == "cuda":
-        return list(_torch(folder, layout, precision, threads))
+        return _torch(folder, layout, precision, threads)
     found: list[EngineCandidate] = []
     if engine in ("auto", "openvino") and _installed("openvino", engine == "openvino", "serve"):
-        found += _openvino(folder, layout, precision, threads, gated=gated)
+        found = _openvino(folder, layout, precision, threads, gated=gated)
     if engine == "onnx" or (engine == "auto" and not found):
         if _installed("onnxruntime", engine == "onnx", "onnx") and precision in ("auto", "fp32"):
-            found += _onnx(folder, layout, threads)
+            found = _onnx(folder, layout, threads)
     if engine == "torch" or (engine == "auto" and not found):
-        found += _torch(folder, layout, precision, threads)
+        found = _torch(folder, layout, precision, threads)
     if not found:
         raise ServingError(
             f"No engine runs this model with --engine {engine} --precision {precision}.",
@@ -86,10 +88,12 @@ def choose(
     precision: PrecisionName,
     gate: QualityGate | None,
     log: Callable[[str], None],
+    measure: Callable[[Engine, int], float] = tokens_a_second,
 ) -> EngineChoice:
     """The fastest candidate on short and long rows; int8 only where the gate lets it pass.
 
-    Raises the last error where none can be loaded, and ServingError where int8 was demanded and fails the gate.
+    measure(engine, max_tokens): its speed. Raises the last error where none can be loaded, and ServingError where int8
+    was demanded and fails the gate.
     """
     rates: dict[str, float | None] = {}
     exact, fast = _Best(), _Best()
@@ -101,23 +105,23 @@ def choose(
             log(f"{candidate.label} can't be used: {error.message}")
             rates[candidate.label], failure = None, error
             continue
-        rate = _rate(engine, max_tokens) if len(tried) > 1 else 0.0
+        rate = measure(engine, max_tokens) if len(tried) > 1 else 0.0
         rates[candidate.label] = rate
         (fast if candidate.precision == "int8" else exact).offer(engine, candidate.label, rate)
-    verdict: GateResult | None = None
+    result: GateResult | None = None
     wanted = precision == "int8" or fast.rate > exact.rate * _FASTER
     if gate is not None and fast.engine is not None and exact.engine is not None and wanted:
-        verdict = gate(exact.engine, fast.engine, fast.label)
-        log(verdict.sentence(fast.label))
-        if verdict.passed:
-            return EngineChoice(engine=fast.engine, label=fast.label, rates=rates, verdict=verdict)
+        result = gate(exact.engine, fast.engine, fast.label)
+        log(result.sentence(fast.label))
+        if result.passed:
+            return EngineChoice(engine=fast.engine, label=fast.label, rates=rates, verdict=result)
     if precision == "int8":
         raise failure or ServingError(
             "int8 does not pass the quality gate on these queries.", remedy="Use --precision auto."
         )
     if exact.engine is None:
         raise failure or ServingError("There is no engine to try.")
-    return EngineChoice(engine=exact.engine, label=exact.label, rates=rates, verdict=verdict)
+    return EngineChoice(engine=exact.engine, label=exact.label, rates=rates, verdict=result)
 
 
 @dataclass(slots=True)
@@ -133,60 +137,45 @@ class _Best:
             self.engine, self.label, self.rate = engine, label, rate
 
 
-def _rate(engine: Engine, max_tokens: int) -> float:
-    """Tokens a second of all streams, over a batch of queries and one of passages."""
-    queries, passages = example_batch(16, min(16, max_tokens)), example_batch(2, min(256, max_tokens))
-    seconds = seconds_a_batch(engine, queries) + seconds_a_batch(engine, passages)
-    return engine.streams * (queries.padded_tokens + passages.padded_tokens) / seconds
-
-
 def _openvino(
     folder: Path, layout: Architecture, precision: PrecisionName, threads: int, *, gated: bool
-) -> Iterator[EngineCandidate]:
+) -> list[EngineCandidate]:
     from embedfit.serving.engines.openvino_engine import OpenVinoEngine, is_bf16_supported  # an optional dependency
 
-    def loader(kind: str, streams: int) -> Callable[[], Engine]:
-        def load() -> Engine:
-            path = cached_graph(folder, "openvino")
-            return OpenVinoEngine.load(
-                path, head=Head.load(folder, layout), precision=kind, threads=threads, streams=streams
-            )
-
-        return load
+    def load(kind: str, streams: int) -> Engine:
+        graph, head = cached_graph(folder, "openvino"), Head.load(folder, layout)
+        return OpenVinoEngine.load(graph, head=head, precision=kind, threads=threads, streams=streams)
 
     kinds = {
         "auto": ["fp32", *(["bf16"] if is_bf16_supported() else []), *(["int8"] if gated else [])],
         "int8": ["fp32", "int8"],  # what int8 is compared with must be there
     }.get(precision, [precision])
     many = threads if threads <= 4 else threads // 2
-    for kind in kinds:
-        for streams in dict.fromkeys((1, many)):
-            yield EngineCandidate(name="openvino", precision=kind, streams=streams, load=loader(kind, streams))
+    return [
+        EngineCandidate(name="openvino", precision=kind, streams=streams, load=partial(load, kind, streams))
+        for kind in kinds
+        for streams in dict.fromkeys((1, many))
+    ]
 
 
-def _onnx(folder: Path, layout: Architecture, threads: int) -> Iterator[EngineCandidate]:
+def _onnx(folder: Path, layout: Architecture, threads: int) -> list[EngineCandidate]:
     from embedfit.serving.engines.onnx_engine import OnnxEngine  # an optional dependency
 
     def load() -> Engine:
-        return OnnxEngine(
-            cached_graph(folder, "onnx"), head=Head.load(folder, layout), precision="fp32", threads=threads
-        )
+        head = Head.load(folder, layout)
+        return OnnxEngine(cached_graph(folder, "onnx"), head=head, precision="fp32", threads=threads)
 
-    yield EngineCandidate(name="onnx", precision="fp32", streams=1, load=load)
+    return [EngineCandidate(name="onnx", precision="fp32", streams=1, load=load)]
 
 
-def _torch(folder: Path, layout: Architecture, precision: PrecisionName, threads: int) -> Iterator[EngineCandidate]:
+def _torch(folder: Path, layout: Architecture, precision: PrecisionName, threads: int) -> list[EngineCandidate]:
     from embedfit.serving.engines.torch_engine import TorchEngine  # not needed where another engine runs
 
-    where = device()
     if precision == "int8":
-        return
-    kind = encoding_precision() if precision == "auto" else precision
-
-    def load() -> Engine:
-        return TorchEngine.load(folder, layout=layout, precision=kind, threads=threads, device=where)
-
-    yield EngineCandidate(name="torch", precision=kind, streams=1, load=load)
+        return []
+    where, kind = device(), encoding_precision() if precision == "auto" else precision
+    load = partial(TorchEngine.load, folder, layout=layout, precision=kind, threads=threads, device=where)
+    return [EngineCandidate(name="torch", precision=kind, streams=1, load=load)]
 
 
 def _installed(package: str, demanded: bool, extra: str) -> bool:

@@ -45,6 +45,13 @@ def seconds_a_batch(
     return best
 
 
+def tokens_a_second(engine: Engine, max_tokens: int) -> float:
+    """The speed of all streams together, over a batch of queries and one of passages."""
+    queries, passages = example_batch(16, min(16, max_tokens)), example_batch(2, min(256, max_tokens))
+    seconds = seconds_a_batch(engine, queries) + seconds_a_batch(engine, passages)
+    return engine.streams * (queries.padded_tokens + passages.padded_tokens) / seconds
+
+
 def calibrate(engine: Engine, *, max_tokens: int, max_batch_tokens: int) -> Capacity:
     """The smallest budget that keeps the engine near its best rate, at least one longest row."""
     row = min(_ROW, max_tokens)

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -53,10 +52,6 @@ class GateResult:
             f"{-100 * ALLOWED_LOSS:+.1f} allowed; {self.queries} queries, {self.passages} passages of {self.source})"
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """For /info."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
@@ -91,8 +86,7 @@ def trial_of(folder: Path, rows_of: RowsOf) -> Trial:
     Queries and further passages are taken evenly over the files, so that the choice is the same every time.
     """
     data = read_beir(folder)
-    query_ids = [query_id for query_id in data.queries if data.relevant(query_id)]
-    query_ids = _evenly(query_ids, MAX_QUERIES)
+    query_ids = _evenly([query_id for query_id in data.queries if data.relevant(query_id)], MAX_QUERIES)
     passage_ids = _passages(data, query_ids)
     row_of = {passage_id: row for row, passage_id in enumerate(passage_ids)}
     relevant = [
@@ -130,14 +124,14 @@ def compare(exact: Engine, fast: Engine, trial: Trial, pad_id: int) -> GateResul
 
 
 def remembered(path: Path, measure: Callable[[], GateResult]) -> GateResult:
-    """The verdict kept under a path whose name stands for model, engine and queries; measured where there is none."""
+    """The result kept at a path whose name stands for model, engine and queries; measured if none is there."""
     try:
         return GateResult(**json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
-        verdict = measure()
+        found = measure()
     with atomic_file(path) as file:
-        json.dump(verdict.as_json(), file)
-    return verdict
+        json.dump(asdict(found), file)
+    return found
 
 
 def content_of(folder: Path) -> str:
