@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 
 from embedfit.choosing import estimates
 from embedfit.choosing.estimates import corrected, plain
-from embedfit.choosing.gate import ERROR, Compared, best, compared
+from embedfit.choosing.gate import ERROR, against, best, compared
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_intervals_hold_the_difference_and_stay_possible(questions, candidates, 
 
 def test_best_of_none_is_none():
     assert best([]) is None
-    assert best([Compared(delta=0.5, ci=(-0.1, 1.0), p=0.2)]) is None
+    assert best([against(0.5, (-0.1, 1.0), 0.2)]) is None
 
 
 # --- a judge that a person corrects (PPI++)

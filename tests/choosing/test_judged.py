@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedfit.choosing import evidence as evidences
 from embedfit.choosing import stage
-from embedfit.choosing.candidates import Candidate
+from embedfit.choosing.candidates import CandidateRetriever
+from embedfit.choosing.evidence import labelled
 from embedfit.choosing.gate import compared
-from embedfit.choosing.questions import Question
+from embedfit.choosing.questions import JudgingQuestion
 from embedfit.choosing.ranking import rank
 from embedfit.config import Config
 from embedfit.files.beir import read_beir
@@ -117,8 +117,8 @@ class People:
     """All of people's questions with the passages that they named, ranked beside those that the gate asks for."""
 
     ids: list[str]
-    questions: list[Question]
-    candidates: list[Candidate] = field(default_factory=list)
+    questions: list[JudgingQuestion]
+    candidates: list[CandidateRetriever] = field(default_factory=list)
     rankings: list[list[list[str]]] = field(default_factory=list)
 
     @classmethod
@@ -126,14 +126,16 @@ class People:
         beir = read_beir(data)
         right = {key: frozenset(p for p, grade in beir.qrels.get(key, {}).items() if grade > 0) for key in beir.queries}
         questions = [
-            Question(query_id=key, text=text, relevant=right[key]) for key, text in beir.queries.items() if right[key]
+            JudgingQuestion(query_id=key, text=text, relevant=right[key])
+            for key, text in beir.queries.items()
+            if right[key]
         ]
         return cls(sorted(one.passage_id for one in workspace.read(Passage)), questions)
 
-    def rank(self, candidates, model, source, texts, k, cache, report):
+    def rank(self, candidates, model, source, texts, k, runtime):
         """In the place of `rank`: the same for `texts`."""
         asked = [*texts, *(one.text for one in self.questions)]
-        found = rank(candidates, model, source, asked, k, cache, report)
+        found = rank(candidates, model, source, asked, k, runtime)
         for one, rows in found:
             self.candidates.append(one)
             self.rankings.append([[self.ids[number] for number in row] for row in rows[len(texts) :]])
@@ -141,7 +143,7 @@ class People:
 
     def verdict(self, chosen: str) -> str:
         """A candidate against the safe default."""
-        evidence = evidences.labelled("labelled", self.questions, self.candidates, self.rankings)
+        evidence = labelled("labelled", self.questions, self.candidates, self.rankings)
         place = evidence.place("base", chosen)
         return compared(evidence.against(evidence.place("base", "default"), [place], rng=np.random.default_rng(0)))[
             0

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from embedfit.choosing.grades import PERSON_FILE, by_question, person_grades
 from embedfit.choosing.page.app import MOST_BYTES, application
+from embedfit.choosing.page.session import PageGrade
 from embedfit.commands.grading import session_of
 from embedfit.errors import ArtifactMissing, InputError
 from embedfit.path.artefacts import Pooled, Query
@@ -143,20 +144,20 @@ def test_the_page_asks_no_other_address_and_runs_its_own_script_alone(client):
 
 @pytest.mark.parametrize("rest", ["", "{", '{"query_id": "asked-1", "gra', "\x00\x00"])
 def test_a_line_that_was_cut_spoils_no_grade(workspace, session, rest):
-    session.grade(0, 0, 3)
+    session.grade(PageGrade(question=0, passage=0, grade=3))
     path = workspace.path(PERSON_FILE)
     with path.open("a") as file:
         file.write(rest)
     assert len(person_grades(workspace)) == 1
-    session_of(workspace.root).grade(1, 0, 2)
+    session_of(workspace.root).grade(PageGrade(question=1, passage=0, grade=2))
     assert [row.grade for row in person_grades(workspace)] == [3, 2]
 
 
 def test_a_whole_line_without_its_break_is_kept(workspace, session):
-    session.grade(0, 0, 3)
+    session.grade(PageGrade(question=0, passage=0, grade=3))
     path = workspace.path(PERSON_FILE)
     path.write_text(path.read_text().rstrip("\n"))
-    session.grade(1, 0, 2)
+    session.grade(PageGrade(question=1, passage=0, grade=2))
     assert [row.grade for row in person_grades(workspace)] == [3, 2]
 
 
@@ -199,8 +200,8 @@ def test_a_person_s_grades_choose(workspace, tiny_bert):
         own = f"p{int(pool.query_id.removeprefix('asked-')):02}"
         for place, passage in enumerate(pool.passages):
             if number < 18:
-                session.grade(number, place, 3 if passage == own else 0)
-    session.grade(19, 0, 1)
+                session.grade(PageGrade(question=number, passage=place, grade=3 if passage == own else 0))
+    session.grade(PageGrade(question=19, passage=0, grade=1))
     found = choose(workspace, load(workspace.path("embedfit.toml")))
     assert (found["evidence"]["kind"], found["verdict"]) == ("graded", "better")
     assert (found["evidence"]["graded_by_person"], found["evidence"]["begun_by_person"]) == (18, 1)

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from embedfit.choosing import stage
-from embedfit.choosing.gate import FEWEST, Compared
+from embedfit.choosing.gate import FEWEST, against
 from embedfit.cli.main import app
 from embedfit.config import Config, resolve, save
 from embedfit.errors import InputError, PaidInPart, ProviderError, UsageError
@@ -425,8 +425,8 @@ def test_written_queries_never_choose_between_words_and_vectors(workspace, tiny_
     assert found["evidence"]["kind"] == "written" and found["evidence"]["tuning"]["verdict"] == "no difference"
     assert found["model"] == "merged"
     # Here the tuned model is surely worse than the untuned one, whatever the queries: then the base ships.
-    worse = Compared(delta=-0.1, ci=(-0.15, -0.05), p=0.999)
-    monkeypatch.setattr(stage, "worse_under", lambda *_: worse)
+    worse = against(-0.1, (-0.15, -0.05), 0.999)
+    monkeypatch.setattr(stage, "between_models", lambda *_: worse)
     found = choose(workspace, config)
     assert (found["model"], found["retriever"]["name"]) == ("base", "default")
     assert "surely worse" in found["why"] and "-10.0 points" in found["why"]

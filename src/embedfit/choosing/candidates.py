@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from embedfit.choosing.models import Ships
 from embedfit.generators import generator
 from embedfit.index.retriever import BASE, BM25, DEFAULT, EXPANDED, RRF, WINDOWS, Part, Retriever, default_for
 from embedfit.index.written import Written
+from embedfit.path.artefacts import ShippedModel
 
 # In these two words weigh about as much as in standardised sums of one .5 + BM25 .5 and of windows .7 + BM25 .3, which
 # gain most where words matter (docs/recipe.md).
@@ -19,21 +19,22 @@ WINDOWS_AND_WORDS = Retriever(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class CandidateRetriever:
     """A retriever over a model. ships: False where it is there for comparison alone."""
 
-    name: str
-    model: Ships
+    model: ShippedModel
     retriever: Retriever
     ships: bool = True
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Model and name."""
-        return self.model, self.name
+    def name(self) -> str:
+        """Its name in retriever.json."""
+        return "one" if self.retriever.name == BASE.name else self.retriever.name
 
 
-def candidates(models: Sequence[Ships], *, tokens: bool, expanded: bool, default: str) -> list[Candidate]:
+def candidates(
+    models: Sequence[ShippedModel], *, tokens: bool, expanded: bool, default: str
+) -> list[CandidateRetriever]:
     """Every candidate over every model, the safe default first.
 
     tokens: whether the safe default may have a second stage. expanded: whether written queries may lie in the index.
@@ -44,7 +45,7 @@ def candidates(models: Sequence[Ships], *, tokens: bool, expanded: bool, default
     safe.sort(key=lambda one: one.name != default)
     retrievers = [*safe, BASE, WINDOWS, ONE_AND_WORDS, WINDOWS_AND_WORDS, BM25, RRF]
     return [
-        Candidate(name="one" if one is BASE else one.name, model=model, retriever=one, ships=one.method == "sum")
+        CandidateRetriever(model=model, retriever=one, ships=one.method == "sum")
         for model in models
         for one in retrievers
     ]

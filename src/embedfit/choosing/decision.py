@@ -1,19 +1,15 @@
-"""From evidence to what ships: first the model, under the safe default; then the retriever over it."""
+"""From measurements to what ships: first the model, under the safe default; then the retriever over it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import numpy as np
 
-from embedfit.choosing.candidates import Candidate
-from embedfit.choosing.evidence import Evidence
-from embedfit.choosing.gate import FEWEST, Compared, best, compared
-from embedfit.choosing.models import Ships
-
-Verdict = Literal["better", "no difference", "worse", "no evidence"]
+from embedfit.choosing.candidates import CandidateRetriever
+from embedfit.choosing.evidence import Measurement
+from embedfit.choosing.gate import FEWEST, against, best, compared
+from embedfit.path.artefacts import Against, ChosenCandidate, ChosenRetriever, ShippedModel, TuningEvidence
 
 #: What a retriever is called in a sentence.
 LABELS = {
@@ -34,118 +30,89 @@ _QUESTIONS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What ships and why. rows: one of each candidate, as retriever.json holds them."""
-
-    candidate: Candidate
-    default: Candidate
-    verdict: Verdict
-    why: str
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    tuning: dict[str, Any] | None = None
-
-
-def decide(evidence: Evidence, models: Sequence[Ships], default: str, *, seed: int) -> Choice:
+def decide(measured: Measurement, models: Sequence[ShippedModel], default: str, *, seed: int) -> ChosenRetriever:
     """The choice among candidates over `models`, of which the first would ship.
 
     default: the name of the safe default. A tuned model ships unless it is surely worse than the untuned one under the
     same retriever: it costs as much. Another retriever ships only where it is surely better than the default over the
     same model, by intervals that hold for all candidates at once.
     """
-    model, before = models[0], None
+    model, untuned = models[0], ""
     if len(models) > 1:
-        before = _one(evidence, (models[0], default), (models[1], default), seed)
-        model = models[1] if before.verdict == "worse" else models[0]
-    start = evidence.place(model, default)
-    others = [n for n, one in enumerate(evidence.candidates) if one.ships and one.model == model and n != start]
-    found = compared(evidence.against(start, others, rng=np.random.default_rng(seed))) if others else []
+        tuned = between_models(measured, default, seed)
+        if tuned.verdict == "worse":
+            model = models[1]
+            untuned = f"the tuned model is surely worse than the untuned one ({points(tuned)}); "
+    candidates = measured.candidates
+    start = measured.place(model, default)
+    others = [n for n, one in enumerate(candidates) if one.ships and one.model == model and n != start]
+    found = _to(measured, start, others, seed)
     winner = best(found)
-    chosen = evidence.candidates[start if winner is None else others[winner]]
-    by_place = dict(zip(others, found, strict=True))
-    for n in range(len(evidence.candidates)):
-        if n not in by_place and n != start:
-            by_place[n] = _one(evidence, evidence.candidates[n].key, (model, default), seed)
+    chosen = candidates[start if winner is None else others[winner]]
     tuning = None
     if len(models) > 1:
-        one = _one(evidence, (models[0], chosen.name), (models[1], chosen.name), seed)
-        tuning = {"retriever": chosen.name, **_numbers(one), "verdict": one.verdict}
-    leader = max(found, key=lambda one: one.delta) if found else None
-    return Choice(
-        candidate=chosen,
-        default=evidence.candidates[start],
-        verdict=leader.verdict if leader else "no evidence",
-        why=_why(evidence, chosen, others, found, winner, before if model != models[0] else None),
-        rows=_rows(evidence, by_place),
-        tuning=tuning,
+        one = between_models(measured, chosen.name, seed)
+        tuning = TuningEvidence(retriever=chosen.name, **dict(one))
+    on = f"{measured.questions:,} {_QUESTIONS[measured.about.kind]}"
+    compared_with = [candidates[n] for n in others]
+    return ChosenRetriever(
+        model=chosen.model,
+        retriever=chosen.retriever,
+        verdict=max(found, key=lambda one: one.delta).verdict or "no evidence" if found else "no evidence",
+        why=f"On {on}, {untuned}{_why(compared_with, found, winner, measured.about.metric)}",
+        evidence=measured.about.model_copy(update={"tuning": tuning}),
+        default=candidates[start].retriever,
+        candidates=_rows(measured, start, dict(zip(others, found, strict=True)), seed),
     )
 
 
-def _one(evidence: Evidence, a: tuple[str, str], b: tuple[str, str], seed: int) -> Compared:
-    places = evidence.place(*b), [evidence.place(*a)]
-    return compared(evidence.against(*places, rng=np.random.default_rng(seed)))[0]
-
-
-def enough(evidence: Evidence | None) -> bool:
-    """Whether there are questions enough to choose by."""
-    return evidence is not None and evidence.questions >= FEWEST
-
-
-def worse_under(evidence: Evidence, default: str, seed: int) -> Compared:
+def between_models(measured: Measurement, retriever: str, seed: int) -> Against:
     """The merged model against the base under one retriever."""
-    return _one(evidence, ("merged", default), ("base", default), seed)
+    return _to(measured, measured.place("base", retriever), [measured.place("merged", retriever)], seed)[0]
 
 
-def _why(
-    evidence: Evidence,
-    chosen: Candidate,
-    others: Sequence[int],
-    found: Sequence[Compared],
-    winner: int | None,
-    before: Compared | None,
-) -> str:
-    on = f"on {evidence.questions:,} {_QUESTIONS[evidence.kind]}"
-    untuned = f"the tuned model is surely worse than the untuned one ({points(before)}); " if before else ""
-    if winner is not None:
-        gain = f"{points(found[winner])} of {evidence.metric}"
-        said = f"{LABELS[chosen.name]} gains {gain} over the safe default, and ships."
-    elif not found:
-        said = "there is no other candidate than the safe default, which ships."
-    else:
-        number = max(range(len(found)), key=lambda one: found[one].delta)
-        leader = LABELS[evidence.candidates[others[number]].name]
-        none = "every" if found[number].verdict == "worse" else "no"
-        how = "worse than" if none == "every" else "better than"
-        best_of = f"the best of them, {leader}: {points(found[number])} of {evidence.metric}"
-        said = f"{none} other candidate is surely {how} the safe default, which ships ({best_of})."
-    text = f"{on}, {untuned}{said}"
-    return text[0].upper() + text[1:]
+def enough(measured: Measurement | None) -> bool:
+    """Whether there are questions enough to choose by."""
+    return measured is not None and measured.questions >= FEWEST
 
 
-def points(one: Compared) -> str:
+def points(one: Against) -> str:
     """A difference with its interval, in points."""
     low, high = one.ci
     return f"{100 * one.delta:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def _numbers(one: Compared) -> dict[str, Any]:
-    return {"delta": one.delta, "ci": list(one.ci), "p": one.p}
+def _to(measured: Measurement, start: int, others: Sequence[int], seed: int) -> list[Against]:
+    """Candidates against one of them, by number, with intervals that hold for all at once."""
+    return compared(measured.against(start, others, rng=np.random.default_rng(seed))) if others else []
 
 
-def _rows(evidence: Evidence, compared_to: dict[int, Compared]) -> list[dict[str, Any]]:
+def _why(others: Sequence[CandidateRetriever], found: Sequence[Against], winner: int | None, metric: str | None) -> str:
+    if not found:
+        return "there is no other candidate than the safe default, which ships."
+    number = max(range(len(found)), key=lambda one: found[one].delta) if winner is None else winner
+    label, gain = LABELS[others[number].name], f"{points(found[number])} of {metric}"
+    if winner is not None:
+        return f"{label} gains {gain} over the safe default, and ships."
+    none, how = ("every", "worse than") if found[number].verdict == "worse" else ("no", "better than")
+    return f"{none} other candidate is surely {how} the safe default, which ships (the best of them, {label}: {gain})."
+
+
+def _rows(measured: Measurement, start: int, found: dict[int, Against], seed: int) -> tuple[ChosenCandidate, ...]:
+    """Every candidate with its mean, against the safe default, which is number `start`."""
+    itself = against(0.0, (0.0, 0.0), 1.0).model_copy(update={"verdict": None})
     rows = []
-    for n, (one, mean) in enumerate(zip(evidence.candidates, evidence.means().tolist(), strict=True)):
-        other = compared_to.get(n)
-        row = {
-            "name": one.name,
-            "model": one.model,
-            "retriever": one.retriever.as_json(),
-            "may_ship": one.ships,
-            "ndcg": mean,
-            **(_numbers(other) if other else {"delta": 0.0, "ci": [0.0, 0.0], "p": 1.0}),
-            "verdict": other.verdict if other else None,
-        }
-        if evidence.blind is not None:
-            row["ungraded"] = float(evidence.blind[n])
-        rows.append(row)
-    return rows
+    for n, (one, mean) in enumerate(zip(measured.candidates, measured.means().tolist(), strict=True)):
+        other = itself if n == start else found.get(n) or _to(measured, start, [n], seed)[0]
+        rows.append(
+            ChosenCandidate(
+                name=one.name,
+                model=one.model,
+                retriever=one.retriever,
+                may_ship=one.ships,
+                ndcg=mean,
+                ungraded=None if measured.blind is None else float(measured.blind[n]),
+                **dict(other),
+            )
+        )
+    return tuple(rows)

@@ -14,7 +14,7 @@ DRAWS = 4000
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class Differences:
     """M mean differences with what resampling makes of them.
 
     delta: (M,). draws: (B, M), the same of resampled questions. clusters: how many there are to draw from, the smaller
@@ -28,16 +28,16 @@ class Estimate:
     trust: Doubles
 
 
-def plain(values: Doubles, clusters: Ints, *, rng: np.random.Generator) -> Estimate:
+def plain(values: Doubles, clusters: Ints, *, rng: np.random.Generator) -> Differences:
     """Means of differences (Q, M), resampled by cluster, (Q,)."""
     count = len(np.unique(clusters))
     trust = np.zeros(values.shape[1])
-    return Estimate(values.mean(0), bootstrap_means(values, clusters, draws=DRAWS, rng=rng), count, trust)
+    return Differences(values.mean(0), bootstrap_means(values, clusters, draws=DRAWS, rng=rng), count, trust)
 
 
 def corrected(
     judge: Doubles, person: Doubles, both: npt.NDArray[np.bool_], clusters: Ints, *, rng: np.random.Generator
-) -> Estimate:
+) -> Differences:
     """Means of differences by a judge whose errors a person's grades of some questions take out.
 
     Prediction-powered inference with power tuning (PPI++, Angelopoulos, Duchi and Zrnic 2023, arXiv 2311.01453):
@@ -57,7 +57,7 @@ def corrected(
     trust = _tuned(ours, theirs, len(others))
     rectifier = plain(ours - trust * theirs, clusters[both], rng=rng)
     opinion = plain(trust * others, clusters[~both], rng=rng)
-    return Estimate(rectifier.delta + opinion.delta, rectifier.draws + opinion.draws, count, trust)
+    return Differences(rectifier.delta + opinion.delta, rectifier.draws + opinion.draws, count, trust)
 
 
 def _tuned(person: Doubles, judge: Doubles, others: int) -> Doubles:

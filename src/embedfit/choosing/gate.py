@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 
-from embedfit.choosing.estimates import Estimate
+from embedfit.choosing.estimates import Differences
+from embedfit.path.artefacts import Against, Verdict
 from embedfit.retrieval.significance import student_quantile
-
-Verdict = Literal["better", "no difference", "worse"]
 
 #: Chance that any candidate that is no better passes the gate. Its interval is of twice that: 90%.
 ERROR = 0.05
@@ -19,21 +16,13 @@ ERROR = 0.05
 FEWEST = 15
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
-    """A candidate against the default. ci: the interval that decides. p: one-sided, corrected as the interval is."""
-
-    delta: float
-    ci: tuple[float, float]
-    p: float
-
-    @property
-    def verdict(self) -> Verdict:
-        """Better or worse where the interval leaves zero out."""
-        return "better" if self.ci[0] > 0 else "worse" if self.ci[1] < 0 else "no difference"
+def against(delta: float, ci: tuple[float, float], p: float) -> Against:
+    """A candidate against the default: better or worse where the interval leaves zero out."""
+    verdict: Verdict = "better" if ci[0] > 0 else "worse" if ci[1] < 0 else "no difference"
+    return Against(delta=delta, ci=ci, p=p, verdict=verdict)
 
 
-def compared(estimate: Estimate) -> list[Compared]:
+def compared(found: Differences) -> list[Against]:
     """Every candidate against the default, by intervals that hold for all of them at once.
 
     The largest of the candidates' studentised deviations in each resample says how far the luckiest of them goes by
@@ -41,25 +30,25 @@ def compared(estimate: Estimate) -> list[Compared]:
     Holm's correction because candidates that share parts win and lose together. The critical value is widened for few
     questions as Student's t is.
     """
-    delta, draws, count = estimate.delta, estimate.draws, estimate.clusters
+    delta, draws, count = found.delta, found.draws, found.clusters
     if count < 2:
-        return [Compared(delta=float(one), ci=(-1.0, 1.0), p=1.0) for one in delta]
+        return [against(one, (-1.0, 1.0), 1.0) for one in delta.tolist()]
     error = draws.std(0) * np.sqrt(count / (count - 1))
     moved = error > 1e-9  # a candidate that ranks as the default does has no chance to be better
     if not moved.any():
-        return [Compared(delta=float(one), ci=(float(one), float(one)), p=1.0) for one in delta]
+        return [against(one, (one, one), 1.0) for one in delta.tolist()]
     highest = ((draws[:, moved] - delta[moved]) / error[moved]).max(1)
     few = student_quantile(1 - ERROR, count - 1) / NormalDist().inv_cdf(1 - ERROR)
     reach = float(np.quantile(highest, 1 - ERROR)) * few
-    found = []
+    rows = []
     for one, spread, moves in zip(delta.tolist(), error.tolist(), moved.tolist(), strict=True):
         p = float((1 + (highest * few * spread >= one).sum()) / (1 + len(highest))) if moves else 1.0
         ci = (max(-1.0, one - reach * spread), min(1.0, one + reach * spread)) if moves else (one, one)
-        found.append(Compared(delta=one, ci=ci, p=p))
-    return found
+        rows.append(against(one, ci, p))
+    return rows
 
 
-def best(found: list[Compared]) -> int | None:
+def best(found: list[Against]) -> int | None:
     """The candidate, by number, that gains most among those that are surely better; None: the default stays."""
     passing = [number for number, one in enumerate(found) if one.verdict == "better"]
     return max(passing, key=lambda number: found[number].delta) if passing else None

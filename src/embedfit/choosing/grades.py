@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import ConfigDict, Field, StrictInt, ValidationError
 
 from embedfit.choosing.metric import GAINS, weighted_kappa
-from embedfit.choosing.questions import Question, same
+from embedfit.choosing.questions import JudgingQuestion, same
 from embedfit.config import RECORDED, Config, with_generator
 from embedfit.errors import InputError
 from embedfit.files.textfiles import json_lines
@@ -20,7 +20,7 @@ from embedfit.judging.grading import Graded, Result, grade_all
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.llm.opening import open_spec
 from embedfit.llm.protocol import extra_of
-from embedfit.path.artefacts import Grade, Pooled
+from embedfit.path.artefacts import Grade, Pooled, Whole
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 
@@ -32,10 +32,11 @@ TWICE, FEWEST_TWICE, MOST_TWICE = 0.1, 20, 200
 _FORM = 'A row is: {"query_id": "q1", "query": "how do I …", "grades": {"a passage\'s id": 0, 1, 2 or 3}}'
 
 Grades = dict[str, dict[str, int]]
+GradeValue = Annotated[StrictInt, Field(ge=0, lt=len(GAINS))]
 
 
 @dataclass(slots=True)
-class Judged:
+class JudgedPool:
     """What a judge said of a pool.
 
     rows: one of each question and passage that it was asked of. agreement: weighted kappa with itself, None where it
@@ -49,7 +50,7 @@ class Judged:
 
     @property
     def grades(self) -> Grades:
-        """Question's id → passage's id → grade."""
+        """JudgingQuestion's id → passage's id → grade."""
         return by_question(self.rows)
 
     @property
@@ -59,7 +60,7 @@ class Judged:
 
 
 def by_question(rows: Iterable[Grade]) -> Grades:
-    """Question's id → passage's id → grade; the last row of a pair counts."""
+    """JudgingQuestion's id → passage's id → grade; the last row of a pair counts."""
     found: Grades = defaultdict(dict)
     for row in rows:
         if row.grade is None:
@@ -70,7 +71,7 @@ def by_question(rows: Iterable[Grade]) -> Grades:
 
 
 def pooled(
-    questions: Sequence[Question], rankings: Sequence[Sequence[Sequence[str]]], depth: int, *, seed: int
+    questions: Sequence[JudgingQuestion], rankings: Sequence[Sequence[Sequence[str]]], depth: int, *, seed: int
 ) -> list[Pooled]:
     """The best `depth` passages of every ranking of each question, each once, in an order that tells nothing.
 
@@ -96,7 +97,7 @@ def ask_judge(
     workspace: Workspace,
     config: Config,
     runtime: Runtime,
-) -> Judged:
+) -> JudgedPool:
     """Grades of a pool by the language model that a spec names, some of them twice.
 
     contents: texts of passages by id. Raises UsageError where the user does not agree to the cost, GeneratorError
@@ -114,13 +115,10 @@ def ask_judge(
         found = grade_all(model, [*results, *swapped], runtime, max_tokens=limit, extra=extra)
         name = model.name
     rows = [_row(pool, passage, one, name) for (pool, passage), one in zip(pairs, found, strict=False)]
-    both = [
-        (first, second)
-        for number, one in zip(again, found[len(pairs) :], strict=True)
-        if (first := found[number].grade) is not None and (second := one.grade) is not None
-    ]
+    grades = [(found[first].grade, second.grade) for first, second in zip(again, found[len(pairs) :], strict=True)]
+    both = [(first, second) for first, second in grades if first is not None and second is not None]
     agreement = weighted_kappa(*zip(*both, strict=True)) if both else None
-    return Judged(judge=name, rows=rows, agreement=agreement, twice=len(both))
+    return JudgedPool(judge=name, rows=rows, agreement=agreement, twice=len(both))
 
 
 def _row(pool: Pooled, passage: str, one: Graded, judge: str) -> Grade:
@@ -139,7 +137,7 @@ def _row(pool: Pooled, passage: str, one: Graded, judge: str) -> Grade:
 
 
 @dataclass(slots=True)
-class Recorded:
+class RecordedGrades:
     """Grades that were given before. texts: by the question, as `same` gives it. ids: by its id.
 
     twice: grades of what the file holds more than once, in pairs.
@@ -150,12 +148,12 @@ class Recorded:
     ids: dict[str, dict[str, int]] = field(default_factory=dict)
     twice: list[tuple[int, int]] = field(default_factory=list)
 
-    def of(self, question: Pooled | Question) -> dict[str, int]:
+    def of(self, question: Pooled | JudgingQuestion) -> dict[str, int]:
         """Grades of a question, by its text or else by its id."""
         text = question.query if isinstance(question, Pooled) else question.text
         return self.texts.get(same(text)) or self.ids.get(question.query_id) or {}
 
-    def judged(self, pools: Sequence[Pooled]) -> Judged:
+    def judged(self, pools: Sequence[Pooled]) -> JudgedPool:
         """What the file says of a pool. Passages of the pool that it does not know have no grade."""
         unknown = f"{self.name} has no grade of it"
         rows = []
@@ -166,17 +164,17 @@ class Recorded:
                 graded = Graded(grade=grades.get(passage), reason="" if known else unknown)
                 rows.append(_row(pool, passage, graded, RECORDED.rstrip(":")))
         agreement = weighted_kappa(*zip(*self.twice, strict=True)) if len(self.twice) >= FEWEST_TWICE else None
-        return Judged(judge=self.name, rows=rows, agreement=agreement, twice=len(self.twice))
+        return JudgedPool(judge=self.name, rows=rows, agreement=agreement, twice=len(self.twice))
 
 
-def read_recorded(path: Path) -> Recorded:
+def read_recorded(path: Path) -> RecordedGrades:
     """The grades of a file: a row a question with all its grades, or a row a grade, as in grades.jsonl.
 
     Raises InputError naming file and line.
     """
     if not path.is_file():
         raise InputError(f"The recorded grades {path} are missing.", remedy="Name a file: --judge recorded:FILE")
-    found = Recorded(name=path.name)
+    found = RecordedGrades(name=path.name)
     for number, row in json_lines(path):
         where = f"{path}, line {number}"
         text, identifier = row.get("query"), row.get("query_id")
@@ -195,7 +193,7 @@ def read_recorded(path: Path) -> Recorded:
     return found
 
 
-def _grades_of(row: Mapping[str, Any], where: str) -> Iterator[tuple[str, int]]:
+def _grades_of(row: Mapping[str, object], where: str) -> Iterator[tuple[str, int]]:
     single = "passage_id" in row
     grades = {row["passage_id"]: row.get("grade")} if single else row.get("grades")
     if not isinstance(grades, dict):
@@ -211,6 +209,21 @@ def _grades_of(row: Mapping[str, Any], where: str) -> Iterator[tuple[str, int]]:
 # --- a person
 
 
+class GivenGrade(Whole):
+    """A grade as a person's file has it. grade: None takes an earlier one back."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    query_id: str
+    query: str
+    passage_id: str
+    grade: GradeValue | None
+
+    def as_grade(self) -> Grade:
+        """The same as a row of grades.jsonl."""
+        return Grade(**dict(self), judge=PERSON)
+
+
 def person_grades(workspace: Workspace) -> list[Grade]:
     """A person's grades, in the order in which they were given. A last line that was cut by a crash is left out."""
     path = workspace.path(PERSON_FILE)
@@ -223,19 +236,11 @@ def person_grades(workspace: Workspace) -> list[Grade]:
         if not line.strip():
             continue
         try:
-            rows.append(_person_row(json.loads(line)))
-        except (ValueError, TypeError, KeyError) as error:
+            rows.append(GivenGrade.model_validate_json(line).as_grade())
+        except ValidationError as error:
             if number == len(lines):  # only what is written last can be cut: each whole row ends in a line break
                 continue
             raise InputError(
                 f"{path}, line {number}: this is no grade.", remedy="Mend the line, or delete it and grade it again."
             ) from error
     return rows
-
-
-def _person_row(value: Any) -> Grade:  # noqa: ANN401 - JSON
-    grade = value["grade"]
-    if grade is not None and (isinstance(grade, bool) or grade not in range(len(GAINS))):
-        raise ValueError(grade)
-    query_id, query, passage_id = (str(value[name]) for name in ("query_id", "query", "passage_id"))
-    return Grade(query_id=query_id, query=query, passage_id=passage_id, grade=grade, judge=PERSON)

@@ -10,8 +10,8 @@ from embedfit.retrieval.words import normalised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
-    """A question, and the passages of the run that its asker or writer said to answer it; empty where nobody did."""
+class JudgingQuestion:
+    """A question that may choose, with the passages of the run that its asker or writer named as answers, if any."""
 
     query_id: str
     text: str
@@ -23,15 +23,15 @@ def same(text: str) -> str:
     return " ".join(normalised(text).casefold().split())
 
 
-def asked(
+def asked_questions(
     queries: Sequence[Query], passages: Collection[str], *, known: Collection[str] | None = None
-) -> list[Question]:
+) -> list[JudgingQuestion]:
     """Questions that somebody asked and that judge, each once however often it was asked.
 
     passages: ids of the run's. known: questions, as `same` gives them, that a recorded judge has grades of: those of
     the whole log are taken, for others have no grade.
     """
-    found: dict[str, Question] = {}
+    found: dict[str, JudgingQuestion] = {}
     for query in queries:
         if not query.is_asked or not query.kept:
             continue
@@ -42,15 +42,17 @@ def asked(
         if key in found:
             found[key] = replace(found[key], relevant=found[key].relevant | relevant)
         else:
-            found[key] = Question(query_id=query.query_id, text=query.text, relevant=relevant)
+            found[key] = JudgingQuestion(query_id=query.query_id, text=query.text, relevant=relevant)
     return list(found.values())
 
 
-def written(queries: Sequence[Query], passages: Collection[str]) -> list[Question]:
+def dev_questions(queries: Sequence[Query], passages: Collection[str]) -> list[JudgingQuestion]:
     """Written dev queries, with the passages that they are of."""
     known = frozenset(passages)
+    dev = [one for one in queries if one.kept and one.split == "dev" and one.passage_id in known]
     return [
-        Question(query_id=one.query_id, text=one.text, relevant=frozenset({one.passage_id, *one.also_relevant}) & known)
-        for one in queries
-        if one.kept and one.split == "dev" and not one.is_asked and one.passage_id in known
+        JudgingQuestion(
+            query_id=one.query_id, text=one.text, relevant=frozenset({one.passage_id, *one.also_relevant}) & known
+        )
+        for one in dev
     ]

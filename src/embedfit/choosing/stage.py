@@ -1,12 +1,7 @@
-"""The stage `choose`: which retriever ships, over which model, and on what evidence. It writes retriever.json.
+"""The stage `choose`: which retriever ships, over which model, and on what evidence.
 
-    {"schema": 1, "model": "merged" | "base", "retriever": {…}, "verdict": "better" | "no difference" | "worse" |
-     "no evidence", "why": one sentence, "evidence": {"kind": "labelled" | "graded" | "written" | "none",
-     "questions": n, …}, "default": {…}, "candidates": [{"name", "model", "retriever", "ndcg", "delta", "ci", "p", …}]}
-
-Retrievers are in the form of index/retriever.py, with the deviations of the run's passages. Where people asked
-questions, pool.jsonl holds what the candidates found for each, and grades.jsonl what a judge said of it. The rules are
-in docs/choosing.md.
+It writes retriever.json and, where people asked questions, pool.jsonl, which holds what the candidates found for each,
+and grades.jsonl, which holds what a judge said of it. The rules are in docs/choosing.md.
 """
 
 from __future__ import annotations
@@ -14,37 +9,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from embedfit.choosing import candidates as candidate
-from embedfit.choosing import evidence as evidences
-from embedfit.choosing.candidates import Candidate
-from embedfit.choosing.decision import Choice, decide, enough, points, worse_under
-from embedfit.choosing.evidence import LABELLED_DEPTH, Evidence, Kind
-from embedfit.choosing.gate import FEWEST, Compared
+from embedfit.choosing.candidates import CandidateRetriever
+from embedfit.choosing.decision import between_models, decide, enough, points
+from embedfit.choosing.evidence import LABELLED_DEPTH, Measurement, graded, labelled
+from embedfit.choosing.gate import FEWEST
 from embedfit.choosing.grades import (
     Grades,
-    Judged,
-    Recorded,
+    JudgedPool,
+    RecordedGrades,
     ask_judge,
     by_question,
     person_grades,
     pooled,
     read_recorded,
 )
-from embedfit.choosing.models import Ships, opened, shipping
-from embedfit.choosing.questions import Question, asked, written
+from embedfit.choosing.questions import JudgingQuestion, asked_questions, dev_questions
 from embedfit.choosing.ranking import rank
 from embedfit.config import RECORDED, Config
 from embedfit.errors import GeneratorError, PaidInPart, ProviderError
 from embedfit.index.build import Source
 from embedfit.index.retriever import DEFAULT, EXPANDED
 from embedfit.index.written import Written, written_of
-from embedfit.path.artefacts import Grade, Passage, Pooled, Query
+from embedfit.models.local import LocalModel, base_model
+from embedfit.path.artefacts import (
+    ChoiceEvidence,
+    ChosenRetriever,
+    Grade,
+    MergeSweep,
+    Passage,
+    Pooled,
+    Query,
+    ShippedModel,
+    TuningEvidence,
+)
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.runtime import Runtime
 
-SCHEMA = 1
 #: Passages of a ranking beyond the pool, which move up where one has no grade.
 _BEHIND = 6
 #: Weighted kappa of a judge with itself, below which its grades choose nothing ("moderate" begins at .41: Landis and
@@ -57,25 +59,25 @@ MOST_UNGRADED = 0.2
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write retriever.json and, where people asked questions, pool.jsonl and grades.jsonl.
 
-    Raises PaidInPart, after everything was written, where --max-cost did not
-    reach for all grades.
+    Raises PaidInPart, after everything was written, where --max-cost did not reach for all grades.
     """
     run_ = _Run.read(workspace, config, runtime)
     recorded = recorded_judge(config)
     questions = run_.asked(recorded)
     for name in (FILES[Pooled], FILES[Grade]):
         workspace.remove(name)
-    judged: Judged | None = None
+    judged: JudgedPool | None = None
     if not questions:
-        choice, kind, facts = _by_written(run_, "there are no questions of people to choose by")
+        choice = _by_written(run_, "there are no questions of people to choose by")
     else:
-        measured = run_.measured(questions)
-        found, judged, reason = _evidence(run_, questions, measured, recorded)
-        if found is not None and not reason:
-            choice, kind, facts = _by(run_, found)
+        found, judged, doubt = _evidence(run_, questions, recorded)
+        if found is None or doubt:
+            choice = _by_written(run_, doubt, found)
         else:
-            choice, kind, facts = _by_written(run_, reason, found)
-    _write(run_, choice, kind, facts)
+            choice = decide(found, run_.models, run_.default, seed=config.seed)
+    workspace.store(choice)
+    name = CandidateRetriever(model=choice.model, retriever=choice.retriever).name
+    runtime.report.log(f"choose: {name} over {choice.model}. {choice.why}")
     if judged is not None and judged.over_budget:
         raise PaidInPart(
             f"{judged.over_budget:,} search results were not graded: with them the cost could pass --max-cost "
@@ -88,21 +90,23 @@ def write_pool(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write pool.jsonl alone, for a person who grades before the stage has run; empty where nobody asked."""
     run_ = _Run.read(workspace, config, runtime)
     questions = run_.asked(recorded_judge(config))
-    rankings = run_.measured(questions).rankings if questions else []
-    workspace.write(Pooled, run_.pooled(questions, rankings))
+    workspace.write(Pooled, run_.pooled(questions, run_.measured(questions).rankings) if questions else [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
     """Candidates with their deviations, and of each the best passages of each question, by id."""
 
-    candidates: list[Candidate]
+    candidates: list[CandidateRetriever]
     rankings: list[list[list[str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """What the stage reads of the run. models: the one that ships first. default: the safe one's name."""
+    """What the stage reads of the run.
+
+    models: those to compare, first the one that ships by the merge. default: the name of the safe default.
+    """
 
     workspace: Workspace
     config: Config
@@ -111,14 +115,14 @@ class _Run:
     ids: list[str]
     contents: list[str]
     written: Written
-    models: tuple[Ships, ...]
+    models: tuple[ShippedModel, ...]
     default: str
 
     @classmethod
     def read(cls, workspace: Workspace, config: Config, runtime: Runtime) -> _Run:
         passages = sorted(workspace.read(Passage), key=lambda one: one.passage_id)
         queries = workspace.read(Query)
-        written_queries = written_of([one.passage_id for one in passages], queries)
+        written = written_of([one.passage_id for one in passages], queries)
         return cls(
             workspace=workspace,
             config=config,
@@ -126,58 +130,58 @@ class _Run:
             queries=queries,
             ids=[one.passage_id for one in passages],
             contents=[one.content for one in passages],
-            written=written_queries,
-            models=shipping(workspace),
-            default=candidate.safe_name(written_queries, config.generate.generator, config.index.queries),
+            written=written,
+            models=("base",) if workspace.load(MergeSweep).decision.ship == "base" else ("merged", "base"),
+            default=candidate.safe_name(written, config.generate.generator, config.index.queries),
         )
 
     @property
-    def log(self) -> list[str]:
-        """Questions that people asked and that judge nothing: the constants come from them."""
-        return [one.text for one in self.queries if one.split == "log" and one.kept]
-
-    @property
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> list[CandidateRetriever]:
         """All of them, the safe default over the model that ships first."""
         wishes = self.config.index
         tokens = candidate.has_tokens(len(self.ids), wishes.tokens)
         expanded = self.written.enough and wishes.queries != "no"
         return candidate.candidates(self.models, tokens=tokens, expanded=expanded, default=self.default)
 
-    def safe(self, model: Ships) -> Candidate:
+    def safe(self, model: ShippedModel) -> CandidateRetriever:
         """The safe default over a model, with its deviations. No token vector is made for that."""
         default = self.candidates[0].retriever
-        first = Candidate(name=self.default, model=model, retriever=default.without_tokens())
+        first = CandidateRetriever(model=model, retriever=default.without_tokens())
         found = self.measured([], [first]).candidates[0]
         return replace(found, retriever=replace(found.retriever, rerank=default.rerank))
 
-    def asked(self, recorded: Recorded | None) -> list[Question]:
+    def asked(self, recorded: RecordedGrades | None) -> list[JudgingQuestion]:
         """The questions that may choose."""
-        found = asked(self.queries, self.ids, known=None if recorded is None else recorded.texts)
+        found = asked_questions(self.queries, self.ids, known=None if recorded is None else recorded.texts)
         return found[: self.config.choose.questions]
 
-    def pooled(self, questions: Sequence[Question], rankings: Sequence[Sequence[Sequence[str]]]) -> list[Pooled]:
+    def pooled(self, questions: Sequence[JudgingQuestion], rankings: Sequence[Sequence[Sequence[str]]]) -> list[Pooled]:
         """What the candidates found for each question, for whoever grades it."""
         return pooled(questions, rankings, self.config.choose.pool, seed=self.config.seed)
 
-    def measured(self, questions: Sequence[Question], only: Sequence[Candidate] | None = None) -> _Measured:
+    def measured(
+        self, questions: Sequence[JudgingQuestion], only: Sequence[CandidateRetriever] | None = None
+    ) -> _Measured:
         """The candidates' rankings; `only` some candidates."""
         depth = max(_BEHIND * self.config.choose.pool, LABELLED_DEPTH)
+        # The constants come from questions that people asked and that judge nothing.
+        log = [one.text for one in self.queries if one.split == "log" and one.kept]
+        source = Source(contents=self.contents, queries=self.written.queries, asked=log)
+        texts = [question.text for question in questions]
         found, rankings = [], []
         for name in self.models:
             own = [one for one in (self.candidates if only is None else only) if one.model == name]
             if not own:
                 continue
-            source = Source(contents=self.contents, queries=self.written.queries, asked=self.log)
-            texts = [question.text for question in questions]
-            model = opened(name, self.workspace, self.config)
-            for one, rows in rank(own, model, source, texts, depth, self.runtime.vectors, self.runtime.report):
+            merged = name == "merged"
+            model = LocalModel(name, self.workspace.existing(name)) if merged else base_model(self.config)
+            for one, rows in rank(own, model, source, texts, depth, self.runtime):
                 found.append(one)
                 rankings.append([[self.ids[number] for number in row] for row in rows])
         return _Measured(candidates=found, rankings=rankings)
 
 
-def recorded_judge(config: Config) -> Recorded | None:
+def recorded_judge(config: Config) -> RecordedGrades | None:
     """The judge whose grades stand in a file, where the settings name one."""
     spec = config.choose.judge
     return read_recorded(Path(spec.removeprefix(RECORDED))) if spec and spec.startswith(RECORDED) else None
@@ -187,19 +191,18 @@ def recorded_judge(config: Config) -> Recorded | None:
 
 
 def _evidence(
-    run_: _Run,
-    questions: list[Question],
-    measured: _Measured,
-    recorded: Recorded | None,
-) -> tuple[Evidence | None, Judged | None, str]:
-    """(evidence, the judge's grades, why it may choose nothing; empty where it may)."""
-    named = [n for n, one in enumerate(questions) if one.relevant]
-    pools = run_.pooled(questions, measured.rankings)
+    run_: _Run, questions: list[JudgingQuestion], recorded: RecordedGrades | None
+) -> tuple[Measurement | None, JudgedPool | None, str]:
+    """(the measurement, the judge's grades, why it may choose nothing; empty where it may)."""
+    measured = run_.measured(questions)
+    candidates, rankings = measured.candidates, measured.rankings
+    pools = run_.pooled(questions, rankings)
     run_.workspace.write(Pooled, pools)
+    named = [n for n, one in enumerate(questions) if one.relevant]
     labels = None
     if named:
-        rows = [[of[n] for n in named] for of in measured.rankings]
-        labels = evidences.labelled("labelled", [questions[n] for n in named], measured.candidates, rows)
+        rows = [[of[n] for n in named] for of in rankings]
+        labels = labelled("labelled", [questions[n] for n in named], candidates, rows)
     if labels is not None and enough(labels):
         if run_.config.choose.judge:
             run_.runtime.report.log(f"choose: people named passages of {len(named):,} questions; no judge is asked")
@@ -210,24 +213,25 @@ def _evidence(
         many = f"{len(questions):,} {'question was' if len(questions) == 1 else 'questions were'} asked"
         why = failed or f"{many}, but nobody said what answers them (embedfit grade, or --judge)"
         return labels, None, why if labels is None else _few(labels, why)
-    found = evidences.graded(
-        questions,
-        measured.candidates,
-        measured.rankings,
-        judged.grades if judged else {},
-        person if not judged or len(person) >= FEWEST else {},
-        depth=run_.config.choose.pool,
-        facts=_facts(judged, person, begun),
+    about = ChoiceEvidence(
+        graded_by_person=len(person),
+        begun_by_person=begun,
+        judge=judged.judge if judged else None,
+        agreement=judged.agreement if judged else None,
+        graded_twice=judged.twice if judged else None,
     )
+    trusted = person if not judged or len(person) >= FEWEST else {}
+    grades = judged.grades if judged else {}
+    found = graded(questions, candidates, rankings, grades, trusted, depth=run_.config.choose.pool, about=about)
     return found, judged, _doubt(found, judged, failed)
 
 
-def _few(found: Evidence, why: str = "") -> str:
+def _few(found: Measurement, why: str = "") -> str:
     few = f"{found.questions:,} questions that tell the candidates apart are too few ({FEWEST} are needed)"
     return f"{few}; {why}" if why else few
 
 
-def _judged(run_: _Run, pools: Sequence[Pooled], recorded: Recorded | None) -> tuple[Judged | None, str]:
+def _judged(run_: _Run, pools: Sequence[Pooled], recorded: RecordedGrades | None) -> tuple[JudgedPool | None, str]:
     """(the judge's grades, why there are none). A judge that is of no use does not end the run: the default ships."""
     spec = run_.config.choose.judge
     if recorded is not None:
@@ -257,14 +261,7 @@ def _person(workspace: Workspace, pools: Sequence[Pooled]) -> tuple[Grades, int]
     return {key: grades for key, grades in found.items() if key in whole}, len((found.keys() & asked_ids) - whole)
 
 
-def _facts(judged: Judged | None, person: Grades, begun: int) -> dict[str, Any]:
-    facts: dict[str, Any] = {"graded_by_person": len(person), "begun_by_person": begun}
-    if judged is not None:
-        facts |= {"judge": judged.judge, "agreement": judged.agreement, "graded_twice": judged.twice}
-    return facts
-
-
-def _doubt(found: Evidence, judged: Judged | None, failed: str) -> str:
+def _doubt(found: Measurement, judged: JudgedPool | None, failed: str) -> str:
     """Why grades may choose nothing; empty where they may."""
     if judged is not None and judged.agreement is not None and judged.agreement < AGREEMENT:
         kappa = f"{judged.agreement:.2f}, below {AGREEMENT}"
@@ -280,71 +277,36 @@ def _doubt(found: Evidence, judged: Judged | None, failed: str) -> str:
     return ""
 
 
-# --- choices
+# --- the safe default
 
 
-def _by(run_: _Run, found: Evidence) -> tuple[Choice, Kind, dict[str, Any]]:
-    choice = decide(found, run_.models, run_.default, seed=run_.config.seed)
-    facts = {"questions": found.questions, "metric": found.metric, **found.facts}
-    if choice.tuning is not None:
-        facts["tuning"] = choice.tuning
-    return choice, found.kind, facts
-
-
-def _by_written(run_: _Run, reason: str, found: Evidence | None = None) -> tuple[Choice, Kind, dict[str, Any]]:
+def _by_written(run_: _Run, reason: str, found: Measurement | None = None) -> ChosenRetriever:
     """The safe default, over the tuned model unless written dev queries say that it is surely worse than the base.
 
     Written queries say no more than that: they can't choose between words and vectors (docs/recipe.md). Their
     comparison is of the default's first stage. reason: why nothing better may choose. found: what was not enough.
     """
-    facts: dict[str, Any] = {"questions": 0}
-    kind: Kind = "none"
-    if found is not None:
-        kind, facts = found.kind, {"questions": found.questions, "metric": found.metric, **found.facts}
+    evidence = ChoiceEvidence() if found is None else found.about
     model, said = run_.models[0], ""
-    tuning = _tuning(run_)
-    if tuning is not None:
-        evidence, one = tuning
-        if kind == "none":
-            kind, facts = "written", {**facts, "questions": evidence.questions, "metric": evidence.metric}
-        numbers = {"delta": one.delta, "ci": list(one.ci), "p": one.p, "verdict": one.verdict}
-        facts["tuning"] = {"retriever": evidence.candidates[0].name, **numbers}
+    dev, first = dev_questions(run_.queries, run_.ids), DEFAULT.without_tokens()
+    if len(run_.models) > 1 and len(dev) >= FEWEST:
+        pair = [CandidateRetriever(model=one, retriever=first) for one in run_.models]
+        ranked = run_.measured(dev, pair)
+        by_dev = labelled("written", dev, ranked.candidates, ranked.rankings)
+        one = between_models(by_dev, first.name, run_.config.seed)
+        tuning = TuningEvidence(retriever=first.name, **dict(one))
+        evidence = (by_dev.about if found is None else evidence).model_copy(update={"tuning": tuning})
         if one.verdict == "worse":
             model = run_.models[1]
             said = f", over the base: on written dev queries the tuned model is surely worse ({points(one)})"
     beside = ""
     if run_.default == EXPANDED.name:
         beside = f" with the written queries in its index, which cover {run_.written.covered:.0%} of the passages"
-    why = f"The safe default ships{beside}{said}, because {reason.rstrip('.')}."
-    default = run_.safe(model)
-    return Choice(candidate=default, default=default, verdict="no evidence", why=why), kind, facts
-
-
-def _tuning(run_: _Run) -> tuple[Evidence, Compared] | None:
-    """The tuned model against the untuned one on written dev queries, under the default's first stage."""
-    dev = written(run_.queries, run_.ids)
-    if len(run_.models) < 2 or len(dev) < FEWEST:
-        return None
-    first = DEFAULT.without_tokens()
-    pair = [Candidate(name=first.name, model=one, retriever=first) for one in run_.models]
-    measured = run_.measured(dev, pair)
-    evidence = evidences.labelled("written", dev, measured.candidates, measured.rankings)
-    return evidence, worse_under(evidence, first.name, run_.config.seed)
-
-
-def _write(run_: _Run, choice: Choice, kind: Kind, facts: dict[str, Any]) -> None:
-    one = choice.candidate
-    run_.workspace.write_json(
-        "retriever.json",
-        {
-            "schema": SCHEMA,
-            "model": one.model,
-            "retriever": one.retriever.as_json(),
-            "verdict": choice.verdict,
-            "why": choice.why,
-            "evidence": {"kind": kind, **facts},
-            "default": choice.default.retriever.as_json(),
-            "candidates": choice.rows,
-        },
+    default = run_.safe(model).retriever
+    return ChosenRetriever(
+        model=model,
+        retriever=default,
+        why=f"The safe default ships{beside}{said}, because {reason.rstrip('.')}.",
+        evidence=evidence,
+        default=default,
     )
-    run_.runtime.report.log(f"choose: {one.name} over {one.model}. {choice.why}")

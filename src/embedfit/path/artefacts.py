@@ -249,6 +249,8 @@ class TrainingStep:
 Interval: TypeAlias = tuple[float, float]
 #: What ships as the model: the merge, the fine-tuned model as it is, or the base where neither is better.
 Ship = Literal["merged", "finetuned", "base"]
+#: The model that a retriever ships over: the result of the merge, or the base.
+ShippedModel = Literal["merged", "base"]
 #: The metric that decides.
 METRIC = "ndcg@10"
 Schema: TypeAlias = Annotated[int, Field(alias="schema")]
@@ -382,13 +384,17 @@ class TrainingLog(Whole):
     config: Mapping[str, JsonValue] = {}
 
 
+#: What an interval allows to say of a candidate against the safe default.
+Verdict = Literal["better", "no difference", "worse"]
+
+
 class Against(Whole):
     """A retriever's mean minus another's. ci: the interval that decides. p: one-sided, corrected as ci is."""
 
     delta: float
     ci: Interval
     p: float
-    verdict: Literal["better", "no difference", "worse"] | None
+    verdict: Verdict | None
 
 
 class TuningEvidence(Against):
@@ -444,7 +450,7 @@ class ChosenRetriever(Whole):
     """
 
     edition: Schema = 1
-    model: Literal["merged", "base"]
+    model: ShippedModel
     retriever: Retriever
     verdict: Literal["better", "no difference", "worse", "no evidence"] = "no evidence"
     why: str = ""

@@ -7,17 +7,15 @@ request must name this host, and one that grades must come from the page itself.
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from embedfit.choosing.page.session import Session
+from embedfit.choosing.page.session import PageGrade, Session
 from embedfit.display.pages import whole_page
 from embedfit.errors import InputError
 
@@ -64,10 +62,8 @@ def application(session: Session, token: str) -> Starlette:
     async def grade(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             return _error(415, "A grade is JSON.")
-        value = _json(await asyncio.wait_for(_body(request), _BODY_SECONDS))
-        return JSONResponse(
-            session.grade(value.get("question"), value.get("passage"), value.get("grade")), headers=_HEADERS
-        )
+        given = PageGrade.read(await asyncio.wait_for(_body(request), _BODY_SECONDS))
+        return JSONResponse(session.grade(given), headers=_HEADERS)
 
     return Starlette(
         routes=[
@@ -95,16 +91,6 @@ async def _body(request: Request) -> bytes:
         if len(body) > MOST_BYTES:
             raise InputError(f"A grade has at most {MOST_BYTES:,} bytes.")
     return body
-
-
-def _json(body: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InputError("This is no JSON.") from error
-    if not isinstance(value, dict):
-        raise InputError("A grade is a JSON object.")
-    return value
 
 
 def _error(status: int, message: str) -> Response:

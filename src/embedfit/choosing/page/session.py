@@ -5,18 +5,36 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from embedfit.choosing.grades import PERSON, PERSON_FILE, by_question, person_grades
-from embedfit.choosing.metric import GAINS
+from pydantic import StrictInt, ValidationError
+
+from embedfit.choosing.grades import PERSON, PERSON_FILE, GradeValue, by_question, person_grades
 from embedfit.errors import InputError
 from embedfit.files.atomic import disk_errors
 from embedfit.index.highlight import Highlighter
-from embedfit.path.artefacts import Grade, Passage, Pooled
+from embedfit.path.artefacts import Grade, Passage, Pooled, Whole
 from embedfit.path.workspace import Workspace, encode_record
 
 #: Characters of a passage that are shown.
 _SHOWN = 6_000
+
+
+class PageGrade(Whole):
+    """What the page sends: the numbers of a question and of one of its passages, and the grade (None: none)."""
+
+    question: StrictInt
+    passage: StrictInt
+    grade: GradeValue | None = None
+
+    @classmethod
+    def read(cls, body: bytes) -> PageGrade:
+        """The grade of a request's body. Raises InputError."""
+        try:
+            return cls.model_validate_json(body)
+        except ValidationError as error:
+            raise InputError(
+                "A grade is a JSON object: question and passage by number, and 0, 1, 2, 3 or null as grade."
+            ) from error
 
 
 class Session:
@@ -54,11 +72,11 @@ class Session:
             for one, of in zip(self._pools, grades, strict=True)
         ]
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """How far the grading is: of each question how many passages have a grade, and how many there are."""
         return {"run": self._workspace.root.name, "goal": self._goal, "questions": self._progress()}
 
-    def question(self, number: int) -> dict[str, Any]:
+    def question(self, number: int) -> dict[str, object]:
         """A question with its passages: heading, text, the ranges of the question's words in it, and the grade."""
         pool = self._pool(number)
         grades = self._grades.get(pool.query_id, {})
@@ -76,17 +94,13 @@ class Session:
             )
         return {"question": pool.query, "passages": shown}
 
-    def grade(self, question: object, passage: object, grade: object) -> dict[str, Any]:
+    def grade(self, given: PageGrade) -> dict[str, object]:
         """Keep a grade, or take one back (None). It is on the disk when this returns. Raises InputError."""
-        pool = self._pool(question)
-        if isinstance(passage, bool) or not isinstance(passage, int) or passage not in range(len(pool.passages)):
+        pool, grade = self._pool(given.question), given.grade
+        if given.passage not in range(len(pool.passages)):
             raise InputError(f"The question has {len(pool.passages):,} passages, counted from 0.")
-        if grade is not None and (
-            isinstance(grade, bool) or not isinstance(grade, int) or grade not in range(len(GAINS))
-        ):
-            raise InputError("A grade is 0, 1, 2 or 3.")
         row = Grade(
-            query_id=pool.query_id, query=pool.query, passage_id=pool.passages[passage], grade=grade, judge=PERSON
+            query_id=pool.query_id, query=pool.query, passage_id=pool.passages[given.passage], grade=grade, judge=PERSON
         )
         self._append(encode_record(row))
         of = self._grades.setdefault(row.query_id, {})
@@ -96,8 +110,8 @@ class Session:
             of[row.passage_id] = grade
         return self.state()
 
-    def _pool(self, number: object) -> Pooled:
-        if isinstance(number, bool) or not isinstance(number, int) or number not in range(len(self._pools)):
+    def _pool(self, number: int) -> Pooled:
+        if number not in range(len(self._pools)):
             raise InputError(f"There are {len(self._pools):,} questions, counted from 0.")
         return self._pools[number]
 
