@@ -13,7 +13,7 @@ import boto3
 from embedfit.deploy.account.calls import Aws, Clock
 from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.artefact import Artefact, resolve_artefact
-from embedfit.deploy.options import Autoscaling, Options
+from embedfit.deploy.options import Options
 from embedfit.deploy.plan import Plan, make_plan
 from embedfit.testing.aws_faults import Faults
 from tests.deploy import backends
@@ -141,7 +141,9 @@ def options_for(folder: Path, **changes: Any) -> Options:
         "region": REGION,
         "instance_type": "ml.m5.xlarge",
         "role_arn": ROLE,
-        "autoscaling": Autoscaling(minimum=1, maximum=3, target=200.0),
+        "min_instances": 1,
+        "max_instances": 3,
+        "target_invocations": 200.0,
     }
     return Options(**{**settings, **changes})
 

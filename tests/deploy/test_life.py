@@ -9,7 +9,6 @@ import pytest
 
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy, sweep
-from embedfit.deploy.options import Autoscaling
 from embedfit.deploy.state import StateFile
 from embedfit.errors import DeployError
 from embedfit.runtime import Runtime
@@ -73,7 +72,7 @@ def test_plan_changes_nothing(deployer, account):
 
 
 def test_every_taggable_resource_carries_project_run_ttl_and_owner(deployer, account, yes, time):
-    plan, deployment = up(deployer, account, yes, time, ttl_seconds=3600, tags={"team": "search"})
+    plan, deployment = up(deployer, account, yes, time, ttl="1h", tags={"team": "search"})
     client = account.plain("sagemaker")
     for resource in deployment.resources:
         if resource.kind in ("model", "endpoint_config", "endpoint"):
@@ -129,10 +128,10 @@ def test_another_model_under_the_same_name_is_refused(deployer, account, yes, ti
 
 
 def test_another_instance_type_under_the_same_name_is_refused_and_the_record_stays(deployer, account, yes, time):
-    _, first = up(deployer, account, yes, time, name="search", ttl_seconds=3600)
+    _, first = up(deployer, account, yes, time, name="search", ttl="1h")
     before = account.everything()
     with pytest.raises(DeployError, match="not changed in place"):
-        up(deployer, account, yes, time, name="search", instance_type="ml.m5.2xlarge", ttl_seconds=7200)
+        up(deployer, account, yes, time, name="search", instance_type="ml.m5.2xlarge", ttl="2h")
     assert account.everything() == before
     (recorded,) = StateFile(deployer.state_folder, time.clock.now).read().deployments
     assert (recorded.instance_type, recorded.usd_per_instance_hour, recorded.expires) == (
@@ -158,12 +157,15 @@ def test_another_model_gets_another_name(deployer, account, tmp_path):
     assert deployer.plan().name == deployer.plan().name
     assert deployer.plan(run="em", folder=other).name != deployer.plan().name
     assert deployer.plan(instance_type="ml.g4dn.xlarge").name != deployer.plan().name
-    assert deployer.plan(autoscaling=None, ttl_seconds=60).name == deployer.plan().name
+    assert (
+        deployer.plan(min_instances=None, max_instances=None, target_invocations=None, ttl="1m").name
+        == deployer.plan().name
+    )
 
 
 def test_scaling_limits_change_in_place_and_can_be_turned_off(deployer, account, yes, time):
     up(deployer, account, yes, time)
-    plan, _ = up(deployer, account, yes, time, autoscaling=Autoscaling(minimum=1, maximum=5, target=100.0))
+    plan, _ = up(deployer, account, yes, time, min_instances=1, max_instances=5, target_invocations=100.0)
     scaling = account.plain("application-autoscaling")
     target = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"][0]
     assert (target["MinCapacity"], target["MaxCapacity"]) == (1, 5)
@@ -179,7 +181,7 @@ def test_scaling_limits_change_in_place_and_can_be_turned_off(deployer, account,
 
 def test_failing_to_change_scaling_keeps_the_scaling_that_was_there(deployer, account, yes, time):
     up(deployer, account, yes, time)
-    plan = deployer.plan(autoscaling=Autoscaling(minimum=1, maximum=5, target=100.0))
+    plan = deployer.plan(min_instances=1, max_instances=5, target_invocations=100.0)
     account.faults.refuse = lambda call, _: ("X", "no") if call.endswith("PutScalingPolicy") else None
     with pytest.raises(DeployError):
         apply(plan, account.aws(), yes, clock=time.clock)
@@ -312,9 +314,9 @@ def test_a_plan_with_something_missing_is_not_applied(deployer, account, yes, ti
 
 
 def test_sweep_deletes_what_has_outlived_its_ttl_and_nothing_else(deployer, account, yes, time, tmp_path):
-    short, _ = up(deployer, account, yes, time, ttl_seconds=3600)
+    short, _ = up(deployer, account, yes, time, ttl="1h")
     long = make_model_folder(tmp_path / "long" / "merged")
-    longer, _ = up(deployer, account, yes, time, ttl_seconds=86400, folder=long)
+    longer, _ = up(deployer, account, yes, time, ttl="1d", folder=long)
     forever = make_model_folder(tmp_path / "forever" / "merged")
     kept, _ = up(deployer, account, yes, time, folder=forever)
     assert sweep(account.aws(), yes, clock=time.clock) == ()
@@ -328,9 +330,9 @@ def test_sweep_deletes_what_has_outlived_its_ttl_and_nothing_else(deployer, acco
 
 
 def test_a_second_apply_prolongs_the_ttl(deployer, account, yes, time):
-    up(deployer, account, yes, time, ttl_seconds=3600)
+    up(deployer, account, yes, time, ttl="1h")
     time.time += timedelta(minutes=50)
-    up(deployer, account, yes, time, ttl_seconds=3600)
+    up(deployer, account, yes, time, ttl="1h")
     time.time += timedelta(minutes=30)
     assert sweep(account.aws(), yes, clock=time.clock) == ()
 

@@ -8,7 +8,7 @@ import pytest
 from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy
-from embedfit.deploy.options import Autoscaling, Options, parse_ttl, refuse_serverless
+from embedfit.deploy.options import Options, parse_ttl, refuse_serverless
 from embedfit.deploy.plan import make_plan
 from embedfit.errors import InputError, UsageError
 from tests.deploy.fake_account import BUCKET, ROLE, artefact_of, options_for
@@ -136,9 +136,9 @@ def test_names_are_stable_and_short(deployer):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"autoscaling": Autoscaling(minimum=0, maximum=2, target=1)}, "can't scale to zero"),
-        ({"autoscaling": Autoscaling(minimum=2, maximum=3, target=1)}, "not between 2 and 3"),
-        ({"autoscaling": Autoscaling(minimum=1, maximum=3, target=0)}, "above 0"),
+        ({"min_instances": 0, "max_instances": 2, "target_invocations": 1}, "can't scale to zero"),
+        ({"min_instances": 2, "max_instances": 3, "target_invocations": 1}, "not between 2 and 3"),
+        ({"min_instances": 1, "max_instances": 3, "target_invocations": 0}, "above 0"),
         ({"instance_count": 0}, "at least one instance"),
         ({"name": "under_score"}, "can't name an endpoint"),
         ({"name": "x" * 64}, "can't name an endpoint"),

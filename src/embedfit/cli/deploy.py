@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import json
+import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import platformdirs
 import typer
 from rich.table import Table
 
+from embedfit.cli.options import with_options
+from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.account.images import device_of
 from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.artefact import model_folder_of, resolve_artefact, run_label, state_folder_of
-from embedfit.deploy.options import Autoscaling, Options, default_target, parse_ttl, refuse_serverless
+from embedfit.deploy.options import Options, refuse_serverless
 from embedfit.deploy.plan import Plan, make_plan
+from embedfit.deploy.state import Deployment, StateFile
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json, shown
 from embedfit.errors import DeployError, MissingDependency, UsageError
@@ -52,147 +55,94 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
 
 
-def _cost(text: str, *flags: str) -> Any:  # noqa: ANN401 - what typer.Option returns
-    return typer.Option(*flags, help=text, show_default=False, rich_help_panel="Size and cost")
+Policies = Annotated[
+    Path | None,
+    typer.Option(
+        "--write-policies",
+        metavar="FOLDER",
+        help="Write trust.json, execution.json and deployer.json there.",
+        show_default=False,
+    ),
+]
+Prices = Annotated[
+    Path | None, typer.Option(help="Your own price table (JSON).", show_default=False, rich_help_panel="Size and cost")
+]
+Serverless = Annotated[bool, typer.Option("--serverless", hidden=True)]
 
 
-def _security(text: str, *flags: str) -> Any:  # noqa: ANN401
-    return typer.Option(*flags, help=text, show_default=False, rich_help_panel="Security")
-
-
-def _with_options(run: Callable[[Plan, _Common], None], *, without: tuple[str, ...] = ()) -> Callable[..., None]:
-    """The command function of plan or apply: both take the same options, less those named."""
-
-    def command(
-        model: Model,
-        region: Region = None,
-        profile: Profile = None,
-        name: Name = None,
-        run_label: Run = None,
-        bucket: Bucket = None,
-        tag: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A further tag.")] = None,
-        image_uri: Annotated[str | None, typer.Option(help="Another container image.", show_default=False)] = None,
-        max_client_batch: Annotated[
-            int | None, typer.Option(min=1, help="Texts in a request. [32 on CPU, 256 on GPU]", show_default=False)
-        ] = None,
-        max_batch_tokens: Annotated[
-            int | None, typer.Option(min=1, help="Tokens in a batch. [TEI's 16384]", show_default=False)
-        ] = None,
-        instance_type: Annotated[str, typer.Option(rich_help_panel="Size and cost")] = "ml.c6i.2xlarge",
-        instance_count: Annotated[int, typer.Option(rich_help_panel="Size and cost")] = 1,
-        max_instances: Annotated[int | None, _cost("Scale up to so many. [no autoscaling]")] = None,
-        min_instances: Annotated[int | None, _cost("Scale down to so many. [--instance-count]")] = None,
-        target_invocations: Annotated[
-            float | None, _cost("Requests a minute and instance to aim at. [200 on CPU, 5000 on GPU]")
-        ] = None,
-        serverless: Annotated[bool, typer.Option("--serverless", hidden=True)] = False,
-        ttl: Annotated[str | None, _cost("`sweep` may delete it after 90m, 8h, 3d. [never]")] = None,
-        prices: Annotated[Path | None, _cost("Your own price table (JSON).")] = None,
-        role: Annotated[str | None, _security("ARN of the execution role.")] = None,
-        create_role: Annotated[
-            bool,
-            typer.Option(
-                "--create-role", rich_help_panel="Security", help="Make a role with exactly the rights it needs."
-            ),
-        ] = False,
-        subnet: Annotated[list[str] | None, _security("Subnet of your VPC; may be given several times.")] = None,
-        security_group: Annotated[list[str] | None, _security("May be given several times.")] = None,
-        kms_key: Annotated[str | None, _security("KMS key for the model in S3 and the instances' storage.")] = None,
-        network_isolation: Annotated[
-            bool, typer.Option("--network-isolation", rich_help_panel="Security", help="No network for the container.")
-        ] = False,
-        inference_ami: Annotated[str | None, _security("Version of the host's AMI (driver of the GPU).")] = None,
-        policies_to: Annotated[
-            Path | None,
-            typer.Option(
-                "--write-policies",
-                metavar="FOLDER",
-                help="Write trust.json, execution.json and deployer.json there.",
-                show_default=False,
-            ),
-        ] = None,
-        yes: Yes = False,
-        as_json: AsJson = False,
-    ) -> None:
-        if serverless:
-            refuse_serverless()
-        aws = _aws(region, profile, optional=True)
-        found_region = aws.region if aws else region
-        if not found_region:
-            raise UsageError("No AWS region is known.", remedy="Give --region, for example --region us-east-1")
-        options = Options(
-            model=model,
-            region=found_region,
-            name=name,
-            run=run_label,
-            ttl_seconds=parse_ttl(ttl) if ttl else None,
-            instance_type=instance_type,
-            instance_count=instance_count,
-            autoscaling=_autoscaling(instance_type, instance_count, min_instances, max_instances, target_invocations),
-            image_uri=image_uri,
-            inference_ami=inference_ami,
-            subnets=tuple(subnet or ()),
-            security_groups=tuple(security_group or ()),
-            kms_key=kms_key,
-            network_isolation=network_isolation,
-            role_arn=role,
-            create_role=create_role,
-            bucket=bucket,
-            tags=_tags(tag or []),
-            max_client_batch=max_client_batch,
-            max_batch_tokens=max_batch_tokens,
-        )
-        artefact = resolve_artefact(
-            model, aliases=_aliases(), user_folder=_user_folder(), device=device_of(instance_type)
-        )
-        plan = make_plan(options, artefact, aws=aws, prices=load_prices(prices), now=datetime.now(timezone.utc))
-        run(plan, _Common(aws=aws, yes=yes, as_json=as_json, policies_to=policies_to))
-
-    signature = inspect.signature(command, eval_str=True)
-    kept = [parameter for key, parameter in signature.parameters.items() if key not in without]
-    command.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
-    return command
-
-
-class _Common:
-    """What plan and apply do with a plan depends on."""
-
-    def __init__(self, *, aws: Any, yes: bool, as_json: bool, policies_to: Path | None) -> None:  # noqa: ANN401
-        self.aws, self.yes, self.as_json, self.policies_to = aws, yes, as_json, policies_to
-
-
-def _plan(plan: Plan, common: _Common) -> None:
-    if common.policies_to is not None:
-        _write_policies(plan, common.policies_to)
-    if common.as_json:
-        say_json(plan.as_json())
+@sagemaker.command()
+@with_options(Options)
+def plan(
+    model: Model,
+    region: Region = None,
+    profile: Profile = None,
+    prices: Prices = None,
+    policies_to: Policies = None,
+    serverless: Serverless = False,
+    as_json: AsJson = False,
+    *,
+    given: Mapping[str, object],
+) -> None:
+    """What apply would do, cost and need. Changes nothing, and needs no credentials."""
+    aws = _aws(region, profile)
+    made = _planned(model, aws, region, prices, serverless, given)
+    if policies_to is not None:
+        _write_policies(made, policies_to)
+    if as_json:
+        say_json(made.as_json())
     else:
-        _print_plan(plan)
+        _print_plan(made)
 
 
-def _apply(plan: Plan, common: _Common) -> None:
-    from embedfit.deploy.apply import apply  # with what it needs
+@sagemaker.command()
+@with_options(Options)
+def apply(
+    model: Model,
+    region: Region = None,
+    profile: Profile = None,
+    prices: Prices = None,
+    serverless: Serverless = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+    *,
+    given: Mapping[str, object],
+) -> None:
+    """Make the endpoint. Asks first; undoes everything on failure or Ctrl-C."""
+    from embedfit.deploy.apply import apply as make  # with what it needs
 
-    if common.aws is None:
+    aws = _aws(region, profile)
+    made = _planned(model, aws, region, prices, serverless, given)
+    if aws is None:
         raise MissingDependency("boto3", extra="aws", needed_for="Deploying")
-    if not common.as_json:
-        _print_plan(plan, calls=False)
-    deployment = apply(plan, common.aws, _runtime(common.yes, common.as_json))
-    if common.as_json:
+    if not as_json:
+        _print_plan(made, calls=False)
+    deployment = make(made, aws, _runtime(yes, as_json))
+    if as_json:
         say_json(asdict(deployment))
-    else:
-        where = f"--region {plan.region}"
-        say(f"\n{deployment.name} is in service. Next:")
-        say(f"  embedfit deploy sagemaker test {plan.model} --name {deployment.name} {where}")
-        say(f"  embedfit deploy sagemaker destroy {plan.model} --name {deployment.name} {where}")
+        return
+    where = f"{shlex.quote(made.model)} --name {deployment.name} --region {made.region}"
+    say(f"\n{deployment.name} is in service. Next:")
+    say(f"  embedfit deploy sagemaker test {where}")
+    say(f"  embedfit deploy sagemaker destroy {where}")
 
 
-sagemaker.command("plan", help="What apply would do, cost and need. Changes nothing, and needs no credentials.")(
-    _with_options(_plan, without=("yes",))
-)
-sagemaker.command("apply", help="Make the endpoint. Asks first; undoes everything on failure or Ctrl-C.")(
-    _with_options(_apply, without=("policies_to",))
-)
+def _planned(
+    model: str,
+    aws: Aws | None,
+    region: str | None,
+    prices: Path | None,
+    serverless: bool,
+    given: Mapping[str, object],
+) -> Plan:
+    if serverless:
+        refuse_serverless()
+    found = aws.region if aws else region
+    if not found:
+        raise UsageError("No AWS region is known.", remedy="Give --region, for example --region us-east-1")
+    options = Options.model_validate({**given, "model": model, "region": found})
+    device = device_of(options.instance_type)
+    artefact = resolve_artefact(model, aliases=_aliases(), user_folder=_user_folder(), device=device)
+    return make_plan(options, artefact, aws=aws, prices=load_prices(prices), now=datetime.now(timezone.utc))
 
 
 @sagemaker.command()
@@ -210,7 +160,7 @@ def status(
         one
         for folder in _state_folders(model)
         if _recorded_region(folder, name)
-        for one in look(_need_aws(region or _recorded_region(folder, name), profile), folder, name=name)
+        for one in look(Aws.open(region or _recorded_region(folder, name), profile), folder, name=name)
     ]
     if as_json:
         say_json([asdict(one) for one in found])
@@ -247,7 +197,7 @@ def test(
     folder = state_folder_of(model, _user_folder())
     endpoint = name or _only_deployment(folder)
     known = next((one for one in _deployments(folder) if one.name == endpoint), None)
-    aws = _need_aws(region or (known.region if known else None), profile)
+    aws = Aws.open(region or (known.region if known else None), profile)
     local = _local_model(model)
     result = probe(
         aws,
@@ -291,7 +241,7 @@ def destroy(
     recorded = [folder for folder in folders if _recorded_region(folder, name)]
     folder = recorded[0] if recorded else None
     run = run_label_option or (run_label(model) if model else None)
-    aws = _need_aws(region or (_recorded_region(folder, name) if folder else None), profile)
+    aws = Aws.open(region or (_recorded_region(folder, name) if folder else None), profile)
     buckets = (bucket,) if bucket else ()
     delete(aws, runtime, state_folder=folder, name=name, run=run, buckets=buckets, any_owner=any_owner)
 
@@ -308,34 +258,10 @@ def sweep(
     from embedfit.deploy.destroy import sweep as delete_expired
 
     buckets = (bucket,) if bucket else ()
-    delete_expired(_need_aws(region, profile), _runtime(yes, quiet=False), buckets=buckets, dry_run=dry_run)
+    delete_expired(Aws.open(region, profile), _runtime(yes, quiet=False), buckets=buckets, dry_run=dry_run)
 
 
 # --- parsing
-
-
-def _autoscaling(
-    instance_type: str, count: int, minimum: int | None, maximum: int | None, target: float | None
-) -> Autoscaling | None:
-    if maximum is None:
-        if minimum is not None or target is not None:
-            raise UsageError("Autoscaling needs a limit.", remedy="Give --max-instances too.")
-        return None
-    return Autoscaling(
-        minimum=count if minimum is None else minimum,
-        maximum=maximum,
-        target=default_target(instance_type) if target is None else target,
-    )
-
-
-def _tags(assignments: list[str]) -> dict[str, str]:
-    tags = {}
-    for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not separator or not key:
-            raise UsageError(f"--tag {assignment!r} is not KEY=VALUE.", remedy="For example: --tag team=search")
-        tags[key] = value
-    return tags
 
 
 def _aliases() -> dict[str, str]:
@@ -362,19 +288,12 @@ def _user_folder() -> Path:
     return Path(platformdirs.user_data_dir("embedfit"))
 
 
-def _aws(region: str | None, profile: str | None, *, optional: bool) -> Any:  # noqa: ANN401 - Aws, or None
-    from embedfit.deploy.account.calls import Aws
-
+def _aws(region: str | None, profile: str | None) -> Aws | None:
+    """The account; None where boto3 is not installed."""
     try:
         return Aws.open(region, profile)
     except MissingDependency:
-        if optional:
-            return None
-        raise
-
-
-def _need_aws(region: str | None, profile: str | None) -> Any:  # noqa: ANN401 - Aws
-    return _aws(region, profile, optional=False)
+        return None
 
 
 def _state_folders(model: str | None) -> list[Path]:
@@ -396,9 +315,7 @@ def _only_deployment(folder: Path) -> str:
     return str(names[0])
 
 
-def _deployments(folder: Path) -> tuple[Any, ...]:
-    from embedfit.deploy.state import StateFile
-
+def _deployments(folder: Path) -> tuple[Deployment, ...]:
     if not folder.is_dir():
         return ()
     return StateFile(folder, lambda: datetime.now(timezone.utc)).read().deployments
@@ -459,7 +376,7 @@ def _cost_words(plan: Plan) -> str:
     return words
 
 
-def result_table(result: dict[str, Any]) -> Table:
+def result_table(result: dict[str, object]) -> Table:
     """The result of `test` as a table."""
     table = Table("", "", box=None, pad_edge=False, show_header=False)
     for key, value in result.items():

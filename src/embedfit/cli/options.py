@@ -62,7 +62,7 @@ def _kind(annotation: object) -> object:
         return _kind(next(one for one in get_args(annotation) if one is not NoneType))
     if origin is Annotated:
         return _kind(get_args(annotation)[0])
-    if origin in (tuple, list):
+    if origin in (tuple, list, dict):
         return list[str]
     return str if origin is Literal else annotation
 

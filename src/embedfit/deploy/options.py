@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from typing_extensions import Self
 
 from embedfit.deploy.account.images import device_of, has_local_disk
+from embedfit.display.options import CommandOption
 from embedfit.errors import UsageError
 
 #: What invoke_endpoint accepts in one request, in bytes.
@@ -31,40 +37,80 @@ class Autoscaling:
     scale_out_seconds: int = 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """A deployment as asked for.
+Cost = partial(CommandOption, panel="Size and cost")
+Security = partial(CommandOption, panel="Security")
 
-    model: folder, run folder, s3://bucket/prefix/, hub id or alias. name: of the endpoint and all that
-    belongs to it; None: from the run and a hash. run: label that groups deployments; None: from the model.
-    ttl_seconds: after which `sweep` may delete it; None: never.
-    role_arn: execution role; None with create_role: one is made with exactly the rights it needs.
-    max_client_batch: texts in one request; None: what the instance answers well within SageMaker's 60 s.
+
+def _tags(value: object) -> object:
+    """Tags as the command line gives them, ["team=search"], as a dictionary."""
+    return dict(map(_tag, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _tag(assignment: str) -> tuple[str, str]:
+    key, separator, value = assignment.partition("=")
+    if not separator or not key:
+        raise UsageError(f"--tag {assignment!r} is not KEY=VALUE.", remedy="For example: --tag team=search")
+    return key, value
+
+
+def _ttl(text: str | None) -> str | None:
+    if text is not None:
+        parse_ttl(text)
+    return text
+
+
+class Options(BaseModel):
+    """A deployment as asked for. The commands plan and apply make their options of the fields.
+
+    model: folder, run folder, s3://bucket/prefix/, hub id or alias. Raises UsageError for what can't work.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     region: str
-    name: str | None = None
-    run: str | None = None
     project: str = "embedfit"
-    ttl_seconds: int | None = None
-    instance_type: str = "ml.c6i.2xlarge"
-    instance_count: int = 1
-    autoscaling: Autoscaling | None = None
-    image_uri: str | None = None
-    inference_ami: str | None = None
-    subnets: tuple[str, ...] = ()
-    security_groups: tuple[str, ...] = ()
-    kms_key: str | None = None
-    network_isolation: bool = False
-    role_arn: str | None = None
-    create_role: bool = False
-    bucket: str | None = None
-    tags: dict[str, str] = field(default_factory=dict)
-    max_client_batch: int | None = None
-    max_batch_tokens: int | None = None
+    name: Annotated[str | None, CommandOption("Name of the endpoint.", shown="from run and content")] = None
+    run: Annotated[
+        str | None, CommandOption("What groups deployments.", ("--run-label",), shown="the run folder's name")
+    ] = None
+    bucket: Annotated[str | None, CommandOption("Bucket for the model.", shown="sagemaker-REGION-ACCOUNT")] = None
+    tags: Annotated[
+        dict[str, str],
+        BeforeValidator(_tags),
+        CommandOption("A further tag, KEY=VALUE; may be given several times.", ("--tag",), shown=""),
+    ] = Field(default_factory=dict)
+    image_uri: Annotated[str | None, CommandOption("Another container image.")] = None
+    max_client_batch: Annotated[
+        int | None, Field(ge=1), CommandOption("Texts in a request.", shown="32 on CPU, 256 on GPU")
+    ] = None
+    max_batch_tokens: Annotated[int | None, Field(ge=1), CommandOption("Tokens in a batch.", shown="TEI's 16384")] = (
+        None
+    )
+    instance_type: Annotated[str, Cost("Type of the instances.")] = "ml.c6i.2xlarge"
+    instance_count: Annotated[int, Cost("Instances at the start.")] = 1
+    max_instances: Annotated[int | None, Cost("Scale up to so many.", shown="no autoscaling")] = None
+    min_instances: Annotated[int | None, Cost("Scale down to so many.", shown="--instance-count")] = None
+    target_invocations: Annotated[
+        float | None, Cost("Requests a minute and instance to aim at.", shown="200 on CPU, 5000 on GPU")
+    ] = None
+    ttl: Annotated[
+        str | None, AfterValidator(_ttl), Cost("`sweep` may delete it after 90m, 8h, 3d.", shown="never")
+    ] = None
+    role_arn: Annotated[str | None, Security("ARN of the execution role.", ("--role",))] = None
+    create_role: Annotated[bool, Security("Make a role with exactly the rights it needs.", ("--create-role",))] = False
+    subnets: Annotated[
+        tuple[str, ...], Security("Subnet of your VPC; may be given several times.", ("--subnet",), shown="")
+    ] = ()
+    security_groups: Annotated[
+        tuple[str, ...], Security("May be given several times.", ("--security-group",), shown="")
+    ] = ()
+    kms_key: Annotated[str | None, Security("KMS key for the model in S3 and the instances' storage.")] = None
+    network_isolation: Annotated[bool, Security("No network for the container.", ("--network-isolation",))] = False
+    inference_ami: Annotated[str | None, Security("Version of the host's AMI (driver of the GPU).")] = None
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _checked(self) -> Self:
         device_of(self.instance_type)
         _check_name(self.name)
         _check_counts(self)
@@ -82,6 +128,24 @@ class Options:
         reserved = [key for key in self.tags if key.startswith(("embedfit:", "aws:"))]
         if reserved:
             raise UsageError(f"The tag {reserved[0]} is reserved.", remedy="Use another key.")
+        return self
+
+    @property
+    def ttl_seconds(self) -> int | None:
+        """After so many seconds `sweep` may delete it; None: never."""
+        return parse_ttl(self.ttl) if self.ttl else None
+
+    @property
+    def autoscaling(self) -> Autoscaling | None:
+        """None where the number of instances is fixed."""
+        if self.max_instances is None:
+            return None
+        default = _DEFAULT_TARGET[device_of(self.instance_type)]
+        return Autoscaling(
+            minimum=self.instance_count if self.min_instances is None else self.min_instances,
+            maximum=self.max_instances,
+            target=default if self.target_invocations is None else self.target_invocations,
+        )
 
     @property
     def client_batch(self) -> int:
@@ -96,9 +160,8 @@ class Options:
     @property
     def instance_range(self) -> tuple[int, int]:
         """The fewest and the most instances that may run."""
-        if self.autoscaling is None:
-            return self.instance_count, self.instance_count
-        return self.autoscaling.minimum, self.autoscaling.maximum
+        scaling = self.autoscaling
+        return (scaling.minimum, scaling.maximum) if scaling else (self.instance_count, self.instance_count)
 
 
 def _check_name(name: str | None) -> None:
@@ -113,6 +176,8 @@ def _check_counts(options: Options) -> None:
         raise UsageError("An endpoint needs at least one instance.", remedy="Give --instance-count 1 or more.")
     scaling = options.autoscaling
     if scaling is None:
+        if options.min_instances is not None or options.target_invocations is not None:
+            raise UsageError("Autoscaling needs a limit.", remedy="Give --max-instances too.")
         return
     if scaling.minimum < 1:
         raise UsageError(
@@ -126,11 +191,6 @@ def _check_counts(options: Options) -> None:
         )
     if scaling.target <= 0:
         raise UsageError("The target of autoscaling must be above 0.", remedy="For example: --target-invocations 200")
-
-
-def default_target(instance_type: str) -> float:
-    """Invocations a minute and instance to aim at where the user names none."""
-    return _DEFAULT_TARGET[device_of(instance_type)]
 
 
 def parse_ttl(text: str) -> int:
