@@ -85,6 +85,7 @@ def test_sweep(cli, account, model_folder):
         (("plan", "{model}", "--min-instances", 1, *OPTIONS), "--max-instances"),
         (("plan", "{model}", "--tag", "x", *OPTIONS), "KEY=VALUE"),
         (("plan", "{model}", "--ttl", "soon", *OPTIONS), "time to live"),
+        (("plan", "{model}", "--max-client-batch", 0, *OPTIONS), "--max-client-batch can.t be 0"),
         (("destroy", "--yes"), "What is to be deleted"),
     ],
 )

@@ -172,7 +172,7 @@ def test_scaling_limits_change_in_place_and_can_be_turned_off(deployer, account,
     policy = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"][0]
     assert policy["TargetTrackingScalingPolicyConfiguration"]["TargetValue"] == 100.0
 
-    _, deployment = up(deployer, account, yes, time, autoscaling=None)
+    _, deployment = up(deployer, account, yes, time, min_instances=None, max_instances=None, target_invocations=None)
     assert "policies" not in account.everything() and "targets" not in account.everything()
     assert account.everything()["endpoints"] == [plan.name]
     assert {resource.kind for resource in deployment.resources} >= {"endpoint", "model"}

@@ -7,11 +7,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from typing_extensions import Self
 
 from embedfit.deploy.account.images import device_of, has_local_disk
-from embedfit.display.options import CommandOption
+from embedfit.display.options import CommandOption, usage_error
 from embedfit.errors import UsageError
 
 #: What invoke_endpoint accepts in one request, in bytes.
@@ -108,6 +117,14 @@ class Options(BaseModel):
     kms_key: Annotated[str | None, Security("KMS key for the model in S3 and the instances' storage.")] = None
     network_isolation: Annotated[bool, Security("No network for the container.", ("--network-isolation",))] = False
     inference_ami: Annotated[str | None, Security("Version of the host's AMI (driver of the GPU).")] = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _for_people(cls, values: object, check: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return check(values)
+        except ValidationError as error:
+            raise usage_error(error) from error
 
     @model_validator(mode="after")
     def _checked(self) -> Self:

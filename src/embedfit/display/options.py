@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from embedfit.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,3 +30,11 @@ class CommandOption:
 def option_of(metadata: list[object]) -> CommandOption | None:
     """The note among what stands at a field's type; None for a field without an option."""
     return next((one for one in metadata if isinstance(one, CommandOption)), None)
+
+
+def usage_error(error: ValidationError, sources: Mapping[str, str] | None = None) -> UsageError:
+    """The error for people. sources: the environment variables that values came from, by field."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = str(first["loc"][0])
+    source = f" (from ${sources[name]})" if sources and name in sources else ""
+    return UsageError(f"--{name.replace('_', '-')}{source} can't be {first['input']!r}: {first['msg']}.")

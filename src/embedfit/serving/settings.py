@@ -24,7 +24,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from embedfit.display.options import CommandOption, option_of
+from embedfit.display.options import CommandOption, option_of, usage_error
 from embedfit.errors import UsageError
 
 EngineName = Literal["auto", "openvino", "onnx", "torch"]
@@ -128,17 +128,10 @@ class ServeSettings(BaseModel):
         try:
             found = check(values)
         except ValidationError as error:
-            raise _usage_error(error, info.context or {}) from error
+            raise usage_error(error, info.context) from error
         if found.default_prompt is not None and found.default_prompt_name is not None:
             raise UsageError("--default-prompt and --default-prompt-name exclude each other.")
         return found
-
-
-def _usage_error(error: ValidationError, sources: Mapping[str, str]) -> UsageError:
-    first = error.errors(include_url=False, include_context=False)[0]
-    name = str(first["loc"][0])
-    source = f" (from ${sources[name]})" if name in sources else ""
-    return UsageError(f"--{name.replace('_', '-')}{source} can't be {first['input']!r}: {first['msg']}.")
 
 
 def model_from_environment(environment: Mapping[str, str] = os.environ) -> str | None:
