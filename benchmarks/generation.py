@@ -38,7 +38,7 @@ from embedfit.llm.providers.local.model import LlamaBackend, LocalGenerator
 from embedfit.llm.providers.local.prefix import Family, Leaf, Wave
 from embedfit.llm.providers.local.probe import best_arithmetic, product_rates
 from embedfit.models.sources import resolve_generator
-from embedfit.queries.prompts import STYLES, one_query
+from embedfit.queries.prompts import STYLES, Way, one_query
 
 CPU = torch.device("cpu")
 LLAMA_CPP = "xllamacpp==2026.10.11549"
@@ -75,9 +75,7 @@ def passages(corpora: list[Path]) -> list[tuple[str, str]]:
 def requests_for(rows: list[tuple[str, str]], *, temperature: float = 0.9) -> list[Request]:
     """Two requests a passage."""
     return [
-        one_query(
-            title, text, STYLES["question"], hint="", max_tokens=48, temperature=temperature, top_p=0.95, seed=seed
-        )
+        one_query(title, text, STYLES["question"], Way(max_tokens=48, temperature=temperature, top_p=0.95), seed=seed)
         for title, text in rows
         for seed in range(2)
     ]

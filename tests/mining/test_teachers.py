@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from embedfit.config import Config, resolve
 from embedfit.errors import PaidInPart, UsageError
 from embedfit.files.flagembedding import read_flagembedding
-from embedfit.judging.judge import Pair, Verdict
+from embedfit.judging.judge import Pair, PairScore
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.llm.prices import Price, Prices
 from embedfit.llm.protocol import Reply, Request
@@ -40,11 +40,11 @@ class Scripted:
 
     def __init__(self, *scores: float | str) -> None:
         self._verdicts = [
-            Verdict(score=None, reason=score) if isinstance(score, str) else Verdict(score=score, call_id=f"c{n}")
+            PairScore(score=None, reason=score) if isinstance(score, str) else PairScore(score=score, call_id=f"c{n}")
             for n, score in enumerate(scores)
         ]
 
-    def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
+    def judge(self, pairs: Sequence[Pair]) -> list[PairScore]:
         return [self._verdicts[int(pair.passage.split()[1])] for pair in pairs]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.judging import prompt as judging
-from embedfit.queries.prompts import STRETCH_WORDS, STYLES, many_queries, stretch, trim
+from embedfit.queries.prompts import STRETCH_WORDS, STYLES, Way, many_queries, stretch, trim
 from embedfit.retrieval.words import DENSE, count
 
 SENTENCE = "The pump runs for {} hours before its filter must be cleaned."
@@ -72,7 +72,7 @@ TAGS = [
 @given(st.lists(st.one_of(st.sampled_from([*TAGS, "<", ">", "/", "passage"]), st.text(max_size=4)), max_size=12))
 def test_no_document_ends_the_data_early_or_speaks_in_another_role(parts: list[str]) -> None:
     text = "".join(parts)
-    ours = many_queries(text, text, [STYLES["claim"]], hint="", max_tokens=9, temperature=0, top_p=1, seed=1)
+    ours = many_queries(text, text, [STYLES["claim"]], Way(max_tokens=9, temperature=0, top_p=1), seed=1)
     content, judged = ours.messages[-1].content, judging.request(text, [text]).messages[-1].content
     for asked, around in (
         (content, ["<passage>", "</passage>"]),

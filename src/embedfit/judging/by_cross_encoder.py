@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from embedfit.judging.judge import Pair, Verdict
+from embedfit.judging.judge import Pair, PairScore
 from embedfit.models.cross_encoder import CrossEncoder
 from embedfit.progress import Reporter
 
@@ -21,7 +21,7 @@ class CrossEncoderJudge:
         """The folder's name."""
         return self._model.folder.name
 
-    def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
-        """See Judge."""
+    def judge(self, pairs: Sequence[Pair]) -> list[PairScore]:
+        """A score for each pair, in order."""
         scores = self._model.scores([(pair.query, pair.passage) for pair in pairs], report=self._report)
-        return [Verdict(score=float(score)) for score in scores]
+        return [PairScore(score=float(score)) for score in scores]

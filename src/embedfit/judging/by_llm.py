@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from embedfit.judging.asking import Asking, ask_all
-from embedfit.judging.judge import Pair, Verdict
+from embedfit.judging.judge import Pair, PairScore
 from embedfit.judging.prompt import QUERIES_PER_CALL, TOP_SCORE, parse_scores, request
+from embedfit.llm.asking import Asking, ask_all
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
-from embedfit.llm.probing import ANOTHER_WRITER
-from embedfit.llm.protocol import Failure, Reply, Request
+from embedfit.llm.probing import Wanted, Worth
+from embedfit.llm.protocol import Failure, Outcome, Request
 from embedfit.llm.replies import FORM, fault_of
 from embedfit.runtime import Runtime
 
@@ -38,31 +39,28 @@ class LlmJudge:
         """The model's id."""
         return self._model.name
 
-    def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
-        """See Judge. Pairs for which --max-cost leaves no money have OVER_BUDGET as their reason."""
+    def judge(self, pairs: Sequence[Pair]) -> list[PairScore]:
+        """A score for each pair, in order. Pairs for which --max-cost leaves no money have OVER_BUDGET as reason."""
         calls = calls_for(pairs)
-        verdicts = [Verdict(score=None, reason=OVER_BUDGET)] * len(pairs)
 
-        def take(number: int, outcome: Reply | Failure, key: str) -> bool:
-            asked = calls[number][1]
-            found = verdicts_of(outcome, len(asked), key)
-            for group, verdict in zip(asked, found, strict=True):
-                for pair in group:
-                    verdicts[pair] = verdict
-            return any(verdict.score is not None for verdict in found)
+        def read(number: int, outcome: Outcome, key: str, doubtful: bool) -> tuple[list[PairScore], Worth]:
+            found = scores_of(outcome, len(calls[number][1]), key)
+            return found, Worth(any(one.score is not None for one in found))
 
         how = Asking(
-            name="judge",
-            unit="score",
-            another=ANOTHER_WRITER,
-            without=WITHOUT_JUDGE,
+            work="judge",
+            what=f"judge: {len(pairs):,} queries",
+            wanted=Wanted(unit="score", without=WITHOUT_JUDGE),
             free=self._free,
             max_tokens=self._max_tokens,
-            extra=self._extra,
         )
-        requests = [call for call, _ in calls]
-        ask_all(self._model, requests, how, f"judge: {len(pairs):,} queries", self._runtime, take)
-        return verdicts
+        requests = [replace(call, extra=self._extra) for call, _ in calls]
+        scores = [PairScore(score=None, reason=OVER_BUDGET)] * len(pairs)
+        for (_, asked), found in zip(calls, ask_all(self._model, requests, how, read, self._runtime), strict=True):
+            for places, one in zip(asked, found or (), strict=False):
+                for place in places:
+                    scores[place] = one
+        return scores
 
 
 def calls_for(pairs: Sequence[Pair]) -> list[tuple[Request, list[list[int]]]]:
@@ -85,19 +83,19 @@ def _chunks(queries: list[str]) -> Iterator[list[str]]:
         yield queries[start : start + size]
 
 
-def verdicts_of(outcome: Reply | Failure, count: int, key: str) -> list[Verdict]:
-    """The verdict of each of a call's queries."""
+def scores_of(outcome: Outcome, count: int, key: str) -> list[PairScore]:
+    """The score of each of a call's queries."""
     if isinstance(outcome, Failure):
-        return [Verdict(score=None, reason=f"call failed: {outcome.error}")] * count
+        return [PairScore(score=None, reason=f"call failed: {outcome.error}")] * count
     if outcome.finish == "refusal":
-        return [Verdict(score=None, reason="the judge refused", call_id=key)] * count
+        return [PairScore(score=None, reason="the judge refused", call_id=key)] * count
     scores = parse_scores(outcome.text, count)
     unread = "no score in the judge's reply"
     if not any(score is not None for score in scores) and (fault := fault_of(outcome)) != FORM:
         unread = f"{unread}: {fault}"
     return [
-        Verdict(score=None, reason=unread, call_id=key)
+        PairScore(score=None, reason=unread, call_id=key)
         if score is None
-        else Verdict(score=score / TOP_SCORE, call_id=key)
+        else PairScore(score=score / TOP_SCORE, call_id=key)
         for score in scores
     ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from embedfit.judging.asking import Asking, ask_all
 from embedfit.judging.prompt import MAX_PASSAGE_WORDS, MAX_QUERY_WORDS, parse_scores, plain
+from embedfit.llm.asking import Asking, ask_all
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
-from embedfit.llm.protocol import Failure, Message, Reply, Request
+from embedfit.llm.probing import Wanted, Worth
+from embedfit.llm.protocol import Failure, Message, Outcome, Request
 from embedfit.llm.replies import FORM, answer_of, fault_of, json_values, shown
 from embedfit.runtime import Runtime
 
@@ -61,35 +61,25 @@ class Graded:
 
 
 def grade_all(
-    model: LedgeredModel,
-    results: Sequence[Result],
-    runtime: Runtime,
-    *,
-    free: bool = False,
-    max_tokens: int = 0,
-    extra: str = "",
+    model: LedgeredModel, results: Sequence[Result], runtime: Runtime, *, max_tokens: int = 0, extra: str = ""
 ) -> list[Graded]:
-    """A grade for each result, in order. Arguments and errors as in Asking and ask_all."""
-    found = [Graded(grade=None, reason=OVER_BUDGET)] * len(results)
+    """A grade for each result, in order. max_tokens and errors as in Asking and ask_all; extra as in Request."""
 
-    def take(number: int, outcome: Reply | Failure, key: str) -> bool:
-        found[number] = graded(outcome, key)
-        return found[number].grade is not None
+    def read(number: int, outcome: Outcome, key: str, doubtful: bool) -> tuple[Graded, Worth]:
+        found = graded(outcome, key)
+        return found, Worth(found.grade is not None)
 
-    how = Asking(
-        name="choose: grades",
-        unit="grade",
-        another=_ANOTHER,
-        without=WITHOUT_JUDGE,
-        free=free,
-        max_tokens=max_tokens,
-        extra=extra,
-    )
     twice = sum(result.swapped for result in results)
     again = f", {twice:,} of them twice," if twice else ""
-    what = f"choose: {len(results) - twice:,} search results{again} are graded"
-    ask_all(model, [request(result) for result in results], how, what, runtime, take)
-    return found
+    how = Asking(
+        work="choose: grades",
+        what=f"choose: {len(results) - twice:,} search results{again} are graded",
+        wanted=Wanted(unit="grade", another=_ANOTHER, without=WITHOUT_JUDGE),
+        max_tokens=max_tokens,
+    )
+    requests = [replace(request(result), extra=extra) for result in results]
+    unasked = Graded(grade=None, reason=OVER_BUDGET)
+    return [one or unasked for one in ask_all(model, requests, how, read, runtime)]
 
 
 def request(result: Result) -> Request:
@@ -108,7 +98,7 @@ def _data(result: Result) -> str:
     return f"{passage}\n{question}" if result.swapped else f"{question}\n{passage}"
 
 
-def graded(outcome: Reply | Failure, key: str) -> Graded:
+def graded(outcome: Outcome, key: str) -> Graded:
     """What a call's outcome says."""
     if isinstance(outcome, Failure):
         return Graded(grade=None, reason=f"call failed: {outcome.error}")
@@ -125,9 +115,8 @@ def graded(outcome: Reply | Failure, key: str) -> Graded:
 def _reason(reply: str) -> str:
     """The reason of a reply: the member of that name, or what stands around the grade."""
     for found in reversed(json_values(answer_of(reply))):
-        value: Any = found.value
-        if isinstance(value, dict):
-            lower = {str(name).strip().lower(): member for name, member in value.items()}
+        if isinstance(found.value, dict):
+            lower = {str(name).strip().lower(): member for name, member in found.value.items()}
             reason = next((lower[name] for name in ("reason", "explanation", "why", "rationale") if name in lower), "")
             if isinstance(reason, str) and reason.strip():
                 return reason

@@ -16,7 +16,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class PairScore:
     """How well a passage answers a query. score: 0 to 1, or None with the reason why there is none.
 
     call_id: the ledger's key of the call, where a language model was asked.
@@ -34,5 +34,5 @@ class Judge(Protocol):
     def name(self) -> str:
         """For people: which model judges."""
 
-    def judge(self, pairs: Sequence[Pair]) -> list[Verdict]:
-        """A verdict for each pair, in order. Raises GeneratorError where nothing could be judged."""
+    def judge(self, pairs: Sequence[Pair]) -> list[PairScore]:
+        """A score for each pair, in order. Raises GeneratorError where nothing could be judged."""

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from embedfit.errors import GeneratorError
-from embedfit.llm.metered import LedgeredModel
-from embedfit.llm.protocol import Failure, Reply, Request
+from embedfit.llm.protocol import Failure, Outcome
 from embedfit.llm.replies import CUT, EMPTY, FORM, REFUSED, SPENT, THOUGHTS, fault_of, shown
 
 #: Calls after which the replies must be of use; no other call is sent before their replies have been read.
 FIRST = 24
-#: Calls of these after which a higher limit is tried, where the limit ended every one.
+#: Calls of these after which a higher limit is tried, if the limit ended every one.
 FIRST_OF_LIMIT = 8
-#: Tokens of a reply, tried one after the other where the limit ends the replies; 0: the request's own.
+#: Tokens of a reply, tried one after the other while the limit ends the replies; 0: the request's own.
 LIMITS = (0, 2048, 8192)
 
 _NO_THINKING = (
@@ -47,35 +45,34 @@ class LimitTooLow(GeneratorError):
     """The first replies were of no use because they ended at the limit of tokens."""
 
 
-def parts(model: LedgeredModel, requests: Sequence[Request], groups: Sequence[str], *, free: bool) -> list[list[int]]:
-    """The requests, by number, in parts to be asked one after the other: FIRST of them in two parts, then the others.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What replies should hold.
 
-    groups: the kind of each request; kinds take turns in the first parts. free: nothing is paid for, so all are one
-    part.
+    unit: such as "query" or "score". another: how another model is named. without: a sentence that ends each remedy.
     """
-    everything = list(range(len(requests)))
-    if free or len(requests) <= FIRST_OF_LIMIT or not model.can_split(requests, FIRST):
-        return [everything]
-    of_kind = [[n for n in everything if groups[n] == kind] for kind in dict.fromkeys(groups)]
-    in_turn = [n for row in itertools.zip_longest(*of_kind) for n in row if n is not None]
-    first, second = in_turn[:FIRST_OF_LIMIT], in_turn[FIRST_OF_LIMIT:FIRST]
-    taken = {*first, *second}
-    return [part for part in (first, second, [n for n in everything if n not in taken]) if part]
+
+    unit: str
+    another: str = ANOTHER_WRITER
+    without: str = ""
 
 
-def within_limit(model: LedgeredModel, requests: Sequence[Request], limit: int) -> list[Request]:
-    """The requests with a limit of tokens; 0: their own. Whole replies under a lower limit are not asked for again."""
-    result = [replace(request, max_tokens=max(limit, request.max_tokens)) if limit else request for request in requests]
-    for lower in reversed([tokens for tokens in LIMITS if tokens < limit]):
-        tried = [replace(r, max_tokens=max(lower, r.max_tokens)) if lower else r for r in requests]
-        for number, reply in enumerate(model.stored(tried)):
-            if reply is not None and reply.finish != "length":
-                result[number] = tried[number]
-    return result
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Whether an outcome was of use.
+
+    fault: why not, if that is not seen from the reply itself. said: what was read from it, if other passages should
+    give something else.
+    """
+
+    useful: bool
+    fault: str = ""
+    said: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class _Kind:
+    name: str = ""
     expected: int = 0
     useful: int = 0
     failed: Counter[str] = field(default_factory=Counter)
@@ -88,42 +85,30 @@ class _Kind:
     def seen(self) -> int:
         return self.useful + self.failed.total() + self.faults.total()
 
+    @property
+    def limited(self) -> bool:
+        """Whether the limit of tokens ended every reply."""
+        return self.faults[SPENT] + self.faults[CUT] == self.seen
+
 
 class Tally:
-    """How many replies of each kind were of use.
+    """How many replies of each kind were of use. kinds: of each call. limit: of tokens, 0 for the requests' own."""
 
-    what: they should hold, such as "query". limit: of tokens that a setting or LIMITS gave, 0 for the requests' own.
-    another: how another model is named. without: a sentence that ends each remedy.
-    """
+    def __init__(self, kinds: Sequence[str], wanted: Wanted, limit: int = 0) -> None:
+        self.kinds = kinds
+        self._wanted, self._limit = wanted, limit
+        self._of_kind = {kind: _Kind(kind, expected=count) for kind, count in Counter(kinds).items()}
 
-    def __init__(
-        self,
-        groups: Sequence[str],
-        what: str,
-        limit: int = 0,
-        *,
-        another: str = ANOTHER_WRITER,
-        without: str = "",
-    ) -> None:
-        self._what, self._limit, self._another, self._without = what, limit, another, without
-        self._kinds: dict[str, _Kind] = {kind: _Kind(expected=n) for kind, n in Counter(groups).items()}
+    def doubts(self, number: int) -> bool:
+        """Whether too few replies of a call's kind have been seen to say that they are of use."""
+        return self._of_kind[self.kinds[number]].seen < FIRST
 
-    def doubts(self, group: str) -> bool:
-        """Whether too few replies of a kind have been seen to say that they are of use."""
-        return self._kinds[group].seen < FIRST
-
-    def add(
-        self, group: str, outcome: Reply | Failure, *, useful: bool, fault: str = "", said: tuple[str, ...] = ()
-    ) -> None:
-        """Count an outcome of a request.
-
-        fault: why it is of no use, where that is not seen from the reply itself. said: what was read from it, where
-        other passages should give something else.
-        """
-        kind = self._kinds[group]
-        if useful and said and self.doubts(group):
-            useful, fault = said not in kind.said, SAME
-            kind.said.add(said)
+    def add(self, number: int, outcome: Outcome, worth: Worth) -> None:
+        """Count the outcome of a call."""
+        kind, useful, fault = self._of_kind[self.kinds[number]], worth.useful, worth.fault
+        if useful and worth.said:
+            useful, fault = worth.said not in kind.said, SAME
+            kind.said.add(worth.said)
         if isinstance(outcome, Failure):
             kind.failed[outcome.error] += 1
             kind.remedy = kind.remedy or outcome.remedy
@@ -136,54 +121,46 @@ class Tally:
                 kind.sample = outcome.text
 
     def check(self) -> None:
-        """Raise GeneratorError where a kind has had its share of FIRST, or all of its own, and none was of use.
+        """Raise GeneratorError if a kind has had its share of FIRST, or all of its own, and none was of use.
 
-        LimitTooLow where the limit of tokens is why; of a share of FIRST_OF_LIMIT, where it ended each.
+        LimitTooLow if the limit of tokens is why; of a share of FIRST_OF_LIMIT, if it ended each.
         """
-        kinds = list(self._kinds.values())
-        few = FIRST_OF_LIMIT // max(len(kinds), 1)
-        ended = [kind for kind in kinds if kind.seen >= few and kind.faults[SPENT] + kind.faults[CUT] == kind.seen]
-        if ended:
-            raise self._error(ended)
-        share = FIRST // len(kinds) if kinds else 0
+        kinds = list(self._of_kind.values())
+        count = max(len(kinds), 1)
+        ended = [kind for kind in kinds if kind.seen >= FIRST_OF_LIMIT // count and kind.limited]
         useless = [
-            k
-            for k in kinds
-            if k.useful <= (k.faults[SAME] >= _MANY_SAME) and k.seen and k.seen >= min(share, k.expected)
+            kind
+            for kind in kinds
+            if kind.useful <= (kind.faults[SAME] >= _MANY_SAME)
+            and kind.seen
+            and kind.seen >= min(FIRST // count, kind.expected)
         ]
-        if useless:
-            raise self._error(useless)
+        if ended or useless:
+            raise self._error(ended or useless)
 
     def _error(self, kinds: Sequence[_Kind]) -> GeneratorError:
-        kind = _Kind(
-            expected=sum(k.expected for k in kinds),
-            sample=next(filter(None, (k.sample for k in kinds)), ""),
-            remedy=next(filter(None, (k.remedy for k in kinds)), _AGAIN),
-        )
-        for one in kinds:
-            kind.failed += one.failed
-            kind.faults += one.faults
-        few = f"All {kind.seen:,}" if kind.seen == kind.expected else f"The first {kind.seen:,}"
-        few += "" if len(kinds) == len(self._kinds) else f" {self._name(kinds[0])}"
-        if not kind.faults:
-            text, count = kind.failed.most_common(1)[0]
+        seen, expected = sum(kind.seen for kind in kinds), sum(kind.expected for kind in kinds)
+        failed = sum((kind.failed for kind in kinds), Counter[str]())
+        faults = sum((kind.faults for kind in kinds), Counter[str]())
+        few = f"All {seen:,}" if seen == expected else f"The first {seen:,}"
+        few += "" if len(kinds) == len(self._of_kind) else f" {kinds[0].name}"
+        if not faults:
+            text, count = failed.most_common(1)[0]
+            remedy = next((kind.remedy for kind in kinds if kind.remedy), _AGAIN)
             return GeneratorError(
-                f"{few} calls failed; {count:,} of them with: {text}", remedy=self._remedy(kind.remedy)
+                f"{few} calls failed; {count:,} of them with: {text}", remedy=self._with_way_out(remedy)
             )
-        fault, count = kind.faults.most_common(1)[0]
+        fault, count = faults.most_common(1)[0]
         of_use = "" if fault in (EMPTY, THOUGHTS, REFUSED, FORM, SPENT, CUT) else " of use"
-        message = f"{few} replies hold no {self._what}{of_use}; of {count:,} the reason is: {fault}."
-        if kind.sample.strip():
-            message += f' One reply: "{shown(kind.sample)}"'
+        message = f"{few} replies hold no {self._wanted.unit}{of_use}; of {count:,} the reason is: {fault}."
+        if sample := next((kind.sample for kind in kinds if kind.sample.strip()), ""):
+            message += f' One reply: "{shown(sample)}"'
         if fault in (SPENT, CUT):
             more = max(4 * self._limit, LIMITS[1])
             remedy = f"Allow more: --set generate.max_reply_tokens={more}, {_NO_THINKING}"
-            return LimitTooLow(message, remedy=self._remedy(remedy))
-        remedy = _REMEDIES.get(fault, _OTHERWISE).format(another=self._another, no_thinking=_NO_THINKING)
-        return GeneratorError(f"{message} Nothing more was asked for.", remedy=self._remedy(remedy))
+            return LimitTooLow(message, remedy=self._with_way_out(remedy))
+        remedy = _REMEDIES.get(fault, _OTHERWISE).format(another=self._wanted.another, no_thinking=_NO_THINKING)
+        return GeneratorError(f"{message} Nothing more was asked for.", remedy=self._with_way_out(remedy))
 
-    def _name(self, kind: _Kind) -> str:
-        return next(name for name, one in self._kinds.items() if one is kind)
-
-    def _remedy(self, text: str) -> str:
-        return f"{text.rstrip('.')}. {self._without}" if self._without else text
+    def _with_way_out(self, remedy: str) -> str:
+        return f"{remedy.rstrip('.')}. {self._wanted.without}" if self._wanted.without else remedy

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from embedfit.judging.judge import Judge, Pair, Verdict
+from embedfit.judging.judge import Judge, Pair, PairScore
 from embedfit.numerics.arrays import Scores, Vectors
 from embedfit.path.artefacts import Judgement, Passage, Query
 from embedfit.retrieval.bm25 import Bm25
@@ -107,7 +107,9 @@ def judged(
     return result, said
 
 
-def without_false_negatives(choice: Choice, verdicts: dict[int, Verdict], max_relative_score: float) -> tuple[int, ...]:
+def without_false_negatives(
+    choice: Choice, verdicts: dict[int, PairScore], max_relative_score: float
+) -> tuple[int, ...]:
     """The negatives that the judge does not find nearly as good as the positive; all where it has no score."""
     positive = verdicts[choice.positives[0]].score
     if positive is None:
@@ -118,7 +120,7 @@ def without_false_negatives(choice: Choice, verdicts: dict[int, Verdict], max_re
     )
 
 
-def _with_verdicts(choice: Choice, verdicts: dict[int, Verdict]) -> Choice:
+def _with_verdicts(choice: Choice, verdicts: dict[int, PairScore]) -> Choice:
     scores = {row: verdicts[row].score for row in (*choice.positives, *choice.negatives)}
     known = {row: round(score, 5) for row, score in scores.items() if score is not None}
     if len(known) < len(scores):
@@ -131,7 +133,7 @@ def _with_verdicts(choice: Choice, verdicts: dict[int, Verdict]) -> Choice:
 
 
 def _judgements(
-    query_id: str, passages: Sequence[Passage], choice: Choice, verdicts: dict[int, Verdict], kept: Collection[int]
+    query_id: str, passages: Sequence[Passage], choice: Choice, verdicts: dict[int, PairScore], kept: Collection[int]
 ) -> list[Judgement]:
     said = []
     for row, verdict in verdicts.items():

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from embedfit.asked.reading import rows_of
 from embedfit.config import GenerateConfig
-from embedfit.errors import BudgetExceeded, InputError
+from embedfit.errors import InputError
 from embedfit.generators import generator
-from embedfit.llm.consent import agree
+from embedfit.llm.asking import Asking, ask_all
 from embedfit.llm.metered import OVER_BUDGET, LedgeredModel
-from embedfit.llm.probing import LIMITS, LimitTooLow, Tally, parts, within_limit
-from embedfit.llm.protocol import Failure, Reply, Request, extra_of
+from embedfit.llm.probing import Wanted, Worth
+from embedfit.llm.protocol import Failure, Outcome, Request, extra_of
 from embedfit.llm.replies import answer_of, fault_of
 from embedfit.path.artefacts import Passage, Query
 from embedfit.queries import filters, parse, prompts
@@ -62,50 +60,34 @@ def calls_for(
     """
     writer = generator(config.generator)
     language = config.language or own_language([passage.text for passage in passages])
-    hint = prompts.hints(config.domain, language, user_examples(config.examples))
-    settings: dict[str, Any] = {
-        "hint": hint,
-        "temperature": config.temperature if config.temperature is not None else writer.temperature,
-        "top_p": config.top_p,
-        "max_tokens": config.max_query_tokens,
-    }
+    way = prompts.Way(
+        hint=prompts.hints(config.domain, language, user_examples(config.examples)),
+        temperature=config.temperature if config.temperature is not None else writer.temperature,
+        top_p=config.top_p,
+        max_tokens=config.max_query_tokens,
+    )
     if writer.one_query_a_call:
         return [
-            (
-                prompts.one_query(
-                    passages[ask.passage].title, passages[ask.passage].text, ask.style, seed=ask.seed, **settings
-                ),
-                [number],
-            )
+            (prompts.one_query(passage.title, passage.text, ask.style, way, seed=ask.seed), [number])
             for number, ask in enumerate(asks)
+            for passage in [passages[ask.passage]]
         ]
     together: dict[tuple[int, int], list[int]] = {}
     for number, ask in enumerate(asks):
         together.setdefault((ask.passage, ask.seed), []).append(number)
-    return [
-        (
-            replace(
-                prompts.many_queries(
-                    passages[index].title, passages[index].text, [asks[n].style for n in group], seed=seed, **settings
-                ),
-                extra=extra_of(
-                    {**config.extra_body, **_about(passages[index], [asks[n].style.name for n in group])}
-                    if writer.told_passage
-                    else config.extra_body
-                ),
-            ),
-            group,
-        )
-        for (index, seed), group in together.items()
-    ]
+    calls = []
+    for (place, seed), group in together.items():
+        passage, styles = passages[place], [asks[number].style for number in group]
+        extra = dict(config.extra_body)
+        if writer.told_passage:
+            names = [style.name for style in styles]
+            extra |= {"passage": passage.passage_id, "document": passage.document_id, "styles": names}
+        request = prompts.many_queries(passage.title, passage.text, styles, way, seed=seed)
+        calls.append((replace(request, extra=extra_of(extra)), group))
+    return calls
 
 
-def _about(passage: Passage, styles: Sequence[str]) -> dict[str, Any]:
-    """What a call says of its passage to a generator that is told."""
-    return {"passage": passage.passage_id, "document": passage.document_id, "styles": list(styles)}
-
-
-def texts_of(outcome: Reply | Failure, styles: Sequence[str]) -> list[tuple[str, str]]:
+def texts_of(outcome: Outcome, styles: Sequence[str]) -> list[tuple[str, str]]:
     """(text, reason) for each style asked for: the query, or an empty text and why there is none.
 
     A reply that names its styles is matched by them, one that does not by position.
@@ -136,7 +118,7 @@ def ask(
 ) -> list[Query]:
     """Every ask as a query record, in order. Each reply is in the ledger before it is used.
 
-    Asks for which --max-cost left no money have OVER_BUDGET as their reason. Where a model's thoughts take the
+    Asks for which --max-cost left no money have OVER_BUDGET as their reason. If a model's thoughts take the
     whole limit of tokens, all is asked again with a higher one, unless generate.max_reply_tokens sets it.
     Raises UsageError if the user does not confirm the cost, GeneratorError if the first replies hold no query.
     """
@@ -145,61 +127,31 @@ def ask(
     if not writer.one_query_a_call:
         calls = most_useful_first(calls, [passages[item.passage].split for item in asks])
     rules = filters.text_rules([*prompts.EXAMPLE_QUERIES, *user_examples(config.examples)], config.language)
-    limits = (0,) if writer.free else (config.max_reply_tokens,) if config.max_reply_tokens else LIMITS
-    for limit, higher in zip(limits, (*limits[1:], 0), strict=True):
-        requests = within_limit(model, [request for request, _ in calls], limit)
-        limited = [(request, group) for request, (_, group) in zip(requests, calls, strict=True)]
-        try:
-            return _asked(model, passages, asks, limited, runtime, rules, limit=limit, free=writer.free)
-        except LimitTooLow as error:
-            if not higher:
-                raise
-            runtime.report.log(f"generate: {error.message}")
-            runtime.report.log(f"generate: asking again, with up to {higher:,} tokens a reply")
-    raise AssertionError("there is always a limit")
 
+    def read(number: int, outcome: Outcome, key: str, doubtful: bool) -> tuple[list[Query], Worth]:
+        wanted = [asks[place] for place in calls[number][1]]
+        passage = passages[wanted[0].passage]
+        texts = texts_of(outcome, [one.style.name for one in wanted])
+        drafts = [_draft(passage, one, *text, key) for one, text in zip(wanted, texts, strict=True)]
+        said = tuple(text for text, _ in texts if text)
+        fault = _why_useless(said, passage, rules) if said and doubtful else ""
+        return drafts, Worth(bool(said) and not fault, fault, said)
 
-def _asked(
-    model: LedgeredModel,
-    passages: Sequence[Passage],
-    asks: Sequence[Ask],
-    calls: Sequence[tuple[Request, list[int]]],
-    runtime: Runtime,
-    rules: Sequence[filters.Rule],
-    *,
-    limit: int,
-    free: bool,
-) -> list[Query]:
-    requests = [request for request, _ in calls]
-    asked = len({item.passage for item in asks})
-    agree(model, requests, f"generate: {len(asks):,} queries of {asked:,} passages", runtime, free=free)
+    how = Asking(
+        work="generate",
+        what=f"generate: {len(asks):,} queries of {len({item.passage for item in asks}):,} passages",
+        wanted=Wanted(unit="query"),
+        free=writer.free,
+        max_tokens=config.max_reply_tokens,
+        essential=True,
+    )
+    splits = [passages[asks[group[0]].passage].split for _, group in calls]
+    kinds = ["training" if split == "train" else "dev and test" for split in splits]
+    found = ask_all(model, [request for request, _ in calls], how, read, runtime, kinds)
     drafts = [_draft(passages[item.passage], item, "", OVER_BUDGET, "") for item in asks]
-    kinds = ["training" if passages[asks[group[0]].passage].split == "train" else "dev and test" for _, group in calls]
-    tally = Tally(kinds, "query", limit)
-    with runtime.report.task("generate", len(requests), "calls") as task:
-        try:
-            for part in parts(model, requests, kinds, free=free):
-                # Closing cancels what was not sent when we are interrupted, and keeps what has arrived.
-                with closing(model.complete([requests[number] for number in part])) as answers:
-                    for place, outcome, key in answers:
-                        number = part[place]
-                        group = calls[number][1]
-                        texts = texts_of(outcome, [asks[n].style.name for n in group])
-                        for n, (text, reason) in zip(group, texts, strict=True):
-                            drafts[n] = _draft(passages[asks[n].passage], asks[n], text, reason, key)
-                        said = tuple(text for text, _ in texts if text)
-                        fault = ""
-                        if said and not free and tally.doubts(kinds[number]):
-                            fault = _why_useless(said, passages[asks[group[0]].passage], rules)
-                        useful = bool(said) and not fault
-                        tally.add(kinds[number], outcome, useful=useful, fault=fault, said=() if free else said)
-                        task.advance()
-                tally.check()
-        except BudgetExceeded as error:
-            if all(draft.reason == OVER_BUDGET for draft in drafts):
-                raise  # nothing was bought: there is nothing to go on with
-            runtime.report.log(f"generate: {error.message}")
-            tally.check()
+    for (_, group), written in zip(calls, found, strict=True):
+        for number, draft in zip(group, written or (), strict=False):
+            drafts[number] = draft
     return drafts
 
 

@@ -156,24 +156,32 @@ def hints(domain: str, language: str, examples: Sequence[str]) -> str:
     return (" " + " ".join(parts)) if parts else ""
 
 
-def one_query(
-    title: str, text: str, style: Style, *, hint: str, max_tokens: int, temperature: float, top_p: float, seed: int
-) -> Request:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How queries are asked for. hint: sentences behind the task; max_tokens: of one query."""
+
+    hint: str = ""
+    max_tokens: int = 48
+    temperature: float = 0.9
+    top_p: float = 0.95
+
+
+def one_query(title: str, text: str, style: Style, way: Way, *, seed: int) -> Request:
     """A request for a single query of a small model: a text to continue, whose next line is the query.
 
     Examples with a line of every style come first, then part of the passage, then the style's label. So all
     requests share the examples, which are read once. As a conversation the same model writes longer, vaguer
     lines, fewer of which find their passage again (measured: 55% against 70% kept).
     """
-    parts = [_ONE + hint, *(_example(example) for example in EXAMPLES)]
+    parts = [_ONE + way.hint, *(_example(example) for example in EXAMPLES)]
     heading = f"{trim(title, 50)}. " if title else ""
     part = stretch(text, f"{style.name} {seed}")
     parts.append(f"Passage: {heading}{part}\n{style.label}:")
     return Request(
         messages=(Message(role="text", content="\n\n".join(parts)),),
-        max_tokens=max_tokens,
-        temperature=temperature,
-        top_p=top_p,
+        max_tokens=way.max_tokens,
+        temperature=way.temperature,
+        top_p=way.top_p,
         stop=("\n",),
         seed=seed,
     )
@@ -184,28 +192,18 @@ def _example(example: Example) -> str:
     return f"Passage: {example.title}. {example.text}\n" + "\n".join(lines)
 
 
-def many_queries(
-    title: str,
-    text: str,
-    styles: Sequence[Style],
-    *,
-    hint: str,
-    max_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: int,
-) -> Request:
+def many_queries(title: str, text: str, styles: Sequence[Style], way: Way, *, seed: int) -> Request:
     """A request for one query of each style in one reply, a JSON array: the passage is paid for once."""
-    messages = [Message(role="system", content=_MANY + hint)]
+    messages = [Message(role="system", content=_MANY + way.hint)]
     for example in EXAMPLES[:2]:
         messages.append(Message(role="user", content=_tagged(example.title, example.text, styles)))
         messages.append(Message(role="assistant", content=_json(example, styles)))
     messages.append(Message(role="user", content=_tagged(title, text, styles)))
     return Request(
         messages=tuple(messages),
-        max_tokens=max_tokens * len(styles) + 32,
-        temperature=temperature,
-        top_p=top_p,
+        max_tokens=way.max_tokens * len(styles) + 32,
+        temperature=way.temperature,
+        top_p=way.top_p,
         seed=seed,
     )
 

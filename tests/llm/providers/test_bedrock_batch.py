@@ -3,11 +3,11 @@ import pytest
 
 from embedfit.config import GenerateConfig
 from embedfit.errors import BudgetExceeded, GeneratorError, UsageError
+from embedfit.llm.asking import parts
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel
 from embedfit.llm.opening import Outside, open_model
 from embedfit.llm.prices import load_prices
-from embedfit.llm.probing import parts
 from embedfit.llm.protocol import Failure
 from embedfit.llm.providers import bedrock, bedrock_batch
 from embedfit.llm.providers.bedrock import BedrockTransport, ResolvedModel

@@ -43,7 +43,7 @@ def written(folder: Path, *rows: object) -> Path:
 
 def call(text: str, passage: str = "p1", document: str = "d1", title: str = "", styles=("question", "keywords")):
     request = prompts.many_queries(
-        title, text, [prompts.STYLES[s] for s in styles], hint="", max_tokens=40, temperature=0.9, top_p=1.0, seed=1
+        title, text, [prompts.STYLES[s] for s in styles], prompts.Way(max_tokens=40, temperature=0.9, top_p=1.0), seed=1
     )
     return type(request)(
         **{
