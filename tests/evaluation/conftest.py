@@ -11,8 +11,8 @@ from embedfit.choosing import stage as choosing
 from embedfit.config import resolve, save
 from embedfit.files.beir import write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
-from embedfit.models.architecture import read_architecture
 from embedfit.models.folder import read_tensors, save_model
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Document, Passage, Query, TrainRow
 from embedfit.path.workspace import Workspace

@@ -20,8 +20,8 @@ from safetensors import SafetensorError
 from embedfit.errors import EmbedfitError
 from embedfit.files.atomic import atomic_file, atomic_folder
 from embedfit.llm.ledger import Ledger
-from embedfit.models.architecture import read_architecture
 from embedfit.models.folder import read_tensors, save_model
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.store.files import encode_file
 from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Silent

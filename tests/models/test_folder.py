@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import read_architecture
 from embedfit.models.folder import read_tensors, save_model
+from embedfit.models.layout.reading import read_architecture
 
 
 def copy(source: Path, target: Path) -> Path:

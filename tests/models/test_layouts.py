@@ -21,10 +21,11 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 
 from embedfit.errors import ModelError
 from embedfit.files.textfiles import without_surrogates
-from embedfit.models.architecture import POOLING_MODES, read_architecture
+from embedfit.models.architecture import POOLING_MODES
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.layout.modules import pool, pool_arrays
+from embedfit.models.layout.reading import read_architecture
 from tests.models import tiny_families
 from tests.models.tiny_families import FAMILIES, H, save_family, save_static, two_dense
 

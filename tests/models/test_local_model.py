@@ -8,9 +8,9 @@ import numpy as np
 from numpy.testing import assert_allclose
 
 from embedfit.config import resolve
-from embedfit.models.architecture import read_architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import read_tensors, save_model
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.local import LocalModel, base_model, local_model
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from embedfit.errors import ModelError
 from embedfit.models import sources
-from embedfit.models.architecture import read_architecture
 from embedfit.models.layout.prompts import PRESCRIBED, open_model, prescribed
 from embedfit.models.layout.proof import examine
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.sources import EMBEDDERS
 from tests.conftest import make_tiny_bert
 

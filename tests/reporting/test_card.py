@@ -8,7 +8,7 @@ from markdown_it import MarkdownIt
 
 from embedfit.config import resolve
 from embedfit.errors import ArtifactMissing
-from embedfit.models.architecture import read_architecture
+from embedfit.models.layout.reading import read_architecture
 from embedfit.reporting.card import render
 from embedfit.testing.run_folder import HOSTILE, PARTS
 from embedfit.testing.tiny_model import make_tiny_bert

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embedfit.errors import InputError, ModelError, ServingError
-from embedfit.models.architecture import read_architecture
+from embedfit.models.layout.reading import read_architecture
 from embedfit.serving.engines.choice import EngineCandidate, candidates, choose
 from embedfit.serving.engines.warmup import calibrate
 from embedfit.serving.scheduling.admission import GateResult, compare, content_of, evaluation_of, remembered, trial_of

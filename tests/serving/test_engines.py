@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from embedfit.models.architecture import read_architecture
 from embedfit.models.export import to_onnx, to_openvino
 from embedfit.models.layout.modules import Head, unit_rows
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.serving.engines.engine import Engine, batch_of
 from embedfit.serving.engines.onnx_engine import OnnxEngine

@@ -11,9 +11,10 @@ import transformers
 from sentence_transformers import SentenceTransformer
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import Architecture, read_architecture
+from embedfit.models.architecture import Architecture
 from embedfit.models.export import to_onnx, to_openvino
 from embedfit.models.layout.modules import Head
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.tokenizer import open_tokenizer
 from embedfit.numerics.arrays import Vectors
 from embedfit.serving.engines.engine import Engine, batch_of

@@ -11,8 +11,8 @@ from embedfit.errors import EmbedfitError
 from embedfit.forgetting.files import Place
 from embedfit.forgetting.target import Target
 from embedfit.llm.ledger.store import Ledger
-from embedfit.models.architecture import read_architecture
 from embedfit.models.layout.prompts import open_model
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.store.vectors import VectorStore
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.windows import windows_of_model

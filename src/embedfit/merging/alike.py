@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import Architecture, Dense, Module, Transformer, read_architecture, read_json
+from embedfit.models.architecture import Architecture, Dense, Module, Transformer
+from embedfit.models.layout.files import read_json
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.tokenizer import open_tokenizer
 
 #: What config.json says about files and training; everything else decides what the weights mean.

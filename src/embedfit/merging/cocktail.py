@@ -12,9 +12,9 @@ from embedfit.files.atomic import atomic_folder
 from embedfit.files.flagembedding import read_flagembedding
 from embedfit.merging.alike import check_alike
 from embedfit.merging.weights import combine, weights_from_losses
-from embedfit.models.architecture import read_architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import read_tensors, save_model
+from embedfit.models.layout.reading import read_architecture
 from embedfit.path.artefacts import TrainRow
 from embedfit.progress import Reporter
 

@@ -13,10 +13,11 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import NO_LIMIT, tokenizer_window
 from embedfit.models.encoder import autocast, tokens_per_batch
 from embedfit.models.folder import read_module
 from embedfit.models.layout.families import FAMILIES, Family
+from embedfit.models.layout.files import tokenizer_window
+from embedfit.models.layout.reading import NO_LIMIT
 from embedfit.models.tokenizer import plain_tokenizer
 from embedfit.numerics.arrays import Scores, Tokens
 from embedfit.numerics.batching import batches_by_length, pad

@@ -17,11 +17,13 @@ from tokenizers import Tokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture, shapes
+from embedfit.models.architecture import Architecture, StaticEmbedding
 from embedfit.models.folder import read_module
 from embedfit.models.layout.families import Family
+from embedfit.models.layout.files import shapes
 from embedfit.models.layout.modules import Head, pool, unit_rows
 from embedfit.models.layout.prompts import open_model
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.tokenizer import TextTokenizer, open_tokenizer
 from embedfit.numerics.arrays import Vectors
 from embedfit.numerics.batching import batches_by_length, pad

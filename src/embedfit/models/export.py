@@ -16,9 +16,9 @@ import torch
 
 from embedfit.errors import MissingDependency, ModelError
 from embedfit.files.atomic import atomic_folder, disk_errors
-from embedfit.models.architecture import read_architecture
 from embedfit.models.encoder import load_backbone
 from embedfit.models.graphs import version
+from embedfit.models.layout.reading import read_architecture
 
 #: TEI's ONNX backend binds these inputs by name and reads this output.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")

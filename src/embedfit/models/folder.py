@@ -11,16 +11,9 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import (
-    POOLING_MODES,
-    Architecture,
-    Dense,
-    Pooling,
-    StaticEmbedding,
-    read_architecture,
-    read_json,
-    weight_files,
-)
+from embedfit.models.architecture import POOLING_MODES, Architecture, Dense, Pooling, StaticEmbedding
+from embedfit.models.layout.files import read_json, weight_files
+from embedfit.models.layout.reading import read_architecture
 
 if TYPE_CHECKING:
     import torch
@@ -143,7 +136,7 @@ def _texts(layout: Architecture) -> dict[str, object]:
 
 def _write_config(source: Path, target: Path) -> None:
     """config.json of weights in fp32, without the name of the model they were trained from."""
-    config = read_json(source)
+    config = dict(read_json(source))
     config.pop("_name_or_path", None)
     for key in ("dtype", "torch_dtype"):
         if key in config:

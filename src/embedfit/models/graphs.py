@@ -10,7 +10,8 @@ from pathlib import Path
 
 from embedfit.errors import ModelError
 from embedfit.files.hashes import sha256_file
-from embedfit.models.architecture import model_files, read_architecture
+from embedfit.models.layout.files import deciding_files
+from embedfit.models.layout.reading import read_architecture
 from embedfit.runtime import cache_folder
 
 #: Raised when the way a graph is made changes, so that cached graphs are made again.
@@ -38,7 +39,7 @@ def cached_graph(folder: Path, kind: str) -> Path:
 def content_key(folder: Path) -> str:
     """A name for a model's content: changes with its weights, its configuration or the converters."""
     digest = hashlib.sha256(f"{GRAPH_VERSION} {version('torch')} {version('openvino')}".encode())
-    for path in model_files(folder, read_architecture(folder)):
+    for path in deciding_files(folder, read_architecture(folder)):
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
     return digest.hexdigest()[:24]
 

@@ -10,9 +10,11 @@ from typing import Any
 
 from embedfit.config import Config
 from embedfit.files.hashes import sha256_file
-from embedfit.models.architecture import Architecture, model_files, read_architecture
+from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
+from embedfit.models.layout.files import deciding_files
 from embedfit.models.layout.prompts import open_model
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.store.vectors import Storage, VectorStore
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.models.windows import blended, windows_of_model
@@ -46,7 +48,7 @@ class LocalModel:
     def key(self) -> str:
         """Hash of weights, tokenizer, layout and precision."""
         if self._key is None:
-            paths = model_files(self.folder, self.layout)
+            paths = deciding_files(self.folder, self.layout)
             files = {path.relative_to(self.folder).as_posix(): sha256_file(path) for path in paths}
             layout: dict[str, Any] = {
                 "modules": [[type(module).__name__, asdict(module)] for module in self.layout.modules],

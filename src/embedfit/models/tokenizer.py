@@ -14,7 +14,9 @@ from tokenizers import Tokenizer, normalizers
 from embedfit.errors import ModelError
 from embedfit.files.atomic import atomic_file
 from embedfit.files.textfiles import without_surrogates
-from embedfit.models.architecture import Architecture, StaticEmbedding, read_architecture, shapes
+from embedfit.models.architecture import Architecture, StaticEmbedding
+from embedfit.models.layout.files import shapes
+from embedfit.models.layout.reading import read_architecture
 
 Side = Literal["left", "right"]
 #: The names of the token embeddings in the families' weights, without what stands before them.

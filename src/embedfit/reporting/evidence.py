@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from embedfit.config import Config
 from embedfit.errors import ModelError
-from embedfit.models.architecture import Architecture, read_architecture
+from embedfit.models.architecture import Architecture
+from embedfit.models.layout.reading import read_architecture
 from embedfit.path.artefacts import (
     CheckResult,
     Document,

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from embedfit.errors import UsageError
 from embedfit.files.hashes import sha256_file
-from embedfit.models.architecture import Architecture, read_architecture, read_json, weight_files
+from embedfit.models.architecture import Architecture
 from embedfit.models.graphs import content_key
+from embedfit.models.layout.files import read_json, weight_files
 from embedfit.models.layout.prompts import open_model
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.tokenizer import cached_tokenizer
 from embedfit.numerics.machine import cores
 from embedfit.runtime import cache_folder

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from embedfit.errors import ModelError
 
@@ -36,7 +38,7 @@ class Family:
     takes_token_types: bool = False
     exports: bool = True
 
-    def usable_positions(self, config: Mapping[str, Any]) -> int | None:
+    def usable_positions(self, config: Mapping[str, JsonValue]) -> int | None:
         """Positions that a text can take, special tokens included; None: any number. config: config.json's content."""
         if self.lost_positions is None or config.get("position_biased_input") is False:
             return None
@@ -47,21 +49,21 @@ class Family:
             lost = pad_id + 1 if isinstance(pad_id, int) else 0
         return positions - lost if isinstance(positions, int) else None
 
-    def attention_of(self, config: Mapping[str, Any]) -> Attention:
+    def attention_of(self, config: Mapping[str, JsonValue]) -> Attention:
         """Whether a token sees those after it."""
         if self.causal_flag is not None and config.get(self.causal_flag[0]) is self.causal_flag[1]:
             return "bidirectional"
         return self.attention
 
 
-_DECODER = {
-    "prefix": "model",
-    "lost_positions": None,
-    "attention": "causal",
-    "causal_flag": ("is_causal", False),
-    "exports": False,
-}
-_T5 = {"prefix": "transformer", "width_key": "d_model", "lost_positions": None, "exports": False}
+_T5 = Family(
+    name="T5", class_name="T5EncoderModel", prefix="transformer", width_key="d_model", lost_positions=None,
+    exports=False,
+)  # fmt: skip
+_DECODER = Family(
+    name="Qwen2", prefix="model", lost_positions=None, attention="causal", causal_flag=("is_causal", False),
+    exports=False,
+)  # fmt: skip
 
 #: By transformers' model_type. RoBERTa's positions start after the padding token's id, MPNet's always after 1.
 FAMILIES: dict[str, Family] = {
@@ -76,18 +78,18 @@ FAMILIES: dict[str, Family] = {
     "deberta": Family(name="DeBERTa", prefix="deberta", exports=False),
     "deberta-v2": Family(name="DeBERTa-v2", prefix="deberta", exports=False),
     "modernbert": Family(name="ModernBERT", prefix="model", lost_positions=None),
-    "t5": Family(name="T5", class_name="T5EncoderModel", **_T5),  # type: ignore[arg-type]
-    "mt5": Family(name="mT5", class_name="MT5EncoderModel", **_T5),  # type: ignore[arg-type]
-    "qwen2": Family(name="Qwen2", **_DECODER),  # type: ignore[arg-type]
-    "qwen3": Family(name="Qwen3", **_DECODER),  # type: ignore[arg-type]
-    "mistral": Family(name="Mistral", **_DECODER),  # type: ignore[arg-type]
-    "llama": Family(name="Llama", **_DECODER),  # type: ignore[arg-type]
-    "gemma3_text": Family(name="Gemma 3", **{**_DECODER, "causal_flag": ("use_bidirectional_attention", True)}),  # type: ignore[arg-type]
+    "t5": _T5,
+    "mt5": replace(_T5, name="mT5", class_name="MT5EncoderModel"),
+    "qwen2": _DECODER,
+    "qwen3": replace(_DECODER, name="Qwen3"),
+    "mistral": replace(_DECODER, name="Mistral"),
+    "llama": replace(_DECODER, name="Llama"),
+    "gemma3_text": replace(_DECODER, name="Gemma 3", causal_flag=("use_bidirectional_attention", True)),
     "static": Family(name="static embeddings", lost_positions=None),
 }
 
 
-def family_of(path: Path, config: Mapping[str, Any]) -> Family:
+def family_of(path: Path, config: Mapping[str, JsonValue]) -> Family:
     """The family of a configuration. Raises ModelError for one that embedfit can't prove to run rightly."""
     model_type = config.get("model_type")
     if config.get("auto_map"):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedfit.models.architecture import Architecture, Dense, Normalize, Pooling, PoolingMode, weight_files
+from embedfit.models.architecture import Architecture, Dense, Normalize, Pooling, PoolingMode
+from embedfit.models.layout.files import weight_files
 from embedfit.numerics.arrays import Ints, Vectors
 
 if TYPE_CHECKING:

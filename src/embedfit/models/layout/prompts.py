@@ -9,24 +9,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from embedfit.models.architecture import PASSAGE_PROMPTS, Architecture, read_architecture
+from embedfit.models.architecture import PASSAGE_PROMPTS, Architecture
+from embedfit.models.layout.reading import read_architecture
 from embedfit.models.sources import EMBEDDERS, resolve_model
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prescribed:
+class Prescribed(NamedTuple):
     """What the authors of some models put before texts.
 
     names: a pattern that the name on the hub fits as a whole, without its owner. source: where the authors say so.
     """
 
     names: str
+    source: str
     query: str
     passage: str = ""
-    source: str
 
 
 _WEB_SEARCH = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
@@ -34,75 +34,46 @@ _SENTENCE = "Represent this sentence for searching relevant passages: "
 
 #: Read on the model cards and in the folders of the hub.
 PRESCRIBED: tuple[Prescribed, ...] = (
-    Prescribed(
-        names=r"bge-(small|base|large)-en(-v1\.5)?",
-        query=_SENTENCE,
-        source="model card of BAAI/bge-base-en-v1.5, Model List: query instruction for retrieval",
-    ),
-    Prescribed(
-        names=r"bge-(small|base|large)-zh(-v1\.5)?",
-        query="为这个句子生成表示以用于检索相关文章：",
-        source="model card of BAAI/bge-base-zh-v1.5, Model List: query instruction for retrieval",
-    ),
-    Prescribed(
-        names=r"multilingual-e5-large-instruct",
-        query=_WEB_SEARCH.replace("\nQuery:", "\nQuery: "),
-        source="model card of intfloat/multilingual-e5-large-instruct: get_detailed_instruct, queries only",
-    ),
-    Prescribed(
-        names=r"e5-mistral-7b-instruct",
-        query=_WEB_SEARCH.replace("\nQuery:", "\nQuery: "),
-        source="model card of intfloat/e5-mistral-7b-instruct: its prompt web_search_query, queries only",
-    ),
-    Prescribed(
-        names=r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?",
-        query="query: ",
-        passage="passage: ",
-        source="model card of intfloat/e5-base-v2: each input text should start with query: or passage:",
-    ),
-    Prescribed(
-        names=r"snowflake-arctic-embed-(xs|s|m|m-long|l|m-v1\.5)",
-        query=_SENTENCE,
-        source="model card of Snowflake/snowflake-arctic-embed-m: query prefix",
-    ),
-    Prescribed(
-        names=r"snowflake-arctic-embed-(m|l)-v2\.0",
-        query="query: ",
-        source="model card of Snowflake/snowflake-arctic-embed-l-v2.0: query prefix",
-    ),
-    Prescribed(
-        names=r"(nomic-embed-text-v(1|1\.5|2-moe)|modernbert-embed-(base|large))",
-        query="search_query: ",
-        passage="search_document: ",
-        source="model card of nomic-ai/nomic-embed-text-v1.5: task instruction prefixes",
-    ),
-    Prescribed(
-        names=r"qwen3-embedding-(0\.6b|4b|8b)",
-        query=_WEB_SEARCH,
-        source="config_sentence_transformers.json of Qwen/Qwen3-Embedding-0.6B",
-    ),
-    Prescribed(
-        names=r"embeddinggemma-300m",
-        query="task: search result | query: ",
-        passage="title: none | text: ",
-        source="model card of google/embeddinggemma-300m: prompt instructions",
-    ),
-    Prescribed(
-        names=r"mxbai-embed-large-v1",
-        query=_SENTENCE,
-        source="model card of mixedbread-ai/mxbai-embed-large-v1: prompt for retrieval queries",
-    ),
-    Prescribed(
-        names=r"gte-((small|base|large)(-zh)?|(base|large)-en-v1\.5|multilingual-base|modernbert-base)",
-        query="",
-        source="model cards of thenlper/gte-base and Alibaba-NLP/gte-modernbert-base: no prefix",
-    ),
-    Prescribed(
-        names=r"granite-embedding-.*",
-        query="",
-        source="model card of ibm-granite/granite-embedding-english-r2: no prefix",
-    ),
-)
+    Prescribed(r"bge-(small|base|large)-en(-v1\.5)?",
+               "model card of BAAI/bge-base-en-v1.5, Model List: query instruction for retrieval",
+               _SENTENCE),
+    Prescribed(r"bge-(small|base|large)-zh(-v1\.5)?",
+               "model card of BAAI/bge-base-zh-v1.5, Model List: query instruction for retrieval",
+               "为这个句子生成表示以用于检索相关文章："),
+    Prescribed(r"multilingual-e5-large-instruct",
+               "model card of intfloat/multilingual-e5-large-instruct: get_detailed_instruct, queries only",
+               _WEB_SEARCH.replace("\nQuery:", "\nQuery: ")),
+    Prescribed(r"e5-mistral-7b-instruct",
+               "model card of intfloat/e5-mistral-7b-instruct: its prompt web_search_query, queries only",
+               _WEB_SEARCH.replace("\nQuery:", "\nQuery: ")),
+    Prescribed(r"(multilingual-)?e5-(small|base|large)(-v2|-unsupervised)?",
+               "model card of intfloat/e5-base-v2: each input text should start with query: or passage:",
+               "query: ", "passage: "),
+    Prescribed(r"snowflake-arctic-embed-(xs|s|m|m-long|l|m-v1\.5)",
+               "model card of Snowflake/snowflake-arctic-embed-m: query prefix",
+               _SENTENCE),
+    Prescribed(r"snowflake-arctic-embed-(m|l)-v2\.0",
+               "model card of Snowflake/snowflake-arctic-embed-l-v2.0: query prefix",
+               "query: "),
+    Prescribed(r"(nomic-embed-text-v(1|1\.5|2-moe)|modernbert-embed-(base|large))",
+               "model card of nomic-ai/nomic-embed-text-v1.5: task instruction prefixes",
+               "search_query: ", "search_document: "),
+    Prescribed(r"qwen3-embedding-(0\.6b|4b|8b)",
+               "config_sentence_transformers.json of Qwen/Qwen3-Embedding-0.6B",
+               _WEB_SEARCH),
+    Prescribed(r"embeddinggemma-300m",
+               "model card of google/embeddinggemma-300m: prompt instructions",
+               "task: search result | query: ", "title: none | text: "),
+    Prescribed(r"mxbai-embed-large-v1",
+               "model card of mixedbread-ai/mxbai-embed-large-v1: prompt for retrieval queries",
+               _SENTENCE),
+    Prescribed(r"gte-((small|base|large)(-zh)?|(base|large)-en-v1\.5|multilingual-base|modernbert-base)",
+               "model cards of thenlper/gte-base and Alibaba-NLP/gte-modernbert-base: no prefix",
+               ""),
+    Prescribed(r"granite-embedding-.*",
+               "model card of ibm-granite/granite-embedding-english-r2: no prefix",
+               ""),
+)  # fmt: skip
 
 
 def open_model(name: str, query_instruction: str | None = None) -> tuple[Path, Architecture]:

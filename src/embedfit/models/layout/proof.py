@@ -12,10 +12,11 @@ import numpy.typing as npt
 import torch
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import PASSAGE_PROMPTS, Architecture, StaticEmbedding, read_architecture
+from embedfit.models.architecture import PASSAGE_PROMPTS, Architecture, StaticEmbedding
 from embedfit.models.encoder import Encoder
 from embedfit.models.layout.modules import Head
 from embedfit.models.layout.prompts import open_model, prescribed
+from embedfit.models.layout.reading import read_architecture
 
 #: The name of what vectors are compared with, on the command line.
 SENTENCE_TRANSFORMERS = "sentence-transformers"
