@@ -48,6 +48,9 @@ def index(
             help="A run's written queries in the index; default: those of a strong writer.",
         ),
     ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Where its passages and vectors go too: parquet:DIR or jsonl:DIR.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build it although it is up to date.")] = False,
 ) -> None:
     """The best retriever of documents or of a run, as a folder that `search` reads.
@@ -56,6 +59,7 @@ def index(
     with fixed weights. It takes seconds to minutes.
     """
     from embedfit.commands.indexing import index_documents, index_run  # torch
+    from embedfit.index.sinks.sink import export, open_sink
 
     runtime = Runtime(report=reporter_for(sys.stderr))
     if (run_folder is None) == (to_folder is None):
@@ -63,6 +67,7 @@ def index(
             "Name either a run or documents and a folder.",
             remedy="Run: embedfit index --run DIR, or: embedfit index DOCS... --model minilm --to-folder DIR",
         )
+    sink = open_sink(to) if to else None
     if run_folder is not None:
         if docs or add or model or queries:
             raise UsageError(
@@ -88,6 +93,8 @@ def index(
             runtime=runtime,
         )
         where = f"--index {to_folder}"
+    if sink is not None:
+        export(built, sink, runtime.report)
     say(f'{built.stored.folder}\nNext: embedfit search {where} "what you look for"')
 
 

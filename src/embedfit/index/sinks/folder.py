@@ -1,0 +1,48 @@
+"""A folder of an export: the file of passages, and manifest.json beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from embedfit.errors import UsageError
+from embedfit.files.atomic import atomic_folder
+from embedfit.index.sinks.sink import About
+
+#: What an export's manifest says that it is.
+KIND = "embedfit passages"
+MANIFEST = "manifest.json"
+
+
+def checked(rest: str, form: str) -> Path:
+    """The folder that stands behind a sink's colon. Raises UsageError where it holds something else than an export."""
+    if not rest:
+        raise UsageError("The folder of --to has no name.", remedy=f"For example: --to {form}")
+    folder = Path(rest).expanduser()
+    if folder.exists() and not _is_export(folder):
+        raise UsageError(
+            f"{folder} is there, and no earlier export of an index: it is not replaced.",
+            remedy="Name a folder that is not there yet, or an empty one.",
+        )
+    return folder
+
+
+def _is_export(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    try:
+        return not any(folder.iterdir()) or json.loads((folder / MANIFEST).read_text("utf-8"))["kind"] == KIND
+    except (OSError, ValueError, TypeError, KeyError):
+        return False
+
+
+@contextmanager
+def export_folder(folder: Path, file: str, about: About) -> Iterator[Path]:
+    """A folder that appears whole, or not at all. Yields where its file of passages goes."""
+    with atomic_folder(folder) as temporary:
+        yield temporary / file
+        manifest = {"kind": KIND, "schema": 1, "file": file, **asdict(about)}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", "utf-8")
