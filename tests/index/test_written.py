@@ -19,7 +19,7 @@ from embedfit.index.plan import plan
 from embedfit.index.store.manifest import read_manifest
 from embedfit.index.written import Written, written_of
 from embedfit.models.local import local_model
-from embedfit.path.artefacts import Passage, Query
+from embedfit.path.artefacts import ChoiceEvidence, ChosenRetriever, Passage, Query
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Silent
 from embedfit.runtime import Runtime
@@ -31,7 +31,8 @@ NONE = Written(queries=[()], calls=frozenset())
 
 
 def chosen(retriever, kind="none"):
-    return {"retriever": retriever.as_json(), "default": retrievers.DEFAULT.as_json(), "evidence": {"kind": kind}}
+    evidence = ChoiceEvidence(kind=kind)
+    return ChosenRetriever(model="base", retriever=retriever, default=retrievers.DEFAULT, evidence=evidence)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +142,7 @@ def test_too_few_written_queries_are_refused_and_the_share_is_said(run):
 
 
 def test_the_index_of_a_run_is_of_the_retriever_that_the_run_chose(run):
-    value = {"schema": 1, "model": "base", **chosen(retrievers.BM25, "graded")}
-    run.write_json("retriever.json", value)
+    run.store(chosen(retrievers.BM25, "graded"))
     index = index_run(run.root)
     assert index.retriever.name == "bm25"
     assert set(index.search("thing", 1)[0].parts) == {"words"}

@@ -34,7 +34,7 @@ from embedfit.index.written import Written, written_of
 from embedfit.llm.ledger.rows import Usage
 from embedfit.llm.ledger.store import Ledger
 from embedfit.models.local import LocalModel, base_model
-from embedfit.path.artefacts import Metadata, Passage, Query
+from embedfit.path.artefacts import ChosenRetriever, Metadata, Passage, Query
 from embedfit.path.forgotten import read_forgotten
 from embedfit.path.workspace import FILES, Workspace, sha256_json
 from embedfit.runtime import Runtime
@@ -135,8 +135,8 @@ def index_run(
     with workspace.lock():
         base = base_model(config)
         trained = workspace.path("merged").exists()
-        chosen = workspace.read_json(CHOSEN) if workspace.path(CHOSEN).exists() else None
-        trained = trained and (chosen or {}).get("model") != "base"
+        chosen = workspace.load(ChosenRetriever) if workspace.has(ChosenRetriever) else None
+        trained = trained and not (chosen and chosen.model == "base")
         model = LocalModel("merged", workspace.existing("merged")) if trained else base
         target = workspace.path(IN_RUN)
         removed = _removed(target, remove, workspace, runtime)
@@ -255,7 +255,7 @@ def _planned(
     workspace: Workspace,
     config: Config,
     passages: Sequence[Passage],
-    chosen: Mapping[str, Any] | None,
+    chosen: ChosenRetriever | None,
     wishes: Mapping[str, Wish],
     runtime: Runtime,
 ) -> tuple[Retriever, Written | None]:

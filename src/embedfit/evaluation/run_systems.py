@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property, partial
+from pathlib import Path
 
 from embedfit.config import WINDOW_TOKENS, Config
 from embedfit.embedders.registry import open_embedder
-from embedfit.evaluation.evalset import EvalSet, cut
+from embedfit.errors import ArtifactMissing
+from embedfit.evaluation.evalset import EvalSet, cut, read_eval_set
 from embedfit.evaluation.measure import Group, Measured, Opened, measure, of_model, of_vectors, of_words
 from embedfit.files.flagembedding import read_flagembedding
 from embedfit.generators import generator
 from embedfit.index.build import Source
-from embedfit.index.plan import Plan, Wish, plan
+from embedfit.index.plan import IndexPlan, Wish, plan
 from embedfit.index.retriever import BASE, BM25, RRF, Retriever, default_for
 from embedfit.index.written import written_of
 from embedfit.models.local import LocalModel, base_model
@@ -46,20 +49,44 @@ class RunFiles:
     merge: MergeSweep
     chosen: ChosenRetriever
     asked: Sequence[str]
+    eval_set: EvalSet
 
     @classmethod
-    def read(cls, workspace: Workspace) -> RunFiles:
+    def read(cls, workspace: Workspace, config: Config) -> RunFiles:
         """Read them. Raises ArtifactMissing, with the command that makes what is missing."""
-        queries = workspace.read(Query)
+        queries, documents, passages = workspace.read(Query), workspace.read(Document), workspace.read(Passage)
         return cls(
-            documents=workspace.read(Document),
-            passages=workspace.read(Passage),
+            documents=documents,
+            passages=passages,
             queries=written(queries),
             train_rows=len(read_flagembedding(workspace.existing("train.jsonl"))),
             merge=workspace.load(MergeSweep),
             chosen=workspace.load(ChosenRetriever),
             asked=[query.text for query in queries if query.split == "log"],
+            eval_set=_eval_set(workspace, config, documents, passages, queries),
         )
+
+
+def _eval_set(
+    workspace: Workspace,
+    config: Config,
+    documents: Sequence[Document],
+    passages: Sequence[Passage],
+    queries: Sequence[Query],
+) -> EvalSet:
+    # A BEIR corpus is one file with many documents: there an id is a document's name.
+    files = Counter(Path(document.path).name for document in documents)
+    names = {
+        document.document_id: file if files[file := Path(document.path).name] == 1 else document.document_id
+        for document in documents
+    }
+    if config.eval_beir is None:
+        styles = {query.query_id: query.style for query in queries}
+        folder = workspace.existing("eval")
+        return read_eval_set(folder, "synthetic", passages=passages, document_names=names, styles=styles)
+    if not Path(config.eval_beir).is_dir():
+        raise ArtifactMissing(f"There is no evaluation folder {config.eval_beir}.", remedy="Give another --eval-beir.")
+    return read_eval_set(Path(config.eval_beir), "human", passages=passages, document_names=names)
 
 
 class RunSystems:
@@ -69,29 +96,22 @@ class RunSystems:
     """
 
     def __init__(
-        self,
-        workspace: Workspace,
-        config: Config,
-        runtime: Runtime,
-        eval_set: EvalSet,
-        run_files: RunFiles,
-        opened: dict[str, Embedder],
+        self, workspace: Workspace, config: Config, runtime: Runtime, files: RunFiles, opened: dict[str, Embedder]
     ) -> None:
         """opened: takes the embedders of evaluate.systems, for their cost."""
         self._workspace, self._config, self._runtime = workspace, config, runtime
-        self._eval_set, self._opened, self._asked = eval_set, opened, run_files.asked
-        self._words = cache(lambda: Bm25(eval_set.contents))
+        self._files, self._opened, self._eval_set = files, opened, files.eval_set
         self._base = base_model(config)
-        tokenizer, contents = load_tokenizer(self._base.folder), eval_set.contents
+        tokenizer, contents = load_tokenizer(self._base.folder), self._eval_set.contents
         self._in_window, self.passages_cut = cut(contents, tokenizer, self._base.layout.max_tokens)
         # Where every passage is one window, rows of windows would repeat those of one vector.
         windowed = bool(config.evaluate.windows and cut(contents, tokenizer, WINDOW_TOKENS)[1])
-        default, chosen = self._shipped(run_files)
+        default, chosen = self._shipped()
         self._is_default = alike(chosen, default)
-        ships = "base" if run_files.chosen.model == "base" else "merged"
         #: Its own systems by what they search, and the model of each.
         self._rows: dict[Key, dict[str, Retriever]] = {}
         self._model_of: dict[str, str | None] = {}
+        ships = files.chosen.model
         for one in SYSTEMS:
             twice = (one.retriever == "chosen" and self._is_default) or (one.name == "chosen_base" and ships == "base")
             if twice or one.name == CUT or (one.windows and not windowed):
@@ -102,113 +122,93 @@ class RunSystems:
             self._model_of[one.name] = model
             self._rows.setdefault((model or "base", retriever.reads_queries), {})[one.name] = retriever
 
-    def _shipped(self, run_files: RunFiles) -> tuple[Retriever, Retriever]:
+    def _shipped(self) -> tuple[Retriever, Retriever]:
         """The safe default and what ships, as an index of the run gets them, and as they can be measured.
 
         A query that judges never lies in the index that it judges: where a model wrote the questions, written queries
         are left out.
         """
-        eval_set, config = self._eval_set, self._config
-        self._written = written_of(eval_set.passage_ids, run_files.queries)
+        config, chosen, passages = self._config, self._files.chosen, len(self._eval_set.passage_ids)
+        self._written = written_of(self._eval_set.passage_ids, self._files.queries)
 
-        def planned(queries: Wish) -> Plan:
+        def planned(queries: Wish) -> IndexPlan:
+            is_strong = generator(config.generate.generator).strong
+            tokens = config.index.tokens
             return plan(
-                len(eval_set.passage_ids),
-                chosen=run_files.chosen.model_dump(by_alias=True),
-                written=self._written,
-                is_strong=generator(config.generate.generator).strong,
-                tokens=config.index.tokens,
-                queries=queries,
+                passages, chosen=chosen, written=self._written, is_strong=is_strong, tokens=tokens, queries=queries
             )
 
         wish = config.index.queries
         if wish == "yes" and not self._written.enough:
             wish = "auto"  # an index of these passages could not hold them
-        ships = planned(wish)
-        human = eval_set.kind == "human"
+        ships, human = planned(wish), self._eval_set.kind == "human"
         self.without_queries = ships.with_queries and not human
-        chosen = ships.retriever if human else planned("no").retriever
-        default = replace(run_files.chosen.default, name="default")
+        default = replace(chosen.default, name="default")
         if default.reads_queries and not (human and self._written.enough):
-            default = default_for(len(eval_set.passage_ids))
+            default = default_for(passages)
         if self.without_queries:
             self._runtime.report.log(
                 "evaluate: the index of this run holds the written queries; it is measured without them, because the "
                 "questions of this evaluation are of the same writer"
             )
-        return default, chosen
+        return default, ships.retriever if human else planned("no").retriever
+
+    @cached_property
+    def _words(self) -> Bm25:
+        return Bm25(self._eval_set.contents)
+
+    def _model(self, name: str) -> LocalModel:
+        return self._base if name == "base" else LocalModel(name, self._workspace.existing(name))
 
     def measured(self) -> dict[str, Measured]:
         """Every system, in the order of the report."""
-        models = {
-            "base": self._base,
-            **{name: LocalModel(name, self._workspace.existing(name)) for name in ("finetuned", "merged")},
-        }
-        groups = [self._group(models[name], (name, queries)) for name, queries in sorted(self._rows)]
+        groups = [Group(open=partial(self._open, key), rows=self._rows[key]) for key in sorted(self._rows)]
         if self._in_window != self._eval_set.contents:
             groups.append(Group(open=lambda: of_words(Bm25(self._in_window), self._eval_set), rows={CUT: BM25}))
-        found = measure([*groups, *self._further()], self._eval_set, self._runtime.report, timed=True)
+        further = self._config.evaluate.systems
+        for dense in dict.fromkeys(name.removeprefix("hybrid:") for name in further):
+            rows = {name: RRF if name != dense else BASE for name in further if name.removeprefix("hybrid:") == dense}
+            groups.append(Group(open=partial(self._open_further, dense, RRF in rows.values()), rows=rows))
+        found = measure(groups, self._eval_set, self._runtime.report, timed=True)
         if self._is_default:
             found["chosen"] = found["default"]
-        return {name: found[name] for name in (*BY_NAME, *self._config.evaluate.systems) if name in found}
+        return {name: found[name] for name in (*BY_NAME, *further) if name in found}
 
-    def _group(self, model: LocalModel, key: Key) -> Group:
-        of_key, eval_set = self._rows[key], self._eval_set
+    def _open(self, key: Key) -> Opened:
+        name, with_queries = key
+        queries = self._written.queries if with_queries else ()
+        source = Source(contents=self._eval_set.contents, queries=queries, asked=self._files.asked)
+        return of_model(
+            self._model(name), source, self._rows[key], self._eval_set, self._runtime, words=lambda: self._words
+        )
 
-        def open_it() -> Opened:
-            queries = self._written.queries if key[1] else ()
-            source = Source(contents=eval_set.contents, queries=queries, asked=self._asked)
-            return of_model(model, source, of_key, eval_set, self._runtime, words=self._words)
-
-        return Group(open=open_it, rows=of_key)
-
-    def _further(self) -> Iterator[Group]:
-        """A group of each embedder of evaluate.systems, opened when its turn comes."""
-        names = self._config.evaluate.systems
-        for dense in dict.fromkeys(name.removeprefix("hybrid:") for name in names):
-            own = {name: RRF if name != dense else BASE for name in names if name.removeprefix("hybrid:") == dense}
-            opener = _opener(dense, self._workspace, self._runtime, self._config, self._opened)
-            words = self._words if RRF in own.values() else None
-
-            def open_it(opener: Callable[[], Embedder] = opener, words: Callable[[], Bm25] | None = words) -> Opened:
-                return of_vectors(opener(), self._eval_set, self._runtime, words=words)
-
-            yield Group(open=open_it, rows=own)
+    def _open_further(self, name: str, with_words: bool) -> Opened:
+        # The calls are booked as the stage `generate` books its own, so that --max-cost covers both.
+        run, max_cost = str(self._workspace.root.resolve()), self._config.generate.max_cost
+        self._opened[name] = open_embedder(name, self._runtime, max_cost=max_cost, run=run)
+        words = (lambda: self._words) if with_words else None
+        return of_vectors(self._opened[name], self._eval_set, self._runtime, words=words)
 
     def shipped_vectors(self) -> tuple[Vectors, Vectors]:
         """The merged model's one vector of each passage (N, H) and query (Q, H), float32."""
-        model = LocalModel("merged", self._workspace.existing("merged"))
-        eval_set, report = self._eval_set, self._runtime.report
-        return self._runtime.vectors.embed_both(model, eval_set.contents, eval_set.queries, report=report)
+        texts = self._eval_set.contents, self._eval_set.queries
+        return self._runtime.vectors.embed_both(self._model("merged"), *texts, report=self._runtime.report)
 
     def described(self, measured: Mapping[str, Measured]) -> dict[str, Row]:
         """The run's own systems as retrievers."""
-        if self._is_default:
-            self._model_of["chosen"] = self._model_of["default"]
+        models = self._model_of | ({"chosen": self._model_of["default"]} if self._is_default else {})
         return {
             name: Row(
-                model=self._model_of[name],
+                model=models[name],
                 retriever=system.retriever,
                 bytes_a_passage=system.bytes_a_passage,
                 ms_a_query=system.ms_a_query,
             )
             for name, system in measured.items()
-            if name in self._model_of and system.retriever is not None
+            if name in models and system.retriever is not None
         }
 
 
 def alike(a: Retriever, b: Retriever) -> bool:
     """Whether two retrievers find the same in the same index: deviations are the index'."""
     return replace(a.with_deviations({}), name="") == replace(b.with_deviations({}), name="")
-
-
-def _opener(
-    name: str, workspace: Workspace, runtime: Runtime, config: Config, opened: dict[str, Embedder]
-) -> Callable[[], Embedder]:
-    run_name = str(workspace.root.resolve())  # as the generate stage books its calls, so that --max-cost covers both
-
-    def open_it() -> Embedder:
-        opened[name] = open_embedder(name, runtime, max_cost=config.generate.max_cost, run=run_name)
-        return opened[name]
-
-    return open_it

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +19,11 @@ MAX_DOCUMENTS = 30
 #: A group of fewer queries is shown without an interval.
 MIN_QUERIES = 5
 
-_LENGTHS = ((3, "1–3 words"), (6, "4–6 words"), (10, "7–10 words"), (15, "11–15 words"))
-_LONGEST = "16 words and more"
-_OVERLAPS = ((0.25, "0–25%"), (0.5, "25–50%"), (0.75, "50–75%"))
-_HIGHEST_OVERLAP = "75–100%"
+#: The names of the groups, and the number of words (a length) or the share (of words) below which each but the last is.
+_LENGTHS = ("1–3 words", "4–6 words", "7–10 words", "11–15 words", "16 words and more")
+_BELOW_LENGTHS = (4, 7, 11, 16)
+_OVERLAPS = ("0–25%", "25–50%", "50–75%", "75–100%")
+_BELOW_OVERLAPS = (0.25, 0.5, 0.75)
 _ASKS = [
     [word]
     for word in "what which who whom whose when where why how is are was were do does did can could should would will "
@@ -59,10 +60,10 @@ def slices(
         )
 
     queries = range(len(eval_set.queries))
-    groupings: dict[str, tuple[list[str], Callable[[str, int], Any]]] = {
-        "style": ([style_of(eval_set, query) for query in queries], lambda value, count: -count),
-        "length": ([length_of(text) for text in eval_set.queries], lambda value, count: _LENGTH_ORDER.index(value)),
-        "overlap": (overlaps(eval_set), lambda value, count: _OVERLAP_ORDER.index(value)),
+    groupings: dict[str, tuple[list[str], Callable[[str, int], tuple[int, str]]]] = {
+        "style": ([style_of(eval_set, query) for query in queries], lambda value, count: (-count, "")),
+        "length": ([length_of(text) for text in eval_set.queries], lambda value, count: (_LENGTHS.index(value), "")),
+        "overlap": (overlaps(eval_set), lambda value, count: (_OVERLAPS.index(value), "")),
         "document": (
             [eval_set.document_names[eval_set.documents[eval_set.answer(query)]] for query in queries],
             lambda value, count: (-count, value),
@@ -79,10 +80,6 @@ def slices(
     return result
 
 
-_LENGTH_ORDER = [*(name for _, name in _LENGTHS), _LONGEST]
-_OVERLAP_ORDER = [*(name for _, name in _OVERLAPS), _HIGHEST_OVERLAP]
-
-
 def style_of(eval_set: EvalSet, query: int) -> str:
     """The style in which a query was written or, of people's queries, whether it is put as a question."""
     if eval_set.styles[query]:
@@ -94,8 +91,7 @@ def style_of(eval_set: EvalSet, query: int) -> str:
 
 def length_of(text: str) -> str:
     """The group of a query's number of words."""
-    words_in_it = length(text)
-    return next((name for most, name in _LENGTHS if words_in_it <= most), _LONGEST)
+    return _LENGTHS[bisect_right(_BELOW_LENGTHS, length(text))]
 
 
 def overlaps(eval_set: EvalSet) -> list[str]:
@@ -113,5 +109,5 @@ def overlaps(eval_set: EvalSet) -> list[str]:
         asked = frozenset(analysis.query(text))
         answers = [eval_set.numbers[key] for key in relevant if key in eval_set.numbers]
         share = max((len(asked & passage(number)) for number in answers), default=0) / max(len(asked), 1)
-        result.append(next((name for most, name in _OVERLAPS if share < most), _HIGHEST_OVERLAP))
+        result.append(_OVERLAPS[bisect_right(_BELOW_OVERLAPS, share)])
     return result

@@ -10,16 +10,14 @@ the system bm25_cut shows BM25 on what the base's window holds.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from embedfit.config import Config
 from embedfit.embedders.registry import PaidEmbedder, opened_embedders
-from embedfit.errors import ArtifactMissing
-from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.evaluation.evalset import EvalSet
 from embedfit.evaluation.measure import Measured
 from embedfit.evaluation.outcomes import outcomes
 from embedfit.evaluation.run_systems import RunFiles, RunSystems
@@ -29,7 +27,7 @@ from embedfit.evaluation.summary import Resamples, comparisons, systems_table
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.models.store.vectors import Embedder
-from embedfit.path.artefacts import METRIC, Cost, Counts, Decision, Document, Score, Summary
+from embedfit.path.artefacts import METRIC, Cost, Counts, Decision, Score, Summary
 from embedfit.path.stages import BEFORE_EVALUATE
 from embedfit.path.systems import check_systems, pairs
 from embedfit.path.workspace import Workspace
@@ -48,21 +46,21 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 def _evaluate(
     workspace: Workspace, config: Config, runtime: Runtime, opened: dict[str, Embedder], started: float
 ) -> None:
-    run_files = RunFiles.read(workspace)
-    eval_set = _eval_set(workspace, config, run_files)
+    files = RunFiles.read(workspace, config)
+    eval_set = files.eval_set
     runtime.report.log(
         f"evaluate: {len(eval_set.queries):,} {eval_set.kind} queries, {len(eval_set.passage_ids):,} passages"
     )
     for note in eval_set.notes:
         runtime.report.log(f"evaluate: {note}")
-    systems = RunSystems(workspace, config, runtime, eval_set, run_files, opened)
+    systems = RunSystems(workspace, config, runtime, files, opened)
     measured = systems.measured()
 
     clusters, cluster_by = eval_set.clusters()
     resamples = Resamples(clusters, config.evaluate.bootstrap, np.random.default_rng(config.seed))
     table = systems_table(measured, resamples)
     compared = comparisons(measured, pairs(config.evaluate.systems), resamples)
-    merged = run_files.merge.decision
+    merged = files.merge.decision
     # At weight 0 the merged model is the base itself: its queries won and lost would say nothing.
     tuned = "finetuned" if merged.alpha == 0 else "merged"
     base, best = (measured[name].column(METRIC) for name in ("base", tuned))
@@ -80,8 +78,8 @@ def _evaluate(
             comparisons=compared,
             retrievers=systems.described(measured),
             storage=stored,
-            decision=Decision(ship=merged.ship, alpha=merged.alpha, why=merged.why, retriever=run_files.chosen),
-            data=_counts(run_files, eval_set, systems),
+            decision=Decision(ship=merged.ship, alpha=merged.alpha, why=merged.why, retriever=files.chosen),
+            data=_counts(files, systems),
             cluster_by=cluster_by,
             timings_s=_timings(workspace, time.monotonic() - started),
             cost=_cost(runtime.ledger, workspace, opened.values()),
@@ -92,38 +90,14 @@ def _evaluate(
             runtime.report.log(f"evaluate: {one}")
 
 
-def _eval_set(workspace: Workspace, config: Config, run_files: RunFiles) -> EvalSet:
-    if config.eval_beir:
-        folder = Path(config.eval_beir)
-        if not folder.is_dir():
-            raise ArtifactMissing(f"There is no evaluation folder {folder}.", remedy="Give another --eval-beir.")
-    else:
-        folder = workspace.existing("eval")
-    return read_eval_set(
-        folder,
-        "human" if config.eval_beir else "synthetic",
-        passages=run_files.passages,
-        document_names=_document_names(run_files.documents),
-        styles={query.query_id: query.style for query in run_files.queries} if not config.eval_beir else None,
-    )
-
-
-def _document_names(documents: Sequence[Document]) -> dict[str, str]:
-    """File names, where they tell documents apart; a BEIR corpus is one file with many documents."""
-    counts = Counter(Path(document.path).name for document in documents)
-    return {
-        document.document_id: name if counts[name := Path(document.path).name] == 1 else document.document_id
-        for document in documents
-    }
-
-
-def _counts(run_files: RunFiles, eval_set: EvalSet, systems: RunSystems) -> Counts:
+def _counts(files: RunFiles, systems: RunSystems) -> Counts:
+    eval_set = files.eval_set
     return Counts(
-        documents=sum(document.status in ("ok", "partial") for document in run_files.documents),
-        passages=len(run_files.passages),
-        queries_generated=len(run_files.queries),
-        queries_kept=sum(query.kept for query in run_files.queries),
-        train_rows=run_files.train_rows,
+        documents=sum(document.status in ("ok", "partial") for document in files.documents),
+        passages=len(files.passages),
+        queries_generated=len(files.queries),
+        queries_kept=sum(query.kept for query in files.queries),
+        train_rows=files.train_rows,
         eval_queries=len(eval_set.queries),
         eval_kind=eval_set.kind,
         eval_passages=len(eval_set.passage_ids),
@@ -135,9 +109,8 @@ def _counts(run_files: RunFiles, eval_set: EvalSet, systems: RunSystems) -> Coun
 
 def _scores(measured: Mapping[str, Measured], eval_set: EvalSet) -> Iterator[Score]:
     for name, system in measured.items():
-        for query_id, rank, values in zip(
-            eval_set.query_ids, system.ranks.tolist(), system.values.tolist(), strict=True
-        ):
+        rows = zip(eval_set.query_ids, system.ranks.tolist(), system.values.tolist(), strict=True)
+        for query_id, rank, values in rows:
             for metric, value in zip(METRICS, values, strict=True):
                 yield Score(system=name, query_id=query_id, metric=metric, value=value, rank=rank)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from embedfit.errors import InputError
-from embedfit.index.retriever import DEFAULT, EXPANDED, Retriever, default_for, from_json
+from embedfit.index.retriever import DEFAULT, EXPANDED, Retriever, default_for
 from embedfit.index.written import COVERED, Written
+from embedfit.path.artefacts import ChosenRetriever
 
 Wish = Literal["auto", "yes", "no"]
 #: Kinds of evidence that may choose between words, vectors and written queries.
@@ -16,7 +16,7 @@ _CHOOSING = ("labelled", "graded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class IndexPlan:
     """The retriever of an index. with_queries: whether the written queries lie in it. why: in a sentence."""
 
     retriever: Retriever
@@ -27,21 +27,23 @@ class Plan:
 def plan(
     passages: int,
     *,
-    chosen: Mapping[str, Any] | None,
+    chosen: ChosenRetriever | None,
     written: Written | None,
     is_strong: bool,
     tokens: Wish = "auto",
     queries: Wish = "auto",
-) -> Plan:
+) -> IndexPlan:
     """The retriever of an index of so many passages.
 
-    chosen: the value of retriever.json, None where nothing was chosen. written: the run's written queries, None where
+    chosen: what the run chose, None where nothing was chosen. written: the run's written queries, None where
     it has none. is_strong: whether their writer's queries are worth a place (`Generator.strong`). Raises InputError
     where queries are wanted that are not there.
     """
-    retriever = from_json(chosen["retriever"]) if chosen else default_for(passages)
-    default = from_json(chosen["default"]) if chosen else retriever
-    with_queries, why = _queries(retriever, _has_evidence(chosen), written, is_strong, queries)
+    retriever = chosen.retriever if chosen else default_for(passages)
+    default = chosen.default if chosen else retriever
+    with_queries, why = _queries(
+        retriever, chosen is not None and chosen.evidence.kind in _CHOOSING, written, is_strong, queries
+    )
     if with_queries and not retriever.reads_queries:
         retriever = EXPANDED if retriever.rerank is not None else EXPANDED.without_tokens()
     if not with_queries and retriever.reads_queries:
@@ -50,11 +52,7 @@ def plan(
         retriever = retriever.without_tokens()
     elif tokens == "yes" and retriever.rerank is None:
         retriever = replace(retriever, rerank=DEFAULT.rerank)
-    return Plan(retriever=retriever, with_queries=with_queries, why=why)
-
-
-def _has_evidence(chosen: Mapping[str, Any] | None) -> bool:
-    return bool(chosen) and (chosen or {}).get("evidence", {}).get("kind") in _CHOOSING
+    return IndexPlan(retriever=retriever, with_queries=with_queries, why=why)
 
 
 def _queries(

@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import JsonValue
 
 from embedfit.config import RECORDED, Config, decides_result, fields, path_kind, setting
 from embedfit.corpus.sources.discover import discover
@@ -66,13 +68,13 @@ def all_freshness(workspace: Workspace, config: Config) -> dict[str, Freshness]:
 # --- what a stage depends on
 
 
-def settings_of(stage: Stage, workspace: Workspace, config: Config) -> dict[str, Any]:
+def settings_of(stage: Stage, workspace: Workspace, config: Config) -> dict[str, JsonValue]:
     """The settings that decide a stage's result, by dotted name, as JSON values.
 
     Paths of documents and models are in the form in which a run folder keeps them. Other paths are left out: their
     content counts, not their place.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, JsonValue] = {}
     for key in _keys_of(stage):
         kind, value = path_kind(key), setting(config, key)
         if kind == "documents":
@@ -202,7 +204,7 @@ def _reasons(stage: Stage, manifest: Manifest, workspace: Workspace, config: Con
     hashes.keep()
 
 
-def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _changed_settings(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iterator[str]:
     """A setting that the manifest does not know is newer than it: then its default was what held."""
     for key, value in now.items():
         old = before[key] if key in before else fields()[key].default if key in fields() else None
