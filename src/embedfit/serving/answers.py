@@ -34,18 +34,18 @@ _NO_INDEX = (
     "This server has no index to search. Serve a run folder: embedfit serve RUN; "
     "or index documents and serve their folder: embedfit index DOCS... --model minilm --to-folder DIR"
 )
-#: What depends on who asks is no other's.
+#: The answer depends on the key, so no cache may give it to another client.
 _UNCACHED = {"cache-control": "no-store"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """What answers one method of one path.
+    """One method of one path.
 
-    body: what a request holds, for a route that computes and may be refused under load; of a GET it stands in the
-    address. answer: what the answer holds; None: not JSON. mends: halves of surrogate pairs in the body are replaced,
-    rather than refused. failures: what it can meet beside what every route of its kind can. summary: for the
-    document; "" where it is left out of it.
+    body: the record of a request, for a route that computes and may be refused under load; a GET has it in the
+    address. answer: the record of the answer; None: it is not JSON. mends: halves of surrogate pairs in the body are
+    replaced instead of refused. failures: errors beside those that every route of its kind can give. summary: for the
+    document; "": the document leaves the route out.
     """
 
     answered_by: Callable[..., Awaitable[Response]]
@@ -153,7 +153,7 @@ class Answers:
         return self.service
 
     def searcher(self) -> Searcher:
-        """Of the index. Raises NotFound where none is served."""
+        """The searcher of the index. Raises NotFound if no index is served."""
         searcher = self.ready().searcher
         if searcher is None:
             raise failures.NotFound(_NO_INDEX)
@@ -249,14 +249,14 @@ class Answers:
         return _response(answer.body, _UNCACHED | {"x-total-time": f"{took * 1e3:.0f}"})
 
     async def _vectors(self, request: EmbedRequest, method: str) -> tuple[Vectors, dict[str, str]]:
-        """Vectors of a request, and the headers that tell where its time went."""
+        """Vectors of a request, and the headers that say how long each step took."""
         started = time.monotonic()
         self.metrics.received(method)
         vectors, timing = await self.ready().embed(request)
         return vectors, self._finished(request, timing, started, method)
 
     def _finished(self, request: EmbedRequest, timing: Timing, started: float, method: str) -> dict[str, str]:
-        """Count a success; the headers that tell the client where the time went, in milliseconds."""
+        """Count a success. Returns headers with the milliseconds that each step took."""
         total = time.monotonic() - started
         self.metrics.succeeded(method)
         self.metrics.computed(timing, total)
@@ -285,7 +285,7 @@ class Answers:
         return Response(b"")
 
     async def page(self, body: None, caller: Caller) -> Response:
-        """GET /, with an index: the page, with the status of /health for those who ask for no more."""
+        """GET /, with an index: the page, with the status of /health, which some clients look at alone."""
         try:
             await self.health(body, caller)
             status = 200

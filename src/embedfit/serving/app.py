@@ -1,4 +1,4 @@
-"""The ASGI application: who may ask, what a request may cost, and errors in the form of the route."""
+"""The ASGI application: it checks keys and limits, reads bodies, and answers errors in the form of the route."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class App:
             await _send(await self._response(scope, receive), send)
         except asyncio.CancelledError:
             if gone:
-                return  # the client has left: there is nobody to tell
+                return  # the client has left
             raise
         finally:
             if lost is not None:
@@ -111,7 +111,7 @@ class App:
         raise MethodNotAllowed(f"{scope['method']} is not allowed here, {names} is", headers={"allow": names})
 
     async def _answered(self, operation: Operation, scope: Scope, receive: Receive) -> Response:
-        """The answer. Until the body of a request is there, the request takes no place from others."""
+        """The answer. A request takes no place from others before its body is there."""
         headers = Headers(scope=scope)
         caller = ANYBODY if operation.is_open else self._caller(headers)
         if operation.reader is None:

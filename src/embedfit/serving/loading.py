@@ -71,9 +71,9 @@ def load_service(model: str, settings: ServeSettings, *, log: Log) -> Service:
 
 
 def load_with_index(opened: Callable[[], Index], settings: ServeSettings, keys: Keys, *, log: Log) -> Service:
-    """The service of an index' model, with the index. opened: opens the index, and may build it first.
+    """The service of an index and its model. opened: opens the index, and may build it first.
 
-    Raises InputError where the filter of a key does not fit the index.
+    Raises InputError if the filter of a key does not fit the index.
     """
     from embedfit.serving.searching import Searcher  # loads torch, which a model alone does not need
 
@@ -104,7 +104,7 @@ def _encoder(folder: Path, layout: Architecture, settings: ServeSettings) -> Tex
             f"--default-prompt-name {named!r} is not a prompt of this model.",
             remedy=f"It has: {', '.join(sorted(prompts)) or 'none'}. Or give the text with --default-prompt.",
         )
-    if default is None:  # the folder itself may name what comes before texts whose role nobody named
+    if default is None:  # a model folder may have its own for texts without a role
         default = layout.default_instruction if named is None else prompts[named]
     return TextEncoder(
         tokenizer.tokenizer,

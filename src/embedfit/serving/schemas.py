@@ -1,4 +1,4 @@
-"""What requests and answers hold. Requests are checked by these records, and the OpenAPI document is made of them."""
+"""The records of requests and answers. They check requests, and the OpenAPI document is made of them."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Bounds:
 
 
 def _bounded(wanted: str) -> WrapValidator:
-    """Checks that inputs are what is wanted, are not too many for the request's Bounds, and that none is empty."""
+    """A check that inputs are of the wanted kind, not too many for the request's Bounds, and that none is empty."""
 
     def check(value: object, inner: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
         name = f"`{info.field_name}`"
@@ -355,7 +355,7 @@ def read_body(reader: TypeAdapter[B], content: bytes | bytearray, bounds: Bounds
         return reader.validate_json(content, context=bounds)
     except (ValidationError, RequestFailure) as error:
         try:
-            orjson.loads(content)  # says better what is wrong, and refuses NaN too
+            orjson.loads(content)  # its error is clearer, and it refuses NaN
         except orjson.JSONDecodeError as broken:
             if mends and (mended := _ESCAPE.sub(_mended, content)) != content:
                 return read_body(reader, mended, bounds)

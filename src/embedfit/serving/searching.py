@@ -1,4 +1,4 @@
-"""Searches of an index, off the event loop: one thread, in the order in which they came."""
+"""Searches of an index, on a thread of their own, in the order in which they came."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Searcher:
             index.search("warm up", 1)
 
     def findable(self, caller: Caller) -> Findable:
-        """What a caller may find. Raises InputError where its filter does not fit the index."""
+        """What a caller may find. Raises InputError if its filter does not fit the index."""
         if caller.name not in self._findable:
             try:
                 mask = None if caller.forced is None else self.index.stored.catalogue.allowed(caller.forced)
@@ -112,8 +112,8 @@ class Searcher:
     async def answer(self, request: SearchRequest, caller: Caller = ANYBODY) -> SearchAnswer:
         """The answer as JSON, of what the caller may find.
 
-        Raises Overloaded where too many searches wait, BackendFailure where the search fails. Cancelling the caller
-        takes the search out of the queue, or ends it after the query at which it is.
+        Raises Overloaded if too many searches wait, BackendFailure if the search fails. Cancelling the caller takes the
+        search out of the queue, or ends it after the query that runs.
         """
         queries = len(request.queries) * (2 if request.base else 1)
         delay = self.waiting * self._seconds

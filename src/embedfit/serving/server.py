@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, cast
 
@@ -22,7 +23,7 @@ from embedfit.errors import ServingError
 from embedfit.serving.app import App
 from embedfit.serving.edge.access import keys_of
 from embedfit.serving.edge.bodies import PaceLimits
-from embedfit.serving.edge.limits import ConnectionLimits, Connections
+from embedfit.serving.edge.limits import BoundedProtocol, ConnectionLimits, Connections
 from embedfit.serving.loading import load_service, load_with_index
 from embedfit.serving.settings import ServeSettings
 
@@ -39,8 +40,8 @@ _OTHER_FILES = 128
 def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[], Index] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then finish what was accepted and return.
 
-    opened: opens the index that `model` names, and may build it first; None where `model` is a model alone.
-    Raises ServingError where the port is taken, and what loading the model raises.
+    opened: opens the index that `model` names, and may build it first; None: `model` is a model alone.
+    Raises ServingError if the port is taken, and the errors of loading the model.
     """
     keys = keys_of(settings)
     listener = listen(settings.host, settings.port)
@@ -68,7 +69,7 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
     # uvicorn hands a signal on to the handler that it found; this one makes the drain the whole of it.
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        # A daemon, so that it does not keep the process alive where the user stops it during warm-up.
+        # A daemon does not keep the process alive when the user stops it during warm-up.
         Thread(target=warm_up, name="warm-up", daemon=True).start()
         server.run(sockets=[listener])
     finally:
@@ -87,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # Of each connection the kernel holds no more than this, and we see sooner that nobody reads.
+        # The kernel holds no more than this for a connection, so a client that does not read is noticed sooner.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
         return listener
     except OSError as error:
@@ -117,7 +118,9 @@ def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
     )
     return uvicorn.Config(
         application,
-        http=cast(type[asyncio.Protocol], connections.protocol),  # uvicorn calls it as it would call a class
+        http=cast(
+            type[asyncio.Protocol], partial(BoundedProtocol, connections)
+        ),  # uvicorn calls it as it would call a class
         ws="none",
         lifespan="off",
         log_config=None,
@@ -132,7 +135,7 @@ def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
 
 
 def _room_for(connections: int) -> int:
-    """So many connections, or what the limit of open files leaves; it is raised first as far as it goes."""
+    """So many connections, or as many as the limit of open files allows. The limit is raised first, if it can be."""
     if sys.platform == "win32":
         return connections
     import resource  # not on Windows

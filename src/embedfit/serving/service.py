@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # it loads torch, which a server without an index does not ne
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """Where the time of a request went, in seconds, and what it was."""
+    """The seconds and the tokens of a request. lengths: tokens of each input."""
 
     tokens: int
     lengths: tuple[int, ...]
@@ -35,7 +35,7 @@ class Service:
     """A tokenizer and a batcher with an engine.
 
     info: the answer of /info. model_name: what OpenAI's route calls the model. searcher: of the index that is served
-    beside the model, None where there is none.
+    beside the model; None: no index is served.
     """
 
     encoder: TextEncoder
@@ -61,7 +61,7 @@ class Service:
         return await self._run(request, token_states=True)
 
     def close(self) -> None:
-        """Stop the threads. What still waits gets an error."""
+        """Stop the threads. Requests that still wait get an error."""
         self.batcher.close()
         if self.searcher is not None:
             self.searcher.close()

@@ -1,4 +1,4 @@
-"""What can be set of a server: TEI's flags and a few of its own, each with an option and an environment variable.
+"""The settings of a server: TEI's and a few of its own, each with an option and an environment variable.
 
 The fields below are checked by their types, and `embedfit serve` makes its options of them (`cli.options`).
 """

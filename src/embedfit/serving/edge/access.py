@@ -1,4 +1,4 @@
-"""Who may search what: the keys of a server, each with a filter that its requests can only narrow."""
+"""The keys of a server, each with a filter of what it finds. A request can only narrow the filter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from embedfit.errors import InputError, UsageError
 from embedfit.files.textfiles import toml_of
@@ -25,19 +24,19 @@ _HOW = (
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sends a request. name: for the log. forced: what its requests may find; None: everything."""
+    """A sender of requests. name: for the log. forced: what its requests may find; None: everything."""
 
     name: str
     forced: Filter | None = None
 
 
-#: Where no key is set.
+#: The caller of a server without a key.
 ANYBODY = Caller("anybody")
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The callers of a server by the SHA-256 of their keys: keys themselves are not kept. Empty: none is asked for."""
+    """The callers of a server by the SHA-256 of their keys, which are not kept. Empty: the server asks for no key."""
 
     callers: Sequence[tuple[bytes, Caller]] = field(default=(), repr=False)
 
@@ -45,7 +44,7 @@ class Keys:
         return bool(self.callers)
 
     def caller(self, key: bytes) -> Caller | None:
-        """Whose key it is, None where it is nobody's. Takes as long whichever key it is, and where it is none."""
+        """The caller that has this key, or None. It takes as long for one key as for another, and for a wrong one."""
         digest = hashlib.sha256(key).digest()
         found = None
         for known, caller in self.callers:
@@ -88,7 +87,7 @@ def _of_file(path: Path, environment: Mapping[str, str]) -> list[tuple[bytes, Ca
     return found
 
 
-def _digest(entry: Mapping[str, Any], where: str, environment: Mapping[str, str]) -> bytes:
+def _digest(entry: Mapping[str, object], where: str, environment: Mapping[str, str]) -> bytes:
     if ("env" in entry) == ("sha256" in entry):
         raise InputError(f"{where} needs either env or sha256.", remedy=_HOW)
     if "sha256" in entry:
@@ -107,7 +106,7 @@ def _digest(entry: Mapping[str, Any], where: str, environment: Mapping[str, str]
     return hashlib.sha256(key.encode()).digest()
 
 
-def _forced(entry: Mapping[str, Any], where: str) -> Filter | None:
+def _forced(entry: Mapping[str, object], where: str) -> Filter | None:
     everything = entry.get("everything", False)
     if not isinstance(everything, bool) or everything == ("filter" in entry):
         raise InputError(f"{where} needs either a filter or everything = true.", remedy=_HOW)

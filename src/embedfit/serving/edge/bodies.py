@@ -1,11 +1,11 @@
-"""Bodies on their way: how slow one may be, and what all of them may hold of the memory."""
+"""Bodies that are still coming: how slow one may be, and how much memory all of them may hold."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from asyncio import AbstractEventLoop, Task
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,8 +29,8 @@ class PaceLimits:
 class Pace:
     """How long a peer may still do nothing: a leaky bucket.
 
-    `due` is the clock's time at which it is too slow. Bytes put it off by the time that they take at the
-    least speed, but never to more than the credit from now, so nobody can save up for a long silence.
+    `due` is the clock's time from which the peer is too slow. Bytes put it off by the time that they take at the
+    least speed, but never to more than the credit from now: no peer can save up for a long silence.
     """
 
     __slots__ = ("_limits", "due")
@@ -48,7 +48,7 @@ class Pace:
 class BodyLimits:
     """Bounds of all bodies together.
 
-    unfinished: bodies of which a part is missing. held_bytes: of bodies that are coming or being answered.
+    unfinished: how many may lack a part. held_bytes: what bodies that are coming or being answered may take.
     """
 
     unfinished: int = 512
@@ -57,7 +57,7 @@ class BodyLimits:
 
 
 class Body:
-    """One body while its request lives. failure: why it was given up, once it was."""
+    """One body, as long as its request lives. failure: why the server gave it up; None: it did not."""
 
     __slots__ = ("_bodies", "failure", "held", "pace", "task")
 
@@ -69,10 +69,10 @@ class Body:
         self.task: Task[object] | None = None
 
     async def read(self, receive: Receive, *, is_whole: bool, limit: int) -> bytearray:
-        """The whole of it. is_whole: it is there already, so that there is nothing to wait for.
+        """All bytes of the body. is_whole: they are there already, so nothing has to be waited for.
 
-        Raises PayloadTooLarge above limit bytes, RequestTimeout where it is too slow or the slowest of too
-        many, Overloaded where there is no memory for it, CancelledError where the client leaves.
+        Raises PayloadTooLarge above limit bytes; RequestTimeout if the body is too slow, or the slowest of too many;
+        Overloaded if there is no memory for it; CancelledError if the client leaves.
         """
         parts = bytearray()
         if not is_whole:
@@ -106,11 +106,15 @@ class Body:
             self.task.cancel()
 
 
+def _due(body: Body) -> float:
+    return body.pace.due
+
+
 class Bodies:
     """All bodies of one server, used from its event loop alone.
 
-    A body that is whole when its request is seen never waits here, so those who send at once get in whatever
-    the slow ones do. Where there are too many slow ones, or where they hold too much, the slowest goes.
+    A body that is whole when its request is seen never waits here: clients that send at once are served whatever slow
+    clients do. If there are too many slow bodies, or if they hold too much memory, the slowest is given up.
     """
 
     def __init__(self, limits: BodyLimits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -122,7 +126,7 @@ class Bodies:
 
     @property
     def unfinished(self) -> int:
-        """Bodies that are waited for."""
+        """How many bodies lack a part."""
         return len(self._unfinished)
 
     @contextmanager
@@ -135,21 +139,22 @@ class Bodies:
             self.release(body)
 
     def wait_for(self, body: Body) -> None:
-        """Count a body as unfinished; where there are too many, the slowest goes."""
+        """Count a body as unfinished. If there are too many, the slowest is given up."""
         if len(self._unfinished) >= self.limits.unfinished:
-            self._drop(self._slowest(self._unfinished))
+            self._drop(min(self._unfinished, key=_due))
         body.task = asyncio.current_task()
         self._unfinished[body] = None
         if not self._sweeping:
             self._sweeping = True
-            self._sweep_later(asyncio.get_running_loop())
+            loop = asyncio.get_running_loop()
+            loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
 
     def arrived(self, body: Body) -> None:
-        """It is whole, or nobody waits for it any more."""
+        """A body is whole, or its request has ended."""
         self._unfinished.pop(body, None)
 
     def charge(self, body: Body, count: int) -> None:
-        """Count bytes that came. Raises Overloaded where they don't fit even without the slow bodies."""
+        """Count bytes of a body. Raises Overloaded if they don't fit even without the slow bodies."""
         body.pace.moved(count, self.clock())
         body.held += count
         self.held += count
@@ -157,23 +162,17 @@ class Bodies:
             large = [other for other in self._unfinished if other is not body and other.held >= _WORTH_DROPPING]
             if not large:
                 raise Overloaded
-            self._drop(self._slowest(large))
+            self._drop(min(large, key=_due))
 
     def release(self, body: Body) -> None:
         """Give back what a body holds."""
         self.held -= body.held
         body.held = 0
 
-    def _slowest(self, among: Iterable[Body]) -> Body:
-        return min(among, key=lambda body: body.pace.due)
-
     def _drop(self, body: Body) -> None:
         self.arrived(body)
         self.release(body)  # its task ends before anything else of it can come
         body.give_up("The body came too slowly, and others need the room")
-
-    def _sweep_later(self, loop: AbstractEventLoop) -> None:
-        loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
 
     def _sweep(self, loop: AbstractEventLoop) -> None:
         now = self.clock()
@@ -181,6 +180,6 @@ class Bodies:
             self.arrived(body)
             body.give_up("The body came too slowly")
         if self._unfinished:
-            self._sweep_later(loop)
+            loop.call_later(_SWEEP_SECONDS, self._sweep, loop)
         else:
             self._sweeping = False

@@ -1,4 +1,4 @@
-"""What a connection may cost: header bytes, time for header, body and answer, and a place among the others.
+"""Bounds of a connection: the bytes of its header, the time of header, body and answer, and how many there may be.
 
 uvicorn has no public seam at which a header ends or a body is whole, so its protocol is subclassed here; the
 hooks in use are the parser's callbacks, `send_400_response` and `on_response_complete`; a test names them, and the
@@ -16,9 +16,10 @@ from asyncio import AbstractEventLoop, TimerHandle, Transport
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from embedfit.serving.edge.bodies import Pace, PaceLimits
 
@@ -31,8 +32,8 @@ _TOO_LARGE = (
 _TOO_MANY = b"503 Service Unavailable", b'{"error":"Too many connections","error_type":"Overloaded"}'
 
 _HEADER_END = b"\r\n\r\n"
-#: Another protocol is offered, not demanded: without the offer the parser reads the request as usual,
-#: with it, it would leave the body out. Java's client offers HTTP/2 with every first request.
+#: A header that offers another protocol. With it the parser would leave the body out; without it, it reads the
+#: request as usual. Java's client offers HTTP/2 with every first request.
 _OFFER = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _NO_OFFER = b"\r\nignored"
 #: Bytes that a body may cost on the wire for each of its own: a chunk of one byte costs six.
@@ -43,10 +44,10 @@ _ANSWER_PACE = PaceLimits(credit=30.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionLimits:
-    """Bounds of connections. Time-outs are in seconds, and of the whole header or body.
+    """Bounds of connections. Time-outs are seconds for a whole header or body.
 
-    pipelined: requests of one connection that wait for an answer. answer_pace: the least speed at which
-    an answer is read. unread_bytes: of the answers of all connections.
+    pipelined: requests of one connection that may wait for an answer. answer_pace: the least speed at which a client
+    reads its answer. unread_bytes: what the unread answers of all connections may take.
     """
 
     header_timeout: float = 10.0
@@ -63,9 +64,10 @@ class _Refused(Exception):
 
 
 class Connections:
-    """All connections of one server: who waits for a request, and who does not read the answer.
+    """All connections of one server: which are silent, and which do not read their answer.
 
-    A client may be slow or silent as long as there is room; without room, who has been silent longest goes.
+    A client may be slow or silent as long as there is room. If there is none, the connection that has been silent
+    longest is closed.
     """
 
     def __init__(self, limits: ConnectionLimits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -75,12 +77,8 @@ class Connections:
         self._silent: dict[BoundedProtocol, None] = {}  # without a whole header, the longest first
         self._sweeping = self._has_cut = False
 
-    def protocol(self, **arguments: Any) -> BoundedProtocol:  # noqa: ANN401 - what uvicorn hands to its protocols
-        """The protocol of a new connection, as uvicorn's `http` setting wants it."""
-        return BoundedProtocol(self, **arguments)
-
     def opened(self, one: BoundedProtocol, loop: AbstractEventLoop) -> bool:
-        """Take a connection in. False where there is no room and nobody to make it."""
+        """Take a connection in. False: there is no room, and no connection that may be closed."""
         self._open.add(one)
         if len(self._open) > self.limits.connections and not self._make_room():
             return False
@@ -122,7 +120,7 @@ class Connections:
             self._silent[one] = None
 
     def bound_unread(self) -> None:
-        """Cut off the slowest readers while there is more unread than may be; a single one may go on."""
+        """Cut off the slowest readers while too much is unread. A single reader is never cut off for that."""
         unread = {one: size for one in self._open if (size := one.unread())}
         total = sum(unread.values())
         while total > self.limits.unread_bytes and len(unread) > 1:
@@ -133,7 +131,7 @@ class Connections:
 
     def _sweep(self, loop: AbstractEventLoop) -> None:
         now = self.clock()
-        if self._has_cut:  # at the last look: the connections are gone by now, and their answers with them
+        if self._has_cut:  # one sweep ago: by now the connections and their answers are freed
             _give_memory_back()
         slow = [one for one in self._open if one.reads_too_slowly(now)]
         for one in slow:
@@ -147,7 +145,7 @@ class Connections:
 
 
 def _give_memory_back() -> None:
-    """Return what is free to the system: glibc keeps large freed blocks in case that they are wanted again."""
+    """Return free memory to the system: glibc would keep large freed blocks for later."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):  # another C library has no such function
             ctypes.CDLL(None).malloc_trim(0)
@@ -160,11 +158,19 @@ class BoundedProtocol(HttpToolsProtocol):
     are called when the client has left; "embedfit.whole" says whether the body is there.
     """
 
-    def __init__(self, all_connections: Connections, **arguments: Any) -> None:  # noqa: ANN401 - uvicorn's own
-        super().__init__(**arguments)
+    def __init__(
+        self,
+        all_connections: Connections,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, object],
+        _loop: AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         self._all = all_connections
         self._limits = all_connections.limits
         self._lost: list[Callable[[], None]] = []
+        self._told: dict[str, object] = {}
         self._unanswered: deque[RequestResponseCycle] = deque()
         self._timer: TimerHandle | None = None
         self._refusal = _BAD_REQUEST
@@ -204,24 +210,24 @@ class BoundedProtocol(HttpToolsProtocol):
             tell()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends no more. It gets the answers to what was whole, and then the connection closes."""
+        """The client sends no more. Its whole requests are answered, and then the connection closes."""
         if self.transport.is_closing() or self._is_answered() or not self._is_whole:
             return False
         self.cycle.keep_alive = False
         return True
 
     def make_room(self) -> None:
-        """Close for another connection; who is in the middle of a header hears why."""
+        """Close for another connection. A client in the middle of a header is told why."""
         if self._in_header:
             self._refuse(*_TIMED_OUT)
         else:
             self._disarm()
             self.transport.close()
 
-    # What comes ----------------------------------------------------------------------------------------------
+    # Requests ----------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Count bytes; start the clock where these are the first of a request."""
+        """Count bytes, and start the clock if they are the first of a request."""
         if self.transport.is_closing():
             return
         if self._is_answered() and self._timer is None:
@@ -239,7 +245,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(*_TOO_LARGE)
 
     def _bytes_of_header(self, data: bytes) -> int:
-        """How many bytes of this read belong to the header that it starts, goes on with or ends."""
+        """How many bytes of this read belong to a header that starts, continues or ends in it."""
         before = self._tail if self._in_header else b""
         end = (before + data).find(_HEADER_END)
         return len(data) if end < 0 else end + len(_HEADER_END) - len(before)
@@ -251,8 +257,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._stop_parsing(_TOO_LARGE)
         super().on_message_begin()
         self._field_bytes = 0
-        scope: Any = self.scope
-        scope["extensions"] = {"embedfit.lost": self._lost, "embedfit.whole": False}
+        self._told = {"embedfit.lost": self._lost, "embedfit.whole": False}
+        self.scope["extensions"] = self._told  # type: ignore[typeddict-item]  # uvicorn's are tables of tables
 
     def on_url(self, url: bytes) -> None:
         """A part of the address."""
@@ -285,8 +291,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._disarm()
         self._in_body, self._is_whole = False, True
         self._wire_bytes = self._body_bytes = 0
-        scope: Any = self.scope
-        scope["extensions"]["embedfit.whole"] = True
+        self._told["embedfit.whole"] = True
         super().on_message_complete()
 
     def _count_field(self, size: int) -> None:
@@ -299,10 +304,10 @@ class BoundedProtocol(HttpToolsProtocol):
         raise _Refused  # the parser makes an error of it, and uvicorn calls send_400_response
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what the parser did not take."""
+        """Refuse a request that the parser did not take."""
         self._refuse(*self._refusal)
 
-    # What goes -----------------------------------------------------------------------------------------------
+    # Answers ------------------------------------------------------------------------------------------------
 
     def pause_writing(self) -> None:
         """The client does not read as fast as we write."""
@@ -325,7 +330,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def answer_due(self) -> float:
-        """When the client reads too slowly, by the clock; never where everything is read."""
+        """The clock's time from which the client reads too slowly; infinite if everything is read."""
         return self._answer_pace.due if self._answer_pace is not None else float("inf")
 
     def reads_too_slowly(self, now: float) -> bool:

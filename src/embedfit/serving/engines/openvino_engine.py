@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,10 @@ from embedfit.models.layout.modules import Head, pool_nodes
 from embedfit.numerics.arrays import Vectors
 from embedfit.serving.engines.engine import PaddedRows
 
-# The package fills its modules at run time, so its attributes are unknown to a type checker.
-openvino: Any = _openvino
-ops: Any = _ops
+#: A thing of OpenVINO's. The package fills its modules at run time, so a type checker knows none of them.
+Untyped: TypeAlias = Any
+openvino: Untyped = _openvino
+ops: Untyped = _ops
 
 #: Tokens' activations are quantised as they come, in groups of so many numbers: of the sizes that divide
 #: the widths of these models it has the best speed; its vectors' cosine with fp32 is about .999.
@@ -28,7 +29,7 @@ _KERNELS = 128
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
-def with_pooling(graph: Any, mode: PoolingMode) -> bool:  # noqa: ANN401 - an openvino.Model
+def with_pooling(graph: Untyped, mode: PoolingMode) -> bool:
     """Give the graph a second output: hidden states (B, L, H) first, then pooled vectors (B, H).
 
     Returns False, and leaves the graph as it is, for a pooling that has no such form.
@@ -41,7 +42,7 @@ def with_pooling(graph: Any, mode: PoolingMode) -> bool:  # noqa: ANN401 - an op
     return True
 
 
-def with_int8_weights(graph: Any) -> Any:  # noqa: ANN401 - an openvino.Model
+def with_int8_weights(graph: Untyped) -> Untyped:
     """The graph with the weights of matrix products as 8-bit integers, a scale and a zero point a row.
 
     OpenVINO then quantises the activations too, at run time, and multiplies integers.
@@ -78,7 +79,7 @@ def is_bf16_supported() -> bool:
     return "BF16" in capabilities
 
 
-def _compile(graph: Any, properties: dict[str, Any]) -> Any:  # noqa: ANN401 - openvino's models
+def _compile(graph: Untyped, properties: dict[str, object]) -> Untyped:
     core = openvino.Core()
     try:
         return core.compile_model(graph, "CPU", properties | {"CPU_RUNTIME_CACHE_CAPACITY": _KERNELS})
@@ -92,7 +93,7 @@ class OpenVinoEngine:
     name = "openvino"
     device = "cpu"
 
-    def __init__(self, graph: Any, *, head: Head, precision: str, threads: int, streams: int) -> None:  # noqa: ANN401
+    def __init__(self, graph: Untyped, *, head: Head, precision: str, threads: int, streams: int) -> None:
         self.precision = precision
         self.streams = streams
         if precision == "int8":

@@ -18,10 +18,10 @@ from embedfit.serving.failures import BackendFailure, Invalid, TokenizerFailure
 Direction = Literal["Left", "Right"]
 Input = str | list[int]
 
-#: Texts of fewer characters in all are tokenised on the event loop: that takes less than changing threads.
+#: Texts of fewer characters together are tokenised on the event loop: that takes less than changing threads.
 _INLINE_CHARACTERS = 512
-#: No more characters of a text are looked at than this for each token of the window, as in TEI: a body of
-#: megabytes must not cost a second of tokenising for the few hundred tokens that are read of it.
+#: The most characters of a text that are read for each token of the window, as in TEI: a body of megabytes must not
+#: cost a second of tokenising for the few hundred tokens that the model reads.
 _CHARACTERS_A_TOKEN = 250
 
 

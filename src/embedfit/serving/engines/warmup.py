@@ -13,7 +13,7 @@ from embedfit.serving.scheduling.batcher import Capacity
 
 #: Batches are made of rows of so many tokens: between a query and a passage.
 _ROW = 64
-#: A budget is large enough where it reaches this share of the best rate.
+#: A budget is large enough if it reaches this share of the best rate.
 _NEAR_BEST = 0.95
 #: No batch of the calibration may take longer; later requests would wait that long for a stream.
 _LONGEST_BATCH = 0.25

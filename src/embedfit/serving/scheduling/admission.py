@@ -66,7 +66,7 @@ class Trial:
 def evaluation_of(model: str, given: str | None) -> Path | None:
     """The BEIR folder to measure on: the one given, or that of the run folder in which the model lies.
 
-    given: a BEIR folder or a run folder. Raises InputError where it is neither.
+    given: a BEIR folder or a run folder. Raises InputError if it is neither.
     """
     if given is not None:
         for folder in (Path(given), Path(given) / "eval"):

@@ -15,7 +15,7 @@ from embedfit.serving.engines.engine import Engine, PaddedRows, batch_of
 from embedfit.serving.failures import BackendFailure, Overloaded, Unhealthy
 from embedfit.serving.scheduling.queue import LengthQueue
 
-#: Seconds of work that may wait where nothing else is given.
+#: Seconds of work that may wait, unless the settings say otherwise.
 QUEUE_SECONDS = 5.0
 #: Share of a new measurement in the running mean of the speed.
 _NEW_SHARE = 0.05
@@ -113,14 +113,14 @@ class Batcher:
         return self.max_queue_tokens or max(round(self.max_queue_seconds * self._rate), self.least_queue_tokens)
 
     def retry_after(self) -> int:
-        """Whole seconds after which a refused client may try again: until what waits is computed."""
+        """Whole seconds after which a refused client may try again: about the time that the waiting rows take."""
         return max(1, min(60, round(self._waiting.tokens / max(self._rate, 1.0))))
 
     async def run(self, rows: Sequence[Sequence[int]], *, token_states: bool = False) -> ComputedRows:
         """The rows with their results, when all of them are computed.
 
-        Raises Overloaded where the queue is full, BackendFailure where the engine failed or gave NaN.
-        Cancelling the caller removes what still waits.
+        Raises Overloaded if the queue is full, BackendFailure if the engine failed or gave NaN.
+        Cancelling the caller removes the rows that still wait.
         """
         tokens = sum(map(len, rows))
         if self._waiting.rows and self._waiting.tokens + tokens > self.queue_limit:
@@ -142,7 +142,7 @@ class Batcher:
         return request
 
     def close(self) -> None:
-        """Stop the threads. What still waits gets an error."""
+        """Stop the threads. Requests that still wait get an error."""
         for row in self._waiting:
             row.request.fail(Unhealthy("The server is shutting down"))
         self._waiting = LengthQueue()

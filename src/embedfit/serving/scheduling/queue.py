@@ -31,7 +31,7 @@ class LengthQueue(Generic[Row]):
         self.tokens += length
 
     def pop_batch(self, *, budget: int, max_rows: int, overhead: int) -> list[Row]:
-        """Remove and return the next batch, the oldest row first. Empty where nothing waits."""
+        """Remove and return the next batch, the oldest row first. Empty: no row waits."""
         if not self._rows:
             return []
         oldest = min(self._rows, key=lambda length: self._rows[length][0][0])
@@ -47,7 +47,7 @@ class LengthQueue(Generic[Row]):
         return batch
 
     def drop(self, unwanted: set[Row]) -> int:
-        """Remove rows that nobody waits for any more; how many there were."""
+        """Remove rows whose request has ended; how many there were."""
         dropped = 0
         for length in list(self._rows):
             kept = deque(entry for entry in self._rows[length] if entry[1] not in unwanted)
