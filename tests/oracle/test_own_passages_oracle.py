@@ -14,7 +14,7 @@ from embedfit.files.beir import write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index.retriever import BASE, BM25, RRF, WINDOWS
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, find
-from embedfit.merging.stage import per_query_ndcg
+from embedfit.merging.task import per_query_ndcg
 from embedfit.progress import LogLines
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.metrics import judge, score

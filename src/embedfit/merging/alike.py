@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture, Dense, Module, Transformer
@@ -33,14 +32,13 @@ def check_alike(first: Path, other: Path) -> None:
         for key in sorted((configs[0].keys() & configs[1].keys()) - _BOOKKEEPING):
             if configs[0][key] != configs[1][key]:
                 _refuse(first, other, f"{key} in config.json is {configs[0][key]!r} in one and {configs[1][key]!r}")
-    tokenizers = [_tokenizer(folder, layout) for folder, layout in ((first, one), (other, two))]
-    vocabularies = [tokenizer.pop("vocabulary") for tokenizer in tokenizers]
-    odd = sorted(set(vocabularies[0].items()) ^ set(vocabularies[1].items()))
+    (words, parts), (other_words, other_parts) = _tokenizer(first, one), _tokenizer(other, two)
+    odd = sorted(words.items() ^ other_words.items())
     if odd:
         token, number = odd[0]
         _refuse(first, other, f"their tokenizers differ: only one has the token {token!r} with the id {number}")
-    for part in tokenizers[0]:
-        if tokenizers[0][part] != tokenizers[1][part]:
+    for part, value in parts.items():
+        if value != other_parts[part]:
             _refuse(first, other, f"their tokenizers differ in the {part}")
 
 
@@ -55,11 +53,12 @@ def _kinds(layout: Architecture) -> list[Module]:
     return kinds
 
 
-def _tokenizer(folder: Path, layout: Architecture) -> dict[str, Any]:
+def _tokenizer(folder: Path, layout: Architecture) -> tuple[dict[str, int], dict[str, object]]:
+    """The vocabulary of a folder's tokenizer, and the other parts that decide its ids."""
     tokenizer = open_tokenizer(folder, layout).tokenizer
     stored = json.loads(tokenizer.to_str())
     parts = ("normalizer", "pre_tokenizer", "post_processor", "added_tokens")
-    return {"vocabulary": tokenizer.get_vocab(with_added_tokens=True), **{part: stored[part] for part in parts}}
+    return tokenizer.get_vocab(with_added_tokens=True), {part: stored[part] for part in parts}
 
 
 def _refuse(first: Path, other: Path, why: str) -> None:

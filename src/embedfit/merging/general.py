@@ -8,24 +8,18 @@ from dataclasses import dataclass
 from importlib import resources
 
 import numpy as np
-import numpy.typing as npt
+
+from embedfit.merging.task import RetrievalTask
 
 _WORDS = re.compile(r"\w+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """A retrieval task on general text: relevant[i] are the passages (by number) that answer queries[i].
+class Retention(RetrievalTask):
+    """A retrieval task on general text. source: what the text is, for people."""
 
-    own: (Q,) the passage that each query is itself, -1 for none; None where no query is one.
-    """
-
-    passages: tuple[str, ...]
-    queries: tuple[str, ...]
-    relevant: tuple[frozenset[int], ...]
     source: str
-    own: npt.NDArray[np.int64] | None = None
 
 
 def general_paragraphs() -> list[str]:

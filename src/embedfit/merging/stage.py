@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from embedfit.config import Config, MergeConfig
@@ -16,13 +15,13 @@ from embedfit.files.beir import read_beir
 from embedfit.merging.alike import check_alike
 from embedfit.merging.gate import Decision, Mixture, decide
 from embedfit.merging.general import Retention, built_in
+from embedfit.merging.task import RetrievalTask
 from embedfit.merging.weights import combine
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import save_model
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder
-from embedfit.numerics.arrays import Doubles, Vectors
-from embedfit.numerics.ranking import best
+from embedfit.numerics.arrays import Ints, Scores
 from embedfit.path.artefacts import (
     METRIC,
     MergeDecision,
@@ -35,7 +34,6 @@ from embedfit.path.artefacts import (
 )
 from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of
 from embedfit.retrieval.topk import top_k
@@ -45,36 +43,37 @@ from embedfit.runtime import Runtime
 POOL_DEPTH = 15
 
 
-@dataclass(frozen=True, slots=True)
-class DevSet:
-    """Dev queries and the pool of passages that the mixtures rank.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevPool(RetrievalTask):
+    """The dev queries, searched in a pool of candidates.
 
-    relevant: by number in passages. base, tuned: (Q, N) scores of the pool by the two models.
-    own: (Q,) the passage that each query is itself, -1 for none.
+    clusters: (Q,) what cluster_by names, of each query. base, tuned: (Q, N) scores of the pool by the two models.
     """
 
-    queries: tuple[str, ...]
-    passages: tuple[str, ...]
-    relevant: tuple[frozenset[int], ...]
-    clusters: npt.NDArray[np.int64]
+    clusters: Ints
     cluster_by: str
-    base: npt.NDArray[np.float32]
-    tuned: npt.NDArray[np.float32]
-    own: npt.NDArray[np.int64]
+    base: Scores
+    tuned: Scores
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write merged/ and merge.json."""
     ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
     passages, queries = workspace.read(Passage), written(workspace.read(Query))
-    dev = dev_set(passages, queries, ends, runtime)
+    dev = dev_pool(passages, queries, ends, runtime)
     check_alike(ends[0].folder, ends[1].folder)
     base = Encoder.load(ends[0].folder, layout=ends[0].layout)
     tuned = Encoder.load(ends[1].folder, precision=base.precision)
     weights = [read_weights(base), read_weights(tuned)]
     general = retention_set(config, [passage.content for passage in passages])
     alphas, highest = sweep_of(config.merge)
-    mixtures = _sweep(base, tuned, weights, alphas, dev, general, runtime)
+    mixtures = []
+    with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
+        for alpha in alphas:
+            mixed = base if alpha == 0 else tuned  # the base alone keeps its own query instruction
+            mixed.backbone.load_state_dict(combine(weights, [1 - alpha, alpha]), strict=False)
+            mixtures.append(_measured(alpha, mixed, dev, general))
+            task.advance(note=f"α {alpha:g}: dev {mixtures[-1].dev.mean():.3f}")
     decision = decide(
         mixtures,
         dev.clusters,
@@ -84,7 +83,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         max_dev_loss=config.merge.max_dev_loss,
     )
     if config.merge.always_ship:
-        decision = _as_told(mixtures, decision, highest)
+        decision = _whatever_the_gate_says(mixtures, decision, highest)
     runtime.report.log(f"merge: ship {decision.ship}. {decision.why}")
     with workspace.writing_folder("merged") as merged:
         tensors = combine(weights, [1 - decision.alpha, decision.alpha])
@@ -128,9 +127,9 @@ def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in own.items() if tensor.is_floating_point()}
 
 
-def dev_set(
+def dev_pool(
     passages: Sequence[Passage], queries: Sequence[Query], models: tuple[Embedder, Embedder], runtime: Runtime
-) -> DevSet:
+) -> DevPool:
     """The dev queries with a pool of candidates: the best of base, fine-tuned model and BM25 for each query.
 
     models: base and fine-tuned model; their vectors are stored for the evaluation. Passages of the
@@ -160,7 +159,7 @@ def dev_set(
     place = {row: new for new, row in enumerate(kept)}
     twins = own_passages([query.query_id for query in dev], [corpus[row].passage_id for row in kept])
     clusters, by = clusters_of([corpus[number[q.passage_id]].document_id for q in dev], [q.passage_id for q in dev])
-    return DevSet(
+    return DevPool(
         queries=tuple(texts),
         passages=tuple(contents[row] for row in kept),
         relevant=tuple(frozenset(place[row] for row in rows) for rows in relevant),
@@ -191,57 +190,17 @@ def retention_set(config: Config, corpus: Sequence[str]) -> Retention:
     )
 
 
-def per_query_ndcg(scores: npt.NDArray[np.float32], relevant: Sequence[frozenset[int]], k: int = 10) -> Doubles:
-    """NDCG@k of each query. scores: (Q, N) of every passage, -inf for those that are left out."""
-    found = [row[np.isfinite(of_query[row])].tolist() for row, of_query in zip(best(scores, k), scores, strict=True)]
-    return ndcg(judge(found, relevant), k)
+def _measured(alpha: float, mixed: Encoder, dev: DevPool, general: Retention) -> Mixture:
+    # The two ends were scored when the pool was drawn.
+    known = {0.0: dev.base, 1.0: dev.tuned}.get(alpha)
+    kept = 0.0  # with every general passage in the corpus, nothing tells what was forgotten
+    if general.queries:
+        kept = float(general.ndcg10(general.scores(mixed)).mean())
+    return Mixture(alpha=alpha, dev=dev.ndcg10(dev.scores(mixed) if known is None else known), retention=kept)
 
 
-def _sweep(
-    base: Encoder,
-    tuned: Encoder,
-    weights: Sequence[Mapping[str, torch.Tensor]],
-    alphas: Sequence[float],
-    dev: DevSet,
-    general: Retention,
-    runtime: Runtime,
-) -> list[Mixture]:
-    """Every mixture's dev and retention scores.
-
-    The base alone keeps its own query instruction; mixtures have the one that was trained with.
-    """
-    mixtures = []
-    with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
-        for alpha in alphas:
-            mixed = combine(weights, [1 - alpha, alpha])
-            mixture = base if alpha == 0 else tuned
-            mixture.backbone.load_state_dict(mixed, strict=False)
-            # The two ends were scored when the pool was drawn.
-            known = {0.0: dev.base, 1.0: dev.tuned}.get(alpha)
-            dense = _scores(mixture, dev.queries, dev.passages, dev.own) if known is None else known
-            kept = 0.0  # with every general passage in the corpus, nothing tells what was forgotten
-            if general.queries:
-                general_scores = _scores(mixture, general.queries, general.passages, general.own)
-                kept = float(per_query_ndcg(general_scores, general.relevant).mean())
-            mixtures.append(
-                Mixture(
-                    alpha=alpha,
-                    dev=per_query_ndcg(dense, dev.relevant),
-                    retention=kept,
-                )
-            )
-            task.advance(note=f"α {alpha:g}: dev {mixtures[-1].dev.mean():.3f}")
-    return mixtures
-
-
-def _scores(
-    encoder: Encoder, queries: Sequence[str], passages: Sequence[str], own: npt.NDArray[np.int64] | None
-) -> Vectors:
-    return without_own(encoder.encode_unit(queries, is_query=True) @ encoder.encode_unit(passages).T, own)
-
-
-def _as_told(mixtures: Sequence[Mixture], decision: Decision, highest: float) -> Decision:
-    """The best mixture on dev whatever the gate says, with what the gate says."""
+def _whatever_the_gate_says(mixtures: Sequence[Mixture], decision: Decision, highest: float) -> Decision:
+    """The best mixture on dev, and why the gate would have chosen otherwise or not."""
     best = max((m for m in mixtures if 0 < m.alpha <= highest), key=lambda m: m.dev.mean())
     return Decision(
         ship="finetuned" if best.alpha == 1 else "merged",

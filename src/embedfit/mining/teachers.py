@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import numpy as np
 
-from embedfit.judging.judge import Judge, Pair, PairScore
+from embedfit.judging.judge import Judge, Pair
 from embedfit.numerics.arrays import Scores, Vectors
 from embedfit.path.artefacts import Judgement, Passage, Query
 from embedfit.retrieval.bm25 import Bm25
@@ -23,15 +24,27 @@ class Choice:
     positive_scores: tuple[float, ...] = ()
     negative_scores: tuple[float, ...] = ()
 
+    @property
+    def passages(self) -> tuple[int, ...]:
+        """Positives and negatives."""
+        return (*self.positives, *self.negatives)
+
+    def scored(self, scores: Mapping[int, float | None]) -> Choice:
+        """The choice with the scores of its passages, by their numbers; as it is where one of them is None."""
+        known = {row: round(score, 5) for row in self.passages if (score := scores[row]) is not None}
+        if len(known) < len({*self.passages}):
+            return self
+        return replace(
+            self,
+            positive_scores=tuple(known[row] for row in self.positives),
+            negative_scores=tuple(known[row] for row in self.negatives),
+        )
+
 
 def by_base(choices: Sequence[Choice], query_vectors: Vectors, vectors: Vectors) -> list[Choice]:
     """The choices with the base model's cosines. query_vectors: (Q, H); vectors: (N, H)."""
     return [
-        replace(
-            choice,
-            positive_scores=tuple(_rounded(query_vectors[place] @ vectors[row]) for row in choice.positives),
-            negative_scores=tuple(_rounded(query_vectors[place] @ vectors[row]) for row in choice.negatives),
-        )
+        choice.scored({row: float(query_vectors[place] @ vectors[row]) for row in choice.passages})
         for place, choice in enumerate(choices)
     ]
 
@@ -48,13 +61,7 @@ def fused(
     result = []
     for place, choice in enumerate(choices):
         shares = fused_shares(vectors @ query_vectors[place], index.scores(queries[place].text))
-        result.append(
-            replace(
-                choice,
-                positive_scores=tuple(_rounded(shares[row]) for row in choice.positives),
-                negative_scores=tuple(_rounded(shares[row]) for row in choice.negatives),
-            )
-        )
+        result.append(choice.scored({row: float(shares[row]) for row in choice.passages}))
     return result
 
 
@@ -67,10 +74,6 @@ def fused_shares(dense: Scores, lexical: Scores) -> Scores:
     best = max(float(both.max()), 1e-9)
     shares: Scores = np.clip(both / best, 0.0, 1.0)
     return shares
-
-
-def _rounded(score: np.float32) -> float:
-    return round(float(score), 5)
 
 
 def judged(
@@ -89,64 +92,40 @@ def judged(
     keeps its negatives and has no scores: it teaches by contrast alone.
     """
     pairs = [
-        (place, row, Pair(queries[place].text, passages[row].content))
-        for place, choice in enumerate(choices)
-        for row in (*choice.positives, *choice.negatives)
+        Pair(query.text, passages[row].content)
+        for query, choice in zip(queries, choices, strict=True)
+        for row in choice.passages
     ]
-    verdicts = {
-        (place, row): verdict
-        for (place, row, _), verdict in zip(pairs, judge.judge([pair for _, _, pair in pairs]), strict=True)
-    }
+    answers = iter(judge.judge(pairs))
     result: list[Choice] = []
     said: list[Judgement] = []
-    for place, choice in enumerate(choices):
-        of_row = {row: verdicts[place, row] for row in (*choice.positives, *choice.negatives)}
-        kept = without_false_negatives(choice, of_row, max_relative_score)[:count]
-        result.append(_with_verdicts(replace(choice, negatives=kept), of_row))
-        said += _judgements(queries[place].query_id, passages, choice, of_row, kept)
+    for query, choice in zip(queries, choices, strict=True):
+        found = dict(zip(choice.passages, islice(answers, len(choice.passages)), strict=True))
+        scores = {row: answer.score for row, answer in found.items()}
+        kept = without_false_negatives(choice, scores, max_relative_score)[:count]
+        result.append(replace(choice, negatives=kept).scored(scores))
+        said += [
+            Judgement(
+                query_id=query.query_id,
+                passage_id=passages[row].passage_id,
+                role="positive" if row in choice.positives else "negative",
+                score=None if answer.score is None else round(answer.score, 5),
+                kept=row in choice.positives or row in kept,
+                reason=answer.reason,
+                call_id=answer.call_id,
+            )
+            for row, answer in found.items()
+        ]
     return result, said
 
 
 def without_false_negatives(
-    choice: Choice, verdicts: dict[int, PairScore], max_relative_score: float
+    choice: Choice, scores: Mapping[int, float | None], max_relative_score: float
 ) -> tuple[int, ...]:
     """The negatives that the judge does not find nearly as good as the positive; all where it has no score."""
-    positive = verdicts[choice.positives[0]].score
+    positive = scores[choice.positives[0]]
     if positive is None:
         return choice.negatives
-    scores = {row: verdicts[row].score for row in choice.negatives}
     return tuple(
         row for row in choice.negatives if (score := scores[row]) is not None and score <= max_relative_score * positive
     )
-
-
-def _with_verdicts(choice: Choice, verdicts: dict[int, PairScore]) -> Choice:
-    scores = {row: verdicts[row].score for row in (*choice.positives, *choice.negatives)}
-    known = {row: round(score, 5) for row, score in scores.items() if score is not None}
-    if len(known) < len(scores):
-        return choice
-    return replace(
-        choice,
-        positive_scores=tuple(known[row] for row in choice.positives),
-        negative_scores=tuple(known[row] for row in choice.negatives),
-    )
-
-
-def _judgements(
-    query_id: str, passages: Sequence[Passage], choice: Choice, verdicts: dict[int, PairScore], kept: Collection[int]
-) -> list[Judgement]:
-    said = []
-    for row, verdict in verdicts.items():
-        positive = row in choice.positives
-        said.append(
-            Judgement(
-                query_id=query_id,
-                passage_id=passages[row].passage_id,
-                role="positive" if positive else "negative",
-                score=None if verdict.score is None else round(verdict.score, 5),
-                kept=positive or row in kept,
-                reason=verdict.reason,
-                call_id=verdict.call_id,
-            )
-        )
-    return said

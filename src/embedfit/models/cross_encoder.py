@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from embedfit.errors import ModelError
@@ -111,7 +111,7 @@ class CrossEncoder:
             types.append(np.array(encoding.type_ids, np.int32))
         return ids, types
 
-    def _encodings(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Any]:
+    def _encodings(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Encoding]:
         for start in range(0, len(pairs), _CHUNK):
             yield from self._tokenizer.encode_batch(list(pairs[start : start + _CHUNK]))
 

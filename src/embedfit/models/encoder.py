@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -129,6 +129,18 @@ class StaticTable(torch.nn.Module):
         return BaseModelOutput(last_hidden_state=states, hidden_states=(states, states))
 
 
+class States(NamedTuple):
+    """What a transformer gives for B texts.
+
+    last: (B, L, H) of the last layer. mask: (B, L), 1 for tokens. layers: those of the embeddings and of every layer,
+    where they were asked for, else the last one's alone.
+    """
+
+    last: torch.Tensor
+    mask: torch.Tensor
+    layers: tuple[torch.Tensor, ...]
+
+
 class Encoder:
     """A model folder, loaded: its tokenizer, its transformer and its architecture.
 
@@ -236,38 +248,36 @@ class Encoder:
     def _forward(self, rows: list[list[int]], skip: int) -> Vectors:
         filled = [index for index, row in enumerate(rows) if row]
         if len(filled) == len(rows):
-            output, mask = self.run(rows)
-            return self.pooled(output.last_hidden_state, mask, skip)
+            return self.pooled(self.run(rows), skip)
         found = torch.zeros(len(rows), self.layout.hidden_size * len(self.layout.pooling.modes))
         if filled:
-            output, mask = self.run([rows[index] for index in filled])
-            some = pool(output.last_hidden_state.float(), mask, self.layout.pooling, _skips(skip, mask))
+            states = self.run([rows[index] for index in filled])
+            some = pool(states.last.float(), states.mask, self.layout.pooling, _skips(skip, states.mask))
             found = found.to(some.device).index_copy(0, torch.tensor(filled, device=some.device), some)
         result: Vectors = self.head.finish(found).cpu().numpy()
         return result
 
-    def pooled(self, states: torch.Tensor, mask: torch.Tensor, skip: int) -> Vectors:
-        """The vectors (B, D) of texts, each of at least one token, from the last layer's states (B, L, H)."""
-        result: Vectors = self.head.vectors(states.float(), mask, _skips(skip, mask)).cpu().numpy()
+    def pooled(self, states: States, skip: int) -> Vectors:
+        """The vectors (B, D) of texts, each of at least one token."""
+        found = self.head.vectors(states.last.float(), states.mask, _skips(skip, states.mask))
+        result: Vectors = found.cpu().numpy()
         return result
 
-    def run(self, rows: Sequence[Sequence[int]], *, all_layers: bool = False) -> tuple[Any, torch.Tensor]:
-        """What the transformer gives for token ids, padded to the longest, and the mask (B, L) of real tokens.
-
-        all_layers: with hidden_states, those of the embeddings and of every layer, (B, L, H) each.
-        """
-        ids, mask = map(torch.from_numpy, pad(rows, self.pad_id))
+    def run(self, rows: Sequence[Sequence[int]], *, all_layers: bool = False) -> States:
+        """What the transformer gives for token ids, padded to the longest."""
         where = next(self.backbone.parameters()).device
+        ids, mask = (torch.from_numpy(part).to(where) for part in pad(rows, self.pad_id))
         more = {"output_hidden_states": True} if all_layers else {}
-        mask = mask.to(where)
         with autocast(self.precision, where):
-            return self.backbone(input_ids=ids.to(where), attention_mask=mask, **more), mask
+            output: BaseModelOutput = self.backbone(input_ids=ids, attention_mask=mask, **more)
+        assert output.last_hidden_state is not None  # only a type checker doubts it
+        return States(output.last_hidden_state, mask, output.hidden_states or (output.last_hidden_state,))
 
     @property
     def pad_id(self) -> int:
         """The token id that fills short rows."""
-        value: Any = getattr(self.backbone.config, "pad_token_id", None)
-        return int(value) if isinstance(value, int) and value >= 0 else 0
+        value: object = getattr(self.backbone.config, "pad_token_id", None)
+        return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _skips(skip: int, mask: torch.Tensor) -> torch.Tensor | None:
@@ -282,7 +292,7 @@ def load_base(
     return Encoder.load(folder, precision=precision, layout=layout)
 
 
-def autocast(precision: Precision, where: torch.device) -> AbstractContextManager[Any]:
+def autocast(precision: Precision, where: torch.device) -> AbstractContextManager[object]:
     """The context in which a forward runs in that precision; weights stay in fp32."""
     if precision == "fp32":
         return nullcontext()

@@ -7,9 +7,9 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,13 @@ from embedfit.files.atomic import atomic_folder, disk_errors
 from embedfit.models.encoder import load_backbone
 from embedfit.models.graphs import version
 from embedfit.models.layout.reading import read_architecture
+from embedfit.numerics.arrays import Floats, Ints
+
+if TYPE_CHECKING:
+    import transformers
+
+#: Token ids and masks by the names of a graph's inputs → hidden states.
+_Runner = Callable[[dict[str, Ints]], Floats]
 
 #: TEI's ONNX backend binds these inputs by name and reads this output.
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -113,15 +120,16 @@ def _traceable(folder: Path) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...],
     return _HiddenStates(backbone, token_types=len(names) == 3).eval(), example, names
 
 
-def _vocabulary(backbone: Any) -> int:  # noqa: ANN401 - torch knows no such method
-    rows: int = backbone.get_input_embeddings().num_embeddings
-    return rows
+def _vocabulary(backbone: torch.nn.Module) -> int:
+    table = cast("transformers.PreTrainedModel", backbone).get_input_embeddings()
+    assert isinstance(table, torch.nn.Embedding)
+    return table.num_embeddings
 
 
-def _check(folder: Path, module: torch.nn.Module, run: Any, names: tuple[str, ...]) -> None:  # noqa: ANN401
+def _check(folder: Path, module: torch.nn.Module, run: _Runner, names: tuple[str, ...]) -> None:
     """Compare with torch on rows of other sizes than the example: an axis that was fixed shows here."""
     generator = np.random.default_rng(0)
-    window, tokens = read_architecture(folder).max_tokens, _vocabulary(module.backbone)
+    window, tokens = read_architecture(folder).max_tokens, _vocabulary(cast(torch.nn.Module, module.backbone))
     for rows, length in ((1, min(3, window)), (3, min(40, window))):
         ids = generator.integers(min(1, tokens - 1), min(100, tokens), (rows, length))
         mask = np.ones_like(ids)
@@ -136,7 +144,7 @@ def _check(folder: Path, module: torch.nn.Module, run: Any, names: tuple[str, ..
             raise ModelError(f"The exported graph of {folder} differs from torch by {worst:.2g}; it was not kept.")
 
 
-def _onnx_runner(path: Path) -> Any:  # noqa: ANN401 - a function from named arrays to an array
+def _onnx_runner(path: Path) -> _Runner:
     import onnxruntime as _onnxruntime  # an optional dependency
 
     onnxruntime: Any = _onnxruntime

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from embedfit.config import Config
 from embedfit.files.hashes import sha256_file
@@ -50,7 +49,7 @@ class LocalModel:
         if self._key is None:
             paths = deciding_files(self.folder, self.layout)
             files = {path.relative_to(self.folder).as_posix(): sha256_file(path) for path in paths}
-            layout: dict[str, Any] = {
+            layout: dict[str, object] = {
                 "modules": [[type(module).__name__, asdict(module)] for module in self.layout.modules],
                 "dimensions": self.layout.dimensions,
             }

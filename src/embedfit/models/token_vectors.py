@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from embedfit.models.encoder import Encoder, tokens_per_batch
+from embedfit.models.encoder import Encoder, States, tokens_per_batch
 from embedfit.models.layout.modules import unit_rows
 from embedfit.numerics.arrays import Ints, Vectors
 from embedfit.numerics.batching import batches_by_length
@@ -27,7 +27,7 @@ def token_vectors(encoder: Encoder, rows: Sequence[Sequence[int]]) -> list[Tenso
     layers' cosines.
     """
     found = [torch.empty(0)] * len(rows)
-    for batch, states, _, _ in _layers(encoder, rows):
+    for batch, states in _batches(encoder, rows):
         for index, vectors in zip(batch, _side_by_side(states), strict=True):
             found[index] = vectors[: len(rows[index])]
     return found
@@ -44,24 +44,21 @@ def text_and_token_vectors(
     found = [torch.empty(0)] * len(rows)
     texts = np.zeros((len(rows), encoder.layout.width), np.float32)
     skip = encoder.skip(is_query)
-    for batch, states, last, mask in _layers(encoder, rows):
-        texts[batch] = encoder.pooled(last, mask, skip)
+    for batch, states in _batches(encoder, rows):
+        texts[batch] = encoder.pooled(states, skip)
         for index, vectors in zip(batch, _side_by_side(states), strict=True):
             found[index] = vectors[: len(rows[index])]
     return unit_rows(texts), found
 
 
-def _layers(
-    encoder: Encoder, rows: Sequence[Sequence[int]]
-) -> Iterator[tuple[Ints, tuple[Tensor, Tensor], Tensor, Tensor]]:
-    """Numbers of rows, states (B, L, H) of an inner and the last layer, what the model gives, and the mask (B, L)."""
+def _batches(encoder: Encoder, rows: Sequence[Sequence[int]]) -> Iterator[tuple[Ints, States]]:
+    """Numbers of rows, and what the transformer gives for them."""
     budget = tokens_per_batch() // 4  # all layers' vectors are held at once
     for batch in batches_by_length([len(row) for row in rows], budget):
-        output, mask = encoder.run([rows[index] for index in batch], all_layers=True)
-        states = output.hidden_states or (output.last_hidden_state,)  # static embeddings have one layer
-        inner = states[round(_INNER * (len(states) - 1))]  # the first are the embeddings
-        yield batch, (inner, states[-1]), output.last_hidden_state, mask
+        yield batch, encoder.run([rows[index] for index in batch], all_layers=True)
 
 
-def _side_by_side(states: tuple[Tensor, Tensor]) -> Tensor:
-    return (torch.cat([normalize(layer.float(), dim=-1) for layer in states], -1) / 2**0.5).to(torch.float16)
+def _side_by_side(states: States) -> Tensor:
+    inner = states.layers[round(_INNER * (len(states.layers) - 1))]  # the first are the embeddings
+    both = [normalize(layer.float(), dim=-1) for layer in (inner, states.layers[-1])]
+    return (torch.cat(both, -1) / 2**0.5).to(torch.float16)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from tokenizers import Tokenizer, normalizers
 
@@ -143,10 +144,10 @@ def _lowers(normalizer: object) -> bool:
     return any(isinstance(part, normalizers.Lowercase) for part in _parts(normalizer))
 
 
-def _parts(normalizer: Any) -> list[Any]:  # noqa: ANN401 - the type stubs do not say that a sequence can be listed
-    is_sequence: bool = isinstance(normalizer, normalizers.Sequence)
-    found: list[Any] = list(normalizer) if is_sequence else [normalizer]
-    return [part for part in found if part is not None]
+def _parts(normalizer: object) -> list[normalizers.Normalizer]:
+    # The type stubs do not say that a sequence can be listed.
+    found = list(cast("Iterable[object]", normalizer)) if isinstance(normalizer, normalizers.Sequence) else [normalizer]
+    return [part for part in found if isinstance(part, normalizers.Normalizer)]
 
 
 def _check_table(folder: Path, tokenizer: Tokenizer) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from embedfit.numerics.arrays import Ints
+from embedfit.numerics.arrays import Doubles, Ints, Scores
 
 
-def best(scores: npt.NDArray[Any], k: int) -> Ints:
+def best(scores: Scores | Doubles, k: int) -> Ints:
     """Columns of the k highest scores of each row, best first, equal ones by ascending column.
 
     scores: (..., N) without NaN; returns (..., min(k, N)).
@@ -20,7 +18,8 @@ def best(scores: npt.NDArray[Any], k: int) -> Ints:
     k = min(k, count)
     rows = scores.reshape(math.prod(scores.shape[:-1]), count)
     found = np.empty((len(rows), k), np.int64)
-    for row, values in enumerate(rows if k else ()):
+    for row in range(len(rows) if k else 0):
+        values = rows[row]
         candidates = np.flatnonzero(values >= np.partition(values, count - k)[count - k]) if k < count else None
         falling = -(values if candidates is None else values[candidates])
         order = np.argsort(falling, kind="stable")[:k]
@@ -28,7 +27,7 @@ def best(scores: npt.NDArray[Any], k: int) -> Ints:
     return found.reshape(*scores.shape[:-1], k)
 
 
-def ranks(scores: npt.NDArray[Any]) -> Ints:
+def ranks(scores: Scores | Doubles) -> Ints:
     """1-based rank of every column, equal scores by ascending column. (..., N)."""
     order = best(scores, scores.shape[-1])
     result = np.empty(scores.shape, np.int64)

@@ -19,14 +19,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from embedfit.numerics.arrays import Doubles, Ints
+from embedfit.numerics.arrays import Bools, Doubles, Ints, Scores
 from embedfit.numerics.ranking import best
 
+#: Of a passage: its name, or its number.
+Id = TypeVar("Id", bound=Hashable)
 Convention = Literal["sentence-transformers", "trec_eval"]
 
 #: What a run reports, in the order of its tables.
@@ -49,7 +50,7 @@ class Judged:
     relevant: Ints
 
 
-def judge(rankings: Sequence[Sequence[Hashable]], relevant: Sequence[Mapping[Any, float] | Collection[Any]]) -> Judged:
+def judge(rankings: Sequence[Sequence[Id]], relevant: Sequence[Mapping[Id, float] | Collection[Id]]) -> Judged:
     """Judge rankings (passage ids, best first) by the relevant passages of each query.
 
     relevant: for each query a mapping of passage id to grade, or a collection of ids (grade 1 each).
@@ -67,7 +68,7 @@ def judge(rankings: Sequence[Sequence[Hashable]], relevant: Sequence[Mapping[Any
     return Judged(grades, ideal, np.array([len(of_query) for of_query in judgements], dtype=np.int64))
 
 
-def _positive_grades(relevant: Mapping[Any, float] | Collection[Any]) -> dict[Any, float]:
+def _positive_grades(relevant: Mapping[Id, float] | Collection[Id]) -> dict[Id, float]:
     if isinstance(relevant, Mapping):
         return {passage: float(grade) for passage, grade in relevant.items() if grade > 0}
     return dict.fromkeys(relevant, 1.0)
@@ -128,7 +129,7 @@ def _discounts(depth: int) -> Doubles:
     return discounts
 
 
-def _divide(numerator: NDArray[Any], denominator: NDArray[Any]) -> Doubles:
+def _divide(numerator: Doubles | Ints | Bools, denominator: Doubles | Ints) -> Doubles:
     result: Doubles = np.divide(numerator, denominator, out=np.zeros(len(numerator)), where=denominator > 0)
     return result
 
@@ -160,7 +161,9 @@ def score(
     return {metric: KERNELS[name](judged, k, convention) for metric, (name, k) in parsed.items()}
 
 
-def rank(scores: NDArray[Any], ids: Sequence[str], k: int, convention: Convention = "sentence-transformers") -> Ints:
+def rank(
+    scores: Scores | Doubles, ids: Sequence[str], k: int, convention: Convention = "sentence-transformers"
+) -> Ints:
     """The k best passages of each query, best first, equal scores in the convention's order.
 
     scores: (Q, N), higher is better. ids: the N passage ids. Returns (Q, min(k, N)) columns of `scores`.

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from embedfit.numerics.arrays import Doubles, Ints
 
@@ -184,7 +183,7 @@ def student_quantile(probability: float, degrees: int) -> float:
 def _cluster_sums(values: Doubles, clusters: Ints) -> tuple[Doubles, Doubles]:
     """Sum of the values (C, M) and number of queries (C,) of each cluster that has any."""
     _, rows = np.unique(clusters, return_inverse=True)
-    sizes: NDArray[Any] = np.bincount(rows)
+    sizes = np.bincount(rows)
     sums = np.zeros((len(sizes), values.shape[1]))
     np.add.at(sums, rows, values)
     return sums, sizes.astype(np.float64)

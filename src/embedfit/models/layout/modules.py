@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from embedfit.numerics.arrays import Ints, Vectors
 if TYPE_CHECKING:
     import torch
 
+Node: TypeAlias = Any  # of an OpenVINO graph; its module makes its names at run time
 #: What a mean is divided by where no token is left.
 _LEAST = 1e-9
 #: What sentence-transformers' Normalize and torch's normalize divide by at the least.
@@ -81,7 +82,7 @@ def pool_arrays(hidden: Vectors, mask: Ints, pooling: Pooling, skip: Ints | None
     return result
 
 
-def pool_nodes(ops: Any, hidden: Any, attention_mask: Any, mode: PoolingMode) -> Any:  # noqa: ANN401 - OpenVINO's nodes
+def pool_nodes(ops: Node, hidden: Node, attention_mask: Node, mode: PoolingMode) -> Node:
     """The same as a part of an OpenVINO graph, for the two poolings that nearly all models have; None for others.
 
     ops: openvino.opset13. hidden: (B, L, H); attention_mask: (B, L).

@@ -68,7 +68,7 @@ class Examination:
     source: str
     comparison: Comparison | None = None
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """For --json."""
         return {
             "folder": str(self.folder),
@@ -169,14 +169,14 @@ def _first_difference(encoder: Encoder, theirs: Any, texts: Sequence[str], promp
         (ids,) = encoder.token_ids([text], is_query=is_query)
         if features["input_ids"].flatten().tolist() != ids:
             return f"token ids (tokenizer, lower-casing, window or prompt) of {text[:40]!r}"
-        output, mask = encoder.run([ids])
-        hidden = output.last_hidden_state.float().cpu()
+        states = encoder.run([ids])
+        hidden, mask = states.last.float().cpu(), states.mask.cpu()
         steps = [name for name, _ in theirs.named_children()]
         for number, name in enumerate(steps):
             features = theirs[number](features)
             module = layout.modules[number] if number < len(layout.modules) else None
             expected = features.get("token_embeddings") if number == 0 else features.get("sentence_embedding")
-            found = hidden if number == 0 else _until(encoder, number, hidden, mask.cpu(), prompt)
+            found = hidden if number == 0 else _until(encoder, number, hidden, mask, prompt)
             if number == 0 and isinstance(layout.first, StaticEmbedding):
                 continue
             if expected is None or not _close(found.numpy(), expected.numpy()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -57,7 +56,7 @@ def read_texts(path: Path) -> list[str]:
     return lines
 
 
-def _passage(record: Mapping[str, Any], path: Path, number: int) -> str:
+def _passage(record: Mapping[str, object], path: Path, number: int) -> str:
     title, text = record.get("title") or "", record.get("text")
     if not isinstance(text, str) or not isinstance(title, str):
         raise InputError(

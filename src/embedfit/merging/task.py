@@ -1,0 +1,43 @@
+"""A retrieval task on which mixtures are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from embedfit.models.encoder import Encoder
+from embedfit.numerics.arrays import Doubles, Ints, Scores
+from embedfit.numerics.ranking import best
+from embedfit.retrieval.metrics import judge, ndcg
+from embedfit.retrieval.own import without_own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalTask:
+    """Queries and the passages that they are searched in.
+
+    relevant: of each query the passages that answer it, by number. own: (Q,) the passage that each query is itself,
+    -1 for none; None where no query is one.
+    """
+
+    queries: tuple[str, ...]
+    passages: tuple[str, ...]
+    relevant: tuple[frozenset[int], ...]
+    own: Ints | None = None
+
+    def scores(self, encoder: Encoder) -> Scores:
+        """Cosines of every query and passage, -inf for a query's own passage. (Q, N)."""
+        vectors = encoder.encode_unit(self.passages)
+        return without_own(encoder.encode_unit(self.queries, is_query=True) @ vectors.T, self.own)
+
+    def ndcg10(self, scores: Scores) -> Doubles:
+        """NDCG@10 of each query. scores: (Q, N), -inf for what no ranking lists."""
+        return per_query_ndcg(scores, self.relevant)
+
+
+def per_query_ndcg(scores: Scores, relevant: Sequence[frozenset[int]], k: int = 10) -> Doubles:
+    """NDCG@k of each query. scores: (Q, N) of every passage, -inf for those that are left out."""
+    found = [row[np.isfinite(of_query[row])].tolist() for row, of_query in zip(best(scores, k), scores, strict=True)]
+    return ndcg(judge(found, relevant), k)
