@@ -1,9 +1,8 @@
-"""The plug-in of docs/extending.md, taken from the page, is installed and run."""
+"""What docs/extending.md shows, taken from the page, is installed and used."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import subprocess
@@ -11,7 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+
+import embedfit
+from embedfit import plugins
+from embedfit.config import resolve
+from embedfit.errors import UsageError
+from embedfit.index.sinks.sink import About, Row, open_sink
+from embedfit.scale.executor import open_executor
+from embedfit.training.losses.loss import Targets, loss_named
+from embedfit.training.losses.objective import Objective
+from tests.plug_in import install
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "extending.md"
@@ -33,32 +44,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert set(files) == {"pyproject.toml", "example_reader.py", "example_generator.py"}
     for name, text in files.items():
         (source / name).write_text(text, "utf-8")
-    command = [
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-index",
-        "--no-deps",
-        "--no-build-isolation",
-        "--target",
-        target,
-        source,
-    ]
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=300)
+    options = ["-q", "--no-index", "--no-deps", "--no-build-isolation", "--no-compile"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return target
-
-
-def python(installed: Path, home: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    paths = [str(installed), str(ROOT / "src")]
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XDG_DATA_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
 
 
 def talks(folder: Path) -> Path:
@@ -74,22 +64,17 @@ def talks(folder: Path) -> Path:
     return folder
 
 
-PATH = """
-import sys, embedfit
-docs, model, run = sys.argv[1:]
-settings = {"model": model, "generate": {"generator": "rare-words"}}
-embedfit.run(docs, run=run, settings=settings, until="generate")
-"""
-
-
 def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def test_the_plug_in_of_the_page_reads_and_writes(installed: Path, tmp_path: Path, tiny_bert: Path) -> None:
+def test_the_plug_in_of_the_page_reads_and_writes(
+    installed: Path, tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(installed))
     run = tmp_path / "run"
-    done = python(installed, tmp_path, "-c", PATH, talks(tmp_path / "talks"), tiny_bert, run)
-    assert done.returncode == 0, done.stderr
+    settings = {"model": str(tiny_bert), "generate": {"generator": "rare-words"}}
+    embedfit.run(talks(tmp_path / "talks"), run=run, settings=settings, until="generate")
     reasons = {Path(one["path"]).name: one["reason"] for one in rows(run / "documents.jsonl")}
     assert len(reasons) == 25 and {name: why for name, why in reasons.items() if why} == {
         "silent.srt": "nobody speaks in it"
@@ -103,7 +88,66 @@ def test_the_plug_in_of_the_page_reads_and_writes(installed: Path, tmp_path: Pat
 
 
 def test_without_the_plug_in_the_error_says_what_to_do(tmp_path: Path) -> None:
-    command = ("-m", "embedfit", "run", PAGE, "--generator", "rare-words", "--run", tmp_path / "r")
-    done = python(tmp_path, tmp_path, *command)
-    assert done.returncode == 2
-    assert "'rare-words'" in done.stderr and "install the package that brings it" in done.stderr
+    with pytest.raises(UsageError, match=r"'rare-words'.*install the package that brings it"):
+        embedfit.run(PAGE, run=tmp_path / "r", settings={"generate": {"generator": "rare-words"}})
+
+
+def plug_in(heading: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install what a section of the page shows: one module, and one line of entry points."""
+    section = PAGE.read_text("utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    (group, entry), (code,) = (
+        re.findall(r'```toml\n\[project\.entry-points\."([\w.]+)"\]\n(.*?)\n```', section)[0],
+        re.findall(r"```python\n(.*?)```", section, re.DOTALL),
+    )
+    entry = entry.replace('"', "").replace("my_package:", "stranger:")
+    install(folder, code, entry, monkeypatch, group=group)
+    name, _, place = entry.partition(" = ")
+    assert plugins.places(group)[name] == place
+
+
+def test_the_loss_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in("A loss", tmp_path, monkeypatch)
+    assert resolve(assignments=("train.loss=hinge",)).train.loss == "hinge"
+    queries = torch.eye(3, 4).requires_grad_()
+    passages = torch.nn.functional.normalize(torch.tensor([[1.0, 0, 0, 0], [0.6, 0.8, 0, 0], [0, 0, 1.0, 0]]), dim=1)
+    targets = Targets(
+        group=torch.arange(3)[:, None],
+        allowed=torch.tensor([[True, True, True], [True, True, True], [False, False, True]]),
+        teacher=torch.zeros(3, 1),
+        has_teacher=torch.zeros(3, dtype=torch.bool),
+    )
+    # Scores at this temperature: 5, 3, 0 | 0, 4, 0 | 0, 0, 5, where nothing wrong is allowed.
+    loss = Objective(loss=loss_named("hinge"), temperature=0.2)(queries, passages, targets)
+    loss.backward()
+    assert loss.item() == pytest.approx((3 - 5 + 4) / 3) and torch.isfinite(queries.grad).all()
+
+
+def test_the_sink_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in("A sink", tmp_path, monkeypatch)
+    about = About(model="m", fingerprint="f00", instruction="", dimensions=2, windows=False, passages=2)
+    given = [
+        Row(id=f"p{n}", document="d", title="", text="a, b", page=0, vector=np.array([n, 0.5], np.float32),
+            windows=None, metadata={}) for n in range(2)
+    ]  # fmt: skip
+    open_sink(f"csv:{tmp_path / 'out.csv'}").write(about, iter([given[:1], given[1:]]))
+    assert (tmp_path / "out.csv").read_text().splitlines() == [
+        "id,text,vectors of f00", 'p0,"a, b",0.0,0.5', 'p1,"a, b",1.0,0.5'
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match=r"csv:FILE, jsonl:DIR, parquet:DIR"):
+        open_sink("nowhere:x")
+
+
+def test_the_executor_of_the_page_is_one(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plug_in("An executor", tmp_path, monkeypatch)
+    (tmp_path / "docs").mkdir()
+    for number in range(3):
+        (tmp_path / "docs" / f"{number}.md").write_text(
+            f"# Part {number}\n\nThe {SOUNDS[number]} of part {number}. " * 9
+        )
+    found = []
+    for workers in ("inline", "threads:2"):
+        runtime = embedfit.Runtime(executor=open_executor(workers))
+        run = tmp_path / workers[:3]
+        embedfit.run(tmp_path / "docs", run=run, settings={"model": str(tiny_bert)}, until="ingest", runtime=runtime)
+        found.append((run / "passages.jsonl").read_bytes())
+    assert found[0] == found[1] != b""
