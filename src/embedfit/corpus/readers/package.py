@@ -5,12 +5,12 @@ from __future__ import annotations
 import posixpath
 import urllib.parse
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
 from xml.parsers import expat
 
 from embedfit.corpus.blocks import UnreadableDocument
+from embedfit.corpus.readers.walker import Attributes, Walker
 
 #: What one document may unpack to. A book of 1,000 pages has about 30 MB of XML, a million elements, 3 M characters.
 MAX_BYTES = 256 << 20
@@ -23,11 +23,6 @@ _PIECE = 1 << 16
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0"
 _COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
-
-Attributes = Mapping[str, str]
-
-#: What stands for the elements of an equation, so that its characters read as a line: "(a+b)/c^2".
-MATH_SIGNS = {"m:den": "/", "m:sup": "^", "m:sub": "_", "m:d": "(", "m:rad": "√"}
 
 _OFFICE = "http://schemas.openxmlformats.org"
 _STRICT = "http://purl.oclc.org/ooxml"
@@ -58,90 +53,6 @@ _PREFIXES = {
     f"{_OPENDOCUMENT}:container": "container",
     "http://www.w3.org/2001/04/xmlenc#": "enc",
 }  # fmt: skip
-
-
-class Walker:
-    """What a format does at each element. Elements that it does not name are passed through: their content counts.
-
-    opens, closes: the actions at an element's start and end, by its name with the prefix of `_PREFIXES`.
-    skipped: elements that are left out with their content.
-    listed: the like, but their text is handed to `left_out`, with the reason that stands here.
-    texts: elements whose characters are text; None where all characters are.
-    """
-
-    skipped: ClassVar[frozenset[str]] = frozenset()
-    listed: ClassVar[Mapping[str, str]] = {}
-    texts: ClassVar[frozenset[str] | None] = None
-
-    def __init__(self) -> None:
-        self.opens: dict[str, Callable[[Attributes], None]] = {
-            "mc:AlternateContent": lambda _: self._alternatives.append(self.given),
-            "mc:Choice": self._alternative,
-            "mc:Fallback": self._alternative,
-        }
-        self.closes: dict[str, Callable[[], None]] = {"mc:AlternateContent": self._end_alternatives}
-        #: How many pieces of text there were so far.
-        self.given = 0
-        #: How deep inside a left-out element the walk is; 0 outside.
-        self.skipping = 0
-        self._reason = ""
-        self._unread: list[str] = []
-        self._alternatives: list[int] = []
-        self._inside = 0
-
-    def start(self, tag: str, attributes: Attributes) -> None:
-        """An element begins."""
-        if self.skipping:
-            self.skipping += 1
-            return
-        if tag in self.skipped or tag in self.listed:
-            self.skipping = 1
-            self._reason = self.listed.get(tag, "")
-            return
-        if self.texts is not None and tag in self.texts:
-            self._inside += 1
-        action = self.opens.get(tag)
-        if action is not None:
-            action(attributes)
-
-    def end(self, tag: str) -> None:
-        """An element ends."""
-        if self.skipping:
-            self.skipping -= 1
-            if not self.skipping and self._unread:
-                self.left_out(self._reason, "".join(self._unread))
-                self._unread.clear()
-            return
-        if self.texts is not None and tag in self.texts:
-            self._inside -= 1
-        action = self.closes.get(tag)
-        if action is not None:
-            action()
-
-    def characters(self, data: str) -> None:
-        """Characters between tags."""
-        if self.skipping:
-            if self._reason:
-                self._unread.append(data)
-        elif self.texts is None or self._inside:
-            self.given += 1
-            self.add(data)
-
-    def add(self, data: str) -> None:
-        """A piece of the document's text."""
-
-    def left_out(self, reason: str, text: str) -> None:
-        """The text of an element of `listed`."""
-
-    def _alternative(self, _: Attributes) -> None:
-        # The same content in several forms: the first form that has text is read, the others are left out.
-        if self._alternatives and self.given > self._alternatives[-1]:
-            self.skipping = 1
-            self._reason = ""
-
-    def _end_alternatives(self) -> None:
-        if self._alternatives:
-            self._alternatives.pop()
 
 
 class Package:
@@ -210,6 +121,14 @@ class Package:
         except expat.ExpatError as error:
             raise UnreadableDocument(f"not a readable {self.what}: {name} is damaged: {error}") from error
 
+    def elements(self, name: str, *tags: str) -> list[Attributes]:
+        """The attributes of all elements of some names in a part, in order. Raises as `read` does."""
+        found: list[Attributes] = []
+        walker = Walker()
+        walker.opens |= dict.fromkeys(tags, found.append)
+        self.walk(name, walker)
+        return found
+
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
         """Id → (last word of the type, name of the part) of what a part points to inside the archive.
 
@@ -219,12 +138,13 @@ class Package:
         name = posixpath.join(folder, "_rels", f"{base}.rels")
         if name not in self.names:
             return {}
-        walker = _Relations()
-        self.walk(name, walker)
-        return {
-            key: (kind, posixpath.normpath(posixpath.join("/", folder, urllib.parse.unquote(target))).lstrip("/"))
-            for key, kind, target in walker.found
-        }
+        found = {}
+        for one in self.elements(name, "rel:Relationship"):
+            if one.get("TargetMode") != "External":
+                target = posixpath.join("/", folder, urllib.parse.unquote(one.get("Target", "")))
+                kind = one.get("Type", "").rpartition("/")[2]
+                found[one.get("Id", "")] = kind, posixpath.normpath(target).lstrip("/")
+        return found
 
     def main_part(self) -> str:
         """The name of an Office file's main part. Raises UnreadableDocument where the archive is another thing."""
@@ -251,18 +171,6 @@ class Package:
             raise
         except Exception as error:  # zipfile and zlib raise a dozen kinds for damaged archives
             raise UnreadableDocument(f"damaged or cut short: {name} of the {self.what} can't be unpacked") from error
-
-
-class _Relations(Walker):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[tuple[str, str, str]] = []
-        self.opens["rel:Relationship"] = self._relation
-
-    def _relation(self, attributes: Attributes) -> None:
-        if attributes.get("TargetMode") != "External":
-            kind = attributes.get("Type", "").rpartition("/")[2]
-            self.found.append((attributes.get("Id", ""), kind, attributes.get("Target", "")))
 
 
 def _refuse_entities(*_: object) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from embedfit.corpus.blocks import Block, ParsedDocument, Removed
 from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.decoding import decode
-from embedfit.corpus.readers.office.docx_styles import Numbering, Style, Styles, symbol
+from embedfit.corpus.readers.office.docx_styles import Numbering, Style, Styles, number, symbol
 from embedfit.corpus.readers.office.drawing import drawing_blocks
-from embedfit.corpus.readers.package import MATH_SIGNS, Attributes, Package, Walker
+from embedfit.corpus.readers.package import Package
 from embedfit.corpus.readers.registry import Progress, Reader
-from embedfit.corpus.readers.tables import Table
 from embedfit.corpus.readers.texts import html
+from embedfit.corpus.readers.walker import MATH_SIGNS, Attributes, BlockWalker
 
 _WHAT = "Word file"
 #: A longer "heading" is a paragraph in the wrong style.
@@ -24,6 +25,7 @@ _MAX_HEADING = 350
 _PAGE_NUMBER = re.compile(r"(?:page\s*)?\d{0,5}(?:\s*(?:of|/|von|de|sur)\s*\d{1,5})?\s*", re.I)
 _HEADERS = ("header", "footer")
 _NOTES = ("footnotes", "endnotes")
+_FIELD_PARTS = ("w:checkBox", "w:checked", "w:default", "w:result", "w:listEntry")
 _EMBEDDED = ("package", "oleObject")
 
 
@@ -46,8 +48,9 @@ def read_docx(path: Path, progress: Progress | None = None) -> ParsedDocument:
         edges = {kind: _edge_blocks(context, kind, relations) for kind in _HEADERS}
         body = _walked(context, main).blocks
         without_reference = [block for blocks in context.notes.values() for block in blocks]
-        for blocks in _walked(context, parts.get("comments", "")).notes.values():
-            context.removed.append(_removed("comment", " ".join(block.text for block in blocks)))
+        comments = _walked(context, parts.get("comments", "")).notes
+        texts = (" ".join(block.text for block in blocks) for blocks in comments.values())
+        context.removed.extend(Removed(page=0, reason="comment", preview=clean_line(text)) for text in texts)
         embedded = sum(kind in _EMBEDDED for kind, _ in relations.values())
     if embedded:
         context.lost.append(f"{embedded} embedded file{'s' * (embedded != 1)} not read")
@@ -88,10 +91,6 @@ def _edge_blocks(context: _Context, kind: str, relations: Mapping[str, tuple[str
     return list(found.values())
 
 
-def _removed(reason: str, text: str) -> Removed:
-    return Removed(page=0, reason=reason, preview=clean_line(text))
-
-
 @dataclass(slots=True)
 class _Paragraph:
     """A paragraph that is being read. after: what stands beside it, such as text boxes, and follows it."""
@@ -106,14 +105,20 @@ class _Paragraph:
     list_level: int | None = None
     joins_next: bool = False
 
+    def end_readings(self) -> None:
+        """Readings of characters (ruby) follow their word in brackets, so that neither is cut into syllables."""
+        if self.readings:
+            self.parts.append(f"({''.join(self.readings)})")
+            self.readings.clear()
 
-@dataclass(slots=True)
+
 class _FormField:
     """A check box or list of Word's old forms, whose value is no text of the document."""
 
-    is_box: bool = False
-    value: str = ""
-    choices: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.is_box = False
+        self.value = ""
+        self.choices: list[str] = []
 
     def text(self) -> str:
         if self.is_box:
@@ -121,81 +126,69 @@ class _FormField:
         index = int(self.value) if self.value.isdecimal() and len(self.value) < 4 else 0
         return self.choices[index] if index < len(self.choices) else ""
 
+    def start(self, tag: str, attributes: Attributes) -> None:
+        """An element inside the field."""
+        if tag == "w:checkBox":
+            self.is_box = True
+        elif tag == "w:listEntry":
+            self.choices.append(attributes.get("w:val", ""))
+        elif tag in ("w:checked", "w:result") or not self.value:
+            self.value = attributes.get("w:val", "0" if tag == "w:result" else "1")
 
-class _Body(Walker):
+
+class _Body(BlockWalker):
     """Reads a part that has paragraphs: the body, a header, the notes or the comments."""
 
-    texts: ClassVar[frozenset[str]] = frozenset(("w:t", "m:t", "a:t"))
-    skipped: ClassVar[frozenset[str]] = frozenset(
+    texts = frozenset(("w:t", "m:t", "a:t"))
+    skipped = frozenset(
         "w:moveFrom w:instrText w:delInstrText w:pPrChange w:rPrChange w:sectPrChange w:tblPrChange w:trPrChange "
         "w:tcPrChange w:numberingChange w:sectPr w:sdtPr".split()
     )
     listed: ClassVar[Mapping[str, str]] = {"w:del": "deleted text (tracked change)"}
+    signs: Mapping[str, str] = {
+        "w:tab": " ", "w:br": "\n", "w:cr": "\n", "w:ptab": " ", "w:noBreakHyphen": "-", **MATH_SIGNS,
+    }  # fmt: skip
+    counted = frozenset(("w:pPr", "w:trPr", "w:ruby", "w:rt"))
+    table, row, cells = "w:tbl", "w:tr", ("w:tc",)
 
     def __init__(self, context: _Context, part: str) -> None:
         super().__init__()
         self._context = context
+        self.removed = context.removed
         self._relations = context.package.relations(part) if part else {}
-        self.blocks: list[Block] = []
         #: Blocks of each foot- or endnote, or comment, by its id.
         self.notes: dict[str, list[Block]] = {}
-        self._sinks = [self.blocks]
         self._paragraphs: list[_Paragraph] = []
-        self._tables: list[Table] = []
         self._carried: list[str] = []
-        self._properties: list[str] = []
-        self._in_ruby = self._in_reading = 0
         self._contents_listed = False
         self._field = _FormField()
         self._name_actions()
 
     def _name_actions(self) -> None:
-        for name in ("w:pPr", "w:trPr"):
-            self.opens[name] = lambda _, name=name: self._properties.append(name)  # type: ignore[misc]
-            self.closes[name] = lambda: self._properties.clear()
-        for name, text in {
-            "w:tab": " ", "w:br": "\n", "w:cr": "\n", "w:ptab": " ", "w:noBreakHyphen": "-", **MATH_SIGNS,
-        }.items():  # fmt: skip
-            self.opens[name] = lambda _, text=text: self.add(text)  # type: ignore[misc]
-        for name in ("footnote", "endnote"):
-            self.opens[f"w:{name}Reference"] = lambda a, name=name: self._refer(name, a)  # type: ignore[misc]
-            self.opens[f"w:{name}"] = self._open_note
-            self.closes[f"w:{name}"] = self._close_sink
+        self.opens |= dict.fromkeys(("w:footnote", "w:endnote", "w:comment"), self._open_note)
+        self.closes |= dict.fromkeys(("w:footnote", "w:endnote", "w:comment", "w:txbxContent"), self.close_sink)
         self.opens |= {
             "w:p": lambda _: self._paragraphs.append(_Paragraph()),
-            "w:pStyle": lambda a: self._set("style", a.get("w:val", "")),
-            "w:outlineLvl": lambda a: self._set("outline", _integer(a)),
-            "w:ilvl": lambda a: self._set("list_level", _integer(a)),
-            "w:numId": lambda a: self._set("list_id", a.get("w:val", "")),
+            "w:pStyle": lambda a: self._set(style=a.get("w:val", "")),
+            "w:outlineLvl": lambda a: self._set(outline=number(a)),
+            "w:ilvl": lambda a: self._set(list_level=number(a)),
+            "w:numId": lambda a: self._set(list_id=a.get("w:val", "")),
             "w:sym": lambda a: self.characters_of(symbol(a.get("w:font", ""), a.get("w:char", ""))),
             "m:chr": lambda a: self.characters_of(a.get("m:val", "")),
-            "w:ruby": lambda _: self._count_ruby(1),
-            "w:rt": lambda _: self._count_reading(1),
-            "w:tbl": lambda _: self._tables.append(Table()),
-            "w:tr": lambda _: self._tables[-1].row() if self._tables else None,
-            "w:tc": lambda _: self._sinks.append(self._tables[-1].cell() if self._tables else []),
-            "w:txbxContent": lambda _: self._sinks.append(self._paragraphs[-1].after if self._paragraphs else []),
-            "w:comment": self._open_note,
+            "w:footnoteReference": lambda a: self._refer("footnote", a),
+            "w:endnoteReference": lambda a: self._refer("endnote", a),
+            "w:txbxContent": lambda _: self.sinks.append(self._beside()),
             "w:altChunk": self._embedded_page,
-            "w:ffData": lambda _: setattr(self, "_field", _FormField()),
-            "w:checkBox": lambda _: setattr(self._field, "is_box", True),
-            "w:checked": lambda a: setattr(self._field, "value", a.get("w:val", "1")),
-            "w:default": lambda a: setattr(self._field, "value", self._field.value or a.get("w:val", "1")),
-            "w:result": lambda a: setattr(self._field, "value", a.get("w:val", "0")),
-            "w:listEntry": lambda a: self._field.choices.append(a.get("w:val", "")),
+            "w:ffData": self._open_field,
             "c:chart": lambda a: self._drawing(a.get("r:id", "")),
             "dgm:relIds": lambda a: self._drawing(a.get("r:dm", "")),
         }
+        for tag in _FIELD_PARTS:
+            self.opens[tag] = partial(self._field_part, tag)
         self.closes |= {
             "w:p": self._close_paragraph,
             "a:p": lambda: self.add(" "),
             "m:d": lambda: self.add(")"),
-            "w:ruby": lambda: self._count_ruby(-1),
-            "w:rt": lambda: self._count_reading(-1),
-            "w:tc": self._close_sink,
-            "w:tbl": self._close_table,
-            "w:txbxContent": self._close_sink,
-            "w:comment": self._close_sink,
             "w:ffData": lambda: self.characters_of(self._field.text()),
         }
 
@@ -205,14 +198,14 @@ class _Body(Walker):
         """A piece of the present paragraph's text."""
         if not self._paragraphs:
             if data.strip():
-                self._sinks[-1].append(Block(kind="text", text=clean_line(data)))
+                self.emit("text", clean_line(data))
             return
         paragraph = self._paragraphs[-1]
-        if self._in_reading:
+        if self.inside["w:rt"]:
             paragraph.readings.append(data)
         else:
-            if not self._in_ruby:
-                _end_readings(paragraph)
+            if not self.inside["w:ruby"]:
+                paragraph.end_readings()
             paragraph.parts.append(data)
 
     def characters_of(self, text: str) -> None:
@@ -222,57 +215,51 @@ class _Body(Walker):
 
     def start(self, tag: str, attributes: Attributes) -> None:
         """As in Walker. Among properties a deletion says that the row or the paragraph's end is deleted."""
-        if tag == "w:del" and self._properties and not self.skipping:
-            if self._properties[-1] == "w:trPr" and self._tables:
-                self._tables[-1].delete_row()
-            elif self._paragraphs:
+        if tag == "w:del" and not self.skipping:
+            if self.inside["w:trPr"] and self.tables:
+                self.tables[-1].delete_row()
+            elif self.inside["w:pPr"] and self._paragraphs:
                 self._paragraphs[-1].joins_next = True
         super().start(tag, attributes)
 
-    def left_out(self, reason: str, text: str) -> None:
-        """Deleted text is listed."""
-        if text.strip():
-            self._context.removed.append(_removed(reason, text))
-
-    def _count_ruby(self, step: int) -> None:
-        self._in_ruby += step
-
-    def _count_reading(self, step: int) -> None:
-        self._in_reading += step
-
     # --- paragraphs
 
-    def _set(self, name: str, value: object) -> None:
-        if self._paragraphs and value is not None:
-            setattr(self._paragraphs[-1], name, value)
+    def _set(self, **values: object) -> None:
+        if self._paragraphs:
+            for name, value in values.items():
+                if value is not None:
+                    setattr(self._paragraphs[-1], name, value)
 
     def _refer(self, kind: str, attributes: Attributes) -> None:
         if self._paragraphs:
             self._paragraphs[-1].notes.append((kind, attributes.get("w:id", "")))
 
+    def _beside(self) -> list[Block]:
+        """What takes the blocks that stand beside the present paragraph."""
+        return self._paragraphs[-1].after if self._paragraphs else self.sinks[-1]
+
     def _close_paragraph(self) -> None:
         if not self._paragraphs:
             return
         paragraph = self._paragraphs.pop()
-        sink = self._sinks[-1]
-        _end_readings(paragraph)
+        paragraph.end_readings()
         parts = [*self._carried, *paragraph.parts]
         self._carried = []
         if paragraph.joins_next and any(part.strip() for part in parts):
             self._carried = parts
         elif text := clean_line("".join(parts)):
-            sink += self._block(text, paragraph)
-        sink += paragraph.after
+            self._give(text, paragraph)
+        self.sinks[-1] += paragraph.after
         for reference in paragraph.notes:
-            sink += self._context.notes.pop(reference, ())
+            self.sinks[-1] += self._context.notes.pop(reference, ())
 
-    def _block(self, text: str, paragraph: _Paragraph) -> list[Block]:
+    def _give(self, text: str, paragraph: _Paragraph) -> None:
         style = self._context.styles.get(paragraph.style)
         if style.is_contents:
             if not self._contents_listed:
                 self._contents_listed = True
-                self._context.removed.append(_removed("table of contents", text))
-            return []
+                self.left_out("table of contents", text)
+            return
         label = self._context.numbering.label(
             style.list_id if paragraph.list_id is None else paragraph.list_id,
             style.list_level if paragraph.list_level is None else paragraph.list_level,
@@ -280,51 +267,38 @@ class _Body(Walker):
         )
         level = _heading_level(style, paragraph.outline)
         if level and len(text) <= _MAX_HEADING:
-            return [Block(kind="heading", text=f"{label} {text}".strip("• "), level=level)]
-        if label or style.is_list:
-            return [Block(kind="item", text=f"{label or '•'} {text}")]
-        return [Block(kind="text", text=text)]
+            self.emit("heading", f"{label} {text}".strip("• "), level)
+        elif label or style.is_list:
+            self.emit("item", f"{label or '•'} {text}")
+        else:
+            self.emit("text", text)
 
     # --- what stands inside or beside paragraphs
-
-    def _close_sink(self) -> None:
-        if len(self._sinks) > 1:
-            self._sinks.pop()
-
-    def _close_table(self) -> None:
-        if self._tables:
-            table = self._tables.pop()
-            self._sinks[-1].extend(table.blocks())
-            for text in table.deleted:
-                self.left_out("deleted row (tracked change)", text)
 
     def _open_note(self, attributes: Attributes) -> None:
         is_line = "eparat" in attributes.get("w:type", "") or attributes.get("w:type") == "continuationNotice"
         blocks: list[Block] = []
         if not is_line:
             self.notes[attributes.get("w:id", "")] = blocks
-        self._sinks.append(blocks)
+        self.sinks.append(blocks)
+
+    def _open_field(self, _: Attributes) -> None:
+        self._field = _FormField()
+
+    def _field_part(self, tag: str, attributes: Attributes) -> None:
+        self._field.start(tag, attributes)
 
     def _drawing(self, identifier: str) -> None:
-        part = self._relations.get(identifier, ("", ""))[1]
-        if part in self._context.package.names:
-            blocks = drawing_blocks(self._context.package, part)
-            self.given += bool(blocks)
-            (self._paragraphs[-1].after if self._paragraphs else self._sinks[-1]).extend(blocks)
+        blocks = drawing_blocks(self._context.package, self._relations.get(identifier, ("", ""))[1])
+        self.given += bool(blocks)
+        self._beside().extend(blocks)
 
     def _embedded_page(self, attributes: Attributes) -> None:
         part = self._relations.get(attributes.get("r:id", ""), ("", ""))[1]
         if part.lower().endswith((".htm", ".html", ".xhtml")) and part in self._context.package.names:
-            self._sinks[-1].extend(html.blocks_of(decode(self._context.package.read(part))[0]))
+            self.sinks[-1].extend(html.blocks_of(decode(self._context.package.read(part))[0]))
         else:
             self._context.lost.append(f"the inserted file {part.rpartition('/')[2] or 'without a name'} is not read")
-
-
-def _end_readings(paragraph: _Paragraph) -> None:
-    """Readings of characters (ruby) follow their word in brackets, so that neither is cut into syllables."""
-    if paragraph.readings:
-        paragraph.parts.append(f"({''.join(paragraph.readings)})")
-        paragraph.readings.clear()
 
 
 def _heading_level(style: Style, outline: int | None) -> int:
@@ -333,11 +307,6 @@ def _heading_level(style: Style, outline: int | None) -> int:
         return 1
     level = style.outline if outline is None else outline
     return level + 2 if level is not None and 0 <= level <= 8 else 0
-
-
-def _integer(attributes: Attributes) -> int | None:
-    value = attributes.get("w:val", "")
-    return int(value) if re.fullmatch(r"\d{1,4}", value) else None
 
 
 READER = Reader(

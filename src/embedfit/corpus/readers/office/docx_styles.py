@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from embedfit.corpus.readers.package import Attributes, Walker
+from embedfit.corpus.readers.walker import Attributes, Walker
 
 _HEADING_NAME = re.compile(r"heading (\d)", re.I)
 _MAX_INHERITANCE = 20
@@ -77,9 +77,9 @@ class Styles(Walker):
             "w:style": self._open,
             "w:name": lambda a: self._set(name=a.get("w:val", "")),
             "w:basedOn": lambda a: self._set(parent=a.get("w:val", "")),
-            "w:outlineLvl": lambda a: self._set(outline=_number(a)),
+            "w:outlineLvl": lambda a: self._set(outline=number(a)),
             "w:numId": lambda a: self._set(list_id=a.get("w:val", "")),
-            "w:ilvl": lambda a: self._set(list_level=_number(a)),
+            "w:ilvl": lambda a: self._set(list_level=number(a)),
         }
         self.closes["w:style"] = lambda: self._styles.update({self._id: self._style})
 
@@ -142,15 +142,15 @@ class Numbering(Walker):
         self.opens |= {
             "w:abstractNum": self._open_list,
             "w:lvl": self._open_level,
-            "w:start": lambda a: setattr(self._level, "start", _number(a) or 0),
+            "w:start": lambda a: setattr(self._level, "start", number(a) or 0),
             "w:numFmt": lambda a: setattr(self._level, "form", a.get("w:val", "decimal")),
             "w:lvlText": lambda a: setattr(self._level, "text", a.get("w:val", "")[:60]),
             "w:pStyle": lambda a: setattr(self._level, "style", a.get("w:val", "")),
             "w:num": lambda a: setattr(self, "_number", a.get("w:numId", "")),
             "w:abstractNumId": lambda a: self._of_number.update({self._number: a.get("w:val", "")}),
-            "w:lvlOverride": lambda a: setattr(self, "_override", _number(a, "w:ilvl") or 0),
+            "w:lvlOverride": lambda a: setattr(self, "_override", number(a, "w:ilvl") or 0),
             "w:startOverride": lambda a: self._started.setdefault(self._number, {}).update(
-                {self._override: _number(a) or 0}
+                {self._override: number(a) or 0}
             ),
         }
 
@@ -160,7 +160,7 @@ class Numbering(Walker):
     def _open_level(self, attributes: Attributes) -> None:
         self._level = _Level()
         if not self._number:  # levels after the first <w:num> are overrides of single lists
-            self._list.levels[_number(attributes, "w:ilvl") or 0] = self._level
+            self._list.levels[number(attributes, "w:ilvl") or 0] = self._level
 
     def label(self, list_id: str, level: int | None, style: str) -> str:
         """The label of the next paragraph of a list: "•", "3.", "(b)", "2.1"; "" for a paragraph of none."""
@@ -203,6 +203,7 @@ def _written(number: int, form: str) -> str:
     return f"{number:02d}" if form == "decimalZero" else str(number)
 
 
-def _number(attributes: Attributes, name: str = "w:val") -> int | None:
+def number(attributes: Attributes, name: str = "w:val") -> int | None:
+    """The whole number in an attribute, None for none."""
     value = attributes.get(name, "")
     return int(value) if re.fullmatch(r"\d{1,6}", value) else None

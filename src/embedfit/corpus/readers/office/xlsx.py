@@ -12,14 +12,15 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from embedfit.corpus.blocks import Block, ParsedDocument, Removed, UnreadableDocument
 from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.office.drawing import drawing_blocks
-from embedfit.corpus.readers.package import MAX_BYTES, Package, Walker
+from embedfit.corpus.readers.package import MAX_BYTES, Package
 from embedfit.corpus.readers.registry import Progress, Reader
 from embedfit.corpus.readers.tables import record_blocks
+from embedfit.corpus.readers.walker import TextCollector
 
 #: Cells that are looked at, empty ones between filled ones included: a sheet has room for 17 billion. A row takes the
 #: time of some cells more; rows without cells are only counted.
@@ -28,6 +29,8 @@ _CELLS_OF_A_ROW = 4
 _MAX_ROWS = 2_000_000
 _DRAWINGS = re.compile(r"xl/(?:drawings/drawing|charts/chart|diagrams/data)\d*\.xml")
 _COMMENTS = re.compile(r"xl/(?:comments\d*|comments/comment\d*|threadedComments/threadedComment\d*)\.xml")
+_COMMENT_TEXTS, _COMMENT_ENDS = frozenset(("?:t", "?:text")), ("?:comment", "?:threadedComment")
+_NO_COMMENTS = frozenset(("?:rPh", "?:author"))
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
 #: The end of a cell with a formula and without a value.
 _NO_VALUE = re.compile(
@@ -88,33 +91,13 @@ class _Beside:
             if _DRAWINGS.fullmatch(name):
                 self.blocks += drawing_blocks(package, name)
             elif _COMMENTS.fullmatch(name):
-                comments = _Comments()
+                comments = TextCollector(_COMMENT_TEXTS, _COMMENT_ENDS, skipped=_NO_COMMENTS)
                 package.walk(name, comments)
                 self.removed += (Removed(page=0, reason="comment", preview=text) for text in comments.found)
             elif _SHEET.fullmatch(name):
                 unknown += _formulas_without_value(package.pieces(name))
         formulas = "1 formula has" if unknown == 1 else f"{unknown:,} formulas have"
         self.note = f"{formulas} no stored value: save the workbook in a spreadsheet program" if unknown else ""
-
-
-class _Comments(Walker):
-    texts: ClassVar[frozenset[str]] = frozenset(("?:t", "?:text"))
-    skipped: ClassVar[frozenset[str]] = frozenset(("?:rPh", "?:author"))
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-        self._parts: list[str] = []
-        self.closes |= {"?:comment": self._end, "?:threadedComment": self._end}
-
-    def add(self, data: str) -> None:
-        """A piece of a comment."""
-        self._parts.append(data)
-
-    def _end(self) -> None:
-        if text := clean_line("".join(self._parts)):
-            self.found.append(text)
-        self._parts.clear()
 
 
 def _formulas_without_value(pieces: Iterable[bytes]) -> int:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import posixpath
 import urllib.parse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from embedfit.corpus.blocks import Block, ParsedDocument, Removed, UnreadableDocument
-from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.decoding import declared_encoding, decode
-from embedfit.corpus.readers.package import Attributes, Package, Walker
+from embedfit.corpus.readers.package import Package
 from embedfit.corpus.readers.registry import Progress, Reader
 from embedfit.corpus.readers.texts import html
+from embedfit.corpus.readers.walker import TextCollector
 
 _WHAT = "EPUB book"
 _CONTAINER = "META-INF/container.xml"
@@ -29,30 +29,33 @@ def read_epub(path: Path, progress: Progress | None = None) -> ParsedDocument:
     with Package(path, _WHAT) as package:
         if _CONTAINER not in package.names:
             raise UnreadableDocument(f"not a readable {_WHAT}: the archive holds something else")
-        container = _Container()
-        package.walk(_CONTAINER, container)
-        if container.root not in package.names:
+        roots = [one.get("full-path", "") for one in package.elements(_CONTAINER, "container:rootfile", "rootfile")]
+        root = next(filter(None, roots), "")
+        if root not in package.names:
             raise UnreadableDocument(f"not a readable {_WHAT}: it has no list of chapters")
-        book = _Book(posixpath.dirname(container.root))
-        package.walk(container.root, book)
+        title = _title(package, root)
+        items = _items(package, root)
+        spine = [one.get("idref", "") for one in package.elements(root, "opf:itemref", "itemref")]
+        shown = set(spine)
         locked = _locked(package)
-        blocks = [Block(kind="heading", text=book.title, level=1)] if book.title else []
+        blocks = [Block(kind="heading", text=title, level=1)] if title else []
         removed: list[Removed] = []
         lost = 0
         spelt = {name.lower(): name for name in package.names}
         # What no list of chapters names, such as notes that links lead to, follows at the end.
-        keys = list(dict.fromkeys((*book.spine, *book.items)))
+        keys = list(dict.fromkeys((*spine, *items)))
         for number, key in enumerate(keys, 1):
-            name, kind, is_contents = book.items.get(key, ("", "", False))
-            is_page = kind in _PAGES or name.lower().endswith(_ENDINGS) or (kind == _PICTURE and key in book.spine)
+            item = items.get(key, _Item())
+            name = item.name
+            is_page = item.kind in _PAGES or name.lower().endswith(_ENDINGS) or (item.kind == _PICTURE and key in shown)
             if name not in package.names:
                 name = spelt.get(name.lower(), "")
-            if is_contents:
+            if item.is_contents:
                 removed.append(Removed(page=0, reason="table of contents", preview=name))
-            elif (is_page or key not in book.items) and (not name or name in locked):
+            elif (is_page or key not in items) and (not name or name in locked):
                 lost += 1
             elif is_page:
-                blocks += _chapter(_markup(package.read(name)), book.title)
+                blocks += _chapter(_markup(package.read(name)), title)
             if progress is not None:
                 progress(number, len(keys))
     if locked and not any(block.kind != "heading" for block in blocks):
@@ -74,60 +77,34 @@ def _locked(package: Package) -> set[str]:
     """Names of the encrypted parts, fonts aside."""
     if _ENCRYPTION not in package.names:
         return set()
-    walker = _Encryption()
-    package.walk(_ENCRYPTION, walker)
-    return {name for name in walker.names if not name.lower().endswith(_FONTS)}
+    names = (urllib.parse.unquote(one.get("URI", "")) for one in package.elements(_ENCRYPTION, "enc:CipherReference"))
+    return {name for name in names if not name.lower().endswith(_FONTS)}
 
 
-class _Container(Walker):
-    def __init__(self) -> None:
-        super().__init__()
-        self.root = ""
-        self.opens |= dict.fromkeys(("container:rootfile", "rootfile"), self._rootfile)
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A file of the book. kind: its media type. is_contents: whether it is the table of contents."""
 
-    def _rootfile(self, attributes: Attributes) -> None:
-        self.root = self.root or attributes.get("full-path", "")
-
-
-class _Encryption(Walker):
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.opens["enc:CipherReference"] = lambda attributes: self.names.append(
-            urllib.parse.unquote(attributes.get("URI", ""))
-        )
+    name: str = ""
+    kind: str = ""
+    is_contents: bool = False
 
 
-class _Book(Walker):
-    """The package document. items: by id the name, type, and whether it is the contents. spine: the reading order."""
+def _items(package: Package, root: str) -> dict[str, _Item]:
+    """The files of a book by their ids."""
+    items = {}
+    for one in package.elements(root, "opf:item", "item"):  # some books declare no namespace
+        target = urllib.parse.unquote(one.get("href", "").partition("#")[0])
+        name = posixpath.normpath(posixpath.join("/", posixpath.dirname(root), target)).lstrip("/")
+        is_contents = "nav" in one.get("properties", "").split()
+        items[one.get("id", "")] = _Item(name, one.get("media-type", ""), is_contents)
+    return items
 
-    texts: ClassVar[frozenset[str]] = frozenset(("dc:title",))
 
-    def __init__(self, folder: str) -> None:
-        super().__init__()
-        self._folder = folder
-        self._titles: list[str] = []
-        self.items: dict[str, tuple[str, str, bool]] = {}
-        self.spine: list[str] = []
-        self.opens["dc:title"] = lambda _: self._titles.append("")
-        for prefix in ("opf:", ""):  # some books declare no namespace
-            self.opens[f"{prefix}item"] = self._item
-            self.opens[f"{prefix}itemref"] = lambda attributes: self.spine.append(attributes.get("idref", ""))
-
-    @property
-    def title(self) -> str:
-        """The book's title, "" where it has none."""
-        return clean_line(self._titles[0]) if self._titles else ""
-
-    def add(self, data: str) -> None:
-        """A piece of the title."""
-        self._titles[-1] += data
-
-    def _item(self, attributes: Attributes) -> None:
-        target = urllib.parse.unquote(attributes.get("href", "").partition("#")[0])
-        name = posixpath.normpath(posixpath.join("/", self._folder, target)).lstrip("/")
-        is_contents = "nav" in attributes.get("properties", "").split()
-        self.items[attributes.get("id", "")] = (name, attributes.get("media-type", ""), is_contents)
+def _title(package: Package, root: str) -> str:
+    titles = TextCollector(frozenset(("dc:title",)), ("dc:title",))
+    package.walk(root, titles)
+    return titles.found[0] if titles.found else ""
 
 
 READER = Reader(
