@@ -67,6 +67,7 @@ def rows_of(path: Path) -> Iterator[Row]:
             yield Row(number=number, problem="it is not JSON") if is_json else _row(number, {"text": stripped})
             continue
         is_json = True
+        assert isinstance(value, dict)  # it begins with "{"
         yield _row(number, value)
 
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import re
 import unicodedata
 from itertools import pairwise
-from typing import Any
 
 import regex
 
 from embedfit.retrieval.words import DENSE, words_or_pairs
 
-_regex: Any = regex  # which has no types
-
 #: Letters that say more than a Latin one. A Chinese sign is half a word, a syllable of Korean or Japanese a third.
-_HAN = _regex.compile(r"[\p{Han}]")
-_SYLLABLE = _regex.compile(r"[\p{Hiragana}\p{Katakana}\p{Hangul}]")
+_HAN = regex.compile(r"[\p{Han}]")
+_SYLLABLE = regex.compile(r"[\p{Hiragana}\p{Katakana}\p{Hangul}]")
 _HAN_WEIGHT, _SYLLABLE_WEIGHT = 3, 2
 #: From this share of dense letters on, a text has no words between spaces that could be counted.
 _DENSE_SHARE = 0.1
-_WORD = _regex.compile(r"\p{L}[\p{L}\p{M}]+")
-_LETTER = _regex.compile(r"[\p{L}\p{M}]")
+_WORD = regex.compile(r"\p{L}[\p{L}\p{M}]+")
+_LETTER = regex.compile(r"[\p{L}\p{M}]")
 _CONTENTS_LINE = re.compile(r"(?:\.[ .]{3,}|…+|\s)\s*\d{1,4}$")
 _LEADERS = re.compile(r"\.[ .]{4,}\s*\d{1,4}\s*$", re.MULTILINE)
 

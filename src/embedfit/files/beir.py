@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from embedfit.errors import InputError
 from embedfit.files.atomic import atomic_folder
@@ -120,14 +119,14 @@ def _refuse_tabs(data: RetrievalData) -> None:
             raise InputError(f"The id {identifier!r} holds a tab or a line break, which a qrels file can't express.")
 
 
-def _identifier(record: Mapping[str, Any], path: Path, number: int) -> str:
+def _identifier(record: Mapping[str, object], path: Path, number: int) -> str:
     value = record.get("_id")
     if isinstance(value, bool) or not isinstance(value, (str, int)) or not str(value).strip():
         raise InputError(f"{path}, line {number}: _id is missing.")
     return str(value)
 
 
-def _text(record: Mapping[str, Any], name: str, path: Path, number: int, default: str | None = None) -> str:
+def _text(record: Mapping[str, object], name: str, path: Path, number: int, default: str | None = None) -> str:
     value = record.get(name, default)
     if value is None and default is not None:
         return default

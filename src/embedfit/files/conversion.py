@@ -102,7 +102,7 @@ def format_of(path: Path) -> Format:
             record = parsed_json(first, str(path))
         except InputError:
             return "llamaindex"  # an object over several lines; reading it says what is wrong
-        return "flagembedding" if {"query", "pos"} <= set(record) else "llamaindex"
+        return "flagembedding" if isinstance(record, dict) and {"query", "pos"} <= set(record) else "llamaindex"
     raise InputError(f"{path} is neither FlagEmbedding JSONL nor LlamaIndex JSON.")
 
 

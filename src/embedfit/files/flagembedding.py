@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from embedfit.errors import InputError
 from embedfit.files.atomic import atomic_file
@@ -31,7 +30,7 @@ def read_flagembedding(path: Path) -> list[TrainRow]:
     return rows
 
 
-def _row(value: Mapping[str, Any]) -> TrainRow:
+def _row(value: Mapping[str, object]) -> TrainRow:
     query = value.get("query")
     if not isinstance(query, str) or not query.strip():
         raise ValueError("query: there is no text")
@@ -49,7 +48,7 @@ def _row(value: Mapping[str, Any]) -> TrainRow:
     return TrainRow(query=query, pos=pos, neg=neg, pos_scores=pos_scores, neg_scores=neg_scores, prompt=prompt)
 
 
-def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _texts(value: Mapping[str, object], key: str) -> tuple[str, ...]:
     texts = value.get(key)
     if texts is None:
         return ()
@@ -60,19 +59,20 @@ def _texts(value: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _scores(value: Mapping[str, Any], key: str, texts: tuple[str, ...]) -> tuple[float, ...]:
+def _scores(value: Mapping[str, object], key: str, texts: tuple[str, ...]) -> tuple[float, ...]:
     scores = value.get(key)
     if scores is None or scores == []:
         return ()
     if not isinstance(scores, list):
         scores = [scores]
-    if not all(isinstance(score, (int, float)) and not isinstance(score, bool) for score in scores):
+    numbers = [score for score in scores if isinstance(score, (int, float)) and not isinstance(score, bool)]
+    if len(numbers) != len(scores):
         raise ValueError(f"{key}: it is not a list of numbers")
-    if not all(abs(score) <= 1e300 for score in scores):
+    if not all(abs(number) <= 1e300 for number in numbers):
         raise ValueError(f"{key}: NaN, infinity and integers of hundreds of digits are no scores")
-    if len(scores) != len(texts):
-        raise ValueError(f"{key}: {len(scores)} scores for {len(texts)} passages")
-    return tuple(float(score) for score in scores)
+    if len(numbers) != len(texts):
+        raise ValueError(f"{key}: {len(numbers)} scores for {len(texts)} passages")
+    return tuple(map(float, numbers))
 
 
 def _without_empty(texts: tuple[str, ...], scores: tuple[float, ...]) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 Qrels = dict[str, dict[str, float]]
 
@@ -15,7 +14,7 @@ class Entry:
 
     text: str
     title: str = ""
-    fields: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    fields: Mapping[str, object] = field(default_factory=dict, compare=False)
 
     @property
     def content(self) -> str:

@@ -80,7 +80,7 @@ def text_of(path: Path) -> str:
     return "".join(_decoded(path)).removeprefix("\ufeff")
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     """(line number, object) of every line that is not blank. Raises InputError with file and line."""
     for number, line in lines_of(path):
         if line.strip():
@@ -93,7 +93,7 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, value
 
 
-def json_of(path: Path) -> Any:  # noqa: ANN401 - JSON
+def json_of(path: Path) -> object:
     """The value of a file that is one JSON document. Raises InputError with file, line and column."""
     return parsed_json(text_of(path), str(path))
 
@@ -107,7 +107,7 @@ def toml_of(path: Path, remedy: str | None = None) -> dict[str, Any]:
         raise InputError(f"{path} is not valid TOML: {error or 'it is nested too deeply'}", remedy=remedy) from error
 
 
-def parsed_json(text: str, where: str) -> Any:  # noqa: ANN401 - JSON
+def parsed_json(text: str, where: str) -> object:
     r"""The value of a JSON text. Halves of surrogate pairs ("\ud83d" alone) become U+FFFD: no tokenizer takes them.
 
     where: what the error names, such as "corpus.jsonl, line 3".

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, time
 from pathlib import PurePosixPath
-from typing import Any
 
 from embedfit.path.artefacts import Metadata, Value
 
@@ -37,7 +36,7 @@ def of_file(name: str) -> dict[str, Value]:
     return {"folder": folder, "file": path.name, "extension": path.suffix.removeprefix(".").lower()}
 
 
-def bounded(raw: Mapping[Any, Any]) -> tuple[dict[str, Value], list[str]]:
+def bounded(raw: Mapping[str, object]) -> tuple[dict[str, Value], list[str]]:
     """(fields, what was left out or changed, in words) of what a document or a record says of itself.
 
     raw: of JSON, YAML or TOML. Objects in it become fields with dotted names; the fields of one that is called
@@ -69,7 +68,7 @@ def bounded(raw: Mapping[Any, Any]) -> tuple[dict[str, Value], list[str]]:
     return fields, notes
 
 
-def _flat(items: Iterable[tuple[Any, Any]], depth: int, notes: list[str]) -> Iterator[tuple[str, Any]]:
+def _flat(items: Iterable[tuple[object, object]], depth: int, notes: list[str]) -> Iterator[tuple[str, object]]:
     """(dotted name, value) of everything that is no object; lazily, because the first fields are enough."""
     for name, value in items:
         if not isinstance(value, Mapping):
@@ -80,15 +79,15 @@ def _flat(items: Iterable[tuple[Any, Any]], depth: int, notes: list[str]) -> Ite
             yield from _flat(((f"{name}.{key}", one) for key, one in value.items()), depth + 1, notes)
 
 
-def _name(name: Any) -> str:  # noqa: ANN401 - a key of YAML may be anything
+def _name(name: object) -> str:
     return " ".join(_CONTROLS.sub(" ", str(name)).split())
 
 
-def _groups(value: Any, notes: list[str]) -> Value | None:  # noqa: ANN401 - JSON
+def _groups(value: object, notes: list[str]) -> Value | None:
     return _value(GROUPS, value if isinstance(value, (list, tuple)) else [value], notes)
 
 
-def _value(name: str, value: Any, notes: list[str]) -> Value | None:  # noqa: ANN401 - JSON
+def _value(name: str, value: object, notes: list[str]) -> Value | None:
     if not isinstance(value, (list, tuple)):
         return _scalar(name, value, notes)
     if len(value) > MOST_ITEMS:
@@ -104,11 +103,11 @@ def _value(name: str, value: Any, notes: list[str]) -> Value | None:  # noqa: AN
     return tuple(dict.fromkeys(found)) if found else None
 
 
-def _as_text(value: Any) -> str:  # noqa: ANN401 - a scalar
+def _as_text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _scalar(name: str, value: Any, notes: list[str]) -> str | int | float | bool | None:  # noqa: ANN401 - JSON
+def _scalar(name: str, value: object, notes: list[str]) -> str | int | float | bool | None:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):

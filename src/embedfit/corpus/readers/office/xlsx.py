@@ -12,7 +12,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from embedfit.corpus.blocks import Block, ParsedDocument, Removed, UnreadableDocument
 from embedfit.corpus.cleaning import clean_line
@@ -21,6 +21,10 @@ from embedfit.corpus.readers.package import MAX_BYTES, Package
 from embedfit.corpus.readers.registry import Progress, Reader
 from embedfit.corpus.readers.tables import record_blocks
 from embedfit.corpus.readers.walker import TextCollector
+
+if TYPE_CHECKING:
+    from openpyxl.cell import Cell
+    from openpyxl.worksheet.worksheet import Worksheet
 
 #: Cells that are looked at, empty ones between filled ones included: a sheet has room for 17 billion. A row takes the
 #: time of some cells more; rows without cells are only counted.
@@ -51,14 +55,13 @@ def read_xlsx(path: Path, progress: Progress | None = None) -> ParsedDocument:
             raise UnreadableDocument(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
     import openpyxl  # an extra
 
-    library: Any = openpyxl
     blocks: list[Block] = []
     budget = _Budget()
     try:
         # As an open file: of a path openpyxl takes the extension, which may be another.
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # about parts of the file that are not its text
-            workbook = library.load_workbook(file, read_only=True, data_only=True, keep_links=False)
+            workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
             sheets = workbook.worksheets
             for number, sheet in enumerate(sheets, 1):
                 found = list(record_blocks(budget.rows(sheet)))
@@ -133,7 +136,7 @@ class _Budget:
             f"({', '.join(name for name, _ in self._errors.most_common(3))})"
         )
 
-    def rows(self, sheet: Any) -> Iterator[Sequence[str]]:  # noqa: ANN401 - openpyxl is untyped
+    def rows(self, sheet: Worksheet) -> Iterator[Sequence[str]]:
         """The rows of a sheet as texts."""
         sheet.reset_dimensions()  # the stated size may be wrong
         for number, row in enumerate(sheet.iter_rows(), 1):
@@ -146,7 +149,7 @@ class _Budget:
             yield [_text(cell) for cell in row]
 
 
-def _text(cell: Any) -> str:  # noqa: ANN401 - as above
+def _text(cell: Cell) -> str:
     value = cell.value
     if value is None or cell.data_type == "e":
         return ""

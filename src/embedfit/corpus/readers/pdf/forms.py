@@ -5,13 +5,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import pypdfium2
-import pypdfium2.raw
-
-#: The C functions are bound at run time, so type checkers don't see them.
-pdfium: Any = pypdfium2.raw
+import pypdfium2.raw as pdfium
 
 _COMMENTS = frozenset(
     (pdfium.FPDF_ANNOT_TEXT, pdfium.FPDF_ANNOT_HIGHLIGHT, pdfium.FPDF_ANNOT_UNDERLINE, pdfium.FPDF_ANNOT_SQUIGGLY,
@@ -40,7 +36,7 @@ class Entry:
     is_mark: bool = False
 
 
-def entries(document: Any, page: Any, seen: set[str]) -> Iterator[Entry]:  # noqa: ANN401 - pypdfium2 is untyped
+def entries(document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, seen: set[str]) -> Iterator[Entry]:
     """What was typed on a page. seen: names of fields already given, for a field may stand in several places."""
     form = document.formenv.raw if document.formenv is not None else None
     for index in range(min(pdfium.FPDFPage_GetAnnotCount(page), _MAX_ANNOTATIONS)):
@@ -54,7 +50,7 @@ def entries(document: Any, page: Any, seen: set[str]) -> Iterator[Entry]:  # noq
             pdfium.FPDFPage_CloseAnnot(annotation)
 
 
-def _entry(form: Any, annotation: Any, seen: set[str]) -> Iterator[Entry]:  # noqa: ANN401 - as above
+def _entry(form: pdfium.FPDF_FORMHANDLE | None, annotation: pdfium.FPDF_ANNOTATION, seen: set[str]) -> Iterator[Entry]:
     kind = pdfium.FPDFAnnot_GetSubtype(annotation)
     if kind == pdfium.FPDF_ANNOT_WIDGET and form is not None:
         yield from _field(form, annotation, seen)
@@ -64,7 +60,7 @@ def _entry(form: Any, annotation: Any, seen: set[str]) -> Iterator[Entry]:  # no
             yield Entry(text=text, box=_box(annotation), is_comment=kind in _COMMENTS)
 
 
-def _field(form: Any, annotation: Any, seen: set[str]) -> Iterator[Entry]:  # noqa: ANN401 - as above
+def _field(form: pdfium.FPDF_FORMHANDLE | None, annotation: pdfium.FPDF_ANNOTATION, seen: set[str]) -> Iterator[Entry]:
     kind = pdfium.FPDFAnnot_GetFormFieldType(form, annotation)
     label = _string(lambda *place: pdfium.FPDFAnnot_GetFormFieldAlternateName(form, annotation, *place)).strip()
     if kind in _BOXES:
@@ -87,7 +83,7 @@ def _field(form: Any, annotation: Any, seen: set[str]) -> Iterator[Entry]:  # no
     yield Entry(text=value, box=_box(annotation), name=label)
 
 
-def _chosen(form: Any, annotation: Any) -> str:  # noqa: ANN401 - as above
+def _chosen(form: pdfium.FPDF_FORMHANDLE | None, annotation: pdfium.FPDF_ANNOTATION) -> str:
     """The labels of the chosen options: a field's value may be a code for them."""
     count = min(pdfium.FPDFAnnot_GetOptionCount(form, annotation), _MAX_OPTIONS)
     chosen = [index for index in range(count) if pdfium.FPDFAnnot_IsOptionSelected(form, annotation, index)]
@@ -97,7 +93,7 @@ def _chosen(form: Any, annotation: Any) -> str:  # noqa: ANN401 - as above
     )
 
 
-def _box(annotation: Any) -> tuple[float, float, float, float]:  # noqa: ANN401 - as above
+def _box(annotation: pdfium.FPDF_ANNOTATION) -> tuple[float, float, float, float]:
     rectangle = pdfium.FS_RECTF()
     pdfium.FPDFAnnot_GetRect(annotation, rectangle)
     x0, x1 = sorted((rectangle.left, rectangle.right))

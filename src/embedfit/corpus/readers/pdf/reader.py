@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pypdfium2
-import pypdfium2.raw
+import pypdfium2.raw as pdfium
 
 from embedfit.corpus.blocks import ParsedDocument, Removed, UnreadableDocument
 from embedfit.corpus.cleaning import clean_line
@@ -20,9 +19,6 @@ from embedfit.corpus.readers.pdf.forms import Entry, entries
 from embedfit.corpus.readers.pdf.furniture import Line
 from embedfit.corpus.readers.pdf.layout import blocks_of
 from embedfit.corpus.readers.registry import Progress, Reader
-
-#: The C functions are bound at run time, so type checkers don't see them.
-pdfium: Any = pypdfium2.raw
 
 #: A page with fewer characters than this has no text worth the name: a scan, a figure, a blank.
 _MIN_PAGE_CHARACTERS = 20
@@ -60,7 +56,7 @@ class _Found:
     characters: int = 0
 
 
-def _pages(document: Any, progress: Progress | None) -> _Found:  # noqa: ANN401 - pypdfium2 is untyped
+def _pages(document: pypdfium2.PdfDocument, progress: Progress | None) -> _Found:
     document.init_forms()
     total = len(document)
     found = _Found()
@@ -83,7 +79,7 @@ def _pages(document: Any, progress: Progress | None) -> _Found:  # noqa: ANN401 
     return found
 
 
-def _notes(document: Any, found: _Found, path: Path) -> list[str]:  # noqa: ANN401 - as above
+def _notes(document: pypdfium2.PdfDocument, found: _Found, path: Path) -> list[str]:
     """What could not be read. Raises UnreadableDocument where that is everything."""
     total = len(document)
     read = len(found.pages)
@@ -112,10 +108,9 @@ def _notes(document: Any, found: _Found, path: Path) -> list[str]:  # noqa: ANN4
     return notes
 
 
-def _open(path: Path) -> Any:  # noqa: ANN401 - pypdfium2 is untyped
-    library: Any = pypdfium2
+def _open(path: Path) -> pypdfium2.PdfDocument:
     try:
-        return library.PdfDocument(path)
+        return pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as error:
         message = str(error).lower()
         if "password" in message:
@@ -133,7 +128,7 @@ def _cut_short(path: Path) -> bool:
         return b"%%EOF" not in file.read()
 
 
-def _lines(document: Any, index: int, fields: set[str], comments: list[Removed]) -> list[Line]:  # noqa: ANN401 - as above
+def _lines(document: pypdfium2.PdfDocument, index: int, fields: set[str], comments: list[Removed]) -> list[Line]:
     """The lines of a page, with what was typed on it in its place. fields and comments are added to."""
     page = document[index]
     try:
@@ -153,7 +148,7 @@ def _lines(document: Any, index: int, fields: set[str], comments: list[Removed])
     return lines
 
 
-def _printed(page: Any, number: int) -> tuple[list[Line], int]:  # noqa: ANN401 - as above
+def _printed(page: pypdfium2.PdfPage, number: int) -> tuple[list[Line], int]:
     """The lines of a page's own text, and by how many quarter turns clockwise most of it is turned."""
     text_page = page.get_textpage()
     lines: list[Line] = []

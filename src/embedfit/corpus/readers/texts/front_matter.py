@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from embedfit.corpus.cleaning import clean_line
 
@@ -39,7 +38,7 @@ class FrontMatter:
 
     title: str = ""
     others: str = ""
-    fields: Mapping[str, Any] = field(default_factory=dict)
+    fields: Mapping[str, object] = field(default_factory=dict)
     problem: str = ""
     lines: tuple[str, ...] = ()
 
@@ -83,7 +82,7 @@ def _read(lines: list[str], *, is_toml: bool) -> FrontMatter:
     return FrontMatter(title=title, problem=problem, lines=tuple(others))
 
 
-def _yaml(source: str) -> Any:  # noqa: ANN401 - YAML
+def _yaml(source: str) -> object:
     """The value of YAML: texts, numbers, true, false, null, lists and objects. Raises ValueError.
 
     As YAML 1.2 has it: `no` and `on` are words, and a date is the text that stands there. Aliases, with which a short
@@ -91,11 +90,10 @@ def _yaml(source: str) -> Any:  # noqa: ANN401 - YAML
     """
     import yaml  # needed by the process that reads only
 
-    events: Callable[..., Iterable[Any]] = yaml.parse
-    found: list[Any] = []
-    open_ones: list[list[Any]] = [found]
+    found: list[object] = []
+    open_ones: list[list[object]] = [found]
     try:
-        for event in events(source, Loader=yaml.SafeLoader):
+        for event in yaml.parse(source, Loader=yaml.SafeLoader):
             where = f"line {event.start_mark.line + 1}"
             if getattr(event, "anchor", None):
                 raise ValueError(f"{where}: anchors and aliases are not read")

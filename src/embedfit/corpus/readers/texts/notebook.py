@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from embedfit.corpus.blocks import Block, ParsedDocument, Removed, UnreadableDocument
 from embedfit.corpus.cleaning import clean_line
@@ -40,7 +39,7 @@ def read_notebook(path: Path, progress: Progress | None = None) -> ParsedDocumen
     return ParsedDocument(blocks=blocks, removed=tuple(removed))
 
 
-def _cells(notebook: object) -> Iterator[dict[str, Any]]:
+def _cells(notebook: object) -> Iterator[dict[str, object]]:
     if isinstance(notebook, dict):
         sheets = notebook.get("worksheets")  # of format 3
         for holder in [notebook, *(sheets if isinstance(sheets, list) else ())]:
@@ -48,7 +47,7 @@ def _cells(notebook: object) -> Iterator[dict[str, Any]]:
             yield from (cell for cell in (cells if isinstance(cells, list) else ()) if isinstance(cell, dict))
 
 
-def _cell_blocks(cell: dict[str, Any], removed: list[Removed]) -> Iterator[Block]:
+def _cell_blocks(cell: dict[str, object], removed: list[Removed]) -> Iterator[Block]:
     kind = cell.get("cell_type")
     source = _text(cell.get("source", cell.get("input")))
     if kind == "code":
@@ -80,12 +79,12 @@ def _code(text: str) -> Iterator[Block]:
         yield Block(kind="code", text=text)
 
 
-def _printed(output: dict[str, Any]) -> tuple[str, str]:
+def _printed(output: dict[str, object]) -> tuple[str, str]:
     """(format, text) of what an output shows: what was printed, a value, a page, or an error's message."""
     if output.get("output_type") in ("error", "pyerr"):
         return "", f"{_text(output.get('ename'))}: {_text(output.get('evalue'))}"
     found = output.get("data")
-    data: dict[str, Any] = found if isinstance(found, dict) else {}
+    data: dict[str, object] = found if isinstance(found, dict) else {}
     text = _ESCAPE.sub("", _text(output.get("text") or data.get("text/plain")))
     if "png" in output or any(str(key).startswith("image/") for key in data):
         return "", ""
