@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import platformdirs
+from pydantic import BeforeValidator, Field, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as record
 
 from embedfit.errors import InputError
 from embedfit.files.textfiles import toml_of
@@ -25,16 +27,19 @@ else:
 _REGION_PREFIX = re.compile(r"^(us|us-gov|eu|apac|jp|au|ca|sa|global)\.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+
+
+@record(frozen=True, kw_only=True)
 class Price:
     """USD per million tokens. date: when it was true; source: who says so. model may be a pattern."""
 
-    provider: str
-    model: str
-    input: float
-    output: float
-    date: str = ""
-    source: str = ""
+    provider: StrictStr
+    model: StrictStr
+    input: _Amount
+    output: _Amount
+    date: Annotated[str, BeforeValidator(str)] = ""
+    source: Annotated[str, BeforeValidator(str)] = ""
 
     def usd(self, input_tokens: float, output_tokens: float) -> float:
         """What so many tokens cost."""
@@ -86,30 +91,25 @@ def load_prices(override: Path | None = None) -> Prices:
 _FORM = 'An entry is: [[price]] provider = "bedrock", model = "…", input = 0.72, output = 0.72 (USD per million tokens)'
 
 
-def _entries(table: dict[str, Any], where: str) -> tuple[Price, ...]:
-    found: Sequence[Any] = table.get("price", [])
+def _entries(table: Mapping[str, object], where: str) -> tuple[Price, ...]:
+    found = table.get("price", [])
     if not isinstance(found, list) or set(table) - {"price"}:
         raise InputError(f"{where} must hold [[price]] entries only.", remedy=_FORM)
     return tuple(_entry(value, f"{where}, price {number}") for number, value in enumerate(found, 1))
 
 
-def _entry(value: Any, where: str) -> Price:  # noqa: ANN401 - whatever the file holds
+def _entry(value: object, where: str) -> Price:
     if not isinstance(value, dict):
         raise InputError(f"{where} is not a table.", remedy=_FORM)
-    if unknown := set(value) - {"provider", "model", "input", "output", "date", "source"}:
-        raise InputError(f"{where}: unknown key {sorted(unknown)[0]!r}.", remedy=_FORM)
-    for key in ("provider", "model"):
-        if not isinstance(value.get(key), str):
-            raise InputError(f"{where}: {key} must be a string.", remedy=_FORM)
-    for key in ("input", "output"):
-        price = value.get(key)
-        if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < float("inf"):
-            raise InputError(f"{where}: {key} must be a number of USD per million tokens, not negative.", remedy=_FORM)
-    return Price(
-        provider=value["provider"],
-        model=value["model"],
-        input=float(value["input"]),
-        output=float(value["output"]),
-        date=str(value.get("date", "")),
-        source=str(value.get("source", "")),
-    )
+    if unknown := sorted(set(value) - {one.name for one in fields(Price)}):
+        raise InputError(f"{where}: unknown key {unknown[0]!r}.", remedy=_FORM)
+    try:
+        return _PRICE.validate_python(value)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        amount = "must be a number of USD per million tokens, not negative"
+        must = amount if name in ("input", "output") else "must be a string"
+        raise InputError(f"{where}: {name} {must}.", remedy=_FORM) from error
+
+
+_PRICE = TypeAdapter(Price)

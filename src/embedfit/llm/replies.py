@@ -10,12 +10,15 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
+
+from pydantic import JsonValue
 
 from embedfit.llm.protocol import Reply
 
+Container: TypeAlias = list[JsonValue] | dict[str, JsonValue]
 #: Characters of a reply that are read: a reply of queries has some hundred.
 MAX_CHARACTERS = 1_000_000
 #: Arrays and objects inside each other; what is deeper is no reply of ours.
@@ -191,7 +194,7 @@ def text_of_content(content: object) -> tuple[str, str]:
     return "", ""
 
 
-def text_of_message(message: dict[str, Any]) -> str:
+def text_of_message(message: Mapping[str, object]) -> str:
     """What an assistant's message says: its content, or the arguments of its tool calls.
 
     Where it holds nothing but thoughts, their beginning, marked as thoughts.
@@ -222,7 +225,7 @@ def text_of_message(message: dict[str, Any]) -> str:
 class Found:
     """An array or object of a text. whole: it was closed, and nothing in it was unreadable."""
 
-    value: list[Any] | dict[str, Any]
+    value: Container
     whole: bool
 
 
@@ -287,7 +290,7 @@ class _Reader:
         #: From where on no string ends, by its quote: nothing is searched twice.
         self._endless: dict[tuple[str, bool], int] = {}
 
-    def container(self, depth: int) -> tuple[list[Any] | dict[str, Any], bool]:
+    def container(self, depth: int) -> tuple[Container, bool]:
         """(an array or object, whether it is whole); the reader then stands behind it or at what broke it."""
         opening = self.text[self.at]
         self.at += 1
@@ -295,8 +298,8 @@ class _Reader:
             return [], False
         return self._object(depth) if opening == "{" else self._array(depth)
 
-    def _array(self, depth: int) -> tuple[list[Any], bool]:
-        items: list[Any] = []
+    def _array(self, depth: int) -> tuple[list[JsonValue], bool]:
+        items: list[JsonValue] = []
         while True:
             self._skip(commas=True)
             if self._take("]"):
@@ -307,8 +310,8 @@ class _Reader:
             if not whole:
                 return items, False
 
-    def _object(self, depth: int) -> tuple[dict[str, Any], bool]:
-        members: dict[str, Any] = {}
+    def _object(self, depth: int) -> tuple[dict[str, JsonValue], bool]:
+        members: dict[str, JsonValue] = {}
         while True:
             self._skip(commas=True)
             if self._take("}"):
@@ -324,7 +327,7 @@ class _Reader:
             if not whole:
                 return members, False
 
-    def _value(self, depth: int) -> tuple[bool, Any, bool]:
+    def _value(self, depth: int) -> tuple[bool, JsonValue, bool]:
         """(whether there is a value, the value, whether it is whole)."""
         text, at = self.text, self.at
         if at >= len(text):

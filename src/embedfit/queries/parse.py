@@ -6,7 +6,8 @@ import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+
+from pydantic import JsonValue
 
 from embedfit.llm.replies import Found, answer_of, is_musing, json_values, well_formed
 from embedfit.queries.prompts import STYLES
@@ -226,8 +227,8 @@ def _items(value: object, style: str, *, listed: bool = True) -> Iterator[Parsed
         yield from _members({str(name).strip().lower(): inner for name, inner in value.items()}, style)
 
 
-def _members(value: dict[str, Any], style: str) -> Iterator[Parsed]:
-    named = next((value[key] for key in _STYLE_KEYS if isinstance(value.get(key), str)), "")
+def _members(value: dict[str, JsonValue], style: str) -> Iterator[Parsed]:
+    named = next((said for key in _STYLE_KEYS if isinstance(said := value.get(key), str)), "")
     first = _STYLE_FIRST.match(named)
     style = (_style(first[1]) if first else "") or style
     holders = _QUERY_KEYS if named or style else _QUERY_KEYS[:1]

@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from embedfit.config import GenerateConfig, StyleName
 from embedfit.errors import InputError, UsageError
@@ -127,16 +127,19 @@ def read_rows(path: Path) -> dict[str, list[Row]]:
     return dict(rows)
 
 
-def _row(value: dict[str, Any], where: str) -> tuple[str, Row]:
+def _row(value: Mapping[str, object], where: str) -> tuple[str, Row]:
     identifier, start = value.get("id"), value.get("text_start", "")
     if not isinstance(identifier, str) or not identifier:
         raise InputError(f"{where}: a row needs an id, which is a text.", remedy=_FORM)
     if not isinstance(start, str):
         raise InputError(f"{where}: text_start must be a text.", remedy=_FORM)
-    queries = {style: value[style] for style in STYLES if value.get(style) is not None}
-    for style, query in queries.items():
-        if not isinstance(query, str) or not query.strip():
+    queries: dict[str, str] = {}
+    for style in STYLES:
+        query = value.get(style, None)
+        if query is not None and (not isinstance(query, str) or not query.strip()):
             raise InputError(f"{where}: {style} must be a text that is not empty.", remedy=_FORM)
+        if query:
+            queries[style] = query
     if value.get("skip"):
         queries = {}
     elif not queries:

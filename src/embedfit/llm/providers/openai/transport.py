@@ -6,12 +6,14 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+from pydantic import JsonValue
 
 from embedfit.errors import MissingDependency, ProviderError, UsageError
 from embedfit.llm.protocol import Reply, Request
-from embedfit.llm.providers.openai.bodies import completion_in
+from embedfit.llm.providers.openai.bodies import Members, completion_in, first_of, members_of
 from embedfit.llm.replies import answer_of, cut_at_stop, shown, text_of_message, well_formed
 from embedfit.llm.tokens import CountsTokens
 from embedfit.llm.transport.retry import CallError, retry_after
@@ -79,19 +81,19 @@ class OpenAiTransport(CountsTokens):
             text = shown(self._clean(_readable(response)))
             what = f"with something that is not JSON: {text}" if text else "with nothing"
             raise CallError(f"{where} answered {what}", maybe_billed=True) from None
-        if fault := _fault_in(value):
+        body = members_of(value)
+        if fault := _fault_in(body):
             raise self._said_with_200(fault, response.headers)
-        choice = _first_choice(value)
-        if choice is None:
+        choice = members_of(first_of(body.get("choices")))
+        if "message" not in choice and "text" not in choice:
             raise CallError(
                 f"{where} answered with something that is not a chat completion: {shown(self._clean(response.text))}",
                 maybe_billed=True,
             )
-        message = choice.get("message")
-        message = message if isinstance(message, dict) else {"content": choice.get("text", message)}
+        said = choice.get("message")
+        message = said if isinstance(said, dict) else {"content": choice.get("text", said)}
         text, refusal = text_of_message(message), message.get("refusal")
-        usage = value.get("usage")
-        usage = usage if isinstance(usage, dict) else {}
+        usage = members_of(body.get("usage"))
         spent = _count(usage.get("completion_tokens"))
         finish = _finish(choice.get("finish_reason"))
         if finish == "stop" and spent is not None and spent >= request.max_tokens and not answer_of(text):
@@ -108,24 +110,19 @@ class OpenAiTransport(CountsTokens):
             finish="stop" if stopped else finish,
         )
 
-    def _said_with_200(self, fault: Mapping[str, Any], headers: Mapping[str, str]) -> CallError:
+    def _said_with_200(self, fault: Members, headers: Mapping[str, str]) -> CallError:
         """The error of a body that came with status 200: what its code or else its words say it is."""
         text = shown(self._clean(str(fault.get("message") or fault)), 300)
-        status = _status_of(fault, text)
-        metadata = fault.get("metadata")
-        named = metadata.get("headers") if isinstance(metadata, dict) else None
-        lower = {str(k).lower(): str(v) for k, v in named.items()} if isinstance(named, dict) else {}
-        return self._refusal(status, text, retry_after({**headers, **lower}, text))
+        named = members_of(members_of(fault.get("metadata")).get("headers"))
+        lower = {str(name).lower(): str(value) for name, value in named.items()}
+        return self._refusal(_status_of(fault, text), text, retry_after({**headers, **lower}, text))
 
     def _error(self, response: httpx.Response) -> CallError:
         detail = _detail(response)
         text = shown(self._clean(str(detail.get("message") or _readable(response))), 300)
-        status = 402 if response.status_code == 429 and detail.get("code") == "insufficient_quota" else None
-        return self._refusal(
-            status or response.status_code,
-            text,
-            retry_after(response.headers, text),
-        )
+        spent = response.status_code == 429 and detail.get("code") == "insufficient_quota"
+        status = 402 if spent else response.status_code
+        return self._refusal(status, text, retry_after(response.headers, text))
 
     def _refusal(self, status: int | None, text: str, retry_after: float | None) -> CallError:
         """The error of a status, whether the server sent it as one or wrote it into a body of status 200."""
@@ -238,8 +235,8 @@ def resolve_model(client: httpx.Client, wanted: str | None) -> str:
     raise UsageError(f"{host} has several models: {listed}.", remedy="Choose one: --set generate.llm=NAME")
 
 
-def _body(model: str, request: Request, left_out: frozenset[str]) -> dict[str, Any]:
-    body: dict[str, Any] = {
+def _body(model: str, request: Request, left_out: frozenset[str]) -> dict[str, JsonValue]:
+    body: dict[str, JsonValue] = {
         "model": model,
         "messages": [
             {"role": message.role, "content": message.content.encode("utf-8", "replace").decode()}
@@ -274,41 +271,31 @@ def _count(tokens: object) -> int | None:
     return int(tokens) if isinstance(tokens, (int, float)) and 0 <= tokens < 1e9 else None
 
 
-def _first_choice(value: object) -> dict[str, Any] | None:
-    choices = value.get("choices") if isinstance(value, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) and ("message" in first or "text" in first) else None
-
-
-def _fault_in(value: object) -> dict[str, Any]:
-    """The error that a body of status 200 holds, in itself or in its first choice; empty where there is none."""
-    if not isinstance(value, dict):
-        return {}
-    choices = value.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
-    fault = value.get("error") or choice.get("error")
-    if not fault and (value.get("object") == "error" or ("choices" not in value and value.get("errors"))):
-        fault = value.get("errors") or value
+def _fault_in(body: Members) -> Members:
+    """The error that a body of status 200 holds, in itself or in its first choice; empty for none."""
+    choices = body.get("choices")
+    choice = members_of(first_of(choices))
+    fault = body.get("error") or choice.get("error")
+    if not fault and (body.get("object") == "error" or ("choices" not in body and body.get("errors"))):
+        fault = body.get("errors") or dict(body)
     if not fault and not choices:
-        fault = _described(value)
+        fault = _described(body)
     if not fault and str(choice.get("finish_reason")).lower() == "error":
         fault = "the reply broke off with an error"
     if isinstance(fault, list) and fault:
         fault = fault[0]
-    if isinstance(fault, dict) and fault:
-        message = fault.get("message") or fault.get("detail") or fault
-        return {**fault, "message": message if isinstance(message, str) else str(message)}
-    return {"message": str(fault)} if fault else {}
+    if not isinstance(fault, dict):
+        return {"message": str(fault)} if fault else {}
+    message = fault.get("message") or fault.get("detail") or fault
+    return {**fault, "message": message if isinstance(message, str) else str(message)} if fault else {}
 
 
-def _described(value: Mapping[str, Any]) -> dict[str, Any]:
+def _described(body: Members) -> dict[str, JsonValue]:
     """The error of a body that has no choices, by the names that servers give its text and its code."""
-    inner = value.get("base_resp")
-    value = {**value, **inner} if isinstance(inner, dict) else value
-    text = next(
-        (value[name] for name in ("message", "detail", "msg", "status_msg", "error_msg") if value.get(name)), ""
-    )
-    codes = {name: value[name] for name in ("code", "status", "status_code") if value.get(name)}
+    body = {**body, **members_of(body.get("base_resp"))}
+    names = ("message", "detail", "msg", "status_msg", "error_msg")
+    text = next((body[name] for name in names if body.get(name)), "")
+    codes = {name: body[name] for name in ("code", "status", "status_code") if body.get(name)}
     return {"message": text, **codes} if text else {}
 
 
@@ -330,7 +317,7 @@ _SAID = (
 )  # fmt: skip
 
 
-def _status_of(fault: Mapping[str, Any], text: str) -> int | None:
+def _status_of(fault: Members, text: str) -> int | None:
     for name in ("code", "status", "status_code", "http_code"):
         given = str(fault.get(name) or "")
         if given.isdecimal() and 400 <= int(given) < 600:
@@ -348,12 +335,12 @@ def _readable(response: httpx.Response) -> str:
     return title[1] if title else re.sub(r"<[^<>]{0,500}>", " ", text)
 
 
-def _detail(response: httpx.Response) -> dict[str, Any]:
+def _detail(response: httpx.Response) -> Members:
     try:
-        value = response.json()
+        value = members_of(response.json())
     except ValueError:
         return {}
-    error = value.get("error", value) if isinstance(value, dict) else {}
+    error = value.get("error", dict(value))
     return error if isinstance(error, dict) else {"message": str(error)}
 
 
