@@ -10,7 +10,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from embedfit.commands.demo import demo
-    from embedfit.commands.indexing import index_documents, index_run, load
+    from embedfit.commands.indexing import index_documents, index_run, load, update_index
     from embedfit.commands.models import compare, encode, evaluate
     from embedfit.commands.runs import RunResult, run, run_stage
     from embedfit.config import Config
@@ -47,6 +47,7 @@ __all__ = [
     "push",
     "run",
     "run_stage",
+    "update_index",
 ]
 
 _HOMES = {
@@ -71,6 +72,7 @@ _HOMES = {
     "push": "embedfit.reporting.push",
     "run": "embedfit.commands.runs",
     "run_stage": "embedfit.commands.runs",
+    "update_index": "embedfit.commands.indexing",
 }
 
 

@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from embedfit.cli.main import app
-from embedfit.commands.indexing import index_run, write_trec
+from embedfit.commands.indexing import index_run
+from embedfit.commands.trec import write_trec
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.evaluation import stage
 from embedfit.evaluation.run_systems import alike

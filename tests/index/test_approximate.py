@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from embedfit.cli.main import app
-from embedfit.commands.indexing import index_documents, load
+from embedfit.commands.indexing import index_documents, load, update_index
 from embedfit.errors import InputError
 from embedfit.index import approximate, constants
 from embedfit.index import retriever as retrievers
@@ -252,7 +252,7 @@ def test_a_folder_keeps_its_lists(run, tmp_path, tiny_bert):
     assert [hit.metadata["year"] for hit in index.search("lamp", 2, where="year<2")] in ([0, 1], [1, 0])
 
     before = about["parts"]["one"][0]["rows"]
-    index_documents(folder=run, add=[corpus(tmp_path / "more.jsonl", 3, ["sofa"])])
+    update_index(run, add=[corpus(tmp_path / "more.jsonl", 3, ["sofa"])])
     assert manifest(run)["approximate"]["parts"]["one"][0]["rows"] == before + 3
 
 

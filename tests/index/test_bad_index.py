@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from embedfit.commands.indexing import index_documents, load, load_or_build
+from embedfit.commands.indexing import index_documents, load, load_or_build, update_index
 from embedfit.errors import EmbedfitError, InputError
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Source, build
@@ -85,7 +85,7 @@ def test_who_has_an_index_open_goes_on_with_it_while_it_is_replaced(run, tmp_pat
     """A server: every hit comes from the index that it opened. What is opened after that is the new one."""
     served = load(run)
     before = served.search("mute the tv", 5), served.base.search("lamp", 5)
-    index_documents(folder=run, add=[corpus(tmp_path / "d.jsonl", {"kite": "A kite needs wind and a long line. " * 3})])
+    update_index(run, add=[corpus(tmp_path / "d.jsonl", {"kite": "A kite needs wind and a long line. " * 3})])
     assert (served.search("mute the tv", 5), served.base.search("lamp", 5)) == before
     assert len(served) == 2 and len(load(run)) == 3
     assert load(run).search("wind for the kite", 1)[0].passage_id == "kite"
@@ -109,10 +109,10 @@ def test_a_full_disk_leaves_the_old_index(run, tmp_path, monkeypatch):
     more = corpus(tmp_path / "d.jsonl", {"kite": "A kite needs wind and a long line. " * 3})
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(EmbedfitError, match="full"):
-        index_documents(folder=run, add=[more])
+        update_index(run, add=[more])
     monkeypatch.undo()
     assert len(load(run)) == 2
-    assert len(index_documents(folder=run, add=[more])) == 3
+    assert len(update_index(run, add=[more])) == 3
 
 
 def test_an_index_that_may_not_be_written_is_searched(run, monkeypatch):

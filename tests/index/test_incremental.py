@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embedfit.commands.indexing import index_documents, load
+from embedfit.commands.indexing import index_documents, load, update_index
 from embedfit.index.search import Index
 from embedfit.index.tokens import TokenReader
 from embedfit.models.encoder import Encoder
@@ -66,11 +66,11 @@ def test_any_order_of_adding_and_removing_gives_what_a_fresh_build_gives(seed, t
     for _ in range(3):
         if rng.random() < 0.6 or len(there) < 2:
             there.append(waiting.pop())
-            index = index_documents(folder=tmp_path / "ix", add=[document(tmp_path, there[-1])])
+            index = update_index(tmp_path / "ix", add=[document(tmp_path, there[-1])])
         else:
             gone = there.pop(int(rng.integers(len(there))))
             documents = {hit.document for hit in index.search(gone, 100) if hit.passage_id.startswith(gone)}
-            index = index_documents(folder=tmp_path / "ix", remove=sorted(documents))
+            index = update_index(tmp_path / "ix", remove=sorted(documents))
     cold = Runtime(vectors=VectorStore(tmp_path / "cold"))
     documents = [document(tmp_path, one) for one in there]
     fresh = index_documents(documents, folder=tmp_path / "fresh", model=str(tiny_bert), runtime=cold)
@@ -88,11 +88,11 @@ def test_only_new_passages_are_read(tmp_path, tiny_bert, monkeypatch):
     )
     monkeypatch.setattr(TokenReader, "read", lambda self, texts: read.extend(texts) or tokens(self, texts))
     monkeypatch.setattr(TokenReader, "axes", lambda self: pytest.fail("the axes are the model's and are kept"))
-    index = index_documents(folder=tmp_path / "ix", add=[document(tmp_path, "kite")])
+    index = update_index(tmp_path / "ix", add=[document(tmp_path, "kite")])
     assert sorted(read) == sorted(one.content for one in index.passages() if one.passage_id.startswith("kite"))
     assert not set(encoded) & {one.content for one in index.passages() if not one.passage_id.startswith("kite")}
     encoded.clear(), read.clear()
-    index_documents(folder=tmp_path / "ix", add=[document(tmp_path, "kite")], force=True)
+    update_index(tmp_path / "ix", add=[document(tmp_path, "kite")], force=True)
     assert not read
 
 
@@ -128,7 +128,7 @@ def watch(event, arguments):
                 os.kill(os.getpid(), signal.SIGKILL)
 import embedfit.commands.indexing
 sys.addaudithook(watch)
-embedfit.commands.indexing.index_documents(folder=sys.argv[2], add=sys.argv[3:])
+embedfit.commands.indexing.update_index(sys.argv[2], add=sys.argv[3:])
 print("done", left[0])
 """
 
@@ -150,6 +150,6 @@ def test_a_killed_build_leaves_the_old_index_and_goes_on(at, tmp_path, tiny_bert
     left = load(tmp_path / "ix")
     assert len(left) in (len(before), 2 * len(before))
     assert left.search("button of the tv", 1)[0].passage_id.startswith("tv")
-    after = index_documents(folder=tmp_path / "ix", add=[second])
+    after = update_index(tmp_path / "ix", add=[second])
     same(after, index_documents([first, second], folder=tmp_path / "fresh", model=str(tiny_bert)))
     assert not list((tmp_path / "ix").glob(".*.tmp")) and not list((tmp_path / "ix").glob(".*.old"))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from embedfit.asked.reading import read_queries
 from embedfit.cli.main import app
-from embedfit.commands.indexing import index_documents, load
+from embedfit.commands.indexing import index_documents, load, update_index
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, ModelError
 from embedfit.index.search import Index
 from tests.conftest import make_tiny_bert
@@ -74,7 +74,7 @@ def test_what_is_up_to_date_is_not_built_again(index, corpus, tiny_bert, tmp_pat
 def test_adding_gives_what_a_fresh_build_gives(index, corpus, tiny_bert, tmp_path):
     more = tmp_path / "more.jsonl"
     more.write_text(json.dumps({"_id": "kite", "title": "", "text": "A kite needs wind and a long line."}) + "\n")
-    added = index_documents(folder=tmp_path / "ix", add=[more])
+    added = update_index(tmp_path / "ix", add=[more])
     fresh = index_documents([corpus, more], folder=tmp_path / "fresh", model=str(tiny_bert))
     assert added.search("wind for the kite", 10) == fresh.search("wind for the kite", 10)
     assert files(tmp_path / "ix" / "index") == files(tmp_path / "fresh" / "index")
@@ -82,11 +82,11 @@ def test_adding_gives_what_a_fresh_build_gives(index, corpus, tiny_bert, tmp_pat
 
 def test_a_removed_document_is_found_no_more(index, tmp_path):
     document = index.search("mute the tv", 1)[0].document
-    left = index_documents(folder=tmp_path / "ix", remove=[document])
+    left = update_index(tmp_path / "ix", remove=[document])
     assert document not in {hit.document for hit in left.search("mute the tv", 50)}
     assert len(left) < len(index)
     with pytest.raises(InputError, match="holds no document 'nothing'"):
-        index_documents(folder=tmp_path / "ix", remove=["nothing"])
+        update_index(tmp_path / "ix", remove=["nothing"])
 
 
 def test_without_tokens_there_is_no_second_stage(corpus, tiny_bert, tmp_path):

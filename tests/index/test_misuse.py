@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from embedfit.cli.main import app
-from embedfit.commands.indexing import index_documents, load
+from embedfit.commands.indexing import index_documents, load, update_index
 from embedfit.commands.runs import stored_config
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, UsageError
 from embedfit.index.search import Index
@@ -53,29 +53,29 @@ def test_a_command_that_fails_leaves_the_folder_as_it_was(folder, tmp_path):
     settings = (folder / "embedfit.toml").read_bytes()
     for wrong in ({"add": [tmp_path / "nope.md"]}, {"docs": [tmp_path / "nope"]}, {"model": "no-such-model"}):
         with pytest.raises(EmbedfitError):
-            index_documents(folder=folder, **wrong)
+            (update_index if "add" in wrong else index_documents)(folder=folder, **wrong)
         assert (folder / "embedfit.toml").read_bytes() == settings
-    index_documents(folder=folder, remove=["tv.md"])
+    update_index(folder, remove=["tv.md"])
     assert documents(folder) == ["lamp.md", "oven.md"]
 
 
 def test_documents_that_are_added_twice_are_named_once(folder, docs):
     for _ in range(2):
-        index_documents(folder=folder, add=[docs, docs / "tv.md"])
+        update_index(folder, add=[docs, docs / "tv.md"])
     assert documents(folder) == ["lamp.md", "oven.md", "tv.md"]
     assert len(stored_config(Workspace(folder)).docs) == 2
 
 
 def test_a_document_can_be_taken_out_whose_files_are_gone(folder, docs):
     docs.rename(docs.with_name("elsewhere"))
-    index_documents(folder=folder, remove=["tv.md"])
+    update_index(folder, remove=["tv.md"])
     assert documents(folder) == ["lamp.md", "oven.md"]
 
 
 def test_a_folder_without_an_index_and_the_inside_of_one_are_named(folder, docs, tiny_bert, tmp_path):
     for wrong in ({"add": [docs]}, {"remove": ["x"]}, {}):
         with pytest.raises(UsageError, match="holds no index yet") as error:
-            index_documents(folder=tmp_path / "new", **wrong)
+            (update_index if wrong else index_documents)(folder=tmp_path / "new", **wrong)
         assert "embedfit index DOCS" in str(error.value.remedy)
     with pytest.raises(UsageError, match="what an index consists of"):
         index_documents(docs, folder=folder / "index", model=str(tiny_bert))

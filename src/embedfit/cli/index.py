@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,7 +59,7 @@ def index(
     Without a run nothing is trained and no language model is asked: one vector, windows, words and late interaction
     with fixed weights. It takes seconds to minutes.
     """
-    from embedfit.commands.indexing import index_documents, index_run  # torch
+    from embedfit.commands.indexing import index_documents, index_run, update_index  # torch
     from embedfit.index.sinks.sink import export, open_sink
 
     runtime = Runtime(report=reporter_for(sys.stderr))
@@ -81,17 +82,17 @@ def index(
             raise UsageError(
                 "Documents have no written queries.", remedy="Index a run that wrote some: embedfit index --run DIR"
             )
-        built = index_documents(
-            docs or (),
-            folder=to_folder,
-            model=model,
-            add=add or (),
-            remove=remove or (),
-            queries=queries or (),
-            tokens=tokens,
-            force=force,
-            runtime=runtime,
+        if docs and (add or remove):
+            raise UsageError(
+                "Documents to index and --add or --remove exclude each other.",
+                remedy="To add documents: embedfit index --to-folder DIR --add DOCS",
+            )
+        make = (
+            partial(update_index, to_folder, add=add or (), remove=remove or ())
+            if add or remove
+            else partial(index_documents, docs or (), folder=to_folder)
         )
+        built = make(model=model, queries=queries or (), tokens=tokens, force=force, runtime=runtime)
         where = f"--index {to_folder}"
     if sink is not None:
         export(built, sink, runtime.report)
@@ -115,7 +116,8 @@ def search(
 ) -> None:
     """The best passages for a query, where each stands, which part found it, and what the base would have given."""
     from embedfit.asked.reading import read_queries
-    from embedfit.commands.indexing import load, load_or_build, write_trec  # torch
+    from embedfit.commands.indexing import load, load_or_build  # torch
+    from embedfit.commands.trec import write_trec
     from embedfit.index.store.filters import filter_of
 
     runtime = Runtime(report=reporter_for(sys.stderr))

@@ -1,4 +1,4 @@
-"""The verbs of an index for Python: build it of documents or of a run, open it, search it for many queries."""
+"""The verbs of an index for Python: build it of documents or of a run, change it, open it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from embedfit.index.plan import Wish, plan
 from embedfit.index.retriever import Retriever
 from embedfit.index.search import Index
 from embedfit.index.store.columns import joined
-from embedfit.index.store.filters import Where
 from embedfit.index.store.folder import Base, Identity, rewrite_metadata, write
 from embedfit.index.store.manifest import IN_RUN, MANIFEST, RUN_SETTINGS, is_run, read_manifest
 from embedfit.index.store.sizes import part_bytes
@@ -34,7 +33,7 @@ from embedfit.index.written import Written, written_of
 from embedfit.llm.ledger.rows import Usage
 from embedfit.llm.ledger.store import Ledger
 from embedfit.models.local import LocalModel, base_model
-from embedfit.path.artefacts import ChosenRetriever, Metadata, Passage, Query
+from embedfit.path.artefacts import ChosenRetriever, Metadata, Passage, Query, Value
 from embedfit.path.forgotten import read_forgotten
 from embedfit.path.workspace import FILES, Workspace, sha256_json
 from embedfit.runtime import Runtime
@@ -49,8 +48,6 @@ def index_documents(
     *,
     folder: PathLike,
     model: str | None = None,
-    add: Sequence[PathLike] = (),
-    remove: Sequence[str] = (),
     queries: PathLike | Sequence[PathLike] = (),
     tokens: bool | None = None,
     force: bool = False,
@@ -58,46 +55,67 @@ def index_documents(
 ) -> Index:
     """The best untrained retriever on documents, in a folder; no language model is asked.
 
-    add: further documents. remove: ids of documents that the index no longer holds. Both keep what is there; the
-    result is the same as a fresh build of what is then in it. tokens: whether passages keep token vectors for the
-    second stage; None: up to MOST_WITH_TOKENS passages. queries: files of questions that people asked, which set the
-    constants. Raises EmbedfitError.
+    docs: default: those of the index that is there. tokens: whether passages keep token vectors for the second stage;
+    None: up to MOST_WITH_TOKENS passages. queries: files of questions that people asked, which set the constants.
+    Raises EmbedfitError.
     """
-    runtime = runtime or Runtime()
     named = [docs] if isinstance(docs, (str, Path)) else list(docs)
+    workspace = _index_folder(folder, is_new=bool(named))
+    with _settings_kept(workspace):
+        runs.run(
+            named,
+            run=folder,
+            queries=queries,
+            preset=None if is_run(workspace.root) else "offline",
+            settings={"model": model},
+            until="ingest",
+            runtime=runtime,
+        )
+        return index_run(folder, tokens=tokens, force=force, runtime=runtime)
+
+
+def update_index(
+    folder: PathLike,
+    *,
+    add: Sequence[PathLike] = (),
+    remove: Sequence[str] = (),
+    model: str | None = None,
+    queries: PathLike | Sequence[PathLike] = (),
+    tokens: bool | None = None,
+    force: bool = False,
+    runtime: Runtime | None = None,
+) -> Index:
+    """An index of documents with more of them, or with fewer. It is the same as a fresh build of what is then in it.
+
+    add: further documents. remove: ids of documents that the index no longer holds. Further arguments as in
+    index_documents. Raises EmbedfitError.
+    """
+    workspace = _index_folder(folder, is_new=False)
+    with _settings_kept(workspace):
+        if add or model or queries:  # else nothing is read: the documents of before may be gone by now
+            known = runs.stored_config(workspace).docs if add else ()
+            named = list(dict.fromkeys(os.path.abspath(one) for one in (*known, *add)))
+            settings = {"model": model}
+            runs.run(named, run=folder, queries=queries, settings=settings, until="ingest", runtime=runtime)
+        return index_run(folder, remove=remove, tokens=tokens, force=force, runtime=runtime)
+
+
+def _index_folder(folder: PathLike, *, is_new: bool) -> Workspace:
+    """The folder of an index of documents. is_new: it may be empty yet. Raises UsageError for another folder."""
     workspace = Workspace(folder)
-    fresh = not is_run(workspace.root)
-    if fresh and (workspace.root / MANIFEST).exists():
+    if is_run(workspace.root):
+        return workspace
+    if (workspace.root / MANIFEST).exists():
         raise UsageError(
             f"{workspace.root} is what an index consists of, not the folder that it was built in.",
             remedy=f"Name the folder above it: --to-folder {workspace.root.parent}",
         )
-    if fresh and not named:
+    if not is_new:
         raise UsageError(
             f"{workspace.root} holds no index yet.",
             remedy=f"Run: embedfit index DOCS... --model minilm --to-folder {workspace.root}",
         )
-    if add or remove:
-        if named:
-            raise UsageError(
-                "Documents to index and --add or --remove exclude each other.",
-                remedy="To add documents: embedfit index --to-folder DIR --add DOCS",
-            )
-        known = runs.stored_config(workspace).docs if add else ()
-        named = list(dict.fromkeys(os.path.abspath(one) for one in (*known, *add)))
-    with _settings_kept(workspace):
-        # Without new documents nothing is read: those of before may be gone by now.
-        if named or model or queries or not remove:
-            runs.run(
-                named,
-                run=folder,
-                queries=queries,
-                preset="offline" if fresh else None,
-                settings={"model": model},
-                until="ingest",
-                runtime=runtime,
-            )
-        return index_run(folder, remove=remove, tokens=tokens, force=force, runtime=runtime)
+    return workspace
 
 
 @contextmanager
@@ -132,35 +150,11 @@ def index_run(
     runtime = runtime or Runtime()
     workspace = Workspace(folder)
     config = runs.stored_config(workspace)
+    target = workspace.path(IN_RUN)
     with workspace.lock():
-        base = base_model(config)
-        trained = workspace.path("merged").exists()
-        chosen = workspace.load(ChosenRetriever) if workspace.has(ChosenRetriever) else None
-        trained = trained and not (chosen and chosen.model == "base")
-        model = LocalModel("merged", workspace.existing("merged")) if trained else base
-        target = workspace.path(IN_RUN)
-        removed = _removed(target, remove, workspace, runtime)
-        passages = sorted(
-            (one for one in workspace.read(Passage) if one.document_id not in removed), key=lambda one: one.passage_id
-        )
-        if not passages:
-            raise InputError(f"{workspace.root} holds no passages.", remedy="Name documents that hold text.")
-        if removed:
-            runtime.report.log(f"index: {len(removed):,} documents that were removed with --remove stay out")
         wishes = {"tokens": _wish(tokens, config.index.tokens), "queries": _wish(written, config.index.queries)}
-        retriever, inside = _planned(workspace, config, passages, chosen, wishes, runtime)
-        asked = _asked(workspace, config, runtime)
-        metadata = joined(passages, workspace.read(Metadata) if workspace.path(FILES[Metadata]).exists() else ())
-        made_of = {
-            "passages": _hash_of(passages),
-            "model": model.key,
-            "instruction": model.instruction,
-            "retriever": json.loads(json.dumps(retriever.as_json())),
-            "removed": sorted(removed),
-            "metadata": sha256_json(metadata),
-            **({"asked": sha256_json(asked)} if asked else {}),
-            **({"written": sha256_json(inside.queries)} if inside else {}),
-        }
+        contents = _contents(workspace, config, remove, wishes, runtime)
+        made_of = contents.made_of()
         before = _made_of(target) if not force and (target / MANIFEST).exists() else {}
         if before and approximate.could_now(read_manifest(target)):
             before = {}
@@ -169,36 +163,106 @@ def index_run(
         elif before and {**before, "metadata": made_of["metadata"]} == made_of:
             runtime.report.log("index: only fields of passages have changed; vectors and words stay")
             with workspace.writing_folder(IN_RUN) as temporary:
-                rewrite_metadata(target, temporary, passages, metadata, made_of)
+                rewrite_metadata(target, temporary, contents.passages, contents.metadata, made_of)
         else:
-            beside = _base(base, passages, config.model, runtime) if trained and base.key != model.key else None
-            identity = Identity(
-                name="../merged" if trained else config.model, key=model.key, instruction=model.instruction
-            )
-            built = build(
-                Source(
-                    contents=[one.content for one in passages], queries=inside.queries if inside else (), asked=asked
-                ),
-                model,
-                retriever,
-                runtime.vectors,
-                runtime.report,
-            )
-            with workspace.writing_folder(IN_RUN) as temporary:
-                cost = _cost(inside, built, runtime) if inside else None
-                write(
-                    temporary,
-                    built,
-                    passages,
-                    identity,
-                    metadata=metadata,
-                    base=beside,
-                    made_of=made_of,
-                    written=cost,
-                    report=runtime.report,
-                )
-            _say_size(target, len(passages), runtime)
+            _build(contents, workspace, runtime)
     return Index.open(target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Contents:
+    """What the index of a run is made of.
+
+    name: of the model, as the manifest has it. base, base_name: the untuned model where another one ships. removed:
+    documents that stay out. asked: questions that people asked, for the constants.
+    """
+
+    passages: Sequence[Passage]
+    metadata: Sequence[Mapping[str, Value]]
+    model: LocalModel
+    name: str
+    base: LocalModel | None
+    base_name: str
+    retriever: Retriever
+    written: Written | None
+    asked: Sequence[str]
+    removed: frozenset[str]
+
+    def made_of(self) -> dict[str, object]:
+        """What tells whether an index is up to date."""
+        return {
+            "passages": _hash_of(self.passages),
+            "model": self.model.key,
+            "instruction": self.model.instruction,
+            "retriever": json.loads(json.dumps(self.retriever.as_json())),
+            "removed": sorted(self.removed),
+            "metadata": sha256_json(self.metadata),
+            **({"asked": sha256_json(self.asked)} if self.asked else {}),
+            **({"written": sha256_json(self.written.queries)} if self.written else {}),
+        }
+
+
+def _contents(
+    workspace: Workspace, config: Config, remove: Sequence[str], wishes: Mapping[str, Wish], runtime: Runtime
+) -> _Contents:
+    chosen = workspace.load(ChosenRetriever) if workspace.has(ChosenRetriever) else None
+    base = base_model(config)
+    trained = workspace.path("merged").exists() and not (chosen and chosen.model == "base")
+    model = LocalModel("merged", workspace.existing("merged")) if trained else base
+    removed = _removed(workspace.path(IN_RUN), remove, workspace, runtime)
+    passages = sorted(
+        (one for one in workspace.read(Passage) if one.document_id not in removed), key=lambda one: one.passage_id
+    )
+    if not passages:
+        raise InputError(f"{workspace.root} holds no passages.", remedy="Name documents that hold text.")
+    if removed:
+        runtime.report.log(f"index: {len(removed):,} documents that were removed with --remove stay out")
+    retriever, written = _planned(workspace, config, passages, chosen, wishes, runtime)
+    return _Contents(
+        passages=passages,
+        metadata=joined(passages, workspace.read(Metadata) if workspace.path(FILES[Metadata]).exists() else ()),
+        model=model,
+        name="../merged" if trained else config.model,
+        base=base if trained and base.key != model.key else None,
+        base_name=config.model,
+        retriever=retriever,
+        written=written,
+        asked=_asked(workspace, config, runtime),
+        removed=frozenset(removed),
+    )
+
+
+def _build(contents: _Contents, workspace: Workspace, runtime: Runtime) -> None:
+    """Encode the passages and write the index in place of the one that was there."""
+    texts, written = [one.content for one in contents.passages], contents.written
+    beside = _base(contents.base, texts, contents.base_name, runtime) if contents.base is not None else None
+    source = Source(contents=texts, queries=written.queries if written else (), asked=contents.asked)
+    model = contents.model
+    built = build(source, model, contents.retriever, runtime.vectors, runtime.report)
+    with workspace.writing_folder(IN_RUN) as temporary:
+        write(
+            temporary,
+            built,
+            contents.passages,
+            Identity(name=contents.name, key=model.key, instruction=model.instruction),
+            metadata=contents.metadata,
+            base=beside,
+            made_of=contents.made_of(),
+            written=_cost(written, built, runtime) if written else None,
+            report=runtime.report,
+        )
+    total = sum(path.stat().st_size for path in workspace.path(IN_RUN).rglob("*") if path.is_file())
+    runtime.report.log(
+        f"index: {len(texts):,} passages, {total / 1e6:,.1f} MB ({total / len(texts) / 1e3:,.1f} kB a passage)"
+    )
+
+
+def _base(base: LocalModel, texts: Sequence[str], name: str, runtime: Runtime) -> Base:
+    """The untuned model's one vector of each text, for the ranks that search shows beside its own."""
+    vectors = runtime.vectors.embed(base, texts, is_query=False, report=runtime.report)
+    base.release()
+    identity = Identity(name=name, key=base.key, instruction=base.instruction)
+    return Base(identity=identity, vectors=vectors.astype(np.float16))
 
 
 def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
@@ -231,21 +295,6 @@ def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
     return found[:SAMPLE]
 
 
-def _base(base: LocalModel, passages: Sequence[Passage], name: str, runtime: Runtime) -> Base:
-    contents = [one.content for one in passages]
-    vectors = runtime.vectors.embed(base, contents, is_query=False, report=runtime.report)
-    base.release()
-    identity = Identity(name=name, key=base.key, instruction=base.instruction)
-    return Base(identity=identity, vectors=vectors.astype(np.float16))
-
-
-def _say_size(target: Path, passages: int, runtime: Runtime) -> None:
-    total = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-    runtime.report.log(
-        f"index: {passages:,} passages, {total / 1e6:,.1f} MB ({total / passages / 1e3:,.1f} kB a passage)"
-    )
-
-
 def _wish(named: bool | None, setting: Wish) -> Wish:
     """What an option says, else the setting."""
     return setting if named is None else ("yes" if named else "no")
@@ -269,7 +318,7 @@ def _planned(
     return planned.retriever, queries if planned.with_queries else None
 
 
-def _cost(written: Written, built: Built, runtime: Runtime) -> dict[str, Any]:
+def _cost(written: Written, built: Built, runtime: Runtime) -> dict[str, object]:
     """What the written queries in an index have cost, for its manifest. It is said too."""
     used = Usage()
     if written.calls and runtime.ledger.exists():
@@ -286,8 +335,7 @@ def _cost(written: Written, built: Built, runtime: Runtime) -> dict[str, Any]:
 
 def _made_of(target: Path) -> Mapping[str, Any]:
     try:
-        value: Mapping[str, Any] = read_manifest(target).get("made_of", {})
-        return value
+        return cast("Mapping[str, Any]", read_manifest(target).get("made_of", {}))
     except InputError:
         return {}  # damaged, or of another version: it is built again
 
@@ -356,61 +404,3 @@ def load(folder: PathLike) -> Index:
             raise ArtifactMissing(f"{path} has no index yet.", remedy=f"Run: embedfit index --run {path}")
         path = inner if inner.exists() else path
     return Index.open(path)
-
-
-# --- many queries
-
-
-def write_trec(
-    index: Index,
-    queries: Sequence[tuple[str, str]],
-    target: Path,
-    *,
-    k: int,
-    where: Where | None = None,
-    runtime: Runtime,
-) -> int:
-    """Write a TREC run: `query Q0 passage rank score name` a line. Returns the number of lines.
-
-    where: conditions on the fields of passages, as in filters.filter_of.
-
-    Scores fall strictly from rank to rank, because readers of such files order by score and break ties by id.
-    """
-    names = _tokens_of([identifier for identifier, _ in queries], runtime)
-    lines, changed = 0, False
-    with atomic_file(target) as file, runtime.report.task("search", len(queries), "queries") as task:
-        for name, hits in zip(names, index.search_all([text for _, text in queries], k, where=where), strict=True):
-            last = float("inf")
-            for rank, hit in enumerate(hits, 1):
-                last = min(hit.score, last - 1e-6)
-                file.write(f"{name} Q0 {_token(hit.passage_id)} {rank} {last:.6f} embedfit\n")
-                lines += 1
-                changed |= _token(hit.passage_id) != hit.passage_id
-            task.advance(1)
-    if changed:
-        runtime.report.log("Note: spaces in ids of passages are written as _, because a TREC run can't hold them")
-    return lines
-
-
-def _tokens_of(identifiers: Sequence[str], runtime: Runtime) -> list[str]:
-    """The queries' ids as a TREC file has them. Raises InputError where two become the same."""
-    found: dict[str, str] = {}
-    for identifier in identifiers:
-        other = found.setdefault(_token(identifier), identifier)
-        if other != identifier:
-            raise InputError(
-                f"A TREC run holds no spaces in ids, and so {other!r} and {identifier!r} would be one query.",
-                remedy="Give them an _id each that differs in more than spaces.",
-            )
-    changed = [identifier for name, identifier in found.items() if name != identifier]
-    if changed:
-        runtime.report.log(
-            f"Note: {len(changed):,} ids of queries have spaces, which a TREC run can't hold: "
-            f"{changed[0]!r} is written as {_token(changed[0])!r}"
-        )
-    return list(map(_token, identifiers))
-
-
-def _token(identifier: str) -> str:
-    """An id without white space, at which readers of TREC files cut."""
-    return "_".join(identifier.split()) or "_"
