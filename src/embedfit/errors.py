@@ -116,3 +116,9 @@ class ServingError(EmbedfitError):
 
 class DeployError(EmbedfitError):
     """A cloud resource could not be made, found or deleted."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says, at most 300 characters, or its type's name."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

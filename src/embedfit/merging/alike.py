@@ -1,4 +1,4 @@
-"""Which models may be merged: those whose weights mean the same, because they began as the same model."""
+"""The check that models may be merged: their weights mean the same, because they began as the same model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedfit.models.layout.files import read_json
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.tokenizer import open_tokenizer
 
-#: What config.json says about files and training; everything else decides what the weights mean.
+#: Keys of config.json about files and training; every other key decides what the weights mean.
 _BOOKKEEPING = {
     "_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
     "gradient_checkpointing", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",

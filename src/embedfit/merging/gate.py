@@ -1,4 +1,4 @@
-"""Which mixture of base and fine-tuned model ships, if any, decided on dev queries alone."""
+"""The decision which mixture of base and fine-tuned model ships, if any, by dev queries alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What ships and why. comparison: the chosen mixture against the base on dev."""
+    """The model that ships, and why. comparison: the chosen mixture against the base on dev."""
 
     ship: Literal["merged", "finetuned", "base"]
     alpha: float
@@ -54,8 +54,8 @@ def decide(
 
     mixtures: the first is the base (α = 0). clusters: (Q,) passage or document of each dev query.
     max_alpha: mixtures beyond it are there to be seen and are not chosen.
-    mixtures come with rising α; of those as good as the best to half a point the one farthest from the base is
-    taken: dev queries are too few to tell neighbours apart, and it is max_alpha that guards what dev doesn't see.
+    Mixtures come with rising α. Several may be as good as the best to half a point: the one farthest from the base is
+    taken, because dev queries are too few to tell neighbours apart. max_alpha guards what dev doesn't see.
     """
     base = mixtures[0]
     comparisons = [

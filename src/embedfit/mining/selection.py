@@ -1,4 +1,4 @@
-"""Which candidates may serve as hard negatives of a query."""
+"""The choice of a query's hard negatives among its candidates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is: an ordered list of modules, as data.
+"""The architecture of a model: an ordered list of modules, as data.
 
 layout.reading reads it from a model folder. Encoder, training, engines, exports, cards and deployments ask it.
 """
@@ -86,8 +86,8 @@ class Architecture:
     """The modules of a model folder in order, and what it says about texts and vectors.
 
     prompts: by name, empty ones left out. default_prompt: the name of the one that sentence-transformers' encode()
-    puts before texts. similarity: the folder's own ("cosine", "dot", …). dimensions: a vector is cut to so many
-    numbers at the end; None: to none.
+    puts before texts. similarity: the folder's own ("cosine", "dot", …). dimensions: the length that
+    vectors are cut to at the end; None: they are not cut.
     """
 
     modules: tuple[Module, ...]
@@ -114,7 +114,7 @@ class Architecture:
 
     @property
     def first(self) -> Transformer | StaticEmbedding:
-        """What turns tokens into states."""
+        """The module that turns tokens into states."""
         first = self.modules[0]
         if not isinstance(first, Transformer | StaticEmbedding):
             raise ModelError("This is a bug: the first module reads no tokens.")
@@ -129,12 +129,6 @@ class Architecture:
     def after_pooling(self) -> tuple[Dense | Normalize, ...]:
         """The modules that change the pooled vector."""
         return tuple(module for module in self.modules if isinstance(module, Dense | Normalize))
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the vector is one pooling of all tokens and perhaps a norm: what other servers compute too."""
-        dense = any(isinstance(module, Dense) for module in self.modules)
-        return len(self.pooling.modes) == 1 and not dense and self.dimensions is None
 
     @property
     def normalize(self) -> bool:
@@ -156,7 +150,7 @@ class Architecture:
 
     @property
     def max_tokens(self) -> int:
-        """Of a text, special tokens included."""
+        """The longest text that is read, in tokens, special ones included."""
         return self.first.max_tokens
 
     @property
@@ -166,22 +160,22 @@ class Architecture:
 
     @property
     def family(self) -> Family:
-        """What embedfit knows about models of this type."""
+        """The row of the table of families for models of this type."""
         return FAMILIES[self.model_type]
 
     @property
     def query_instruction(self) -> str:
-        """What is put before every query; empty where the model has none."""
+        """The text put before every query; empty where the model has none."""
         return self.prompts.get("query", "")
 
     @property
     def document_instruction(self) -> str:
-        """What is put before every passage, such as E5's "passage: "; empty for BGE, MiniLM and most others."""
+        """The text put before every passage, such as E5's "passage: "; empty for BGE, MiniLM and most others."""
         return document_instruction(self.prompts) or self.default_instruction
 
     @property
     def default_instruction(self) -> str:
-        """What sentence-transformers' encode() puts before texts whose role nobody named."""
+        """The text that sentence-transformers' encode() puts before texts whose role nobody named."""
         return self.prompts.get(self.default_prompt, "") if self.default_prompt else ""
 
     def with_prompts(self, **prompts: str | None) -> Architecture:
@@ -195,7 +189,7 @@ class Architecture:
 
 
 def document_instruction(prompts: Mapping[str, str]) -> str:
-    """What a model's prompts put before passages, under any name that sentence-transformers' encode_document knows.
+    """The prompt for passages, under any name that sentence-transformers' encode_document knows.
 
     There an unset "document" counts as found, so that E5's "passage" is passed over; its authors trained with it.
     """

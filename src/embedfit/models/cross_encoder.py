@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
-from embedfit.errors import ModelError
+from embedfit.errors import ModelError, first_line
 from embedfit.models.encoder import autocast, tokens_per_batch
 from embedfit.models.folder import read_module
 from embedfit.models.layout.families import FAMILIES, Family
@@ -53,7 +53,7 @@ class CrossEncoder:
         try:
             config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"{folder} is not a complete model folder: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"{folder} is not a complete model folder: {first_line(error)}") from error
         if config.num_labels != 1:
             raise ModelError(
                 f"{folder} is no cross-encoder: its model gives {config.num_labels} outputs for a pair, not one.",
@@ -106,14 +106,11 @@ class CrossEncoder:
     def _encode(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Tokens], list[Tokens]]:
         """Token ids and the part (0: query, 1: passage) of each token."""
         ids, types = [], []
-        for encoding in self._encodings(pairs):
-            ids.append(np.array(encoding.ids, np.int32))
-            types.append(np.array(encoding.type_ids, np.int32))
-        return ids, types
-
-    def _encodings(self, pairs: Sequence[tuple[str, str]]) -> Iterator[Encoding]:
         for start in range(0, len(pairs), _CHUNK):
-            yield from self._tokenizer.encode_batch(list(pairs[start : start + _CHUNK]))
+            for encoding in self._tokenizer.encode_batch(list(pairs[start : start + _CHUNK])):
+                ids.append(np.array(encoding.ids, np.int32))
+                types.append(np.array(encoding.type_ids, np.int32))
+        return ids, types
 
     @torch.inference_mode()
     def _forward(self, rows: list[Tokens], types: list[Tokens]) -> Scores:

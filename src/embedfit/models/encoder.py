@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
-from embedfit.errors import ModelError
+from embedfit.errors import ModelError, first_line
 from embedfit.models.architecture import Architecture, StaticEmbedding
 from embedfit.models.folder import read_module
 from embedfit.models.layout.families import Family
@@ -58,7 +58,7 @@ def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
     more = {"add_pooling_layer": False} if family.has_pooler else {}
     quiet: Any = transformers.logging
     level = quiet.get_verbosity()
-    quiet.set_verbosity_error()  # what it would report is an error here, or of no effect
+    quiet.set_verbosity_error()  # its warnings are errors here, or have no effect
     quiet.disable_progress_bar()
     try:
         _check_sizes(folder, family, kind, more)
@@ -78,8 +78,7 @@ def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
         AttributeError,
         MemoryError,
     ) as error:
-        first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ModelError(f"The weights in {folder} do not fit its config.json: {first[:300]}") from error
+        raise ModelError(f"The weights in {folder} do not fit its config.json: {first_line(error)}") from error
     finally:
         quiet.set_verbosity(level)
         quiet.enable_progress_bar()
@@ -130,7 +129,7 @@ class StaticTable(torch.nn.Module):
 
 
 class States(NamedTuple):
-    """What a transformer gives for B texts.
+    """The output of a transformer for B texts.
 
     last: (B, L, H) of the last layer. mask: (B, L), 1 for tokens. layers: those of the embeddings and of every layer,
     where they were asked for, else the last one's alone.
@@ -189,7 +188,7 @@ class Encoder:
         return self.text_tokenizer.tokenizer
 
     def instruction(self, is_query: bool | None) -> str:
-        """What is put before queries (True), passages (False), or texts that hold it already (None: nothing)."""
+        """The text put before queries (True) or passages (False); empty for texts that already hold it (None)."""
         if is_query is None:
             return ""
         return self.layout.query_instruction if is_query else self.layout.document_instruction
@@ -264,7 +263,7 @@ class Encoder:
         return result
 
     def run(self, rows: Sequence[Sequence[int]], *, all_layers: bool = False) -> States:
-        """What the transformer gives for token ids, padded to the longest."""
+        """Put token ids, padded to the longest row, through the transformer."""
         where = next(self.backbone.parameters()).device
         ids, mask = (torch.from_numpy(part).to(where) for part in pad(rows, self.pad_id))
         more = {"output_hidden_states": True} if all_layers else {}

@@ -45,7 +45,7 @@ def content_key(folder: Path) -> str:
 
 
 def version(package: str) -> str | None:
-    """Of an installed package, or None."""
+    """The version of a package, or None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -109,7 +109,8 @@ def stored_windows(
 def base_model(config: Config) -> LocalModel:
     """The base of a run with its right query instruction, whatever the tuned model was trained with.
 
-    The user's instruction is for a base that has none: with one that it never saw, any tuning would look good.
+    The user's instruction serves a base that has none of its own. A base with an instruction that it never saw would
+    make any tuning look good.
     """
     folder, layout = open_model(config.model)
     if not layout.query_instruction:

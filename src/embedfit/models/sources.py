@@ -10,7 +10,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from embedfit.errors import ModelError
+from embedfit.errors import ModelError, first_line
 from embedfit.files.atomic import atomic_folder, disk_errors
 from embedfit.files.hashes import sha256_file
 from embedfit.runtime import cache_folder
@@ -221,24 +221,19 @@ def _from_hub(hub_id: str, *, asked_for: str) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"{asked_for} ({hub_id}) comes from the Hugging Face hub, which can't be reached: "
-            f"{reason or _first_line(error)}",
+            f"{reason or first_line(error)}",
             remedy="Without the hub, use --model minilm, or --preset offline for the whole path, or give a folder.",
         ) from error
 
 
 def _unreachable() -> str | None:
-    """Why the hub can't be asked, found out in seconds where its own client tries for minutes; None: it answers."""
+    """The reason why the hub can't be reached, in seconds where its own client tries for minutes; None: it can."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
         get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
-    except Exception as error:  # of the hub's HTTP library, which changed with its releases
-        return _first_line(error)
+    except Exception as error:  # its HTTP library, and so the type, differs between the hub's releases
+        return first_line(error)
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

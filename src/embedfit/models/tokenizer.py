@@ -12,7 +12,7 @@ from typing import Any, Literal, cast
 
 from tokenizers import Tokenizer, normalizers
 
-from embedfit.errors import ModelError
+from embedfit.errors import ModelError, first_line
 from embedfit.files.atomic import atomic_file
 from embedfit.files.textfiles import without_surrogates
 from embedfit.models.architecture import Architecture, StaticEmbedding
@@ -130,7 +130,7 @@ def _from_transformers(folder: Path, *, lower_case: bool) -> TextTokenizer:
         loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer: Tokenizer = loaded.backend_tokenizer
     except Exception as error:  # many kinds, by what is wrong with which file
-        raise ModelError(f"{folder} has no tokenizer that can be read: {_first_line(error)}") from error
+        raise ModelError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     if lower_case and not _lowers(tokenizer.normalizer):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *_parts(tokenizer.normalizer)])
     if "token_type_ids" in loaded.model_input_names and any(tokenizer.encode("a").type_ids):
@@ -159,11 +159,6 @@ def _check_table(folder: Path, tokenizer: Tokenizer) -> None:
             f"{folder}: the tokenizer has ids up to {largest}, but the model has vectors for {max(rows)} tokens.",
             remedy="The tokenizer belongs to another model, or tokens were added without resizing the model.",
         )
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
 
 
 def _main(folder: str, target: str) -> None:

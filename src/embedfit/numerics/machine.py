@@ -1,4 +1,4 @@
-"""What this machine can do, found by short probes rather than by assumption."""
+"""The powers of this machine, found by short probes rather than by assumption."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def may_have_gpu() -> bool:
 
 
 def device() -> torch.device:
-    """The first GPU where there is one, else the CPU."""
+    """The first GPU, or the CPU of a machine without one."""
     import torch  # a server on OpenVINO asks this module for cores, and does without torch's start and memory
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

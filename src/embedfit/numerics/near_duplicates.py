@@ -1,4 +1,4 @@
-"""Which texts say nearly the same: MinHash finds the pairs to look at, the exact Jaccard index decides.
+"""Texts that say nearly the same: MinHash finds the pairs to look at, the exact Jaccard index decides.
 
 A text is the set of its runs of a few words, or tokens, each a hash (Broder 1997).
 """

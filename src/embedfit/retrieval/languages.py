@@ -1,4 +1,4 @@
-"""Which languages a text and a corpus are in, and what each language's stop words and stems are."""
+"""The languages of a text and of a corpus, and each language's stop words and stems."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def letters(text: str) -> int:
 
 
 def likeliest(text: str, candidates: Sequence[str]) -> tuple[str, bool]:
-    """Which of some languages a text is in, and whether that is certain. Without letters: the first one.
+    """The language of a text among some, and whether that is certain. The first one for a text without letters.
 
     A few lines decide; where they are not certain, some more are read.
     """

@@ -35,7 +35,8 @@ UNSPACED = _regex.compile(_UNSPACED, _regex.V1)
 _RUN = _regex.compile(
     rf"{_DENSE}+|(?:[\w\p{{N}}\p{{M}}--{_DENSE}]|(?<=[\u0900-\u0dff])[\u200c\u200d](?=[\u0900-\u0dff]))+", _regex.V1
 )
-#: For what has none of these, the quicker patterns do: ASCII, Latin letters (İ and ǰ grow when folded), punctuation.
+#: A text without such a sign is read by the quicker patterns below: it is ASCII, Latin letters (İ and ǰ grow when
+#: folded) and punctuation.
 _SPECIAL = re.compile("[^\x00-\u012f\u0131-\u01ef\u01f1-\u02ff\u2010-\u205f\u20a0-\u20cf\u2190-\u2bff]")
 _PLAIN_WORD = re.compile(r"\w+")
 _PLAIN_TERM = re.compile(r"\w\w+")
@@ -105,7 +106,7 @@ def words_or_pairs(text: str) -> list[str]:
 
 
 def word_set(text: str) -> frozenset[str]:
-    """What words_or_pairs gives, as a set: for comparing two texts."""
+    """The same as words_or_pairs(), as a set: for comparing two texts."""
     return frozenset(words_or_pairs(text))
 
 

@@ -1,4 +1,4 @@
-"""Which rows make a batch, and which texts of it are encoded together."""
+"""Batches of rows, and micro-batches of texts that are encoded together."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Batch:
     queries: (B,) places in texts. passages: (P,) places in texts. group: (B, 1 + K) columns of passages,
     the positive first, then the row's own hard negatives, -1 where there are fewer. allowed: (B, P), whether
     the passage takes part in the row's denominator; always true for its positive. teacher: (B, 1 + K) scores,
-    NaN where there are none. soft_labels: (B, P), a teacher's scores of all passages; None without one of these.
+    NaN where there are none. soft_labels: (B, P), a teacher's scores of all passages; None without such a
+    teacher.
     """
 
     rows: Ints
@@ -37,7 +38,7 @@ class Batch:
 
 
 class BatchTeacher(Protocol):
-    """What scores all passages of a batch."""
+    """A teacher that scores all passages of a batch."""
 
     def scores(self, queries: Ints, passages: Ints) -> Floats:
         """(B, P), of numbers into the store: (B,) and (P,)."""

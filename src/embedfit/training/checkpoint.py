@@ -1,4 +1,4 @@
-"""What training needs to go on after it was killed, as safetensors and JSON."""
+"""Checkpoints: a training that was killed resumes from them. They are safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embedfit.path.artefacts import DevScore, TrainingStep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingState:
-    """Where training stands. step: the number of steps done. settings: what a plan must agree in to resume.
+    """The state of a training. step: the number of steps done. settings: a plan must agree in them to resume.
 
     Everything random is a function of the seed and the step, so there is no state of a generator in it.
     """

@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a training gave.
+    """The result of a training.
 
     tensors: the best weights by dev, the last ones where there is no dev set; best_step: theirs. retained: the least
     share of a step's micro-batches whose graph was kept. padded: share of the encoded tokens that were padding.
@@ -75,7 +75,7 @@ class Outcome:
 
 
 class Schedule:
-    """Which batch each step trains on: a pure function of the examples, the seed and the step."""
+    """The batch of each step: a pure function of the examples, the seed and the step."""
 
     def __init__(self, composer: Composer, settings: TrainConfig, seed: int) -> None:
         self._composer, self._size, self._seed = composer, settings.batch_size, seed

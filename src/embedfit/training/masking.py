@@ -1,4 +1,4 @@
-"""Which passages of a batch may not be negatives of a query."""
+"""The passages of a batch that may not be negatives of a query."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def known_positives(examples: Sequence[Example], twins: Mapping[int, Sequence[in
     """For each example, every passage that is known to answer its query.
 
     These are the positives of all examples with its query, what other examples list beside one of its
-    positives (passages of one group), and near-duplicates of all of these.
+    positives (passages of one group), and the near-duplicates of them all.
     """
     by_query: dict[int, set[int]] = defaultdict(set)
     groups: dict[int, set[int]] = defaultdict(set)

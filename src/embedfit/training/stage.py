@@ -42,7 +42,10 @@ _PARTS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """What a training works with. encoder: without its transformer, which is the trunk. settings: all decided."""
+    """The model and the data of a training. settings: all decided.
+
+    encoder: without its transformer, which is the trunk.
+    """
 
     encoder: Encoder
     trunk: Trunk
@@ -223,7 +226,7 @@ def _objective(settings: TrainConfig, width: int) -> Objective:
 
 
 def _must_equal(workspace: Workspace, config: Config, material: Material) -> Mapping[str, object]:
-    """What a checkpoint must agree in for training to resume from it. How much memory there is may differ."""
+    """The settings and files that a checkpoint must agree in for training to resume. Memory may differ."""
     settings = config.train.model_dump(mode="json", exclude={"memory_mb", "compile"})
     return {
         **{f"train.{key}": value for key, value in settings.items()},

@@ -71,7 +71,7 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """What training computes from.
+    """The examples of a training and their texts.
 
     texts: (N,), those of the store. empty_texts: number of texts without any token of their own, which were left
     out. dropped_rows: rows that lost their query or all positives so.

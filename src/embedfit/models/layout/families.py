@@ -16,7 +16,7 @@ Attention = Literal["bidirectional", "causal"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What differs between transformers of different types.
+    """The differences between transformers of one type and those of others.
 
     width_key: the name of the hidden size in config.json. lost_positions: positions of the table that no token can
     take; None: there is no table, so any length can be read; "pad": those up to the padding token's id.

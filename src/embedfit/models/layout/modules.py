@@ -1,4 +1,4 @@
-"""What makes one vector of a text's token states: pooling, dense layers, norms; each in its forms, side by side.
+"""From a text's token states to one vector: pooling, dense layers, norms; each in its forms, side by side.
 
 The formulas are those of sentence-transformers (Reimers and Gurevych 2019), which are stated there for batches padded
 on either side. Here padding is always on the right, so a text is its first `length` tokens.
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 Node: TypeAlias = Any  # of an OpenVINO graph; its module makes its names at run time
-#: What a mean is divided by where no token is left.
+#: The divisor of a mean where no token is left.
 _LEAST = 1e-9
-#: What sentence-transformers' Normalize and torch's normalize divide by at the least.
+#: The least divisor of sentence-transformers' Normalize and of torch's normalize.
 _LEAST_NORM = 1e-12
 
 
@@ -148,11 +148,6 @@ class Head:
         """Read the dense layers' weights of a model folder."""
         dense = [module for module in architecture.after_pooling if isinstance(module, Dense)]
         return cls(architecture, {module.path: read_arrays(folder / module.path) for module in dense})
-
-    @property
-    def changes_pooled(self) -> bool:
-        """Whether anything but a norm comes after the pooling."""
-        return bool(self._arrays) or self._dimensions is not None
 
     def vectors(self, hidden: torch.Tensor, mask: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         """Texts' vectors (B, D) of token states. Arguments as of pool(); all in fp32."""

@@ -1,4 +1,4 @@
-"""What is put before queries and passages: the one way to it, and what models' authors prescribe, with sources.
+"""The texts put before queries and passages, and those that models' authors prescribe, with sources.
 
 In order: what the user gives; the prompts that the folder itself holds; what the authors prescribe for the model by
 its name; nothing. A base without its instruction looks worse than it is, and makes any tuning look good.
@@ -18,7 +18,7 @@ from embedfit.models.sources import EMBEDDERS, resolve_model
 
 
 class Prescribed(NamedTuple):
-    """What the authors of some models put before texts.
+    """The texts that the authors of some models put before queries and passages.
 
     names: a pattern that the name on the hub fits as a whole, without its owner. source: where the authors say so.
     """
@@ -96,7 +96,7 @@ def right_prompts(name: str, folder: Path, layout: Architecture) -> Architecture
 
 
 def prescribed(name: str, folder: Path | None = None) -> Prescribed | None:
-    """What the authors prescribe for a model of that name or in that folder, or None where nothing is known."""
+    """The authors' texts for a model of that name or in that folder, or None where nothing is known."""
     for known in _names(name, folder):
         for entry in PRESCRIBED:
             if re.fullmatch(entry.names, known, re.IGNORECASE):
@@ -120,9 +120,9 @@ def _names(name: str, folder: Path | None) -> Iterator[str]:
 def _name_or_path(folder: Path) -> str:
     for where in (folder, folder / "0_Transformer"):
         try:
-            told = json.loads((where / "config.json").read_text("utf-8")).get("_name_or_path")
+            named = json.loads((where / "config.json").read_text("utf-8")).get("_name_or_path")
         except (OSError, ValueError, AttributeError):
             continue
-        if isinstance(told, str):
-            return told.rstrip("/")
+        if isinstance(named, str):
+            return named.rstrip("/")
     return ""

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedfit.errors import ModelError
+from embedfit.errors import ModelError, first_line
 from embedfit.models.architecture import PASSAGE_PROMPTS, Architecture, StaticEmbedding
 from embedfit.models.encoder import Encoder
 from embedfit.models.layout.modules import Head
@@ -61,7 +61,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """What a model is, what is put before its texts, and how its vectors compare, if that was asked."""
+    """A model's architecture, its prompts, and the comparison of its vectors, if one was made."""
 
     folder: Path
     layout: Architecture
@@ -118,8 +118,8 @@ def examine(model: str, *, compare: bool) -> Examination:
             else "none: the folder holds none, and none that its authors prescribe is known"
         )
     else:
-        told = prescribed(model, folder)
-        source = f"those that the authors prescribe ({told.source})" if told is not None else "the folder's own"
+        found = prescribed(model, folder)
+        source = f"those that the authors prescribe ({found.source})" if found is not None else "the folder's own"
     comparison = None
     if compare:
         encoder = Encoder.load(folder, precision="fp32", layout=layout)
@@ -155,8 +155,8 @@ def _open(folder: Path) -> Any:  # noqa: ANN401 - sentence-transformers has no a
         model = SentenceTransformer(
             str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
         )
-    except Exception as error:  # of many kinds
-        raise ModelError(f"sentence-transformers can't open {folder}: {str(error).splitlines()[0][:300]}") from error
+    except Exception as error:  # it has no common base
+        raise ModelError(f"sentence-transformers can't open {folder}: {first_line(error)}") from error
     return model
 
 

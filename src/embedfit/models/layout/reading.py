@@ -117,7 +117,7 @@ def _listed(folder: Path, listed: JsonValue) -> tuple[Module, ...]:
 
 
 def _unlisted(folder: Path) -> tuple[Module, ...]:
-    """What sentence-transformers makes of a folder without modules.json: its transformer, and a pooling."""
+    """The modules that sentence-transformers makes of a folder without modules.json: a transformer and a pooling."""
     config = read_json(folder / "config.json")
     family = _family(folder / "config.json", config)
     causal = family.attention_of(config) == "causal"
@@ -202,7 +202,7 @@ def _transformer(folder: Path, path: str, *, listed: bool = True) -> Transformer
 
 
 def _transformer_settings(where: Path) -> JsonObject:
-    """What sentence-transformers reads beside config.json. Raises ModelError for a setting that is not applied."""
+    """The settings beside config.json. Raises ModelError for one that embedfit does not apply."""
     path = next((where / name for name in _TRANSFORMER_SETTINGS if (where / name).exists()), None)
     if path is None:
         return {}
@@ -256,7 +256,7 @@ def _whole(value: object) -> int:
 
 
 def _tokenizer_limit(folder: Path, config: JsonObject) -> int | None:
-    """sentence-transformers' window where the folder sets none: the tokenizer's, at most the model's positions."""
+    """The window where the folder sets none: as in sentence-transformers, the tokenizer's, at most the positions."""
     limits = [tokenizer_window(folder), config.get("max_position_embeddings")]
     found = [limit for limit in limits if isinstance(limit, int) and limit > 0]
     return min(found) if found else None

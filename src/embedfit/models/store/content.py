@@ -1,4 +1,4 @@
-"""Which files of a model folder decide what the model computes."""
+"""The files of a model folder that decide what the model computes."""
 
 from __future__ import annotations
 

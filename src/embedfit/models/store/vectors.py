@@ -48,11 +48,11 @@ class Embedder(Protocol):
 
     @property
     def key(self) -> str:
-        """What decides the vectors of passages, hashed. Two embedders with one key give the same vectors."""
+        """A hash of all that decides the vectors of passages. Two embedders with one key give the same vectors."""
 
     @property
     def instruction(self) -> str:
-        """What is put before queries: with the key it decides their vectors."""
+        """The text put before queries: with the key it decides their vectors."""
 
     @property
     def storage(self) -> Storage:
@@ -71,7 +71,7 @@ Compute = Callable[[list[str]], Sequence[bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """How progress is told: what computes, and what is computed."""
+    """The words of a progress bar: the name of the embedder, and what it counts."""
 
     name: str
     unit: str
@@ -113,9 +113,9 @@ class VectorStore:
             _write(store, dict(zip(keys, rows, strict=True)))
 
     def kept(self, key: str, texts: Sequence[str], compute: Compute, task: Task) -> list[bytes]:
-        """What `compute` gives for texts, in their order. It is asked once for each text that has nothing stored.
+        """The values of texts, in their order. `compute` is called once for each text that has none stored.
 
-        key: hash of all but the text that decides what it gives.
+        key: a hash of all that decides a value beside the text.
         """
         keys = [_text_key("kept", text) for text in texts]
         with self._file(key) as store:
@@ -125,7 +125,7 @@ class VectorStore:
     def _completed(
         self, store: sqlite3.Connection, text_of: dict[bytes, str], compute: Compute, about: Task
     ) -> dict[bytes, bytes]:
-        """What is stored for keys, after what was missing has been computed and stored, chunk by chunk."""
+        """The values of keys. Missing ones are computed and stored first, chunk by chunk."""
         found = _read(store, text_of)
         # Longest first: batches of equal length waste no padding, and too little memory shows at once.
         missing = sorted((key for key in text_of if key not in found), key=lambda key: -len(text_of[key]))

@@ -1,4 +1,4 @@
-"""What torchrun starts: one training process of a run folder."""
+"""One training process of a run folder, which torchrun starts."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a student learns from."""
+"""Teachers: scores that a model learns from."""

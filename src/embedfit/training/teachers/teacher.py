@@ -37,7 +37,7 @@ class Weights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FusedTeacher:
-    """What scores a batch's passages.
+    """A teacher that scores a batch's passages by windows, tokens and words.
 
     place: (N,) of each text of the store, its row in queries or its passage. queries: (Q, H) unit vectors;
     words: (Q,) queries as BM25 reads them. windows: (W, H) unit vectors of the P passages' windows; starts: (P,) as
@@ -56,7 +56,7 @@ class FusedTeacher:
     def scores(self, queries: Ints, passages: Ints) -> Floats:
         """Weighted means of the three scores, each in deviations from its mean over the P passages.
 
-        Late interaction's are over a sample of these. queries: (B,), passages: (G,): numbers into the store.
+        Late interaction's mean is over a sample of them. queries: (B,), passages: (G,): numbers into the store.
         Returns (B, G).
         """
         rows, columns = self.place[queries], self.place[passages]
