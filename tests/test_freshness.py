@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
@@ -24,12 +25,12 @@ from embedfit.files.atomic import is_temporary
 from embedfit.files.hashes import Hashes
 from embedfit.path.freshness import Freshness, all_freshness, freshness, settings_of
 from embedfit.path.pipeline import run_all, run_stage, state
-from embedfit.path.stages import STAGES, Stage, stage_named
-from embedfit.path.workspace import WRITERS, Workspace
+from embedfit.path.stages import STAGES, Stage, stage_named, writer_of
+from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 from embedfit.testing.fake_model import FakeModel
 from tests.conftest import make_tiny_bert
-from tests.e2e.test_path import documents, stages_with, write_query
+from tests.e2e.test_path import documents, write_query
 
 INGEST = stage_named("ingest")
 
@@ -66,6 +67,11 @@ def seen() -> dict[str, list[str]]:
     return {}
 
 
+def runtime_of(root: Path) -> Runtime:
+    """A runtime whose language model is a fake."""
+    return Runtime(ledger=root / "ledger.sqlite", language_model=FakeModel(write_query))
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, seen: dict[str, list[str]]) -> Path:
     """A folder with documents, a model and a whole run of the real stages."""
@@ -87,15 +93,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory, seen: dict[str, list[str]
     def watching(stage: Stage) -> Stage:
         def run(*arguments: Any) -> None:
             with watched(seen.setdefault(stage.name, [])):
-                stage.start(*arguments)
+                importlib.import_module(stage.module).run(*arguments)
 
         return replace(stage, run=run)
 
-    runtime = Runtime(ledger=root / "ledger.sqlite")
+    runtime = runtime_of(root)
     with workspace.lock():
         save(config, workspace.path("embedfit.toml"))
         try:
-            run_all(workspace, config, runtime, stages=tuple(map(watching, stages_with(FakeModel(write_query)))))
+            run_all(workspace, config, runtime, stages=tuple(map(watching, STAGES)))
         except CheckFailed:
             pass  # a random model may well fail
     return root
@@ -192,7 +198,7 @@ def _outputs(root: Path) -> list[Path]:
 
 def _writer(run: Path, path: Path) -> Stage:
     name = path.relative_to(run).as_posix()
-    return stage_named(WRITERS.get(name) or WRITERS[name.split("/")[0]])
+    return stage_named(writer_of(name))
 
 
 @pytest.mark.parametrize("change", ["edited", "deleted"])
@@ -233,7 +239,7 @@ def test_an_edited_file_makes_those_stale_that_read_it(copy: Path) -> None:
         path = workspace.path(name)
         before = path.read_bytes()
         path.write_bytes(before + b"\n")
-        writer = WRITERS.get(name) or WRITERS.get(name.split("/")[0])
+        writer = writer_of(name)
         stale = {stage.name for stage in STAGES if state(stage, workspace, config) != "fresh"} - {writer}
         path.write_bytes(before)
         assert stale == expected, name
@@ -249,7 +255,7 @@ def test_the_model_card_is_the_report_s(copy: Path) -> None:
 def test_the_remedy_for_a_missing_file_brings_it_back(copy: Path) -> None:
     """Delete each input of each stage, run the stage, do what the error says, and run the stage again."""
     workspace, config = opened(copy)
-    runtime, stages = Runtime(ledger=copy / "ledger.sqlite"), {s.name: s for s in stages_with(FakeModel(write_query))}
+    runtime, stages = runtime_of(copy), {stage.name: stage for stage in STAGES}
     tried = [("generate", "passages.jsonl"), ("evaluate", "eval"), ("report", "check.json"), ("evaluate", "merged")]
     for reader, name in tried:
         workspace.remove(name)
@@ -266,19 +272,14 @@ def test_the_remedy_for_a_missing_file_brings_it_back(copy: Path) -> None:
         assert workspace.path(name).exists()
 
 
-def test_every_file_has_the_stage_that_writes_it() -> None:
-    written = {name: stage.name for stage in STAGES for name in (*stage.writes, *stage.may_write)}
-    assert written == WRITERS
-
-
 def test_another_eval_folder_takes_the_place_of_the_written_one(copy: Path) -> None:
     workspace, config = opened(copy)
     shutil.copytree(workspace.path("eval"), copy / "human")
     human = config.model_copy(update={"eval_beir": str(copy / "human")})
     found = freshness(stage_named("generate"), workspace, human)
     assert found == Freshness(state="stale", why="eval_beir is given was false and is true")
-    generate = next(s for s in stages_with(FakeModel(write_query)) if s.name == "generate")
-    run_stage(generate, workspace, human, Runtime(ledger=copy / "ledger.sqlite"))
+    generate = stage_named("generate")
+    run_stage(generate, workspace, human, runtime_of(copy))
     assert not workspace.path("eval").exists()
     assert state(generate, workspace, human) == "fresh"
 

@@ -25,7 +25,7 @@ from embedfit.models.layout.reading import read_architecture
 from embedfit.models.store.files import encode_file
 from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Silent
-from embedfit.training.checkpoint import State, save_checkpoint
+from embedfit.training.checkpoint import TrainingState, save_checkpoint
 
 FULL = (
     OSError(errno.ENOSPC, "No space left on device"),
@@ -54,14 +54,14 @@ def test_other_failures_are_not_taken_for_it(tmp_path: Path) -> None:
 def test_a_checkpoint_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     optimiser = torch.optim.AdamW([weight])
-    save_checkpoint(tmp_path, State(step=1, settings={}), {"w": weight}, optimiser, {})
+    save_checkpoint(tmp_path, TrainingState(step=1, settings={}), {"w": weight}, optimiser, {})
 
     def full(*_: object, **__: object) -> None:
         raise FULL[2]
 
     monkeypatch.setattr("embedfit.training.checkpoint.save_file", full)
     with pytest.raises(EmbedfitError, match="is full"):
-        save_checkpoint(tmp_path, State(step=2, settings={}), {"w": weight}, optimiser, {})
+        save_checkpoint(tmp_path, TrainingState(step=2, settings={}), {"w": weight}, optimiser, {})
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"], "the one before is whole and stays"
 
 
@@ -76,7 +76,7 @@ def test_no_home_is_a_message(tmp_path: Path, home: str) -> None:
         "from embedfit.errors import EmbedfitError\n"
         "from embedfit.llm.ledger import Ledger\n"
         "from embedfit.runtime import cache_folder, default_ledger\n"
-        "from embedfit.path.workspace import atomic_file\n"
+        "from embedfit.files.atomic import atomic_file\n"
         "def write():\n"
         "    with atomic_file(cache_folder() / 'x'):\n"
         "        pass\n"
@@ -147,7 +147,7 @@ def test_everything_that_writes_says_so_on_a_disk_that_is_really_full(
     writers: dict[str, Callable[[], object]] = {
         "encode": lambda: encode_file(str(tiny_bert), texts, small_disk / "v.npy", is_query=False, report=Silent()),
         "checkpoint": lambda: save_checkpoint(
-            small_disk / "scratch", State(step=1, settings={}), {"w": weight}, optimiser, {}
+            small_disk / "scratch", TrainingState(step=1, settings={}), {"w": weight}, optimiser, {}
         ),
         "merge": model,
         "ledger": ledger,

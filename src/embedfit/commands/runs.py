@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypedDict
 
 from pydantic import JsonValue
+from typing_extensions import Unpack
 
 from embedfit import config as settings_module
 from embedfit.config import Config
@@ -60,38 +62,50 @@ class RunResult:
         return f"RunResult({str(self.folder)!r})"
 
 
+class RunOptions(TypedDict, total=False):
+    """What run() may be told besides.
+
+    eval_docs, eval_beir: documents, or people's queries in BEIR layout, to evaluate on. queries: files of questions
+    that people asked, unlabelled or with positives. assignments: settings as "mine.negatives=3". until: the last stage
+    to run. force: whether stages that are up to date are done again.
+    """
+
+    eval_docs: PathLike | Sequence[PathLike]
+    eval_beir: PathLike | None
+    queries: PathLike | Sequence[PathLike]
+    assignments: Sequence[str]
+    until: str | None
+    force: bool
+
+
 def run(
     docs: PathLike | Sequence[PathLike] = (),
     *,
     run: PathLike,
-    eval_docs: PathLike | Sequence[PathLike] = (),
-    eval_beir: PathLike | None = None,
-    queries: PathLike | Sequence[PathLike] = (),
     preset: str | None = None,
     settings: Mapping[str, object] | None = None,
     config: PathLike | None = None,
     yes: bool = False,
     runtime: Runtime | None = None,
-    until: str | None = None,
-    force: bool = False,
-    assignments: Sequence[str] = (),
+    **options: Unpack[RunOptions],
 ) -> RunResult:
     """The whole path, or what of it is not fresh.
 
-    The settings of a run folder hold, and over them what this call names. Another preset than the
-    run's is an error. docs: files, folders or a BEIR corpus.jsonl; default: those of the run folder.
-    queries: files of questions that people asked, unlabelled or with positives.
-    preset: default for a new folder: "default". settings: nested like embedfit.toml, over the preset
-    and the file `config`. yes: paid calls need no confirmation. until: the last stage to run. Raises
-    EmbedfitError.
+    The settings of a run folder hold, and over them what this call names. Another preset than the run's is an error.
+    docs: files, folders or a BEIR corpus.jsonl; default: those of the run folder. preset: default for a new folder:
+    "default". settings: nested like embedfit.toml, over the preset and the file `config`. yes: paid calls need no
+    confirmation. options: see RunOptions. Raises EmbedfitError.
     """
+    if unknown := options.keys() - RunOptions.__annotations__.keys():
+        raise TypeError(f"run() has no argument {min(unknown)!r}")
     workspace = Workspace(run)
     overrides: dict[str, object] = {key: value for key, value in (settings or {}).items() if value is not None}
-    for name, value in (("docs", docs), ("eval_docs", eval_docs), ("queries", queries)):
+    questions, held_out = options.get("queries", ()), options.get("eval_docs", ())
+    for name, value in (("docs", docs), ("eval_docs", held_out), ("queries", questions)):
         paths = [value] if isinstance(value, (str, Path)) else list(value)
         if paths:
             overrides[name] = [str(path) for path in paths]
-    if eval_beir is not None:
+    if (eval_beir := options.get("eval_beir")) is not None:
         overrides["eval_beir"] = str(eval_beir)
     runtime = with_consent(runtime or Runtime(), yes)
     resolved = settings_for(
@@ -100,14 +114,14 @@ def run(
         preset=preset,
         file=Path(config) if config is not None else None,
         overrides=overrides,
-        assignments=tuple(assignments),
+        assignments=tuple(options.get("assignments", ())),
     )
     if not resolved.docs:
         raise UsageError("There are no documents.", remedy="Run: embedfit run DOCS... --run DIR")
     for name in resolved.queries:
         if not Path(name).is_file():  # said before the documents are read, and not an hour later
             raise InputError(f"There is no file of questions {name}.", remedy="Give another --queries FILE.")
-    return run_config(workspace, resolved, runtime, until=until, force=force)
+    return run_config(workspace, resolved, runtime, until=options.get("until"), force=options.get("force", False))
 
 
 def settings_for(

@@ -12,7 +12,7 @@ from typing import Any
 from embedfit.asked.log import key_of
 from embedfit.files.atomic import atomic_file
 from embedfit.forgetting.target import Target
-from embedfit.path.forgotten import FORGOTTEN
+from embedfit.path.stages import FORGOTTEN
 from embedfit.path.workspace import Workspace
 
 #: What stands where a text was.

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 from embedfit.errors import InputError
+from embedfit.path.stages import FORGOTTEN
 from embedfit.path.workspace import Workspace
 
-FORGOTTEN = "forgotten.json"
 _SCHEMA = 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import time
 from collections.abc import Sequence
@@ -44,7 +45,9 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
     started = time.monotonic()
     bad_news: CheckFailed | PaidInPart | None = None
     try:
-        stage.start(workspace, config, runtime)
+        # The package loads torch or a reader of documents. `embedfit status` and a run that is up to date must not
+        # wait for that, so the package is imported here.
+        (stage.run or importlib.import_module(stage.module).run)(workspace, config, runtime)
     except (CheckFailed, PaidInPart) as error:
         bad_news = error  # the stage did its work, or as much of it as the money allowed
     seconds = time.monotonic() - started

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from embedfit.config import Config
 from embedfit.errors import EmbedfitError
-from embedfit.path.forgotten import FORGOTTEN
-from embedfit.path.workspace import Workspace
-from embedfit.runtime import Runtime
 
-Run = Callable[[Workspace, Config, Runtime], None]
+#: What the run was told to forget. No stage writes it, but `embedfit forget`.
+FORGOTTEN = "forgotten.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """A step of the path.
 
-    module: holds its `run`. version: raised when the same inputs and settings give another result; see
-    tests/stage_code.py; 1 was embedfit 0.1. reads: files of the run folder. models: its folders that are read as
-    models. may_read: what it reads if it is there. brought: the same of files that no stage writes, but a person by
-    another command. writes: files and folders that must be whole when it is done.
-    may_write: what it writes under some settings and removes under others. glances: what it reads only to say
-    how long something took; a change there makes it not stale. settings: the parts of the configuration that its
-    result depends on; of those that name files the content counts, not the place. given: settings of which it
-    only matters whether they are set. written_alone: of queries.jsonl only what a language model wrote counts, so that
-    a log of questions makes nothing stale that is not made of it. run: instead of the module's own, in tests.
+    module: its function `run` takes the workspace, the configuration and the runtime; `run` is instead of it, in tests.
+    version: raised when the same inputs and settings give another result; see tests/stage_code.py. 1: embedfit 0.1.
+    writes: files and folders that must be whole when it is done. may_write: those that it writes under some settings
+    and removes under others. reads: files of the run folder. models: folders that it reads as models. may_read: what
+    it reads where it is there. brought: the same, of files that a person makes by another command. glances: what it
+    reads only to say how long something took; a change there makes it not stale. settings: the parts of the
+    configuration that its result depends on; a change in a file that one names counts, another place of it does not.
+    given: settings of which it only matters whether they are set. written_alone: whether of queries.jsonl only those
+    count that a language model wrote, so that a log of questions makes nothing stale that is not made of it.
     """
 
     name: str
@@ -43,16 +39,7 @@ class Stage:
     glances: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
     written_alone: bool = False
-    run: Run | None = None
-
-    def start(self, workspace: Workspace, config: Config, runtime: Runtime) -> None:
-        """Do the stage's work.
-
-        Its package loads torch or a reader of documents. `embedfit status` and a run that is up to date must
-        not wait for that, so the package is imported here.
-        """
-        run: Run = self.run or importlib.import_module(self.module).run
-        run(workspace, config, runtime)
+    run: Callable[..., None] | None = None
 
 
 _MODEL = ("model", "query_instruction", "seed")
@@ -179,6 +166,15 @@ STAGES: tuple[Stage, ...] = (
 )
 
 
+#: The stage that writes each file and folder of a run.
+WRITERS = {name: stage.name for stage in STAGES for name in (*stage.writes, *stage.may_write)}
+
+
+def writer_of(name: str) -> str | None:
+    """The stage that writes a file of a run, or the folder that it lies in."""
+    return WRITERS.get(name) or WRITERS.get(name.split("/")[0])
+
+
 def stage_named(name: str) -> Stage:
     """The stage of that name."""
     return next(stage for stage in STAGES if stage.name == name)
@@ -186,7 +182,7 @@ def stage_named(name: str) -> Stage:
 
 def check_order(stages: Sequence[Stage] = STAGES) -> None:
     """Fail unless everything that a stage reads is an earlier stage's output, and no output has two writers."""
-    written = {FORGOTTEN: "forget"}  # a command, not a stage
+    written = {FORGOTTEN: "forget"}
     for stage in stages:
         for name in (*stage.reads, *stage.models, *stage.may_read, *stage.glances):
             if name not in written and name.split("/")[0] not in written:

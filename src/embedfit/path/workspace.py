@@ -8,21 +8,15 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
-from embedfit.files.atomic import atomic_file as atomic_file
-from embedfit.files.atomic import atomic_folder as atomic_folder
-from embedfit.files.atomic import disk_errors as disk_errors
-from embedfit.files.atomic import is_temporary as is_temporary
-from embedfit.files.atomic import sweep
-from embedfit.files.hashes import sha256_file as sha256_file
+from embedfit.files.atomic import atomic_file, atomic_folder, disk_errors, sweep
 from embedfit.files.places import read_places, stored_path
 from embedfit.files.textfiles import lines_of
 from embedfit.path.artefacts import (
@@ -46,6 +40,10 @@ from embedfit.path.artefacts import (
     TrainRow,
     Whole,
 )
+from embedfit.path.stages import WRITERS, writer_of
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA = 1
 
@@ -69,39 +67,22 @@ FILES: dict[type, str] = {
     Evaluation: "evaluation.json",
     Summary: "summary.json",
 }
-#: The stage that writes each file, to name the command that brings a missing one.
-WRITERS = {
-    "documents.jsonl": "ingest",
-    "passages.jsonl": "ingest",
-    "metadata.jsonl": "ingest",
-    "dropped_passages.jsonl": "ingest",
-    "queries.jsonl": "generate",
-    "eval": "generate",
-    "train.jsonl": "mine",
-    "judgements.jsonl": "mine",
-    "finetuned": "train",
-    "merged": "merge",
-    "merge.json": "merge",
-    "check.json": "check",
-    "retriever.json": "choose",
-    "grades.jsonl": "choose",
-    "pool.jsonl": "choose",
-    "scores.jsonl": "evaluate",
-    "evaluation.json": "evaluate",
-    "summary.json": "evaluate",
-    "report.html": "report",
-    "merged/README.md": "report",
-}
 T = TypeVar("T")
 W = TypeVar("W", bound=Whole)
+L = TypeVar("L", bound="DataclassInstance")
 
 
-@cache
-def _adapter(record_type: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - any record type
-    return TypeAdapter(record_type)
+#: The parser of each record type, made once.
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
-def encode_record(record: Any) -> str:  # noqa: ANN401 - any of the record types
+def _adapter(record_type: type[T]) -> TypeAdapter[T]:
+    if record_type not in _ADAPTERS:
+        _ADAPTERS[record_type] = TypeAdapter(record_type)
+    return _ADAPTERS[record_type]
+
+
+def encode_record(record: DataclassInstance) -> str:
     """One line of JSONL, without the newline. Surrogates never reach a file: they are replaced."""
     line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False)
     return line.encode("utf-8", "replace").decode("utf-8")
@@ -109,9 +90,7 @@ def encode_record(record: Any) -> str:  # noqa: ANN401 - any of the record types
 
 def decode_record(line: bytes, record_type: type[T]) -> T:
     """The record of one line of JSONL that encode_record wrote."""
-    key: Any = record_type  # mypy does not know that types can be hashed
-    record: T = _adapter(key).validate_json(line)
-    return record
+    return _adapter(record_type).validate_json(line)
 
 
 def encode_whole(record: Whole) -> str:
@@ -122,17 +101,21 @@ def encode_whole(record: Whole) -> str:
 
 def read_jsonl(path: Path, record_type: type[T]) -> Iterator[T]:
     """Records of a JSONL file. Errors name the file and the line."""
-    key: Any = record_type  # mypy does not know that types can be hashed
-    adapter = _adapter(key)
+    adapter = _adapter(record_type)
     for number, line in lines_of(path):
         if not line.strip():
             continue
         try:
             yield adapter.validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the line"
-            raise InputError(f"{path}, line {number}: {field}: {first['msg']}") from error
+            raise InputError(f"{path}, line {number}: {_first(error)}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing that is wrong with a record: which field, and how."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 #: How encode_record() writes the split of a question that people asked. Within a text, quotation marks are escaped.
@@ -174,7 +157,7 @@ class Workspace:
         path = self.path(name)
         self.opened.add(name)
         if not path.exists():
-            stage = WRITERS.get(name) or WRITERS.get(name.split("/")[0])
+            stage = writer_of(name)
             raise ArtifactMissing(
                 f"{path} is missing.", remedy=f"Run: embedfit {stage} --run {self.root}" if stage else None
             )
@@ -204,17 +187,17 @@ class Workspace:
         return list(read_jsonl(self.existing(FILES[record_type]), record_type))
 
     @contextmanager
-    def writing(self, record_type: type[T]) -> Iterator[Callable[[Iterable[T]], None]]:
+    def writing(self, record_type: type[L]) -> Iterator[Callable[[Iterable[L]], None]]:
         """A function that appends records; the file appears on clean exit."""
         with atomic_file(self.path(FILES[record_type])) as file:
 
-            def extend(records: Iterable[T]) -> None:
+            def extend(records: Iterable[L]) -> None:
                 for record in records:
                     file.write(encode_record(record) + "\n")
 
             yield extend
 
-    def write(self, record_type: type[T], records: Iterable[T]) -> None:
+    def write(self, record_type: type[L], records: Iterable[L]) -> None:
         """Write all records of a type, atomically."""
         with self.writing(record_type) as extend:
             extend(records)
@@ -230,11 +213,8 @@ class Workspace:
         try:
             return record_type.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            stage = WRITERS.get(name) or WRITERS[name.split("/")[0]]
             raise InputError(
-                f"{path}: {where}: {first['msg']}.", remedy=f"Run: embedfit {stage} --run {self.root} --force"
+                f"{path}: {_first(error)}.", remedy=f"Run: embedfit {writer_of(name)} --run {self.root} --force"
             ) from error
 
     def store(self, record: Whole) -> None:
@@ -262,7 +242,7 @@ class Workspace:
         with atomic_file(self.path(name)) as file:
             file.write(text)
 
-    def writing_folder(self, name: str) -> Any:  # noqa: ANN401 - a context manager of Path
+    def writing_folder(self, name: str) -> AbstractContextManager[Path]:
         """A temporary folder that takes the name on clean exit."""
         return atomic_folder(self.path(name))
 
@@ -299,8 +279,7 @@ class Workspace:
                     f"{path} has schema version {schema}; this embedfit reads version {SCHEMA}.",
                     remedy="Use the embedfit that made this run folder, or choose another --run folder.",
                 )
-            manifest: Manifest = _adapter(Manifest).validate_python(value)
-            return manifest
+            return _adapter(Manifest).validate_python(value)
         except (ValueError, AttributeError):
             return None  # a damaged manifest means that the stage is run again
 
