@@ -28,7 +28,7 @@ from embedfit.deploy.apply import apply
 from embedfit.deploy.artefact import resolve_artefact
 from embedfit.deploy.destroy import destroy
 from embedfit.deploy.options import Autoscaling, Options
-from embedfit.deploy.plan import Plan, make_plan
+from embedfit.deploy.plan import DeployPlan, make_plan
 from embedfit.deploy.probe import probe, texts_of
 from embedfit.deploy.status import status
 from embedfit.integrations.langchain import EmbedfitSagemakerEmbeddings
@@ -108,7 +108,7 @@ def step(title: str) -> None:
     print(f"\n{title}", flush=True)
 
 
-def plan_of(folder: Path, aws: Aws, scaling: Autoscaling) -> Plan:
+def plan_of(folder: Path, aws: Aws, scaling: Autoscaling) -> DeployPlan:
     """The plan of the model on a small CPU instance."""
     options = Options(
         model=str(folder),

@@ -14,7 +14,7 @@ from embedfit.deploy.account.calls import Aws, Clock
 from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.artefact import Artefact, resolve_artefact
 from embedfit.deploy.options import Options
-from embedfit.deploy.plan import Plan, make_plan
+from embedfit.deploy.plan import DeployPlan, make_plan
 from embedfit.testing.aws_faults import Faults
 from tests.deploy import backends
 
@@ -161,7 +161,7 @@ class Deployer:
     tmp_path: Path
     time: FakeTime
 
-    def plan(self, *, attempt: str | None = None, folder: Path | None = None, **changes: Any) -> Plan:
+    def plan(self, *, attempt: str | None = None, folder: Path | None = None, **changes: Any) -> DeployPlan:
         return make_plan(
             options_for(folder or self.folder, **changes),
             artefact_of(folder or self.folder, self.tmp_path),

@@ -21,7 +21,7 @@ from embedfit.deploy.account.images import device_of
 from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.artefact import model_folder_of, resolve_artefact, run_label, state_folder_of
 from embedfit.deploy.options import Options, refuse_serverless
-from embedfit.deploy.plan import Plan, make_plan
+from embedfit.deploy.plan import DeployPlan, make_plan
 from embedfit.deploy.state import Deployment, StateFile
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json, shown
@@ -133,7 +133,7 @@ def _planned(
     prices: Path | None,
     serverless: bool,
     given: Mapping[str, object],
-) -> Plan:
+) -> DeployPlan:
     if serverless:
         refuse_serverless()
     found = aws.region if aws else region
@@ -333,13 +333,13 @@ def _runtime(yes: bool, quiet: bool) -> Runtime:
 # --- printing
 
 
-def _write_policies(plan: Plan, folder: Path) -> None:
+def _write_policies(plan: DeployPlan, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, document in asdict(plan.policies).items():
         (folder / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n", "utf-8")
 
 
-def _print_plan(plan: Plan, *, calls: bool = True) -> None:
+def _print_plan(plan: DeployPlan, *, calls: bool = True) -> None:
     console = terminal.console(unbroken=True, highlight=False)
     cost = plan.cost
     console.print(f"[bold]{shown(plan.name)}[/] in {plan.region}, account {plan.account or 'not known'}")
@@ -366,7 +366,7 @@ def _print_plan(plan: Plan, *, calls: bool = True) -> None:
         console.print(f"[dim]Note: {shown(note)}[/]")
 
 
-def _cost_words(plan: Plan) -> str:
+def _cost_words(plan: DeployPlan) -> str:
     cost = plan.cost
     if cost.low_usd_per_hour is None or cost.low_usd_per_month is None:
         return "not known"

@@ -11,11 +11,11 @@ from pathlib import Path
 from embedfit.deploy.account import sagemaker
 from embedfit.deploy.account.calls import Aws, Clock, aws_errors, explain
 from embedfit.deploy.account.logs import log_tail
-from embedfit.deploy.account.sagemaker import Found
+from embedfit.deploy.account.sagemaker import ResourceFound
 from embedfit.deploy.account.waiting import EndpointFailed, wait_gone, wait_in_service
 from embedfit.deploy.destroy import remove, teardown_order
 from embedfit.deploy.options import slug
-from embedfit.deploy.plan import Call, Plan, Step
+from embedfit.deploy.plan import Call, DeployPlan, Step
 from embedfit.deploy.state import Deployment, Resource, StateFile, Status
 from embedfit.errors import DeployError, EmbedfitError
 from embedfit.network.aws import Client, Parameters, aws_exceptions, error_code, is_already_there, is_expired
@@ -29,7 +29,7 @@ _ROLE_SECONDS = 5.0
 _SHOWN_LINES = 30
 
 
-def apply(plan: Plan, aws: Aws, runtime: Runtime, *, clock: Clock | None = None) -> Deployment:
+def apply(plan: DeployPlan, aws: Aws, runtime: Runtime, *, clock: Clock | None = None) -> Deployment:
     """Bring a plan's endpoint up and return what is recorded of it.
 
     Asks runtime.confirm first. Whatever is there already under the same name and with the same content is
@@ -51,7 +51,7 @@ def apply(plan: Plan, aws: Aws, runtime: Runtime, *, clock: Clock | None = None)
         return worker.run()
 
 
-def question(plan: Plan) -> str:
+def question(plan: DeployPlan) -> str:
     """What the user is asked before anything is made."""
     cost = plan.cost
     price = (
@@ -66,7 +66,7 @@ def question(plan: Plan) -> str:
 class _Worker:
     """One apply. made: what this call made, in order. before: what was recorded under the name until now."""
 
-    plan: Plan
+    plan: DeployPlan
     aws: Aws
     state: StateFile
     clock: Clock
@@ -122,7 +122,7 @@ class _Worker:
         if step.kind == "endpoint":
             self._wait(step.name)
 
-    def _is_usable(self, step: Step, found: Found) -> bool:
+    def _is_usable(self, step: Step, found: ResourceFound) -> bool:
         """Whether what is there is what the step would make. Raises DeployError where it belongs to someone else."""
         if step.kind == "scalable_target":
             wanted = step.calls[0].parameters
@@ -158,7 +158,7 @@ class _Worker:
             f"With a pause: destroy this one, then apply again. To destroy it: {destroy}"
         )
 
-    def _adopt(self, step: Step, found: Found) -> None:
+    def _adopt(self, step: Step, found: ResourceFound) -> None:
         known = self.state.read().named(self.plan.name)
         before = next((one for one in known.resources if _is(one, step)), None) if known else None
         status: Status = "created" if before is not None and before.status != "adopted" else "adopted"
@@ -168,7 +168,7 @@ class _Worker:
         self.state.mark(self.plan.name, Resource(kind=step.kind, name=step.name, id=found.id, status=status))
         self.report.log(f"{_words(step)}: there already")
 
-    def _retag(self, found: Found) -> None:
+    def _retag(self, found: ResourceFound) -> None:
         """Bring the time to live of an endpoint that is there up to date."""
         wanted = self.plan.tags["embedfit:ttl"]
         if found.tags.get("embedfit:ttl") != wanted:

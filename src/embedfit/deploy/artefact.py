@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from embedfit.deploy.options import slug
 from embedfit.errors import ModelError, UsageError
 from embedfit.files.hashes import sha256_file
+from embedfit.files.textfiles import Json, json_of
 
 #: Endings of files that a server reads; everything else (losses, cards, checkpoints) stays here.
 _SERVED = (".json", ".safetensors", ".txt", ".model", ".onnx", ".onnx_data")
@@ -19,7 +18,7 @@ _REQUIRED = ("config.json", "tokenizer.json", "model.safetensors")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class ModelFile:
     """A file of a model folder. key: its path in the folder, with slashes."""
 
     key: str
@@ -40,7 +39,7 @@ class Artefact:
     sha256: str
     state_folder: Path
     folder: Path | None = None
-    files: tuple[File, ...] = ()
+    files: tuple[ModelFile, ...] = ()
     s3_uri: str | None = None
     hub_id: str | None = None
     notes: tuple[str, ...] = ()
@@ -140,7 +139,9 @@ def _from_folder(path: Path, device: str) -> Artefact:
             remedy="Write the folder with embedfit (merge, or models.folder.save_model): it uses the layout TEI reads.",
         )
     files = tuple(
-        File(key=file.relative_to(folder).as_posix(), path=file, size=file.stat().st_size, sha256=sha256_file(file))
+        ModelFile(
+            key=file.relative_to(folder).as_posix(), path=file, size=file.stat().st_size, sha256=sha256_file(file)
+        )
         for file in sorted(folder.rglob("*"))
         if _is_served(file, folder)
     )
@@ -169,7 +170,7 @@ def model_folder_of(path: Path) -> Path:
         return path
     ship = "merged"
     if (path / "summary.json").exists():
-        decided = _read_json(path / "summary.json").get("decision", {}).get("ship", "merged")
+        decided = _json(path / "summary.json").get("decision", {}).get("ship", "merged")
         if decided == "base":
             raise ModelError(
                 f"The evaluation in {path} decided to keep the base model: there is nothing of its own to deploy.",
@@ -187,7 +188,7 @@ def tei_problems(folder: Path) -> tuple[str, ...]:
     TEI up to 1.9.3 wants sentence-transformers' old keys: a folder saved by version 5.4 or later does not boot.
     """
     problems = [f"{name} is missing" for name in _REQUIRED if not (folder / name).is_file()]
-    modules = _read_json(folder / "modules.json", missing=None)
+    modules = _json(folder / "modules.json")
     if modules is None:
         return (*problems, "modules.json is missing, so it would guess the pooling")
     for module in modules:
@@ -196,24 +197,20 @@ def tei_problems(folder: Path) -> tuple[str, ...]:
             break
     problems += _pooling_problems(folder, modules)
     if (folder / "sentence_bert_config.json").exists():
-        if "max_seq_length" not in _read_json(folder / "sentence_bert_config.json"):
+        if "max_seq_length" not in _json(folder / "sentence_bert_config.json"):
             problems.append("sentence_bert_config.json has no max_seq_length")
     return tuple(problems)
 
 
-def _pooling_problems(folder: Path, modules: list[dict[str, Any]]) -> list[str]:
+def _pooling_problems(folder: Path, modules: list[dict[str, str]]) -> list[str]:
     path = next((module.get("path") for module in modules if str(module.get("type", "")).endswith(".Pooling")), None)
     if not path:
         return ["modules.json has no Pooling"]
-    config = _read_json(folder / path / "config.json", missing={})
+    config = _json(folder / path / "config.json") or {}
     needed = ("word_embedding_dimension", "pooling_mode_cls_token", "pooling_mode_mean_tokens")
     return [f"{path}/config.json has no {key}" for key in needed if key not in config]
 
 
-def _read_json(path: Path, missing: object = ...) -> Any:  # noqa: ANN401 - JSON
-    if not path.exists() and missing is not ...:
-        return missing
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} can't be read as JSON: {error}") from error
+def _json(path: Path) -> Json:
+    """None where the file is missing."""
+    return json_of(path) if path.exists() else None

@@ -13,7 +13,7 @@ from embedfit.network.aws import aws_exceptions, is_absent, is_denied, is_withou
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class AccountFinding:
     """The result of one check. status: "unknown" where it could not be made. fix: a command, where there is one."""
 
     check: str
@@ -23,28 +23,28 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class CallerIdentity:
     """Who is asking. account: 12 digits; arn: of the user or assumed role."""
 
     account: str
     arn: str
 
 
-def identity(aws: Aws) -> tuple[Identity | None, Finding]:
+def identity(aws: Aws) -> tuple[CallerIdentity | None, AccountFinding]:
     """Who the credentials belong to. Without any, None and what to do; expired or refused ones are an error."""
     try:
         reply = aws.client("sts").get_caller_identity()
     except aws_exceptions() as error:
         if is_without_credentials(error):
-            return None, Finding(
+            return None, AccountFinding(
                 check="identity", status="missing", detail="there are no AWS credentials", fix="aws configure sso"
             )
         raise explain(error, "asking who the credentials belong to") from error
-    who = Identity(account=str(reply["Account"]), arn=str(reply["Arn"]))
-    return who, Finding(check="identity", status="ok", detail=f"{who.arn} in account {who.account}")
+    who = CallerIdentity(account=str(reply["Account"]), arn=str(reply["Arn"]))
+    return who, AccountFinding(check="identity", status="ok", detail=f"{who.arn} in account {who.account}")
 
 
-def trusting_role(aws: Aws, fix: str) -> tuple[str | None, Finding]:
+def trusting_role(aws: Aws, fix: str) -> tuple[str | None, AccountFinding]:
     """The first role that lets SageMaker use it, and the finding of that. fix: the command where there is none."""
     try:
         pages = aws.client("iam").get_paginator("list_roles").paginate()
@@ -60,33 +60,33 @@ def trusting_role(aws: Aws, fix: str) -> tuple[str | None, Finding]:
     except aws_exceptions() as error:
         return None, _unknown("role", error, "iam:ListRoles")
     if found is None:
-        return None, Finding(
+        return None, AccountFinding(
             check="role", status="missing", detail="no role in the account lets SageMaker use it", fix=fix
         )
-    return str(found), Finding(check="role", status="ok", detail=found)
+    return str(found), AccountFinding(check="role", status="ok", detail=found)
 
 
-def role(aws: Aws, role_arn: str) -> Finding:
+def role(aws: Aws, role_arn: str) -> AccountFinding:
     """Whether the execution role is there and lets SageMaker use it."""
     name = role_arn.rsplit("/", 1)[-1]
     try:
         found = aws.client("iam").get_role(RoleName=name)["Role"]
     except aws_exceptions() as error:
         if is_absent(error):
-            return Finding(
+            return AccountFinding(
                 check="role", status="missing", detail=f"there is no role {name}", fix=create_role_command(name)
             )
         return _unknown("role", error, "iam:GetRole")
     if found["Arn"] != role_arn:
-        return Finding(check="role", status="missing", detail=f"{name} is {found['Arn']}, not {role_arn}")
+        return AccountFinding(check="role", status="missing", detail=f"{name} is {found['Arn']}, not {role_arn}")
     if not _trusts_sagemaker(found.get("AssumeRolePolicyDocument", {})):
-        return Finding(
+        return AccountFinding(
             check="role",
             status="missing",
             detail=f"{role_arn} does not let SageMaker use it",
             fix=f"aws iam update-assume-role-policy --role-name {name} --policy-document file://trust.json",
         )
-    return Finding(check="role", status="ok", detail=role_arn)
+    return AccountFinding(check="role", status="ok", detail=role_arn)
 
 
 def create_role_command(name: str) -> str:
@@ -107,30 +107,30 @@ def _trusts_sagemaker(document: Document) -> bool:
     return False
 
 
-def bucket(aws: Aws, name: str) -> Finding:
+def bucket(aws: Aws, name: str) -> AccountFinding:
     """Whether the bucket for the model is there, in this account's reach."""
     make = f"aws s3 mb s3://{name} --region {aws.region}"
     try:
         aws.client("s3").head_bucket(Bucket=name)
     except aws_exceptions() as error:
         if is_absent(error):
-            return Finding(check="bucket", status="missing", detail=f"there is no bucket {name}", fix=make)
+            return AccountFinding(check="bucket", status="missing", detail=f"there is no bucket {name}", fix=make)
         if is_denied(error):
-            return Finding(
+            return AccountFinding(
                 check="bucket",
                 status="missing",
                 detail=f"the bucket {name} belongs to someone else or may not be listed",
                 fix="Give one of your own with --bucket.",
             )
         return _unknown("bucket", error, "s3:ListBucket")
-    return Finding(check="bucket", status="ok", detail=f"s3://{name}")
+    return AccountFinding(check="bucket", status="ok", detail=f"s3://{name}")
 
 
-def image(aws: Aws, uri: str) -> Finding:
+def image(aws: Aws, uri: str) -> AccountFinding:
     """Whether the container image can be read from its registry."""
     parts = split_image_uri(uri)
     if parts is None:
-        return Finding(
+        return AccountFinding(
             check="image", status="unknown", detail=f"{uri} is not in ECR; only AWS can tell if it can pull it"
         )
     try:
@@ -139,16 +139,18 @@ def image(aws: Aws, uri: str) -> Finding:
         )
     except aws_exceptions() as error:
         if is_absent(error) or "RepositoryNotFound" in str(error):
-            return Finding(
+            return AccountFinding(
                 check="image", status="missing", detail=f"{uri} is not there", fix="Give another --image-uri."
             )
         return _unknown("image", error, "ecr:BatchGetImage")
     if reply.get("images"):
-        return Finding(check="image", status="ok", detail=uri)
-    return Finding(check="image", status="missing", detail=f"{uri} is not there", fix="Give another --image-uri.")
+        return AccountFinding(check="image", status="ok", detail=uri)
+    return AccountFinding(
+        check="image", status="missing", detail=f"{uri} is not there", fix="Give another --image-uri."
+    )
 
 
-def quota(aws: Aws, instance_type: str, count: int, most: int) -> Finding:
+def quota(aws: Aws, instance_type: str, count: int, most: int) -> AccountFinding:
     """Whether the account may run that many instances for endpoints. most: what autoscaling may ask for later."""
     wanted = f"{instance_type} for endpoint usage"
     try:
@@ -157,18 +159,18 @@ def quota(aws: Aws, instance_type: str, count: int, most: int) -> Finding:
     except aws_exceptions() as error:
         return _unknown("quota", error, "servicequotas:ListServiceQuotas")
     if found is None:
-        return Finding(check="quota", status="unknown", detail=f"AWS lists no quota {wanted!r} in {aws.region}")
+        return AccountFinding(check="quota", status="unknown", detail=f"AWS lists no quota {wanted!r} in {aws.region}")
     allowed = int(found["Value"])
     if count <= allowed < most:
-        return Finding(
+        return AccountFinding(
             check="quota",
             status="unknown",
             detail=f"{allowed} × {wanted}: enough to start, not for autoscaling to {most}",
             fix=_raise_quota(aws, found["QuotaCode"], most),
         )
     if allowed >= count:
-        return Finding(check="quota", status="ok", detail=f"{allowed} × {wanted}")
-    return Finding(
+        return AccountFinding(check="quota", status="ok", detail=f"{allowed} × {wanted}")
+    return AccountFinding(
         check="quota",
         status="missing",
         detail=f"{allowed} × {wanted}, and {count} needed",
@@ -183,7 +185,7 @@ def _raise_quota(aws: Aws, code: str, wanted: int) -> str:
     )
 
 
-def rights(aws: Aws, check: str, principal: str, document: Document, fix: str) -> Finding:
+def rights(aws: Aws, check: str, principal: str, document: Document, fix: str) -> AccountFinding:
     """Whether a user or role has the rights of a policy document, by simulating them. fix: gives those rights."""
     lacking: list[str] = []
     try:
@@ -201,18 +203,20 @@ def rights(aws: Aws, check: str, principal: str, document: Document, fix: str) -
     except aws_exceptions() as error:
         return _unknown(check, error, "iam:SimulatePrincipalPolicy")
     if lacking:
-        return Finding(check=check, status="missing", detail=f"{principal} lacks {', '.join(sorted(lacking))}", fix=fix)
-    return Finding(check=check, status="ok", detail=f"{principal} has every right that is needed")
+        return AccountFinding(
+            check=check, status="missing", detail=f"{principal} lacks {', '.join(sorted(lacking))}", fix=fix
+        )
+    return AccountFinding(check=check, status="ok", detail=f"{principal} has every right that is needed")
 
 
-def model_access(aws: Aws, model_id: str) -> Finding:
+def model_access(aws: Aws, model_id: str) -> AccountFinding:
     """Whether Bedrock lets the account use a language model. model_id: without a region's prefix ("us.")."""
     check = f"Bedrock model {model_id}"
     try:
         reply = aws.client("bedrock").get_foundation_model_availability(modelId=model_id)
     except aws_exceptions() as error:
         if is_absent(error):
-            return Finding(
+            return AccountFinding(
                 check=check,
                 status="missing",
                 detail=f"Bedrock has no such model in {aws.region}",
@@ -220,14 +224,14 @@ def model_access(aws: Aws, model_id: str) -> Finding:
             )
         return _unknown(check, error, "bedrock:GetFoundationModelAvailability")
     if reply.get("regionAvailability") == "NOT_AVAILABLE":
-        return Finding(
+        return AccountFinding(
             check=check,
             status="missing",
             detail=f"not available in {aws.region}",
             fix=f"aws bedrock list-foundation-models --region {aws.region}",
         )
     if reply.get("authorizationStatus") == "NOT_AUTHORIZED":
-        return Finding(
+        return AccountFinding(
             check=check,
             status="missing",
             detail="the account may not use it",
@@ -239,7 +243,7 @@ def model_access(aws: Aws, model_id: str) -> Finding:
             f"$(aws bedrock list-foundation-model-agreement-offers --model-id {model_id} "
             f"--region {aws.region} --query 'offers[0].offerToken' --output text)"
         )
-        return Finding(
+        return AccountFinding(
             check=check,
             status="missing",
             detail="its terms have not been accepted",
@@ -248,10 +252,10 @@ def model_access(aws: Aws, model_id: str) -> Finding:
                 f'--region {aws.region} --offer-token "{offer}"'
             ),
         )
-    return Finding(check=check, status="ok", detail=f"available in {aws.region}")
+    return AccountFinding(check=check, status="ok", detail=f"available in {aws.region}")
 
 
-def _unknown(check: str, error: Exception, right: str) -> Finding:
+def _unknown(check: str, error: Exception, right: str) -> AccountFinding:
     explained: DeployError = explain(error, f"checking the {check}")
     detail = f"it needs the right {right}" if is_denied(error) else explained.message
-    return Finding(check=check, status="unknown", detail=f"could not be checked: {detail}")
+    return AccountFinding(check=check, status="unknown", detail=f"could not be checked: {detail}")

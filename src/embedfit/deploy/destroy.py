@@ -13,7 +13,7 @@ from embedfit.deploy.account import sagemaker
 from embedfit.deploy.account.calls import Aws, Clock, aws_errors, explain
 from embedfit.deploy.account.sagemaker import BUSY, Discovered
 from embedfit.deploy.account.waiting import wait_gone, wait_not_busy
-from embedfit.deploy.checks import Identity
+from embedfit.deploy.checks import CallerIdentity
 from embedfit.deploy.plan import DEFAULT_PREFIX, default_bucket
 from embedfit.deploy.state import KINDS, Deployment, Resource, StateFile
 from embedfit.errors import DeployError, EmbedfitError
@@ -149,7 +149,7 @@ def _remove_endpoint(aws: Aws, name: str, *, clock: Clock, report: Reporter) -> 
     wait_gone(aws, name, clock=clock, report=report)
 
 
-def _who(aws: Aws) -> Identity:
+def _who(aws: Aws) -> CallerIdentity:
     who, finding = checks.identity(aws)
     if who is None:
         raise DeployError(
@@ -162,7 +162,7 @@ def _who(aws: Aws) -> Identity:
 
 
 def _from_state(
-    aws: Aws, state: StateFile, who: Identity, *, name: str | None, buckets: tuple[str, ...], report: Reporter
+    aws: Aws, state: StateFile, who: CallerIdentity, *, name: str | None, buckets: tuple[str, ...], report: Reporter
 ) -> tuple[Doomed, ...]:
     doomed = []
     for deployment in state.read().deployments:
@@ -192,7 +192,7 @@ def _with_tagged(aws: Aws, deployment: Deployment, buckets: tuple[str, ...], rep
 
 def _from_tags(
     aws: Aws,
-    who: Identity,
+    who: CallerIdentity,
     *,
     name: str | None,
     run: str | None,

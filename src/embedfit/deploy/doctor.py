@@ -10,7 +10,7 @@ from dataclasses import replace
 from embedfit.deploy import checks
 from embedfit.deploy.account import images, policies
 from embedfit.deploy.account.calls import Aws
-from embedfit.deploy.checks import Finding
+from embedfit.deploy.checks import AccountFinding
 from embedfit.deploy.plan import default_bucket
 from embedfit.errors import EmbedfitError, ProviderError, UsageError
 from embedfit.llm.providers.bedrock import DEFAULT_FAMILY, resolve_model
@@ -26,7 +26,7 @@ def diagnose(
     role_arn: str | None = None,
     bucket: str | None = None,
     instance_types: tuple[str, ...] = INSTANCE_TYPES,
-) -> tuple[Finding, ...]:
+) -> tuple[AccountFinding, ...]:
     """Identity, rights, execution role, language model, bucket, image and quota of an account. Changes nothing.
 
     Without credentials only that is said. Raises DeployError where they have expired.
@@ -46,12 +46,12 @@ def diagnose(
     return tuple(found)
 
 
-def _language_model(aws: Aws) -> list[Finding]:
+def _language_model(aws: Aws) -> list[AccountFinding]:
     """Whether the model that generating asks by default is there, and may be used."""
     try:
         resolved = resolve_model(aws.client("bedrock"), None)
     except UsageError as error:
-        return [Finding(check="Bedrock model", status="missing", detail=error.message, fix=error.remedy or "")]
+        return [AccountFinding(check="Bedrock model", status="missing", detail=error.message, fix=error.remedy or "")]
     except ProviderError:
         return [checks.model_access(aws, DEFAULT_FAMILY[0])]  # says what may not be asked
     access = checks.model_access(aws, resolved.model)
@@ -95,10 +95,10 @@ def _names(region: str, account: str, bucket: str, role_arn: str | None) -> poli
     )
 
 
-def _caller_rights(aws: Aws, arn: str, document: policies.Document) -> Finding:
+def _caller_rights(aws: Aws, arn: str, document: policies.Document) -> AccountFinding:
     principal = _principal(arn)
     if principal is None:
-        return Finding(check="rights", status="unknown", detail=f"the rights of {arn} can't be simulated")
+        return AccountFinding(check="rights", status="unknown", detail=f"the rights of {arn} can't be simulated")
     kind, name = principal.split(":", 5)[5].split("/", 1)
     name = name.rsplit("/", 1)[-1]
     fix = (
@@ -116,7 +116,7 @@ def _principal(arn: str) -> str | None:
     return f"arn:{assumed[1]}:iam::{assumed[2]}:role/{assumed[3]}" if assumed else None
 
 
-def _role(aws: Aws, names: policies.Names, role_arn: str | None) -> list[Finding]:
+def _role(aws: Aws, names: policies.Names, role_arn: str | None) -> list[AccountFinding]:
     """The execution role and its rights."""
     execution = policies.execution_policy(names)
     make = (

@@ -12,9 +12,9 @@ from pathlib import Path
 from embedfit.deploy import checks
 from embedfit.deploy.account import autoscaling, images, policies
 from embedfit.deploy.account.calls import Aws
-from embedfit.deploy.account.prices import Cost, PriceTable, cost_of
+from embedfit.deploy.account.prices import EndpointCost, PriceTable, cost_of
 from embedfit.deploy.artefact import Artefact
-from embedfit.deploy.checks import Finding, Identity
+from embedfit.deploy.checks import AccountFinding, CallerIdentity
 from embedfit.deploy.options import MAX_BODY_BYTES, Options, slug
 from embedfit.deploy.state import Kind, StateFile
 from embedfit.errors import UsageError
@@ -56,7 +56,7 @@ class Policies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DeployPlan:
     """A deployment as data. account, owner: None without credentials."""
 
     name: str
@@ -75,13 +75,13 @@ class Plan:
     state_folder: Path
     tags: dict[str, str]
     steps: tuple[Step, ...]
-    cost: Cost
+    cost: EndpointCost
     policies: Policies
-    findings: tuple[Finding, ...]
+    findings: tuple[AccountFinding, ...]
     notes: tuple[str, ...]
 
     @property
-    def blockers(self) -> tuple[Finding, ...]:
+    def blockers(self) -> tuple[AccountFinding, ...]:
         """What keeps apply from going ahead."""
         return tuple(finding for finding in self.findings if finding.status == "missing")
 
@@ -99,7 +99,7 @@ def make_plan(
     prices: PriceTable,
     now: datetime,
     attempt: str | None = None,
-) -> Plan:
+) -> DeployPlan:
     """The plan of a deployment.
 
     aws: None where boto3 is not installed; it is read from, never changed. attempt: a unique id by which this
@@ -112,49 +112,29 @@ def make_plan(
         )
     who, findings = _look(options, aws)
     account = who.account if who else UNKNOWN_ACCOUNT
-    image = options.image_uri or images.image_uri(options.region, images.device_of(options.instance_type))
-    name = options.name or _default_name(options, artefact, image)
-    role_arn = _role_arn(options, account, name)
-    bucket, prefix = _location(options, artefact, account, name)
-    expires = (
-        (now + timedelta(seconds=options.ttl_seconds)).isoformat(timespec="seconds") if options.ttl_seconds else ""
-    )
-    tags = _tags(options, artefact, who, name=name, expires=expires, attempt=attempt or uuid.uuid4().hex)
-    tags["embedfit:hash"] = _hash(options, artefact, image)
-    if artefact.files:
-        tags["embedfit:artefact"] = f"s3://{bucket}/{prefix}"[:256]
-    target = _Target(
-        options=options,
-        artefact=artefact,
-        name=name,
-        image=image,
-        role_arn=role_arn,
-        bucket=bucket,
-        prefix=prefix,
-        tags=tags,
-    )
+    target = _target(options, artefact, who, now=now, attempt=attempt or uuid.uuid4().hex)
     documents = _policies(target, account)
-    return Plan(
-        name=name,
+    return DeployPlan(
+        name=target.name,
         region=options.region,
         account=who.account if who else None,
         owner=who.arn if who else None,
-        run=tags["embedfit:run"],
-        attempt=tags["embedfit:attempt"],
-        expires=expires,
-        image=image,
+        run=target.tags["embedfit:run"],
+        attempt=target.tags["embedfit:attempt"],
+        expires=target.expires,
+        image=target.image,
         instance_type=options.instance_type,
         max_client_batch=options.client_batch,
         model=str(artefact.folder or artefact.s3_uri or artefact.hub_id),
-        bucket=bucket,
-        prefix=prefix,
+        bucket=target.bucket,
+        prefix=target.prefix,
         state_folder=artefact.state_folder,
-        tags=tags,
+        tags=target.tags,
         steps=_steps(target, documents),
         cost=cost_of(prices, options.instance_type, *options.instance_range, options.region),
         policies=documents,
         findings=(*findings, *_resource_findings(target, aws if who else None)),
-        notes=(*artefact.notes, *_notes(options), *_others(artefact, name, now)),
+        notes=(*artefact.notes, *_notes(options), *_others(artefact, target.name, now)),
     )
 
 
@@ -169,11 +149,47 @@ class _Target:
     role_arn: str
     bucket: str | None
     prefix: str | None
+    expires: str
     tags: dict[str, str]
 
     @property
     def tag_list(self) -> list[dict[str, str]]:
         return [{"Key": key, "Value": value} for key, value in sorted(self.tags.items())]
+
+
+def _target(
+    options: Options, artefact: Artefact, who: CallerIdentity | None, *, now: datetime, attempt: str
+) -> _Target:
+    account = who.account if who else UNKNOWN_ACCOUNT
+    image = options.image_uri or images.image_uri(options.region, images.device_of(options.instance_type))
+    name = options.name or _default_name(options, artefact, image)
+    bucket, prefix = _location(options, artefact, account, name)
+    expires = ""
+    if options.ttl_seconds:
+        expires = (now + timedelta(seconds=options.ttl_seconds)).isoformat(timespec="seconds")
+    tags = {
+        **options.tags,
+        "embedfit:project": options.project,
+        "embedfit:run": slug(options.run or artefact.run, 40),
+        "embedfit:owner": (who.arn if who else UNKNOWN_ACCOUNT)[:256],
+        "embedfit:ttl": expires or "none",
+        "embedfit:deployment": name,
+        "embedfit:attempt": attempt,
+        "embedfit:hash": _hash(options, artefact, image),
+    }
+    if artefact.files:
+        tags["embedfit:artefact"] = f"s3://{bucket}/{prefix}"[:256]
+    return _Target(
+        options=options,
+        artefact=artefact,
+        name=name,
+        image=image,
+        role_arn=_role_arn(options, account, name),
+        bucket=bucket,
+        prefix=prefix,
+        expires=expires,
+        tags=tags,
+    )
 
 
 def _others(artefact: Artefact, name: str, now: datetime) -> tuple[str, ...]:
@@ -189,9 +205,9 @@ def _others(artefact: Artefact, name: str, now: datetime) -> tuple[str, ...]:
     )
 
 
-def _look(options: Options, aws: Aws | None) -> tuple[Identity | None, tuple[Finding, ...]]:
+def _look(options: Options, aws: Aws | None) -> tuple[CallerIdentity | None, tuple[AccountFinding, ...]]:
     if aws is None:
-        missing = Finding(
+        missing = AccountFinding(
             check="identity",
             status="missing",
             detail="boto3 is not installed, so nothing in the account could be checked",
@@ -202,17 +218,17 @@ def _look(options: Options, aws: Aws | None) -> tuple[Identity | None, tuple[Fin
     return who, (finding,)
 
 
-def _resource_findings(target: _Target, aws: Aws | None) -> tuple[Finding, ...]:
+def _resource_findings(target: _Target, aws: Aws | None) -> tuple[AccountFinding, ...]:
     options = target.options
     if target.role_arn == UNKNOWN_ROLE:
-        role = Finding(
+        role = AccountFinding(
             check="role",
             status="missing",
             detail="no execution role was named",
             fix="Give --role ARN, or --create-role to have one made from policies.execution and policies.trust.",
         )
     elif options.create_role:
-        role = Finding(check="role", status="ok", detail=f"{target.name} will be made")
+        role = AccountFinding(check="role", status="ok", detail=f"{target.name} will be made")
     elif aws is None:
         role = _unchecked("role", target.role_arn)
     else:
@@ -229,8 +245,8 @@ def _resource_findings(target: _Target, aws: Aws | None) -> tuple[Finding, ...]:
     return tuple(found)
 
 
-def _unchecked(check: str, what: str) -> Finding:
-    return Finding(check=check, status="unknown", detail=f"{what}: could not be checked without credentials")
+def _unchecked(check: str, what: str) -> AccountFinding:
+    return AccountFinding(check=check, status="unknown", detail=f"{what}: could not be checked without credentials")
 
 
 def _hash(options: Options, artefact: Artefact, image: str) -> str:
@@ -274,20 +290,6 @@ def _location(options: Options, artefact: Artefact, account: str, name: str) -> 
 def default_bucket(region: str, account: str) -> str:
     """The bucket that SageMaker's own tools use."""
     return f"sagemaker-{region}-{account}"
-
-
-def _tags(
-    options: Options, artefact: Artefact, who: Identity | None, *, name: str, expires: str, attempt: str
-) -> dict[str, str]:
-    return {
-        **options.tags,
-        "embedfit:project": options.project,
-        "embedfit:run": slug(options.run or artefact.run, 40),
-        "embedfit:owner": (who.arn if who else UNKNOWN_ACCOUNT)[:256],
-        "embedfit:ttl": expires or "none",
-        "embedfit:deployment": name,
-        "embedfit:attempt": attempt,
-    }
 
 
 def _environment(target: _Target) -> dict[str, str]:

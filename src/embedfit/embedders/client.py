@@ -13,18 +13,17 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
+from embedfit.files.textfiles import Json
 from embedfit.llm.transport.retry import CallError, RetryPolicy
 from embedfit.models.architecture import document_instruction
 from embedfit.models.store.vectors import Storage
 from embedfit.numerics.arrays import Vectors
 from embedfit.path.workspace import sha256_json
 
-#: A reply as json.loads gives it. Whoever reads it expects TypeError and KeyError.
-Json: TypeAlias = Any
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 #: A coroutine function. Nothing is sent into its coroutines, and nothing comes out of them before the end.

@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from embedfit.embedders.client import Json, ServerEmbedder, ServerInfo, Wire
+from embedfit.embedders.client import ServerEmbedder, ServerInfo, Wire
 from embedfit.embedders.http import HttpSender, Transport
 from embedfit.embedders.registry import EmbedderKind, Opening, Spec, http_address
 from embedfit.errors import UsageError
+from embedfit.files.textfiles import Json
 from embedfit.network.addresses import is_private_host
 
 _FORM = "openai:http://localhost:8080/v1#MODEL"

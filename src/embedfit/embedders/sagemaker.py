@@ -66,12 +66,17 @@ class EndpointSender:
         )
 
 
+def runtime_client(region: str | None, profile: str | None, concurrency: int) -> aws.Client:
+    """The client of sagemaker-runtime. Tries are ours, not boto3's. Raises MissingDependency without boto3."""
+    session = aws.open_session(region, profile, needed_for="A SageMaker endpoint")
+    return aws.client("sagemaker-runtime", session=session, attempts=1, connections=max(10, concurrency))
+
+
 def sagemaker(
     endpoint: str,
     *,
     client: aws.Client | None = None,
     region: str | None = None,
-    profile: str | None = None,
     name: str = "",
     query_instruction: str | None = None,
     document_instruction: str | None = None,
@@ -80,12 +85,10 @@ def sagemaker(
 ) -> ServerEmbedder:
     """The model of an endpoint.
 
-    client: of boto3's sagemaker-runtime, instead of region and profile. rows: texts in one request at most; where
+    client: of boto3's sagemaker-runtime; default one of the region. rows: texts in one request at most; where
     that is too many, the container's first refusal says how many it takes. Raises MissingDependency without boto3.
     """
-    if client is None:
-        session = aws.open_session(region, profile, needed_for="A SageMaker endpoint")
-        client = aws.client("sagemaker-runtime", session=session, attempts=1, connections=max(10, concurrency))
+    client = client or runtime_client(region, None, concurrency)
     return ServerEmbedder(
         replace(tei.WIRE, info_path="", info=ServerInfo(rows=rows, body_bytes=MAX_BYTES)),
         EndpointSender(client, endpoint),

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from embedfit.embedders.client import Json, ServerEmbedder, ServerInfo, Wire
+from embedfit.embedders.client import ServerEmbedder, ServerInfo, Wire
 from embedfit.embedders.http import HttpSender, Transport
 from embedfit.embedders.registry import EmbedderKind, http_address
+from embedfit.files.textfiles import Json
 
 _ROUTES = re.compile(r"/(v1|embed|embeddings|v1/embeddings)$")
 

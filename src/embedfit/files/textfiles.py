@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 from embedfit.errors import InputError
 
@@ -26,6 +26,10 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+#: A JSON value as json.loads gives it: what lies in it is for its reader to check.
+Json: TypeAlias = Any
+JsonObject: TypeAlias = dict[str, Any]
 
 #: Characters of the longest line, and bytes of the largest file that is read as one value.
 MAX_LINE = 1 << 26
@@ -98,7 +102,7 @@ def json_of(path: Path) -> object:
     return parsed_json(text_of(path), str(path))
 
 
-def toml_of(path: Path, remedy: str | None = None) -> dict[str, Any]:
+def toml_of(path: Path, remedy: str | None = None) -> JsonObject:
     """The table of a TOML file. Raises InputError with file, and line where the parser names one."""
     text = text_of(path)
     try:
@@ -121,7 +125,7 @@ def parsed_json(text: str, where: str) -> object:
     return without_surrogates(value) if "\\ud" in text or "\\uD" in text or _SURROGATES.search(text) else value
 
 
-def without_surrogates(value: Any) -> Any:  # noqa: ANN401 - JSON
+def without_surrogates(value: Json) -> Json:
     """A JSON value with U+FFFD for every lone surrogate in its texts and keys. Its depth is what json.loads allows."""
     if isinstance(value, str):
         return _SURROGATES.sub("\ufffd", value)

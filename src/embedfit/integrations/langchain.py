@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.embedders.client import ServerEmbedder
-from embedfit.embedders.sagemaker import sagemaker
+from embedfit.embedders.sagemaker import runtime_client, sagemaker
 from embedfit.embedders.tei import tei
 from embedfit.errors import MissingDependency
 from embedfit.models.store.vectors import Embedder
@@ -137,9 +137,8 @@ class EmbedfitSagemakerEmbeddings(_RemoteEmbeddings):
             raise ValueError("Name the endpoint, or set EMBEDFIT_ENDPOINT.")
         self._embedder = sagemaker(
             self.endpoint,
-            client=client,
+            client=client or runtime_client(region, profile, concurrency),
             region=region,
-            profile=profile,
             query_instruction=query_instruction,
             rows=max_client_batch,
             concurrency=concurrency,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import PrivateAttr
 
@@ -20,6 +20,10 @@ except ImportError as error:
     raise MissingDependency("llama-index-core", extra="llamaindex", needed_for="The LlamaIndex integration") from error
 
 
+#: Of LlamaIndex's BaseEmbedding, such as embed_batch_size.
+Settings: TypeAlias = Any
+
+
 class EmbedfitEmbedding(BaseEmbedding):
     """Unit vectors, with the model's instruction on queries. Made by from_folder, from_server or from_sagemaker.
 
@@ -31,7 +35,7 @@ class EmbedfitEmbedding(BaseEmbedding):
 
     _embedder: Embedder = PrivateAttr()
 
-    def __init__(self, embedder: Embedder, *, model_name: str, **settings: Any) -> None:  # noqa: ANN401
+    def __init__(self, embedder: Embedder, *, model_name: str, **settings: Settings) -> None:
         """embedder: such as a model folder or a server; others come from embedders.registry.open_embedder."""
         super().__init__(model_name=model_name, **settings)
         self._embedder = embedder
@@ -42,7 +46,9 @@ class EmbedfitEmbedding(BaseEmbedding):
         return "EmbedfitEmbedding"
 
     @classmethod
-    def from_folder(cls, model: str, *, query_instruction: str | None = None, **settings: Any) -> EmbedfitEmbedding:  # noqa: ANN401
+    def from_folder(
+        cls, model: str, *, query_instruction: str | None = None, **settings: Settings
+    ) -> EmbedfitEmbedding:
         """A model folder, an alias or a hub id, loaded into this process."""
         from embedfit.models.local import local_model  # torch: not for those who use a server
 
@@ -56,7 +62,7 @@ class EmbedfitEmbedding(BaseEmbedding):
         api_key: str | None = None,
         query_instruction: str | None = None,
         timeout: float = 60.0,
-        **settings: Any,  # noqa: ANN401
+        **settings: Settings,
     ) -> EmbedfitEmbedding:
         """A server that speaks TEI's protocol.
 
@@ -73,7 +79,7 @@ class EmbedfitEmbedding(BaseEmbedding):
         *,
         query_instruction: str | None = None,
         max_client_batch: int = 32,
-        **settings: Any,  # noqa: ANN401
+        **settings: Settings,
     ) -> EmbedfitEmbedding:
         """A SageMaker endpoint. client: of boto3's sagemaker-runtime."""
         embedder = sagemaker(endpoint, client=client, query_instruction=query_instruction, rows=max_client_batch)

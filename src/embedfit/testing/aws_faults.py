@@ -6,7 +6,9 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+from embedfit.network.aws import Client, Parameters
 
 #: "refused": this call fails, nothing happened. "lost": it works, but no reply arrives, however often it is repeated.
 #: "interrupted": Ctrl-C after it worked. "expired": from this call on the credentials are no longer valid.
@@ -27,12 +29,12 @@ class Faults:
     fail_at: int | None = None
     mode: Mode = "refused"
     throttle_first: int = 0
-    canned: dict[str, dict[str, Any]] = field(default_factory=dict)
-    refuse: Callable[[str, dict[str, Any]], tuple[str, str] | None] | None = None
+    canned: dict[str, Parameters] = field(default_factory=dict)
+    refuse: Callable[[str, Parameters], tuple[str, str] | None] | None = None
     calls: list[str] = field(default_factory=list)
     _throttled: int = 0
 
-    def attach(self, session: Any) -> None:  # noqa: ANN401 - boto3's sessions have no types
+    def attach(self, session: Client) -> None:
         """Watch a boto3 session. Clients that it has made before are not watched."""
         session.events.register("provide-client-params", self._on_parameters)
         session.events.register("before-call", self._before_call)
@@ -51,10 +53,10 @@ class Faults:
         index = len(self.calls) - 1
         return index >= self.fail_at if self.mode in ("expired", "dead") else index == self.fail_at
 
-    def _on_parameters(self, params: dict[str, Any], model: Any, **_: object) -> None:  # noqa: ANN401
+    def _on_parameters(self, params: Parameters, model: Client, **_: object) -> None:
         self._parameters = params
 
-    def _before_call(self, model: Any, **_: object) -> tuple[Any, dict[str, Any]] | None:  # noqa: ANN401
+    def _before_call(self, model: Client, **_: object) -> tuple[Client, Parameters] | None:
         name = f"{model.service_model.service_name}.{model.name}"
         self.calls.append(name)
         self._throttled = 0
@@ -69,7 +71,7 @@ class Faults:
             return _Status(200), {**self.canned[name], "ResponseMetadata": {"HTTPStatusCode": 200}}
         return None
 
-    def _before_send(self, request: Any, **_: object) -> Any:  # noqa: ANN401
+    def _before_send(self, request: Client, **_: object) -> Client:
         if self._throttled < self.throttle_first:
             self._throttled += 1
             return _throttling(request.url, self.calls[-1].split(".")[0])
@@ -93,7 +95,7 @@ class _Status:
     status_code: int
 
 
-def _failure(status: int, code: str, message: str) -> tuple[_Status, dict[str, Any]]:
+def _failure(status: int, code: str, message: str) -> tuple[_Status, Parameters]:
     return _Status(status), {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}, "RetryAttempts": 0},
@@ -108,7 +110,7 @@ class _Body(io.BytesIO):
             yield block
 
 
-def _throttling(url: str, service: str) -> Any:  # noqa: ANN401 - botocore has no types
+def _throttling(url: str, service: str) -> Client:
     """A throttled reply in the protocol of the service, so that botocore's own retries see it."""
     from botocore.awsrequest import AWSResponse
 

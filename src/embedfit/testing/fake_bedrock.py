@@ -15,10 +15,12 @@ import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from email.message import Message
 from urllib.parse import parse_qs, urlsplit
 
-from embedfit.testing.language_service import Ask, Behaviour, LanguageService, count_tokens
+from embedfit.files.textfiles import JsonObject
+from embedfit.network.aws import Client
+from embedfit.testing.language_service import Ask, Behaviour, LanguageService, Response, count_tokens
 
 _ACCOUNT = "arn:aws:bedrock:us-east-1:123456789012"
 _NAMES = {
@@ -35,7 +37,6 @@ _THROTTLED = {
     "requests": "Too many requests, please wait before trying again.",
     "tokens": "Too many tokens, please wait before trying again.",
 }
-Response = tuple[int, Any, dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ REGION = (
 @dataclass(kw_only=True)
 class _BatchJob:
     arn: str
-    request: dict[str, Any]
+    request: JsonObject
     states: list[str]
     total: int = 0
     processed: int = 0
@@ -86,7 +87,7 @@ class FakeBedrock(LanguageService):
         port: int = 0,
         models: Iterable[FakeFoundationModel] = REGION,
         may_list: bool = True,
-        s3: Any = None,  # noqa: ANN401 - a boto3 client
+        s3: Client = None,
         batch_states: tuple[str, ...] = ("Submitted", "InProgress", "Completed"),
         record_fault: Callable[[str], tuple[str, str] | str | None] = lambda key: None,
     ) -> None:
@@ -107,7 +108,7 @@ class FakeBedrock(LanguageService):
         """Batch jobs that were created."""
         return len(self._jobs)
 
-    def route(self, method: str, path: str, query: str, headers: Any, body: bytes) -> Response:  # noqa: ANN401
+    def route(self, method: str, path: str, query: str, headers: Message, body: bytes) -> Response:
         """Answer a request."""
         value = json.loads(body) if body else {}
         routes: tuple[tuple[str, str, Callable[..., Response]], ...] = (
@@ -144,7 +145,7 @@ class FakeBedrock(LanguageService):
             )
         return model
 
-    def _converse(self, name: str, body: dict[str, Any]) -> Response:
+    def _converse(self, name: str, body: JsonObject) -> Response:
         model = self._resolved(name)
         if not isinstance(model, FakeFoundationModel):
             return model
@@ -162,7 +163,7 @@ class FakeBedrock(LanguageService):
             return 200, {"metrics": {"latencyMs": 1}}, {}
         return 200, _converse_output(ask, result), {}
 
-    def _invoke(self, name: str, body: dict[str, Any]) -> Response:
+    def _invoke(self, name: str, body: JsonObject) -> Response:
         model = self._resolved(name)
         if not isinstance(model, FakeFoundationModel):
             return model
@@ -186,7 +187,7 @@ class FakeBedrock(LanguageService):
 
     # --- models and profiles
 
-    def _details(self, model: FakeFoundationModel) -> dict[str, Any]:
+    def _details(self, model: FakeFoundationModel) -> JsonObject:
         return {
             "modelArn": f"arn:aws:bedrock:us-east-1::foundation-model/{model.model}",
             "modelId": model.model,
@@ -216,7 +217,7 @@ class FakeBedrock(LanguageService):
             return _error(404, "Could not resolve the foundation model from the model identifier.")
         return 200, {"modelDetails": self._details(model)}, {}
 
-    def _profile(self, model: FakeFoundationModel) -> dict[str, Any]:
+    def _profile(self, model: FakeFoundationModel) -> JsonObject:
         return {
             "inferenceProfileName": f"US {model.model}",
             "inferenceProfileId": f"us.{model.model}",
@@ -231,9 +232,7 @@ class FakeBedrock(LanguageService):
             return self._forbidden("ListInferenceProfiles")
         through_profile = [model for model in self._models.values() if not model.on_demand]
         start = int(parse_qs(query).get("nextToken", ["0"])[0])
-        page: dict[str, Any] = {
-            "inferenceProfileSummaries": [self._profile(m) for m in through_profile[start : start + 1]]
-        }
+        page: JsonObject = {"inferenceProfileSummaries": [self._profile(m) for m in through_profile[start : start + 1]]}
         if start + 1 < len(through_profile):  # pages of one: clients must follow the token
             page["nextToken"] = str(start + 1)
         return 200, page, {}
@@ -248,7 +247,7 @@ class FakeBedrock(LanguageService):
 
     # --- batch jobs
 
-    def _create_job(self, body: dict[str, Any]) -> Response:
+    def _create_job(self, body: JsonObject) -> Response:
         token = body.get("clientRequestToken", "")
         with self._jobs_lock:
             if token and token in self._by_token:
@@ -313,7 +312,7 @@ class FakeBedrock(LanguageService):
         ):
             self._s3.put_object(Bucket=target.netloc, Key=f"{folder}/{key}", Body=text.encode())
 
-    def _record(self, job: _BatchJob, record: dict[str, Any]) -> dict[str, Any] | None:
+    def _record(self, job: _BatchJob, record: JsonObject) -> JsonObject | None:
         model = self._resolved(job.request["modelId"])
         ask = _checked(record["modelInput"], model) if isinstance(model, FakeFoundationModel) else "no model"
         base = {"recordId": record["recordId"], "modelInput": record["modelInput"]}
@@ -338,7 +337,7 @@ def titan_vector(text: str, dimensions: int, *, normalize: bool = True) -> list[
     return [x / length for x in vector] if normalize else vector
 
 
-def _checked(body: dict[str, Any], model: FakeFoundationModel) -> Ask | str:
+def _checked(body: JsonObject, model: FakeFoundationModel) -> Ask | str:
     """What a Converse body asks, or what Bedrock would say against it."""
     messages = body.get("messages") or []
     roles = [turn["role"] for turn in messages]
@@ -362,7 +361,7 @@ def _checked(body: dict[str, Any], model: FakeFoundationModel) -> Ask | str:
     )
 
 
-def _converse_output(ask: Ask, text: str) -> dict[str, Any]:
+def _converse_output(ask: Ask, text: str) -> JsonObject:
     refused = text == "refusal"
     content = "I can't help with that." if refused else text[: ask.max_tokens * 4]
     tokens = count_tokens(content)

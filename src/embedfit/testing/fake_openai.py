@@ -7,9 +7,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from email.message import Message
 
-from embedfit.testing.language_service import Ask, Behaviour, LanguageService, Quota, count_tokens
+from embedfit.files.textfiles import JsonObject
+from embedfit.testing.language_service import Ask, Behaviour, LanguageService, Quota, Response, count_tokens
 
 
 class FakeOpenAi(LanguageService):
@@ -28,18 +29,18 @@ class FakeOpenAi(LanguageService):
         key: str = "",
         refuses: frozenset[str] = frozenset(),
         models: tuple[str, ...] = ("fake-chat",),
-        dress: Callable[[dict[str, Any]], Any] | None = None,
+        dress: Callable[[JsonObject], object] | None = None,
     ) -> None:
         super().__init__(behaviour, port=port)
         self._key, self._refuses, self._models, self._dress = key, refuses, models, dress
-        self.bodies: list[dict[str, Any]] = []
+        self.bodies: list[JsonObject] = []
 
     @property
     def base_url(self) -> str:
         """What a client is given."""
         return f"{self.url}/v1"
 
-    def route(self, method: str, path: str, query: str, headers: Any, body: bytes) -> tuple[int, Any, dict[str, str]]:  # noqa: ANN401
+    def route(self, method: str, path: str, query: str, headers: Message, body: bytes) -> Response:
         """Answer a request."""
         if self._key and headers.get("Authorization") != f"Bearer {self._key}":
             given = str(headers.get("Authorization", "")).removeprefix("Bearer ")
@@ -50,7 +51,7 @@ class FakeOpenAi(LanguageService):
             return self._chat(json.loads(body))
         return _error(404, f"Unknown request URL: {method} {path}.", "invalid_request_error", "unknown_url")
 
-    def _chat(self, body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+    def _chat(self, body: JsonObject) -> Response:
         self.bodies.append(body)
         if body["model"] not in self._models:
             return _error(
@@ -86,7 +87,7 @@ class FakeOpenAi(LanguageService):
         return 200, self._dress(completion) if self._dress is not None else completion, {}
 
 
-def _completion(model: str, ask: Ask, text: str) -> dict[str, Any]:
+def _completion(model: str, ask: Ask, text: str) -> JsonObject:
     refused = text == "refusal"
     content = "" if refused else text[: ask.max_tokens * 4]
     finish = "content_filter" if refused else "length" if len(content) < len(text) else "stop"
@@ -111,7 +112,7 @@ def _completion(model: str, ask: Ask, text: str) -> dict[str, Any]:
     }
 
 
-def _error(status: int, message: str, kind: str, code: str | None) -> tuple[int, Any, dict[str, str]]:
+def _error(status: int, message: str, kind: str, code: str | None) -> Response:
     return status, {"error": {"message": message, "type": kind, "param": None, "code": code}}, {}
 
 

@@ -8,10 +8,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 from urllib.parse import unquote, urlsplit
+
+from embedfit.files.textfiles import Json
+
+#: Status, body (JSON or bytes) and headers.
+Response: TypeAlias = tuple[int, Json, dict[str, str]]
 
 #: "timeout": no answer before the client gives up. "drop": the connection is closed without an answer.
 #: "late-drop": the same, after the work is done, so a real service would bill it. "malformed": 200 and
@@ -173,7 +179,7 @@ class LanguageService:
 
     # --- what subclasses say
 
-    def route(self, method: str, path: str, query: str, headers: Any, body: bytes) -> tuple[int, Any, dict[str, str]]:  # noqa: ANN401
+    def route(self, method: str, path: str, query: str, headers: Message, body: bytes) -> Response:
         """(status, JSON value or bytes, headers) of a request."""
         raise NotImplementedError
 
@@ -228,7 +234,7 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 256
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+    def handle_error(self, request: object, client_address: object) -> None:
         """Clients that hang up are part of the game."""
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+
+from embedfit.network.aws import Client, Parameters
 
 _MAKES = {
     "sagemaker.CreateModel": ("describe_model", "ModelName", "model"),
@@ -19,9 +20,9 @@ class StrictSagemaker:
     It is the `refuse` of embedfit.testing.aws_faults.Faults.
     """
 
-    client: Any
+    client: Client
 
-    def __call__(self, operation: str, parameters: dict[str, Any]) -> tuple[str, str] | None:
+    def __call__(self, operation: str, parameters: Parameters) -> tuple[str, str] | None:
         """The error of a call, as (code, message), or None."""
         if operation not in _MAKES:
             return None

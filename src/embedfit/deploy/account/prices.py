@@ -25,7 +25,7 @@ class PriceTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cost:
+class EndpointCost:
     """USD of an endpoint while it is up; None where the table does not have the instance type.
 
     low, high: with the fewest and the most instances that autoscaling may run.
@@ -65,7 +65,7 @@ def load_prices(path: Path | None = None) -> PriceTable:
     )
 
 
-def cost_of(table: PriceTable, instance_type: str, low: int, high: int, region: str) -> Cost:
+def cost_of(table: PriceTable, instance_type: str, low: int, high: int, region: str) -> EndpointCost:
     """Cost of between low and high instances. Only instances are counted: data in and out is extra."""
     price = table.instances.get(instance_type)
     basis = f"on demand, {table.region}, {table.as_of}"
@@ -77,7 +77,7 @@ def cost_of(table: PriceTable, instance_type: str, low: int, high: int, region: 
     def times(factor: float) -> float | None:
         return None if price is None else round(price * factor, 4)
 
-    return Cost(
+    return EndpointCost(
         instance_type=instance_type,
         instance_usd_per_hour=price,
         low_usd_per_hour=times(low),

@@ -21,7 +21,7 @@ BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class ResourceFound:
     """A resource that is there. tags: empty where its kind has none. status: of an endpoint."""
 
     id: str
@@ -44,16 +44,16 @@ def _tags_of(aws: Aws, arn: str) -> dict[str, str]:
     return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
 
 
-def _tagged(aws: Aws, arn: str) -> Found:
-    return Found(id=arn, tags=_tags_of(aws, arn))
+def _tagged(aws: Aws, arn: str) -> ResourceFound:
+    return ResourceFound(id=arn, tags=_tags_of(aws, arn))
 
 
-def _find_role(aws: Aws, name: str) -> Found | None:
+def _find_role(aws: Aws, name: str) -> ResourceFound | None:
     role = aws.client("iam").get_role(RoleName=name)["Role"]
-    return Found(id=role["Arn"], tags={tag["Key"]: tag["Value"] for tag in role.get("Tags", [])})
+    return ResourceFound(id=role["Arn"], tags={tag["Key"]: tag["Value"] for tag in role.get("Tags", [])})
 
 
-def _find_artefact(aws: Aws, name: str) -> Found | None:
+def _find_artefact(aws: Aws, name: str) -> ResourceFound | None:
     """name: s3://bucket/embedfit/DEPLOYMENT/. settings: the marker's files and what is there, key → size."""
     bucket, prefix = _split(name)
     pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -69,7 +69,7 @@ def _find_artefact(aws: Aws, name: str) -> Found | None:
         except ValueError:
             marker = {}
     expected = {f"{prefix}model/{key}": size for key, size in marker.get("files", {}).items()}
-    return Found(
+    return ResourceFound(
         id=name,
         tags=dict(marker.get("tags", {})),
         settings={
@@ -79,12 +79,12 @@ def _find_artefact(aws: Aws, name: str) -> Found | None:
     )
 
 
-def _find_endpoint(aws: Aws, name: str) -> Found | None:
+def _find_endpoint(aws: Aws, name: str) -> ResourceFound | None:
     found = describe_endpoint(aws, name)
     return None if found is None else replace(found, tags=_tags_of(aws, found.id))
 
 
-def describe_endpoint(aws: Aws, name: str) -> Found | None:
+def describe_endpoint(aws: Aws, name: str) -> ResourceFound | None:
     """An endpoint without its tags: one call, for waiting. settings: creation time, instances."""
     try:
         reply = aws.client("sagemaker").describe_endpoint(EndpointName=name)
@@ -93,7 +93,7 @@ def describe_endpoint(aws: Aws, name: str) -> Found | None:
             return None
         raise
     variant: Parameters = next(iter(reply.get("ProductionVariants") or []), {})
-    return Found(
+    return ResourceFound(
         id=reply["EndpointArn"],
         status=reply["EndpointStatus"],
         reason=reply.get("FailureReason", ""),
@@ -105,13 +105,13 @@ def describe_endpoint(aws: Aws, name: str) -> Found | None:
     )
 
 
-def _find_log_group(aws: Aws, name: str) -> Found | None:
+def _find_log_group(aws: Aws, name: str) -> ResourceFound | None:
     reply = aws.client("logs").describe_log_groups(logGroupNamePrefix=name)
     found = next((one for one in reply["logGroups"] if one["logGroupName"] == name), None)
-    return Found(id=found.get("arn", name)) if found else None
+    return ResourceFound(id=found.get("arn", name)) if found else None
 
 
-def _find_scalable_target(aws: Aws, name: str) -> Found | None:
+def _find_scalable_target(aws: Aws, name: str) -> ResourceFound | None:
     reply = aws.client("application-autoscaling").describe_scalable_targets(
         ServiceNamespace=autoscaling.NAMESPACE, ResourceIds=[name], ScalableDimension=autoscaling.DIMENSION
     )
@@ -119,10 +119,10 @@ def _find_scalable_target(aws: Aws, name: str) -> Found | None:
     if target is None:
         return None
     limits = {key: target[key] for key in ("MinCapacity", "MaxCapacity")}
-    return Found(id=target.get("ScalableTargetARN", name), settings=limits)
+    return ResourceFound(id=target.get("ScalableTargetARN", name), settings=limits)
 
 
-def _find_scaling_policy(aws: Aws, name: str) -> Found | None:
+def _find_scaling_policy(aws: Aws, name: str) -> ResourceFound | None:
     reply = aws.client("application-autoscaling").describe_scaling_policies(
         ServiceNamespace=autoscaling.NAMESPACE,
         ResourceId=autoscaling.resource_id(name),
@@ -131,7 +131,7 @@ def _find_scaling_policy(aws: Aws, name: str) -> Found | None:
     policy = next((one for one in reply["ScalingPolicies"] if one["PolicyName"] == name), None)
     if policy is None:
         return None
-    return Found(id=policy["PolicyARN"], settings=policy.get("TargetTrackingScalingPolicyConfiguration", {}))
+    return ResourceFound(id=policy["PolicyARN"], settings=policy.get("TargetTrackingScalingPolicyConfiguration", {}))
 
 
 # --- deleting
@@ -189,7 +189,7 @@ class _ResourceKind:
     find, delete: raise boto3's error for a resource that is not there. command: by which a person deletes it.
     """
 
-    find: Callable[[Aws, str], Found | None]
+    find: Callable[[Aws, str], ResourceFound | None]
     delete: Callable[[Aws, str], object]
     command: Callable[[str], str]
 
@@ -248,7 +248,7 @@ _RESOURCES: dict[Kind, _ResourceKind] = {
 }
 
 
-def find(aws: Aws, kind: Kind, name: str) -> Found | None:
+def find(aws: Aws, kind: Kind, name: str) -> ResourceFound | None:
     """The resource of that kind and name, or None."""
     try:
         return _RESOURCES[kind].find(aws, name)

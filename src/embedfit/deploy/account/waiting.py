@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from embedfit.deploy.account.calls import Aws, Clock, aws_errors
-from embedfit.deploy.account.sagemaker import BUSY, Found, describe_endpoint
+from embedfit.deploy.account.sagemaker import BUSY, ResourceFound, describe_endpoint
 from embedfit.errors import DeployError
 from embedfit.progress import Reporter, duration
 
@@ -24,10 +24,10 @@ class EndpointFailed(DeployError):
         self.reason = reason
 
 
-def wait_in_service(aws: Aws, endpoint: str, *, clock: Clock, report: Reporter) -> Found:
+def wait_in_service(aws: Aws, endpoint: str, *, clock: Clock, report: Reporter) -> ResourceFound:
     """Wait until an endpoint answers requests. Raises EndpointFailed, or DeployError if it takes too long."""
 
-    def settled(found: Found | None) -> bool:
+    def settled(found: ResourceFound | None) -> bool:
         if found is None:
             raise DeployError(f"The endpoint {endpoint} was deleted while it started.", remedy="Run apply again.")
         if found.status in ("InService", "Failed", "OutOfService", "UpdateRollbackFailed"):
@@ -55,8 +55,8 @@ def wait_not_busy(aws: Aws, endpoint: str, *, clock: Clock, report: Reporter) ->
 
 
 def _poll(
-    aws: Aws, endpoint: str, done: Callable[[Found | None], bool], doing: str, clock: Clock, report: Reporter
-) -> Found | None:
+    aws: Aws, endpoint: str, done: Callable[[ResourceFound | None], bool], doing: str, clock: Clock, report: Reporter
+) -> ResourceFound | None:
     started = clock.now()
     with report.task(doing, LIMIT_SECONDS / 60, "min at most") as task:
         while True:
