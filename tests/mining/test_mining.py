@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.config import resolve
+from embedfit.corpus.gathering import Corpus
 from embedfit.corpus.sources.discover import discover
-from embedfit.corpus.stage import Corpus, _read_beir
 from embedfit.errors import InputError
 from embedfit.files.flagembedding import read_flagembedding
 from embedfit.mining.selection import below_positive, select
@@ -69,9 +69,9 @@ def test_records_of_one_document_may_be_hard_negatives_of_each_other(tmp_path: P
         for n in range(12)
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
-    corpus = Corpus()
+    corpus = Corpus(resolve().ingest)
     (source,) = discover([str(path)])
-    _read_beir(source, "0" * 64, corpus)
+    corpus.add(corpus.arrival(source))
     assert len({passage.document_id for passage in corpus.passages}) == 2, "six records are one document"
     angles = np.arange(12) * np.pi / 8
     vectors = unit(*zip(np.cos(angles), np.sin(angles), strict=True))

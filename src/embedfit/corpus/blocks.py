@@ -1,4 +1,4 @@
-"""What every reader makes of a file: headings, paragraphs, list items and tables in reading order."""
+"""The result of every reader: headings, paragraphs, list items and tables in reading order."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ BlockKind = Literal["heading", "text", "item", "table", "code"]
 class Block:
     """A heading, paragraph, list item, table (a row a line) or piece of code.
 
-    level: of a heading, 1 the highest. page: 1-based page of its first character, 0 where there are
-    none. breaks: (offset into text, page) of every page that begins inside the block.
+    level: of a heading, 1 the highest. page: 1-based page of its first character, 0 for a
+    document without pages. breaks: (offset into text, page) of every page that begins inside the block.
     """
 
     kind: BlockKind

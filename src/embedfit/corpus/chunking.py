@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from embedfit.corpus.blocks import Block
 from embedfit.retrieval.words import CLUSTER, UNSPACED
 
-#: Of a passage's tokens, the title has at most this share.
+#: The title has at most this share of a passage's tokens.
 TITLE_SHARE = 0.25
 #: Sections below this share of the budget are put together with a neighbour under the same heading.
 SMALL_SECTION = 0.4
@@ -45,7 +45,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """What stands under one heading. start includes the heading itself, body does not."""
+    """The text under one heading. start includes the heading itself, body does not."""
 
     path: tuple[str, ...]
     start: int
@@ -259,7 +259,7 @@ class _Unit:
 
 
 _WORD_BOUNDARY, _CLAUSE_BOUNDARY, _SENTENCE_BOUNDARY, _ROW_BOUNDARY, _PARAGRAPH_BOUNDARY = range(5)
-#: What a cut there costs, beside unevenness. Half a budget's unevenness costs 0.25.
+#: The cost of a cut there, beside that of unevenness. Half a budget's unevenness costs 0.25.
 _CUT_COST = (1.0, 0.3, 0.08, 0.06, 0.0)
 _SOUTH_EAST = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese and Khmer set spaces between clauses
 _CLAUSE = re.compile(rf"(?<=[;:,])\s+|(?<=[，、；：،؛၊])\s*|(?<=[{_SOUTH_EAST}])\s+(?=[{_SOUTH_EAST}])")

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-#: Where PDFium found a hyphen at the end of a line, and the soft hyphen.
+#: PDFium's sign for a hyphen at the end of a line, and the soft hyphen.
 LINE_HYPHENS = "\ufffe\u00ad"
 _LIGATURES = {
     "\ufb00": "ff",
@@ -61,7 +61,7 @@ def vocabulary(texts: Iterable[str]) -> Counter[str]:
 
 
 def hyphen_between(left: str, right: str, words: Vocabulary) -> str:
-    """What stands between the two halves of a word that a line end cut: "-" or "".
+    """The sign between the two halves of a word that a line end cut: "-" or "".
 
     The document's own words decide: the form it uses elsewhere, else a hyphen where both halves are
     words of it, else none. Only the last 100 characters of left count: no word is longer.
@@ -93,7 +93,7 @@ def mend_lost_ligatures(text: str, words: Vocabulary) -> str:
 
 
 def line_gap(left: str, right: str) -> str:
-    """What stands between two lines of a paragraph: a space, but nothing between Chinese or Japanese signs."""
+    """The gap between two lines of a paragraph: a space, but nothing between Chinese or Japanese signs."""
     return "" if _NO_SPACE.match(left[-1:]) and _NO_SPACE.match(right[:1]) else " "
 
 

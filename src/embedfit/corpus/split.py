@@ -3,7 +3,7 @@
 Units never share text across the border:
 
 * many documents: a document is a unit;
-* few documents: a document is cut into contiguous blocks, at headings where there are any, and one passage on
+* few documents: a document is cut into contiguous blocks, at headings if it has any, and one passage on
   each border between parts is set aside ("gap"): it can be found, but no query is written of it;
 * passages that are near-duplicates of one another (Jaccard index of word trigrams of at least 0.8) are moved
   to one side, the training side first.
@@ -55,7 +55,7 @@ def assign(items: Sequence[Item], *, dev_share: float, test_share: float, seed: 
     """The part of each passage, in order.
 
     dev_share, test_share: of the passages that are not held out; test_share 0 makes no test part of
-    them. Held-out passages are all "test". Raises TooFew where there are too few passages.
+    them. Held-out passages are all "test". Raises TooFew for too few passages.
     """
     trainable = [index for index, item in enumerate(items) if not item.held_out]
     _require(len(trainable))
@@ -150,7 +150,7 @@ def _deal(sizes: Sequence[int], shares: dict[Split, float], rng: np.random.Gener
     """A part for each unit, in random order, so that dev and test come near their shares of the passages.
 
     A unit goes to the part that it fits best; each part that is asked for gets at least one unit,
-    the largest never does where there is another.
+    the largest gets none of them if another unit is left.
     """
     total = sum(sizes)
     order = list(rng.permutation(len(sizes)))
@@ -174,7 +174,7 @@ def _deal(sizes: Sequence[int], shares: dict[Split, float], rng: np.random.Gener
 
 
 def _set_borders_aside(parts: list[Split], items: Sequence[Item], trainable: Sequence[int]) -> None:
-    """Of two neighbours in a document that are in different parts, the first is set aside ("gap")."""
+    """Set aside ("gap") the first of two neighbours in a document that are in different parts."""
     before = list(parts)
     for first, second in pairwise(trainable):
         if items[first].document_id == items[second].document_id and before[first] != before[second]:

@@ -1,1 +1,1 @@
-"""What people see: the terminal and pages."""
+"""Output for people: the terminal and pages."""

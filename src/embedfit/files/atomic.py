@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 
 from embedfit.errors import EmbedfitError
 
-#: What embedfit calls a file or folder while it writes it, and the one that it is about to replace.
+#: The name of a file or folder while embedfit writes it, and of the one that it is about to replace.
 _TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)$", re.DOTALL)
 #: Those that this process is writing just now.
 _writing: set[Path] = set()
@@ -48,7 +48,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise
 
 
-#: What other languages' libraries say where the system said no.
+#: Words of libraries in other languages, and the system's error that they stand for.
 _SYSTEM_WORDS = (
     ("no space left on device", errno.ENOSPC),
     ("database or disk is full", errno.ENOSPC),

@@ -75,7 +75,7 @@ def read_beir(folder: Path, split: str = "test") -> RetrievalData:
 
 
 def _unknown(path: Path, qrels: Qrels, queries: Mapping[str, str], corpus: Mapping[str, Entry]) -> Iterator[str]:
-    """What the judgements name and the other two files don't have, in sentences."""
+    """Sentences on what the judgements name and the other two files don't have."""
     strange = [query_id for query_id in qrels if query_id not in queries]
     if strange:
         yield (

@@ -25,7 +25,7 @@ _NAMES: dict[Format, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """What `convert` did. lost: what the target's format has no place for.
+    """The outcome of `convert`. lost: what the target's format has no place for.
 
     notes: what was left out in reading.
     """

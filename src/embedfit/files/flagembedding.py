@@ -81,7 +81,7 @@ def _without_empty(texts: tuple[str, ...], scores: tuple[float, ...]) -> tuple[t
 
 
 def write_flagembedding(path: Path, rows: list[TrainRow]) -> None:
-    """Write FlagEmbedding's training JSONL. Scores and prompt are written where there are any."""
+    """Write FlagEmbedding's training JSONL. Scores and prompt are written if a row has them."""
     with atomic_file(path) as file:
         for row in rows:
             record = asdict(row)

@@ -27,8 +27,8 @@ class RetrievalData:
     """A corpus, queries, and which passages answer which query.
 
     corpus, queries: by id, in the order of the file. qrels: query id → passage id → relevance; above 0 is
-    relevant, and the number is the gain in trec_eval's nDCG. negatives: query id → passage ids, where there are any.
-    notes: what was left out in reading, in sentences for people.
+    relevant, and the number is the gain in trec_eval's nDCG. negatives: query id → passage ids, without the queries
+    that have none. notes: what was left out in reading, in sentences for people.
     """
 
     corpus: dict[str, Entry]

@@ -24,14 +24,14 @@ _CONTROLS = bytes(byte for byte in range(32) if byte not in b"\t\n\r\f\x1b")
 #: From this share of control characters on, bytes that are valid UTF-8 may be UTF-16 all the same.
 _MANY_CONTROLS = 0.2
 _BREAKS = re.compile(r"[\x00\t\n\r\f]")
-#: What programs write to colour their lines on a terminal.
+#: Codes by which programs colour their lines on a terminal.
 _COLOURS = re.compile(r"\x1b(?:\[[0-9;?]{0,40}[@-~]|\][0-9]{1,4};[^\x07\x1b\n]{0,300}(?:\x07|\x1b\\)|\([A-Z0-9])")
 _DECLARED = re.compile(
     rb"<\?xml[^<>]{1,200}?\sencoding\s*=\s*[\"']([\w.:\-]{1,40})|<meta\s[^<>]{0,500}?\bcharset\s*=\s*[\"']?\s*([\w.:\-]{1,40})",
     re.I,
 )
 _COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.S)
-#: What browsers take a declared name for: the larger encoding that its users meant.
+#: The encoding that browsers use for a declared name: the larger one, which pages of that name are written in.
 _MEANT = {
     "ascii": "cp1252", "iso8859-1": "cp1252", "iso8859-9": "cp1254", "iso8859-11": "cp874", "tis-620": "cp874",
     "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "big5hkscs",

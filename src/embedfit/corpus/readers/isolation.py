@@ -42,7 +42,7 @@ class _Answer(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What reading one document may take.
+    """Limits of reading one document.
 
     seconds: of processor time, for a small file. seconds_per_mib: what each MiB of the file adds. wall: the same in
     time that passes, as a multiple; it ends what waits for ever. memory: MiB of address space.

@@ -12,7 +12,7 @@ from xml.parsers import expat
 from embedfit.corpus.blocks import UnreadableDocument
 from embedfit.corpus.readers.walker import Attributes, Walker
 
-#: What one document may unpack to. A book of 1,000 pages has about 30 MB of XML, a million elements, 3 M characters.
+#: Limits of one unpacked document. A book of 1,000 pages has about 30 MB of XML, a million elements, 3 M characters.
 MAX_BYTES = 256 << 20
 MAX_ELEMENTS = 3_000_000
 MAX_CHARACTERS = 32_000_000

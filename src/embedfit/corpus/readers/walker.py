@@ -12,7 +12,7 @@ from embedfit.corpus.readers.tables import Table
 
 Attributes = Mapping[str, str]
 
-#: What stands for the elements of an equation, so that its characters read as a line: "(a+b)/c^2".
+#: Signs for the elements of an equation, so that its characters read as a line: "(a+b)/c^2".
 MATH_SIGNS = {"m:den": "/", "m:sup": "^", "m:sub": "_", "m:d": "(", "m:rad": "√"}
 
 
@@ -23,7 +23,7 @@ class Walker:
 
     opens, closes: the actions at an element's start and end.
     skipped: elements that are left out with their content.
-    listed: the like, but their text is handed to `left_out`, with the reason that stands here.
+    listed: elements that are left out too, but whose text `left_out` gets, with the reason that stands here.
     texts: elements whose characters are text; None where all characters are.
     signs: characters that stand for an element's start.
     counted: elements of which `inside` says how many are open.
@@ -152,7 +152,7 @@ class BlockWalker(Walker):
         super().__init__()
         self.blocks: list[Block] = []
         self.removed: list[Removed] = []
-        #: The page or slide that is being read, 0 where there are none.
+        #: The number of the page or slide that is being read; 0 for documents without pages.
         self.page = page
         self.sinks = [self.blocks]
         self.tables: list[Table] = []

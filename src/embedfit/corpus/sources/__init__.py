@@ -1,1 +1,1 @@
-"""Where documents come from: files, folders, BEIR corpora, samples."""
+"""Sources of documents: files, folders, BEIR corpora, samples."""

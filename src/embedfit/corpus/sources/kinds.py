@@ -1,4 +1,4 @@
-"""Of what format a file is: by what its first bytes surely are, then by its extension."""
+"""The format of a file: its first bytes decide if they are sure, then its extension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of documents and passages beside their text: fields of plain values, within bounds."""
+"""Metadata of documents and passages: fields of plain values, within bounds."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def of_corpus(rows: Sequence[Metadata]) -> tuple[list[Metadata], list[str]]:
 
 
 def said(notes: Mapping[str, int]) -> str:
-    """What was cut and left out, in one line."""
+    """One line for people on what was cut and left out."""
     most = sorted(notes.items(), key=lambda item: (-item[1], item[0]))
     listed = "; ".join(f"{note}{f' ({count:,} times)' if count > 1 else ''}" for note, count in most[:5])
     return listed + (f"; and {len(most) - 5:,} more" if len(most) > 5 else "")

@@ -63,7 +63,7 @@ def read_docx(path: Path, progress: Progress | None = None) -> ParsedDocument:
 
 @dataclass(slots=True)
 class _Context:
-    """What the parts of one document share. notes: blocks of the foot- and endnotes that no text has shown yet."""
+    """The state that the parts of one document share. notes: blocks of the notes that no text refers to so far."""
 
     package: Package
     styles: Styles
@@ -235,7 +235,7 @@ class _Body(BlockWalker):
             self._paragraphs[-1].notes.append((kind, attributes.get("w:id", "")))
 
     def _beside(self) -> list[Block]:
-        """What takes the blocks that stand beside the present paragraph."""
+        """The list that takes the blocks beside the present paragraph."""
         return self._paragraphs[-1].after if self._paragraphs else self.sinks[-1]
 
     def _close_paragraph(self) -> None:

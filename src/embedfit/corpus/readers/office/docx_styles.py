@@ -1,4 +1,4 @@
-"""What a Word file's styles and lists say of a paragraph, and which characters its symbol fonts show."""
+"""Styles and lists of a Word file, which say what a paragraph is, and the characters of its symbol fonts."""
 
 from __future__ import annotations
 

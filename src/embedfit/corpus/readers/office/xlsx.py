@@ -80,7 +80,7 @@ def read_xlsx(path: Path, progress: Progress | None = None) -> ParsedDocument:
 
 
 class _Beside:
-    """What a workbook holds beside the values of its cells.
+    """The content of a workbook beside the values of its cells.
 
     blocks: words of charts, diagrams and text boxes. removed: comments. note: formulas whose value was never stored,
     as programs leave them that write workbooks and can't calculate.

@@ -1,4 +1,4 @@
-"""What people typed into a PDF: values of form fields and text boxes, which are no part of a page's own text."""
+"""Text that people typed into a PDF: values of form fields and text boxes, which are no part of a page's own text."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Entry:
 
 
 def entries(document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, seen: set[str]) -> Iterator[Entry]:
-    """What was typed on a page. seen: names of fields already given, for a field may stand in several places."""
+    """The entries of a page. seen: names of fields already given, for a field may stand in several places."""
     form = document.formenv.raw if document.formenv is not None else None
     for index in range(min(pdfium.FPDFPage_GetAnnotCount(page), _MAX_ANNOTATIONS)):
         annotation = pdfium.FPDFPage_GetAnnot(page, index)

@@ -18,7 +18,7 @@ _CONTENTS_ENTRY = re.compile(
 )
 _ENTRY_END = re.compile(r"[\divxl]\s*$")
 _LEADERS = re.compile(r"\.\s?\.\s?\.")
-#: What parts of a document are called: "Item 1A", "Chapter Two".
+#: Names of parts of a document: "Item 1A", "Chapter Two".
 DIVISION = re.compile(r"^(?:item\s+\d{1,2}[a-z]?\b|chapter\s+\w+|article\s+[ivxl\d]+|appendix\s+\w\b)", re.I)
 NUMBERED = re.compile(r"^\d{1,2}(?:\.\d{1,2}){1,4}\.?\s+[A-Z]")
 _EDGE_LINES = 3

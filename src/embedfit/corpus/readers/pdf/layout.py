@@ -62,7 +62,7 @@ Rank = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Usual:
-    """What is usual in a document or around a page. leading: distance of baselines in points."""
+    """The usual type of a document, or of the text around a page. leading: distance of baselines in points."""
 
     size: float
     bold: bool

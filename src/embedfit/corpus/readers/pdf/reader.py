@@ -48,7 +48,7 @@ def read_pdf(path: Path, progress: Progress | None = None) -> ParsedDocument:
 
 @dataclass(slots=True)
 class _Found:
-    """What was found in the pages so far. pages: the lines of each. damaged: how many pages could not be read."""
+    """The pages that were read so far. pages: the lines of each. damaged: how many pages could not be read."""
 
     pages: list[list[Line]] = field(default_factory=list)
     comments: list[Removed] = field(default_factory=list)
@@ -80,7 +80,7 @@ def _pages(document: pypdfium2.PdfDocument, progress: Progress | None) -> _Found
 
 
 def _notes(document: pypdfium2.PdfDocument, found: _Found, path: Path) -> list[str]:
-    """What could not be read. Raises UnreadableDocument where that is everything."""
+    """Notes on what could not be read. Raises UnreadableDocument if nothing could."""
     total = len(document)
     read = len(found.pages)
     blank = sum(sum(len(line.text) for line in page) < _MIN_PAGE_CHARACTERS for page in found.pages)
@@ -180,7 +180,7 @@ def _turn(text_page: pypdfium2.PdfTextPage, character: int) -> int:
 
 
 def _upright(x: float, y: float, turn: int) -> tuple[float, float]:
-    """A place on the page as seen by who turns the page until the text is upright."""
+    """The coordinates of a place after the page is turned until its text is upright."""
     return ((x, y), (-y, x), (-x, -y), (y, -x))[turn]
 
 

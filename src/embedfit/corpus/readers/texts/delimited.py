@@ -16,7 +16,7 @@ from embedfit.corpus.readers.registry import Progress, Reader
 from embedfit.corpus.readers.tables import record_blocks
 
 _DELIMITERS = ",;\t|"
-#: The first line by which Excel is told the delimiter.
+#: The first line of some files: it names the delimiter for Excel.
 _EXCEL_HINT = re.compile(r"sep=(.)\n", re.I)
 _SAMPLE_ROWS = 100
 _SAMPLE = 1 << 17

@@ -19,7 +19,7 @@ _FENCES = {"---": ("---", "..."), "+++": ("+++",)}
 _LINE = re.compile(r"(?:[\w\"'][\w.\"' -]{0,80}[ \t]*[:=](?:\s|$)|[-\]})\[{#]|[ \t]|$)")
 _KEY = re.compile(r"[\w\"'][\w.\"' -]{0,80}[ \t]*[:=](?:\s|$)|\[")
 _MAX_LINES = 1000
-#: Of what is parsed. PyYAML takes a second for a megabyte.
+#: Longer front matter is not parsed: PyYAML takes a second for a megabyte.
 _MAX_CHARACTERS = 100_000
 _MAX_DEPTH = 20
 _TITLE = re.compile(r"title[ \t]*[:=][ \t]*", re.I)
@@ -30,7 +30,7 @@ _NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,30})?(?:\.[0-9]{1,40})?(?:[eE][-+]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrontMatter:
-    """What stands before a text.
+    """The fields that stand before a text.
 
     title: as it is written there. others: the other lines in one. fields: by name, without the title. problem: why it
     can't be parsed, "" where it can; then `lines` are the other lines, and they are text.

@@ -30,7 +30,7 @@ _PREFORMATTED = frozenset(("pre", "xmp", "listing", "plaintext"))
 _NAVIGATION_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu", "menubar"))
 #: Inside these a header or footer belongs to the text; elsewhere to the page.
 _SECTIONS = frozenset("article section main blockquote figure details dialog".split())
-#: What a browser shows where it can't do better.
+#: Elements that a browser shows only if it can't show something better.
 _FALLBACK = frozenset("noscript noframes noembed object video audio canvas".split())
 _COOKIES = re.compile(
     r"(?:^|[\s_-])(?:(?:cookies?|consent|gdpr|ccpa)[_-]?(?:law[_-]?)?(?:info[_-]?)?"
@@ -43,8 +43,8 @@ _ABOUT_THE_BROWSER = re.compile(r"javascript|java script|your browser|this brows
 _ABOUT_THE_SITE = re.compile(r"©|\(c\)|copyright|all rights reserved|cookie|privacy policy|imprint|impressum", re.I)
 #: Classes of signs that are set as words ("expand_more"), of the ¶ behind a heading and of numbers of footnotes.
 _SIGNS = re.compile(r"(?:^|\s)(?:material-(?:icons|symbols)\S*|headerlink|footnote-(?:ref|backref))(?:$|\s)")
-#: What such a sign says: no letters, a footnote's number or letter, or what it is for; an icon one word of its maker.
-#: Where more is said, the class is that of a container.
+#: The text of such a sign: no letters, the number or letter of a footnote, or the purpose of a link. An icon's text is
+#: one word of its maker. An element of such a class with more text is a container.
 _MARK = re.compile(r"[\W\d_]{0,20}|[\W_]{0,3}\w{1,2}[\W_]{0,3}|\s*(?:permalink|link to)\b.{0,80}\s*", re.I)
 _ICON = re.compile(r"[\W\d_]{0,20}|\s*[a-z0-9]+(?:_[a-z0-9]+)*\s*")
 _SHOWN_INPUTS = frozenset("text search email url tel number button submit reset date time".split()) | {""}
@@ -92,7 +92,7 @@ def blocks_of(markup: str) -> tuple[Block, ...]:
 
 
 def parse(markup: str, note: str = "") -> ParsedDocument:
-    """The document of a page; `removed` lists navigation and the like. The time is linear in the page's length."""
+    """The document of a page; `removed` lists navigation, banners and the rest that is left out. Takes linear time."""
     page = _page_of(markup)
     blocks, removed = page.finish()
     return ParsedDocument(blocks=blocks, removed=removed, note=note, metadata=page.metadata)
@@ -328,7 +328,7 @@ class _Page:
             self._end_sign()
 
     def _about(self, tag: str, attributes: Mapping[str, str]) -> None:
-        """What the page says of itself: the first of each."""
+        """Keep the first value of each field that describes the page."""
         if tag == "html":
             name, content = "lang", attributes.get("lang") or attributes.get("xml:lang") or ""
         else:
@@ -387,7 +387,7 @@ class _Page:
         part.words.append(len(text.split()) if words is None else words)
 
     def _flush(self) -> None:
-        """End the paragraph. What an image shows is told where the paragraph has no words, or where it takes many."""
+        """End the paragraph. Its images' descriptions count if it has no words of its own, or if they are long."""
         if self._counts["pre"] and not self._heading:
             self._code()
             return
@@ -465,9 +465,9 @@ class _Page:
             self._keep(part)
 
     def _keep_prose(self, part: _Part) -> None:
-        """Of navigation and footers only sentences stay, for people write warnings there, and the page's own title.
+        """Keep the sentences of navigation and footers, for people write warnings there, and the page's own title.
 
-        Of a <menu>, which may be any list, all that is no link stays.
+        A <menu> may be any list: everything in it that is no link stays.
         """
         fewest = _PROSE if part.why == "navigation" else 1
         kept, gone = _Part(part.why), []

@@ -26,7 +26,7 @@ _MESSAGE_START = re.compile(rb"^From [^\n]*\n", re.M)
 _QUOTE = re.compile(r"^(?:> ?)+", re.M)
 _FLOWED = re.compile(r" \n(?!>|-- \n)")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]*\s*")
-#: What a message may be written in; text of other kinds (calendars, cards) is an attachment.
+#: Kinds of text that a message is read from; text of other kinds (calendars, cards) is an attachment.
 _ENRICHED = frozenset(("text/enriched", "text/richtext"))
 _TEXT = frozenset(("text/plain",)) | _ENRICHED
 _ENRICHED_CODES = re.compile(r"<param>[^<]{0,200}</param>|</?[a-z]{1,20}>", re.I)

@@ -59,7 +59,7 @@ def read_rtf(path: Path, progress: Progress | None = None) -> ParsedDocument:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What holds inside a group. skip: whether its text is left out. group: the destination that it is."""
+    """Settings that hold inside a group. skip: whether its text is left out. group: its destination."""
 
     skip: bool = False
     group: str = ""
