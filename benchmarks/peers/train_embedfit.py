@@ -13,7 +13,7 @@ from embedfit.path.artefacts import Passage, Query, TrainingStep
 from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
-from embedfit.training.batches import Batch
+from embedfit.training.batches import TrainingBatch
 from embedfit.training.loop import Trainer
 from embedfit.training.stage import run
 
@@ -41,14 +41,14 @@ def main(spec_path: str, result_path: str) -> None:
         "checkpoint_every": 1_000_000,
     }
     cpu = [time.process_time()]
-    step = Trainer._step
+    step = Trainer.step
 
-    def timed(trainer: Trainer, batch: Batch) -> TrainingStep:
+    def timed(trainer: Trainer, batch: TrainingBatch) -> TrainingStep:
         record = step(trainer, batch)
         cpu.append(time.process_time())
         return record
 
-    Trainer._step = timed  # type: ignore[method-assign]
+    Trainer.step = timed  # type: ignore[method-assign]
     config = resolve(overrides={"model": spec["model"], "train": settings, "seed": spec["seed"]})
     run(workspace, config, Runtime(report=LogLines()))
     folder = workspace.path("finetuned")

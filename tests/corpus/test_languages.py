@@ -15,7 +15,7 @@ from embedfit.corpus.cleaning import clean_line, line_gap
 from embedfit.corpus.duplicates import clusters
 from embedfit.corpus.quality import reason_to_drop, weight
 from embedfit.corpus.readers.texts.plain import read_text
-from embedfit.models.windows import split
+from embedfit.models.windows import in_windows
 from tests.retrieval import passages
 
 
@@ -78,7 +78,7 @@ def test_no_cut_parts_a_letter_from_its_marks(name: str) -> None:
 @pytest.mark.parametrize("name", ["CHINESE", "JAPANESE", "KOREAN", "THAI", "ARABIC"])
 def test_windows_overlap_and_hold_everything(name: str, words: bool) -> None:
     text = "".join(row[0] for row in getattr(passages, name))
-    found = split([text], letters_tokenizer(words=words), 32)
+    found = in_windows([text], letters_tokenizer(words=words), 32)
     assert len(found.texts) > 3
     place = covered = 0
     for part in found.texts:

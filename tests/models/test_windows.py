@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.models.windows import blended, max_pool, spans, split
+from embedfit.models.windows import blended, in_windows, max_pool, spans
 
 
 @st.composite
@@ -77,7 +77,7 @@ def test_every_token_of_a_passage_is_in_a_window(
     tokenizer = load_tokenizer(tiny_bert)
     generator = np.random.default_rng(seed)
     contents = [" ".join(generator.choice(WORDS, length)) for length in lengths]
-    windows = split(contents, tokenizer, max_tokens)
+    windows = in_windows(contents, tokenizer, max_tokens)
 
     def ids(text: str) -> list[int]:
         return list(tokenizer.encode(text, add_special_tokens=False).ids)
@@ -102,7 +102,7 @@ def test_every_token_of_a_passage_is_in_a_window(
 
 @pytest.mark.parametrize("text", ["", " ", "\n"])
 def test_an_empty_passage_is_one_window(tiny_bert: Path, text: str) -> None:
-    windows = split([text, "mute"], load_tokenizer(tiny_bert), 10)
+    windows = in_windows([text, "mute"], load_tokenizer(tiny_bert), 10)
     assert windows.texts == (text, "mute")
     assert windows.starts.tolist() == [0, 1]
 

@@ -67,17 +67,17 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(tiny_bert, tmp_path, mon
     config = settings(tiny_bert, setting)
     whole, _, _ = trained(make_run(tmp_path / "whole"), config)
     workspace = make_run(tmp_path / "cut")
-    step = loop.Trainer._step
+    step = loop.Trainer.step
 
     def dying(self, batch):
         if self.state.step == 5:
             raise KeyboardInterrupt
         return step(self, batch)
 
-    monkeypatch.setattr(loop.Trainer, "_step", dying)
+    monkeypatch.setattr(loop.Trainer, "step", dying)
     with pytest.raises(KeyboardInterrupt):
         trained(workspace, config)
-    monkeypatch.setattr(loop.Trainer, "_step", step)
+    monkeypatch.setattr(loop.Trainer, "step", step)
     # Less memory for graphs, too: it changes how gradients are computed, not what they are.
     again, summary, lines = trained(
         workspace, config.model_copy(update={"train": config.train.model_copy(update={"memory_mb": 1})})
@@ -148,13 +148,13 @@ def test_a_damaged_checkpoint_is_ignored_with_a_word(tiny_bert, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_and_names_the_batch(tiny_bert, tmp_path, monkeypatch):
     workspace = make_run(tmp_path)
-    gradients = loop.Trainer._gradients
+    gradients = loop.Trainer.gradients
 
     def diverging(self, batch, step):
         result = gradients(self, batch, step)
         return loop.replace(result, loss=float("nan")) if step == 5 else result
 
-    monkeypatch.setattr(loop.Trainer, "_gradients", diverging)
+    monkeypatch.setattr(loop.Trainer, "gradients", diverging)
     with pytest.raises(TrainingError, match=r"loss of step 6 is nan.*rows [\d, ]+ of train.jsonl.*checkpoint is kept"):
         trained(workspace, settings(tiny_bert))
     assert [path.name for path in workspace.scratch("train").glob("step-*")] == ["step-00000004"]

@@ -9,7 +9,7 @@ from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 from embedfit.training.store import Text
 from embedfit.training.teachers.late_interaction import LateInteraction
-from embedfit.training.teachers.teacher import FusedTeacher, Weights, fused_teacher
+from embedfit.training.teachers.teacher import FusedTeacher, TeacherWeights, fused_teacher
 from tests.training.conftest import WORDS
 
 RNG = np.random.default_rng(4)
@@ -42,7 +42,7 @@ def test_scores_are_those_of_windows_tokens_and_words_together(tokens):
     # Queries and passages take turns, as in a store.
     place, starts = np.array([0, 0, 1, 2, 1, 3, 4, 2]), np.array([0, 2, 3, 4, 7])
     queries, windows, index = unit(3), unit(9), Bm25(PASSAGES)
-    weights = Weights(5, 2 if tokens else 0, 1)
+    weights = TeacherWeights(5, 2 if tokens else 0, 1)
     teacher = FusedTeacher(
         place=place,
         queries=queries,
@@ -68,7 +68,7 @@ def test_scores_are_those_of_windows_tokens_and_words_together(tokens):
 def test_vectors_are_the_base_models_of_windows_and_of_queries_with_their_prompts(tiny_bert):
     texts = [Text(PASSAGES[0]), Text(QUERIES[0], "query: "), *map(Text, PASSAGES[1:3]), Text(QUERIES[1], "ask: ")]
     texts += [*map(Text, PASSAGES[3:]), Text(QUERIES[2], "query: ")]
-    teacher = fused_teacher(texts, str(tiny_bert), Weights(4, 2, 1), Runtime())
+    teacher = fused_teacher(texts, str(tiny_bert), TeacherWeights(4, 2, 1), Runtime())
     encoder = Encoder.load(tiny_bert)
     windows = windows_of_model(PASSAGES, encoder.tokenizer, encoder.layout, max_tokens=64)
     assert len(windows.texts) > len(PASSAGES)
@@ -82,13 +82,13 @@ def test_vectors_are_the_base_models_of_windows_and_of_queries_with_their_prompt
     tokens = LateInteraction(encoder, [texts[number] for number in asked], PASSAGES, Silent())
     columns = np.arange(5)
     np.testing.assert_allclose(teacher.tokens.scores(columns[:3], columns), tokens.scores(columns[:3], columns))
-    assert fused_teacher(texts, str(tiny_bert), Weights(1, 0, 1), Runtime()).tokens is None
+    assert fused_teacher(texts, str(tiny_bert), TeacherWeights(1, 0, 1), Runtime()).tokens is None
 
 
 def test_vectors_are_stored_for_the_next_process(tiny_bert, monkeypatch):
     texts = [*map(Text, PASSAGES), Text(QUERIES[0], "query: ")]
-    first = fused_teacher(texts, str(tiny_bert), Weights(4, 2, 1), Runtime())
+    first = fused_teacher(texts, str(tiny_bert), TeacherWeights(4, 2, 1), Runtime())
     monkeypatch.setattr(LocalModel, "embed", lambda *_, **__: pytest.fail("nothing is left to encode"))
-    again = fused_teacher(texts, str(tiny_bert), Weights(4, 2, 1), Runtime())
+    again = fused_teacher(texts, str(tiny_bert), TeacherWeights(4, 2, 1), Runtime())
     np.testing.assert_array_equal(first.windows, again.windows)
     np.testing.assert_array_equal(first.queries, again.queries)

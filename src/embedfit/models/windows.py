@@ -86,7 +86,7 @@ def spans(sizes: Sequence[int], room: int, overlap: int) -> list[tuple[int, int]
     return found or [(0, 0)]
 
 
-def split(contents: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Windows:
+def in_windows(contents: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Windows:
     """Cut passages, between words, into what a model reads of them at a time.
 
     contents: title, a space, text, as models read it; one that fits is its only window. tokenizer: without
@@ -114,7 +114,7 @@ def windows_of_model(
 ) -> Windows:
     """The same for a model, which reads max_tokens and its instruction for passages, at most what it can."""
     instruction = len(tokenizer.encode(layout.document_instruction, add_special_tokens=False).ids)
-    return split(contents, tokenizer, max(1, min(max_tokens, layout.max_tokens - instruction)))
+    return in_windows(contents, tokenizer, max(1, min(max_tokens, layout.max_tokens - instruction)))
 
 
 def _windows(content: str, encoding: Encoding, room: int) -> Iterator[str]:

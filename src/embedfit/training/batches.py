@@ -16,7 +16,7 @@ from embedfit.training.store import Example
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class TrainingBatch:
     """B rows, with every distinct text once.
 
     rows: (B,) numbers of the training rows. texts: (N,) numbers into the store, the distinct queries first.
@@ -91,7 +91,7 @@ class Composer:
     margin: float = 0.0
     teacher: BatchTeacher | None = None
 
-    def compose(self, chosen: Ints, rng: np.random.Generator) -> Batch:
+    def compose(self, chosen: Ints, rng: np.random.Generator) -> TrainingBatch:
         """The batch of these examples: one positive each and a sample of the hard negatives, drawn by rng."""
         rows = [self.examples[index] for index in chosen]
         places: dict[int, int] = {}
@@ -104,7 +104,7 @@ class Composer:
             group[line, : len(drawn)] = [columns.setdefault(text, len(columns)) for text in drawn]
             teacher[line, : len(scores)] = scores
         texts = np.array([*places, *columns], np.int64)
-        return Batch(
+        return TrainingBatch(
             rows=np.array([row.row for row in rows], np.int64),
             texts=texts,
             queries=np.array(queries, np.int64),
@@ -128,7 +128,7 @@ class Composer:
     def _allowed(
         self, chosen: Ints, columns: Mapping[int, int], group: Ints, texts: Ints, queries: Ints, start: int
     ) -> Bools:
-        """(B, P): see Batch.allowed."""
+        """(B, P): see TrainingBatch.allowed."""
         own = np.zeros((len(chosen), len(columns)), np.bool_)
         lines, _ = np.nonzero(group >= 0)
         own[lines, group[group >= 0]] = True

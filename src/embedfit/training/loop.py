@@ -18,7 +18,7 @@ from embedfit.errors import TrainingError
 from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import DevScore, TrainingStep
 from embedfit.progress import Reporter, duration
-from embedfit.training.batches import Batch, Composer, epoch_batches, micro_batches
+from embedfit.training.batches import Composer, TrainingBatch, epoch_batches, micro_batches
 from embedfit.training.checkpoint import TrainingState, differences, read_state, restore, save_checkpoint
 from embedfit.training.dev import DevSet, dev_score
 from embedfit.training.losses.loss import Targets
@@ -35,7 +35,7 @@ _ORDER, _COMPOSE, _DROPOUT = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrainingPlan:
     """How a training goes.
 
     settings: all decided, none is 0 for "choose". gradient_scale: see accumulate_gradients. must_equal: what a
@@ -50,7 +50,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TrainingOutcome:
     """The result of a training.
 
     tensors: the best weights by dev, the last ones where there is no dev set; best_step: theirs. retained: the least
@@ -83,7 +83,7 @@ class Schedule:
         self.steps_per_epoch = len(self._batches(0))
         self.total = max(1, math.ceil(settings.epochs * self.steps_per_epoch - 1e-9))
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> TrainingBatch:
         """The batch of a 0-based step."""
         epoch, place = divmod(step, self.steps_per_epoch)
         chosen = self._batches(epoch)[place]
@@ -104,7 +104,7 @@ class Trainer:
         trunk: Trunk,
         store: TokenStore,
         schedule: Schedule,
-        plan: Plan,
+        plan: TrainingPlan,
         *,
         dev: DevSet | None,
         memory: MemoryBudget,
@@ -120,7 +120,7 @@ class Trainer:
         self._padded = self._tokens = 0
         self._retained = 1.0
 
-    def run(self, scratch: Path) -> Outcome:
+    def run(self, scratch: Path) -> TrainingOutcome:
         """Train to the end, from the checkpoint under scratch if there is one of this plan.
 
         Raises TrainingError when the loss is no longer a number; the last checkpoint stays.
@@ -137,7 +137,7 @@ class Trainer:
                 batch = upcoming.result()
                 if self.state.step + 1 < total:
                     upcoming = pool.submit(self.schedule.batch, self.state.step + 1)
-                record = self._step(batch)
+                record = self.step(batch)
                 if self.state.step == first + 2:
                     self._estimate(record)
                 self._after_step(scratch)
@@ -145,11 +145,12 @@ class Trainer:
                 task.advance(1, f"loss {record.loss:.3f}, {record.tokens / record.seconds:,.0f} tokens/s{dev}")
         return self._outcome()
 
-    def _step(self, batch: Batch) -> TrainingStep:
+    def step(self, batch: TrainingBatch) -> TrainingStep:
+        """Train on the next batch."""
         began = time.perf_counter()
         step, settings = self.state.step, self.settings
         rate = scheduled(step, self.schedule.total, settings.learning_rate, settings.warmup_ratio)
-        result = self._gradients(batch, step)
+        result = self.gradients(batch, step)
         if not math.isfinite(result.loss):
             raise self._stop("loss", result.loss, batch)
         norm = clip_gradients(self.trunk.parameters(), settings.max_grad_norm)
@@ -168,7 +169,8 @@ class Trainer:
         self.state = replace(self.state, step=step + 1, losses=[*self.state.losses, record])
         return record
 
-    def _gradients(self, batch: Batch, step: int) -> StepResult:
+    def gradients(self, batch: TrainingBatch, step: int) -> StepResult:
+        """Add the gradients of a batch to the trunk's parameters."""
         where, plan = self.trunk.device, self.plan
         targets = Targets.of(batch, where)
         queries, passages = torch.from_numpy(batch.queries).to(where), torch.from_numpy(batch.passages).to(where)
@@ -185,7 +187,7 @@ class Trainer:
             scale=plan.gradient_scale,
         )
 
-    def _stop(self, what: str, value: float, batch: Batch) -> TrainingError:
+    def _stop(self, what: str, value: float, batch: TrainingBatch) -> TrainingError:
         lines = ", ".join(str(row + 1) for row in batch.rows[:10]) + (" …" if len(batch.rows) > 10 else "")
         kept = " The last good checkpoint is kept." if self.state.step >= self.settings.checkpoint_every else ""
         return TrainingError(
@@ -249,9 +251,9 @@ class Trainer:
             f"at {record.tokens / record.seconds:,.0f} tokens/s, dev scores not counted"
         )
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> TrainingOutcome:
         best = self.state.best_dev if self.best else None
-        return Outcome(
+        return TrainingOutcome(
             state=self.state,
             tensors=self.trunk.tensors() if best is None else self.best,
             best_step=self.state.step if best is None else best.step,

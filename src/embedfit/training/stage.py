@@ -23,7 +23,7 @@ from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
 from embedfit.training.batches import Composer
 from embedfit.training.dev import DevSet, dev_set, encode_store
-from embedfit.training.loop import Outcome, Plan, Schedule, Trainer
+from embedfit.training.loop import Schedule, Trainer, TrainingOutcome, TrainingPlan
 from embedfit.training.losses.loss import loss_named
 from embedfit.training.losses.objective import Objective
 from embedfit.training.masking import known_positives, near_duplicates
@@ -32,7 +32,7 @@ from embedfit.training.optimise import automatic_epochs, learning_rate_for
 from embedfit.training.processes.launch import launch
 from embedfit.training.processes.world import World
 from embedfit.training.store import TrainingData, tokenise_rows
-from embedfit.training.teachers.teacher import Weights, fused_teacher
+from embedfit.training.teachers.teacher import TeacherWeights, fused_teacher
 from embedfit.training.trunk import Trunk
 
 _LONGEST = 512
@@ -61,7 +61,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
             encoder = load_base(config.model, config.query_instruction)
             data = _training_data(workspace, encoder, config.train, Silent())
             # Without tokens: theirs are not stored, so each process computes them.
-            fused_teacher(data.texts, config.model, Weights(windows=1, tokens=0, words=0), runtime)
+            fused_teacher(data.texts, config.model, TeacherWeights(windows=1, tokens=0, words=0), runtime)
         launch(workspace, config, runtime)
     else:
         train(workspace, config, runtime, World())
@@ -164,7 +164,7 @@ def trainer_of(material: Material, workspace: Workspace, config: Config, runtime
     # Where the last weights are kept whatever the scores, those of the base and of the end tell all.
     eval_every = settings.eval_every or (schedule.total if settings.keep == "last" else part)
     checkpoint_every = settings.checkpoint_every or min(eval_every, part)
-    plan = Plan(
+    plan = TrainingPlan(
         settings=settings.model_copy(update={"eval_every": eval_every, "checkpoint_every": checkpoint_every}),
         objective=_objective(settings, trunk.width),
         seed=config.seed,
@@ -189,7 +189,7 @@ def _composer(material: Material, model: str, runtime: Runtime, world: World) ->
     if settings.guide_margin:
         guide = encode_store(material.trunk, data.store, settings.tokens_per_micro_batch, world)
     if loss_named(settings.loss).soft_labels:
-        teacher = fused_teacher(data.texts, model, Weights(*settings.teacher_weights), runtime)
+        teacher = fused_teacher(data.texts, model, TeacherWeights(*settings.teacher_weights), runtime)
     return Composer(
         examples=data.examples,
         known=known_positives(data.examples, near_duplicates(data.store, np.flatnonzero(~data.queries).tolist())),
@@ -241,7 +241,7 @@ def _must_equal(workspace: Workspace, config: Config, material: Material) -> Map
     }
 
 
-def _save(workspace: Workspace, config: Config, material: Material, outcome: Outcome, report: Reporter) -> None:
+def _save(workspace: Workspace, config: Config, material: Material, outcome: TrainingOutcome, report: Reporter) -> None:
     state, data = outcome.state, material.data
     seconds, tokens = sum(record.seconds for record in state.losses), sum(record.tokens for record in state.losses)
     log = TrainingLog(

@@ -34,7 +34,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class VectorComparison:
     """Our vectors beside sentence-transformers'.
 
     difference: the largest of any number, divided by the longest vector's length where that is over 1.
@@ -66,7 +66,7 @@ class Examination:
     folder: Path
     layout: Architecture
     source: str
-    comparison: Comparison | None = None
+    comparison: VectorComparison | None = None
 
     def as_dict(self) -> dict[str, object]:
         """For --json."""
@@ -127,7 +127,7 @@ def examine(model: str, *, compare: bool) -> Examination:
     return Examination(folder=folder, layout=layout, source=source, comparison=comparison)
 
 
-def compare_with_sentence_transformers(encoder: Encoder, texts: Sequence[str] = TEXTS) -> Comparison:
+def compare_with_sentence_transformers(encoder: Encoder, texts: Sequence[str] = TEXTS) -> VectorComparison:
     """Encode texts as queries and as passages with both, sentence-transformers given the same prompts.
 
     encoder: in fp32. Raises ModelError where sentence-transformers can't open the folder.
@@ -139,13 +139,15 @@ def compare_with_sentence_transformers(encoder: Encoder, texts: Sequence[str] = 
         own = encoder.encode(texts, is_query=is_query)
         other = np.asarray(theirs.encode(list(texts), prompt=prompt, show_progress_bar=False), np.float32)
         if own.shape != other.shape:
-            return Comparison(texts=len(texts), difference=np.inf, least_cosine=0.0, differs="the number of dimensions")
+            return VectorComparison(
+                texts=len(texts), difference=np.inf, least_cosine=0.0, differs="the number of dimensions"
+            )
         lengths = np.linalg.norm(own, axis=1), np.linalg.norm(other, axis=1)
         worst = max(worst, float(np.abs(own - other).max()) / max(1.0, float(lengths[1].max())))
         least = min(least, float(((own * other).sum(1) / np.maximum(lengths[0] * lengths[1], 1e-12)).min()))
         if not worst <= TOLERANCE and not differs:
             differs = _first_difference(encoder, theirs, texts, prompt, is_query=is_query)
-    return Comparison(texts=2 * len(texts), difference=worst, least_cosine=least, differs=differs)
+    return VectorComparison(texts=2 * len(texts), difference=worst, least_cosine=least, differs=differs)
 
 
 def _open(folder: Path) -> Any:  # noqa: ANN401 - sentence-transformers has no annotations that hold here

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from embedfit import plugins
-from embedfit.training.batches import Batch
+from embedfit.training.batches import TrainingBatch
 
 #: Entry points of this group name a Loss as "module:NAME"; the entry point's name is what train.loss calls it.
 GROUP = "embedfit.losses"
@@ -20,7 +20,7 @@ GROUP = "embedfit.losses"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What the loss of a batch is computed against: Batch's fields of the same names, as tensors.
+    """What the loss of a batch is computed against: TrainingBatch's fields of the same names, as tensors.
 
     has_teacher: (B,) rows with a teacher's score for each of their passages.
     """
@@ -32,7 +32,7 @@ class Targets:
     soft_labels: Tensor | None = None
 
     @classmethod
-    def of(cls, batch: Batch, where: torch.device) -> Targets:
+    def of(cls, batch: TrainingBatch, where: torch.device) -> Targets:
         """The targets of a batch on a device."""
         group, teacher = torch.from_numpy(batch.group), torch.from_numpy(batch.teacher)
         has_teacher = (~teacher.isnan() | (group < 0)).all(1)

@@ -27,7 +27,7 @@ from embedfit.training.teachers.late_interaction import LateInteraction
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class TeacherWeights:
     """The three scores' parts; some may be 0, their sum is above it."""
 
     windows: float
@@ -51,7 +51,7 @@ class FusedTeacher:
     starts: Ints
     index: Bm25
     tokens: LateInteraction | None
-    weights: Weights
+    weights: TeacherWeights
 
     def scores(self, queries: Ints, passages: Ints) -> Floats:
         """Weighted means of the three scores, each in deviations from its mean over the P passages.
@@ -69,7 +69,7 @@ class FusedTeacher:
         return (result / (parts.windows + parts.tokens + parts.words)).astype(np.float32)
 
 
-def fused_teacher(texts: Sequence[Text], name: str, weights: Weights, runtime: Runtime) -> FusedTeacher:
+def fused_teacher(texts: Sequence[Text], name: str, weights: TeacherWeights, runtime: Runtime) -> FusedTeacher:
     """The teacher of a store's texts. name: of the base model.
 
     Vectors of texts and windows are stored, for the evaluation, which asks for the same ones, and for other processes
