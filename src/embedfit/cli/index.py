@@ -63,40 +63,45 @@ def index(
     from embedfit.index.sinks.sink import export, open_sink
 
     runtime = Runtime(report=reporter_for(sys.stderr))
+    of_documents = bool(docs or add or model or queries)
+    _check_index(run_folder, to_folder, of_documents=of_documents, written=written, both=bool(docs and (add or remove)))
+    sink = open_sink(to) if to else None
+    if run_folder is not None:
+        make = partial(index_run, run_folder, remove=remove or (), written=written)
+    elif to_folder is not None and (add or remove):
+        changed = partial(update_index, to_folder, add=add or (), remove=remove or ())
+        make = partial(changed, model=model, queries=queries or ())
+    else:
+        make = partial(index_documents, docs or (), folder=to_folder or Path(), model=model, queries=queries or ())
+    built = make(tokens=tokens, force=force, runtime=runtime)
+    if sink is not None:
+        export(built, sink, runtime.report)
+    where = f"--run {run_folder}" if run_folder is not None else f"--index {to_folder}"
+    say(f'{built.stored.folder}\nNext: embedfit search {where} "what you look for"')
+
+
+def _check_index(
+    run_folder: Path | None, to_folder: Path | None, *, of_documents: bool, written: bool | None, both: bool
+) -> None:
+    """Whether the options of `index` fit together. Raises UsageError."""
     if (run_folder is None) == (to_folder is None):
         raise UsageError(
             "Name either a run or documents and a folder.",
             remedy="Run: embedfit index --run DIR, or: embedfit index DOCS... --model minilm --to-folder DIR",
         )
-    sink = open_sink(to) if to else None
-    if run_folder is not None:
-        if docs or add or model or queries:
-            raise UsageError(
-                "Documents, model and questions of a run are its own.", remedy=f"Run: embedfit index --run {run_folder}"
-            )
-        built = index_run(run_folder, remove=remove or (), tokens=tokens, written=written, force=force, runtime=runtime)
-        where = f"--run {run_folder}"
-    else:
-        assert to_folder is not None
-        if written:
-            raise UsageError(
-                "Documents have no written queries.", remedy="Index a run that wrote some: embedfit index --run DIR"
-            )
-        if docs and (add or remove):
-            raise UsageError(
-                "Documents to index and --add or --remove exclude each other.",
-                remedy="To add documents: embedfit index --to-folder DIR --add DOCS",
-            )
-        make = (
-            partial(update_index, to_folder, add=add or (), remove=remove or ())
-            if add or remove
-            else partial(index_documents, docs or (), folder=to_folder)
+    if run_folder is not None and of_documents:
+        raise UsageError(
+            "Documents, model and questions of a run are its own.", remedy=f"Run: embedfit index --run {run_folder}"
         )
-        built = make(model=model, queries=queries or (), tokens=tokens, force=force, runtime=runtime)
-        where = f"--index {to_folder}"
-    if sink is not None:
-        export(built, sink, runtime.report)
-    say(f'{built.stored.folder}\nNext: embedfit search {where} "what you look for"')
+    if to_folder is not None and written:
+        raise UsageError(
+            "Documents have no written queries.", remedy="Index a run that wrote some: embedfit index --run DIR"
+        )
+    if both:
+        raise UsageError(
+            "Documents to index and --add or --remove exclude each other.",
+            remedy="To add documents: embedfit index --to-folder DIR --add DOCS",
+        )
 
 
 def search(

@@ -31,7 +31,7 @@ class Finding:
     fix: str = ""
     required: bool = False
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """For --json."""
         return asdict(self)
 
@@ -42,7 +42,9 @@ def diagnose(*, aws: bool = False, region: str | None = None) -> list[Finding]:
     if aws:
         from embedfit.deploy.doctor import aws_findings  # boto3 is an extra
 
-        findings += [Finding(**cast("dict[str, Any]", found)) for found in aws_findings(region)]
+        for one in aws_findings(region):
+            state = cast("State", one["state"])
+            findings.append(Finding(what=one["what"], state=state, found=one["found"], fix=one["fix"]))
     return findings
 
 

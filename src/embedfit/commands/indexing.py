@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
@@ -39,8 +39,6 @@ from embedfit.path.workspace import FILES, Workspace, sha256_json
 from embedfit.runtime import Runtime
 
 PathLike = str | Path
-#: What the stage `choose` writes.
-CHOSEN = "retriever.json"
 
 
 def index_documents(
@@ -333,9 +331,9 @@ def _cost(written: Written, built: Built, runtime: Runtime) -> dict[str, object]
     return {"queries": written.count, "covered": written.covered, "bytes": size, **asdict(used)}
 
 
-def _made_of(target: Path) -> Mapping[str, Any]:
+def _made_of(target: Path) -> Mapping[str, object]:
     try:
-        return cast("Mapping[str, Any]", read_manifest(target).get("made_of", {}))
+        return cast("Mapping[str, object]", read_manifest(target).get("made_of", {}))
     except InputError:
         return {}  # damaged, or of another version: it is built again
 
@@ -349,7 +347,7 @@ def _removed(target: Path, remove: Sequence[str], workspace: Workspace, runtime:
             "Note: the manifest of the index can't be read, and so it isn't known which documents were taken out with "
             "--remove: they are in the index again. Take them out with --remove"
         )
-    listed = made_of.get("removed", ())
+    listed = cast("Sequence[str]", made_of.get("removed", ()))
     before = {one for one in listed if not forgotten.has_document(one)}
     if remove:
         known = {one.document_id for one in workspace.read(Passage)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from embedfit.evaluation.benchmark import BenchmarkResult, benchmark
 from embedfit.models.encoder import load_base
@@ -24,7 +23,7 @@ def encode(model: str | Path, texts: Sequence[str], *, is_query: bool = False) -
 
 def evaluate(
     rankings: Sequence[Sequence[Hashable]],
-    relevant: Sequence[Mapping[Any, float] | Collection[Any]],
+    relevant: Sequence[Mapping[str, float] | Mapping[int, float] | Collection[Hashable]],
     metrics: Sequence[str] = ("ndcg@10", "hit@5", "mrr@10", "recall@100"),
 ) -> dict[str, float]:
     """The mean of each metric over queries: name → a value in [0, 1].

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import tomli_w
 from pydantic import ValidationError
@@ -44,7 +44,7 @@ Settings = dict[str, object]
 Layer = tuple[Path, Settings]
 
 #: Settings that differ from the defaults, by preset.
-PRESETS: Final[Mapping[str, Mapping[str, Any]]] = tomllib.loads(
+PRESETS: Final[Mapping[str, Mapping[str, object]]] = tomllib.loads(
     resources.files("embedfit.config").joinpath("presets.toml").read_text("utf-8")
 )
 #: The value of --set KEY=default until the settings are put together.
