@@ -23,7 +23,7 @@ from embedfit.serving.edge.access import Caller
 from embedfit.serving.engines.tokens import Input, Token
 from embedfit.serving.metrics import CONTENT_TYPE, Metrics
 from embedfit.serving.page import search_page
-from embedfit.serving.schemas import Bounds, EmbedRequest, rows_of
+from embedfit.serving.schemas import Bounds, EmbedRequest, VectorRequest, rows_of
 from embedfit.serving.service import Service, Timing
 from embedfit.serving.settings import ServeSettings
 
@@ -191,8 +191,7 @@ class Answers:
 
     async def openai(self, request: schemas.OpenAIRequest, caller: Caller) -> Response:
         """POST /v1/embeddings."""
-        wanted = request.as_embed_request()
-        vectors, headers = await self._vectors(wanted, _kind(wanted))
+        vectors, headers = await self._vectors(request, _kind(request))
         tokens = int(headers["x-compute-tokens"])
         in_base64 = request.encoding_format == "base64"
         answer = {
@@ -248,14 +247,14 @@ class Answers:
         self.metrics.searched(len(request.queries), answer.empty, took)
         return _response(answer.body, _UNCACHED | {"x-total-time": f"{took * 1e3:.0f}"})
 
-    async def _vectors(self, request: EmbedRequest, method: str) -> tuple[Vectors, dict[str, str]]:
+    async def _vectors(self, request: VectorRequest, method: str) -> tuple[Vectors, dict[str, str]]:
         """Vectors of a request, and the headers that say how long each step took."""
         started = time.monotonic()
         self.metrics.received(method)
         vectors, timing = await self.ready().embed(request)
         return vectors, self._finished(request, timing, started, method)
 
-    def _finished(self, request: EmbedRequest, timing: Timing, started: float, method: str) -> dict[str, str]:
+    def _finished(self, request: VectorRequest, timing: Timing, started: float, method: str) -> dict[str, str]:
         """Count a success. Returns headers with the milliseconds that each step took."""
         total = time.monotonic() - started
         self.metrics.succeeded(method)
@@ -317,9 +316,9 @@ class Answers:
         return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
-def _kind(request: EmbedRequest) -> str:
-    """What /metrics calls it."""
-    return "batch" if request.many else "single"
+def _kind(request: VectorRequest) -> str:
+    """The request's name in /metrics: a batch is a list of inputs."""
+    return "batch" if rows_of(request.inputs) is request.inputs else "single"
 
 
 def _json(content: object, headers: Mapping[str, str] | None = None) -> Response:

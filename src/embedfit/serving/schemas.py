@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, ClassVar, Literal, TypeVar, cast
 from urllib.parse import parse_qs
 
 import orjson
@@ -168,11 +168,6 @@ class EmbedRequest(Truncation):
     normalize: bool = True
     dimensions: Dimensions | None = None
 
-    @property
-    def many(self) -> bool:
-        """Whether inputs came as a list: a flat list of ids is one input."""
-        return rows_of(self.inputs) is self.inputs
-
 
 class OpenAIRequest(Request):
     """OpenAI's request for vectors, with `prompt_name` as an extra field."""
@@ -189,9 +184,18 @@ class OpenAIRequest(Request):
     dimensions: Dimensions | None = None
     prompt_name: PromptName = None
 
-    def as_embed_request(self) -> EmbedRequest:
-        """The same in TEI's form."""
-        return EmbedRequest.model_construct(inputs=self.input, prompt_name=self.prompt_name, dimensions=self.dimensions)
+    # What TEI's form has beside these, so that both are served alike.
+    truncate: ClassVar[None] = None
+    truncation_direction: ClassVar[None] = None
+    normalize: ClassVar[bool] = True
+
+    @property
+    def inputs(self) -> Inputs:
+        """Their name in TEI's form."""
+        return self.input
+
+
+VectorRequest = EmbedRequest | OpenAIRequest
 
 
 class SentencePairs(Request):

@@ -13,7 +13,7 @@ from embedfit.models.layout.modules import unit_rows
 from embedfit.numerics.arrays import Vectors
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.scheduling.batcher import Batcher
-from embedfit.serving.schemas import EmbedRequest, rows_of
+from embedfit.serving.schemas import VectorRequest, rows_of
 
 if TYPE_CHECKING:  # it loads torch, which a server without an index does not need
     from embedfit.serving.searching import Searcher
@@ -48,7 +48,7 @@ class Service:
     searcher: Searcher | None = None
     clock: Callable[[], float] = time.monotonic
 
-    async def embed(self, request: EmbedRequest) -> tuple[Vectors, Timing]:
+    async def embed(self, request: VectorRequest) -> tuple[Vectors, Timing]:
         """Vectors of the inputs: (N, D). Dimensions are cut first, then rows are normalised."""
         job_results, timing = await self._run(request, token_states=False)
         vectors: Vectors = np.stack(job_results)
@@ -56,7 +56,7 @@ class Service:
             vectors = np.ascontiguousarray(vectors[:, : request.dimensions])
         return (unit_rows(vectors) if request.normalize else vectors), timing
 
-    async def token_states(self, request: EmbedRequest) -> tuple[list[Vectors], Timing]:
+    async def token_states(self, request: VectorRequest) -> tuple[list[Vectors], Timing]:
         """Hidden states of the inputs' tokens: N of (L, H), not normalised."""
         return await self._run(request, token_states=True)
 
@@ -66,7 +66,7 @@ class Service:
         if self.searcher is not None:
             self.searcher.close()
 
-    async def _run(self, request: EmbedRequest, *, token_states: bool) -> tuple[list[Vectors], Timing]:
+    async def _run(self, request: VectorRequest, *, token_states: bool) -> tuple[list[Vectors], Timing]:
         started = self.clock()
         rows = await self.encoder.rows(
             rows_of(request.inputs),
