@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, cast
@@ -16,13 +16,13 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 from typing_extensions import TypeForm
 
+from embedfit.display.pages import whole_page
 from embedfit.models.layout.modules import unit_rows
 from embedfit.numerics.arrays import Vectors
 from embedfit.serving import failures, schemas
 from embedfit.serving.edge.access import Caller
 from embedfit.serving.engines.tokens import Input, Token
 from embedfit.serving.metrics import CONTENT_TYPE, Metrics
-from embedfit.serving.page import search_page
 from embedfit.serving.schemas import Bounds, EmbedRequest, VectorRequest, rows_of
 from embedfit.serving.service import Service, Timing
 from embedfit.serving.settings import ServeSettings
@@ -38,7 +38,7 @@ _NO_INDEX = (
 _UNCACHED = {"cache-control": "no-store"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Operation:
     """One method of one path.
 
@@ -81,70 +81,65 @@ class Answers:
 
     def table(self) -> list[tuple[str, Operation]]:
         """Every path with what answers it; a path stands once for each of its methods."""
+        return [*self._computing(), *self._showing()]
+
+    def _computing(self) -> Iterator[tuple[str, Operation]]:
+        one_each = list[schemas.Numbers]
         compute = partial(Operation, failures=(failures.BackendFailure,))
-        show = partial(Operation, method="GET", failures=(failures.Unhealthy,))
-        embed = compute(answered_by=self.embed, body=EmbedRequest, answer=list[schemas.Numbers])
-        openai = compute(
-            answered_by=self.openai,
-            summary="Vectors in OpenAI's form",
-            body=schemas.OpenAIRequest,
-            answer=schemas.OpenAIResponse,
-            is_openais=True,
-        )
+        embed = compute(self.embed, "Vectors of inputs", body=EmbedRequest, answer=one_each)
+        openai = Operation(
+            self.openai, "Vectors in OpenAI's form", body=schemas.OpenAIRequest, answer=schemas.OpenAIResponse,
+            is_openais=True, failures=(failures.BackendFailure,),
+        )  # fmt: skip
         search = partial(
             Operation,
-            answered_by=self.search,
+            self.search,
             answer=schemas.QueryAnswer | schemas.QueryAnswers,
             failures=(failures.BackendFailure, failures.NotFound),
         )
-        health = show(answered_by=self.health, summary="Healthy and warm", is_open=True)
-        return [
-            ("/embed", replace(embed, summary="Vectors of inputs")),
-            ("/v1/embeddings", openai),
-            ("/embeddings", openai),
-            (
-                "/search",
-                search(summary="The best passages of the index for a query", body=schemas.SearchRequest, mends=True),
-            ),
-            (
-                "/search",
-                search(
-                    method="GET", summary="The same, with the query in the address", body=schemas.SearchParameters
-                ),
-            ),
-            (
-                "/fields",
-                show(
-                    answered_by=self.fields,
-                    summary="The fields that searches can be restricted by, with their most frequent values",
-                    answer=dict[str, object],
-                    failures=(failures.Unhealthy, failures.NotFound),
-                ),
-            ),
-            ("/embed_all", replace(embed, answered_by=self.embed_all, summary="Vectors of every token",
-                                   answer=list[list[schemas.Numbers]])),
-            ("/similarity", compute(answered_by=self.similarity, summary="Cosines of one sentence with others",
-                                    body=schemas.SimilarityRequest, answer=schemas.Numbers)),
-            ("/tokenize", compute(answered_by=self.tokenize, summary="Tokens of inputs",
-                                  body=schemas.TokenizeRequest, answer=list[list[Token]])),
-            ("/decode", compute(answered_by=self.decode, summary="Texts of token ids",
-                                body=schemas.DecodeRequest, answer=list[str])),
-            ("/invocations", replace(embed, summary="SageMaker: the same as /embed")),
-            # The SageMaker runtime's own path, so that boto3 with endpoint_url set works against this server.
-            ("/endpoints/{name}/invocations", embed),
-            ("/vertex", compute(answered_by=self.vertex, summary="Vertex AI: several bodies of /embed",
-                                body=schemas.VertexRequest, answer=schemas.VertexResponse)),
-            ("/", replace(health, answered_by=self.page) if self.searches else health),
-            ("/", compute(answered_by=self.root, summary="The same as /embed, or as /similarity",
-                          body=schemas.EmbedOrSimilarity, answer=list[schemas.Numbers] | schemas.Numbers)),
-            ("/health", health),
-            ("/ping", replace(health, summary="SageMaker: the same as /health")),
-            ("/info", show(answered_by=self.info, summary="Model, limits and engine", answer=dict[str, object])),
-            ("/v1/models", show(answered_by=self.models, summary="The model, in OpenAI's form",
-                                answer=dict[str, object], is_openais=True)),
-            ("/metrics", Operation(answered_by=self.show_metrics, summary="Prometheus metrics", method="GET",
-                                   is_open=True)),
-        ]  # fmt: skip
+        yield "/embed", embed
+        yield "/v1/embeddings", openai
+        yield "/embeddings", openai
+        yield "/search", search("The best passages for a query", body=schemas.SearchRequest, mends=True)
+        yield "/search", search("The same, with the query in the address", "GET", body=schemas.SearchParameters)
+        yield (
+            "/embed_all",
+            compute(self.embed_all, "Vectors of every token", body=EmbedRequest, answer=list[list[schemas.Numbers]]),
+        )
+        yield "/similarity", compute(
+            self.similarity, "Cosines of one sentence with others", body=schemas.SimilarityRequest,
+            answer=schemas.Numbers,
+        )  # fmt: skip
+        yield (
+            "/tokenize",
+            compute(self.tokenize, "Tokens of inputs", body=schemas.TokenizeRequest, answer=list[list[Token]]),
+        )
+        yield "/decode", compute(self.decode, "Texts of token ids", body=schemas.DecodeRequest, answer=list[str])
+        yield "/invocations", replace(embed, summary="SageMaker: the same as /embed")
+        # The SageMaker runtime's own path, so that boto3 with endpoint_url set works against this server.
+        yield "/endpoints/{name}/invocations", replace(embed, summary="")
+        yield "/vertex", compute(
+            self.vertex, "Vertex AI: several bodies of /embed", body=schemas.VertexRequest,
+            answer=schemas.VertexResponse,
+        )  # fmt: skip
+        yield "/", compute(
+            self.root, "The same as /embed, or as /similarity", body=schemas.EmbedOrSimilarity,
+            answer=one_each | schemas.Numbers,
+        )  # fmt: skip
+
+    def _showing(self) -> Iterator[tuple[str, Operation]]:
+        show = partial(Operation, method="GET", failures=(failures.Unhealthy,))
+        health = show(self.health, "Healthy and warm", is_open=True)
+        yield "/", replace(health, answered_by=self.page) if self.searches else health
+        yield "/health", health
+        yield "/ping", replace(health, summary="SageMaker: the same as /health")
+        yield "/info", show(self.info, "Model, limits and engine", answer=dict[str, object])
+        yield "/v1/models", show(self.models, "The model, in OpenAI's form", answer=dict[str, object], is_openais=True)
+        yield "/fields", show(
+            self.fields, "Fields that searches can be restricted by, with their most frequent values",
+            answer=dict[str, object], failures=(failures.Unhealthy, failures.NotFound),
+        )  # fmt: skip
+        yield "/metrics", Operation(self.show_metrics, "Prometheus metrics", "GET", is_open=True)
 
     def ready(self) -> Service:
         """The service. Raises Unhealthy before the model is warm."""
@@ -290,8 +285,14 @@ class Answers:
             status = 200
         except failures.Unhealthy as failure:
             status = failure.status
-        content, headers = search_page()
-        return Response(content, status, headers)
+        content, policy = whole_page("embedfit.serving", "search")  # nothing of it comes from another address
+        headers = {
+            "content-security-policy": policy,
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cache-control": "no-cache",
+        }
+        return Response(content, status, headers, "text/html")
 
     async def info(self, body: None, caller: Caller) -> Response:
         """GET /info."""

@@ -168,7 +168,7 @@ def _showing(response: Response) -> Operation:
     async def show(_body: None, _caller: Caller) -> Response:
         return response
 
-    return Operation(answered_by=show, method="GET", is_open=True)
+    return Operation(show, method="GET", is_open=True)
 
 
 async def _send(response: Response, send: Send) -> None:
