@@ -67,7 +67,7 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
             opened=opened,
             stopped_at=config.generate.max_cost if isinstance(bad_news, PaidInPart) else None,
             seconds=round(seconds, 3),
-            finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            finished=datetime.fromtimestamp(runtime.clock(), timezone.utc).isoformat(timespec="seconds"),
             versions=versions(),
         )
     )
