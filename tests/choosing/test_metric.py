@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.choosing.metric import ndcg, tells, ungraded, weighted_kappa
+from embedfit.choosing.metric import can_tell, ndcg, ungraded, weighted_kappa
 from embedfit.retrieval.metrics import judge
 from embedfit.retrieval.metrics import ndcg as ndcg_of_metrics
 
@@ -42,8 +42,8 @@ def test_a_passage_without_a_grade_is_not_wrong(ranking, grades, k):
 
 @given(RANKINGS, GRADES)
 def test_questions_without_an_answer_tell_nothing(ranking, grades):
-    assert tells(grades) == any(grade >= 2 for grade in grades.values())
-    if not tells(grades):
+    assert can_tell(grades) == any(grade >= 2 for grade in grades.values())
+    if not can_tell(grades):
         assert ndcg(ranking, grades, 5) == 0
 
 

@@ -2,6 +2,7 @@ import json
 import math
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from embedfit.llm.protocol import Message, Reply, Request
 from embedfit.path.artefacts import Manifest, Passage, Query, Score
 from embedfit.retrieval.metrics import METRICS, judge, ndcg
 from embedfit.runtime import Runtime
+from tests.path.keys import keys_of
 
 from .conftest import build_run, passages_of
 
@@ -71,6 +73,11 @@ def test_summary_is_as_the_contract_says(workspace, tiny_bert, other_bert, runti
     assert (data["queries_generated"], data["queries_kept"], data["eval_queries"]) == (12, 9, 9)
     assert data["eval_kind"] == "synthetic"
     assert set(summary["cost"]) == {"calls", "input_tokens", "output_tokens", "usd"}
+    golden = set(json.loads((Path(__file__).parents[1] / "golden" / "summary_keys.json").read_text()))
+    keys = keys_of(summary)
+    assert keys <= golden and all(".evidence." in key for key in golden - keys), (
+        "a run of few questions has no evidence"
+    )
 
 
 def test_the_same_weights_have_the_same_scores(workspace, tiny_bert, runtime):

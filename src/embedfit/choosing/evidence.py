@@ -73,7 +73,7 @@ def labelled(
     candidates: Sequence[CandidateRetriever],
     rankings: Sequence[Sequence[Sequence[str]]],
 ) -> Measurement:
-    """By the passages that askers or writers named. rankings: of each candidate, of each question, passage ids."""
+    """Values by the passages that askers or writers named. rankings: passage ids, by candidate and question."""
     relevant = [question.relevant for question in questions]
     columns = [ndcg(judge([row[:LABELLED_DEPTH] for row in of], relevant), LABELLED_DEPTH) for of in rankings]
     # Questions of one passage win and lose together.
@@ -96,14 +96,14 @@ def graded(
     depth: int,
     about: ChoiceEvidence,
 ) -> Measurement:
-    """By a judge's grades, a person's, or a judge's that a person's correct.
+    """Values by a judge's grades, by a person's, or by a judge's that a person's correct.
 
     Questions whose passages are all below 2 tell nothing and are left out, and so are those without a grade; their
     number is in the result. about: what is known of the grades. person: of questions that a person graded whole.
     """
     alone = not grades
     source = person if alone else grades
-    used = [n for n, one in enumerate(questions) if metric.tells(source.get(one.query_id, {}))]
+    used = [n for n, one in enumerate(questions) if metric.can_tell(source.get(one.query_id, {}))]
     values = _values(questions, rankings, used, source, depth)
     ungraded = [[metric.ungraded(of[n], source[questions[n].query_id], depth) for of in rankings] for n in used]
     both = np.array([questions[n].query_id in person for n in used], bool)

@@ -73,7 +73,7 @@ def by_question(rows: Iterable[Grade]) -> Grades:
 def pooled(
     questions: Sequence[JudgingQuestion], rankings: Sequence[Sequence[Sequence[str]]], depth: int, *, seed: int
 ) -> list[Pooled]:
-    """The best `depth` passages of every ranking of each question, each once, in an order that tells nothing.
+    """The best `depth` passages of every ranking of each question, each once, in random order.
 
     rankings: of each candidate, of each question, passage ids, best first.
     """

@@ -33,8 +33,8 @@ def ungraded(ranking: Sequence[str], grades: Mapping[str, int], k: int) -> int:
     return sum(passage not in grades for passage in ranking[:k])
 
 
-def tells(grades: Mapping[str, int]) -> bool:
-    """Whether a question's grades can tell one ranking from another: whether anything answers it."""
+def can_tell(grades: Mapping[str, int]) -> bool:
+    """Whether a question's grades can order rankings: whether any passage answers it."""
     return any(grade >= ANSWERS for grade in grades.values())
 
 

@@ -156,7 +156,7 @@ class _Run:
         return found[: self.config.choose.questions]
 
     def pooled(self, questions: Sequence[JudgingQuestion], rankings: Sequence[Sequence[Sequence[str]]]) -> list[Pooled]:
-        """What the candidates found for each question, for whoever grades it."""
+        """What the candidates found for each question, as it is graded."""
         return pooled(questions, rankings, self.config.choose.pool, seed=self.config.seed)
 
     def measured(

@@ -63,7 +63,7 @@ class RunResult:
 
 
 class RunOptions(TypedDict, total=False):
-    """What run() may be told besides.
+    """The rarer arguments of run().
 
     eval_docs, eval_beir: documents, or people's queries in BEIR layout, to evaluate on. queries: files of questions
     that people asked, unlabelled or with positives. assignments: settings as "mine.negatives=3". until: the last stage
@@ -197,7 +197,7 @@ def run_stage(
 
 
 def stored_config(workspace: Workspace) -> Config:
-    """The configuration of a run folder. Raises ArtifactMissing where there is none."""
+    """The configuration of a run folder. Raises ArtifactMissing without one."""
     path = workspace.path("embedfit.toml")
     if not path.exists():
         raise ArtifactMissing(

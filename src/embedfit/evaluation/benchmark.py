@@ -95,7 +95,7 @@ def benchmark(
 
 
 def _systems(names: Sequence[str], windows: bool) -> list[SystemName]:
-    """The systems to measure. Raises UsageError for a wrong name, for one twice, and where there is none."""
+    """The systems to measure. Raises UsageError for a wrong name, for one that stands twice, and for none at all."""
     if not names:
         raise UsageError("There is no model to benchmark.", remedy="For example: embedfit benchmark minilm bm25 …")
     if len(set(names)) < len(names):

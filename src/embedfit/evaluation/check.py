@@ -93,8 +93,8 @@ def draw_pairs(
 ) -> tuple[str, list[Pair]]:
     """Similar and different pairs, `count` of each where there are as many. Returns (split, pairs).
 
-    Of dev queries; where there is none, of train queries. A query's similar passage is its source; its
-    different one is drawn from the other documents or, where there is no other, from the other passages.
+    The queries are dev queries or, without any, train queries. A query's similar passage is its source; its different
+    one is drawn from the other documents or, in a corpus of one document, from the other passages.
     """
     by_id = {passage.passage_id: passage for passage in passages}
     kept = [query for query in queries if query.kept and query.passage_id in by_id]

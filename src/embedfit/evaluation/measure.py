@@ -104,31 +104,18 @@ def measure(
     for group in groups:
         opened = group.open()
         try:
-            measured |= _measured(opened, group.rows, eval_set, report, convention, timed)
+            rows = {name: one.with_deviations(opened.deviations) for name, one in group.rows.items()}
+            rankings = ranked(opened, rows, eval_set, report, convention=convention)
+            for name, retriever in rows.items():
+                measured[name] = replace(
+                    judged(rankings[name], eval_set, convention),
+                    retriever=retriever,
+                    bytes_a_passage=bytes_a_passage(opened.parts, retriever) if opened.alone else None,
+                    ms_a_query=_ms(opened, retriever, eval_set.queries) if timed else None,
+                )
         finally:
             opened.close()
     return measured
-
-
-def _measured(
-    opened: Opened,
-    rows: Mapping[str, Retriever],
-    eval_set: EvalSet,
-    report: Reporter,
-    convention: Convention,
-    timed: bool,
-) -> dict[str, Measured]:
-    ready = {name: retriever.with_deviations(opened.deviations) for name, retriever in rows.items()}
-    rankings = ranked(opened, ready, eval_set, report, convention=convention)
-    found = {}
-    for name, retriever in ready.items():
-        found[name] = replace(
-            judged(rankings[name], eval_set, convention),
-            retriever=retriever,
-            bytes_a_passage=bytes_a_passage(opened.parts, retriever) if opened.alone else None,
-            ms_a_query=_ms(opened, retriever, eval_set.queries) if timed else None,
-        )
-    return found
 
 
 def ranked(

@@ -1,4 +1,4 @@
-"""Where one system gains on another: by style, length and wording of the query, and by document."""
+"""The groups of queries in which one system gains on another: by style, length, wording and document."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def length_of(text: str) -> str:
 
 
 def overlaps(eval_set: EvalSet) -> list[str]:
-    """For each query the group of its share of words that the answering passage has too (the best one of several)."""
+    """Each query's group by the share of its words that stand in the answering passage, the best one of several."""
     analysis = Analysis.of(eval_set.contents)
     terms: dict[int, frozenset[str]] = {}
 

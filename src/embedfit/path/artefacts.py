@@ -70,7 +70,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """What is known of a document beside its text, or of one passage of it. No model reads it.
+    """Facts of a document, or of one passage of it, that are not in its text. No model reads them.
 
     passage_id: the passage of which it holds alone, over what holds of its document; "" for all of the document's.
     values: by field. A list's items are texts.
@@ -97,7 +97,7 @@ class DroppedPassage:
 class Query:
     """A query that a language model wrote of one passage, or a question that people asked.
 
-    Whoever wants written queries leaves out those with `is_asked`, as written() does. An asked one has no passage
+    written() leaves out those that people asked. An asked one has no passage
     (passage_id is empty) unless its file names answers; the others then stand in also_relevant.
 
     kept: whether it passed the filters; reason: the filter that dropped it, empty where kept.

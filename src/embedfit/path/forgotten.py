@@ -21,7 +21,7 @@ class Forgotten:
     """Hashes of what is left out.
 
     queries: keys of questions (asked.log.key_of). documents: hashed ids of documents, and hashed paths of their files
-    as the run keeps them, so that a command that was killed knows what it was told in either form. contents:
+    as the run keeps them, so that a command that was killed knows what to forget by either. contents:
     SHA-256 of their files. records: hashed ids of records of a BEIR corpus.
     """
 
@@ -54,7 +54,7 @@ def hashed_path(stored_path: str) -> str:
 
 
 def read_forgotten(workspace: Workspace) -> Forgotten:
-    """What the run was told to forget; nothing where it never was. Raises InputError for a damaged file."""
+    """What the run was told to forget, empty for most runs. Raises InputError for a damaged file."""
     path = workspace.path(FORGOTTEN)
     if not path.exists():
         return Forgotten()

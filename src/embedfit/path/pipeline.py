@@ -85,7 +85,7 @@ def _is_known(stage: Stage, name: str) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that a stage's numbers may depend on, without importing them."""
+    """The versions of Python and of the packages that a stage's numbers may depend on, without importing them."""
     found = {"python": platform.python_version()}
     for package in ("embedfit", "torch", "transformers", "tokenizers", "sentence-transformers", "numpy"):
         with suppress(metadata.PackageNotFoundError):

@@ -43,7 +43,7 @@ class Stage:
 
 
 _MODEL = ("model", "query_instruction", "seed")
-#: The stages whose times the evaluation tells.
+#: The stages whose times summary.json has.
 BEFORE_EVALUATE = ("ingest", "generate", "mine", "train", "merge", "check", "choose")
 _BEFORE_EVALUATE = tuple(f"{name}.manifest.json" for name in BEFORE_EVALUATE)
 

@@ -149,7 +149,7 @@ class Workspace:
         self._places_at: int | None = None
 
     def path(self, name: str) -> Path:
-        """Where a file or folder of the run lies, whether or not it is there yet."""
+        """The path of a file or folder of the run, whether or not it exists."""
         return self.root / name
 
     def existing(self, name: str) -> Path:

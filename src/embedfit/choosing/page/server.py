@@ -13,7 +13,7 @@ HOST = "127.0.0.1"
 
 
 def serve(session: Session, *, port: int, token: str, opened: Callable[[str], None]) -> None:
-    """Serve until Ctrl-C. port: 0 takes a free one. opened: is told the address. Raises ServingError."""
+    """Serve until Ctrl-C. port: 0 takes a free one. opened: gets the address. Raises ServingError."""
     try:
         import uvicorn  # an extra
 

@@ -40,8 +40,8 @@ class PageGrade(Whole):
 class Session:
     """The pool of a run, with the grades that a person has given.
 
-    Nothing on the page tells which retriever found a passage, or where it ranked it. goal: questions that are enough;
-    whoever wants to may go on.
+    The page does not show which retriever found a passage, or at which rank. goal: the number of questions that is
+    enough; a person may grade more.
     """
 
     def __init__(
