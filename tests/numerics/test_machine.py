@@ -83,3 +83,17 @@ def test_other_systems(linux, tmp_path):
     (tmp_path / "proc" / "self" / "cgroup").unlink()
     assert hardware.memory_limit() == 4 * GIB
     assert hardware.cores() == 8
+
+
+def test_rates_are_operations_by_the_quickest_round(monkeypatch):
+    seconds = {"slow": iter([9.0, 4.0, 2.0]), "quick": iter([9.0, 0.5, 1.0])}  # the first call only prepares
+    now = [0.0]
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: now[0])
+
+    def product(name):
+        def multiply():
+            now[0] += next(seconds[name])
+
+        return multiply
+
+    assert hardware.rates({name: product(name) for name in seconds}, 8.0, rounds=2) == {"slow": 4.0, "quick": 16.0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -10,6 +9,7 @@ import torch
 
 from embedfit.llm.providers.local.layers import Int8Product, quantised
 from embedfit.llm.providers.local.llama import Arithmetic
+from embedfit.numerics import machine
 
 #: The feed-forward shape of a small Llama, and the rows of a prefill pass.
 _ROWS, _WIDTH, _OUT = 256, 576, 1536
@@ -31,11 +31,7 @@ def best_arithmetic() -> Arithmetic:
 
 
 def product_rates(*, rounds: int = 15) -> dict[str, float]:
-    """Operations per second of x·Wᵀ on the CPU by arithmetic, quantisation included; 0 where it is inexact.
-
-    The best of several rounds, taken in turn: other processes can only make a round slower, and a busy
-    moment then hits all alike.
-    """
+    """Operations per second of x·Wᵀ on the CPU by arithmetic, quantisation included; 0 where it is inexact."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(_ROWS, _WIDTH, generator=generator)
     weight = torch.randn(_OUT, _WIDTH, generator=generator)
@@ -45,15 +41,8 @@ def product_rates(*, rounds: int = 15) -> dict[str, float]:
     }
     if int8_is_exact():
         products["int8"] = partial(_int8_product, x, Int8Product(weight))
-    fastest = dict.fromkeys(products, float("inf"))
     with torch.inference_mode():
-        for _ in range(rounds):
-            for name, multiply in products.items():
-                start = time.perf_counter()
-                multiply()
-                fastest[name] = min(fastest[name], time.perf_counter() - start)
-    operations = 2.0 * _ROWS * _WIDTH * _OUT
-    return {"int8": 0.0} | {name: operations / seconds for name, seconds in fastest.items()}
+        return {"int8": 0.0} | machine.rates(products, 2.0 * _ROWS * _WIDTH * _OUT, rounds=rounds)
 
 
 def _int8_product(x: torch.Tensor, product: Int8Product) -> torch.Tensor:
