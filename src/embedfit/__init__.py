@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embedfit.reporting.push import push
     from embedfit.runtime import Runtime
 
-#: What the README and docs use. docs/extending.md lists the modules that plug-ins may import besides.
+#: The names that README and docs use. docs/extending.md lists the modules that plug-ins may import besides.
 __all__ = [
     "Config",
     "EmbedfitError",

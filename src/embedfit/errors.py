@@ -107,7 +107,7 @@ class TrainingError(EmbedfitError):
 
 
 class CheckFailed(EmbedfitError):
-    """The model does not put similar pairs above different ones. What was measured is in check.json."""
+    """The model does not put similar pairs above different ones. check.json holds the measurements."""
 
 
 class ServingError(EmbedfitError):

@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar on a terminal, plain log lines elsewhere, nothing in tests."""
+"""Progress of work: a bar on a terminal, plain log lines elsewhere, nothing in tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Task(Protocol):
 
 
 class Reporter(Protocol):
-    """Where stages say what they do."""
+    """The display to which stages report their work."""
 
     def log(self, message: str) -> None:
         """One line for people."""

@@ -245,7 +245,7 @@ def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = F
 
 
 def _next_step(run_folder: Path, found: Mapping[str, Freshness], manifests: Mapping[str, Manifest | None]) -> str:
-    """What to do where not every stage is fresh."""
+    """The command that makes every stage fresh, in a sentence."""
     behind = [name for name, one in found.items() if one.state != "fresh"]
     if not behind:
         return "Everything is up to date."

@@ -1,4 +1,4 @@
-"""What a run or a benchmark found, on the terminal."""
+"""The results of a run or a benchmark, on the terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def print_systems(systems: Mapping[str, System], console: Console | None = None)
 
 
 def show_result(result: RunResult, *, as_json: bool) -> None:
-    """The systems of a finished run, what ships and why, and where the report and the model lie."""
+    """Print the systems of a finished run, the decision with its reason, and the paths of report and model."""
     if as_json:
         say_json(result.summary)
         return

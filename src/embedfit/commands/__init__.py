@@ -1,1 +1,1 @@
-"""What the commands do, for Python callers too."""
+"""The verbs behind the commands, for callers from Python too."""

@@ -1,4 +1,4 @@
-"""What works on this machine, what does not, and the command that fixes it."""
+"""Findings about this machine: each thing that works or does not, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _models() -> list[Finding]:
 
 
 def resolve_cached(name: str) -> str:
-    """Where the hub's cache has a model, without a download of gigabytes only to look. Raises EmbedfitError."""
+    """The path of a model in the hub's cache. It downloads nothing. Raises EmbedfitError."""
     from huggingface_hub import try_to_load_from_cache  # slow to import
 
     path = try_to_load_from_cache(EMBEDDERS[name].hub_id, "model.safetensors")

@@ -22,7 +22,7 @@ GOAL = 30
 
 
 def session_of(folder: str | Path, runtime: Runtime | None = None, *, goal: int = GOAL) -> Session:
-    """The pool of a run with what a person has graded of it. Where the run has no pool yet, it is made.
+    """The pool of a run with what a person has graded of it. A run that has no pool yet gets one.
 
     Raises InputError where nobody asked a question, ArtifactMissing where the run is not so far.
     """
@@ -49,7 +49,7 @@ def session_of(folder: str | Path, runtime: Runtime | None = None, *, goal: int 
 
 
 def grade(folder: str | Path, runtime: Runtime, *, goal: int, port: int, opened: Callable[[str], None]) -> Session:
-    """Serve the page until Ctrl-C. opened: is told its address. Raises EmbedfitError."""
+    """Serve the page until Ctrl-C. opened: called with its address. Raises EmbedfitError."""
     session = session_of(folder, runtime, goal=goal)
     serve(session, port=port, token=secrets.token_urlsafe(18), opened=opened)
     return session

@@ -142,7 +142,7 @@ def index_run(
     """Build the index of a run folder, of its merged model or, where nothing is trained, of its base.
 
     The retriever is the one that the run chose (retriever.json), else the safe default. written: whether the run's
-    written queries lie in the index; None: what the setting index.queries says. What is up to date is not built again.
+    written queries lie in the index; None: as index.queries says. An index that is up to date is not built again.
     Further arguments as in index_documents.
     """
     runtime = runtime or Runtime()
@@ -169,7 +169,7 @@ def index_run(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Contents:
-    """What the index of a run is made of.
+    """The ingredients of a run's index.
 
     name: of the model, as the manifest has it. base, base_name: the untuned model where another one ships. removed:
     documents that stay out. asked: questions that people asked, for the constants.
@@ -187,7 +187,7 @@ class _Contents:
     removed: frozenset[str]
 
     def made_of(self) -> dict[str, object]:
-        """What tells whether an index is up to date."""
+        """Hashes of the ingredients: an index with other ones is not up to date."""
         return {
             "passages": _hash_of(self.passages),
             "model": self.model.key,
@@ -294,7 +294,7 @@ def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
 
 
 def _wish(named: bool | None, setting: Wish) -> Wish:
-    """What an option says, else the setting."""
+    """The option if it is given, else the setting."""
     return setting if named is None else ("yes" if named else "no")
 
 
@@ -317,7 +317,7 @@ def _planned(
 
 
 def _cost(written: Written, built: Built, runtime: Runtime) -> dict[str, object]:
-    """What the written queries in an index have cost, for its manifest. It is said too."""
+    """The cost of the written queries in an index, for its manifest and for the log."""
     used = Usage()
     if written.calls and runtime.ledger.exists():
         with Ledger(runtime.ledger) as ledger:
@@ -339,7 +339,7 @@ def _made_of(target: Path) -> Mapping[str, object]:
 
 
 def _removed(target: Path, remove: Sequence[str], workspace: Workspace, runtime: Runtime) -> set[str]:
-    """Documents that the index leaves out: those of before, and `remove`."""
+    """Documents that the index leaves out: those of earlier --remove options, and `remove`."""
     forgotten = read_forgotten(workspace)
     made_of = _made_of(target) if (target / MANIFEST).exists() else {"removed": ()}
     if not made_of:
@@ -375,7 +375,7 @@ def load_or_build(folder: PathLike, runtime: Runtime | None = None) -> Index:
 
 
 def _warn_of_change(folder: Path, index: Index, runtime: Runtime) -> None:
-    """Say it where the run's passages are others than those of its index."""
+    """Log a note if the run's passages are others than those of its index."""
     file, built = folder / FILES[Passage], index.stored.folder / MANIFEST
     if not is_run(folder) or not file.exists() or file.stat().st_mtime <= built.stat().st_mtime:
         return

@@ -1,4 +1,4 @@
-"""What decides the result of a run: its settings, their presets, and where they come from."""
+"""The settings of a run: what each one is, the presets, and how they are put together."""
 
 from embedfit.config.sections import (
     MODEL_ALIASES,

@@ -47,10 +47,10 @@ StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
 WINDOW_TOKENS: Final = 64
 
 
-#: What a setting that names files means: documents to read, a BEIR folder, one file, or a model (a folder, or a name).
-#: Or a spec: the file in one such as recorded:FILE, nothing in one such as bedrock:MODEL.
+#: The kinds of files that settings name: documents to read, a BEIR folder, one file, or a model (a folder or a name). A
+#: spec such as recorded:FILE names a file; one such as bedrock:MODEL names none.
 PathKind = Literal["documents", "beir", "file", "model", "spec"]
-#: How a spec begins that names a file.
+#: The beginning of a spec that names a file.
 RECORDED = "recorded:"
 
 
@@ -222,7 +222,7 @@ class GenerateConfig(Section):
 
 
 def without_spec(generate: Mapping[str, object]) -> Mapping[str, object]:
-    """The settings of [generate] with a generator such as recorded:FILE as its name and what stands behind it."""
+    """The settings of [generate], a generator such as recorded:FILE taken apart into its name and its settings."""
     name, separator, rest = str(generate.get("generator", "")).partition(":")
     if not separator or name not in generators():
         return generate
@@ -236,7 +236,7 @@ def without_spec(generate: Mapping[str, object]) -> Mapping[str, object]:
 def with_generator(settings: GenerateConfig, spec: str) -> GenerateConfig:
     """The settings with another language model, such as bedrock:MODEL, openai:URL#MODEL, local or recorded:FILE.
 
-    What they say of a region, limits and prompts stays. Raises UsageError for a spec that names no generator.
+    Their region, limits and prompts stay. Raises UsageError for a spec that names no generator.
     """
     own = settings.model_dump(exclude={"generator", "llm", "base_url"})
     try:
@@ -319,7 +319,7 @@ class TrainConfig(Section):
     memory_mb: int = incidental(0, ge=0, description="peak memory of a step; 0: from what the machine has")
     tokens_per_micro_batch: int = decides(0, ge=0, description="0: chosen from the precision and the cores")
     eval_every: int = decides(
-        0, ge=0, description="steps between dev scores; 0: five in all, or one at the end with keep=last"
+        0, ge=0, description="steps between dev scores; 0: five times, or once at the end with keep=last"
     )
     keep: Literal["best", "last"] = decides(
         "best", description="which weights: the best by dev, or the last ones, whatever dev says"
@@ -506,12 +506,12 @@ def decides_result(key: str) -> bool:
 
 
 def path_kind(key: str) -> PathKind | None:
-    """What files a setting names, by its dotted name; None for one that names no file."""
+    """The kind of files that a setting names, by its dotted name; None for a setting that names no file."""
     return cast("PathKind | None", _said_of(key).get("path"))
 
 
 def _said_of(key: str) -> Mapping[str, object]:
-    """What decides() or incidental() say of a setting."""
+    """The notes that decides() or incidental() left on a setting."""
     extra = fields()[key].json_schema_extra
     return extra if isinstance(extra, dict) else {}
 

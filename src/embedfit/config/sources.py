@@ -1,4 +1,4 @@
-"""Where the settings of a run come from: a preset, a file, options, --set KEY=VALUE, and the run folder.
+"""How the settings of a run are put together: a preset, a file, options, --set KEY=VALUE, and the run folder.
 
 Here settings are a flat table by dotted name, such as {"train.epochs": 2}.
 """
@@ -40,7 +40,7 @@ else:
     import tomli as tomllib
 
 Settings = dict[str, object]
-#: What a command names, and the folder that its paths are relative to.
+#: The settings that a command names, and the folder that their paths are relative to.
 Layer = tuple[Path, Settings]
 
 #: Settings that differ from the defaults, by preset.
@@ -83,7 +83,7 @@ def change(
     overrides: Mapping[str, object] | None = None,
     assignments: Sequence[str] = (),
 ) -> Config:
-    """The settings of a run folder, and over them what a command names. The same object if it names nothing.
+    """The settings of a run folder, and over them what a command names. It is the same object if the command names none.
 
     run: the folder. Raises UsageError as resolve() does, and where the command names another preset than the run has.
     """
@@ -185,7 +185,7 @@ def _nested(settings: Settings) -> dict[str, object]:
 
 
 def _layers(file: Path | None, overrides: Mapping[str, object] | None, assignments: Sequence[str]) -> list[Layer]:
-    """What a command names, in rising order of precedence."""
+    """The settings that a command names, in rising order of precedence."""
     named = [(file.absolute().parent, _read_toml(file))] if file is not None else []
     named += [(Path.cwd(), _flat(overrides))] if overrides else []
     named += [(Path.cwd(), _assignment(text)) for text in assignments]
@@ -216,7 +216,7 @@ def _assignment(text: str) -> Settings:
 
 
 def _without_specs(layer: Settings) -> Settings:
-    """The layer with a generator such as recorded:FILE as its name and what stands behind it."""
+    """The layer with a generator such as recorded:FILE taken apart into its name and the settings behind it."""
     generate = {key.partition(".")[2]: value for key, value in layer.items() if key.startswith("generate.")}
     try:
         return {**layer, **{f"generate.{name}": value for name, value in without_spec(generate).items()}}
@@ -315,7 +315,7 @@ def _with_path(key: str, value: object, change: Callable[[PathKind, str], str]) 
 
 
 def _absolute(folder: Path, kind: PathKind, name: str) -> str:
-    """The absolute path that somebody meant by a name in a file or command of a folder."""
+    """The absolute path of a name in a settings file or on a command line."""
     try:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
