@@ -83,7 +83,7 @@ def change(
     overrides: Mapping[str, object] | None = None,
     assignments: Sequence[str] = (),
 ) -> Config:
-    """The settings of a run folder, and over them what a command names. It is the same object if the command names none.
+    """The settings of a run folder, and over them what a command names. The same object if the command names none.
 
     run: the folder. Raises UsageError as resolve() does, and where the command names another preset than the run has.
     """
