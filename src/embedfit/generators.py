@@ -17,12 +17,12 @@ GROUP = "embedfit.generators"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """How many queries are asked for where the settings don't say.
+    """How many queries are asked for, unless the settings say so.
 
     queries: of all training passages together. least, most: training queries of one passage. passages: training
     passages at most, 0 for all. held_out: queries of one dev or test passage at most. samples: different queries of
     one style that can be had of one passage, 0 for any number. favourite: the style of every second training query,
-    "" where all come equally often.
+    "" for none.
     """
 
     queries: int = 20_000
@@ -56,7 +56,7 @@ class Generator:
     judges: it can say whether a passage answers a query.
     reads_files: `generate.llm` is a file or a folder here; its content counts, not its place.
     told_passage: each call says in Request.extra which passage and styles it is about.
-    temperature: where the settings don't say.
+    temperature: of the replies, unless the settings say so.
     """
 
     name: str

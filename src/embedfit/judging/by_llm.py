@@ -15,7 +15,7 @@ from embedfit.llm.protocol import Failure, Outcome, Request
 from embedfit.llm.replies import FORM, fault_of
 from embedfit.runtime import Runtime
 
-#: How to go on without a judge, where it is of no use.
+#: How to go on without a judge, if it is of no use.
 WITHOUT_JUDGE = "What was written before is in the ledger. Without a judge: --set generate.judge_min=0"
 
 

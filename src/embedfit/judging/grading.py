@@ -37,7 +37,7 @@ _EXAMPLES = (
         '{"reason": "about sending back, not about who pays", "grade": 1}',
     ),
 )
-#: How to go on without a judge, where it is of no use.
+#: How to go on without a judge, if it is of no use.
 WITHOUT_JUDGE = "What was graded before is in the ledger. Without a judge: --set choose.judge=default"
 _ANOTHER = "--judge NAME"
 

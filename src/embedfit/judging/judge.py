@@ -19,7 +19,7 @@ class Pair:
 class PairScore:
     """How well a passage answers a query. score: 0 to 1, or None with the reason why there is none.
 
-    call_id: the ledger's key of the call, where a language model was asked.
+    call_id: the ledger's key of a language model's call; empty for other judges.
     """
 
     score: float | None
@@ -35,4 +35,4 @@ class Judge(Protocol):
         """For people: which model judges."""
 
     def judge(self, pairs: Sequence[Pair]) -> list[PairScore]:
-        """A score for each pair, in order. Raises GeneratorError where nothing could be judged."""
+        """A score for each pair, in order. Raises GeneratorError if nothing could be judged."""

@@ -17,7 +17,7 @@ from embedfit.models.cross_encoder import CrossEncoder
 from embedfit.models.sources import resolve_model
 from embedfit.runtime import Runtime
 
-#: What generate.judge is where the generator's own model judges.
+#: The value of generate.judge that lets the generator's own model judge.
 OWN_MODEL = "llm"
 NAME_A_JUDGE = "Name one: --set generate.judge=llm, or a cross-encoder's folder or hub id."
 
@@ -26,7 +26,7 @@ NAME_A_JUDGE = "Name one: --set generate.judge=llm, or a cross-encoder's folder 
 def opened_judge(generate: GenerateConfig, runtime: Runtime, *, run: str) -> Iterator[Judge]:
     """The judge that generate.judge names. run: who pays.
 
-    Raises UsageError where none is named, ModelError for a folder that holds no cross-encoder.
+    Raises UsageError if none is named, ModelError for a folder that holds no cross-encoder.
     """
     if generate.judge is None:
         raise UsageError("No judge is named.", remedy=NAME_A_JUDGE)

@@ -78,7 +78,7 @@ def plain(text: str, max_words: int) -> str:
 
 
 def parse_scores(reply: str, count: int) -> list[int | None]:
-    """The score of each of `count` queries, 0 to 3; None where the reply gives none. Thoughts are not read.
+    """The score of each of `count` queries, 0 to 3; None if the reply gives none. Thoughts are not read.
 
     The last JSON array of `count` numbers, or of objects with a "score", in the order of their queries' numbers; an
     object of scores by number; numbered lines ("2. Score: 3"); `count` numbers and nothing else; or, of a single

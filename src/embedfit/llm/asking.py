@@ -47,8 +47,8 @@ def ask_all(
 ) -> list[T | None]:
     """What was read from the outcome of each call; None for calls that --max-cost left out.
 
-    kinds: of each call; the replies of each kind must be of use. Raises GeneratorError where no reply of the first
-    calls was of use, UsageError where the user does not agree, BudgetExceeded where nothing essential could be paid.
+    kinds: of each call; the replies of each kind must be of use. Raises GeneratorError if no reply of the first
+    calls was of use, UsageError if the user does not agree, BudgetExceeded if nothing essential could be paid.
     """
     kinds = kinds if kinds is not None else [how.work] * len(requests)
     limits = (0,) if how.free else (how.max_tokens,) if how.max_tokens else LIMITS

@@ -24,7 +24,7 @@ class Estimate:
     """What a set of requests would take.
 
     calls: to be sent; cached: answered by the ledger. input_tokens, output_tokens, usd: of the calls
-    to be sent; usd is None where no price is known. ceiling_usd: what they can cost at most.
+    to be sent; usd is None if no price is known. ceiling_usd: what they can cost at most.
     basis: how the tokens were found, in words. price: the entry used.
     """
 
@@ -143,8 +143,8 @@ class LedgeredModel:
     def can_split(self, requests: Sequence[Request], first: int) -> bool:
         """Whether `first` of the requests can be asked ahead of the others at no loss.
 
-        Not where a job of an earlier process owes their replies, for jobs are fetched whole, and not where too
-        few for a job would be left, for they would be asked at the full price.
+        If a job of an earlier process owes their replies they can't, for jobs are fetched whole. Nor can they if too
+        few for a job would be left, for those would be asked at the full price.
         """
         if not self.model.least_calls:
             return True

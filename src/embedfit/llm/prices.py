@@ -53,7 +53,7 @@ class Prices:
     entries: tuple[Price, ...] = ()
 
     def find(self, provider: str, model: str) -> Price | None:
-        """The price of a model, or None where the table does not know it.
+        """The price of a model, or None if the table does not know it.
 
         model: an id, an inference profile with its regional prefix, or an ARN that ends in one.
         """

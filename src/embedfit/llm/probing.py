@@ -12,7 +12,7 @@ from embedfit.llm.replies import CUT, EMPTY, FORM, REFUSED, SPENT, THOUGHTS, fau
 
 #: Calls after which the replies must be of use; no other call is sent before their replies have been read.
 FIRST = 24
-#: Calls of these after which a higher limit is tried, if the limit ended every one.
+#: Calls after which a higher limit is tried, if the limit ended the reply of every one.
 FIRST_OF_LIMIT = 8
 #: Tokens of a reply, tried one after the other while the limit ends the replies; 0: the request's own.
 LIMITS = (0, 2048, 8192)

@@ -43,7 +43,7 @@ class Request:
 
 
 def extra_of(fields: Mapping[str, object]) -> str:
-    """Request.extra of further fields: their canonical JSON, empty where there are none."""
+    """Request.extra of further fields: their canonical JSON, empty if there are none."""
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False) if fields else ""
 
 
@@ -114,7 +114,7 @@ class LanguageModel(ABC):
     fallback: LanguageModel | None = None
 
     def count_tokens(self, request: Request) -> int:
-        """Input tokens of a request: counted where a tokenizer is at hand, else estimated; the default counts words."""
+        """Input tokens of a request: counted if a tokenizer is at hand, else estimated; the default counts words."""
         return sum(len(message.content.split()) for message in request.messages)
 
     @abstractmethod

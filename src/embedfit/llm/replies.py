@@ -25,7 +25,7 @@ MAX_CHARACTERS = 1_000_000
 MAX_DEPTH = 32
 #: Arrays and objects of a reply that are read.
 MAX_VALUES = 10_000
-#: Characters of a reply's thoughts that are kept where the reply has nothing else.
+#: Characters of a reply's thoughts that are kept if the reply has nothing else.
 _THOUGHTS_KEPT = 2_000
 
 _NAMES = (
@@ -43,7 +43,7 @@ _END = re.compile(
     r"|<\|END_THINKING\|>|<\|inner_suffix\|>|<unused95>|<\|channel\|>\s{0,4}final\s{0,4}(?:<\|message\|>)?|<channel\|>",
     re.IGNORECASE,
 )
-#: gpt-oss where the server has dropped the special tokens: "analysisWe need …assistantfinal[…]".
+#: gpt-oss behind a server that drops the special tokens: "analysisWe need …assistantfinal[…]".
 _BARE_BEGIN = re.compile(r"(?:analysis|commentary)(?=[A-Z])")
 _BARE_END = re.compile(r"assistant\s{0,4}final")
 _WRAPPERS = re.compile(
@@ -52,7 +52,7 @@ _WRAPPERS = re.compile(
     re.IGNORECASE,
 )
 #: How thoughts begin that no tag marks. The second group also begins what people search for ("I need to write …"):
-#: it is a thought where the task is its subject.
+#: it is a thought if the task is its subject.
 _HEADING = re.compile(
     r"(?:(?:my )?(?:thinking|thoughts?|reasoning|thought process|chain of thought|thinking process))[*\s]{0,4}"
     r"(?::|\.{3}|…|\n)"
@@ -359,7 +359,7 @@ class _Reader:
         return bare[0]
 
     def _string(self, *, name: bool) -> str | None:
-        """The string that begins here; None where it does not end."""
+        """The string that begins here; None if it does not end."""
         text, begin = self.text, self.at + 1
         closing = _CLOSING[text[self.at]]
         stop = _STOPS[closing]

@@ -1,7 +1,8 @@
-"""Counting a prompt's tokens: by the model's own tokenizer where it is at hand, else estimated upwards."""
+"""Counting a prompt's tokens: by the model's own tokenizer if it is at hand, else estimated upwards."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,52 +21,37 @@ _PER_PROMPT = 8
 _BYTES_PER_TOKEN = 3.0  # English prose has 4 to 4.5 under current tokenizers
 
 
-class TokenCounter:
-    """Input tokens of requests. exact: whether they are counted by the model's own tokenizer."""
-
-    def __init__(self, tokenizer_file: Path | None = None) -> None:
-        self.exact = tokenizer_file is not None
-        if tokenizer_file is None:
-            self._count = _estimate
-            return
-        from tokenizers import Tokenizer  # not needed where no tokenizer is at hand
-
-        tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-
-        @lru_cache(maxsize=4096)  # the few-shot turns come again in every request
-        def count(text: str) -> int:
-            return len(tokenizer.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids)
-
-        self._count = count
-
-    @classmethod
-    def of_model(cls, model: str) -> TokenCounter:
-        """For a model id of a provider: with its tokenizer if the Hugging Face cache has it. Asks no network."""
-        for repository in _repositories(model):
-            file = _cached(repository)
-            if file is not None:
-                return cls(file)
-        return cls()
-
-    def __call__(self, request: Request) -> int:
-        """Input tokens of a request with a chat template around it."""
-        contents = sum(self._count(message.content) + _PER_MESSAGE for message in request.messages)
-        return contents + _PER_PROMPT
-
-
 class CountsTokens:
-    """A provider's model that counts tokens by a tokenizer if one is at hand. model: its id at the provider."""
+    """A provider's model that counts tokens: by its own tokenizer if the Hugging Face cache has it. Asks no network.
 
-    def __init__(self, model: str) -> None:
+    model: its id at the provider. tokenizer_file: instead of the one in the cache. counts_exactly: whether the
+    tokenizer is at hand; else tokens are estimated upwards.
+    """
+
+    def __init__(self, model: str, tokenizer_file: Path | None = None) -> None:
         self.model = model
-        self._counter = TokenCounter.of_model(model)
-        self.counts_exactly = self._counter.exact
+        file = tokenizer_file or next(filter(None, map(_cached, _repositories(model))), None)
+        self.counts_exactly = file is not None
+        self._count = _counter(file) if file is not None else _estimate
 
     def count_tokens(self, request: Request) -> int:
-        """Input tokens."""
-        return self._counter(request)
+        """Input tokens of a request with a chat template around it."""
+        return sum(self._count(message.content) + _PER_MESSAGE for message in request.messages) + _PER_PROMPT
+
+
+def _counter(tokenizer_file: Path) -> Callable[[str], int]:
+    """Counts a text's tokens by a tokenizer.json."""
+    from tokenizers import Tokenizer  # not needed if no tokenizer is at hand
+
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+
+    @lru_cache(maxsize=4096)  # the few-shot turns come again in every request
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False).ids)
+
+    return count
 
 
 def _estimate(text: str) -> int:

@@ -28,7 +28,7 @@ REJECTED, FAILED, UNWRITTEN = "reply rejected", "call failed", "not written"
 
 
 def user_examples(path: str | None) -> list[str]:
-    """The user's own queries, one a line or JSONL. Raises InputError where the file is missing or empty."""
+    """The user's own queries, one a line or JSONL. Raises InputError if the file is missing or empty."""
     if path is None:
         return []
     if not Path(path).is_file():
@@ -40,7 +40,7 @@ def user_examples(path: str | None) -> list[str]:
 
 
 def own_language(texts: Sequence[str]) -> str:
-    """What to call the passages' language, for a model that else writes English queries; empty where they are English.
+    """What to call the passages' language, for a model that else writes English queries; empty if they are English.
 
     The examples of the prompt are English, so that English passages need no word about it.
     """
@@ -156,7 +156,7 @@ def ask(
 
 
 def _why_useless(texts: Sequence[str], passage: Passage, rules: Sequence[filters.Rule]) -> str:
-    """Why the filters will drop every query of a reply; empty where they keep one."""
+    """Why the filters will drop every query of a reply; empty if they keep one."""
     reasons = [filters.first_reason(filters.Candidate(text, "", passage.text, passage.title), rules) for text in texts]
     return f"its queries would be dropped: {reasons[0]}" if all(reasons) else ""
 

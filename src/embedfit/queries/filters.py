@@ -152,9 +152,9 @@ def prompt_example(examples: Sequence[str]) -> Rule:
 
 
 def other_language(asked: str) -> Rule:
-    """A rule that drops a query in another language than asked for, where that is certain.
+    """A rule that drops a query in another language than asked for, if that is certain.
 
-    asked: generate.language; where it is empty or names no language that we know, the passage's own. Names and terms
+    asked: generate.language; the passage's own if it is empty or names no language that we know. Names and terms
     are at home in any language: a query half of whose words its passage has is not dropped.
     """
     wanted = languages.code_of(asked)
@@ -241,7 +241,7 @@ _OTHER_SCRIPT = re.compile(r"[^\W\d_\u0000-\u036f\u1e00-\u1eff]")
 def lost_in_round_trip(
     ranks_by_system: Mapping[str, npt.NDArray[np.int64]], limits: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.bool_]:
-    """True where no system finds the source in its top k (Promptagator, ICLR 2023).
+    """True if no system finds the source in its top k (Promptagator, ICLR 2023).
 
     ranks: (Q,), 1-based; limits: (Q,), the k of each query.
     """

@@ -122,7 +122,7 @@ _NUMBERED = re.compile(r"[\W_\d]+$")
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A query and its style as the reply names it; style is empty where the reply names none."""
+    """A query and its style as the reply names it; style is empty if the reply names none."""
 
     text: str
     style: str = ""
@@ -170,7 +170,7 @@ _ANNOUNCES = re.compile(
 
 
 def _behind_heading(lines: Sequence[str]) -> Sequence[str]:
-    """The lines behind the last that is "Queries:" or "Final answer:"; empty where no line is."""
+    """The lines behind the last that is "Queries:" or "Final answer:"; empty if no line is."""
     heading = next((n for n in range(len(lines) - 1, -1, -1) if _ANSWER_HEADING.match(lines[n])), None)
     return lines[heading + 1 :] if heading is not None else []
 

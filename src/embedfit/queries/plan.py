@@ -29,7 +29,7 @@ class Ask:
 
 
 def queries_per_passage(passages: int, wanted: Wanted) -> int:
-    """How many training queries of each passage, where the user does not say: GPL's rule (arXiv 2112.07577)."""
+    """How many training queries of each passage, unless the user says so: GPL's rule (arXiv 2112.07577)."""
     return int(np.clip(round(wanted.queries / max(passages, 1)), wanted.least, wanted.most))
 
 

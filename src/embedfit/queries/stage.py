@@ -1,4 +1,4 @@
-"""The generate stage: passages → queries, and a synthetic evaluation set where there is no other."""
+"""The generate stage: passages → queries, and a synthetic evaluation set if there is no other."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from embedfit.queries.prompts import EXAMPLE_QUERIES
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 
-#: Of dev and test queries only those are dropped that have nothing to do with their passage: a set that holds
-#: just what the base or BM25 finds easily would flatter both, and whatever changes the base's order loses on it.
+#: The rank from which a dev or test query counts as unrelated to its passage, and is dropped. A smaller one would keep
+#: just what the base or BM25 finds easily, which flatters both: whatever changes the base's order would lose.
 LOOSE_ROUND_TRIP = 200
 #: The reason of what the round trip drops.
 ROUND_TRIP = "round trip: neither BM25 nor the base model finds its passage"
@@ -133,9 +133,9 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
 
 
 def judged(passages: Sequence[Passage], queries: Sequence[Query], judge: Judge, lowest: float) -> list[Query]:
-    """The queries with the judge's verdict on those that are kept: dropped where it scores below `lowest`, of 1.
+    """The queries with the judge's score of those that are kept: dropped if it is below `lowest`, of 1.
 
-    Of a query without a verdict nobody knows whether its passage answers it: it is dropped, with the reason.
+    A query without a score is dropped, with the reason: nobody knows whether its passage answers it.
     """
     content = {passage.passage_id: passage.content for passage in passages}
     alive = [number for number, query in enumerate(queries) if query.kept]
@@ -192,7 +192,7 @@ def _dense_ranks(queries: Vectors, passages: Vectors, sources: npt.NDArray[np.in
 def _bm25_ranks(
     queries: Sequence[str], passages: Sequence[str], sources: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """1-based rank of each query's source; the last place where no word matches."""
+    """1-based rank of each query's source; the last place if no word matches."""
     index = Bm25(passages)
     ranks = np.empty(len(queries), np.int64)
     for row, (query, source) in enumerate(zip(queries, sources, strict=True)):
@@ -222,7 +222,7 @@ def _check_split(passages: Sequence[Passage]) -> None:
 
 
 def _over_budget(queries: Sequence[Query], max_cost: float | None) -> str:
-    """What --max-cost left undone, in a sentence; empty where it reached for everything."""
+    """What --max-cost left undone, in a sentence; empty if it reached for everything."""
     unasked = sum(query.reason == OVER_BUDGET for query in queries)
     unjudged = sum(query.reason == f"judge: {OVER_BUDGET}" for query in queries)
     parts = [f"{unasked:,} queries were not written"] if unasked else []
@@ -249,7 +249,7 @@ def _check_enough(queries: Sequence[Query], short: str) -> None:
 
 
 def _how_to_get_more(queries: Sequence[Query]) -> str:
-    """What to change: more documents do not help where the replies were of no use."""
+    """What to change: more documents do not help if the replies were of no use."""
     unwritten = sum(query.reason.startswith(UNWRITTEN) for query in queries)
     if 2 * unwritten > len(queries):
         return "Record queries of more passages, or name a generator that writes them, such as --generator local"
@@ -265,7 +265,7 @@ def _how_to_get_more(queries: Sequence[Query]) -> str:
 def _write_eval(folder: Path, passages: Sequence[Passage], queries: Sequence[Query], *, own_documents: bool) -> None:
     """A BEIR folder of the test queries.
 
-    The corpus is what a user would search: the evaluation documents where there are some, else everything.
+    The corpus is what a user would search: the evaluation documents if there are some, else everything.
     """
     corpus = [passage for passage in passages if passage.split == "test" or not own_documents]
     test = [query for query in queries if query.split == "test" and query.kept]

@@ -137,24 +137,36 @@ def _use_wal(connection: sqlite3.Connection, busy_s: float) -> None:
 
 def _for_people(error: sqlite3.Error, path: Path) -> EmbedfitError:
     text = str(error)
-    if "locked" in text or "busy" in text:
-        return EmbedfitError(
-            f"The ledger {path} is held by another program for longer than a minute.",
-            remedy="Close the program that has it open (an SQLite browser?), or name another file with --ledger PATH.",
-        )
-    if "full" in text:
-        return EmbedfitError(
-            f"The disk that holds the ledger {path} is full; every reply before this moment is safe in it.",
-            remedy="Free some space and run the same command again: no call in the ledger is repeated.",
-        )
-    if "readonly" in text or "unable to open" in text:
-        return InputError(
-            f"The ledger {path} can't be opened for writing: {text}.",
-            remedy="Make it writable, or name another file with --ledger PATH.",
-        )
-    if "not a database" in text or "malformed" in text:
-        return InputError(
-            f"The ledger {path} is damaged or not a ledger: {text}.",
-            remedy=f"Move it away (mv {path} {path}.damaged) and run again, or name another file with --ledger PATH.",
-        )
+    for words, form, message, remedy in _ERRORS:
+        if any(word in text for word in words):
+            return form(message.format(path=path, text=text), remedy=remedy.format(path=path))
     return EmbedfitError(f"The ledger {path} could not be used: {text}.")
+
+
+#: SQLite's words, and what they are called for people.
+_ERRORS: tuple[tuple[tuple[str, ...], type[EmbedfitError], str, str], ...] = (
+    (
+        ("locked", "busy"),
+        EmbedfitError,
+        "The ledger {path} is held by another program for longer than a minute.",
+        "Close the program that has it open (an SQLite browser?), or name another file with --ledger PATH.",
+    ),
+    (
+        ("full",),
+        EmbedfitError,
+        "The disk that holds the ledger {path} is full; every reply before this moment is safe in it.",
+        "Free some space and run the same command again: no call in the ledger is repeated.",
+    ),
+    (
+        ("readonly", "unable to open"),
+        InputError,
+        "The ledger {path} can't be opened for writing: {text}.",
+        "Make it writable, or name another file with --ledger PATH.",
+    ),
+    (
+        ("not a database", "malformed"),
+        InputError,
+        "The ledger {path} is damaged or not a ledger: {text}.",
+        "Move it away (mv {path} {path}.damaged) and run again, or name another file with --ledger PATH.",
+    ),
+)

@@ -128,7 +128,7 @@ class BatchModel(CountsTokens, LanguageModel):
     # --- ordering
 
     def _order(self, requests: dict[str, Request]) -> BatchJob:
-        """Order a job of these requests, by their keys."""
+        """Order a job. requests: by their keys."""
         created = datetime.now(timezone.utc)
         name = f"embedfit-{created:%Y%m%d-%H%M%S}-{hashlib.sha256(''.join(requests).encode()).hexdigest()[:10]}"
         folder = f"{self._place.s3_uri.rstrip('/')}/{name}"

@@ -1,7 +1,7 @@
 """The provider "recorded": queries that a strong writer wrote before, read from a file instead of asked for.
 
 Each line of the file is a JSON object: `id` names a passage, a field of each style's name holds its query, `skip` is
-true where there is nothing to ask, and `text_start` holds the passage's first words, by which a row of another text
+true if there is nothing to ask, and `text_start` holds the passage's first words, by which a row of another text
 under the same id is known. `id` may name a document instead; then the row is of the passage that begins with
 `text_start`.
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 STYLES: tuple[str, ...] = get_args(StyleName)
 _FORM = (
     'A row is: {"id": "a passage\'s id", "question": "…", "keywords": "…", "text_start": "its first words"}, with '
-    f'one field or more of {", ".join(STYLES)}, or {{"id": "…", "skip": true}} where there is nothing to ask.'
+    f'one field or more of {", ".join(STYLES)}, or {{"id": "…", "skip": true}} if there is nothing to ask.'
 )
 _NO_LETTERS = re.compile(r"[\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was written of one passage. queries: by style, empty where there is nothing to ask. start: letters."""
+    """What was written of one passage. queries: by style, empty if there is nothing to ask. start: letters."""
 
     queries: dict[str, str]
     start: str
@@ -49,7 +49,7 @@ class Row:
 class RecordedModel(LanguageModel):
     """A language model whose replies stand in a file. path: the file; it is read when the first reply is asked for.
 
-    Raises UsageError where no file is named, InputError where it is missing.
+    Raises UsageError if no file is named, InputError if it is missing.
     """
 
     provider = "recorded"

@@ -82,7 +82,7 @@ class RemoteModel(LanguageModel):
         self.transport.close()
 
     def complete(self, requests: Sequence[Request]) -> Generator[tuple[int, Outcome], None, None]:
-        """Yield (index, outcome) as they arrive. Raises ProviderError where no call can succeed."""
+        """Yield (index, outcome) as they arrive. Raises ProviderError if no call can succeed."""
         return self.complete_through(requests, Gate())
 
     def complete_through(self, requests: Sequence[Request], gate: Gate) -> Generator[tuple[int, Outcome], None, None]:

@@ -40,7 +40,7 @@ class Throttle:
         self._next = self._cut_at = self._grown_at = -math.inf
 
     def delay(self, now: float, in_flight: int) -> float:
-        """Seconds until another call may go; infinite where one in flight must end first."""
+        """Seconds until another call may go; infinite if one in flight must end first."""
         return math.inf if in_flight >= int(self.limit) else max(0.0, self._next - now)
 
     def sent(self, now: float) -> None:

@@ -38,7 +38,7 @@ class LlamaBackend:
         self._roots: OrderedDict[Tokens, Root] = OrderedDict()
 
     def write(self, wave: Wave, drafts: Sequence[Draft], writer: Writer) -> Iterator[Draft]:
-        """See Backend."""
+        """Write the replies of a wave; yield each draft when it is finished."""
         model = self._model
         order = [index for family in wave.families for leaf in family.leaves for index in leaf.requests]
         live = [drafts[index] for index in order]

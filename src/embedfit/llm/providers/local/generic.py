@@ -77,7 +77,7 @@ class GenericBackend:
         return result.past_key_values, mask.to(self._device), lengths, result.logits[:, -1].float()
 
     def write(self, wave: Wave, drafts: Sequence[Draft], writer: Writer) -> Iterator[Draft]:
-        """See Backend in local.py."""
+        """Write the replies of a wave; yield each draft when it is finished."""
         leaves = [(family.trunk, leaf) for family in wave.families for leaf in family.leaves]
         cache, mask, lengths, logits = self._read(wave.root, [trunk + leaf.tokens for trunk, leaf in leaves])
         live = [drafts[index] for _, leaf in leaves for index in leaf.requests]

@@ -57,14 +57,14 @@ class GgufFile:
     tensors: dict[str, GgufTensor]
 
     def value(self, key: str) -> Any:  # noqa: ANN401 - GGUF values are of any type
-        """A metadata value; ModelError where it is missing."""
+        """A metadata value; ModelError if it is missing."""
         if key not in self.metadata:
             raise ModelError(f"{self.path} has no {key}.", remedy="Use a GGUF file that llama.cpp's converter wrote.")
         return self.metadata[key]
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """The header of a GGUF file. Raises ModelError where it is missing, cut off or something else."""
+    """The header of a GGUF file. Raises ModelError if it is missing, cut off or something else."""
     if not path.is_file():
         raise ModelError(f"There is no file {path}.", remedy="Give the path of a GGUF file or of a model folder.")
     with path.open("rb") as file:

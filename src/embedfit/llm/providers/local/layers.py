@@ -116,15 +116,15 @@ class FloatLayer:
         self._down = _float_product(weights[f"{prefix}.mlp.down_proj.weight"], dtype, device)
 
     def qkv(self, hidden: torch.Tensor) -> torch.Tensor:
-        """See Layer."""
+        """(rows, width) → the queries, keys and values of each row, side by side."""
         return self._qkv(self._normalised(hidden, self._attention_norm))
 
     def add_attention(self, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
-        """See Layer."""
+        """Add what attention mixed, projected, to the hidden states, in place."""
         hidden.add_(self._out(mixed.to(self._dtype)))
 
     def add_feed_forward(self, hidden: torch.Tensor) -> None:
-        """See Layer."""
+        """Add the feed-forward block to the hidden states, in place."""
         x = self._normalised(hidden, self._feed_forward_norm)
         hidden.add_(self._down(F.silu(self._gate(x), inplace=True).mul_(self._up(x))))
 
@@ -143,7 +143,7 @@ class FloatHead:
         )
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """See Head."""
+        """(rows, width) → (rows, vocabulary) in float32."""
         x = F.rms_norm(hidden, (self._width,), self._norm, self._epsilon).to(self._dtype)
         return self._product(x).float()
 
@@ -211,17 +211,17 @@ class Int8Layer:
         self._down = Int8Product(weights[f"{prefix}.mlp.down_proj.weight"])
 
     def qkv(self, hidden: torch.Tensor) -> torch.Tensor:
-        """See Layer."""
+        """(rows, width) → the queries, keys and values of each row, side by side."""
         x, scale = _normalised_quantised(hidden, self._attention_norm, self._epsilon)
         return self._qkv(x).mul_(scale)
 
     def add_attention(self, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
-        """See Layer."""
+        """Add what attention mixed, projected, to the hidden states, in place."""
         x, scale = quantised(mixed)
         hidden.addcmul_(self._out(x), scale)
 
     def add_feed_forward(self, hidden: torch.Tensor) -> None:
-        """See Layer."""
+        """Add the feed-forward block to the hidden states, in place."""
         x, scale = _normalised_quantised(hidden, self._feed_forward_norm, self._epsilon)
         gated = F.silu(self._gate(x).mul_(scale), inplace=True).mul_(self._up(x))
         # The second factor's scale is left out above: it only changes the scale of the row.
@@ -238,6 +238,6 @@ class Int8Head:
         self._product = Int8Product(weights.get("lm_head.weight", weights["model.embed_tokens.weight"]))
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """See Head."""
+        """(rows, width) → (rows, vocabulary) in float32."""
         x, scale = _normalised_quantised(hidden, self._norm, self._epsilon)
         return self._product(x).mul_(scale)

@@ -99,7 +99,7 @@ class Llama:
         return torch.empty(size, dtype=self.arithmetic.dtype, device=self.arithmetic.device)
 
     def _borrow_cache(self, rows: int, positions: int) -> torch.Tensor:
-        """The same in memory that a finished wave gave back, where it suffices."""
+        """The same in memory that a finished wave gave back, if it suffices."""
         size = self._cache_size(rows, positions)
         count = math.prod(size)
         for index, spare in enumerate(self._spares):

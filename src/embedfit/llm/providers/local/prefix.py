@@ -13,7 +13,7 @@ Tokens = tuple[int, ...]
 
 #: A root of its own is worth a separate pass from this many prompts on.
 _MIN_GROUP = 16
-#: Prompts are of one family where the shared part is at least this share of the longer remainder.
+#: Prompts are of one family if the shared part is at least this share of the longer remainder.
 _FAMILY_SHARE = 0.5
 
 

@@ -31,7 +31,7 @@ def best_arithmetic() -> Arithmetic:
 
 
 def product_rates(*, rounds: int = 15) -> dict[str, float]:
-    """Operations per second of x·Wᵀ on the CPU by arithmetic, quantisation included; 0 where it is inexact."""
+    """Operations per second of x·Wᵀ on the CPU by arithmetic, quantisation included; 0 if it is inexact."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(_ROWS, _WIDTH, generator=generator)
     weight = torch.randn(_OUT, _WIDTH, generator=generator)

@@ -32,17 +32,17 @@ class RecordingLayer(FloatLayer):
         self.peaks: dict[str, torch.Tensor] = {}
 
     def qkv(self, hidden: torch.Tensor) -> torch.Tensor:
-        """See Layer."""
+        """(rows, width) → the queries, keys and values of each row, side by side."""
         self._record("qkv", self._normalised(hidden, self._attention_norm))
         return super().qkv(hidden)
 
     def add_attention(self, hidden: torch.Tensor, mixed: torch.Tensor) -> None:
-        """See Layer."""
+        """Add what attention mixed, projected, to the hidden states, in place."""
         self._record("out", mixed)
         super().add_attention(hidden, mixed)
 
     def add_feed_forward(self, hidden: torch.Tensor) -> None:
-        """See Layer."""
+        """Add the feed-forward block to the hidden states, in place."""
         x = self._normalised(hidden, self._feed_forward_norm)
         self._record("gate", x)
         self._record("down", F.silu(self._gate(x)) * self._up(x))

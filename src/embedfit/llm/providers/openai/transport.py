@@ -30,6 +30,22 @@ _UNSUPPORTED = re.compile(r"unsupported|not support|unrecognized|unknown|does no
 _MOST_STOPS = 4  # OpenAI's limit; the rest is cut here
 
 
+#: What a status means, and what to do about it.
+_REFUSALS: dict[int | None, tuple[str, str | None]] = {
+    401: ("{where} refused the API key: {text}", "Set OPENAI_API_KEY to a key that is valid there."),
+    402: ("{where}: {text}", "Add credit to the account, or use another key."),
+    403: ("{where} refused access (403): {text}", None),
+    404: (
+        "{where} has no model {model!r} or no chat completions (404): {text}",
+        "Check the address (it usually ends in /v1) and the model's name: --generator openai:URL#MODEL",
+    ),
+}
+_TOMORROW = (
+    "The day's quota is used up. Run the same command again tomorrow, or choose another model: what was paid for is in "
+    "the ledger."
+)
+
+
 class OpenAiTransport(CountsTokens):
     """Chat completions at one base URL. The key goes into the Authorization header and nowhere else.
 
@@ -127,32 +143,16 @@ class OpenAiTransport(CountsTokens):
     def _refusal(self, status: int | None, text: str, retry_after: float | None) -> CallError:
         """The error of a status, whether the server sent it as one or wrote it into a body of status 200."""
         where = self._client.base_url.host
-        if status == 401:
-            return CallError(
-                f"{where} refused the API key: {text}",
-                status=401,
-                remedy="Set OPENAI_API_KEY to a key that is valid there.",
-            )
-        if status == 403:
-            return CallError(f"{where} refused access (403): {text}", status=403)
-        if status == 404:
-            return CallError(
-                f"{where} has no model {self.model!r} or no chat completions (404): {text}",
-                status=404,
-                remedy="Check the address (it usually ends in /v1) and the model's name: --generator openai:URL#MODEL",
-            )
-        if status == 402:
-            return CallError(f"{where}: {text}", status=402, remedy="Add credit to the account, or use another key.")
+        remedy: str | None = _TOMORROW
         if status == 429 and _DAILY.search(text):
-            return CallError(
-                f"{where}: {text}",
-                status=402,
-                remedy="The day's quota is used up. Run the same command again tomorrow, or choose another model: "
-                "what was paid for is in the ledger.",
-            )
+            said, status = f"{where}: {text}", 402
+        else:
+            form, remedy = _REFUSALS.get(status, ("{where} answered {status}: {text}", None))
+            said = form.format(where=where, status=status or "with an error", text=text, model=self.model)
         return CallError(
-            f"{where} answered {status}: {text}" if status else f"{where} answered with an error: {text}",
+            said,
             status=status,
+            remedy=remedy,
             throttled=status == 429,
             retry_after=retry_after,
             maybe_billed=status in (408, 504),
@@ -267,7 +267,7 @@ def _finish(reason: object) -> str:
 
 
 def _count(tokens: object) -> int | None:
-    """A number of tokens, or None where the server counts none."""
+    """A number of tokens, or None if the server counts none."""
     return int(tokens) if isinstance(tokens, (int, float)) and 0 <= tokens < 1e9 else None
 
 
@@ -301,7 +301,7 @@ def _described(body: Members) -> dict[str, JsonValue]:
 
 _SECRET = re.compile(r"\b(?:sk|pk|gsk|xai|hf|api|key)[-_][A-Za-z0-9_*.-]{8,}|(?<=Bearer )\S{8,}")
 _DAILY = re.compile(r"per[- ]day|daily|free-models-per-day|\bday['’]?s? (?:limit|quota)", re.IGNORECASE)
-#: What an error's words say it is, where it has no code that does.
+#: The status of an error that has no code, by its words.
 _SAID = (
     (re.compile(r"rate.?limit|too many (?:requests|tokens)|throttl|slow down", re.I), 429),
     (re.compile(r"insufficient.{0,3}(?:funds|credit|balance|quota)|credits?\b|current quota|payment|\bbalance\b|"
