@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 from botocore.exceptions import ClientError
+from filelock import FileLock
 from numpy.testing import assert_allclose
 
 from embedfit.embedders.registry import Opening
@@ -142,9 +143,12 @@ def test_no_access_says_what_to_do(ledger):
 
 def test_a_passing_failure_is_tried_again_and_then_named(ledger):
     client = FakeBedrock(fail={"a": "ModelErrorException"})
-    with pytest.raises(ProviderError, match="424 ModelErrorException"):
+    with pytest.raises(ProviderError, match="424 ModelErrorException") as kept:
         titan(client, ledger).embed(["a"], is_query=False)
     assert len(client.bodies) == RetryPolicy().attempts
+    assert kept.value.__traceback__  # whoever keeps the error keeps no other run from paying
+    with FileLock(f"{ledger.path}.paying", timeout=0):
+        pass
 
 
 @pytest.mark.parametrize(

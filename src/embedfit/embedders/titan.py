@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 
@@ -116,8 +117,9 @@ class Titan(PaidEmbedder):
         requests = [request_of((prefix + text)[:MAX_CHARACTERS], self._width) for text in texts]
         self._ask_consent(self._model.estimate(requests))
         vectors = np.zeros((len(texts), self._width), np.float32)
-        with self._report.task(f"{self.name}: {'queries' if is_query else 'passages'}", len(texts), "texts") as task:
-            for index, outcome, call_id in self._model.complete(requests):
+        work = f"{self.name}: {'queries' if is_query else 'passages'}"
+        with self._report.task(work, len(texts), "texts") as task, closing(self._model.complete(requests)) as answers:
+            for index, outcome, call_id in answers:
                 if isinstance(outcome, Failure):
                     raise ProviderError(
                         f"{self.name} gave no vector for text {index + 1} of {len(texts)}: {outcome.error}",

@@ -20,7 +20,6 @@ from embedfit.network.aws import client as aws_client
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock import BedrockClient
-    from mypy_boto3_bedrock.type_defs import FoundationModelDetailsTypeDef as Details
     from mypy_boto3_bedrock.type_defs import FoundationModelSummaryTypeDef as Summary
     from mypy_boto3_bedrock.type_defs import InferenceProfileSummaryTypeDef as Profile
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
@@ -70,9 +69,7 @@ def resolve_model(control: BedrockClient, wanted: str | None) -> ResolvedModel:
     is there. Raises UsageError for a model that is retired or not in the region, and says what is there instead.
     """
     try:
-        if wanted is None:
-            return _default(control)
-        if bare_model(wanted) != wanted:
+        if wanted is not None and bare_model(wanted) != wanted:
             return _profile(control, wanted)
         return _foundation(control, wanted)
     except CallError as error:
@@ -87,33 +84,20 @@ def resolve_model(control: BedrockClient, wanted: str | None) -> ResolvedModel:
         raise
 
 
-def _default(control: BedrockClient) -> ResolvedModel:
-    details = {item["modelId"]: item for item in call_aws(control.list_foundation_models)["modelSummaries"]}
+def _foundation(control: BedrockClient, wanted: str | None) -> ResolvedModel:
+    there = {item["modelId"]: item for item in call_aws(control.list_foundation_models)["modelSummaries"]}
     profiles = _profiles(control)
-    for model in DEFAULT_FAMILY:
-        found = _invocable(model, details.get(model), profiles)
+    for model in (wanted,) if wanted is not None else DEFAULT_FAMILY:
+        found = _invocable(model, there.get(model), profiles)
         if found is not None:
             return found
+    region = control.meta.region_name
+    state = "can't be called on demand" if wanted in there else "is retired, or was never"
+    problem = f"The model {wanted} {state} in the region {region}."
+    if wanted is None:
+        problem = f"The region {region} has no Llama 3 70B Instruct."
     raise UsageError(
-        f"The region {control.meta.region_name} has no Llama 3 70B Instruct. It has: {_some(details)}.",
-        remedy="Choose a model with --set generate.llm=ID, or another region with --set generate.region=NAME.",
-    )
-
-
-def _foundation(control: BedrockClient, wanted: str) -> ResolvedModel:
-    detail = None
-    try:
-        detail = call_aws(control.get_foundation_model, modelIdentifier=wanted)["modelDetails"]
-    except CallError as error:
-        if error.status not in (400, 404):
-            raise
-    found = _invocable(wanted, detail, _profiles(control))
-    if found is not None:
-        return found
-    there = [item["modelId"] for item in call_aws(control.list_foundation_models)["modelSummaries"]]
-    state = "can't be called on demand" if detail else "is retired, or was never"
-    raise UsageError(
-        f"The model {wanted} {state} in the region {control.meta.region_name}. It has: {_some(there)}.",
+        f"{problem} It has: {_some(there)}.",
         remedy="Choose one of those with --set generate.llm=ID, or another region with --set generate.region=NAME.",
     )
 
@@ -133,7 +117,7 @@ def _profile(control: BedrockClient, wanted: str) -> ResolvedModel:
     return ResolvedModel(model=models[0] if models else bare_model(wanted), invoke_id=wanted)
 
 
-def _invocable(model: str, detail: Details | Summary | None, profiles: Sequence[Profile]) -> ResolvedModel | None:
+def _invocable(model: str, detail: Summary | None, profiles: Sequence[Profile]) -> ResolvedModel | None:
     """How a model can be called, if it can: by its own id, or through a profile."""
     notice = ""
     if detail is not None:
