@@ -117,7 +117,7 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
             "dense": _dense_ranks(query_vectors, vectors, sources),
             "bm25": _bm25_ranks(texts, contents, sources),
         }
-        limits = np.array([k if drafts[n].split == "train" else max(k, LOOSE_ROUND_TRIP) for n in alive])
+        limits = round_trip_limits([drafts[number].split for number in alive], k)
         for number, lost in zip(alive, filters.lost_in_round_trip(ranks, limits), strict=True):
             if lost and not reasons[number]:
                 reasons[number] = ROUND_TRIP
@@ -130,6 +130,11 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
         )
         for number, draft in enumerate(drafts)
     ]
+
+
+def round_trip_limits(splits: Sequence[str], k: int) -> npt.NDArray[np.int64]:
+    """The worst rank of its passage with which each query is kept. splits: of the queries; k: of training queries."""
+    return np.array([k if split == "train" else max(k, LOOSE_ROUND_TRIP) for split in splits], np.int64)
 
 
 def judged(passages: Sequence[Passage], queries: Sequence[Query], judge: Judge, lowest: float) -> list[Query]:
