@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 RUN_TESTS := $(BIN)/python -m pytest
 
-.PHONY: setup demo test test-all lint clean
+.PHONY: setup demo test test-all coverage lint clean
 
 setup: .venv/ready
 
@@ -23,6 +23,10 @@ test: setup lint
 
 test-all: setup lint
 	HYPOTHESIS_PROFILE=random $(RUN_TESTS) -m ''
+
+coverage: setup
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage report --skip-covered
 
 lint: setup
 	$(BIN)/ruff check .
