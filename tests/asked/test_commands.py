@@ -56,11 +56,11 @@ def test_an_index_takes_its_constants_from_the_log_and_says_so(corpus, log, tiny
     assert constants(asked)["one"] != constants(plain)["one"] and constants(asked)["words"] == 1
     said = "\n".join(report.lines)
     assert "60 questions, 60 different" in said and "its constants come from 60 questions that people asked" in said
-    made = asked.stored.manifest["made_of"]
-    assert "asked" in made and "asked" not in plain.stored.manifest["made_of"]
+    made = asked.stored.manifest.made_of
+    assert made.asked and not plain.stored.manifest.made_of.asked
     log.write_text("".join(f"where is part {n} of it\n" for n in range(60)))
     again = index_documents(corpus, folder=tmp_path / "asked", tokens=False)
-    assert again.stored.manifest["made_of"]["asked"] != made["asked"], "another log makes another index"
+    assert again.stored.manifest.made_of.asked != made.asked, "another log makes another index"
 
 
 def test_an_index_says_that_questions_are_in_another_language(corpus, tiny_bert, tmp_path):

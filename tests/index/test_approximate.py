@@ -83,7 +83,7 @@ def large(tmp_path_factory):
         patch.setattr(approximate, "MOST_EXACT", 20)
         for name, retriever in RETRIEVERS.items():
             folder = tmp_path_factory.mktemp(name)
-            about = json.loads(json.dumps(approximate.write(folder, parts, retriever, asked, Silent())))
+            about = approximate.write(folder, parts, retriever, asked, Silent())
             found[name] = (about, replace(parts, near=approximate.opened(folder, about, retriever)))
     return parts, asked, found
 
@@ -97,15 +97,15 @@ def test_the_recall_in_the_manifest_is_that_of_the_search(name, large):
     parts, asked, found = large
     about, near = found[name]
     retriever = RETRIEVERS[name]
-    assert about["used"] and about["recall"] >= approximate.ENOUGH_RECALL and about["queries"] == 40
-    assert about["share"] < approximate.SHARES[-1]
+    assert about.used and about.recall >= approximate.ENOUGH_RECALL and about.queries == 40
+    assert about.share < approximate.SHARES[-1]
     exact = Scores(parts, asked).first(retriever)
     recalls = []
     for row, best in zip(exact, find(Scores(near, asked), retriever, DEPTH), strict=True):
         least = np.sort(row)[-DEPTH]
         recalls.append((row[best.passages] >= least - 1e-5).mean())
         np.testing.assert_allclose(best.scores, row[best.passages], rtol=1e-5, atol=1e-5)
-    assert np.mean(recalls) == pytest.approx(about["recall"], abs=0.002)
+    assert np.mean(recalls) == pytest.approx(about.recall, abs=0.002)
 
 
 def test_candidates_are_few(large):
@@ -115,7 +115,7 @@ def test_candidates_are_few(large):
     passages = near.near.candidates(Scores(near, asked), retriever, 0, 5, None)
     assert len(passages) <= 3 * 5 * approximate.OVERSAMPLING
     assert list(passages) == sorted(set(passages.tolist()))
-    assert set(about["parts"]) == {"one", "windows"}
+    assert set(about.parts) == {"one", "windows"}
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -152,9 +152,9 @@ def test_the_lists_of_several_files_are_searched_as_one(tmp_path, monkeypatch):
     parts, asked = made_up()
     monkeypatch.setattr(approximate, "_SHARD_BYTES", 1500 * (WIDTH + 8))
     about = approximate.write(tmp_path, parts, RETRIEVERS["default"], asked, Silent())
-    assert [one["rows"] for one in about["parts"]["one"]] == [1333, 1333, 1334]
-    assert sum(one["rows"] for one in about["parts"]["windows"]) == len(parts.windows.vectors)
-    assert about["recall"] >= approximate.ENOUGH_RECALL
+    assert [one.rows for one in about.parts["one"]] == [1333, 1333, 1334]
+    assert sum(one.rows for one in about.parts["windows"]) == len(parts.windows.vectors)
+    assert about.recall >= approximate.ENOUGH_RECALL
     near = approximate.opened(tmp_path, about, RETRIEVERS["default"])
     rows = parts.one.astype(np.float32)
     for query in asked.vectors:
@@ -187,11 +187,11 @@ def test_lists_that_find_too_little_are_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(approximate, "SHARES", (1 / 64, 1 / 32))
     said = Said()
     about = approximate.write(tmp_path, parts, RETRIEVERS["base"], asked, said)
-    assert not about["used"] and about["recall"] < approximate.ENOUGH_RECALL
-    assert f"{about['recall']:.1%}" in about["why"] and "search stays exact" in said.lines[-1]
+    assert not about.used and about.recall < approximate.ENOUGH_RECALL
+    assert f"{about.recall:.1%}" in about.why and "search stays exact" in said.lines[-1]
     assert list(tmp_path.iterdir()) == []
     assert approximate.opened(tmp_path, about, RETRIEVERS["base"]) is None
-    assert about["why"] in approximate.exact_because(about)
+    assert about.why in approximate.exact_because(about)
 
 
 @pytest.mark.parametrize("retriever", [retrievers.BM25, retrievers.RRF])

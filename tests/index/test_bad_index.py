@@ -16,8 +16,8 @@ from embedfit.index import retriever as retrievers
 from embedfit.index.build import Source, build
 from embedfit.index.search import Index
 from embedfit.index.store import folder as index_folder
-from embedfit.index.store.folder import Identity, write
-from embedfit.index.store.manifest import MANIFEST
+from embedfit.index.store.folder import Origin, write
+from embedfit.index.store.manifest import MANIFEST, Identity
 from embedfit.models.local import local_model
 from embedfit.path.artefacts import Passage
 from embedfit.path.workspace import Workspace
@@ -131,6 +131,6 @@ def test_words_are_marked_where_queries_lie_beside_them(tmp_path, tiny_bert):
     model = local_model("m", str(tiny_bert))
     built = build(source, model, retrievers.EXPANDED.without_tokens(), Runtime().vectors, Silent())
     passages = [Passage(passage_id=key, document_id=key, title="", text=text) for key, text in ROWS.items()]
-    write(tmp_path / "x", built, passages, Identity(name=str(tiny_bert), key=model.key, instruction=""))
+    write(tmp_path / "x", built, passages, Origin(model=Identity(name=str(tiny_bert), key=model.key, instruction="")))
     assert Index.open(tmp_path / "x").marked("muted", "the mute button") == [(4, 8)]
     assert json.loads((tmp_path / "x" / MANIFEST).read_text())["retriever"]["name"] == "expanded"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def passages(count: int) -> list[Passage]:
 def catalogue(folder: Path, rows: list[dict[str, Any]]) -> Catalogue:
     folder.mkdir(exist_ok=True)
     fields = write_columns(folder, passages(len(rows)), rows)
-    return Catalogue(json.loads(json.dumps(fields)), len(rows), folder)
+    return Catalogue(fields, len(rows), folder)
 
 
 @pytest.fixture

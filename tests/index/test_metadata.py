@@ -93,9 +93,9 @@ def test_changed_fields_alone_compute_no_vector(index: Index, tiny_bert: Path, t
     assert len(again.search("tv", 20, where={"colour": "red", "lang": "fr"})) == 12
     monkeypatch.undo()
     fresh = index_documents(tmp_path / "corpus.jsonl", folder=tmp_path / "fresh", model=str(tiny_bert))
-    assert fresh.stored.manifest["fields"] == again.stored.manifest["fields"]
+    assert fresh.stored.manifest.fields == again.stored.manifest.fields
     assert fresh.search("tv", 20) == again.search("tv", 20)
-    assert set(again.stored.manifest["files"]) == set(fresh.stored.manifest["files"])
+    assert set(again.stored.manifest.files) == set(fresh.stored.manifest.files)
 
 
 def test_the_command_filters_and_says_what_there_is(index: Index, tmp_path: Path):

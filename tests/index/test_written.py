@@ -119,7 +119,7 @@ def test_a_run_has_its_written_queries_in_the_index_where_they_are_wanted(run):
     assert index.retriever.name == "expanded"
     assert index.search("zebra7 crossing", 1)[0].text.startswith("Passage 7 ")
     manifest = read_manifest(index.stored.folder)
-    assert manifest["written"]["queries"] == 19 and manifest["written"]["covered"] == 0.95
+    assert manifest.written.queries == 19 and manifest.written.covered == 0.95
     assert not index_run(run.root, written=False).retriever.has("queries")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -26,8 +24,17 @@ from embedfit.index.plan import Wish, plan
 from embedfit.index.retriever import Retriever
 from embedfit.index.search import Index
 from embedfit.index.store.columns import joined
-from embedfit.index.store.folder import Base, Identity, rewrite_metadata, write
-from embedfit.index.store.manifest import IN_RUN, MANIFEST, RUN_SETTINGS, is_run, read_manifest
+from embedfit.index.store.folder import Base, Origin, rewrite_metadata, write
+from embedfit.index.store.manifest import (
+    IN_RUN,
+    MANIFEST,
+    RUN_SETTINGS,
+    Identity,
+    MadeOf,
+    WrittenCost,
+    is_run,
+    read_manifest,
+)
 from embedfit.index.store.sizes import part_bytes
 from embedfit.index.written import Written, written_of
 from embedfit.llm.ledger.rows import Usage
@@ -153,12 +160,12 @@ def index_run(
         wishes = {"tokens": _wish(tokens, config.index.tokens), "queries": _wish(written, config.index.queries)}
         contents = _contents(workspace, config, remove, wishes, runtime)
         made_of = contents.made_of()
-        before = _made_of(target) if not force and (target / MANIFEST).exists() else {}
-        if before and approximate.could_now(read_manifest(target)):
-            before = {}
+        before = None if force else _made_of(target)
+        if before and approximate.could_now(read_manifest(target).approximate):
+            before = None
         if before == made_of:
             runtime.report.log("index: up to date (--force builds it again)")
-        elif before and {**before, "metadata": made_of["metadata"]} == made_of:
+        elif before and before.model_copy(update={"metadata": made_of.metadata}) == made_of:
             runtime.report.log("index: only fields of passages have changed; vectors and words stay")
             with workspace.writing_folder(IN_RUN) as temporary:
                 rewrite_metadata(target, temporary, contents.passages, contents.metadata, made_of)
@@ -186,18 +193,18 @@ class _Contents:
     asked: Sequence[str]
     removed: frozenset[str]
 
-    def made_of(self) -> dict[str, object]:
+    def made_of(self) -> MadeOf:
         """Hashes of the ingredients: an index with other ones is not up to date."""
-        return {
-            "passages": _hash_of(self.passages),
-            "model": self.model.key,
-            "instruction": self.model.instruction,
-            "retriever": json.loads(json.dumps(self.retriever.as_json())),
-            "removed": sorted(self.removed),
-            "metadata": sha256_json(self.metadata),
-            **({"asked": sha256_json(self.asked)} if self.asked else {}),
-            **({"written": sha256_json(self.written.queries)} if self.written else {}),
-        }
+        return MadeOf(
+            passages=_hash_of(self.passages),
+            model=self.model.key,
+            instruction=self.model.instruction,
+            retriever=self.retriever,
+            removed=tuple(sorted(self.removed)),
+            metadata=sha256_json(self.metadata),
+            asked=sha256_json(self.asked) if self.asked else None,
+            written=sha256_json(self.written.queries) if self.written else None,
+        )
 
 
 def _contents(
@@ -238,17 +245,13 @@ def _build(contents: _Contents, workspace: Workspace, runtime: Runtime) -> None:
     model = contents.model
     built = build(source, model, contents.retriever, runtime.vectors, runtime.report)
     with workspace.writing_folder(IN_RUN) as temporary:
-        write(
-            temporary,
-            built,
-            contents.passages,
-            Identity(name=contents.name, key=model.key, instruction=model.instruction),
-            metadata=contents.metadata,
+        origin = Origin(
+            model=Identity(name=contents.name, key=model.key, instruction=model.instruction),
             base=beside,
             made_of=contents.made_of(),
             written=_cost(written, built, runtime) if written else None,
-            report=runtime.report,
         )
+        write(temporary, built, contents.passages, origin, metadata=contents.metadata, report=runtime.report)
     total = sum(path.stat().st_size for path in workspace.path(IN_RUN).rglob("*") if path.is_file())
     runtime.report.log(
         f"index: {len(texts):,} passages, {total / 1e6:,.1f} MB ({total / len(texts) / 1e3:,.1f} kB a passage)"
@@ -316,7 +319,7 @@ def _planned(
     return planned.retriever, queries if planned.with_queries else None
 
 
-def _cost(written: Written, built: Built, runtime: Runtime) -> dict[str, object]:
+def _cost(written: Written, built: Built, runtime: Runtime) -> WrittenCost:
     """The cost of the written queries in an index, for its manifest and for the log."""
     used = Usage()
     if written.calls and runtime.ledger.exists():
@@ -328,26 +331,27 @@ def _cost(written: Written, built: Built, runtime: Runtime) -> dict[str, object]
         f"{used.calls / passages:.2f} calls, {(used.input_tokens + used.output_tokens) / passages:,.0f} tokens and "
         f"${used.usd / passages:.6f}, and take {size / passages / 1e3:,.1f} kB"
     )
-    return {"queries": written.count, "covered": written.covered, "bytes": size, **asdict(used)}
+    return WrittenCost(queries=written.count, covered=written.covered, size=size, **asdict(used))
 
 
-def _made_of(target: Path) -> Mapping[str, object]:
+def _made_of(target: Path) -> MadeOf | None:
+    """What an index is made of. None where there is none, or it is damaged or of another version: it is built again."""
     try:
-        return cast("Mapping[str, object]", read_manifest(target).get("made_of", {}))
-    except InputError:
-        return {}  # damaged, or of another version: it is built again
+        return read_manifest(target).made_of
+    except (ArtifactMissing, InputError):
+        return None
 
 
 def _removed(target: Path, remove: Sequence[str], workspace: Workspace, runtime: Runtime) -> set[str]:
     """Documents that the index leaves out: those of earlier --remove options, and `remove`."""
     forgotten = read_forgotten(workspace)
-    made_of = _made_of(target) if (target / MANIFEST).exists() else {"removed": ()}
-    if not made_of:
+    made_of = _made_of(target)
+    if made_of is None and (target / MANIFEST).exists():
         runtime.report.log(
             "Note: the manifest of the index can't be read, and so it isn't known which documents were taken out with "
             "--remove: they are in the index again. Take them out with --remove"
         )
-    listed = cast("Sequence[str]", made_of.get("removed", ()))
+    listed = made_of.removed if made_of else ()
     before = {one for one in listed if not forgotten.has_document(one)}
     if remove:
         known = {one.document_id for one in workspace.read(Passage)}
@@ -379,10 +383,10 @@ def _warn_of_change(folder: Path, index: Index, runtime: Runtime) -> None:
     file, built = folder / FILES[Passage], index.stored.folder / MANIFEST
     if not is_run(folder) or not file.exists() or file.stat().st_mtime <= built.stat().st_mtime:
         return
-    made_of = index.stored.manifest["made_of"]
-    removed = set(made_of.get("removed", ()))
+    made_of = index.stored.manifest.made_of
+    removed = set(made_of.removed)
     passages = [one for one in Workspace(folder).read(Passage) if one.document_id not in removed]
-    if _hash_of(sorted(passages, key=lambda one: one.passage_id)) != made_of.get("passages"):
+    if _hash_of(sorted(passages, key=lambda one: one.passage_id)) != made_of.passages:
         runtime.report.log(
             f"Note: the passages of {folder} have changed since its index was built, and the old ones are searched. "
             f"For the new ones: embedfit index --run {folder}"

@@ -103,8 +103,8 @@ def _rebuild(workspace: Workspace, runtime: Runtime) -> None:
     manifest = read_manifest(workspace.path(IN_RUN))
     index_run(
         workspace.root,
-        tokens="tokens.npy" in manifest["files"],
-        written=bool(manifest.get("written")),
+        tokens="tokens.npy" in manifest.files,
+        written=manifest.written is not None,
         runtime=runtime,
     )
 

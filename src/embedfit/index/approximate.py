@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,13 +30,15 @@ from embedfit.files.atomic import atomic_file
 from embedfit.index.retriever import DENSE_PARTS, DEPTH, Retriever
 from embedfit.index.rows import Rows
 from embedfit.index.scoring import Asked, Parts, Scores, ordered
-from embedfit.index.store.manifest import AGAIN
+from embedfit.index.store.manifest import AGAIN, Lists, ListsFile
 from embedfit.numerics.arrays import Floats, Halves, Ints
 from embedfit.numerics.machine import cores
 from embedfit.numerics.ranking import best
 from embedfit.progress import Reporter, Task
 
 Mask = npt.NDArray[np.bool_]
+#: Lists of the library, which says no types.
+Shard: TypeAlias = Any
 
 FOLDER = "approximate"
 INSTALL = "pip install 'embedfit[ann]'"
@@ -61,7 +64,7 @@ _BLOCK_SCORES = 16_000_000
 
 
 @functools.cache
-def library() -> Any | None:  # noqa: ANN401 - a module
+def library() -> ModuleType | None:
     """The library faiss, None where the extra is not installed."""
     try:
         with warnings.catch_warnings():
@@ -71,7 +74,8 @@ def library() -> Any | None:  # noqa: ANN401 - a module
         return None
     if sys.platform == "darwin":  # its OpenMP and torch's are two there, and a second thread of it crashes
         faiss.omp_set_num_threads(1)
-    return faiss
+    module: ModuleType = faiss
+    return module
 
 
 def wanted(parts: Parts, retriever: Retriever) -> bool:
@@ -79,9 +83,9 @@ def wanted(parts: Parts, retriever: Retriever) -> bool:
     return retriever.method == "sum" and any(len(rows) > MOST_EXACT for rows in _vectors(parts, retriever).values())
 
 
-def could_now(manifest: Mapping[str, Any]) -> bool:
+def could_now(lists: Lists | None) -> bool:
     """Whether an index has no lists only because the extra was missing, which is installed now."""
-    return (manifest.get("approximate") or {}).get("why") == _MISSING and library() is not None
+    return lists is not None and lists.why == _MISSING and library() is not None
 
 
 _MISSING = "the extra ann is not installed"
@@ -109,7 +113,7 @@ class Approximate:
     """
 
     retriever: Retriever
-    parts: Mapping[str, Sequence[Any]]
+    parts: Mapping[str, Sequence[Shard]]
     share: float
 
     def candidates(
@@ -161,7 +165,7 @@ class Approximate:
         return result
 
 
-def nearest(shards: Sequence[Any], vector: Floats, count: int, share: float, allowed: Mask | None) -> Ints:
+def nearest(shards: Sequence[Shard], vector: Floats, count: int, share: float, allowed: Mask | None) -> Ints:
     """The numbers of a part's vectors that are nearest to a query (H,), at most `count`, by the lists.
 
     allowed: (R,) which vectors may be found.
@@ -184,24 +188,22 @@ def nearest(shards: Sequence[Any], vector: Floats, count: int, share: float, all
     return result
 
 
-def opened(folder: Path, about: Mapping[str, Any] | None, retriever: Retriever) -> Approximate | None:
+def opened(folder: Path, about: Lists | None, retriever: Retriever) -> Approximate | None:
     """The lists of an index folder; None where it has none, and where the extra is not installed.
 
     about: `approximate` of the manifest. Raises InputError where a file is not what was written. What is in the lists
     is not read for that; a wrong number there could cost a candidate, and changes no score.
     """
-    faiss = library() if about and about["used"] else None
+    faiss = library() if about is not None and about.used else None
     if faiss is None or about is None:
         return None
-    parts = {
-        name: [_shard(faiss, folder / one["file"], one) for one in shards] for name, shards in about["parts"].items()
-    }
-    return Approximate(retriever, parts, float(about["share"]))
+    parts = {name: [_shard(faiss, folder / one.file, one) for one in shards] for name, shards in about.parts.items()}
+    return Approximate(retriever, parts, about.share)
 
 
-def _shard(faiss: Any, path: Path, about: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the library
+def _shard(faiss: ModuleType, path: Path, about: ListsFile) -> Shard:
     with path.open("rb") as file:
-        if hashlib.sha256(file.read(about["head"])).hexdigest() != about["sha256"]:
+        if hashlib.sha256(file.read(about.head)).hexdigest() != about.sha256:
             raise InputError(f"{path} is not the file that the index was made with.", remedy=AGAIN)
     try:
         shard = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
@@ -213,21 +215,19 @@ def _shard(faiss: Any, path: Path, about: Mapping[str, Any]) -> Any:  # noqa: AN
     return shard
 
 
-def exact_because(about: Mapping[str, Any] | None) -> str:
+def exact_because(about: Lists | None) -> str:
     """Why a large index is searched exactly all the same, in a sentence; "" where it isn't, or isn't large."""
-    if not about:
+    if about is None:
         return ""
-    if not about["used"]:
-        return f"search is exact: {about['why']}"
+    if not about.used:
+        return f"search is exact: {about.why}"
     return "" if library() is not None else f"search is exact, and slower: {_MISSING}. Install it: {INSTALL}"
 
 
 # --- making
 
 
-def write(
-    folder: Path, parts: Parts, retriever: Retriever, asked: Asked | None, report: Reporter
-) -> dict[str, Any] | None:
+def write(folder: Path, parts: Parts, retriever: Retriever, asked: Asked | None, report: Reporter) -> Lists | None:
     """Write the lists of an index into its folder. Returns what the manifest keeps of them, None for a small index.
 
     asked: queries by which the recall is measured: the share of the exact first stage's best DEPTH that is found. The
@@ -240,11 +240,11 @@ def write(
     faiss = library()
     if faiss is None:
         report.log(f"index: {rows:,} vectors are searched exactly, because {_MISSING}. Faster: {INSTALL}")
-        return {"used": False, "why": _MISSING}
+        return Lists(used=False, why=_MISSING)
     (folder / FOLDER).mkdir()
     with report.task("approximate lists", rows, "vectors") as task:
         about = {name: _write_part(faiss, folder, name, array, task) for name, array in vectors.items()}
-    made = {"used": True, "parts": about, "share": SHARES[-1]}
+    made = Lists(used=True, parts=about, share=SHARES[-1])
     near = opened(folder, made, retriever)
     assert near is not None
     recalls = measured(near, parts, asked, report)
@@ -266,12 +266,12 @@ def write(
         (folder / FOLDER).rmdir()
         why = f"approximate lists found {found}, and {ENOUGH_RECALL:.0%} are needed"
         report.log(f"index: search stays exact: {why}")
-        return {"used": False, "why": why, **known}
+        return made.model_copy(update={**known, "used": False, "why": why, "parts": {}, "share": 0.0})
     report.log(f"index: approximate lists of {rows:,} vectors find {found}; a build of other passages makes them anew")
-    return made | {"share": share, **known}
+    return made.model_copy(update={**known, "share": share})
 
 
-def _write_part(faiss: Any, folder: Path, name: str, vectors: Halves, task: Task) -> list[dict[str, Any]]:  # noqa: ANN401
+def _write_part(faiss: ModuleType, folder: Path, name: str, vectors: Halves, task: Task) -> tuple[ListsFile, ...]:
     most = max(1, _SHARD_BYTES // (vectors.shape[1] + 8))
     count = math.ceil(len(vectors) / most)
     bounds = np.linspace(0, len(vectors), count + 1).astype(int).tolist()
@@ -279,12 +279,12 @@ def _write_part(faiss: Any, folder: Path, name: str, vectors: Halves, task: Task
     for number, (start, stop) in enumerate(pairwise(bounds)):
         made = _lists(faiss, vectors[start:stop], task)
         file = f"{FOLDER}/{name}.{number}.faiss"
-        head = _save(faiss, made, folder / file)
-        found.append({"file": file, "rows": stop - start, "lists": made.nlist, **head})
-    return found
+        head, sha256 = _save(faiss, made, folder / file)
+        found.append(ListsFile(file=file, rows=stop - start, lists=made.nlist, head=head, sha256=sha256))
+    return tuple(found)
 
 
-def _lists(faiss: Any, vectors: Halves, task: Task) -> Any:  # noqa: ANN401 - of the library
+def _lists(faiss: ModuleType, vectors: Halves, task: Task) -> Shard:
     """Lists of some vectors, in memory."""
     size, width = vectors.shape
     lists = max(1, min(round(_LISTS * size**0.5), size))
@@ -308,16 +308,17 @@ def _lists(faiss: Any, vectors: Halves, task: Task) -> Any:  # noqa: ANN401 - of
     return made
 
 
-def _save(faiss: Any, made: Any, path: Path) -> dict[str, Any]:  # noqa: ANN401 - of the library
-    """Write lists. The file's head holds all sizes and the centres; behind it are codes and numbers of the vectors.
+def _save(faiss: ModuleType, made: Shard, path: Path) -> tuple[int, str]:
+    """Write lists; returns the size of the file's head and its hash.
 
-    Wrong bytes in the head could make the library read what is not there: its hash is checked when it is opened.
+    The head holds all sizes and the centres; behind it are codes and numbers of the vectors. Wrong bytes in the head
+    could make the library read what is not there: its hash is checked when it is opened.
     """
     with atomic_file(path, binary=True) as file:
         faiss.write_index(made, faiss.PyCallbackIOWriter(file.write))
     head = path.stat().st_size - made.ntotal * (made.code_size + 8)
     with path.open("rb") as written:
-        return {"head": head, "sha256": hashlib.sha256(written.read(head)).hexdigest()}
+        return head, hashlib.sha256(written.read(head)).hexdigest()
 
 
 def measured(near: Approximate, parts: Parts, asked: Asked, report: Reporter) -> dict[float, float]:

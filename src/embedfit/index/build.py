@@ -13,7 +13,8 @@ from embedfit.config import WINDOW_TOKENS
 from embedfit.index import approximate
 from embedfit.index.constants import SAMPLE, deviations, stand_ins
 from embedfit.index.retriever import Retriever
-from embedfit.index.scoring import Asked, Parts, Rows
+from embedfit.index.rows import Rows, starts_of
+from embedfit.index.scoring import Asked, Parts
 from embedfit.index.tokens import TokenSpace, stored_tokens
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import VectorStore
@@ -112,7 +113,7 @@ def _windows(
     kept = np.repeat(counts > 1, counts)
     texts = [text for text, keep in zip(windows.texts, kept, strict=True) if keep]
     counts = np.where(counts > 1, counts, 0)
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    starts = starts_of(counts)
     if not texts:
         return Rows(np.zeros((0, whole.shape[1]), np.float16), starts)
     report.log(f"index: {len(several):,} of {len(contents):,} passages are {len(texts):,} windows")
@@ -127,7 +128,7 @@ def _written(
     """Vectors of the written queries, passage by passage; the one vector of a passage that has none."""
     texts = [text for asked in source.queries for text in asked]
     counts = np.array([max(1, len(asked)) for asked in source.queries], np.int64)
-    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    starts = starts_of(counts)
     has = np.array([bool(asked) for asked in source.queries])
     rows = np.empty((starts[-1], whole.shape[1]), np.float16)
     rows[np.repeat(~has, counts)] = whole[~has]

@@ -14,9 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 from embedfit.errors import InputError
+
+_STRICT = ConfigDict(extra="forbid")
 
 PartName = Literal["one", "windows", "queries", "words", "words_and_queries"]
 Method = Literal["sum", "reciprocal_rank"]
@@ -43,6 +47,8 @@ class Part:
     deviation: what its raw scores are divided by; 1 for words, whose scale is fixed.
     """
 
+    __pydantic_config__ = _STRICT
+
     name: PartName
     weight: float
     deviation: float = 1.0
@@ -54,6 +60,8 @@ class Rerank:
 
     tokens: late interaction (Khattab and Zaharia 2020). Both are standardised among the `depth` passages.
     """
+
+    __pydantic_config__ = _STRICT
 
     weight: float
     depth: int = DEPTH
@@ -67,8 +75,10 @@ class Retriever:
     do (Cormack, Clarke and Büttcher, SIGIR 2009); it is there for comparison and has no second stage.
     """
 
+    __pydantic_config__ = _STRICT
+
     name: str
-    parts: tuple[Part, ...]
+    parts: Annotated[tuple[Part, ...], Field(min_length=1)]
     rerank: Rerank | None = None
     method: Method = "sum"
 
@@ -90,23 +100,19 @@ class Retriever:
         """Whether written queries must lie in its index."""
         return self.has("queries", "words_and_queries")
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, JsonValue]:
         """A JSON value that from_json reads."""
         return asdict(self)
 
 
-def from_json(value: Mapping[str, Any]) -> Retriever:
+def from_json(value: object) -> Retriever:
     """A retriever from its JSON value. Raises InputError that names what is wrong."""
     try:
-        parts = tuple(Part(**part) for part in value["parts"])
-        rerank = Rerank(**value["rerank"]) if value.get("rerank") else None
-        found = Retriever(name=str(value["name"]), parts=parts, rerank=rerank, method=value.get("method", "sum"))
-    except (KeyError, TypeError) as error:
-        raise InputError(f"This is not a retriever: {error}.", remedy="Run: embedfit index") from error
-    unknown = [part.name for part in found.parts if part.name not in PARTS]
-    if unknown or not found.parts:
-        raise InputError(f"A retriever's parts are {', '.join(PARTS)}; found: {', '.join(unknown) or 'none'}.")
-    return found
+        return TypeAdapter(Retriever).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"This is not a retriever: {where}: {first['msg']}.", remedy="Run: embedfit index") from error
 
 
 def union(retrievers: Iterable[Retriever]) -> Retriever:

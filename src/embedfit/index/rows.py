@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from embedfit.numerics.arrays import Bytes, Floats, Halves, Ints
@@ -13,6 +14,11 @@ from embedfit.numerics.arrays import Bytes, Floats, Halves, Ints
 _BLOCK = 16_384
 _HALF = 2.0**-11  # the most by which rounding to float16 changes a number, as a share of it
 _SMALLEST_HALF = 2.0**-25  # the same for numbers near 0
+
+
+def starts_of(sizes: npt.ArrayLike) -> Ints:
+    """Where each of N runs of such sizes begins, and where the last one ends: (N + 1,)."""
+    return np.append(0, np.cumsum(sizes)).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class Rows:
     def some(self, passages: Ints) -> Rows:
         """The rows of passages (G,) alone, in their order."""
         counts = self.starts[passages + 1] - self.starts[passages]
-        starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        starts = starts_of(counts)
         places = np.repeat(self.starts[passages] - starts[:-1], counts) + np.arange(starts[-1])
         return Rows(self.vectors[places], starts)
 

@@ -102,12 +102,13 @@ class Index:
     @property
     def recall(self) -> float | None:
         """The share of the first stage's best that its approximate search finds; None where search is exact."""
-        return float(self.stored.manifest["approximate"]["recall"]) if self.parts.near is not None else None
+        lists = self.stored.manifest.approximate
+        return lists.recall if lists is not None and self.parts.near is not None else None
 
     @property
     def exact_because(self) -> str:
         """Why a large index is searched exactly all the same; "" where it isn't, or isn't large."""
-        return approximate.exact_because(self.stored.manifest.get("approximate"))
+        return approximate.exact_because(self.stored.manifest.approximate)
 
     @property
     def base_name(self) -> str:

@@ -10,7 +10,7 @@ from itertools import chain, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from embedfit.index.rows import product
+from embedfit.index.rows import product, starts_of
 from embedfit.index.scoring import Tokens
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
@@ -86,7 +86,7 @@ class TokenReader:
             whole, found = text_and_token_vectors(self._encoder, flat, is_query=False)
         else:  # a model without special tokens reads nothing of some texts
             whole, found = np.zeros((0, 0), np.float32), token_vectors(self._encoder, flat)
-        starts = np.cumsum([0, *map(len, ids)]).tolist()
+        starts = starts_of([len(rows) for rows in ids]).tolist()
         single = [whole[start] if len(whole) and stop == start + 1 else None for start, stop in pairwise(starts)]
         own = [vectors[self._own(row)].float().cpu().numpy() for vectors, row in zip(found, flat, strict=True)]
         return single, [np.concatenate(own[start:stop]) for start, stop in pairwise(starts)]
@@ -190,5 +190,5 @@ def stored_tokens(
 
 def gathered(passages: Sequence[npt.NDArray[np.int8]], width: int = WIDTH) -> Tokens:
     """Token vectors of all passages in one array. passages: (L, D) each."""
-    starts = np.cumsum([0, *(len(rows) for rows in passages)]).astype(np.int64)
-    return Tokens(np.concatenate(passages) if passages else np.zeros((0, width), np.int8), starts)
+    vectors = np.concatenate(passages) if passages else np.zeros((0, width), np.int8)
+    return Tokens(vectors, starts_of([len(rows) for rows in passages]))

@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import InputError
 from embedfit.files.atomic import atomic_file
+from embedfit.index.rows import starts_of
 from embedfit.index.store.filters import Condition, Filter, Scalar, date_of
+from embedfit.index.store.manifest import FieldColumns
 from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import Metadata, Passage, Value
 
@@ -66,14 +69,14 @@ def joined(passages: Sequence[Passage], metadata: Iterable[Metadata]) -> list[di
 
 def write_columns(
     folder: Path, passages: Sequence[Passage], rows: Sequence[Mapping[str, Value]]
-) -> list[dict[str, Any]]:
+) -> tuple[FieldColumns, ...]:
     """Write the fields of passages; returns what the manifest keeps of each. rows: (N,), or () for none."""
     gathered: dict[str, list[tuple[int, Value]]] = {DOCUMENT: [(n, one.document_id) for n, one in enumerate(passages)]}
     for number, row in enumerate(rows):
         for name, value in row.items():
             if name != DOCUMENT:
                 gathered.setdefault(name, []).append((number, value))
-    fields: list[dict[str, Any]] = []
+    fields: list[FieldColumns] = []
     codes: list[Codes] = []
     starts: list[Ints] = []
     dates: list[Ints] = []
@@ -91,12 +94,11 @@ def write_columns(
             dates.append(own_dates)
             sizes = (len(own), 0 if own_starts is None else len(own_starts), len(own_dates))
             after = [len(lines) - 1, *(place + size for place, size in zip(places[1:], sizes, strict=True))]
-            kinds = [sum(kind == one for kind, _ in values) for one in range(3)]
-            fields.append(
-                {"name": name, "is_list": own_starts is not None, "passages": len(given)}
-                | dict(zip(_KINDS, kinds, strict=True))
-                | {part: [places[n], after[n]] for n, part in enumerate(("values", "codes", "starts", "dates"))}
-            )
+            kinds = Counter(_KINDS[kind] for kind, _ in values)
+            ranges = dict(zip(("values", "codes", "starts", "dates"), zip(places, after, strict=True), strict=True))
+            is_list = own_starts is not None
+            about = {"name": name, "is_list": is_list, "passages": len(given)}
+            fields.append(FieldColumns.model_validate(about | {kind: kinds[kind] for kind in _KINDS} | ranges))
             places = after
     for target, array in (
         (LINES, np.array(lines, np.int64)),
@@ -106,7 +108,7 @@ def write_columns(
     ):
         with atomic_file(folder / target, binary=True) as file:
             np.save(file, array, allow_pickle=False)
-    return fields
+    return tuple(fields)
 
 
 def _kind(value: Scalar) -> int:
@@ -133,7 +135,7 @@ def _column(given: Sequence[tuple[int, Value]], count: int) -> tuple[list[tuple[
     codes = {value: code for code, value in enumerate(values)}
     numbers = np.array([codes[item] for item in items], np.int32)
     if is_list:
-        return values, numbers, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return values, numbers, starts_of(counts)
     result = np.full(count, -1, np.int32)
     result[[number for number, _ in given]] = numbers
     return values, result, None
@@ -142,7 +144,7 @@ def _column(given: Sequence[tuple[int, Value]], count: int) -> tuple[list[tuple[
 # --- reading
 
 
-class Values(Sequence[Any]):
+class Values(Sequence[Scalar]):
     """The distinct values of a field, read from the file when they are asked for."""
 
     def __init__(self, lines: memoryview, starts: Ints) -> None:
@@ -168,18 +170,16 @@ class Values(Sequence[Any]):
 class Column:
     """One field of N passages."""
 
-    def __init__(
-        self, about: Mapping[str, Any], values: Values, codes: Codes, starts: Ints | None, dates: Ints
-    ) -> None:
-        """about: as the manifest has it. codes: (N,), or (E,) with starts (N + 1,) of a field of lists.
+    def __init__(self, about: FieldColumns, values: Values, codes: Codes, starts: Ints | None, dates: Ints) -> None:
+        """codes: (N,), or (E,) with starts (N + 1,) of a field of lists.
 
         dates: (T, 2) of the texts among the values, (0, 2) where none is a date.
         """
-        self.name: str = about["name"]
+        self.name = about.name
         self.values = values
         self.codes = codes
         self.starts = starts
-        ends = np.cumsum([about[kind] for kind in _KINDS]).tolist()
+        ends = [about.flag, about.flag + about.number, about.flag + about.number + about.text]
         #: Of flags, numbers and texts: the first of their values, and the one after the last.
         self.ranges: list[tuple[int, int]] = list(zip([0, *ends[:2]], ends, strict=True))
         self.dates = dates
@@ -225,8 +225,7 @@ class Column:
 class Catalogue:
     """The fields of N passages and what filters ask about them."""
 
-    def __init__(self, fields: Sequence[Mapping[str, Any]], size: int, folder: Path) -> None:
-        """fields: of the manifest."""
+    def __init__(self, fields: Sequence[FieldColumns], size: int, folder: Path) -> None:
         # Views without the class of mapped arrays, whose every slice costs ten times as much.
         lines = np.memmap(folder / VALUES, np.uint8, mode="r").data if size else memoryview(b"")
         places, codes, starts, dates = (
@@ -236,11 +235,9 @@ class Catalogue:
         self.size = size
         self.columns: dict[str, Column] = {}
         for one in fields:
-            values = Values(lines, places[one["values"][0] : one["values"][1] + 1])
-            own = starts[slice(*one["starts"])] if one["is_list"] else None
-            self.columns[one["name"]] = Column(
-                one, values, codes[slice(*one["codes"])], own, dates[slice(*one["dates"])]
-            )
+            values = Values(lines, places[one.values[0] : one.values[1] + 1])
+            own = starts[slice(*one.starts)] if one.is_list else None
+            self.columns[one.name] = Column(one, values, codes[slice(*one.codes)], own, dates[slice(*one.dates)])
 
     def of(self, number: int) -> dict[str, Value]:
         """The fields of a passage; the document's id, which hits have beside them, is left out."""

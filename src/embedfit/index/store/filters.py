@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -74,7 +74,7 @@ class Filter:
         return ", ".join(map(str, self.conditions)) or "everything"
 
 
-Where = Filter | Mapping[str, Any] | Sequence[str] | str
+Where = Filter | Mapping[str, object] | Sequence[str] | str
 
 
 def of_documents(ids: Iterable[str]) -> Filter:
@@ -84,7 +84,7 @@ def of_documents(ids: Iterable[str]) -> Filter:
     )
 
 
-def filter_of(where: Any) -> Filter:  # noqa: ANN401 - JSON, checked here
+def filter_of(where: object) -> Filter:
     """A filter of what people write: JSON, or expressions as on the command line. None: everything.
 
     {"lang": "de", "year": [2023, 2024], "date": {">=": "2024-01-01"}, "groups": {"contains": "hr"},
@@ -105,7 +105,7 @@ def filter_of(where: Any) -> Filter:  # noqa: ANN401 - JSON, checked here
     return Filter(conditions=tuple(conditions))
 
 
-def _of_object(where: Mapping[Any, Any]) -> Iterator[Condition]:
+def _of_object(where: Mapping[object, object]) -> Iterator[Condition]:
     _at_most(where, MOST_CONDITIONS, "conditions")
     for name, wanted in where.items():
         if not isinstance(name, str) or not name or len(name) > MOST_CHARACTERS:
@@ -129,11 +129,12 @@ def _of_object(where: Mapping[Any, Any]) -> Iterator[Condition]:
             yield Condition(field=name, operator=known, values=_checked(name, known, _values(name, value)))
 
 
-def _values(name: str, value: Any) -> tuple[tuple[Scalar, ...], ...]:  # noqa: ANN401 - JSON
+def _values(name: str, value: object) -> tuple[tuple[Scalar, ...], ...]:
     given = [_plain(one) for one in (value if isinstance(value, (list, tuple)) else [value])]
     _at_most(given, MOST_VALUES, f"values of {_short(name)}")
     if not given:
         raise InputError(f"The filter of {_short(name)} names no value; leave it out to find all.")
+    values: list[Scalar] = []
     for one in given:
         if not isinstance(one, (str, int, float)) or (isinstance(one, float) and not math.isfinite(one)):
             raise InputError(
@@ -142,10 +143,11 @@ def _values(name: str, value: Any) -> tuple[tuple[Scalar, ...], ...]:  # noqa: A
             )
         if isinstance(one, str) and len(one) > MOST_CHARACTERS:
             raise InputError(f"{_short(name)}: a value has more than {MOST_CHARACTERS:,} characters.")
-    return tuple((one,) for one in given)
+        values.append(one)
+    return tuple((one,) for one in values)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - what Python users have
+def _plain(value: object) -> object:
     """A date as its ISO text, a number of numpy as Python's; other values as they are."""
     if isinstance(value, date):
         return value.isoformat()
@@ -211,7 +213,7 @@ def _readings(text: str) -> tuple[Scalar, ...]:
     return tuple(readings)
 
 
-def _at_most(given: Any, most: int, what: str) -> None:  # noqa: ANN401 - anything with a length
+def _at_most(given: Sized, most: int, what: str) -> None:
     if len(given) > most:
         raise InputError(f"A filter has at most {most:,} {what}; {len(given):,} were given.")
 

@@ -15,11 +15,10 @@ Arrays are mapped into memory, so that an index larger than the memory can be se
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,23 @@ from embedfit.files.atomic import atomic_file
 from embedfit.files.hashes import sha256_file
 from embedfit.index import approximate
 from embedfit.index.build import Built
-from embedfit.index.retriever import Retriever, from_json
+from embedfit.index.retriever import Retriever
 from embedfit.index.scoring import Parts, Rows, Tokens
 from embedfit.index.store.columns import FILES, Catalogue, write_columns
-from embedfit.index.store.manifest import AGAIN, MANIFEST, PASSAGE_STARTS, SCHEMA, digest_of, read_manifest
+from embedfit.index.store.manifest import (
+    AGAIN,
+    MANIFEST,
+    PASSAGE_STARTS,
+    Identity,
+    IndexManifest,
+    MadeOf,
+    StoredFile,
+    WrittenCost,
+    manifest_text,
+    read_manifest,
+)
 from embedfit.index.tokens import TokenSpace
-from embedfit.numerics.arrays import Halves
+from embedfit.numerics.arrays import Bytes, Floats, Halves, Ints
 from embedfit.path.artefacts import Passage, Value
 from embedfit.path.workspace import encode_record
 from embedfit.progress import Reporter, Silent
@@ -49,19 +59,6 @@ _WORDS = ("words", "words_and_queries")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Which model an index was made with.
-
-    name: as it was named, or the path of its folder. key: hash of its weights, tokenizer and layout. instruction:
-    what is put before queries.
-    """
-
-    name: str
-    key: str
-    instruction: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
     """An opened index folder.
 
@@ -70,12 +67,12 @@ class Stored:
     """
 
     folder: Path
-    manifest: Mapping[str, Any]
+    manifest: IndexManifest
     model: Identity
     retriever: Retriever
     parts: Parts
     tokens: TokenSpace | None
-    starts: npt.NDArray[np.int64]
+    starts: Ints
     lines: npt.NDArray[np.uint8] | None
     catalogue: Catalogue
     base: Identity | None = None
@@ -90,27 +87,39 @@ class Base:
     vectors: Halves
 
 
+_OF_NOTHING = MadeOf()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an index comes from, for its manifest.
+
+    base: where `model` was tuned. made_of: what tells whether it is up to date. written: of the written queries in it.
+    """
+
+    model: Identity
+    base: Base | None = None
+    made_of: MadeOf = _OF_NOTHING
+    written: WrittenCost | None = None
+
+
 def write(
     folder: Path,
     built: Built,
     passages: Sequence[Passage],
-    model: Identity,
+    origin: Origin,
     *,
     metadata: Sequence[Mapping[str, Value]] = (),
-    base: Base | None = None,
-    made_of: Mapping[str, Any] | None = None,
-    written: Mapping[str, Any] | None = None,
     report: Reporter | None = None,
 ) -> None:
-    """Write all files into an empty folder, the manifest last.
-
-    metadata: the fields of each passage, or () for none. made_of: what tells whether it is up to date. written: what
-    is known of the written queries in it.
-    """
-    parts = built.parts
+    """Write all files into an empty folder, the manifest last. metadata: the fields of each passage, or () for none."""
+    parts, base = built.parts, origin.base
     _write_passages(folder, passages)
     fields = write_columns(folder, passages, metadata)
-    arrays: dict[str, npt.NDArray[Any] | None] = {"one": parts.one, "base": base.vectors if base else None}
+    arrays: dict[str, Halves | Floats | Ints | Bytes | None] = {
+        "one": parts.one,
+        "base": base.vectors if base else None,
+    }
     for name in _ROWS:
         rows: Rows | None = getattr(parts, name)
         if rows is not None:
@@ -127,21 +136,21 @@ def write(
         if words is not None:
             words.save(folder / name)
     lists = approximate.write(folder, parts, built.retriever, built.sample, report or Silent())
-    manifest = {
-        "schema": SCHEMA,
-        "model": asdict(model),
-        "base": asdict(base.identity) if base else None,
-        "retriever": built.retriever.as_json(),
-        "passages": len(passages),
-        "fields": fields,
-        "made_of": dict(made_of or {}),
-        "written": dict(written) if written else None,
-        "approximate": lists,
-        "files": {
-            path.relative_to(folder).as_posix(): _about(path) for path in sorted(folder.rglob("*")) if path.is_file()
-        },
-    }
-    _write_manifest(folder, manifest)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    _write_manifest(
+        folder,
+        IndexManifest(
+            model=origin.model,
+            base=base.identity if base else None,
+            retriever=built.retriever,
+            passages=len(passages),
+            fields=fields,
+            made_of=origin.made_of,
+            written=origin.written,
+            approximate=lists,
+            files={path.relative_to(folder).as_posix(): _about(path) for path in files},
+        ),
+    )
 
 
 def rewrite_metadata(
@@ -149,14 +158,14 @@ def rewrite_metadata(
     folder: Path,
     passages: Sequence[Passage],
     metadata: Sequence[Mapping[str, Value]],
-    made_of: Mapping[str, Any],
+    made_of: MadeOf,
 ) -> None:
     """Write an index into an empty folder that is `source` with other fields of its passages.
 
     Files that stay the same are hard links, or copies where the file system has none.
     """
-    manifest = dict(read_manifest(source))
-    for name in manifest["files"]:
+    manifest = read_manifest(source)
+    for name in manifest.files:
         if name not in FILES:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -164,20 +173,18 @@ def rewrite_metadata(
             except OSError:
                 shutil.copyfile(source / name, folder / name)
     fields = write_columns(folder, passages, metadata)
-    files = manifest["files"] | {name: _about(folder / name) for name in FILES}
-    _write_manifest(
-        folder, manifest | {"fields": fields, "made_of": dict(made_of), "files": dict(sorted(files.items()))}
-    )
+    files = {**manifest.files, **{name: _about(folder / name) for name in FILES}}
+    update = {"fields": fields, "made_of": made_of, "files": dict(sorted(files.items()))}
+    _write_manifest(folder, manifest.model_copy(update=update))
 
 
-def _about(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+def _about(path: Path) -> StoredFile:
+    return StoredFile(size=path.stat().st_size, sha256=sha256_file(path))
 
 
-def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    as_read = json.loads(json.dumps(manifest))
+def _write_manifest(folder: Path, manifest: IndexManifest) -> None:
     with atomic_file(folder / MANIFEST) as file:
-        json.dump({**as_read, "sha256": digest_of(as_read)}, file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write(manifest_text(manifest))
 
 
 def _write_passages(folder: Path, passages: Sequence[Passage]) -> None:
@@ -199,27 +206,26 @@ def read(folder: Path) -> Stored:
     """
     manifest = read_manifest(folder)
     try:
-        for name, file in manifest["files"].items():
+        for name, file in manifest.files.items():
             path = folder / name
             size = path.stat().st_size if path.is_file() else -1
-            if size != file["bytes"] or (size <= CHECKED_BYTES and sha256_file(path) != file["sha256"]):
+            if size != file.size or (size <= CHECKED_BYTES and sha256_file(path) != file.sha256):
                 raise InputError(f"{path} is not the file that the index was made with.", remedy=AGAIN)
         return _read(folder, manifest)
     except (ValueError, LookupError, TypeError, AttributeError, EOFError) as error:  # numpy's, and a manifest's lack
         raise InputError(f"The index {folder} is damaged: {error}", remedy=AGAIN) from error
 
 
-def _read(folder: Path, manifest: Mapping[str, Any]) -> Stored:
-    retriever = from_json(manifest["retriever"])
+def _read(folder: Path, manifest: IndexManifest) -> Stored:
     parts = Parts(
-        size=int(manifest["passages"]),
+        size=manifest.passages,
         one=_array(folder / "one.npy"),
         windows=_rows(folder, "windows"),
         queries=_rows(folder, "queries"),
         words=_bm25(folder, "words"),
         words_and_queries=_bm25(folder, "words_and_queries"),
         tokens=_tokens(folder),
-        near=approximate.opened(folder, manifest.get("approximate"), retriever),
+        near=approximate.opened(folder, manifest.approximate, manifest.retriever),
     )
     starts = np.load(folder / PASSAGE_STARTS, allow_pickle=False)
     return Stored(
@@ -227,12 +233,12 @@ def _read(folder: Path, manifest: Mapping[str, Any]) -> Stored:
         starts=starts,
         lines=np.memmap(folder / "passages.jsonl", np.uint8, mode="r") if starts[-1] else None,
         manifest=manifest,
-        model=Identity(**manifest["model"]),
-        retriever=retriever,
+        model=manifest.model,
+        retriever=manifest.retriever,
         parts=parts,
-        tokens=_space(folder, int(manifest["passages"])),
-        catalogue=Catalogue(manifest["fields"], int(manifest["passages"]), folder),
-        base=Identity(**manifest["base"]) if manifest.get("base") else None,
+        tokens=_space(folder, manifest.passages),
+        catalogue=Catalogue(manifest.fields, manifest.passages, folder),
+        base=manifest.base,
         base_vectors=_array(folder / "base.npy"),
     )
 

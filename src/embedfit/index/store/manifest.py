@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from embedfit.errors import ArtifactMissing, InputError
+from embedfit.index.retriever import Retriever
 from embedfit.path.workspace import sha256_json
 
 SCHEMA = 1
@@ -17,6 +20,121 @@ PASSAGE_STARTS = "passages.starts.npy"
 #: Where a run folder holds its index, and what makes a folder a run folder.
 IN_RUN = "index"
 RUN_SETTINGS = "embedfit.toml"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+
+class Identity(_Record):
+    """Which model an index was made with.
+
+    name: as it was named, or the path of its folder. key: hash of its weights, tokenizer and layout. instruction:
+    what is put before queries.
+    """
+
+    name: str
+    key: str
+    instruction: str
+
+
+class MadeOf(_Record):
+    """What an index is made of: it is up to date where a build would be made of the same.
+
+    passages, metadata, asked, written: hashes; None where there are none. removed: documents that were taken out.
+    """
+
+    passages: str = ""
+    model: str = ""
+    instruction: str = ""
+    retriever: Retriever | None = None
+    removed: tuple[str, ...] = ()
+    metadata: str = ""
+    asked: str | None = None
+    written: str | None = None
+
+
+class WrittenCost(_Record):
+    """The written queries in an index. covered: the share of the passages. bytes: of their vectors; usd: paid."""
+
+    queries: int
+    covered: float
+    size: Annotated[int, Field(alias="bytes")]
+    calls: int
+    input_tokens: int
+    output_tokens: int
+    usd: float
+
+
+class FieldColumns(_Record):
+    """A field of the passages. flag, number, text: how many values of each kind.
+
+    values, codes, starts, dates: where its part of each file of store.columns begins and ends.
+    """
+
+    name: str
+    is_list: bool
+    passages: int
+    flag: int
+    number: int
+    text: int
+    values: tuple[int, int]
+    codes: tuple[int, int]
+    starts: tuple[int, int]
+    dates: tuple[int, int]
+
+
+class ListsFile(_Record):
+    """A file of approximate lists. rows: vectors in it. head: its first bytes, whose hash is sha256."""
+
+    file: str
+    rows: int
+    lists: int
+    head: int
+    sha256: str
+
+
+class Lists(_Record):
+    """The approximate lists of a large index, or why it has none.
+
+    parts: files by dense part. share: of the lists that a query reads. recall: of the exact best `depth`, over so many
+    queries.
+    """
+
+    used: bool
+    why: str = ""
+    parts: Mapping[str, tuple[ListsFile, ...]] = {}
+    share: float = 0.0
+    recall: float | None = None
+    depth: int | None = None
+    queries: int | None = None
+    library: str = ""
+
+
+class StoredFile(_Record):
+    """The size of a file, and its hash."""
+
+    size: Annotated[int, Field(alias="bytes")]
+    sha256: str
+
+
+class IndexManifest(_Record):
+    """manifest.json of an index.
+
+    base: the untuned model, None where `model` is untuned itself. written: None where no written queries lie in it.
+    approximate: None for a small index. files: by name.
+    """
+
+    edition: Annotated[int, Field(alias="schema")] = SCHEMA
+    model: Identity
+    base: Identity | None = None
+    retriever: Retriever
+    passages: int
+    fields: tuple[FieldColumns, ...]
+    made_of: MadeOf = MadeOf()
+    written: WrittenCost | None = None
+    approximate: Lists | None = None
+    files: Mapping[str, StoredFile]
 
 
 def is_index(folder: Path) -> bool:
@@ -34,7 +152,7 @@ def is_searchable(folder: Path) -> bool:
     return is_index(folder) or is_index(folder / IN_RUN) or is_run(folder)
 
 
-def read_manifest(folder: Path) -> Mapping[str, Any]:
+def read_manifest(folder: Path) -> IndexManifest:
     """The manifest of an index, checked. Raises as read() does."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -43,9 +161,9 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
             remedy="Run: embedfit index --run DIR, or embedfit index DOCS... --model minilm --to-folder DIR",
         )
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        schema = manifest["schema"]
-        lacking = {"files", "passages", "fields", "model", "retriever", "sha256"} - set(manifest)
+        value: dict[str, object] = json.loads(path.read_text("utf-8"))
+        schema = value["schema"]
+        lacking = {"files", "passages", "fields", "model", "retriever", "sha256"} - set(value)
     except PermissionError as error:
         raise InputError(f"{path} can't be read: you may not.", remedy=f"For example: chmod u+r {path}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -57,11 +175,20 @@ def read_manifest(folder: Path) -> Mapping[str, Any]:
         )
     if lacking:
         raise InputError(f"{path} lacks {', '.join(sorted(lacking))}.", remedy=AGAIN)
-    if digest_of(manifest) != manifest["sha256"]:
+    if digest_of(value) != value["sha256"]:
         raise InputError(f"{path} is not what was written when the index was built.", remedy=AGAIN)
-    return manifest
+    try:
+        return IndexManifest.model_validate(value)
+    except ValidationError as error:
+        raise InputError(f"{path} is not an index' manifest.", remedy=AGAIN) from error
 
 
-def digest_of(manifest: Mapping[str, Any]) -> str:
+def manifest_text(manifest: IndexManifest) -> str:
+    """The text of manifest.json, with the hash of all the rest."""
+    value = manifest.model_dump(mode="json", by_alias=True)
+    return json.dumps({**value, "sha256": digest_of(value)}, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def digest_of(manifest: Mapping[str, object]) -> str:
     """Hex SHA-256 of all that a manifest holds but this hash: nobody has edited a manifest that has it."""
     return sha256_json({name: value for name, value in manifest.items() if name != "sha256"})

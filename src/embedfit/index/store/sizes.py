@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
 from embedfit.index.retriever import Retriever
 from embedfit.index.scoring import Parts, Rows, Tokens
+from embedfit.retrieval.bm25 import Bm25
 
 
 def part_bytes(parts: Parts) -> dict[str, int]:
     """Bytes of each part that is there, by its name; "tokens" are those of the second stage."""
     found: dict[str, int] = {}
     for name in ("one", "windows", "queries", "words", "words_and_queries", "tokens"):
-        part: Any = getattr(parts, name)
+        part: object = getattr(parts, name)
         if isinstance(part, (Rows, Tokens)):
             found[name] = part.vectors.nbytes + part.starts.nbytes
-        elif part is not None and hasattr(part, "nbytes"):
+        elif isinstance(part, (np.ndarray, Bm25)):
             found[name] = part.nbytes
     return found
 
