@@ -17,8 +17,8 @@ from embedfit.numerics.batching import pad
 class Trunk:
     """Any encoder that transformers builds, as it is or by torch.compile. Dense layers after it stay as they are.
 
-    A BERT whose arithmetic was written out by hand was 0.8 to 1.2 times as fast as transformers' own
-    in whole steps (benchmarks/results/train_trunks.json), and went.
+    A BERT whose arithmetic was written out by hand was 0.8 to 1.0 times as fast in whole steps in fp32, 1.1 to 1.3
+    times in bf16 (benchmarks/results/train_trunks.json). That was too little for what it cost to keep.
     """
 
     def __init__(self, encoder: Encoder, *, compiled: bool = False) -> None:
