@@ -24,7 +24,7 @@ _SKIPPED = frozenset(
     "pnseclvl panose falt atnid atnref atntime atndate atnicn mmath template private sp".split()
 )
 _KNOWN = frozenset(("shpinst", "shptxt", "annotation", "footnote", "ud", "shprslt"))
-_REMOVED = {"annotation": "comment", "atnauthor": ""}
+_CODECS = {"mac": "mac_roman", "pc": "cp437", "pca": "cp850"}
 #: Groups that are paragraphs of their own: read where they stand, after the paragraph that holds them.
 _APART = frozenset("footnote header headerl headerr headerf footer footerl footerr footerf annotation shptxt".split())
 _CHARACTERS = {
@@ -157,10 +157,6 @@ class _Rtf:
         if self._deleted and not self._state.deleted:
             self._end_deleted()
 
-    def _begin_apart(self) -> None:
-        self._outer.append((len(self._stack), len(self.blocks), self._paragraph, self._table))
-        self._paragraph, self._table = _Paragraph(), None
-
     def _end_apart(self) -> None:
         """Footnotes, boxes and headers follow the paragraph in which they stand; comments are listed."""
         _, before, outer, table = self._outer.pop()
@@ -178,11 +174,21 @@ class _Rtf:
 
     # --- tokens
 
-    def _word(self, word: str, number: int | None) -> None:  # noqa: C901 - a table of the format's words
-        state = self._state
+    def _word(self, word: str, number: int | None) -> None:
         if word == "u":
             self._unicode(number or 0)
-        elif word == "upr":
+            return
+        if not (self._begins_group(word) or self._sets_characters(word, number)):
+            if word in ("s", "outlinelevel") and self._in("stylesheet"):
+                self._style_word(word, number or 0)
+            elif not self._state.skip:
+                self._layout(word, number)
+        self._state = replace(self._state, fresh=False)
+
+    def _begins_group(self, word: str) -> bool:
+        """Whether a word says what the group is that it stands in."""
+        state = self._state
+        if word == "upr":
             self._state = replace(state, group=word)
         elif word == "ud" and state.starred and self._stack and self._stack[-1].group == "upr":
             self._state = replace(state, skip=self._stack[-1].skip)
@@ -190,28 +196,33 @@ class _Rtf:
             self._state = replace(state, skip=True, group=word)
         elif word in _APART and state.fresh and not state.skip:
             self._state = replace(state, group=word)
-            self._begin_apart()
-        elif word == "f":
+            self._outer.append((len(self._stack), len(self.blocks), self._paragraph, self._table))
+            self._paragraph, self._table = _Paragraph(), None
+        else:
+            return False
+        return True
+
+    def _sets_characters(self, word: str, number: int | None) -> bool:
+        """Whether a word says how the bytes of the text are to be read: its font, its code page, its fallbacks."""
+        state = self._state
+        if word == "f":
             self._state = replace(state, font=number or 0)
             self._entry = number or 0
         elif word == "fcharset":
             self._fonts[self._entry] = "" if number == _SYMBOL_CHARSET else _CHARSETS.get(number or 0, self._codec)
         elif word == "ansicpg":
             self._codec = _codec(number)
-        elif word in ("mac", "pc", "pca"):
-            self._codec = {"mac": "mac_roman", "pc": "cp437", "pca": "cp850"}[word]
+        elif word in _CODECS:
+            self._codec = _CODECS[word]
         elif word == "uc":
             self._state = replace(state, fallback=min(max(number or 0, 0), 10))
         elif word == "plain":
             self._state = replace(state, font=-1, deleted=False)
         elif word == "deleted":
             self._state = replace(state, deleted=number != 0)
-        elif word in ("s", "outlinelevel") and self._in("stylesheet"):
-            self._style_word(word, number or 0)
-        elif not state.skip:
-            self._layout(word, number)
-        if word != "u":
-            self._state = replace(self._state, fresh=False)
+        else:
+            return False
+        return True
 
     def _layout(self, word: str, number: int | None) -> None:
         """Words that begin, end and describe paragraphs and tables."""
