@@ -130,30 +130,24 @@ def _with_text(blocks: Sequence[Block]) -> Sequence[Block]:
 
 
 def _sections(blocks: Sequence[Block], starts: Sequence[int]) -> list[_Section]:
+    """The sections that have text. One begins at its own heading; the headings above it are in its path."""
     sections: list[_Section] = []
     path: list[tuple[int, str]] = []
-    start: int | None = None
-    body: int | None = None
-    end = 0
-
-    def close() -> None:
-        nonlocal start, body
-        if body is not None and start is not None:
-            sections.append(_Section(tuple(text for _, text in path), start, body, end))
-        start = body = None
-
+    heading: int | None = None
+    is_open = False
     for block, position in zip(blocks, starts, strict=True):
+        end = position + len(block.text)
         if block.kind == "heading":
-            close()
             while path and path[-1][0] >= block.level:
                 path.pop()
             path.append((block.level, block.text))
-            start = position
+            heading, is_open = position, False
+        elif is_open:
+            sections[-1] = replace(sections[-1], end=end)
         else:
-            start = position if start is None else start
-            body = position if body is None else body
-            end = position + len(block.text)
-    close()
+            start = position if heading is None else heading
+            sections.append(_Section(tuple(text for _, text in path), start, position, end))
+            is_open = True
     return sections
 
 
