@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embedfit.errors import EmbedfitError, InputError
-from embedfit.evaluation.check import Pair, auc, draw_pairs, pair_cosines, read_pairs, run, separation, verdict_on
+from embedfit.evaluation.check import CheckPair, auc, draw_pairs, pair_cosines, read_pairs, run, separation, verdict_on
 from embedfit.path.artefacts import Passage, Query
 from embedfit.progress import Silent
 from embedfit.runtime import Runtime
@@ -41,7 +41,7 @@ def test_auc_by_hand():
 
 
 def test_cosines_are_of_the_pairs(cache):
-    pairs = [Pair(query="a b", passage="a b", similar=True), Pair(query="a b", passage="b c", similar=False)]
+    pairs = [CheckPair(query="a b", passage="a b", similar=True), CheckPair(query="a b", passage="b c", similar=False)]
     embedder = WordsEmbedder()
     assert pair_cosines(embedder, pairs, cache, Silent()) == pytest.approx([1.0, 0.5])
     assert embedder.released == 1

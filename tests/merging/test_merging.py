@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from embedfit.config import MergeConfig
 from embedfit.errors import ModelError, UsageError
 from embedfit.merging.cocktail import mix
-from embedfit.merging.gate import Decision, Mixture, decide
+from embedfit.merging.gate import GateDecision, Mixture, decide
 from embedfit.merging.general import built_in, general_paragraphs
 from embedfit.merging.stage import sweep_of
 from embedfit.merging.weights import combine, weights_from_losses
@@ -80,7 +80,7 @@ def mixtures(*rows: tuple[float, float, float]) -> list[Mixture]:
     return made + [Mixture(alpha=a, dev=base + gain + noise, retention=kept) for a, gain, kept in rows]
 
 
-def gate(*rows: tuple[float, float, float]) -> Decision:
+def gate(*rows: tuple[float, float, float]) -> GateDecision:
     return decide(mixtures(*rows), CLUSTERS, max_retention_loss=0.01, max_dev_loss=0.02, rng=np.random.default_rng(1))
 
 
@@ -139,7 +139,7 @@ def test_without_a_gain_the_base_stays() -> None:
         assert "not better than the base" in decision.why
 
 
-def gate_of_noisy(gain: float, spread: float) -> Decision:
+def gate_of_noisy(gain: float, spread: float) -> GateDecision:
     """The gate on one mixture whose queries differ from the base's by exactly `gain` on the mean, ± spread."""
     base, *_ = mixtures()
     noise = np.random.default_rng(3).normal(0, spread, 200)

@@ -18,10 +18,10 @@ from embedfit.path.artefacts import (
     Comparison,
     Decision,
     Evaluation,
+    MeasuredRetriever,
     MergeSweep,
     Outcome,
     Ranked,
-    Row,
     Slice,
     Summary,
     System,
@@ -162,7 +162,7 @@ def test_every_record_says_what_it_is() -> None:
 
 def test_the_keys_of_summary_json_stay() -> None:
     """The golden file has the keys of a whole run's summary; the records know every one of them."""
-    row = Row(model="merged", retriever=DEFAULT)
+    row = MeasuredRetriever(model="merged", retriever=DEFAULT)
     chosen = {
         "model": "merged",
         "retriever": DEFAULT.as_json(),

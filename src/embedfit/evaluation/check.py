@@ -24,7 +24,7 @@ _KEPT_CHARACTERS = 300
 _FORM = 'A line is {"query": "…", "passage": "…", "similar": true}; give similar and different pairs.'
 
 
-class Pair(Whole):
+class CheckPair(Whole):
     """A query, a passage, and whether they belong together. One line of check.pairs."""
 
     query: str
@@ -70,14 +70,14 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         )
 
 
-def read_pairs(path: Path) -> list[Pair]:
+def read_pairs(path: Path) -> list[CheckPair]:
     """The user's pairs. Raises InputError naming file and line, and where similar or different pairs are missing."""
     if not path.is_file():
         raise InputError(f"The file of pairs {path} is missing.", remedy=_FORM)
     pairs = []
     for number, record in json_lines(path):
         try:
-            pairs.append(Pair.model_validate(record))
+            pairs.append(CheckPair.model_validate(record))
         except ValidationError as error:
             wrong = error.errors()[0]
             raise InputError(f"{path}, line {number}: {wrong['loc'][0]}: {wrong['msg']}.", remedy=_FORM) from error
@@ -90,7 +90,7 @@ def read_pairs(path: Path) -> list[Pair]:
 
 def draw_pairs(
     queries: Iterable[Query], passages: Sequence[Passage], count: int, *, rng: np.random.Generator
-) -> tuple[str, list[Pair]]:
+) -> tuple[str, list[CheckPair]]:
     """Similar and different pairs, `count` of each where there are as many. Returns (split, pairs).
 
     The queries are dev queries or, without any, train queries. A query's similar passage is its source; its different
@@ -106,8 +106,8 @@ def draw_pairs(
         source = by_id[query.passage_id]
         other = _other_passage(query, source, passages, rng)
         if other is not None:
-            pairs.append(Pair(query=query.text, passage=source.content, similar=True))
-            pairs.append(Pair(query=query.text, passage=other.content, similar=False))
+            pairs.append(CheckPair(query=query.text, passage=source.content, similar=True))
+            pairs.append(CheckPair(query=query.text, passage=other.content, similar=False))
     return split, pairs
 
 
@@ -128,7 +128,7 @@ def _other_passage(
     return others[int(rng.integers(len(others)))] if others else None
 
 
-def pair_cosines(embedder: Embedder, pairs: Sequence[Pair], cache: VectorStore, report: Reporter) -> Doubles:
+def pair_cosines(embedder: Embedder, pairs: Sequence[CheckPair], cache: VectorStore, report: Reporter) -> Doubles:
     """Cosine of query and passage of each pair. (P,)."""
     try:
         queries = cache.embed(embedder, [pair.query for pair in pairs], is_query=True, report=report)

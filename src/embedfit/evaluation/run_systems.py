@@ -23,7 +23,7 @@ from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.numerics.arrays import Vectors
-from embedfit.path.artefacts import ChosenRetriever, Document, MergeSweep, Passage, Query, Row, written
+from embedfit.path.artefacts import ChosenRetriever, Document, MeasuredRetriever, MergeSweep, Passage, Query, written
 from embedfit.path.systems import BY_NAME, SYSTEMS
 from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
@@ -194,11 +194,11 @@ class RunSystems:
         texts = self._eval_set.contents, self._eval_set.queries
         return self._runtime.vectors.embed_both(self._model("merged"), *texts, report=self._runtime.report)
 
-    def described(self, measured: Mapping[str, Measured]) -> dict[str, Row]:
+    def described(self, measured: Mapping[str, Measured]) -> dict[str, MeasuredRetriever]:
         """The run's own systems as retrievers."""
         models = self._model_of | ({"chosen": self._model_of["default"]} if self._is_default else {})
         return {
-            name: Row(
+            name: MeasuredRetriever(
                 model=models[name],
                 retriever=system.retriever,
                 bytes_a_passage=system.bytes_a_passage,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.numerics.arrays import Doubles
-from embedfit.retrieval.significance import Comparison, compare
+from embedfit.retrieval.significance import Difference, compare
 
 #: Means of dev nDCG@10 this near to the best count as equal to it.
 SAME_SCORE = 0.005
@@ -29,13 +29,13 @@ class Mixture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class GateDecision:
     """The model that ships, and why. comparison: the chosen mixture against the base on dev."""
 
     ship: Literal["merged", "finetuned", "base"]
     alpha: float
     why: str
-    comparison: Comparison
+    comparison: Difference
 
 
 def decide(
@@ -46,7 +46,7 @@ def decide(
     max_dev_loss: float,
     rng: np.random.Generator,
     max_alpha: float = 1.0,
-) -> Decision:
+) -> GateDecision:
     """The mixture with the best dev score whose retention holds, if it is better than the base and surely not worse.
 
     Not worse: by more than max_dev_loss, by the 95% interval. To ask for a gain that is sure would keep most gains
@@ -65,7 +65,7 @@ def decide(
     candidates = [number for number, mixture in enumerate(mixtures) if 0 < mixture.alpha <= max_alpha]
     allowed = [number for number in candidates if base.retention - mixtures[number].retention <= max_retention_loss]
     if not candidates:
-        nothing = Comparison(delta=0.0, ci95=(0.0, 0.0), p_value=1.0, queries=len(base.dev), clusters=0, detectable=1.0)
+        nothing = Difference(delta=0.0, ci95=(0.0, 0.0), p_value=1.0, queries=len(base.dev), clusters=0, detectable=1.0)
         return _keep_base("No mixture other than the base was tried.", nothing)
     if not allowed:
         best = max(candidates, key=lambda number: mixtures[number].dev.mean())
@@ -90,7 +90,7 @@ def decide(
             f"{best_try} may be worse than the base by {100 * max_dev_loss:.1f} points or more: {gain}.", comparison
         )
     alpha = mixtures[chosen].alpha
-    return Decision(
+    return GateDecision(
         ship="finetuned" if alpha == 1 else "merged",
         alpha=alpha,
         why=f"α = {alpha:g}: {gain}; general text {100 * (mixtures[chosen].retention - base.retention):+.1f} points.",
@@ -98,15 +98,15 @@ def decide(
     )
 
 
-def _passes(comparison: Comparison, max_dev_loss: float) -> bool:
+def _passes(comparison: Difference, max_dev_loss: float) -> bool:
     return comparison.delta > 0 and comparison.ci95[0] > -max_dev_loss
 
 
-def _keep_base(why: str, comparison: Comparison) -> Decision:
-    return Decision(ship="base", alpha=0.0, why=why, comparison=comparison)
+def _keep_base(why: str, comparison: Difference) -> GateDecision:
+    return GateDecision(ship="base", alpha=0.0, why=why, comparison=comparison)
 
 
-def _known(comparison: Comparison | None) -> Comparison:
+def _known(comparison: Difference | None) -> Difference:
     if comparison is None:
         raise ValueError("only the base has no comparison")
     return comparison

@@ -13,7 +13,7 @@ from embedfit.config import Config, MergeConfig
 from embedfit.errors import InputError
 from embedfit.files.beir import read_beir
 from embedfit.merging.alike import check_alike
-from embedfit.merging.gate import Decision, Mixture, decide
+from embedfit.merging.gate import GateDecision, Mixture, decide
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.task import RetrievalTask
 from embedfit.merging.weights import combine
@@ -199,10 +199,10 @@ def _measured(alpha: float, mixed: Encoder, dev: DevPool, general: Retention) ->
     return Mixture(alpha=alpha, dev=dev.ndcg10(dev.scores(mixed) if known is None else known), retention=kept)
 
 
-def _whatever_the_gate_says(mixtures: Sequence[Mixture], decision: Decision, highest: float) -> Decision:
+def _whatever_the_gate_says(mixtures: Sequence[Mixture], decision: GateDecision, highest: float) -> GateDecision:
     """The best mixture on dev, and why the gate would have chosen otherwise or not."""
     best = max((m for m in mixtures if 0 < m.alpha <= highest), key=lambda m: m.dev.mean())
-    return Decision(
+    return GateDecision(
         ship="finetuned" if best.alpha == 1 else "merged",
         alpha=best.alpha,
         why=f"α = {best.alpha:g} ships because merge.always_ship is set; the gate says: {decision.why}",

@@ -572,7 +572,7 @@ class Comparison(Whole):
         return text if self.p_value is None else f"{text}, p = {self.p_value:.4f}"
 
 
-class Row(Whole):
+class MeasuredRetriever(Whole):
     """A system as a retriever. model: what its vectors are of, None for words alone.
 
     ms_a_query: the median of single queries.
@@ -655,7 +655,7 @@ class Summary(Whole):
     edition: Schema = 1
     systems: Mapping[str, System]
     comparisons: tuple[Comparison, ...] = ()
-    retrievers: Mapping[str, Row] = {}
+    retrievers: Mapping[str, MeasuredRetriever] = {}
     storage: tuple[Storage, ...] = ()
     decision: Decision
     data: Counts = Counts()

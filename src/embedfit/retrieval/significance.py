@@ -30,7 +30,7 @@ _BLOCK = 4_000_000  # random numbers held at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
+class Difference:
     """The difference a - b of two systems' means over the same queries.
 
     ci95: cluster bootstrap. p_value: two-sided paired randomisation test. detectable: the true difference
@@ -132,14 +132,14 @@ def detectable_difference(means: Doubles, clusters: int, *, level: float = 0.95,
 
 def compare(
     a: Doubles, b: Doubles, clusters: Ints, *, rng: np.random.Generator, draws: int = 2000, randomisations: int = 10_000
-) -> list[Comparison]:
+) -> list[Difference]:
     """Compare two systems column by column. a, b: (Q, M) values in [0, 1] of the same queries."""
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
     if differences.ndim != 2 or len(differences) != len(clusters):
         raise ValueError(f"values of shape {differences.shape} for {len(clusters)} queries")
     if not len(differences):
         return [
-            Comparison(delta=0.0, ci95=(-1.0, 1.0), p_value=1.0, queries=0, clusters=0, detectable=1.0)
+            Difference(delta=0.0, ci95=(-1.0, 1.0), p_value=1.0, queries=0, clusters=0, detectable=1.0)
             for _ in range(differences.shape[1])
         ]
     count = len(np.unique(clusters))
@@ -148,7 +148,7 @@ def compare(
     p_values = randomisation_p(differences, clusters, draws=randomisations, rng=rng)
     detectable = detectable_difference(means, count)
     return [
-        Comparison(
+        Difference(
             delta=float(differences[:, column].mean()),
             ci95=(float(intervals[column, 0]), float(intervals[column, 1])),
             p_value=float(p_values[column]),
