@@ -37,7 +37,7 @@ def serve(
 ) -> None:
     """Serve a model: TEI's, OpenAI's, SageMaker's and Vertex AI's protocols on one port.
 
-    Of a run folder, or a folder of `embedfit index`, the index is served too: /search, and a page to try it at /.
+    If it is a run folder or a folder of `embedfit index`, its index is served too: /search, and a page to try it at /.
 
     Every option can be given as an environment variable of its upper-case name, as with TEI.
     """
@@ -67,7 +67,7 @@ class _LogLines(LogLines):
 
 
 def _opener(named: str, report: Reporter) -> Callable[[], Index] | None:
-    """Opens the index of a run or index folder, and builds it where a run has none. None: `named` is a model."""
+    """Opens the index of a run or index folder, and builds it if a run has none. None: `named` is a model."""
     from embedfit.index.store.manifest import is_searchable
 
     folder = Path(named).expanduser()

@@ -130,7 +130,7 @@ Inputs = Annotated[
         description="A text, token ids of the model's own tokenizer, or a list of texts and token ids",
         examples=["how do I mute the tv"],
     ),
-    _bounded("a string, a list of token ids, or a list of these"),
+    _bounded("a string, a list of token ids, or a list of strings and lists of token ids"),
 ]
 Dimensions = Annotated[
     int, Field(ge=1, description="So many numbers of a vector are kept, then normalised"), AfterValidator(_within_width)
@@ -247,7 +247,7 @@ class DecodeRequest(Request):
     ids: Annotated[
         TokenIds | Annotated[list[TokenIds], Field(fail_fast=True, json_schema_extra=_NotEmpty)],
         Field(union_mode="left_to_right"),
-        _bounded("a list of token ids, or a list of these"),
+        _bounded("a list of token ids, or a list of such lists"),
     ]
     skip_special_tokens: bool = True
 
