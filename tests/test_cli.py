@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,6 +153,16 @@ def test_doctor_names_the_fix(capsys: pytest.CaptureFixture[str], monkeypatch: p
     by_name = {finding["what"]: finding for finding in findings}
     assert by_name["minilm"]["state"] == "missing" and by_name["minilm"]["fix"] == "do this"
     assert by_name["CPU"]["state"] == "ok" and "trains in" in by_name["CPU"]["found"]
+
+
+def test_doctor_knows_every_extra() -> None:
+    from embedfit.commands.doctor import EXTRAS
+    from embedfit.files.textfiles import toml_of
+
+    listed = toml_of(Path(__file__).parents[1] / "pyproject.toml")["project"]["optional-dependencies"]
+    assert {"all", "dev", *EXTRAS} == set(listed)
+    for extra, package in EXTRAS.items():
+        assert any(re.split(r"[<>=~; \[]", one)[0] == package for one in listed[extra]), extra
 
 
 def test_ledger_list_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,15 +18,20 @@ from embedfit.models.sources import EMBEDDERS, resolve_generator, resolve_model
 from embedfit.numerics import machine as hardware
 from embedfit.runtime import cache_folder, default_ledger
 
-State = Literal["ok", "warning", "missing"]
+DiagnosisState = Literal["ok", "warning", "missing"]
+#: Each extra of pyproject.toml, and the package that shows whether it is installed.
+EXTRAS = {
+    "aws": "boto3", "openai": "httpx", "serve": "uvicorn", "formats": "openpyxl", "onnx": "onnxruntime",
+    "langchain": "langchain-core", "llamaindex": "llama-index-core", "ann": "faiss-cpu", "stores": "pyarrow",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class Diagnosis:
     """One thing that was looked at. required: without it even the offline path does not run."""
 
     what: str
-    state: State
+    state: DiagnosisState
     found: str
     fix: str = ""
     required: bool = False
@@ -36,34 +41,34 @@ class Finding:
         return asdict(self)
 
 
-def diagnose(*, aws: bool = False, region: str | None = None) -> list[Finding]:
+def diagnose(*, aws: bool = False, region: str | None = None) -> list[Diagnosis]:
     """Every finding; with aws also what deploying and Bedrock need. Changes nothing but the model cache."""
     findings = [*_machine(), *_extras(), *_models(), *_credentials()]
     if aws:
         from embedfit.deploy.doctor import aws_findings  # boto3 is an extra
 
         for one in aws_findings(region):
-            state = cast("State", one["state"])
-            findings.append(Finding(what=one["what"], state=state, found=one["found"], fix=one["fix"]))
+            state = cast("DiagnosisState", one["state"])
+            findings.append(Diagnosis(what=one["what"], state=state, found=one["found"], fix=one["fix"]))
     return findings
 
 
-def _machine() -> list[Finding]:
+def _machine() -> list[Diagnosis]:
     rates = {kind: hardware.gemm_rate(kind) / 1e12 for kind in ("fp32", "bf16")}
     chosen = hardware.best_precision()
     speed = ", ".join(f"{kind} {rate:.2f}" for kind, rate in rates.items())
     memory = hardware.memory_limit() >> 30
     findings = [
-        Finding(
+        Diagnosis(
             what="Python", state="ok", found=f"{platform.python_version()}, {sys.platform}", required=True
         ),
-        Finding(
+        Diagnosis(
             what="CPU",
             state="ok",
             found=f"{hardware.cores()} cores, TFLOP/s of matrix products: {speed}; trains in {chosen}",
             fix="" if chosen != "fp32" else "No fast bf16 here (AMX): training takes several times as long.",
         ),
-        Finding(
+        Diagnosis(
             what="memory",
             state="ok" if memory >= 3 else "warning",
             found=f"{memory} GiB free",
@@ -71,26 +76,22 @@ def _machine() -> list[Finding]:
         ),
     ]  # fmt: skip
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; the CPU is used"
-    findings.append(Finding(what="GPU", state="ok", found=gpu))
+    findings.append(Diagnosis(what="GPU", state="ok", found=gpu))
     return findings
 
 
-def _extras() -> list[Finding]:
-    extras = {
-        "aws": "boto3", "openai": "httpx", "serve": "uvicorn", "formats": "openpyxl", "onnx": "onnxruntime",
-        "langchain": "langchain-core", "llamaindex": "llama-index-core", "ann": "faiss-cpu",
-    }  # fmt: skip
+def _extras() -> list[Diagnosis]:
     findings = []
-    for extra, package in extras.items():
+    for extra, package in EXTRAS.items():
         try:
-            found: tuple[State, str, str] = ("ok", f"{package} {metadata.version(package)}", "")
+            found: tuple[DiagnosisState, str, str] = ("ok", f"{package} {metadata.version(package)}", "")
         except metadata.PackageNotFoundError:
             found = ("warning", f"{package} is not installed", f"pip install 'embedfit[{extra}]'")
-        findings.append(Finding(what=f"extra {extra}", state=found[0], found=found[1], fix=found[2]))
+        findings.append(Diagnosis(what=f"extra {extra}", state=found[0], found=found[1], fix=found[2]))
     return findings
 
 
-def _models() -> list[Finding]:
+def _models() -> list[Diagnosis]:
     findings = [
         _model("minilm", lambda: str(resolve_model("minilm")), required=True),
         _model("local generator", lambda: resolve_generator().name, required=True),
@@ -98,7 +99,7 @@ def _models() -> list[Finding]:
     for name in EMBEDDERS:
         if name != "minilm":
             findings.append(_model(name, partial(resolve_cached, name), required=False))
-    findings.append(Finding(what="cache", state="ok", found=str(cache_folder())))
+    findings.append(Diagnosis(what="cache", state="ok", found=str(cache_folder())))
     return findings
 
 
@@ -115,18 +116,18 @@ def resolve_cached(name: str) -> str:
     )
 
 
-def _model(what: str, find: Callable[[], str], *, required: bool) -> Finding:
+def _model(what: str, find: Callable[[], str], *, required: bool) -> Diagnosis:
     try:
-        return Finding(what=what, state="ok", found=find(), required=required)
+        return Diagnosis(what=what, state="ok", found=find(), required=required)
     except EmbedfitError as error:
-        state: State = "missing" if required else "warning"
-        return Finding(what=what, state=state, found=error.message, fix=error.remedy or "", required=required)
+        state: DiagnosisState = "missing" if required else "warning"
+        return Diagnosis(what=what, state=state, found=error.message, fix=error.remedy or "", required=required)
 
 
-def _credentials() -> list[Finding]:
+def _credentials() -> list[Diagnosis]:
     key = "set" if os.environ.get("OPENAI_API_KEY") else "not set"
     findings = [
-        Finding(
+        Diagnosis(
             what="OPENAI_API_KEY",
             state="ok" if key == "set" else "warning",
             found=key,
@@ -140,7 +141,7 @@ def _credentials() -> list[Finding]:
     session: Any = botocore.session  # has no annotations
     there = session.get_session().get_credentials() is not None
     findings.append(
-        Finding(
+        Diagnosis(
             what="AWS credentials",
             state="ok" if there else "warning",
             found="found" if there else "none found",
@@ -149,5 +150,5 @@ def _credentials() -> list[Finding]:
             else "aws configure sso, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, for Bedrock and deploy",
         )
     )
-    findings.append(Finding(what="ledger", state="ok", found=str(default_ledger())))
+    findings.append(Diagnosis(what="ledger", state="ok", found=str(default_ledger())))
     return findings
