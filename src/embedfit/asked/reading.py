@@ -10,10 +10,9 @@ The lines of one file may differ in form.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from embedfit.errors import InputError
 from embedfit.files.textfiles import lines_of, parsed_json
@@ -71,7 +70,7 @@ def rows_of(path: Path) -> Iterator[Row]:
         yield _row(number, value)
 
 
-def _row(number: int, value: dict[str, Any]) -> Row:
+def _row(number: int, value: Mapping[str, object]) -> Row:
     text = next((value[name] for name in _TEXTS if name in value), None)
     shown = cleaned(text) if isinstance(text, str) else ""
     if not shown:

@@ -202,7 +202,7 @@ class _Redaction:
         self._target = target
         self.count = 0
 
-    def of(self, value: Any) -> Any:  # noqa: ANN401 - JSON
+    def of(self, value: object) -> object:
         """The value without the target's texts and names."""
         if isinstance(value, str):
             held = self._holds(value)
@@ -218,16 +218,16 @@ class _Redaction:
             return kept_items
         return value
 
-    def _is_of(self, key: str, value: Any) -> bool:  # noqa: ANN401 - JSON
+    def _is_of(self, key: str, value: object) -> bool:
         """Whether a member is keyed by an id of the target, as texts are by passages, or names one."""
         ids = self._target.passages | self._target.queries
         return (key in ids and isinstance(value, str | dict | list)) or (key in _IDS and self._is_named(value))
 
-    def _is_named(self, value: Any) -> bool:  # noqa: ANN401 - JSON
+    def _is_named(self, value: object) -> bool:
         target = self._target
         return isinstance(value, str) and value in target.names | target.passages | target.queries
 
-    def _inside(self, value: Any) -> bool:  # noqa: ANN401 - JSON
+    def _inside(self, value: object) -> bool:
         if isinstance(value, str):
             return self._holds(value)
         if isinstance(value, dict):
