@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from embedfit.config import MergeConfig
 from embedfit.errors import ModelError, UsageError
 from embedfit.merging.cocktail import mix
-from embedfit.merging.gate import GateDecision, Mixture, decide
+from embedfit.merging.gate import GateDecision, Mixture, decide, ship_anyway
 from embedfit.merging.general import built_in, general_paragraphs
 from embedfit.merging.stage import sweep_of
 from embedfit.merging.weights import combine, weights_from_losses
@@ -240,3 +240,12 @@ def test_models_with_another_vocabulary_of_the_same_size_are_not_merged(tmp_path
         (two / name).write_text(text.replace("mute", "loud"))
     with pytest.raises(ModelError, match="the token 'loud'"):
         mix([one, two], tmp_path / "out", weights=None, examples=None, temperature=5, report=Silent())
+
+
+def test_a_user_who_insists_gets_the_best_mixture_that_was_tried() -> None:
+    tried = mixtures((0.5, -0.1, 0.8), (0.75, -0.2, 0.8))
+    kept = gate((0.5, -0.1, 0.8), (0.75, -0.2, 0.8))
+    assert kept.ship == "base"
+    forced = ship_anyway(tried, kept, 1.0)
+    assert (forced.ship, forced.alpha) == ("merged", 0.5) and kept.why in forced.why
+    assert ship_anyway(tried[:1], kept, 0.0) == kept  # merge.alpha=0: there is nothing else to ship

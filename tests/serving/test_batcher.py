@@ -200,6 +200,7 @@ def test_under_random_load_every_answer_is_the_right_one():
     """Many clients, cancellations among them, on two streams: no answer is lost, doubled or swapped."""
     engine = FakeEngine(streams=2)
     generator = np.random.default_rng(1)
+    before = set(threading.enumerate())
 
     async def client(batcher, number):
         for _ in range(20):
@@ -220,7 +221,10 @@ def test_under_random_load_every_answer_is_the_right_one():
         batcher.close()
 
     asyncio.run(scenario())
-    assert threading.active_count() < 20
+    started = set(threading.enumerate()) - before
+    for thread in started:
+        thread.join(timeout=10)
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_the_queue_follows_the_speed_that_the_engine_shows(engine):

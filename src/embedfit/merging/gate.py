@@ -98,6 +98,19 @@ def decide(
     )
 
 
+def ship_anyway(mixtures: Sequence[Mixture], decision: GateDecision, highest: float) -> GateDecision:
+    """The best mixture on dev, and why the gate would have chosen otherwise or not. Its decision if none was tried."""
+    best = max((m for m in mixtures if 0 < m.alpha <= highest), key=lambda m: m.dev.mean(), default=None)
+    if best is None:
+        return decision
+    return GateDecision(
+        ship="finetuned" if best.alpha == 1 else "merged",
+        alpha=best.alpha,
+        why=f"α = {best.alpha:g} ships because merge.always_ship is set; the gate says: {decision.why}",
+        comparison=decision.comparison,
+    )
+
+
 def _passes(comparison: Difference, max_dev_loss: float) -> bool:
     return comparison.delta > 0 and comparison.ci95[0] > -max_dev_loss
 

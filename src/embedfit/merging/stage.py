@@ -13,7 +13,7 @@ from embedfit.config import Config, MergeConfig
 from embedfit.errors import InputError
 from embedfit.files.beir import read_beir
 from embedfit.merging.alike import check_alike
-from embedfit.merging.gate import GateDecision, Mixture, decide
+from embedfit.merging.gate import Mixture, decide, ship_anyway
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.task import RetrievalTask
 from embedfit.merging.weights import combine
@@ -83,7 +83,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         max_dev_loss=config.merge.max_dev_loss,
     )
     if config.merge.always_ship:
-        decision = _whatever_the_gate_says(mixtures, decision, highest)
+        decision = ship_anyway(mixtures, decision, highest)
     runtime.report.log(f"merge: ship {decision.ship}. {decision.why}")
     with workspace.writing_folder("merged") as merged:
         tensors = combine(weights, [1 - decision.alpha, decision.alpha])
@@ -197,14 +197,3 @@ def _measured(alpha: float, mixed: Encoder, dev: DevPool, general: Retention) ->
     if general.queries:
         kept = float(general.ndcg10(general.scores(mixed)).mean())
     return Mixture(alpha=alpha, dev=dev.ndcg10(dev.scores(mixed) if known is None else known), retention=kept)
-
-
-def _whatever_the_gate_says(mixtures: Sequence[Mixture], decision: GateDecision, highest: float) -> GateDecision:
-    """The best mixture on dev, and why the gate would have chosen otherwise or not."""
-    best = max((m for m in mixtures if 0 < m.alpha <= highest), key=lambda m: m.dev.mean())
-    return GateDecision(
-        ship="finetuned" if best.alpha == 1 else "merged",
-        alpha=best.alpha,
-        why=f"α = {best.alpha:g} ships because merge.always_ship is set; the gate says: {decision.why}",
-        comparison=decision.comparison,
-    )
