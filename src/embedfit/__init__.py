@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-#: The only place that states it: packaging, `embedfit --version` and the server read it here.
+#: The only place that states the version: packaging, `embedfit --version` and the server read it here.
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:

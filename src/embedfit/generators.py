@@ -1,7 +1,7 @@
-"""What kinds of language models there are, and what each is: the record that a provider states about itself.
+"""The table of the kinds of language models; each kind is a record in which a provider describes itself.
 
-Settings, presets, prompts and estimates ask the record; nobody asks for a provider by its name. Ours stand in the
-table by the same door as a stranger's plug-in: an entry point of the group `embedfit.generators` names a Generator.
+Settings, presets, prompts and estimates read the record; no code compares a provider's name. Our own providers enter
+the table as a plug-in does: an entry point of the group `embedfit.generators` names a Generator.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ class Generator:
 
     The module that holds it is imported by every command: it imports heavy packages in `open` only.
 
-    name: that of its entry point too.
+    name: also the name of its entry point.
     open: (GenerateConfig, embedfit.llm.opening.Outside) → an embedfit.llm.protocol.LanguageModel. Raises UsageError,
     MissingDependency or ProviderError, each with its remedy.
     spec: the settings, by name, behind the name in --generator NAME:…. Raises ValueError with the right form.
     one_query_a_call: the model is too small to follow a list of styles, and reads a passage once where calls follow
     each other in the passages' order.
-    free: nobody is ever paid, so nothing is confirmed and no call is tried before the others.
+    free: its calls never cost money, so the user confirms nothing and no call is tried before the others.
     may_bill: GenerateConfig → whether a server that it names may send a bill; default: unless the model is free.
     strong: it writes so well that its queries are worth a place in the index.
     judges: it can say whether a passage answers a query.
@@ -83,7 +83,7 @@ def generators() -> dict[str, Generator]:
 
 
 def generator(name: str) -> Generator:
-    """The generator of that name. Raises UsageError that lists those that are there."""
+    """The generator of that name. Raises UsageError that lists the known ones."""
     if name not in generators():
         raise UsageError(
             f"There is no generator {name!r}.",

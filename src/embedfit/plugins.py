@@ -1,6 +1,6 @@
-"""Tables that other packages add to: by entry points, the door by which our own parts come in too.
+"""Tables of parts, which embedfit and other packages fill by entry points.
 
-A part of embedfit is a record in a module, and one line of pyproject.toml that names it. So is a stranger's.
+A part is a record in a module, and a line of pyproject.toml that names it, be it ours or another package's.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class Registered(Generic[Record]):
 
 
 def places(group: str) -> dict[str, str]:
-    """Where each record of a group lies, as "module:NAME", by the name of its entry point. Imports none of them.
+    """The address of each record of a group, "module:NAME", by the name of its entry point. Imports no record.
 
-    Plug-ins come first, and one that has the name of one of ours replaces it.
+    Plug-ins come first. A plug-in that has the name of one of our parts replaces it.
     """
     return dict(_places(group, tuple(sys.path)))
 
@@ -50,7 +50,7 @@ def table(group: str, form: type[Record]) -> dict[str, Registered[Record]]:
 
 
 def place_of(group: str, name: str) -> str:
-    """Where a record lies, without importing it. Raises UsageError that lists the names of the group."""
+    """The address of a record, without importing it. Raises UsageError that lists the names of the group."""
     known = places(group)
     if name not in known:
         raise UsageError(
@@ -66,7 +66,7 @@ def find(group: str, name: str, form: type[Record]) -> Record:
 
 
 def load(place: str, group: str, form: type[Record]) -> Record:
-    """The record at "module:NAME". Raises InputError where there is none."""
+    """The record at "module:NAME". Raises InputError if it can't be loaded or has another class."""
     module, _, name = place.partition(":")
     try:
         record = getattr(import_module(module), name)
@@ -83,7 +83,7 @@ def load(place: str, group: str, form: type[Record]) -> Record:
     return record
 
 
-@cache  # by sys.path, which decides what is found; a search reads the list of every installed package
+@cache  # keyed by sys.path, which decides the result; kept because a search reads the lists of all installed packages
 def _places(group: str, path: tuple[str, ...]) -> Mapping[str, str]:
     ours = _our_places().get(group, {})
     others = {
@@ -96,7 +96,7 @@ def _places(group: str, path: tuple[str, ...]) -> Mapping[str, str]:
 
 @cache
 def _our_places() -> Mapping[str, Mapping[str, str]]:
-    """Embedfit's own entry points, by group and name. In a checkout its pyproject.toml is right, not an old install."""
+    """Embedfit's own entry points, by group and name. A checkout's pyproject.toml overrules an old installation."""
     checkout = Path(__file__).parents[2] / "pyproject.toml"
     if checkout.is_file():
         project = tomllib.loads(checkout.read_text("utf-8")).get("project", {})

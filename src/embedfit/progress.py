@@ -22,7 +22,7 @@ class Task(Protocol):
 
 
 class Reporter(Protocol):
-    """The display to which stages report their work."""
+    """A display to which stages report their work."""
 
     def log(self, message: str) -> None:
         """One line for people."""
@@ -37,7 +37,7 @@ class _SilentTask:
 
 
 class Silent:
-    """Says nothing. For tests and for --json."""
+    """Shows nothing. For tests and for --json."""
 
     def log(self, message: str) -> None:
         """Ignore the line."""
@@ -77,7 +77,7 @@ class _LogTask:
         self._parent, self._description, self._total, self._unit = parent, description, total, unit
         self._every, self._clock = every, clock
         self._done, self._note = 0.0, ""
-        self._written: float | None = None  # what was done when the last line was written
+        self._written: float | None = None  # the amount done when the last line was written
         self._start = self._last = clock()
 
     def advance(self, amount: float = 1, note: str = "") -> None:
@@ -114,7 +114,7 @@ class Bars:
 
     @contextmanager
     def task(self, description: str, total: float, unit: str = "") -> Iterator[Task]:
-        """Yield a task drawn as a bar."""
+        """Yield a task that is drawn as a bar."""
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
@@ -154,7 +154,7 @@ def duration(seconds: float) -> str:
 
 
 def reporter_for(stream: TextIO) -> Reporter:
-    """Bars where the stream is a terminal, log lines otherwise."""
+    """Bars for a terminal, log lines for any other stream."""
     if stream.isatty():
         return Bars(console(stream))
     return LogLines(stream)

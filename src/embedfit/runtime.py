@@ -22,7 +22,7 @@ def _refuse(question: str) -> bool:
 
 
 def cache_folder() -> Path:
-    """Where everything lies that can be fetched or computed again: $EMBEDFIT_CACHE or the platform's cache folder."""
+    """The folder of all that can be fetched or computed again: $EMBEDFIT_CACHE or the platform's cache folder."""
     return Path(os.environ.get("EMBEDFIT_CACHE") or platformdirs.user_cache_dir("embedfit"))
 
 
@@ -42,7 +42,7 @@ class Runtime:
 
     ledger: the file of paid replies. vectors: embeddings that were computed before. language_model: answers every
     prompt instead of the one that the settings name. executor: where documents are read and cut. confirm: asks the
-    user a yes/no question; the default refuses, so nothing is spent by accident. processes: that train together.
+    user a yes/no question; the default refuses, so nothing is spent by accident. processes: how many train together.
     clock: seconds since 1970.
     """
 

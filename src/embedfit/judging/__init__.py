@@ -1,1 +1,1 @@
-"""Whether a passage answers a query, said by a model."""
+"""Judges: models that say whether a passage answers a query."""

@@ -1,4 +1,4 @@
-"""A language model as judge: many queries of a passage in a call, every call in the ledger."""
+"""A language model as judge: one call scores many queries of a passage, and the ledger holds every call."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from embedfit.llm.protocol import Failure, Outcome, Request
 from embedfit.llm.replies import FORM, fault_of
 from embedfit.runtime import Runtime
 
-#: How to go on without a judge, if it is of no use.
+#: The advice if the judge's replies are of no use.
 WITHOUT_JUDGE = "What was written before is in the ledger. Without a judge: --set generate.judge_min=0"
 
 
 class LlmJudge:
-    """Scores of 0 to 3, as shares of 3. Asks the user before calls that may cost money; free: none do.
+    """Scores of 0 to 3, as shares of 3. Asks the user before calls that may cost money, unless all are free.
 
-    max_tokens: of a reply, 0 for what the scores need, and more for a model whose thoughts take all of it.
+    max_tokens: of a reply; 0 takes as many as the scores need, and more if the model's thoughts use up all of them.
     extra: further fields of each call, as in Request.
     """
 
@@ -64,7 +64,7 @@ class LlmJudge:
 
 
 def calls_for(pairs: Sequence[Pair]) -> list[tuple[Request, list[list[int]]]]:
-    """The calls, and for each of its queries the pairs (by index) that it answers. Equal pairs are asked once."""
+    """The calls, and for each query of a call the indices of its pairs. Equal pairs are asked about once."""
     places: dict[str, dict[str, list[int]]] = defaultdict(dict)
     for place, pair in enumerate(pairs):
         places[pair.passage].setdefault(pair.query, []).append(place)
@@ -76,7 +76,7 @@ def calls_for(pairs: Sequence[Pair]) -> list[tuple[Request, list[list[int]]]]:
 
 
 def _chunks(queries: list[str]) -> Iterator[list[str]]:
-    """Of even size, none over the limit."""
+    """The indices in chunks of even size, none longer than QUERIES_PER_CALL."""
     count = -(-len(queries) // QUERIES_PER_CALL)
     size = -(-len(queries) // count)
     for start in range(0, len(queries), size):

@@ -37,14 +37,14 @@ _EXAMPLES = (
         '{"reason": "about sending back, not about who pays", "grade": 1}',
     ),
 )
-#: How to go on without a judge, if it is of no use.
+#: The advice if the judge's replies are of no use.
 WITHOUT_JUDGE = "What was graded before is in the ledger. Without a judge: --set choose.judge=default"
 _ANOTHER = "--judge NAME"
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A question and the text of a passage that a retriever found for it. swapped: show the passage first."""
+    """A question and the text of a passage that a retriever found for it. swapped: passage first."""
 
     question: str
     passage: str
@@ -99,7 +99,7 @@ def _data(result: Result) -> str:
 
 
 def graded(outcome: Outcome, key: str) -> Graded:
-    """What a call's outcome says."""
+    """The grade and the reason that a call's outcome holds."""
     if isinstance(outcome, Failure):
         return Graded(grade=None, reason=f"call failed: {outcome.error}")
     if outcome.finish == "refusal":
@@ -113,7 +113,7 @@ def graded(outcome: Outcome, key: str) -> Graded:
 
 
 def _reason(reply: str) -> str:
-    """The reason of a reply: the member of that name, or what stands around the grade."""
+    """The reason of a reply: the member of that name, or the text around the grade."""
     for found in reversed(json_values(answer_of(reply))):
         if isinstance(found.value, dict):
             lower = {str(name).strip().lower(): member for name, member in found.value.items()}

@@ -1,4 +1,4 @@
-"""What every judge looks like to the stages that ask one."""
+"""The interface of judges, as the stages use it."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class PairScore:
 
 
 class Judge(Protocol):
-    """Someone who reads queries and passages."""
+    """A model that scores how well passages answer queries."""
 
     @property
     def name(self) -> str:
-        """For people: which model judges."""
+        """The model's name, for people."""
 
     def judge(self, pairs: Sequence[Pair]) -> list[PairScore]:
         """A score for each pair, in order. Raises GeneratorError if nothing could be judged."""

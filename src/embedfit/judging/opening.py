@@ -1,4 +1,4 @@
-"""From the settings to a judge."""
+"""Making the judge that the settings name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME_A_JUDGE = "Name one: --set generate.judge=llm, or a cross-encoder's folder 
 
 @contextmanager
 def opened_judge(generate: GenerateConfig, runtime: Runtime, *, run: str) -> Iterator[Judge]:
-    """The judge that generate.judge names. run: who pays.
+    """The judge that generate.judge names. run: the name under which the ledger counts its cost.
 
     Raises UsageError if none is named, ModelError for a folder that holds no cross-encoder.
     """

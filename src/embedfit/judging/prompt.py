@@ -1,4 +1,4 @@
-"""What a language model is asked as a judge, and how its reply is read."""
+"""The prompt for a language model as judge, and the reader of its reply."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LINE = re.compile(
 )
 _SCORE = r"(?:scores?|得分|评分|評分|スコア|점수|punktzahl)"
 _SINGLE = re.compile(rf"(?:^\W{{0,8}}|{_SCORE}\W{{0,4}})(?<!-)(\d{{1,9}})(?![.,]?\d)", re.IGNORECASE)
-#: Nothing but numbers; a minus or a decimal point makes them something else.
+#: A text of whole numbers alone; a minus or a decimal point disqualifies it.
 _GAP = r"(?:[^\w.+-]|-(?=\s)|\.(?!\d)){%d,8}"
 _NUMBERS = re.compile(
     rf"{_GAP % 0}(?:{_SCORE}{_GAP % 0})?\d{{1,2}}(?:{_GAP % 1}\d{{1,2}}){{0,99}}{_GAP % 0}", re.IGNORECASE
@@ -81,8 +81,8 @@ def parse_scores(reply: str, count: int) -> list[int | None]:
     """The score of each of `count` queries, 0 to 3; None if the reply gives none. Thoughts are not read.
 
     The last JSON array of `count` numbers, or of objects with a "score", in the order of their queries' numbers; an
-    object of scores by number; numbered lines ("2. Score: 3"); `count` numbers and nothing else; or, of a single
-    query, a number by itself or behind "score". Scores off the scale are none.
+    object of scores by number; numbered lines ("2. Score: 3"); `count` numbers and nothing else; or, for a single
+    query, a number by itself or behind "score". A score off the scale counts as missing.
     """
     answer = answer_of(reply)
     values = json_values(answer)
@@ -135,7 +135,7 @@ def _in_order(judgements: list[object]) -> list[object]:
 
 
 def _place_of(judgement: object) -> int | None:
-    """The number of the query that a judgement says it is of."""
+    """The number of the query that a judgement names as its own."""
     if not isinstance(judgement, dict):
         return None
     lower = {str(name).strip().lower(): member for name, member in judgement.items()}
@@ -143,7 +143,7 @@ def _place_of(judgement: object) -> int | None:
 
 
 def _number_in(value: object) -> int | None:
-    """3 of 3, "3", "Query 3" and "3. how long …"."""
+    """The number in a value: 3 for 3, "3", "Query 3" and "3. how long …"."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     found = _QUERY_NUMBER.match(value) if isinstance(value, str) else None

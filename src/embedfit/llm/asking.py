@@ -1,4 +1,4 @@
-"""Asking many calls: the cost is said first, useless replies end it early, and limits that are too low are raised."""
+"""Asking many calls: the user sees the cost first, useless replies end the work, and a low token limit is raised."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from embedfit.llm.protocol import Outcome, Request
 from embedfit.runtime import Runtime
 
 T = TypeVar("T")
-#: Reads a call's outcome: its number, the outcome, the ledger's key, whether its worth is in doubt still.
+#: Reads a call's outcome. Its arguments: number, outcome, the ledger's key, whether its worth is still in doubt.
 Read = Callable[[int, Outcome, str, bool], tuple[T, Worth]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """How many calls are asked.
+    """The settings of a work of many calls.
 
     work: its name, for the log. what: the work in words, for the question whether to go on. wanted: what the replies
-    should hold. free: nobody is paid, so nothing is confirmed and no call is tried before the others. max_tokens: of a
-    reply, 0 for what the calls ask for, and more for a model whose thoughts take all of it. essential: without any
-    reply there is nothing to go on with.
+    should hold. free: the calls cost no money, so the user confirms nothing and no call is tried before the others.
+    max_tokens: of a reply; 0 takes the calls' own limits, and more if the model's thoughts use them up. essential: the
+    stage can't go on without any reply.
     """
 
     work: str
@@ -45,9 +45,9 @@ def ask_all(
     runtime: Runtime,
     kinds: Sequence[str] | None = None,
 ) -> list[T | None]:
-    """What was read from the outcome of each call; None for calls that --max-cost left out.
+    """The value that was read from each call's outcome; None for calls that --max-cost left out.
 
-    kinds: of each call; the replies of each kind must be of use. Raises GeneratorError if no reply of the first
+    kinds: each call's kind; the replies of every kind must be of use. Raises GeneratorError if no reply of the first
     calls was of use, UsageError if the user does not agree, BudgetExceeded if nothing essential could be paid.
     """
     kinds = kinds if kinds is not None else [how.work] * len(requests)
@@ -72,7 +72,7 @@ def _ask(
     with runtime.report.task(how.work, len(calls), "calls") as task:
         try:
             for part in parts(model, calls, tally.kinds, free=how.free):
-                # Closing cancels what was not sent when we are interrupted, and keeps what has arrived.
+                # On an interrupt, closing cancels the calls that were not sent and keeps the replies that have arrived.
                 with closing(model.complete([calls[number] for number in part])) as answers:
                     for place, outcome, key in answers:
                         number = part[place]
@@ -104,7 +104,8 @@ def agree(model: LedgeredModel, requests: Sequence[Request], how: Asking, runtim
 def parts(model: LedgeredModel, requests: Sequence[Request], kinds: Sequence[str], *, free: bool) -> list[list[int]]:
     """The requests, by number, in parts to be asked one after the other: FIRST of them in two parts, then the others.
 
-    kinds: of each request; they take turns in the first parts. free: nothing is paid for, so all are one part.
+    kinds: each request's kind; they take turns in the first parts. free: the requests cost no money, so all are one
+    part.
     """
     everything = list(range(len(requests)))
     if free or len(requests) <= FIRST_OF_LIMIT or not model.can_split(requests, FIRST):
@@ -116,7 +117,7 @@ def parts(model: LedgeredModel, requests: Sequence[Request], kinds: Sequence[str
 
 
 def within_limit(model: LedgeredModel, requests: Sequence[Request], limit: int) -> list[Request]:
-    """The requests with a limit of tokens; 0: their own. Whole replies under a lower limit are not asked for again."""
+    """The requests with a limit of tokens, 0 for their own. A whole reply under a lower limit is used again."""
     result = [_limited(request, limit) for request in requests]
     for lower in reversed([tokens for tokens in LIMITS if tokens < limit]):
         tried = [_limited(request, lower) for request in requests]

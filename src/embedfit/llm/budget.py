@@ -1,4 +1,4 @@
-"""How much money may still be spent."""
+"""The money that a run may still spend."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """USD that are gone, calls in flight not counted."""
+        """USD that were spent, without calls in flight."""
         return self._spent
 
     def reserve(self, key: str, usd: float) -> bool | None:
-        """Set money aside for a call: True; None: not now, but calls in flight may free some; False: never."""
+        """Set money aside for a call: True. None if calls in flight may still free enough; False if they can't."""
         with self._lock:
             if self.limit is not None and self._spent + self._in_flight + usd > self.limit + 1e-9:
                 return None if self._reserved else False
@@ -40,5 +40,6 @@ class Budget:
         """Replace what was set aside by what the call cost. None: all of it, for the call may have been billed."""
         with self._lock:
             reserved = self._reserved.pop(key, 0.0)
-            self._in_flight = self._in_flight - reserved if self._reserved else 0.0  # no drift of rounding errors
+            # exactly zero without calls in flight, so that rounding errors don't add up
+            self._in_flight = self._in_flight - reserved if self._reserved else 0.0
             self._spent += reserved if usd is None else usd

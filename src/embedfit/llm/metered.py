@@ -15,13 +15,13 @@ from embedfit.llm.prices import Price, Prices
 from embedfit.llm.protocol import Failure, Gate, LanguageModel, Outcome, Reply, Request
 from embedfit.progress import Reporter, Silent
 
-#: Why something was not asked for, where max_cost did not reach for its call.
+#: The reason of a query or score whose call did not fit max_cost.
 OVER_BUDGET = "not asked: --max-cost was reached"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What a set of requests would take.
+    """The estimated cost of a set of requests.
 
     calls: to be sent; cached: answered by the ledger. input_tokens, output_tokens, usd: of the calls
     to be sent; usd is None if no price is known. ceiling_usd: what they can cost at most.
@@ -54,10 +54,9 @@ class Estimate:
 class LedgeredModel:
     """A language model whose replies come from the ledger if they are there, and go into it otherwise.
 
-    prices: to count what calls cost. max_cost: USD that this run may spend, calls in flight, time-outs
-    and what earlier processes of the same run spent included; BudgetExceeded ends complete() when the
-    next call would not fit. run: the name under which money is booked; the default is this ledger object's
-    own.
+    prices: the price table. max_cost: USD that this run may spend; calls in flight, time-outs and the cost of the same
+    run's earlier processes count. BudgetExceeded ends complete() when the next call would not fit. run: the name under
+    which money is booked; the default is this ledger object's own.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class LedgeredModel:
         self.model = model
         self.ledger = ledger
         self.run = run or ledger.owner
-        #: The model, then what is asked for what the model failed at, each with its price.
+        #: The model, then the model for calls that it fails at, each with its price.
         self._asked = [(one, _price_of(one, prices)) for one in (model, model.fallback) if one is not None]
         self.price = self._asked[0][1]
         self._report = report or Silent()
@@ -98,7 +97,7 @@ class LedgeredModel:
 
     @property
     def usage(self) -> Usage:
-        """What this object's own calls have consumed; replies from the ledger cost nothing."""
+        """The usage of this object's own calls; replies from the ledger cost nothing."""
         return self._usage
 
     def call_id(self, request: Request) -> str:
@@ -106,7 +105,7 @@ class LedgeredModel:
         return call_id(self.model.provider, self.model.model, request)
 
     def estimate(self, requests: Sequence[Request]) -> Estimate:
-        """What the requests would take. Sends nothing."""
+        """The cost of the requests before they are sent. Sends nothing."""
         distinct = {self.call_id(request): request for request in requests}
         cached = self.ledger.find(distinct)
         missing = [request for key, request in distinct.items() if key not in cached]
@@ -135,16 +134,16 @@ class LedgeredModel:
         return round(experience.input_tokens_per_character * characters), "from earlier calls to this model"
 
     def stored(self, requests: Sequence[Request]) -> list[Reply | None]:
-        """What the ledger has for each request."""
+        """The ledger's reply for each request, or None."""
         keys = [self.call_id(request) for request in requests]
         found = self.ledger.find(set(keys))
         return [found.get(key) for key in keys]
 
     def can_split(self, requests: Sequence[Request], first: int) -> bool:
-        """Whether `first` of the requests can be asked ahead of the others at no loss.
+        """Whether asking `first` of the requests ahead of the others costs nothing more.
 
-        If a job of an earlier process owes their replies they can't, for jobs are fetched whole. Nor can they if too
-        few for a job would be left, for those would be asked at the full price.
+        It costs more if a job of an earlier process owes their replies, because jobs are fetched whole; and if the
+        others were too few for a job, because each would be asked at the full price.
         """
         if not self.model.least_calls:
             return True
@@ -155,7 +154,7 @@ class LedgeredModel:
     # --- asking
 
     def complete(self, requests: Sequence[Request]) -> Generator[tuple[int, Outcome, str], None, None]:
-        """Yield (index, outcome, key), each index once: first what the ledger has, then the rest.
+        """Yield (index, outcome, key), each index once: the ledger's replies first.
 
         Every reply is durable when it is yielded. Equal requests share one call. Closing the
         iterator cancels what has not been sent and keeps what has arrived. Raises BudgetExceeded,
@@ -178,7 +177,7 @@ class LedgeredModel:
             return
         takes_turns = self.model.takes_turns or any(price is None or price.usd(1, 1) for _, price in self._asked)
         with self.ledger.paying(self._report) if takes_turns else nullcontext():
-            yield from self._found(missing)  # another run may have paid for them meanwhile
+            yield from self._found(missing)  # another run may have paid for some of them in the meantime
             refused: set[str] = set()
             for model, price in self._asked:
                 gate = _LedgerGate(self, model, price, {k: r for k, r in missing.items() if k not in refused})
@@ -217,7 +216,7 @@ class LedgeredModel:
 class _LedgerGate(Gate):
     """Books the calls of one model in ledger and budget. Called from many threads.
 
-    calls: what is asked for, by key. refused: the keys of calls that did not fit the budget.
+    calls: the requests by key. refused: the keys of calls that did not fit the budget.
     """
 
     def __init__(
@@ -276,8 +275,8 @@ class _LedgerGate(Gate):
 def ceiling_tokens(request: Request) -> int:
     """An upper bound of a request's input tokens under any byte-level tokenizer.
 
-    A token stands for at least one byte of UTF-8; 16 more for each message, and 64 for the whole, cover every
-    common chat template.
+    A token stands for at least one byte of UTF-8; 16 for each message and 64 for the whole cover every common chat
+    template.
     """
     return sum(len(message.content.encode("utf-8", "replace")) + 16 for message in request.messages) + 64
 
@@ -286,13 +285,13 @@ def ceiling(price: Price | None, model: LanguageModel, request: Request) -> floa
     """USD that a call can cost at most; 0 without a price. Tokens are counted if the model's tokenizer is there."""
     if price is None:
         return 0.0
-    # 64 more, for a chat template that says more than ours.
+    # 64 more, in case the provider's chat template is longer than ours.
     most = model.count_tokens(request) + 64 if model.counts_exactly else ceiling_tokens(request)
     return price.usd(most, request.max_tokens)
 
 
 def _billed_by(model: LanguageModel) -> str:
-    """The provider under which the price table lists a model: "bedrock-batch" bills otherwise than "bedrock"."""
+    """The provider under which the price table lists a model: "bedrock-batch" has other prices than "bedrock"."""
     return model.price_provider or model.provider
 
 

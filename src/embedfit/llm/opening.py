@@ -1,4 +1,4 @@
-"""From the settings, or from a spec such as openai:URL#MODEL, to a language model."""
+"""Opening the language model that the settings, or a spec such as openai:URL#MODEL, name."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from embedfit.runtime import Runtime
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outside:
-    """What a provider may need beside its settings.
+    """Things from outside the settings that a provider may need.
 
-    ledger: where batch jobs keep their state. run: who pays for them; the same as LedgeredModel's. endpoint_url: of a
-    stand-in for AWS, in tests.
+    ledger: where batch jobs keep their state. run: the name under which they are booked, as in LedgeredModel.
+    endpoint_url: the address of a stand-in for AWS, in tests.
     """
 
     ledger: Ledger
@@ -51,7 +51,7 @@ def open_model(generate: GenerateConfig, outside: Outside) -> LanguageModel:
 def opened_model(generate: GenerateConfig, runtime: Runtime, *, run: str) -> Iterator[LedgeredModel]:
     """The runtime's language model, or the one that the settings name, behind its ledger and under --max-cost.
 
-    run: who pays.
+    run: the name under which its calls are booked.
     """
     with ExitStack() as stack:
         ledger = stack.enter_context(Ledger(runtime.ledger))
@@ -69,6 +69,6 @@ def open_spec(
     """The language model of a spec: bedrock:MODEL, openai:URL#MODEL, recorded:FILE, local or local:FOLDER.
 
     It stands behind the runtime's ledger. like: settings whose region, limits and --max-cost hold for it too. Raises
-    UsageError for a spec that names none.
+    UsageError for any other spec.
     """
     return opened_model(with_generator(like or GenerateConfig(), spec), runtime, run=run)

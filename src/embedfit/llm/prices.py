@@ -1,4 +1,4 @@
-"""What a call costs: a dated price table that the user can override."""
+"""Prices of calls: a dated table that the user can override."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 
 @record(frozen=True, kw_only=True)
 class Price:
-    """USD per million tokens. date: when it was true; source: who says so. model may be a pattern."""
+    """USD per million tokens. date: when it was true; source: the page that states it. model may be a pattern."""
 
     provider: StrictStr
     model: StrictStr
@@ -42,7 +42,7 @@ class Price:
     source: Annotated[str, BeforeValidator(str)] = ""
 
     def usd(self, input_tokens: float, output_tokens: float) -> float:
-        """What so many tokens cost."""
+        """The cost of so many tokens, in USD."""
         return (self.input * input_tokens + self.output * output_tokens) / 1e6
 
 
@@ -70,7 +70,7 @@ def bare_model(model: str) -> str:
 
 
 def override_path() -> Path:
-    """Where the user's own prices are looked for: $EMBEDFIT_PRICES, or prices.toml in the configuration folder."""
+    """The file of the user's own prices: $EMBEDFIT_PRICES, or prices.toml in the configuration folder."""
     named = os.environ.get("EMBEDFIT_PRICES")
     return Path(named) if named else Path(platformdirs.user_config_dir("embedfit")) / "prices.toml"
 

@@ -1,4 +1,4 @@
-"""Whether a model's replies are of use, found out from the first ones, before the others are paid for."""
+"""Checks on a model's first replies, so that no money goes into a model whose replies are of no use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NO_THINKING = (
     "or turn its thinking off: --set 'generate.extra_body={chat_template_kwargs={enable_thinking=false}}' (vLLM, "
     "SGLang) or --set 'generate.extra_body={reasoning_effort=\"low\"}' (OpenAI)"
 )
-#: How another model that writes queries is named.
+#: The options that name another model to write queries.
 ANOTHER_WRITER = "--set generate.llm=NAME"
 _REMEDIES = {
     EMPTY: "The server sent no text. Look at its log and its chat template, or choose another model: {another}",
@@ -35,9 +35,9 @@ _OTHERWISE = (
     "--set generate.domain='…' and --set generate.language='…'"
 )
 _AGAIN = "Mend that and run the same command again: every reply so far is in the ledger."
-#: What is wrong with replies that are whole and yet of no use.
+#: The fault of replies that are whole and yet of no use.
 SAME = "it says the same of every passage"
-#: So many replies that say the same are no chance.
+#: This many equal replies can't be chance.
 _MANY_SAME = 3
 
 
@@ -47,9 +47,10 @@ class LimitTooLow(GeneratorError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What replies should hold.
+    """The content that replies should have.
 
-    unit: such as "query" or "score". another: how another model is named. without: a sentence that ends each remedy.
+    unit: such as "query" or "score". another: the options that name another model. without: a sentence that ends each
+    remedy.
     """
 
     unit: str
@@ -61,8 +62,8 @@ class Wanted:
 class Worth:
     """Whether an outcome was of use.
 
-    fault: why not, if that is not seen from the reply itself. said: what was read from it, if other passages should
-    give something else.
+    fault: the reason why not, if the reply alone does not show it. said: the content, if other passages should give
+    another.
     """
 
     useful: bool
@@ -92,7 +93,7 @@ class _Kind:
 
 
 class Tally:
-    """How many replies of each kind were of use. kinds: of each call. limit: of tokens, 0 for the requests' own."""
+    """Counts the useful replies of each kind. kinds: each call's kind. limit: of tokens, 0 for the requests' own."""
 
     def __init__(self, kinds: Sequence[str], wanted: Wanted, limit: int = 0) -> None:
         self.kinds = kinds
@@ -100,7 +101,7 @@ class Tally:
         self._of_kind = {kind: _Kind(kind, expected=count) for kind, count in Counter(kinds).items()}
 
     def doubts(self, number: int) -> bool:
-        """Whether too few replies of a call's kind have been seen to say that they are of use."""
+        """Whether too few replies of a call's kind have been read to judge that kind."""
         return self._of_kind[self.kinds[number]].seen < FIRST
 
     def add(self, number: int, outcome: Outcome, worth: Worth) -> None:
@@ -121,9 +122,10 @@ class Tally:
                 kind.sample = outcome.text
 
     def check(self) -> None:
-        """Raise GeneratorError if a kind has had its share of FIRST, or all of its own, and none was of use.
+        """Raise GeneratorError if none of a kind's replies was of use, after its share of FIRST or all of its calls.
 
-        LimitTooLow if the limit of tokens is why; of a share of FIRST_OF_LIMIT, if it ended each.
+        Raises LimitTooLow instead if the limit of tokens is the reason; already after a kind's share of FIRST_OF_LIMIT,
+        if the limit ended each of its replies.
         """
         kinds = list(self._of_kind.values())
         count = max(len(kinds), 1)

@@ -1,4 +1,4 @@
-"""What every language model looks like to the rest of embedfit."""
+"""The interface of language models, as the rest of embedfit uses it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Request:
     """One call: everything that decides the reply, so that its hash names the call.
 
     Few-shot examples are earlier user/assistant turns in messages; providers may share the work of
-    a common prefix between requests. stop: the reply ends before the first of these strings.
+    a common prefix between requests. stop: strings; the reply ends before the first that occurs.
     seed: distinguishes several samples of one prompt, and makes the local generator repeatable.
     extra: a JSON object of further fields for the provider, as text; empty for none.
     """
@@ -49,7 +49,7 @@ def extra_of(fields: Mapping[str, object]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What came back. finish: "stop", "length" or "refusal"; tokens as the provider counted them."""
+    """A model's reply. finish: "stop", "length" or "refusal"; tokens as the provider counted them."""
 
     text: str
     input_tokens: int
@@ -61,8 +61,8 @@ class Reply:
 class Failure:
     """A request that got no reply, after every retry that made sense.
 
-    unwritten: the provider holds replies and has none for this request: nothing went wrong. remedy: what to do where
-    no request got a reply.
+    unwritten: nothing went wrong, but the provider, which only holds replies, has none for this request. remedy: the
+    advice if no request got a reply.
     """
 
     error: str
@@ -75,13 +75,13 @@ Outcome: TypeAlias = Reply | Failure
 
 
 class Gate:
-    """What stands between a provider and the money: it is asked before each attempt. Thread-safe.
+    """A guard of the money: a provider asks it before each attempt. Thread-safe.
 
     An attempt that was admitted ends in exactly one of received, returned and lost. This gate lets everything through.
     """
 
     def admit(self, index: int) -> bool | None:
-        """Whether request `index` may be sent: False for never, None for not before a call in flight has ended."""
+        """Whether request `index` may be sent. False: never. None: not before a call in flight has ended."""
         return True
 
     def received(self, index: int, reply: Reply) -> None:
@@ -95,14 +95,14 @@ class Gate:
 
 
 class LanguageModel(ABC):
-    """A provider of replies. A subclass says its provider and model, and writes `complete`; the rest has defaults.
+    """A provider of replies. A subclass sets `provider` and `model` and writes `complete`; the rest has defaults.
 
     provider: for example "bedrock", "openai" or "local"; model: its id there, for local models a name with a content
     hash. Both are part of a call's identity. price_provider: the provider's name in the price table; default: provider.
     counts_exactly: whether count_tokens counts with the model's own tokenizer, rather than estimates upwards.
     takes_turns: whether other runs wait while this one asks, so that none pays for the same call; not for a model that
-    runs in this process. least_calls: where calls are ordered as jobs, whose replies stay at the provider until they
-    are fetched, the least that a job takes; else 0. fallback: the model that is asked for what this one failed at.
+    runs in this process. least_calls: the fewest calls of a job, if the provider takes calls as jobs and keeps the
+    replies until they are fetched; else 0. fallback: the model for calls that this one fails at.
     """
 
     provider: str
@@ -126,9 +126,9 @@ class LanguageModel(ABC):
         """
 
     def complete_through(self, requests: Sequence[Request], gate: Gate) -> Generator[tuple[int, Outcome], None, None]:
-        """As complete(), asking the gate. Indices that the gate does not admit are not yielded.
+        """As complete(), but the gate admits each call. Calls that it refuses are not yielded.
 
-        This default sends as many as the gate admits at once; with the money that they left over, it sends more.
+        This default sends as many as the gate admits at once, and then more from the money that those left over.
         """
         waiting = deque(range(len(requests)))
         while waiting:
@@ -156,7 +156,7 @@ class LanguageModel(ABC):
                 raise GeneratorError(f"{name} left {len(unanswered)} of {len(wave)} requests unanswered.")
         finally:
             if isinstance(outcomes, Generator):
-                outcomes.close()  # ends the provider's own work
+                outcomes.close()  # so that the provider cancels calls that were not sent
             for index in unanswered:
                 gate.returned(index)
 

@@ -1,4 +1,4 @@
-"""Texts of unlike lengths in batches: which go together, and the padding."""
+"""Batches of texts of unlike lengths: their make-up and their padding."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from embedfit.numerics.arrays import Ints, Tokens
 
 
 def batches_by_length(lengths: Sequence[int] | Ints, budget: int, *, overhead: int | None = None) -> Iterator[Ints]:
-    """Places of texts in batches whose texts × longest text is within the budget.
+    """Indices of texts, in batches whose number of texts × longest text is within the budget.
 
     lengths: (N,) tokens. The longest come first: if memory does not suffice, that shows at once. A single text above
-    the budget is a batch of its own. overhead: padded tokens that cost as much as one more batch does by its mere
-    number; a batch ends before its padding costs more than that. None: only the budget ends a batch.
+    the budget is a batch of its own. overhead: the fixed cost of a batch, in padded tokens; a batch ends before its
+    padding costs more than that. None: only the budget ends a batch.
     """
     sizes = np.asarray(lengths, np.int64)
     order = np.argsort(-sizes, kind="stable")

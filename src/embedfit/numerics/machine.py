@@ -1,4 +1,4 @@
-"""The powers of this machine, found by short probes rather than by assumption."""
+"""The speed and memory of this machine, measured by short probes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def memory_limit() -> int:
         maximum = _words(group / "memory.max") or _words(group / "memory.limit_in_bytes")
         used = _words(group / "memory.current") or _words(group / "memory.usage_in_bytes")
         if maximum and used and maximum[0] != "max":
-            # Files that were read and not used since count as used, but are dropped before anything is killed.
+            # Cached pages of files count as used memory, but the kernel drops them before it kills a process.
             held = _table(group / "memory.stat")
             reclaimable = held.get("total_inactive_file", held.get("inactive_file", 0))
             limits.append(max(0, int(maximum[0]) - max(0, int(used[0]) - reclaimable)))
@@ -51,7 +51,7 @@ def memory_limit() -> int:
 def _control_groups(controller: str) -> list[Path]:
     """Folders of the control groups that this process is in, of versions 1 and 2, from the innermost outwards.
 
-    In a container the path that the kernel names may be the host's; the root then is the container's own group.
+    In a container the kernel may name the host's path; the container's own group then is at the root.
     """
     found = []
     try:
@@ -91,15 +91,15 @@ def may_have_gpu() -> bool:
 
 def device() -> torch.device:
     """The first GPU, or the CPU of a machine without one."""
-    import torch  # a server on OpenVINO asks this module for cores, and does without torch's start and memory
+    import torch  # imported late: a server on OpenVINO takes `cores` from here without torch's start and memory
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def rates(products: Mapping[str, Callable[[], object]], operations: float, *, rounds: int) -> dict[str, float]:
-    """Operations a second of each product, all of so many operations: the best of several rounds, taken in turn.
+    """Operations a second of each product: the best of several rounds, in which the products take turns.
 
-    Other programs can only make a round slower, and a busy moment then hits all alike.
+    Other programs can only make a round slower, hence the best; taking turns, a busy moment hits all products alike.
     """
     fastest = dict.fromkeys(products, float("inf"))
     for multiply in products.values():
@@ -130,7 +130,7 @@ def gemm_rates(*kinds: Precision, rounds: int = 6) -> dict[str, float]:
 
 
 def gemm_rate(kind: Precision) -> float:
-    """The same of one precision."""
+    """FLOP/s of the same product in one precision."""
     return gemm_rates(kind)[kind]
 
 
@@ -138,8 +138,8 @@ def gemm_rate(kind: Precision) -> float:
 def best_precision() -> Precision:
     """The precision to train in: bf16 where the hardware multiplies it clearly faster, else fp32.
 
-    On CPUs with AMX bf16 products are 6 to 15 times as fast as fp32; on CPUs with AVX512-BF16 alone
-    they can be slower, and what surrounds the products gains nothing. Hence a probe, not a flag.
+    On CPUs with AMX bf16 products are 6 to 15 times as fast as fp32; on CPUs with AVX512-BF16 alone they can be slower,
+    and the operations around the products gain nothing. A CPU's flags don't tell this, so a probe measures it.
     """
     import torch  # see device()
 
@@ -153,6 +153,7 @@ def encoding_precision() -> Precision:
     """The precision to encode in: fp32 on a CPU, where vectors must be those of sentence-transformers.
 
     bf16 moves them by about 1e-2, and a text's vector then depends on the texts that are encoded beside it. A probe
-    may also choose another precision from one process to the next, and what was stored would not be found again.
+    could also choose different precisions in two processes, and the second would not find the vectors that the first
+    one stored.
     """
     return "fp32" if device().type == "cpu" else best_precision()

@@ -59,7 +59,7 @@ def clusters(sets: Sequence[Hashes], threshold: float = SAME_RUNS) -> list[int]:
 
 
 def close_pairs(vectors: Vectors, cosine: float) -> Iterator[tuple[int, int]]:
-    """Both orders of every pair of rows whose cosine is at least that. vectors: (N, H) unit rows."""
+    """Both orders of every pair of rows whose cosine is at least the threshold. vectors: (N, H) unit rows."""
     for start in range(0, len(vectors), _BLOCK):
         rows, columns = np.nonzero(vectors[start : start + _BLOCK] @ vectors.T >= cosine)
         for row, column in zip((rows + start).tolist(), columns.tolist(), strict=True):
@@ -81,7 +81,7 @@ def _candidates(sets: Sequence[Hashes]) -> list[list[int]]:
 
 def _signatures(sets: Sequence[Hashes]) -> Hashes:
     """MinHashes, (number of sets, bands × rows), by multiply-add hashing modulo 2^64."""
-    rng = np.random.default_rng(20240229)  # fixed: whether two texts are compared must not depend on the run
+    rng = np.random.default_rng(20240229)  # a fixed seed: every run must compare the same pairs of texts
     count = _BANDS * _ROWS
     factors = rng.integers(1, 1 << 63, count, np.uint64) | np.uint64(1)
     offsets = rng.integers(0, 1 << 63, count, np.uint64)

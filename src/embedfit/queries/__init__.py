@@ -1,1 +1,1 @@
-"""Queries that a language model writes of passages."""
+"""Search queries that a language model writes for passages."""

@@ -23,7 +23,7 @@ from embedfit.queries.plan import Ask
 from embedfit.retrieval.languages import languages_of, name_of
 from embedfit.runtime import Runtime
 
-#: How the reasons begin of queries without a text.
+#: The beginning of the reason of a query without a text.
 REJECTED, FAILED, UNWRITTEN = "reply rejected", "call failed", "not written"
 
 
@@ -40,7 +40,7 @@ def user_examples(path: str | None) -> list[str]:
 
 
 def own_language(texts: Sequence[str]) -> str:
-    """What to call the passages' language, for a model that else writes English queries; empty if they are English.
+    """The name of the passages' language for the prompt, without which the model writes English; empty for English.
 
     The examples of the prompt are English, so that English passages need no word about it.
     """
@@ -90,7 +90,7 @@ def calls_for(
 def texts_of(outcome: Outcome, styles: Sequence[str]) -> list[tuple[str, str]]:
     """(text, reason) for each style asked for: the query, or an empty text and why there is none.
 
-    A reply that names its styles is matched by them, one that does not by position.
+    A reply that names its styles is matched by their names, any other by position.
     """
     if isinstance(outcome, Failure):
         return [("", f"{UNWRITTEN if outcome.unwritten else FAILED}: {outcome.error}")] * len(styles)
@@ -156,7 +156,7 @@ def ask(
 
 
 def _why_useless(texts: Sequence[str], passage: Passage, rules: Sequence[filters.Rule]) -> str:
-    """Why the filters will drop every query of a reply; empty if they keep one."""
+    """The reason for which the filters will drop every query of a reply; empty if they keep one."""
     reasons = [filters.first_reason(filters.Candidate(text, "", passage.text, passage.title), rules) for text in texts]
     return f"its queries would be dropped: {reasons[0]}" if all(reasons) else ""
 
@@ -164,10 +164,10 @@ def _why_useless(texts: Sequence[str], passage: Passage, rules: Sequence[filters
 def most_useful_first(
     calls: Sequence[tuple[Request, list[int]]], splits: Sequence[str]
 ) -> list[tuple[Request, list[int]]]:
-    """The calls in the order in which money should be spent on them, should it not reach for all.
+    """The calls in the order in which money is spent on them, in case it does not suffice for all.
 
-    Dev and test queries first, without which nothing can be judged; then those of training passages,
-    spread over the corpus. splits: of each ask.
+    Dev and test queries come first, because without them nothing can be judged; then those of training passages, spread
+    over the corpus. splits: of each ask.
     """
     rank = np.random.default_rng(0).permutation(len(calls))
     return [calls[n] for n in sorted(range(len(calls)), key=lambda n: (splits[calls[n][1][0]] == "train", rank[n]))]

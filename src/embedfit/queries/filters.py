@@ -1,4 +1,4 @@
-"""Why a generated query is not worth training on. Each rule is a pure function."""
+"""The rules that drop queries that are not worth training on. Each rule is a pure function that gives a reason."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedfit.queries.meta import META
 from embedfit.retrieval import languages
 from embedfit.retrieval.words import DENSE, count, size, word_set, words
 
-#: What a text says that tries to steer the model, and what the model must not have obeyed.
+#: Sentences by which a document tries to steer the model. The model must not have obeyed them.
 _INSTRUCTION = re.compile(
     r"\b(?:ignore|disregard|forget) (?:(?:all|any|of|the|your|my|these|everything) ){0,3}"
     r"(?:above|previous|prior|earlier|instructions?|rules?)\b|"
@@ -23,12 +23,12 @@ _INSTRUCTION = re.compile(
     re.IGNORECASE,
 )
 
-#: Behind a full stop of Chinese, Japanese or Khmer there may be no space.
+#: A full stop of Chinese, Japanese or Khmer may have no space behind it.
 SENTENCE_END = re.compile(r"(?<=[.!?؟۔।॥။።])\s+|(?<=[。！？｡។៕])\s*|\n")
 
 MIN_WORDS, MAX_WORDS, MAX_CHARACTERS = 2, 32, 240
 COPIED_SPAN = 9
-#: From this probability on a query's language is certain, and below this one it is not the expected one.
+#: A language is certain from the first probability on; below the second one the expected language is ruled out.
 SURE, RULED_OUT = 0.99, 0.001
 BARE_INSTRUCTION = 7  # words
 TWIN_COSINE, TWIN_JACCARD = 0.9, 0.8
@@ -36,7 +36,7 @@ TWIN_COSINE, TWIN_JACCARD = 0.9, 0.8
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A query beside the passage it was written of."""
+    """A query and the passage that it was written for."""
 
     text: str
     style: str
@@ -44,7 +44,7 @@ class Candidate:
     title: str = ""
 
 
-#: Gives the reason to drop a candidate; empty: none.
+#: A rule gives the reason to drop a candidate, empty if it has none.
 Rule = Callable[[Candidate], str]
 
 
@@ -64,7 +64,7 @@ def malformed(candidate: Candidate) -> str:
 
 def _repeats(tokens: list[str]) -> bool:
     """Whether a run of one to four words comes three times in a row, as small models do when they loop."""
-    longest = 8 if any(map(DENSE.match, tokens)) else 4  # two to three letters of a dense script are a word
+    longest = 8 if any(map(DENSE.match, tokens)) else 4  # dense scripts: two to three letters are a word
     for length in range(1, longest + 1):
         for start in range(len(tokens) - 3 * length + 1):
             first = tokens[start : start + length]
@@ -95,7 +95,7 @@ def repeats_an_instruction(candidate: Candidate) -> str:
 
 
 def obeys_an_instruction(candidate: Candidate) -> str:
-    """Says what a sentence of the passage told the model to say: most of its words are found there alone.
+    """Obeys a sentence by which the passage tried to steer the model: most of its words occur only in that sentence.
 
     A sentence that only says "ignore the above" passes its role on to the next one.
     """
@@ -154,7 +154,7 @@ def prompt_example(examples: Sequence[str]) -> Rule:
 def other_language(asked: str) -> Rule:
     """A rule that drops a query in another language than asked for, if that is certain.
 
-    asked: generate.language; the passage's own if it is empty or names no language that we know. Names and terms
+    asked: generate.language; if it is empty or unknown to us, the passage's own language is expected. Names and terms
     are at home in any language: a query half of whose words its passage has is not dropped.
     """
     wanted = languages.code_of(asked)
@@ -175,7 +175,7 @@ def other_language(asked: str) -> Rule:
     return rule
 
 
-#: The rules in the order in which they are asked; the first reason counts.
+#: The rules in the order in which they are applied; the first reason counts.
 TEXT_RULES: tuple[Rule, ...] = (
     malformed,
     wrong_length,
@@ -187,7 +187,7 @@ TEXT_RULES: tuple[Rule, ...] = (
 
 
 def text_rules(examples: Sequence[str], language: str) -> tuple[Rule, ...]:
-    """All rules that need nothing but a query and its passage. examples: that the prompt has shown; language: asked."""
+    """All rules that need nothing but a query and its passage. examples: the prompt's; language: the wanted one."""
     return (*TEXT_RULES, other_language(language), prompt_example(examples))
 
 
@@ -212,8 +212,8 @@ def near_duplicates(
 ) -> list[bool]:
     """True for every query that is close to an earlier kept one of the same passage.
 
-    vectors: (Q, H) unit rows; groups: the passage of each; texts: of each. A model that does not know a script puts
-    all its texts in one place: of other scripts than Latin a pair must also share words.
+    vectors: (Q, H) unit rows; groups: the passage of each query; texts: its text. A model that does not know a script
+    gives all texts in it nearly one vector, so pairs in other scripts than Latin must share words too.
     """
     kept: dict[str, list[int]] = {}
     result = []
@@ -251,9 +251,9 @@ def lost_in_round_trip(
 
 
 def twins(vectors: Vectors, texts: Sequence[str]) -> dict[int, list[int]]:
-    """For each passage, the others that say the same in nearly the same words: as relevant as itself.
+    """For each passage, the others that say the same in nearly the same words, and so are as relevant as itself.
 
-    vectors: (N, H) unit rows. Close vectors propose, shared words decide.
+    vectors: (N, H) unit rows. Close vectors propose pairs, shared words decide on them.
     """
     found: dict[int, list[int]] = {}
     bags: dict[int, frozenset[str]] = {}

@@ -1,4 +1,4 @@
-"""How people and models talk about a text instead of what is in it, in the languages that we know."""
+"""Patterns of queries that talk about a text instead of its content, one for each language that we know."""
 
 from __future__ import annotations
 

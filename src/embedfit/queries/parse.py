@@ -122,7 +122,7 @@ _NUMBERED = re.compile(r"[\W_\d]+$")
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A query and its style as the reply names it; style is empty if the reply names none."""
+    """A query and the style that the reply gives it, empty if it gives none."""
 
     text: str
     style: str = ""
@@ -158,7 +158,7 @@ def queries_of(reply: str, styles: Sequence[str], *, cut: bool = False) -> list[
 
 
 def _begins_with_list(lines: Sequence[str]) -> bool:
-    """Whether a list is all that there is, or stands behind a line that says that queries follow."""
+    """Whether a list is the whole text, or stands behind a line that announces queries."""
     first = lines[0].strip() if lines else ""
     return bool(_BULLET.match(first) or _QUOTED.match(first) or _PREAMBLE.match(first) or _ANNOUNCES.search(first))
 
@@ -170,7 +170,7 @@ _ANNOUNCES = re.compile(
 
 
 def _behind_heading(lines: Sequence[str]) -> Sequence[str]:
-    """The lines behind the last that is "Queries:" or "Final answer:"; empty if no line is."""
+    """The lines behind the last line that says "Queries:" or "Final answer:"; empty without such a line."""
     heading = next((n for n in range(len(lines) - 1, -1, -1) if _ANSWER_HEADING.match(lines[n])), None)
     return lines[heading + 1 :] if heading is not None else []
 
@@ -179,7 +179,7 @@ def _behind_heading(lines: Sequence[str]) -> Sequence[str]:
 
 
 def _from_json(values: Sequence[Found], styles: Sequence[str]) -> list[Parsed]:
-    """The queries of the array with most of the styles, of equal ones the last. All objects by themselves are one."""
+    """The queries of the array with the most styles, the last of equals. Objects outside arrays count as one."""
     groups: list[list[Parsed]] = [[]]
     broken = False
     several = len(styles) > 1 and len(values) > 1
@@ -323,7 +323,7 @@ _QUERY_HEADS = ("query", "queries", "search query", "text")
 def _from_list(lines: Sequence[str]) -> list[Parsed]:
     """Lines with labels, bullets or numbers; a label may stand on a line of its own, above or below its query.
 
-    Bullets that are set in below a query say why it was written.
+    Bullets that are indented below a query give the reason for it, and are skipped.
     """
     found: list[Parsed] = []
     style, margin = "", None
@@ -337,7 +337,7 @@ def _from_list(lines: Sequence[str]) -> list[Parsed]:
             continue
         if _ASIDE.match(line) or line.lstrip('"')[:1] in ("[", "{"):
             if not _BRACKETED.match(line) and not _LABEL.match(line):
-                continue  # a reason, or JSON of which nothing was readable
+                continue  # a reason, or unreadable JSON
         labelled = _LABEL.match(line)
         indent = len(raw) - len(line)
         if not (style or labelled or _BULLET.match(line) or _QUOTED.match(line) or _BRACKETED.match(line)):
@@ -355,7 +355,7 @@ def _from_list(lines: Sequence[str]) -> list[Parsed]:
 
 
 def _from_plain_lines(lines: Sequence[str], count: int) -> list[Parsed]:
-    """As many lines as queries were asked for, behind a preamble or not, if they are no sentences of prose."""
+    """The lines, without a preamble, if they are as many as the queries asked for and no sentences of prose."""
     lines = lines[1:] if lines and _PREAMBLE.match(lines[0]) else lines
     if len(lines) != count or sum(line.endswith((".", "。", ":", "：")) for line in lines) * 3 > len(lines):
         return []
@@ -391,7 +391,7 @@ def _parse_line(line: str) -> Parsed:
 
 
 def _is_query(text: str) -> bool:
-    """Whether a text is no style's name or description, no placeholder, and has letters or digits."""
+    """Whether a text has letters or digits, and is no style's name or description and no placeholder."""
     lowered = text.lower().strip(" .?")
     if lowered in _PLACEHOLDERS or lowered in _DESCRIPTIONS or _STYLE_ALONE.match(lowered):
         return False

@@ -1,4 +1,4 @@
-"""Which queries to ask for: how many of each passage, in which styles, with which seeds."""
+"""The plan of queries: how many for each passage, in which styles, with which seeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a language model is asked: one query of a style (small models) or several styles at once (large ones)."""
+"""The prompts for queries: one query of a style (small models) or several styles at once (large models)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from embedfit.llm.quoting import as_data
 from embedfit.queries.filters import SENTENCE_END
 from embedfit.retrieval.words import first_words, length, pieces
 
-#: Words of a passage that a large model reads: enough for any need, and money for no more.
+#: Words of a passage that a large model reads: enough for any query, and each further word costs money.
 MAX_PASSAGE_WORDS = 600
-#: Words of a passage that a small model reads for one query. People ask for details, and of a whole passage it
-#: writes what the passage is about; what it reads also takes most of its time.
+#: Words of a passage that a small model reads for one query. People ask for details, but from a whole passage it writes
+#: a query about the general subject; and most of its time goes into reading.
 STRETCH_WORDS = 30
 
 
@@ -112,10 +112,10 @@ def trim(text: str, max_words: int = MAX_PASSAGE_WORDS) -> str:
 
 
 def stretch(text: str, place: str, words: int = STRETCH_WORDS) -> str:
-    """Whole sentences of a passage, about so many words, from somewhere that text and place decide.
+    """Whole sentences of a passage, about so many words, from a spot that the text and `place` decide.
 
-    So the queries of one passage are about its beginning, middle and end. Texts that are not much longer are
-    kept whole. place: any string, another for every query.
+    So the queries of one passage ask about its beginning, middle and end. Texts that are not much longer are kept
+    whole. place: any string, another for every query.
     """
     parts = list(_pieces(text, words))
     lengths = [length(part) for part in parts]
@@ -135,7 +135,7 @@ def stretch(text: str, place: str, words: int = STRETCH_WORDS) -> str:
 
 
 def _pieces(text: str, words: int) -> Iterator[str]:
-    """Sentences. What is more than twice as long as asked is none, but a table or a menu, and is cut."""
+    """The sentences of a text. A piece of more than twice the wanted length is a table or a menu, and is cut."""
     for sentence in SENTENCE_END.split(trim(text, 100_000)):
         if length(sentence) > 2 * words:
             yield from pieces(sentence, words)

@@ -1,4 +1,4 @@
-"""The generate stage: passages → queries, and a synthetic evaluation set if there is no other."""
+"""The generate stage: passages → queries, and a synthetic evaluation set if the user gave none."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from embedfit.queries.prompts import EXAMPLE_QUERIES
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 
-#: The rank from which a dev or test query counts as unrelated to its passage, and is dropped. A smaller one would keep
-#: just what the base or BM25 finds easily, which flatters both: whatever changes the base's order would lose.
+#: The rank from which a dev or test query counts as unrelated to its passage, and is dropped. A smaller limit would
+#: keep only the queries whose passage the base or BM25 finds easily. That flatters both, and every model that orders
+#: passages otherwise would lose.
 LOOSE_ROUND_TRIP = 200
-#: The reason of what the round trip drops.
+#: The reason of queries that the round trip drops.
 ROUND_TRIP = "round trip: neither BM25 nor the base model finds its passage"
 #: Fewer training queries than this can't tune a model; fewer dev queries can't judge one.
 MIN_TRAIN, MIN_DEV = 8, 4
@@ -51,7 +52,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """
     passages = workspace.read(Passage)
     _check_split(passages)
-    # Before anything is paid for: a file that can't be read is said at once.
+    # Read before anything is paid for, so that a file that can't be read costs nothing.
     leave_out = read_forgotten(workspace).queries
     log = read_log(config.queries, runtime.report, seed=config.seed, leave_out=leave_out) if config.queries else None
     asks = plan(passages, config.generate, seed=config.seed)
@@ -63,7 +64,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         drafts = ask(model, passages, asks, config.generate, runtime)
     queries = filtered(passages, drafts, config, runtime)
     if judges:
-        workspace.write(Query, queries)  # should the judge fail, or the user say no
+        workspace.write(Query, queries)  # kept in case the judge fails or the user says no
         with opened_judge(config.generate, runtime, run=payer) as judge:
             queries = judged(passages, queries, judge, config.generate.judge_min)
     workspace.write(Query, [*queries, *(_asked(log, passages, config, runtime) if log else ())])
@@ -73,7 +74,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     if config.eval_beir is None:
         _write_eval(workspace.path("eval"), passages, queries, own_documents=bool(config.eval_docs))
     else:
-        workspace.remove("eval")  # of an earlier run with other settings
+        workspace.remove("eval")  # written by an earlier run with other settings
     if short:
         raise PaidInPart(
             f"{short} What was written is kept: {sum(query.kept for query in queries):,} queries.",
@@ -133,14 +134,14 @@ def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Confi
 
 
 def round_trip_limits(splits: Sequence[str], k: int) -> npt.NDArray[np.int64]:
-    """The worst rank of its passage with which each query is kept. splits: of the queries; k: of training queries."""
+    """The worst rank of its passage with which each query is kept. splits: the queries'; k: for training queries."""
     return np.array([k if split == "train" else max(k, LOOSE_ROUND_TRIP) for split in splits], np.int64)
 
 
 def judged(passages: Sequence[Passage], queries: Sequence[Query], judge: Judge, lowest: float) -> list[Query]:
     """The queries with the judge's score of those that are kept: dropped if it is below `lowest`, of 1.
 
-    A query without a score is dropped, with the reason: nobody knows whether its passage answers it.
+    A query without a score is dropped with its reason, because nobody knows whether its passage answers it.
     """
     content = {passage.passage_id: passage.content for passage in passages}
     alive = [number for number, query in enumerate(queries) if query.kept]
@@ -227,7 +228,7 @@ def _check_split(passages: Sequence[Passage]) -> None:
 
 
 def _over_budget(queries: Sequence[Query], max_cost: float | None) -> str:
-    """What --max-cost left undone, in a sentence; empty if it reached for everything."""
+    """A sentence about the work that --max-cost left undone; empty if all was done."""
     unasked = sum(query.reason == OVER_BUDGET for query in queries)
     unjudged = sum(query.reason == f"judge: {OVER_BUDGET}" for query in queries)
     parts = [f"{unasked:,} queries were not written"] if unasked else []
@@ -254,7 +255,7 @@ def _check_enough(queries: Sequence[Query], short: str) -> None:
 
 
 def _how_to_get_more(queries: Sequence[Query]) -> str:
-    """What to change: more documents do not help if the replies were of no use."""
+    """Advice for more queries; more documents don't help if the replies were of no use."""
     unwritten = sum(query.reason.startswith(UNWRITTEN) for query in queries)
     if 2 * unwritten > len(queries):
         return "Record queries of more passages, or name a generator that writes them, such as --generator local"
@@ -270,7 +271,7 @@ def _how_to_get_more(queries: Sequence[Query]) -> str:
 def _write_eval(folder: Path, passages: Sequence[Passage], queries: Sequence[Query], *, own_documents: bool) -> None:
     """A BEIR folder of the test queries.
 
-    The corpus is what a user would search: the evaluation documents if there are some, else everything.
+    The corpus is the text that a user would search: the evaluation documents if the user named some, else all.
     """
     corpus = [passage for passage in passages if passage.split == "test" or not own_documents]
     test = [query for query in queries if query.split == "test" and query.kept]

@@ -1,1 +1,1 @@
-"""Where work is done: here, in processes of this machine, or where a plug-in takes it."""
+"""Executors do work on shards: in this process, in processes of this machine, or wherever a plug-in takes it."""

@@ -1,4 +1,4 @@
-"""What an executor is: it does one piece of work to each of many shards."""
+"""The interface of executors, which do one piece of work to each of many shards."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Result = TypeVar("Result")
 ShardIn = TypeVar("ShardIn", contravariant=True)
 ResultOut = TypeVar("ResultOut", covariant=True)
 
-#: Says how much of a shard is done, as a share of 1.
+#: Is called with the part of a shard that is done, 0 to 1.
 Tell = Callable[[float], None]
-#: The same with the shard's number.
+#: Is called with a shard's number and the part of it that is done.
 TellOf = Callable[[int, float], None]
 
 
 class Work(AbstractContextManager["Work[ShardIn, ResultOut]"], Protocol[ShardIn, ResultOut]):
-    """What is done to each shard. It, the shards and the results can be pickled.
+    """The work that is done to each shard. It, the shards and the results can be pickled.
 
-    Whoever does the work enters it once, calls it for one shard after another, and leaves it at the end: what many
-    shards need, such as a model or a process, is opened in __enter__. Its results depend on the shard alone.
+    An executor enters it once, calls it for one shard after another, and leaves it at the end. So __enter__ opens what
+    many shards need, such as a model or a process. A result depends on its shard alone.
     """
 
     def __call__(self, shard: ShardIn, tell: Tell, /) -> ResultOut:
@@ -44,7 +44,7 @@ class Executor(Protocol):
         """Yield (number of the shard, result) in any order, each number once.
 
         Shards are taken as they are needed, so that many don't lie in memory. Closing the generator stops the work.
-        tell: hears how far the shards in progress are, as far as the executor can say it.
+        tell: is called with the progress of each shard, if the executor knows it.
         """
 
 
@@ -52,8 +52,8 @@ class Executor(Protocol):
 class ExecutorKind:
     """One kind of executor.
 
-    form: an example of --workers. open: from what stands behind the colon to an executor; raises UsageError, or
-    MissingDependency that names what to install.
+    form: an example of --workers. open: makes the executor from the text behind the colon; raises UsageError, or
+    MissingDependency that names the package to install.
     """
 
     form: str
@@ -61,6 +61,6 @@ class ExecutorKind:
 
 
 def open_executor(spec: str) -> Executor:
-    """The executor of --workers: a number of processes, or a kind and what stands behind its colon."""
+    """The executor that --workers names: a number of processes, or a kind, a colon and a text for that kind."""
     kind, _, rest = f"processes:{spec}".partition(":") if spec.isdecimal() else spec.partition(":")
     return plugins.find(GROUP, kind, ExecutorKind).open(rest)

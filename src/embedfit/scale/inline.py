@@ -1,4 +1,4 @@
-"""The executor that works here and now, one shard after another."""
+"""The executor that works in this process, one shard after another."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class _Worker(Generic[Shard, Result]):
     """One process, with the number of the shard that it has."""
 
     def __init__(self, work: Work[Shard, Result]) -> None:
-        # Neither forked, because torch's threads don't survive that, nor given this process's open files.
+        # Spawned: a fork would lose torch's threads, and pass on this process's open files.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(target=_work, args=(theirs, work), name="embedfit-worker")
@@ -70,7 +70,7 @@ class _Worker(Generic[Shard, Result]):
             raise self._ended() from None
 
     def message(self) -> tuple[str, object]:
-        """What it says. Raises the EmbedfitError that it met."""
+        """The worker's next message. Raises the EmbedfitError that the worker met."""
         try:
             message, value = self.connection.recv()
         except (EOFError, OSError):
@@ -88,7 +88,7 @@ class _Worker(Generic[Shard, Result]):
         )
 
     def end(self) -> None:
-        """Let it leave its work, or end it where it is in the middle of a shard."""
+        """Let the worker leave its work; kill it if it is in the middle of a shard."""
         self.connection.close()
         if self.working:
             self.process.terminate()
@@ -97,14 +97,14 @@ class _Worker(Generic[Shard, Result]):
 
 
 def _work(connection: Connection, work: Work[Shard, Result]) -> None:
-    """Do shards that come through the connection until it is closed."""
+    """Work on the shards that come through the connection, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     try:
         with work:
             while True:
                 shard = connection.recv()
                 connection.send(("done", work(shard, partial(_tell, connection))))
-    except (EOFError, BrokenPipeError):  # the parent needs no more
+    except (EOFError, BrokenPipeError):  # the parent has gone, or closed the connection
         return
     except EmbedfitError as error:
         connection.send(("failed", error))

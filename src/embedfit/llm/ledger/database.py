@@ -58,8 +58,8 @@ class Database:
             with suppress(FileExistsError):  # readable by the user alone: requests hold the text of documents
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         with self._explained():
-            # Money waits for the disk (FULL: fsync at every commit). What was free to make survives a killed process
-            # without it, and a power cut only costs some work.
+            # A paid reply waits for the disk (FULL: fsync at every commit). Free replies survive a killed process
+            # without that, and after a power cut they only cost some work again.
             self._paid = self._connect("FULL", busy_s)
             self._free = self._connect("NORMAL", busy_s)
             self._prepare()
@@ -106,7 +106,7 @@ class Database:
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
-                with suppress(sqlite3.Error):  # a full disk has rolled back by itself
+                with suppress(sqlite3.Error):  # SQLite rolls back by itself when the disk is full
                     connection.execute("ROLLBACK")
                 raise
 

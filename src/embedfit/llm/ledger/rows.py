@@ -1,4 +1,4 @@
-"""What the ledger holds: calls and their keys, batch jobs, and what they came to."""
+"""The ledger's records: calls and their keys, batch jobs, and sums over them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedfit.llm.protocol import Message, Reply, Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerRow:
-    """A call that was paid for. usd: at the price of the day; created: UTC, ISO 8601; run: who paid."""
+    """A call that was paid for. usd: at the price of the day; created: UTC, ISO 8601; run: the run that paid."""
 
     call_id: str
     provider: str
@@ -26,7 +26,7 @@ class LedgerRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """What a set of calls consumed."""
+    """The tokens and money that a set of calls took."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -34,7 +34,7 @@ class Usage:
     usd: float = 0.0
 
     def plus(self, reply: Reply, usd: float) -> Usage:
-        """With one call more."""
+        """The usage with one call more."""
         return Usage(
             calls=self.calls + 1,
             input_tokens=self.input_tokens + reply.input_tokens,
@@ -45,7 +45,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTotals:
-    """What one model has cost over the ledger's life. first, last: UTC, ISO 8601."""
+    """The sums of one model's calls over the ledger's life. first, last: UTC, ISO 8601."""
 
     provider: str
     model: str
@@ -104,13 +104,13 @@ def value_of(request: Request, messages: Sequence[Message]) -> dict[str, object]
         "stop": list(request.stop),
         "seed": request.seed,
     }
-    if request.extra:  # an empty one is left out: the keys of calls without it are older than the field
+    if request.extra:  # left out if empty: keys of calls without it are older than the field
         value["extra"] = request.extra
     return value
 
 
 def canonical(value: object) -> str:
-    """The one JSON text of a value."""
+    """The canonical JSON text of a value."""
     # ASCII only: a lone surrogate in a document must not stop SQLite from taking the row.
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

@@ -1,4 +1,4 @@
-"""Which paid calls a run folder's files hold."""
+"""The paid calls that a run folder's files name."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@ One SQLite file per user, in WAL mode. A call's key is the hash of provider, mod
 parameters, so a second run over the same passages finds its replies and asks for nothing.
 
 calls      the replies. A row is written once and never changed.
-prompts    what comes before a call's last message (instructions, examples): the same for thousands.
-claims     calls in flight. What is still here when nobody pays was caught by a kill: it counts as
-           spent, for the provider may well have billed it.
+prompts    the part of a call before its last message (instructions, examples): the same for thousands.
+claims     calls in flight. A row that is left when nobody pays is of a killed run: it counts as
+           spent, for the provider may have billed it.
 doubts     money that may have been spent with no reply to show: time-outs, killed runs.
 jobs       batch jobs and their records, so that another process can fetch what this one ordered.
 
@@ -63,7 +63,7 @@ class Ledger(Database):
 
     def __init__(self, path: str | Path, *, busy_s: float = BUSY_S) -> None:
         super().__init__(path, busy_s=busy_s)
-        #: Names the payer of calls for which nobody says who pays.
+        #: The name under which calls without a run's name are booked.
         self.owner = uuid.uuid4().hex
         self._turn = FileLock(f"{self.path}.paying", mode=0o600, thread_local=False)
         self._queue: list[_Put] = []
@@ -81,9 +81,9 @@ class Ledger(Database):
 
     @contextmanager
     def paying(self, report: Reporter | None = None) -> Iterator[None]:
-        """Send calls here: of the runs that share the ledger one pays at a time. Waits for another's end, and says so.
+        """Hold the turn to pay, which one run at a time has on a ledger. Waits for another run's end, and logs that.
 
-        Calls that an earlier payer had in flight when it was killed count as spent from here on.
+        Calls that a killed run had in flight count as spent from here on.
         """
         self._take_turn(report or Silent())
         try:
@@ -93,7 +93,7 @@ class Ledger(Database):
 
     @contextmanager
     def resting(self, report: Reporter) -> Iterator[None]:
-        """Let other runs pay while this one only waits, and has no call in flight but what jobs account for."""
+        """Let other runs pay while this one waits, with no call in flight except those in batch jobs."""
         if not self._turn.is_locked:
             yield
             return
@@ -104,7 +104,7 @@ class Ledger(Database):
     def _take_turn(self, report: Reporter) -> None:
         said = False
         while True:
-            with self._lock, disk_errors(self.path):  # of two threads, one at a time
+            with self._lock, disk_errors(self.path):  # one of this process's threads at a time
                 held = self._turn.is_locked
                 try:
                     self._turn.acquire(timeout=0)
@@ -139,7 +139,7 @@ class Ledger(Database):
             connection.execute("DELETE FROM claims WHERE call_id = ?", (key,))
 
     def spent(self, run: str) -> float:
-        """USD that a run has spent or may have: replies, doubts, calls in flight and open batch jobs."""
+        """USD that a run has spent or may have spent: replies, doubts, calls in flight and open batch jobs."""
         sql = (
             "SELECT (SELECT total(usd) FROM calls WHERE run = ?1) + (SELECT total(usd) FROM doubts WHERE run = ?1)"
             " + (SELECT total(usd) FROM claims WHERE run = ?1)"
@@ -151,7 +151,7 @@ class Ledger(Database):
     # --- replies
 
     def find(self, call_ids: Iterable[str]) -> dict[str, Reply]:
-        """The replies that are there, by key."""
+        """The replies that the ledger has, by key."""
         sql = "SELECT call_id, text, input_tokens, output_tokens, finish FROM calls WHERE call_id IN (?)"
         return {
             key: Reply(text=text, input_tokens=tin, output_tokens=tout, finish=finish)
@@ -186,7 +186,7 @@ class Ledger(Database):
         with self._queue_lock:
             self._queue.append(put)
         with self._lock:
-            if not put.done:  # else another thread's commit took ours along
+            if not put.done:  # otherwise another thread's commit has written ours too
                 with self._queue_lock:
                     batch, self._queue = self._queue, []
                 self._write(batch)
@@ -214,7 +214,7 @@ class Ledger(Database):
             connection.executemany("INSERT INTO job_records VALUES (?,?,?,?)", rows)
 
     def update_job(self, name: str, *, state: str, arn: str | None = None) -> None:
-        """Record what became of a job."""
+        """Record a job's new state."""
         with self._transaction(self._paid) as connection:
             connection.execute("UPDATE jobs SET state = ?, arn = coalesce(?, arn) WHERE name = ?", (state, arn, name))
 
@@ -246,7 +246,7 @@ class Ledger(Database):
     def forget(self, call_ids: Iterable[str]) -> int:
         """Delete calls so that nothing of their texts stays in the file. Returns how many there were.
 
-        What they cost stays counted (in doubts, by run). Freed space is overwritten, and the write-ahead log emptied.
+        Their cost stays counted (in doubts, by run). Freed space is overwritten, and the write-ahead log is emptied.
         """
         keys = [(key,) for key in dict.fromkeys(call_ids)]
         with self._lock, self._explained():
@@ -260,7 +260,7 @@ class Ledger(Database):
             gone = connection.executemany("DELETE FROM calls WHERE call_id = ?", keys).rowcount
             connection.execute("DELETE FROM prompts WHERE prompt_id NOT IN (SELECT prompt_id FROM calls)")
         with self._lock, self._explained():
-            # Also what was deleted before, by whatever version: VACUUM writes the file anew.
+            # VACUUM writes the file anew, so that rows which older versions deleted leave no trace either.
             self._paid.execute("VACUUM")
             self._paid.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return max(gone, 0)
@@ -268,7 +268,7 @@ class Ledger(Database):
     # --- reports
 
     def usage_of(self, call_ids: Collection[str]) -> Usage:
-        """What the given calls consumed, each counted once."""
+        """The tokens and money of the given calls, each counted once."""
         sql = "SELECT input_tokens, output_tokens, usd FROM calls WHERE call_id IN (?)"
         rows = list(self._select_in(sql, call_ids))
         tokens_in, tokens_out, usd = (sum(column) for column in zip(*rows, strict=True)) if rows else (0, 0, 0.0)
@@ -312,7 +312,7 @@ class Ledger(Database):
         return count
 
     def experience(self, provider: str, model: str) -> Experience | None:
-        """What this model's newest 500 replies teach about the size of the next ones; None with fewer than 20."""
+        """Mean sizes of this model's newest 500 replies; None with fewer than 20."""
         sql = (
             "SELECT count(*), sum(input_tokens), sum(output_tokens), sum(characters) FROM (SELECT * FROM calls"
             " WHERE provider = ? AND model = ? ORDER BY rowid DESC LIMIT 500)"
@@ -339,7 +339,7 @@ def _insert(connection: sqlite3.Connection, put: _Put) -> None:
     connection.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt_id, put.prompt))
     marks = ", ".join("?" * len(put.row))
     new = connection.execute(f"INSERT OR IGNORE INTO calls VALUES ({marks})", put.row).rowcount
-    if not new and put.usd > 0 and not put.fetchable:  # paid for twice, by a call whose end was not awaited
+    if not new and put.usd > 0 and not put.fetchable:  # paid twice: an earlier run did not await the end of its call
         connection.execute("INSERT INTO doubts VALUES (?, ?, 'duplicate', ?)", (run, put.usd, _now()))
     connection.execute("DELETE FROM claims WHERE call_id = ?", (key,))
 
