@@ -1,1 +1,1 @@
-"""Questions that people really asked: a search log, with or without known answers."""
+"""Questions that people asked: a search log, with or without known answers."""

@@ -1,8 +1,9 @@
-"""Files of questions → the different ones, how often each was asked, and what was wrong with the rest.
+"""Reads files of questions: the different questions, how often each was asked, and why other lines were skipped.
 
-A file may have millions of lines: it is read once, in bounded memory. Of more than `most` different questions a sample
-stays, drawn by how often each was asked: every line draws a number, a question has the smallest of its lines', and the
-questions with the smallest numbers stay (Cohen and Kaplan, "Summarizing data using bottom-k sketches", PODC 2007).
+A file may have millions of lines, so it is read once, in bounded memory. If it has more than `most` different
+questions, a sample is kept, drawn by how often each was asked: every line draws a number, a question gets the smallest
+number of its lines, and the questions with the smallest numbers are kept (Cohen and Kaplan, "Summarizing data using
+bottom-k sketches", PODC 2007).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from embedfit.errors import InputError
 from embedfit.progress import Reporter
 from embedfit.retrieval.words import words_or_pairs
 
-#: Different questions that are kept at most.
+#: The most different questions that are kept.
 MOST = 50_000
 #: Characters and words of a question that are kept: no model reads further.
 MAX_CHARACTERS, MAX_WORDS = 2_000, 256
@@ -32,7 +33,7 @@ _MEGABYTE = 1 << 20
 
 @dataclass(slots=True)
 class Question:
-    """A question that people asked. times: how often. positives: what the file says of its answers, each once."""
+    """A question that people asked. times: how often. positives: the answers that the file names, each once."""
 
     text: str
     times: int = 1
@@ -41,12 +42,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Log:
-    """What files of questions hold.
+    """The contents of files of questions.
 
-    questions: by key, in an order of chance in which every beginning is a sample by how often they were asked. lines:
-    with a question. skipped: reason → (number of lines, where the first one is). cut: questions that were longer than
-    what is kept. is_sample: whether there were more different ones than are kept. personal: kind → number of lines.
-    forgotten: lines that `embedfit forget` keeps out.
+    questions: by key, in a random order whose first N questions are, for any N, a sample by how often they were asked.
+    lines: the number of lines with a question. skipped: reason → (number of lines, place of the first). cut: the number
+    of questions that were shortened. is_sample: whether there were more different questions than are kept. personal:
+    kind → number of lines. forgotten: the number of lines left out because of `embedfit forget`.
     """
 
     questions: dict[str, Question]
@@ -58,7 +59,7 @@ class Log:
     forgotten: int = 0
 
     def sentences(self) -> Iterator[str]:
-        """What to tell people, without a word of any question."""
+        """Log lines about the files. They quote no question."""
         repeated = self.lines - len(self.questions)
         if self.is_sample:
             yield (
@@ -113,7 +114,7 @@ def read_log(
 
 
 def key_of(text: str) -> str:
-    """What two questions with the same words share, whatever their case, punctuation and width; "" without a word."""
+    """A key that is equal for questions with the same words in any case, punctuation and width; "" without a word."""
     found = words_or_pairs(text)
     return hashlib.blake2b("\0".join(found).encode("utf-8", "replace"), digest_size=16).hexdigest() if found else ""
 
@@ -171,7 +172,7 @@ class _Reader:
         heapq.heappush(self._heap, (-number, key))
 
     def _largest(self) -> tuple[float, str]:
-        """The question with the largest number. Entries that a smaller one of the same question replaced go."""
+        """(largest number, its question). It drops the heap's entries for which a question has a smaller number now."""
         while self._numbers.get(self._heap[0][1]) != -self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0]
@@ -182,7 +183,7 @@ class _Reader:
         return self._drawn.pop()
 
     def log(self) -> Log:
-        """What was read."""
+        """The log of all lines so far."""
         order = sorted(self._questions, key=lambda key: self._numbers[key])
         return Log(
             questions={key: self._questions[key] for key in order},
@@ -196,7 +197,7 @@ class _Reader:
 
 
 def cut(text: str) -> tuple[str, bool]:
-    """A text's beginning, and whether there was more."""
+    """(the beginning of a text, whether the rest was cut off)."""
     if len(text) <= MAX_CHARACTERS and text.count(" ") < MAX_WORDS:
         return text, False
     return " ".join(text[:MAX_CHARACTERS].split(" ")[:MAX_WORDS]), True

@@ -1,4 +1,4 @@
-"""What in a question looks like personal data. It is counted, so that its owner knows what the file holds."""
+"""Finds what looks like personal data in questions. It is counted, so that the file's owner knows of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def kinds_in(text: str) -> tuple[str, ...]:
 
 
 def said(counts: Mapping[str, int]) -> str:
-    """One sentence about counts by kind, and where the questions go; empty where there is nothing to say."""
+    """A log line with the counts by kind and what happens to the questions; empty if all counts are 0."""
     parts = [f"{counts[kind]:,} with {kind}" for kind in (EMAILS, PHONES, NUMBERS) if counts.get(kind)]
     if not parts:
         return ""

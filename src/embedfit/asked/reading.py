@@ -1,4 +1,4 @@
-"""The reader of every file of questions, whatever the command: plain lines, or JSON objects a line.
+"""The reader of files of questions for all commands. A line is a plain text or a JSON object.
 
     how do I mute the tv
     {"query": "how do I mute the tv", "positives": ["manual.pdf#0012", "remote.md"]}
@@ -20,9 +20,9 @@ from embedfit.files.textfiles import lines_of, parsed_json
 #: Control characters, byte order marks inside a text, and the line ends of Unicode.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufeff\u2028\u2029]+")
 NO_TEXT = "the query has no text"
-#: Members of a row that hold the question, the first that is there.
+#: Members of a JSON object that may hold the question; the first one present is read.
 _TEXTS = ("text", "query", "question")
-#: Tables, whose lines hold more than a question.
+#: Ends of the names of tables, whose lines hold more than a question.
 _TABLES = {".csv": ",", ".tsv": "\t"}
 
 
@@ -30,9 +30,9 @@ _TABLES = {".csv": ",", ".tsv": "\t"}
 class Row:
     """A line of a file of questions that is not blank.
 
-    number: of the line, from 1. identifier: its _id or query_id, or the line's number. positives: ids of passages or
-    names of documents that answer it, where the file has them. problem: why the line holds no question; then text is
-    empty. It never quotes the line: what people asked belongs into no log.
+    number: the line's, from 1. identifier: its _id or query_id, or else the line's number. positives: ids of passages
+    or names of documents that the file gives as answers. problem: why the line holds no question, and then text is
+    empty; it never quotes the line, because people's questions must not get into logs.
     """
 
     number: int
@@ -43,9 +43,9 @@ class Row:
 
 
 def rows_of(path: Path) -> Iterator[Row]:
-    """The lines of a file that are not blank, streamed. Raises InputError where it is missing or is no text.
+    """The lines of a file that are not blank, streamed. Raises InputError if it is missing or is no text.
 
-    A line that begins with a brace and is no JSON is a question, unless there was JSON before it in the file.
+    A line that begins with a brace but is no JSON counts as a question, unless the file had JSON before it.
     """
     is_json, between = False, _TABLES.get(path.suffix.lower())
     for number, line in lines_of(path):
@@ -97,9 +97,9 @@ def cleaned(text: str) -> str:
 
 
 def read_queries(path: Path) -> list[tuple[str, str]]:
-    """(id, text) of every question of a file. Raises InputError with file and line for a line that holds none.
+    """(id, text) of every question of a file. Raises InputError with file and line for a line without a question.
 
-    A question without an id is numbered by its line.
+    The id of a question without one is its line's number.
     """
     found: dict[str, str] = {}
     for row in rows_of(path):

@@ -1,4 +1,4 @@
-"""A log of questions → rows of queries.jsonl: a sample that judges retrievers, and the rest."""
+"""Turns a log of questions into rows of queries.jsonl: a sample that judges retrievers, and the rest."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from embedfit.retrieval.languages import languages_of, name_of
 
 Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
 
-#: Questions from which those that judge are drawn, at most: more would be encoded for little.
+#: The most questions from which the judging ones are drawn: encoding more would bring little.
 CANDIDATES = 5_000
-#: Fewer questions than this choose a retriever wrongly too often (docs/recipe.md).
+#: With fewer questions than this, the wrong retriever is chosen too often (docs/recipe.md).
 ENOUGH_TO_CHOOSE = 15
-#: Questions that are joined to tell their language: one alone is too short.
+#: The number of questions that are joined to tell their language, because one is too short.
 _JOINED, _LANGUAGE_SAMPLE = 8, 800
 
 
 def rows_of_log(
     log: Log, passages: Sequence[Passage], embed: Embed, report: Reporter, *, judged: int, seed: int
 ) -> list[Query]:
-    """A row of every question of the log; at most `judged` of them have the split "judge", the others "log".
+    """One row for each question of the log. At most `judged` rows have the split "judge", the others "log".
 
-    embed: questions → (N, H) unit rows. Says what the log is, in counts.
+    embed: questions → (N, H) unit rows. Counts of the log are logged.
     """
     for sentence in log.sentences():
         report.log(sentence)
@@ -36,7 +36,7 @@ def rows_of_log(
     known = _Answers(passages)
     found = [known.of(question) for _, question in questions]
     unknown = sum(lost for _, lost in found)
-    # Labels cost nobody anything and say more than grades: where there are enough, they are what judges.
+    # Labels are free and tell more than grades: if there are enough of them, only labelled questions judge.
     named = [number for number, (answers, _) in enumerate(found) if answers]
     among = named if len(named) >= ENOUGH_TO_CHOOSE else list(range(len(questions)))
     judges = {among[place] for place in _judging([questions[n][1] for n in among], embed, judged, seed)}
@@ -64,7 +64,7 @@ def rows_of_log(
 
 
 def too_few(count: int) -> str:
-    """A sentence where so many questions can't choose a retriever, else ""."""
+    """A log line if so few questions can't choose a retriever, else ""."""
     if count >= ENOUGH_TO_CHOOSE:
         return ""
     return (
@@ -82,14 +82,14 @@ def _judging(questions: Sequence[Question], embed: Embed, judged: int, seed: int
     candidates = questions[:CANDIDATES]
     vectors = embed([one.text for one in candidates])
     times = np.array([one.times for one in candidates], np.int64)
-    # Where not all are candidates, they were drawn by how often they were asked already.
+    # If only some are candidates, the frequency of questions already decided which.
     weights = times if len(candidates) == len(questions) else np.ones_like(times)
     chosen: list[int] = drawn(vectors, weights, judged, rng=np.random.default_rng([seed, len("judge")])).tolist()
     return chosen
 
 
 class _Answers:
-    """What users call passages and documents by → passage ids."""
+    """Finds passage ids by the names that users give to passages and documents."""
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self._passages = {one.passage_id for one in passages}
@@ -114,7 +114,7 @@ class _Answers:
 
 
 def other_language(questions: Sequence[str], passages: Sequence[Passage]) -> str:
-    """A sentence where the questions are in a language that the documents are not in, else ""."""
+    """A log line if the questions are in a language that no document is in, else ""."""
     sample = questions[:_LANGUAGE_SAMPLE]
     joined = [". ".join(sample[start : start + _JOINED]) for start in range(0, len(sample), _JOINED)]
     asked, written = languages_of(joined), languages_of([one.content for one in passages])

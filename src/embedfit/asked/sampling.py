@@ -1,4 +1,4 @@
-"""Which of many questions are judged: some of every kind, in the shares in which people ask them."""
+"""Draws the questions to judge from many: some of every kind, in the shares in which people ask them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from embedfit.numerics.arrays import Floats, Ints
 
 _ROUNDS = 12
-#: Two questions that are at least this alike ask the same: one of them is judged.
+#: Two questions with at least this cosine ask the same, so only one of them is judged.
 ALIKE = 0.95
 
 
@@ -30,7 +30,7 @@ def clusters(vectors: Floats, count: int, *, rng: np.random.Generator) -> Ints:
 
 
 def _spread(vectors: Floats, count: int, rng: np.random.Generator) -> list[int]:
-    """Rows to begin with, each drawn by its squared distance to those before it."""
+    """The numbers of the first centres. Each is drawn with a chance by its squared distance to those before it."""
     chosen = [int(rng.integers(len(vectors)))]
     distances = np.maximum(1.0 - vectors @ vectors[chosen[0]], 0.0).astype(np.float64)
     while len(chosen) < count:
@@ -47,9 +47,9 @@ def _spread(vectors: Floats, count: int, rng: np.random.Generator) -> list[int]:
 def drawn(vectors: Floats, times: Ints, count: int, *, rng: np.random.Generator) -> Ints:
     """At most `count` rows to judge, ascending. vectors: (N, H) unit rows; times: (N,) how often each was asked.
 
-    Systematic sampling (Madow 1949) over the rows in the order of their clusters: a cluster gets as many places as
-    its share of what was asked, and a question that was asked often is in it once. Of rows that are ALIKE one is
-    taken, unless there are too few others.
+    Systematic sampling (Madow 1949) over the rows in the order of their clusters: each cluster gets places by its share
+    of all times asked, and a frequent question is drawn only once. Only one of several rows that are ALIKE is drawn,
+    unless there are too few others.
     """
     every = np.lexsort((np.arange(len(vectors)), clusters(vectors, count, rng=rng)))
     order, limit = every, ALIKE

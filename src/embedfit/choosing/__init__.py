@@ -1,1 +1,1 @@
-"""Which retriever ships: candidates, evidence, and the gate between them."""
+"""The choice of the retriever that ships: candidates, evidence, and a gate."""

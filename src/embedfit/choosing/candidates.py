@@ -10,8 +10,8 @@ from embedfit.index.retriever import BASE, BM25, DEFAULT, EXPANDED, RRF, WINDOWS
 from embedfit.index.written import Written
 from embedfit.path.artefacts import ShippedModel
 
-# In these two words weigh about as much as in standardised sums of one .5 + BM25 .5 and of windows .7 + BM25 .3, which
-# gain most where words matter (docs/recipe.md).
+# The weights of words match those of standardised sums of one .5 + BM25 .5 and of windows .7 + BM25 .3, which gain most
+# on corpora where words matter (docs/recipe.md).
 ONE_AND_WORDS = Retriever(name="one_words", parts=(Part(name="one", weight=1.0), Part(name="words", weight=20.0)))
 WINDOWS_AND_WORDS = Retriever(
     name="windows_words", parts=(Part(name="windows", weight=1.0), Part(name="words", weight=12.0))
@@ -20,7 +20,7 @@ WINDOWS_AND_WORDS = Retriever(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateRetriever:
-    """A retriever over a model. ships: False where it is there for comparison alone."""
+    """A retriever over a model. ships: False if it serves comparison only."""
 
     model: ShippedModel
     retriever: Retriever
@@ -37,7 +37,7 @@ def candidates(
 ) -> list[CandidateRetriever]:
     """Every candidate over every model, the safe default first.
 
-    tokens: whether the safe default may have a second stage. expanded: whether written queries may lie in the index.
+    tokens: whether the safe default may have a second stage. expanded: whether the index may hold written queries.
     default: the safe default's name.
     """
     safe = [DEFAULT, EXPANDED] if expanded else [DEFAULT]
@@ -52,16 +52,15 @@ def candidates(
 
 
 def has_tokens(passages: int, wish: str) -> bool:
-    """Whether the safe default of so many passages has a second stage. wish: the setting index.tokens."""
+    """Whether the safe default for so many passages has a second stage. wish: the setting index.tokens."""
     return default_for(passages).rerank is not None if wish == "auto" else wish == "yes"
 
 
 def safe_name(written: Written, writer: str, wish: str) -> str:
-    """The name of the retriever that ships where no question of a person asks for another.
+    """The name of the safe default, which ships unless people's questions choose another retriever.
 
-    writer: the generator's name. wish: the setting index.queries. Written queries lie in the index where a strong
-    writer wrote them, of nearly all passages. What a small model on this machine writes gains nothing there
-    (docs/recipe.md).
+    writer: the generator's name. wish: the setting index.queries. The index holds written queries if a strong writer
+    wrote them for nearly all passages. Queries of a small local model improve no index (docs/recipe.md).
     """
     wanted = generator(writer).strong if wish == "auto" else wish == "yes"
     return EXPANDED.name if wanted and written.enough else DEFAULT.name

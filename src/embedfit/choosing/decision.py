@@ -1,4 +1,4 @@
-"""From measurements to what ships: first the model, under the safe default; then the retriever over it."""
+"""Decides from measurements what ships: first the model, under the safe default, then the retriever over it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embedfit.choosing.evidence import Measurement
 from embedfit.choosing.gate import FEWEST, against, best, compared
 from embedfit.path.artefacts import Against, ChosenCandidate, ChosenRetriever, ShippedModel, TuningEvidence
 
-#: What a retriever is called in a sentence.
+#: The name of each retriever in a sentence.
 LABELS = {
     "default": "the sum without written queries",
     "expanded": "the sum with written queries in the index",
@@ -22,7 +22,7 @@ LABELS = {
     "bm25": "words alone",
     "rrf": "reciprocal rank fusion",
 }
-#: What a question of each kind of evidence is called.
+#: The name of the questions of each kind of evidence.
 _QUESTIONS = {
     "labelled": "questions whose passages people named",
     "graded": "graded questions",
@@ -31,11 +31,11 @@ _QUESTIONS = {
 
 
 def decide(measured: Measurement, models: Sequence[ShippedModel], default: str, *, seed: int) -> ChosenRetriever:
-    """The choice among candidates over `models`, of which the first would ship.
+    """The choice among candidates over `models`, the first of which ships by default.
 
-    default: the name of the safe default. A tuned model ships unless it is surely worse than the untuned one under the
-    same retriever: it costs as much. Another retriever ships only where it is surely better than the default over the
-    same model, by intervals that hold for all candidates at once.
+    default: the name of the safe default. A tuned model costs no more than the untuned one, so it ships unless it is
+    surely worse under the same retriever. Another retriever ships only if it is surely better than the default over
+    the same model, by intervals that hold for all candidates at once.
     """
     model, untuned = models[0], ""
     if len(models) > 1:
@@ -72,7 +72,7 @@ def between_models(measured: Measurement, retriever: str, seed: int) -> Against:
 
 
 def enough(measured: Measurement | None) -> bool:
-    """Whether there are questions enough to choose by."""
+    """Whether there are enough questions to choose by."""
     return measured is not None and measured.questions >= FEWEST
 
 
@@ -83,7 +83,7 @@ def points(one: Against) -> str:
 
 
 def _to(measured: Measurement, start: int, others: Sequence[int], seed: int) -> list[Against]:
-    """Candidates against one of them, by number, with intervals that hold for all at once."""
+    """Comparisons of candidates with the one of number `start`, with intervals that hold for all at once."""
     return compared(measured.against(start, others, rng=np.random.default_rng(seed))) if others else []
 
 
@@ -99,7 +99,7 @@ def _why(others: Sequence[CandidateRetriever], found: Sequence[Against], winner:
 
 
 def _rows(measured: Measurement, start: int, found: dict[int, Against], seed: int) -> tuple[ChosenCandidate, ...]:
-    """Every candidate with its mean, against the safe default, which is number `start`."""
+    """Every candidate with its mean and its comparison with the safe default, which has the number `start`."""
     itself = against(0.0, (0.0, 0.0), 1.0).model_copy(update={"verdict": None})
     rows = []
     for n, (one, mean) in enumerate(zip(measured.candidates, measured.means().tolist(), strict=True)):

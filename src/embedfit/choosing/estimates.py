@@ -1,4 +1,4 @@
-"""Differences between retrievers with their chance: of all questions alike, or a judge's corrected by a person's."""
+"""Mean differences between retrievers and their uncertainty, by one judge or by a judge corrected by a person."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ DRAWS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """M mean differences with what resampling makes of them.
+    """M mean differences, and the same of resampled questions.
 
-    delta: (M,). draws: (B, M), the same of resampled questions. clusters: how many there are to draw from, the smaller
-    number where there are two samples. trust: (M,) how much of the judge's opinion was used (λ); 0 where a person's
-    grades stand alone.
+    delta: (M,). draws: (B, M), the differences in each resample. clusters: the number of clusters that are drawn from;
+    the smaller number if there are two samples. trust: (M,) λ, the weight of the judge's opinion; 0 if only a
+    person's grades count.
     """
 
     delta: Doubles
@@ -47,8 +47,8 @@ def corrected(
     whatever the judge's bias, θ is unbiased; λ = cov(person, judge) / ((1 + n / N) var(judge)) makes its variance the
     least that is possible, and 0 leaves the judge out. n questions were graded by both, N by the judge alone.
 
-    judge: (Q, M) differences by the judge. person: (Q, M), read where both. both: (Q,) which a person graded too.
-    Needs two questions or more that a person graded.
+    judge: (Q, M) differences by the judge. person: (Q, M) by the person, read only at `both`. both: (Q,) whether a
+    person graded the question too, true for at least two.
     """
     ours, theirs, others = person[both], judge[both], judge[~both]
     count = len(np.unique(clusters[both]))

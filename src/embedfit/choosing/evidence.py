@@ -1,4 +1,4 @@
-"""What questions say of the candidates: a number for each question and candidate, with where it comes from."""
+"""Measures the candidates on questions: a number for each question and candidate, by labels or by grades."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embedfit.path.artefacts import ChoiceEvidence
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.significance import number
 
-#: What labels are measured with; grades are measured as deep as the pool goes.
+#: The metric for labels. The one for grades is as deep as the pool.
 LABELLED_DEPTH = 10
 
 
@@ -27,9 +27,9 @@ LABELLED_DEPTH = 10
 class Measurement:
     """C candidates on Q questions.
 
-    values: (Q, C) in [0, 1], by labels or by the judge. person: (Q, C) by a person, read where `both`. clusters: (Q,)
-    questions of one number are resampled together. about: what retriever.json says of it. blind: (C,) share of the
-    first passages that have no grade.
+    values: (Q, C) in [0, 1], by labels or by the judge. person: (Q, C) by a person, read only at `both`. clusters:
+    (Q,) numbers; questions with the same number are resampled together. about: the record for retriever.json. blind:
+    (C,) the share of the first passages that have no grade.
     """
 
     about: ChoiceEvidence
@@ -50,7 +50,7 @@ class Measurement:
         return next(n for n, one in enumerate(self.candidates) if (one.model, one.name) == (model, name))
 
     def against(self, default: int, others: Sequence[int], *, rng: np.random.Generator) -> Differences:
-        """Differences of candidates, by number, to one of them."""
+        """Differences between the candidates `others` and the candidate `default`, all given by number."""
         values, person = (
             None if of is None else of[:, list(others)] - of[:, [default]] for of in (self.values, self.person)
         )
@@ -73,10 +73,10 @@ def labelled(
     candidates: Sequence[CandidateRetriever],
     rankings: Sequence[Sequence[Sequence[str]]],
 ) -> Measurement:
-    """Values by the passages that askers or writers named. rankings: passage ids, by candidate and question."""
+    """A measurement by the passages that askers or writers named. rankings: passage ids by candidate and question."""
     relevant = [question.relevant for question in questions]
     columns = [ndcg(judge([row[:LABELLED_DEPTH] for row in of], relevant), LABELLED_DEPTH) for of in rankings]
-    # Questions of one passage win and lose together.
+    # Questions about one passage win and lose together.
     clusters = number([min(one) for one in relevant])
     return Measurement(
         about=ChoiceEvidence(kind=kind, questions=len(questions), metric=f"nDCG@{LABELLED_DEPTH}"),
@@ -96,10 +96,10 @@ def graded(
     depth: int,
     about: ChoiceEvidence,
 ) -> Measurement:
-    """Values by a judge's grades, by a person's, or by a judge's that a person's correct.
+    """A measurement by a judge's grades, by a person's, or by a judge's corrected by a person's.
 
-    Questions whose passages are all below 2 tell nothing and are left out, and so are those without a grade; their
-    number is in the result. about: what is known of the grades. person: of questions that a person graded whole.
+    Questions without a grade of 2 or more can't order candidates. They are left out, and the result has their number.
+    about: the facts known about the grades. person: grades of the questions that a person graded whole.
     """
     alone = not grades
     source = person if alone else grades

@@ -1,4 +1,4 @@
-"""Whether a candidate is surely better than the retriever that would ship without it."""
+"""The gate: whether a candidate is surely better than the safe default."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from embedfit.choosing.estimates import Differences
 from embedfit.path.artefacts import Against, Verdict
 from embedfit.retrieval.significance import student_quantile
 
-#: Chance that any candidate that is no better passes the gate. Its interval is of twice that: 90%.
+#: The chance that a candidate passes although none is better. The interval has this chance on each side, so it is 90%.
 ERROR = 0.05
-#: Questions that can tell candidates apart, below which nothing is chosen by them.
+#: The fewest questions with usable grades or labels that may choose a candidate.
 FEWEST = 15
 
 
 def against(delta: float, ci: tuple[float, float], p: float) -> Against:
-    """A candidate against the default: better or worse where the interval leaves zero out."""
+    """A candidate's comparison with the default: better or worse if the interval leaves zero out."""
     verdict: Verdict = "better" if ci[0] > 0 else "worse" if ci[1] < 0 else "no difference"
     return Against(delta=delta, ci=ci, p=p, verdict=verdict)
 
 
 def compared(found: Differences) -> list[Against]:
-    """Every candidate against the default, by intervals that hold for all of them at once.
+    """Every candidate's comparison with the default, by intervals that hold for all of them at once.
 
-    The largest of the candidates' studentised deviations in each resample says how far the luckiest of them goes by
-    chance (White's reality check, Econometrica 2000, studentised as Romano and Wolf 2005 do). It asks for less than
-    Holm's correction because candidates that share parts win and lose together. The critical value is widened for few
-    questions as Student's t is.
+    The largest of the candidates' studentised deviations in each resample shows how far the luckiest of them gets by
+    chance (White's reality check, Econometrica 2000, studentised as Romano and Wolf 2005 do). It is less strict than
+    Holm's correction, because candidates that share parts win and lose together. For few questions the critical value
+    is widened as Student's t is.
     """
     delta, draws, count = found.delta, found.draws, found.clusters
     if count < 2:
         return [against(one, (-1.0, 1.0), 1.0) for one in delta.tolist()]
     error = draws.std(0) * np.sqrt(count / (count - 1))
-    moved = error > 1e-9  # a candidate that ranks as the default does has no chance to be better
+    moved = error > 1e-9  # a candidate with the default's rankings has no error to divide by
     if not moved.any():
         return [against(one, (one, one), 1.0) for one in delta.tolist()]
     highest = ((draws[:, moved] - delta[moved]) / error[moved]).max(1)
@@ -49,6 +49,6 @@ def compared(found: Differences) -> list[Against]:
 
 
 def best(found: list[Against]) -> int | None:
-    """The candidate, by number, that gains most among those that are surely better; None: the default stays."""
+    """The number of the candidate that gains most among those that are surely better; None if the default stays."""
     passing = [number for number, one in enumerate(found) if one.verdict == "better"]
     return max(passing, key=lambda number: found[number].delta) if passing else None

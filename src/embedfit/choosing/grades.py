@@ -27,7 +27,7 @@ from embedfit.runtime import Runtime
 #: The file of a person's grades in a run folder; the last row of a question and a passage counts.
 PERSON_FILE = "person_grades.jsonl"
 PERSON = "person"
-#: Share of the results that a judge grades twice, and how many at least and at most.
+#: The share of the results that a judge grades twice, and the least and the most of them.
 TWICE, FEWEST_TWICE, MOST_TWICE = 0.1, 20, 200
 _FORM = 'A row is: {"query_id": "q1", "query": "how do I …", "grades": {"a passage\'s id": 0, 1, 2 or 3}}'
 
@@ -37,10 +37,10 @@ GradeValue = Annotated[StrictInt, Field(ge=0, lt=len(GAINS))]
 
 @dataclass(slots=True)
 class JudgedPool:
-    """What a judge said of a pool.
+    """A judge's grades of a pool.
 
-    rows: one of each question and passage that it was asked of. agreement: weighted kappa with itself, None where it
-    graded nothing twice.
+    rows: one for each question and passage that it was asked about. agreement: its weighted kappa with itself, None if
+    it graded nothing twice.
     """
 
     judge: str
@@ -55,7 +55,7 @@ class JudgedPool:
 
     @property
     def over_budget(self) -> int:
-        """How many results --max-cost left without a grade."""
+        """The number of results that have no grade because of --max-cost."""
         return sum(row.reason == OVER_BUDGET for row in self.rows)
 
 
@@ -75,7 +75,7 @@ def pooled(
 ) -> list[Pooled]:
     """The best `depth` passages of every ranking of each question, each once, in random order.
 
-    rankings: of each candidate, of each question, passage ids, best first.
+    rankings: passage ids, best first, by candidate and question.
     """
     rng = np.random.default_rng(seed)
     pools = []
@@ -98,10 +98,10 @@ def ask_judge(
     config: Config,
     runtime: Runtime,
 ) -> JudgedPool:
-    """Grades of a pool by the language model that a spec names, some of them twice.
+    """Grades of a pool by the language model that a spec names. Some results are graded twice.
 
-    contents: texts of passages by id. Raises UsageError where the user does not agree to the cost, GeneratorError
-    where nothing of use comes back.
+    contents: texts of passages by id. Raises UsageError if the user does not agree to the cost, GeneratorError if the
+    model gives no usable grade.
     """
     generate = with_generator(config.generate, spec)
     pairs = [(pool, passage) for pool in pools for passage in pool.passages]
@@ -138,9 +138,9 @@ def _row(pool: Pooled, passage: str, one: Graded, judge: str) -> Grade:
 
 @dataclass(slots=True)
 class RecordedGrades:
-    """Grades that were given before. texts: by the question, as `same` gives it. ids: by its id.
+    """Grades read from a file. texts: by the question's text, as `same` gives it. ids: by the question's id.
 
-    twice: grades of what the file holds more than once, in pairs.
+    twice: pairs of grades, one for each result that the file grades more than once.
     """
 
     name: str
@@ -149,12 +149,12 @@ class RecordedGrades:
     twice: list[tuple[int, int]] = field(default_factory=list)
 
     def of(self, question: Pooled | JudgingQuestion) -> dict[str, int]:
-        """Grades of a question, by its text or else by its id."""
+        """The grades of a question, found by its text or else by its id."""
         text = question.query if isinstance(question, Pooled) else question.text
         return self.texts.get(same(text)) or self.ids.get(question.query_id) or {}
 
     def judged(self, pools: Sequence[Pooled]) -> JudgedPool:
-        """What the file says of a pool. Passages of the pool that it does not know have no grade."""
+        """The file's grades of a pool. A passage that the file lacks has no grade."""
         unknown = f"{self.name} has no grade of it"
         rows = []
         for pool in pools:
@@ -168,7 +168,7 @@ class RecordedGrades:
 
 
 def read_recorded(path: Path) -> RecordedGrades:
-    """The grades of a file: a row a question with all its grades, or a row a grade, as in grades.jsonl.
+    """The grades of a file. A row holds a question with all its grades or, as in grades.jsonl, a single grade.
 
     Raises InputError naming file and line.
     """
@@ -225,7 +225,7 @@ class GivenGrade(Whole):
 
 
 def person_grades(workspace: Workspace) -> list[Grade]:
-    """A person's grades, in the order in which they were given. A last line that was cut by a crash is left out."""
+    """A person's grades, in the order in which they were given. A last line that a crash cut is left out."""
     path = workspace.path(PERSON_FILE)
     workspace.opened.add(PERSON_FILE)
     if not path.is_file():
@@ -238,7 +238,7 @@ def person_grades(workspace: Workspace) -> list[Grade]:
         try:
             rows.append(GivenGrade.model_validate_json(line).as_grade())
         except ValidationError as error:
-            if number == len(lines):  # only what is written last can be cut: each whole row ends in a line break
+            if number == len(lines):  # only the last row can be cut: every whole row ends with a line break
                 continue
             raise InputError(
                 f"{path}, line {number}: this is no grade.", remedy="Mend the line, or delete it and grade it again."

@@ -1,4 +1,4 @@
-"""How good a ranking is by grades of 0 to 3, where some of its passages may have no grade."""
+"""The quality of a ranking by grades of 0 to 3. Some of its passages may have no grade."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-#: What a passage of each grade is worth: the same subject without an answer is worth nothing.
+#: The gain of a passage of each grade. A passage on the same subject without an answer has no gain.
 GAINS = (0.0, 0.0, 1.0, 3.0)
-#: A passage of this grade answers at least a part of the question.
+#: A passage with at least this grade answers the question in full or in part.
 ANSWERS = 2
 
 
 def ndcg(ranking: Sequence[str], grades: Mapping[str, int], k: int) -> float:
     """NDCG@k of one ranking, best first, over the passages that have a grade (0 to 3).
 
-    Passages without a grade are taken out of the list and those behind them move up. Such condensed lists order
-    systems more truly than to count what nobody looked at as wrong (Sakai, "Alternatives to Bpref", SIGIR 2007).
+    Passages without a grade are taken out of the list, and those behind them move up. Such condensed lists order
+    systems better than counting ungraded passages as wrong (Sakai, "Alternatives to Bpref", SIGIR 2007).
     DCG = Σ gain / log2(rank + 1); the best possible one is over all graded passages of the question.
     """
     known = [GAINS[grades[passage]] for passage in ranking if passage in grades][:k]
@@ -39,10 +39,10 @@ def can_tell(grades: Mapping[str, int]) -> bool:
 
 
 def weighted_kappa(first: Sequence[int], second: Sequence[int], *, levels: int = len(GAINS)) -> float:
-    """Agreement of two gradings of the same passages beyond chance: 1 in full, 0 as by chance.
+    """Agreement of two gradings of the same passages beyond chance: 1 is full agreement, 0 is that of chance.
 
-    Cohen's kappa with quadratic weights (Cohen 1968). Two gradings that never differ agree in full, whatever chance
-    would give.
+    Cohen's kappa with quadratic weights (Cohen 1968). Two gradings that never differ have 1, even if chance would give
+    the same.
     """
     if len(first) != len(second) or not first:
         raise ValueError(f"{len(first)} grades and {len(second)}")

@@ -1,4 +1,4 @@
-"""The questions that may choose the retriever."""
+"""The questions by which the retriever may be chosen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embedfit.retrieval.words import normalised
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgingQuestion:
-    """A question that may choose, with the passages of the run that its asker or writer named as answers, if any."""
+    """A question that helps to choose, with the passages that its asker or writer named as answers, if any."""
 
     query_id: str
     text: str
@@ -26,10 +26,10 @@ def same(text: str) -> str:
 def asked_questions(
     queries: Sequence[Query], passages: Collection[str], *, known: Collection[str] | None = None
 ) -> list[JudgingQuestion]:
-    """Questions that somebody asked and that judge, each once however often it was asked.
+    """The asked questions that judge, each once however often it was asked.
 
-    passages: ids of the run's. known: questions, as `same` gives them, that a recorded judge has grades of: those of
-    the whole log are taken, for others have no grade.
+    passages: ids of the run's passages. known: questions, as `same` gives them, that a recorded judge has graded. If
+    it is given, these questions of the whole log judge, because no other has a grade.
     """
     found: dict[str, JudgingQuestion] = {}
     for query in queries:
@@ -47,7 +47,7 @@ def asked_questions(
 
 
 def dev_questions(queries: Sequence[Query], passages: Collection[str]) -> list[JudgingQuestion]:
-    """Written dev queries, with the passages that they are of."""
+    """The written dev queries, with the passages that they were written of."""
     known = frozenset(passages)
     dev = [one for one in queries if one.kept and one.split == "dev" and one.passage_id in known]
     return [

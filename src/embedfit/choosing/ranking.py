@@ -27,12 +27,12 @@ def rank(
 ) -> list[tuple[CandidateRetriever, list[list[int]]]]:
     """Each candidate with its deviations, and the numbers of the k best passages of each question, best first.
 
-    candidates: of one model.
+    candidates: all over the same model.
     """
     found: list[tuple[CandidateRetriever, list[list[int]]]] = []
     plain = [one for one in candidates if not one.retriever.reads_queries]
     expanded = [one for one in candidates if one.retriever.reads_queries]
-    # Where written queries are indexed, late interaction reads them too, so the others can't share its parts.
+    # In an index with written queries, late interaction reads them too, so other candidates can't share its parts.
     for group, contents in ((plain, replace(source, queries=())), (expanded, source)):
         if not group:
             continue

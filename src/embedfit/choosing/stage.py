@@ -1,7 +1,7 @@
-"""The stage `choose`: which retriever ships, over which model, and on what evidence.
+"""The stage `choose`: it decides which retriever ships, over which model, and records the evidence.
 
-It writes retriever.json and, where people asked questions, pool.jsonl, which holds what the candidates found for each,
-and grades.jsonl, which holds what a judge said of it. The rules are in docs/choosing.md.
+It writes retriever.json. If people asked questions, it also writes pool.jsonl, with the passages that the candidates
+found for each question, and grades.jsonl, with a judge's grades. The rules are in docs/choosing.md.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ from embedfit.path.artefacts import (
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.runtime import Runtime
 
-#: Passages of a ranking beyond the pool, which move up where one has no grade.
+#: Passages of a ranking beyond the pool's depth. They move up if a passage before them has no grade.
 _BEHIND = 6
 #: Weighted kappa of a judge with itself, below which its grades choose nothing ("moderate" begins at .41: Landis and
 #: Koch 1977).
 AGREEMENT = 0.4
-#: Share of the best passages without a grade, above which grades choose nothing.
+#: If a larger share of the best passages has no grade, the grades choose nothing.
 MOST_UNGRADED = 0.2
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Write retriever.json and, where people asked questions, pool.jsonl and grades.jsonl.
+    """Write retriever.json and, if people asked questions, pool.jsonl and grades.jsonl.
 
-    Raises PaidInPart, after everything was written, where --max-cost did not reach for all grades.
+    Raises PaidInPart, after everything was written, if --max-cost did not suffice for all grades.
     """
     run_ = _Run.read(workspace, config, runtime)
     recorded = recorded_judge(config)
@@ -87,7 +87,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 
 
 def write_pool(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Write pool.jsonl alone, for a person who grades before the stage has run; empty where nobody asked."""
+    """Write pool.jsonl alone, for a person who grades before the stage has run. It is empty without asked questions."""
     run_ = _Run.read(workspace, config, runtime)
     questions = run_.asked(recorded_judge(config))
     workspace.write(Pooled, run_.pooled(questions, run_.measured(questions).rankings) if questions else [])
@@ -95,7 +95,7 @@ def write_pool(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Measured:
-    """Candidates with their deviations, and of each the best passages of each question, by id."""
+    """Candidates with their deviations, and the ids of the best passages by candidate and question."""
 
     candidates: list[CandidateRetriever]
     rankings: list[list[list[str]]]
@@ -103,9 +103,9 @@ class _Measured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """What the stage reads of the run.
+    """The run as this stage reads it.
 
-    models: those to compare, first the one that ships by the merge. default: the name of the safe default.
+    models: the models to compare; the first ships by the merge's decision. default: the name of the safe default.
     """
 
     workspace: Workspace
@@ -137,14 +137,14 @@ class _Run:
 
     @property
     def candidates(self) -> list[CandidateRetriever]:
-        """All of them, the safe default over the model that ships first."""
+        """All candidates. The first is the safe default over the model that ships by the merge's decision."""
         wishes = self.config.index
         tokens = candidate.has_tokens(len(self.ids), wishes.tokens)
         expanded = self.written.enough and wishes.queries != "no"
         return candidate.candidates(self.models, tokens=tokens, expanded=expanded, default=self.default)
 
     def safe(self, model: ShippedModel) -> CandidateRetriever:
-        """The safe default over a model, with its deviations. No token vector is made for that."""
+        """The safe default over a model, with its deviations, which need no token vectors."""
         default = self.candidates[0].retriever
         first = CandidateRetriever(model=model, retriever=default.without_tokens())
         found = self.measured([], [first]).candidates[0]
@@ -156,15 +156,15 @@ class _Run:
         return found[: self.config.choose.questions]
 
     def pooled(self, questions: Sequence[JudgingQuestion], rankings: Sequence[Sequence[Sequence[str]]]) -> list[Pooled]:
-        """What the candidates found for each question, as it is graded."""
+        """The pool: for each question the passages that the candidates found, in the order in which they are graded."""
         return pooled(questions, rankings, self.config.choose.pool, seed=self.config.seed)
 
     def measured(
         self, questions: Sequence[JudgingQuestion], only: Sequence[CandidateRetriever] | None = None
     ) -> _Measured:
-        """The candidates' rankings; `only` some candidates."""
+        """The rankings of all candidates, or `only` of some."""
         depth = max(_BEHIND * self.config.choose.pool, LABELLED_DEPTH)
-        # The constants come from questions that people asked and that judge nothing.
+        # The constants come from asked questions that don't judge: a judge must not have shaped what it judges.
         log = [one.text for one in self.queries if one.split == "log" and one.kept]
         source = Source(contents=self.contents, queries=self.written.queries, asked=log)
         texts = [question.text for question in questions]
@@ -182,7 +182,7 @@ class _Run:
 
 
 def recorded_judge(config: Config) -> RecordedGrades | None:
-    """The judge whose grades stand in a file, where the settings name one."""
+    """The judge whose grades are read from a file, or None if the settings name no such file."""
     spec = config.choose.judge
     return read_recorded(Path(spec.removeprefix(RECORDED))) if spec and spec.startswith(RECORDED) else None
 
@@ -193,7 +193,7 @@ def recorded_judge(config: Config) -> RecordedGrades | None:
 def _evidence(
     run_: _Run, questions: list[JudgingQuestion], recorded: RecordedGrades | None
 ) -> tuple[Measurement | None, JudgedPool | None, str]:
-    """(the measurement, the judge's grades, why it may choose nothing; empty where it may)."""
+    """(the measurement, the judge's grades, why the measurement may not choose; empty if it may)."""
     measured = run_.measured(questions)
     candidates, rankings = measured.candidates, measured.rankings
     pools = run_.pooled(questions, rankings)
@@ -232,7 +232,7 @@ def _few(found: Measurement, why: str = "") -> str:
 
 
 def _judged(run_: _Run, pools: Sequence[Pooled], recorded: RecordedGrades | None) -> tuple[JudgedPool | None, str]:
-    """(the judge's grades, why there are none). A judge that is of no use does not end the run: the default ships."""
+    """(the judge's grades, why there are none). A useless judge does not end the run; the default ships."""
     spec = run_.config.choose.judge
     if recorded is not None:
         judged = recorded.judged(pools)
@@ -254,7 +254,7 @@ def _judged(run_: _Run, pools: Sequence[Pooled], recorded: RecordedGrades | None
 
 
 def _person(workspace: Workspace, pools: Sequence[Pooled]) -> tuple[Grades, int]:
-    """(grades of the questions that a person graded whole, how many were begun and not ended)."""
+    """(the grades of the questions that a person graded whole, the number of those graded in part)."""
     found = by_question(person_grades(workspace))
     whole = {one.query_id for one in pools if one.passages and set(one.passages) <= found.get(one.query_id, {}).keys()}
     asked_ids = {one.query_id for one in pools}
@@ -262,7 +262,7 @@ def _person(workspace: Workspace, pools: Sequence[Pooled]) -> tuple[Grades, int]
 
 
 def _doubt(found: Measurement, judged: JudgedPool | None, failed: str) -> str:
-    """Why grades may choose nothing; empty where they may."""
+    """Why the grades may not choose; empty if they may."""
     if judged is not None and judged.agreement is not None and judged.agreement < AGREEMENT:
         kappa = f"{judged.agreement:.2f}, below {AGREEMENT}"
         return (
@@ -283,8 +283,9 @@ def _doubt(found: Measurement, judged: JudgedPool | None, failed: str) -> str:
 def _by_written(run_: _Run, reason: str, found: Measurement | None = None) -> ChosenRetriever:
     """The safe default, over the tuned model unless written dev queries say that it is surely worse than the base.
 
-    Written queries say no more than that: they can't choose between words and vectors (docs/recipe.md). Their
-    comparison is of the default's first stage. reason: why nothing better may choose. found: what was not enough.
+    Written queries decide no more than that, because they can't choose between words and vectors (docs/recipe.md). They
+    compare the models by the default's first stage. reason: why no asked questions choose. found: a measurement that
+    was not enough.
     """
     evidence = ChoiceEvidence() if found is None else found.about
     model, said = run_.models[0], ""

@@ -1,4 +1,4 @@
-"""The files of a run folder without what is to be forgotten."""
+"""Takes a target out of the files of a run folder."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from embedfit.forgetting.target import Target
 from embedfit.path.stages import FORGOTTEN
 from embedfit.path.workspace import Workspace
 
-#: What stands where a text was.
+#: The replacement for a text that was taken out.
 GONE = "(forgotten)"
 _MANIFEST = ".manifest.json"
-#: Characters of a text that is nobody else's by chance, and texts that are looked for letter by letter at the end.
+#: A text of so many characters is not in another file by chance. The most texts that leftovers() looks for.
 _SURE, _LOOKED_FOR = 12, 200
-#: Members of JSON whose value is the id or name of a query, a passage or a document.
+#: Names of JSON members that hold the id or name of a query, a passage or a document.
 _IDS = frozenset({"query_id", "passage_id", "document_id", "document", "id", "_id"})
 Row = dict[str, Any]
-#: The row as it stays, or None where it goes.
+#: Takes a row and gives the row that stays, or None if it goes.
 Rule = Callable[[Row], Row | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A file or folder that holds something. count: of rows, texts or files that go or are changed there."""
+    """A file or folder that holds the target. count: the rows, texts or files that go or are changed there."""
 
     name: str
     count: int
@@ -37,9 +37,9 @@ class Place:
 
 
 def run_files(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Place]:
-    """Take the target out of every file of a run folder, and say where it was. dry: only count.
+    """Take the target out of every file of a run folder. Yields the places where it was. dry: only count.
 
-    The files from which a target is found come last: so a killed command finds it again.
+    The files by which a target is found are changed last, so that a killed command finds it again.
     """
     rules = {
         "train.jsonl": _trained(target),
@@ -113,7 +113,7 @@ def _pooled(target: Target) -> Rule:
 
 
 def _queried(target: Target) -> Rule:
-    """Rows of queries.jsonl. An asked question whose answer goes stays, without it."""
+    """Rows of queries.jsonl. If only the answer of an asked question goes, the question stays."""
 
     def rule(row: Row) -> Row | None:
         if row["query_id"] in target.queries:
@@ -126,7 +126,7 @@ def _queried(target: Target) -> Rule:
 
 
 def _trained(target: Target) -> Rule:
-    """Rows of train.jsonl: without the query, or without the passage where others stay."""
+    """Rows of train.jsonl: without the query's rows, and without the passage in rows that keep others."""
     contents = set(target.contents)
 
     def rule(row: Row) -> Row | None:
@@ -179,7 +179,7 @@ def _judged(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Plac
 
 
 def _values(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Place]:
-    """JSON files that quote texts: elements of lists that hold one go, other texts are blanked."""
+    """JSON files that quote texts. List elements that hold a text of the target go; a text elsewhere is replaced."""
     paths = [path for folder in ("", "finetuned", "merged") for path in sorted(workspace.path(folder).glob("*.json"))]
     for path in paths:
         if path.name == FORGOTTEN or path.name.startswith((".", "tokenizer")) or path.name.endswith(_MANIFEST):
@@ -262,7 +262,7 @@ def _pages(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Place
 
 
 def _scratch(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Place]:
-    """What an interrupted stage needs to go on: it may be made of anything."""
+    """The scratch folders by which an interrupted stage resumes. They go whole, because they may hold any text."""
     folder = workspace.path(".partial")
     if folder.exists() and (target.passages or target.queries):
         yield Place(".partial", sum(path.is_file() for path in folder.rglob("*")), "files")
@@ -271,7 +271,7 @@ def _scratch(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Pla
 
 
 def leftovers(workspace: Workspace, target: Target) -> list[str]:
-    """Files of the run folder that still hold one of the texts, letter by letter. Of very many texts some are tried."""
+    """Files of the run folder that still hold one of the texts letter by letter. At most so many texts are tried."""
     texts = [text for text in (*target.texts, *target.contents) if len(text) >= _SURE][:_LOOKED_FOR]
     marks = {form.encode("utf-8", "replace") for text in texts for form in (text, json.dumps(text)[1:-1])}
     return [

@@ -1,4 +1,4 @@
-"""What is to be forgotten, in a form in which any text can be asked whether it holds it."""
+"""Marks of the texts to forget, by which any other text is checked for them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from embedfit.asked.log import key_of
 from embedfit.retrieval.words import words
 
-#: A text that shares so many words in a row with a passage quotes it.
+#: A text that shares so many successive words with a passage quotes it.
 SHINGLE = 12
-#: A question of fewer words is looked for as a line of its own: within a sentence it may be anybody's.
+#: A question of fewer words counts only as a line of its own, because within a sentence it may be anybody's.
 _OWN_LINE = 6
-#: What prompts, JSON and tables put around a question.
+#: The signs that prompts, JSON and tables put around a question.
 _BREAKS = re.compile(r"^[ \t]*(?:\d+[.):]|[-*•])[ \t]+|[\n\r\t<>\"“”|]|:\s", re.MULTILINE)
 
 
 class Marks:
     """The words of questions and passages that are to be forgotten.
 
-    Passages are known by any SHINGLE words in a row that no kept passage has: what documents share, such as a
-    footer, is no mark of one of them.
+    A passage is recognised by any SHINGLE successive words that no kept passage has. Words that documents share, such
+    as a footer, are no mark of one of them.
     """
 
     def __init__(self, questions: Collection[str], passages: Sequence[str] = (), kept: Iterable[str] = ()) -> None:

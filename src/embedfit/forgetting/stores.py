@@ -1,4 +1,4 @@
-"""What the user's ledger and cache keep of what is to be forgotten."""
+"""Takes a target out of the user's ledger and cache of vectors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from embedfit.progress import Reporter
 
 
 def ledger_rows(path: Path, target: Target, report: Reporter, *, dry: bool) -> tuple[list[Place], list[str]]:
-    """Delete the calls that hold the target. Returns the place, and which models of which providers were sent it."""
+    """Delete the calls that hold the target. Returns the places, and the names of the models that were sent it."""
     if not path.exists():
         return [], []
     keys: list[str] = []
@@ -58,7 +58,7 @@ def vectors(config: Config, workspace: Workspace, target: Target, store: VectorS
 
 
 def _instructions(config: Config, workspace: Workspace) -> set[str]:
-    """What the run's models put before queries."""
+    """The instructions that the run's models put before queries."""
     found = {"", config.query_instruction or ""}
     with suppress(EmbedfitError):
         found.add(open_model(config.model, config.query_instruction)[1].query_instruction)
@@ -73,7 +73,7 @@ def _pieces(config: Config, target: Target) -> Iterator[str]:
     """The windows of the passages, which have vectors of their own."""
     if not target.contents:
         return
-    with suppress(EmbedfitError):  # a model that can't be had any more
+    with suppress(EmbedfitError):  # the model may no longer be available
         folder, layout = open_model(config.model, config.query_instruction)
         tokenizer = load_tokenizer(folder)
         for size in {WINDOW_TOKENS, config.evaluate.windows} - {0}:

@@ -1,4 +1,4 @@
-"""From what a user names to what is taken out: questions, documents, their passages and what was written of them."""
+"""Finds everything that goes with what a user names: questions, documents, passages, and queries written of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """What a user names. documents: ids, or paths of files."""
+    """The things that a user wants to be forgotten. documents: ids, or paths of files."""
 
     queries: Sequence[str] = ()
     query_ids: Sequence[str] = ()
@@ -30,12 +30,12 @@ class Named:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What is taken out.
+    """Everything that is taken out.
 
-    marks: of the texts. keys: of the questions (asked.log.key_of). documents, passages, queries: ids; queries holds
-    those that were written of the passages, too. names: ids and paths of whole documents. questions, contents: texts of
-    the questions and of the passages. texts: of everything whose vector as a query may be kept. calls: keys of the
-    ledger's calls that wrote or judged them. forgotten: what is noted in the run.
+    marks: of the texts. keys: of the questions (asked.log.key_of). documents, passages, queries: ids; queries includes
+    those that were written of the passages. names: ids and paths of whole documents. questions, contents: texts of the
+    questions and of the passages. texts: every text that the cache may hold as a query. calls: keys of the ledger's
+    calls that wrote or judged queries or passages. forgotten: the hashes to note in the run.
     """
 
     marks: Marks
@@ -52,9 +52,9 @@ class Target:
 
 
 def target_of(named: Named, workspace: Workspace, before: Forgotten) -> Target:
-    """Find what is meant. Raises UsageError where nothing is named, InputError where the run holds no such thing.
+    """Find what the user means. Raises UsageError if nothing is named, InputError if the run holds no such thing.
 
-    What was forgotten before may be named again: so a killed command goes on.
+    A thing that was forgotten before may be named again, so that a killed command can go on.
     """
     if not any((named.queries, named.query_ids, named.files, named.documents)):
         raise UsageError(
@@ -120,7 +120,7 @@ def _is_record(passage: Passage) -> bool:
 
 
 def _is_shared(document: Document, documents: Sequence[Document]) -> bool:
-    """Whether the file holds other documents, too, as a BEIR corpus does."""
+    """Whether a document's file also holds other documents, as a BEIR corpus does."""
     return any(one.path == document.path and one.document_id != document.document_id for one in documents)
 
 
@@ -156,7 +156,7 @@ def _is_gone(name: str, workspace: Workspace, before: Forgotten) -> bool:
 
 
 def _texts_of(ids: Sequence[str], rows: Sequence[Query], before: Forgotten) -> list[str]:
-    """The texts of queries by id. One that was forgotten already has none any more."""
+    """The texts of queries by id. A query that was already forgotten has no text any more."""
     known = {one.query_id: one.text for one in rows}
     gone = {f"{ASKED}-{key[:16]}" for key in before.queries}
     for one in ids:

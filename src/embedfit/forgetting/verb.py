@@ -1,4 +1,4 @@
-"""The verb `forget`: what is named goes from everything that embedfit keeps of a run, and what stays is said."""
+"""The verb `forget`. It takes things out of everything that embedfit keeps of a run, and reports what it can't take."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from embedfit.path.stages import stage_named
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.runtime import Runtime
 
-#: Stages whose outputs are edited in place: they stay fresh, and only what was made of them is made again.
+#: Stages whose outputs are edited in place. They stay fresh; only later stages run again.
 _EDITED = ("ingest", "generate", "mine")
-#: What a command found out before it changed anything: stages that were fresh, models that had seen the target.
+#: Keeps what a command found before it changed anything: the fresh stages, and the models that had seen the target.
 _NOTES = ".forgetting.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgetting:
-    """What was found and taken out.
+    """The result of forgetting a target.
 
     places: where it was. models: folders of the run whose models were trained on it. sent: models of providers that
-    were sent it. leftovers: files of the run that hold it still. done: False where nothing was changed.
+    were sent it. leftovers: files of the run that still hold it. done: False if nothing was changed.
     """
 
     places: tuple[Place, ...]
@@ -55,9 +55,9 @@ def forget(
 ) -> Forgetting:
     """Take questions and documents out of a run folder, its index, the ledger and the cache of vectors.
 
-    queries: texts; query_ids: of queries.jsonl; files: of questions, as `--queries` reads them; documents: ids or
-    paths. It is said where they are and asked before anything is deleted; yes: not asked. A command that was killed
-    goes on when it is given again. Raises EmbedfitError.
+    queries: texts; query_ids: ids in queries.jsonl; files: files of questions, as `--queries` reads them; documents:
+    ids or paths. yes: delete without asking; else the user sees the places and is asked first. If the command was
+    killed, the same command finishes the work. Raises EmbedfitError.
     """
     runtime = runs.with_consent(runtime or Runtime(), yes)
     workspace = Workspace(run)
@@ -89,7 +89,7 @@ def forget(
 def _everywhere(
     workspace: Workspace, config: Config, target: Target, runtime: Runtime, *, dry: bool
 ) -> tuple[list[Place], list[str]]:
-    """Every place that holds the target. The run's own files come last: the target is found by them."""
+    """Every place that holds the target. The run's own files come last, because the target is found by them."""
     calls, sent = ledger_rows(runtime.ledger, target, runtime.report, dry=dry)
     return [
         *calls,
@@ -99,7 +99,7 @@ def _everywhere(
 
 
 def _rebuild(workspace: Workspace, runtime: Runtime) -> None:
-    """Bring the index up to date with what is left, with the parts that it had."""
+    """Build the index of what is left, with the same parts as before."""
     manifest = read_manifest(workspace.path(IN_RUN))
     index_run(
         workspace.root,
@@ -110,19 +110,19 @@ def _rebuild(workspace: Workspace, runtime: Runtime) -> None:
 
 
 def _models(workspace: Workspace, places: Sequence[Place]) -> tuple[str, ...]:
-    """The folders of models that were trained on rows that hold the target."""
+    """The folders of the models whose training rows hold the target."""
     if not any(place.name == "train.jsonl" for place in places):
         return ()
     return tuple(name for name in ("finetuned", "merged") if workspace.path(name).exists())
 
 
 def _begun(workspace: Workspace) -> dict[str, list[str]]:
-    """What a killed command had found out before it changed anything; nothing where none was killed."""
+    """The notes of a killed command, made before it changed anything; empty if no command was killed."""
     return dict(workspace.read_json(_NOTES)) if workspace.path(_NOTES).exists() else {"fresh": [], "models": []}
 
 
 def _note(workspace: Workspace, config: Config, target: Target, models: Sequence[str]) -> None:
-    """Note what is forgotten before anything goes: from here on ingest and generate leave it out."""
+    """Note what is forgotten before anything is deleted. From then on ingest and generate leave it out."""
     fresh = {name for name in _EDITED if freshness(stage_named(name), workspace, config).state == "fresh"}
     begun = _begun(workspace)
     workspace.write_json(
@@ -132,7 +132,7 @@ def _note(workspace: Workspace, config: Config, target: Target, models: Sequence
 
 
 def _settle(workspace: Workspace, config: Config) -> None:
-    """Let the manifests of what was fresh say what the edited files are now."""
+    """Update the manifests of the stages that were fresh with the hashes of their edited files."""
     hashes = Hashes(workspace.root)
     for name in _begun(workspace)["fresh"]:
         stage, manifest = stage_named(name), workspace.read_manifest(name)
@@ -160,7 +160,7 @@ def _say(found: Forgetting, workspace: Workspace, runtime: Runtime, *, rebuilt: 
 
 
 def _after(workspace: Workspace, models: Sequence[str], left: Sequence[str], *, again: bool) -> list[str]:
-    """What to say at the end. again: some of it was forgotten before, when training rows could still tell."""
+    """The last log lines. again: some of it was forgotten before, so the training rows no longer show its models."""
     lines = []
     if models:
         lines.append(

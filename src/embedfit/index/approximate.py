@@ -37,7 +37,7 @@ from embedfit.numerics.ranking import best
 from embedfit.progress import Reporter, Task
 
 Mask = npt.NDArray[np.bool_]
-#: Lists of the library, which says no types.
+#: Lists as faiss holds them; faiss has no type annotations.
 Shard: TypeAlias = Any
 
 FOLDER = "approximate"
@@ -48,13 +48,13 @@ MOST_EXACT = 1_000_000
 ENOUGH_RECALL = 0.95
 #: Shares of the lists that a query may read: the first that is enough is taken.
 SHARES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
-#: Best vectors of a part, and best passages of BM25, that become candidates, for each passage that is asked for.
+#: Candidates for each passage that is asked for: so many best vectors of each part, and so many best passages of BM25.
 OVERSAMPLING = 10
-#: Where a filter leaves so few passages, all of them are candidates.
+#: If a filter leaves at most this many passages, all of them are candidates.
 FEW_ALLOWED = 20_000
 #: Bytes of the lists that are held in memory at a time while they are made.
 _SHARD_BYTES = 1 << 30
-#: Lists of n vectors: this many square roots of n. Vectors that find a list's centre. Passes over them.
+#: n vectors get this many times √n lists. Then: training vectors for each centre, and passes over them.
 _LISTS = 2
 _TRAINING = 64
 _PASSES = 8
@@ -92,7 +92,7 @@ _MISSING = "the extra ann is not installed"
 
 
 def _vectors(parts: Parts, retriever: Retriever) -> dict[str, Halves]:
-    """The vectors of the dense parts that a retriever reads, those that hold none left out."""
+    """The vectors of each dense part that a retriever reads; a part without vectors is left out."""
     names = {name for name in DENSE_PARTS if retriever.has(name)}
     if "windows" in names:  # a passage that is one window has no row of its own there
         names.add("one")
@@ -106,10 +106,10 @@ def _vectors(parts: Parts, retriever: Retriever) -> dict[str, Halves]:
 
 @dataclass(frozen=True, slots=True)
 class Approximate:
-    """The lists of an index. They answer for the first stage that their recall was measured with, and for no other.
+    """The lists of an index. They serve only the first stage that their recall was measured with.
 
-    parts: of each dense part the lists of its shards, in the order of its vectors. share: of the lists that a query
-    reads when it asks for DEPTH passages.
+    parts: each dense part's shards, in the order of its vectors. share: the share of the lists that a query reads when
+    it asks for DEPTH passages.
     """
 
     retriever: Retriever
@@ -121,10 +121,10 @@ class Approximate:
     ) -> Ints | None:
         """Passages (G,), ascending, among which the `depth` best of a query are likely to be.
 
-        allowed: (N,) which passages may be found, None: all. Of few, all are candidates; of more, as many of their
-        vectors are read as of all passages without a filter, and more lists where these hold too few of them; where
-        this does not help, all are candidates. None: every passage is to be scored, because the retriever is another
-        one or because so many lists would be read that this is as fast.
+        allowed: (N,) which passages may be found; None: all. If few are allowed, all of them are candidates. If more
+        are, the query reads as many allowed vectors as it would read without a filter, from more lists if necessary;
+        if the lists still give too few, all allowed passages are candidates. The result is None if every passage must
+        be scored: the retriever is another one, or the query would read so many lists that exact search is as fast.
         """
         if retriever.without_tokens() != self.retriever.without_tokens():
             return None
@@ -180,7 +180,8 @@ def nearest(shards: Sequence[Shard], vector: Floats, count: int, share: float, a
         probes = max(1, math.ceil(share * shard.nlist))
         parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector)
         found, ids = shard.search(vector[None], min(count, shard.ntotal), params=parameters)
-        is_there = (ids[0] >= 0) & (ids[0] < shard.ntotal)  # -1: the lists held no more. Others: a damaged file's
+        # faiss fills a short result up with -1; any other number outside the range comes from a damaged file.
+        is_there = (ids[0] >= 0) & (ids[0] < shard.ntotal)
         numbers.append(ids[0][is_there] + at)
         values.append(found[0][is_there])
         at += shard.ntotal
@@ -189,10 +190,10 @@ def nearest(shards: Sequence[Shard], vector: Floats, count: int, share: float, a
 
 
 def opened(folder: Path, about: Lists | None, retriever: Retriever) -> Approximate | None:
-    """The lists of an index folder; None where it has none, and where the extra is not installed.
+    """The lists of an index folder; None if it has none or the extra is not installed.
 
-    about: `approximate` of the manifest. Raises InputError where a file is not what was written. What is in the lists
-    is not read for that; a wrong number there could cost a candidate, and changes no score.
+    about: `approximate` of the manifest. Raises InputError if the head of a file has changed. The rest of a file is
+    not checked: a wrong number there could cost a candidate, but changes no score.
     """
     faiss = library() if about is not None and about.used else None
     if faiss is None or about is None:
@@ -211,12 +212,12 @@ def _shard(faiss: ModuleType, path: Path, about: ListsFile) -> Shard:
         raise InputError(f"{path} can't be read by faiss.", remedy=AGAIN) from error
     lists = faiss.downcast_InvertedLists(shard.invlists)
     if hasattr(lists, "prefetch_nthread"):  # not where files can't be mapped
-        lists.prefetch_nthread = 0  # else each query starts up to 32 threads, which read on after its answer
+        lists.prefetch_nthread = 0  # otherwise each query starts up to 32 threads, which go on reading after its answer
     return shard
 
 
 def exact_because(about: Lists | None) -> str:
-    """Why a large index is searched exactly all the same, in a sentence; "" where it isn't, or isn't large."""
+    """A sentence on why a large index is searched exactly; "" for a small index, and for one searched by its lists."""
     if about is None:
         return ""
     if not about.used:
@@ -228,10 +229,11 @@ def exact_because(about: Lists | None) -> str:
 
 
 def write(folder: Path, parts: Parts, retriever: Retriever, asked: Asked | None, report: Reporter) -> Lists | None:
-    """Write the lists of an index into its folder. Returns what the manifest keeps of them, None for a small index.
+    """Write the lists of an index into its folder. Returns their entry in the manifest, None for a small index.
 
-    asked: queries by which the recall is measured: the share of the exact first stage's best DEPTH that is found. The
-    smallest of SHARES is taken whose recall is ENOUGH_RECALL; where none is, nothing is kept and search stays exact.
+    asked: queries that measure the recall, which is the share of the exact first stage's best DEPTH that the lists
+    find. The smallest of SHARES that reaches ENOUGH_RECALL is used. If none reaches it, no list is kept and search
+    stays exact.
     """
     if asked is None or not wanted(parts, retriever):
         return None
@@ -309,10 +311,10 @@ def _lists(faiss: ModuleType, vectors: Halves, task: Task) -> Shard:
 
 
 def _save(faiss: ModuleType, made: Shard, path: Path) -> tuple[int, str]:
-    """Write lists; returns the size of the file's head and its hash.
+    """Write lists. Returns the size and the hash of the file's head.
 
-    The head holds all sizes and the centres; behind it are codes and numbers of the vectors. Wrong bytes in the head
-    could make the library read what is not there: its hash is checked when it is opened.
+    The head holds all sizes and the centres; the codes and numbers of the vectors follow it. Wrong bytes in the head
+    could make faiss read outside the file, so opened() checks the head's hash.
     """
     with atomic_file(path, binary=True) as file:
         faiss.write_index(made, faiss.PyCallbackIOWriter(file.write))
@@ -322,9 +324,9 @@ def _save(faiss: ModuleType, made: Shard, path: Path) -> tuple[int, str]:
 
 
 def measured(near: Approximate, parts: Parts, asked: Asked, report: Reporter) -> dict[float, float]:
-    """The mean recall of the first stage's best DEPTH for each of SHARES, over some queries.
+    """The mean recall of the first stage's best DEPTH over the queries, for each of SHARES.
 
-    A passage that scores as high as the exact DEPTH-th is one of the best.
+    A passage that scores as high as the exact DEPTH-th counts as one of the best.
     """
     most = max(parts.size, *map(len, _vectors(parts, near.retriever).values()))
     block = max(1, _BLOCK_SCORES // most)

@@ -1,4 +1,4 @@
-"""Passages and a model in, everything that a retriever searches out."""
+"""Builds, from passages and a model, everything that a retriever searches."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from embedfit.retrieval.bm25 import Bm25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Built:
-    """The parts of N passages and what is needed to ask them.
+    """The parts of N passages, and what a query needs to search them.
 
-    retriever: with this index' deviations. tokens: how tokens are stored, None where they are left out. sample:
-    queries by which the recall of approximate search is measured, None for an index that is searched exactly.
+    retriever: with this index' deviations. tokens: how tokens are stored; None if the index has no tokens. sample:
+    queries that measure the recall of approximate search; None for an index that is searched exactly.
     """
 
     parts: Parts
@@ -40,10 +40,10 @@ class Built:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What an index is made of.
+    """The texts that an index is built from.
 
-    contents: (N,) texts of the passages as models read them, by ascending id. queries: of each passage the queries
-    that were written of it; () where there are none. asked: questions that people asked, for the constants.
+    contents: (N,) texts of the passages as models read them, by ascending id. queries: the written queries of each
+    passage; () for a passage without any. asked: questions that people asked; they set the constants.
     """
 
     contents: Sequence[str]
@@ -65,11 +65,11 @@ def build(
     *,
     window_tokens: int = WINDOW_TOKENS,
 ) -> Built:
-    """Encode, cut and count whatever the retriever's parts need. Vectors that the cache holds are not computed."""
+    """Encode, cut and count everything that the retriever's parts need. Vectors in the cache are not computed again."""
     contents = source.contents
     expanded = source.expanded if retriever.has("words_and_queries") else None
     tokens, space = None, None
-    if retriever.rerank is not None:  # first, because the same pass of the model gives most of the one vectors
+    if retriever.rerank is not None:  # first: the same pass of the model also gives most passages' one vector
         texts = contents if expanded is None else expanded
         tokens, space = stored_tokens(texts, model, cache, report, are_contents=expanded is None)
     one = cache.embed(model, contents, is_query=False, report=report)
@@ -86,7 +86,7 @@ def build(
         tokens=tokens,
     )
     alone = len(retriever.parts) == 1  # a single part is added to nothing
-    # Sentences of the passages are read once by all stages; what people asked is stored nowhere.
+    # The cache keeps vectors of the passages' sentences, which several stages use, but none of people's questions.
     embed = functools.partial(model.embed if source.asked else functools.partial(cache.embed, model), is_query=True)
     found = {} if alone else deviations(parts, contents, embed, asked=source.asked)
     sample = None
@@ -105,7 +105,7 @@ def _windows(
     report: Reporter,
     max_tokens: int,
 ) -> Rows:
-    """Blended vectors of the windows of passages that are more than one; the others' is their one vector."""
+    """Blended vectors of windows. Only passages of several windows have rows; a short one has its one vector."""
     tokenizer = load_tokenizer(model.folder)
     windows = windows_of_model(contents, tokenizer, model.layout, max_tokens=max_tokens)
     counts = np.diff(np.append(windows.starts, len(windows.texts)))
@@ -125,7 +125,7 @@ def _windows(
 def _written(
     source: Source, model: LocalModel, whole: npt.NDArray[np.float16], cache: VectorStore, report: Reporter
 ) -> Rows:
-    """Vectors of the written queries, passage by passage; the one vector of a passage that has none."""
+    """Vectors of the written queries, passage by passage. A passage without queries gets its one vector instead."""
     texts = [text for asked in source.queries for text in asked]
     counts = np.array([max(1, len(asked)) for asked in source.queries], np.int64)
     starts = starts_of(counts)

@@ -1,4 +1,4 @@
-"""The constants of an index: from questions that people asked, or from its passages alone where there are none."""
+"""The constants of an index, computed from questions that people asked or else from sentences of its passages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from embedfit.index.retriever import DENSE_PARTS
 from embedfit.index.scoring import Asked, Parts, Rows, Scores
 from embedfit.numerics.arrays import Floats
 
-#: Passages of which one sentence each stands in for a query, and questions of a log that are scored.
+#: The most queries that are scored: questions of a log, or sentences of as many passages in their place.
 SAMPLE = 200
-#: With fewer questions of people the passages' sentences say more.
+#: With fewer questions of people, the passages' sentences are the better sample.
 ENOUGH_ASKED = 30
 #: Characters of such a sentence at most.
 _LONGEST = 300
@@ -25,7 +25,7 @@ _BLOCK = 1 << 26
 
 
 def stand_ins(contents: Sequence[str], *, seed: int = 0) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """One sentence of each of at most SAMPLE passages, drawn by seed, and the numbers of the passages. (S,) each."""
+    """One sentence each from at most SAMPLE passages, drawn by seed, and the numbers of these passages: (S,), (S,)."""
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(contents))[:SAMPLE]
     texts = []
@@ -46,9 +46,9 @@ def deviations(
 ) -> dict[str, float]:
     """How far a query's cosines spread over the passages: the mean deviation of each dense part.
 
-    asked: questions that people asked, in an order of chance; the first SAMPLE count. Of fewer than ENOUGH_ASKED
-    none does: then sentences of the passages stand in for queries, each without its own passage. embed: texts to
-    query vectors.
+    asked: questions that people asked, in random order; the first SAMPLE are used. If there are fewer than
+    ENOUGH_ASKED, sentences of the passages are used instead, each without the score of its own passage. embed: turns
+    texts into query vectors.
     """
     texts, own = (list(asked[:SAMPLE]), None) if len(asked) >= ENOUGH_ASKED else stand_ins(contents, seed=seed)
     vectors = embed(texts)

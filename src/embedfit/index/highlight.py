@@ -1,4 +1,4 @@
-"""Which words of a passage a query asks for."""
+"""Marks the words of a passage that a query asks for."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _WORD = re.compile(r"\w+")
 
 
 class Highlighter:
-    """Finds the words of queries in passages. It remembers the terms of words, of which texts have few new ones."""
+    """Finds the words of queries in passages. It remembers each word's terms, because most words come again."""
 
     def __init__(self, analysis: Analysis) -> None:
         self._query = lru_cache(64)(lambda query: frozenset(analysis.query(query)))
@@ -22,7 +22,7 @@ class Highlighter:
     def spans(self, query: str, text: str) -> list[Span]:
         """Half-open ranges of the characters of `text` whose words are among the query's, in order, none overlapping.
 
-        Words are the same where their stems are. Of scripts without spaces, pairs of letters count.
+        Two words are the same if their stems are. In scripts without spaces, pairs of letters are compared.
         """
         wanted = self._query(query)
         found: list[Span] = []
@@ -36,7 +36,7 @@ class Highlighter:
 
 
 def _pairs(match: re.Match[str], wanted: frozenset[str]) -> list[Span]:
-    """Ranges of the run that the wanted pairs of letters cover."""
+    """Ranges of a run of letters that the wanted pairs cover."""
     run, start = match[0], match.start()
     covered = [False] * len(run)
     for term in wanted:

@@ -1,4 +1,4 @@
-"""Which retriever an index gets: what the run chose, what its settings say, and what its written queries allow."""
+"""Decides which retriever an index gets, by the run's choice, its settings and its written queries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CHOOSING = ("labelled", "graded")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexPlan:
-    """The retriever of an index. with_queries: whether the written queries lie in it. why: in a sentence."""
+    """The retriever of an index. with_queries: whether the index holds the written queries. why: the reason."""
 
     retriever: Retriever
     with_queries: bool
@@ -35,9 +35,9 @@ def plan(
 ) -> IndexPlan:
     """The retriever of an index of so many passages.
 
-    chosen: what the run chose, None where nothing was chosen. written: the run's written queries, None where
-    it has none. is_strong: whether their writer's queries are worth a place (`Generator.strong`). Raises InputError
-    where queries are wanted that are not there.
+    chosen: the run's choice; None if it made none. written: the run's written queries; None if it has none.
+    is_strong: whether their writer's queries improve an index (`Generator.strong`). Raises InputError if queries are
+    wanted but there are too few.
     """
     retriever = chosen.retriever if chosen else default_for(passages)
     default = chosen.default if chosen else retriever
@@ -58,7 +58,7 @@ def plan(
 def _queries(
     retriever: Retriever, has_evidence: bool, written: Written | None, is_strong: bool, wish: Wish
 ) -> tuple[bool, str]:
-    """Whether the written queries lie in the index, and why."""
+    """(whether the index shall hold the written queries, the reason)."""
     if wish == "no":
         return False, "they were not asked for"
     if written is None or not written.count:

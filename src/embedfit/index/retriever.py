@@ -1,7 +1,7 @@
-"""A retriever as data: a fixed sum of parts, and a second stage that orders the best of it again.
+"""A retriever as data: a fixed sum of parts, and a second stage that orders the best passages again.
 
-Every system that a report lists, an index holds or a server answers with is one of these records. The sum is of raw
-scores with constants, so that it is the same over one machine, over shards and in a database:
+Every system that a report lists, an index holds or a server answers with is such a record. It adds raw scores, scaled
+by constants, so that the sum is the same on one machine, over shards and in a database:
 
     score(q, p) = Σ weight × raw(q, p) / deviation
 
@@ -25,7 +25,7 @@ _STRICT = ConfigDict(extra="forbid")
 PartName = Literal["one", "windows", "queries", "words", "words_and_queries"]
 Method = Literal["sum", "reciprocal_rank"]
 
-#: What each part compares a query with.
+#: Each part, and the thing that it compares a query with.
 PARTS: dict[str, str] = {
     "one": "the passage's one vector",
     "windows": "the best of the vectors of the passage's windows",
@@ -34,7 +34,7 @@ PARTS: dict[str, str] = {
     "words_and_queries": "the same, with the passage's written queries among its words",
 }
 DENSE_PARTS = ("one", "windows", "queries")
-#: Above this, token vectors are left out unless they are asked for: some 13 kB a passage of 100 tokens.
+#: An index of more passages gets token vectors only on request: they take some 13 kB for a passage of 100 tokens.
 MOST_WITH_TOKENS = 50_000
 #: Late interaction reads this many of the first stage's best passages.
 DEPTH = 50
@@ -44,7 +44,7 @@ DEPTH = 50
 class Part:
     """One term of the first stage's sum.
 
-    deviation: what its raw scores are divided by; 1 for words, whose scale is fixed.
+    deviation: the divisor of its raw scores; 1 for words, whose scale is fixed.
     """
 
     __pydantic_config__ = _STRICT
@@ -71,8 +71,8 @@ class Rerank:
 class Retriever:
     """A list of parts with weights, and a second stage or None.
 
-    method: "sum" as above, or "reciprocal_rank": each part gives weight / (60 + rank), which is what most databases
-    do (Cormack, Clarke and Büttcher, SIGIR 2009); it is there for comparison and has no second stage.
+    method: "sum" as above, or "reciprocal_rank": each part adds weight / (60 + rank), as in most databases (Cormack,
+    Clarke and Büttcher, SIGIR 2009). "reciprocal_rank" serves comparisons and has no second stage.
     """
 
     __pydantic_config__ = _STRICT
@@ -116,7 +116,7 @@ def from_json(value: object) -> Retriever:
 
 
 def union(retrievers: Iterable[Retriever]) -> Retriever:
-    """A retriever of all parts that any of them reads. Its weights mean nothing."""
+    """A retriever with every part that any of the retrievers reads. Its weights mean nothing."""
     several = list(retrievers)
     names = sorted({part.name for one in several for part in one.parts})
     reranked = any(one.rerank is not None for one in several)
@@ -132,7 +132,7 @@ def single(name: str, part: PartName) -> Retriever:
     return Retriever(name=name, parts=(Part(name=part, weight=1.0),))
 
 
-#: The retriever that ships where no evidence asks for another: docs/recipe.md has what it was measured on.
+#: The retriever that ships unless evidence asks for another. docs/recipe.md lists its measurements.
 DEFAULT = Retriever(
     name="default",
     parts=(
@@ -145,14 +145,14 @@ DEFAULT = Retriever(
 
 
 def default_for(passages: int) -> Retriever:
-    """The safe default of so many passages: with a second stage while its tokens stay small."""
+    """The safe default for so many passages. It has a second stage if its token vectors stay small."""
     return DEFAULT if passages <= MOST_WITH_TOKENS else DEFAULT.without_tokens()
 
 
 BASE = single("base", "one")
 WINDOWS = single("windows", "windows")
 BM25 = single("bm25", "words")
-#: The same where a strong writer's queries of every passage lie in the index. Late interaction reads them too.
+#: The same for an index that holds a strong writer's queries of every passage. Late interaction reads them too.
 EXPANDED = Retriever(
     name="expanded",
     parts=(

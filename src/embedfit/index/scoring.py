@@ -1,6 +1,6 @@
 """The scores of a retriever: its first stage over all passages, its second over the best of them.
 
-Evaluation, gate, index and server all score here, so that a row of a report is what search gives.
+Evaluation, gate, index and server all score with this module, so a row of a report shows exactly what search finds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Words(Protocol):
 
 
 class Near(Protocol):
-    """What names likely passages of a large index."""
+    """A finder of the passages of a large index that are worth scoring."""
 
     def candidates(
         self, scores: Scores, retriever: Retriever, query: int, depth: int, allowed: npt.NDArray[np.bool_] | None
@@ -42,8 +42,8 @@ class Near(Protocol):
 class Asked:
     """Q queries as the parts read them.
 
-    vectors: (Q, H). tokens: of each query (L, D) unit rows, with the weight of each, (L,); () where no part reads
-    tokens. own: (Q,) the passage that each query is itself and must not find, -1 for none; see retrieval.own.
+    vectors: (Q, H). tokens: each query's (L, D) unit rows with their weights (L,); () if no part reads tokens. own:
+    (Q,) the passage that is the query itself and must not be found, -1 for none; see retrieval.own.
     """
 
     texts: Sequence[str]
@@ -54,9 +54,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What a retriever searches: N passages as its parts hold them. None: the part is not there.
+    """N passages as a retriever's parts hold them. A part that is not there is None.
 
-    one: (N, H) unit rows; float16 in an index. near: what names candidates where scoring all takes too long.
+    one: (N, H) unit rows; float16 in an index. near: finds candidates if scoring all passages takes too long.
     """
 
     size: int
@@ -70,7 +70,7 @@ class Parts:
 
 
 class Scores:
-    """Raw scores of a block of queries by part, each computed once however many retrievers ask for it."""
+    """Raw scores of a block of queries by each part. They are computed once for all retrievers that use them."""
 
     def __init__(self, parts: Parts, asked: Asked) -> None:
         self.parts = parts
@@ -98,9 +98,9 @@ class Scores:
         return np.stack(rows) if rows else np.zeros((0, self.parts.size), np.float32)
 
     def first(self, retriever: Retriever, allowed: npt.NDArray[np.bool_] | None = None) -> Floats:
-        """The first stage: (Q, N). A passage that the only part, words, does not match has -inf.
+        """The first stage: (Q, N). If words are the only part, a passage that matches no word has -inf.
 
-        allowed: (N,) which passages may be found; ranks are ranks among them.
+        allowed: (N,) which passages may be found; ranks are counted among them.
         """
         if retriever.method == "reciprocal_rank":
             return without_own(self._reciprocal(retriever, allowed), self.asked.own)
@@ -112,12 +112,12 @@ class Scores:
         return without_own(result, self.asked.own)
 
     def contribution(self, part: Part) -> Floats:
-        """What a part adds to the first stage: (Q, N)."""
+        """A part's addend in the first stage's sum: (Q, N)."""
         result: Floats = self.raw(part.name) * np.float32(part.weight / part.deviation)
         return result
 
     def some(self, name: str, query: int, passages: Ints) -> Floats:
-        """A part's raw scores of one query and some passages (G,): what raw() holds at these places. (G,)."""
+        """A part's raw scores of one query and some passages (G,), equal to those in raw(): (G,)."""
         if name in self._raw or name not in DENSE_PARTS:
             known: Floats = self.raw(name)[query, passages]
             return known
@@ -130,14 +130,14 @@ class Scores:
         return _only(rows.some(passages).best(asked, otherwise))
 
     def some_first(self, retriever: Retriever, query: int, passages: Ints) -> Floats:
-        """The first stage of one query and some passages (G,): what first() holds at these places. (G,)."""
+        """The first stage of one query and some passages (G,), equal to that in first(): (G,)."""
         result = np.zeros(len(passages), np.float32)
         for part in retriever.parts:
             result += self.some_contribution(part, query, passages)
         return result
 
     def some_contribution(self, part: Part, query: int, passages: Ints) -> Floats:
-        """What a part adds to the first stage of one query and some passages: (G,)."""
+        """A part's addend in the first stage's sum for one query and some passages: (G,)."""
         result: Floats = self.some(part.name, query, passages) * np.float32(part.weight / part.deviation)
         return result
 
@@ -185,16 +185,16 @@ def _only(rows: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The best passages of a query, best first. scores: of the last stage that ordered them."""
+    """The best passages of a query, best first. scores: those of the last stage that ordered them."""
 
     passages: Ints
     scores: Floats
 
 
 def ordered(scores: Floats, k: int, *, last_first: bool = False) -> Ints:
-    """The k best columns of (N,) scores, best first; -inf is not found.
+    """The numbers of the k best of N scores (N,), best first. A score of -inf is never among them.
 
-    Equal ones come by ascending number, with last_first by descending number.
+    Equal scores come in ascending order of their numbers, with last_first in descending order.
     """
     found = len(scores) - 1 - ranking.best(scores[::-1], k) if last_first else ranking.best(scores, k)
     return found[np.isfinite(scores[found])]
@@ -210,7 +210,7 @@ def find(
 ) -> list[Found]:
     """The k best passages of each query. allowed: (N,) or (Q, N), which passages may be found; None: all.
 
-    last_first: how equal scores are ordered, as in ordered().
+    last_first: the order of equal scores, as in ordered().
     """
     depth = max(k, retriever.rerank.depth if retriever.rerank else 0)
     as_searched = not last_first and (allowed is None or allowed.ndim == 1)
@@ -257,10 +257,10 @@ def _candidates(
 
 # --- few queries: half precision finds a short list that surely holds the best ones
 
-#: From this many passages on, and up to this many queries at a time, reading all vectors is what a search costs.
+#: From this many passages on, and up to this many queries at a time, a search spends its time reading the vectors.
 SHORT_FROM = 10_000
 _FEW = 4
-#: What summing the parts in float32 adds to the bound, as a share of a part's weight.
+#: The rounding error of a sum in float32, as a share of a part's weight. It is added to the bound.
 _SUM_ERROR = 1e-6
 
 
@@ -269,9 +269,9 @@ def shortlists(
 ) -> list[tuple[Ints, Floats]] | None:
     """For each query passages (G,) that hold its `depth` best, ascending, and their first-stage scores (G,).
 
-    None where scoring every passage in float32 is as fast. A sum in half precision reads float16 vectors as they lie,
-    a fifth of the time; its error has a bound, and a passage of the `depth` best is at most two bounds below the
-    `depth`-th best such sum. Those passages are scored in float32, as all would be without this.
+    The result is None if scoring every passage in float32 is as fast. A sum in half precision reads float16 vectors
+    without conversion, in a fifth of the time, and its error has a bound. So each of the `depth` best passages lies at
+    most two bounds below the `depth`-th best sum. The passages above that line are then scored in float32.
     """
     dense = retriever.method == "sum" and retriever.has(*DENSE_PARTS)
     few = len(scores.asked.texts) <= _FEW
@@ -291,13 +291,13 @@ def shortlists(
         passages = np.flatnonzero(rough >= least)
         exact = scores.some_first(retriever, query, passages)
         if (np.abs(exact - rough[passages]) > bound).any():
-            return None  # the processor's half precision is not what the bound is of
+            return None  # this processor rounds in another way than the bound assumes
         found.append((passages, exact))
     return found
 
 
 def _rough_first(scores: Scores, retriever: Retriever, query: int) -> tuple[Floats, float]:
-    """The first stage in half precision, (N,), and the most by which it is off."""
+    """The first stage in half precision, (N,), and a bound of its error."""
     parts = scores.parts
     rough = RoughQuery(scores.asked.vectors[query])
     one = (
@@ -325,9 +325,9 @@ def _rough_first(scores: Scores, retriever: Retriever, query: int) -> tuple[Floa
 
 
 def _reranked(scores: Scores, retriever: Retriever, query: int, best: Ints, first: Floats, k: int) -> Found:
-    """The second stage orders the first `depth` of `best`; the others keep their order behind them.
+    """The first `depth` of `best` in the order of the second stage, then the others in their old order.
 
-    Scores of the second stage are deviations from the mean of the reordered passages. Those behind them keep the
+    Scores of the second stage are deviations from the mean of the reordered passages. The other passages keep the
     first stage's scores in the same unit, cut so that no score rises from one rank to the next.
     """
     rerank = retriever.rerank

@@ -1,4 +1,4 @@
-"""An opened index: queries in, passages out, with the reason for each."""
+"""An opened index, which finds passages for queries and gives the reason for each."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from embedfit.path.artefacts import Passage, Value
 from embedfit.path.workspace import decode_record
 from embedfit.retrieval.bm25 import Bm25
 
-#: Words of a query that are read; the rest is cut, as a model cuts what its window does not hold.
+#: The most words of a query that are read. The rest is cut, as a model cuts a text that is longer than its window.
 MOST_WORDS = 512
-#: Characters of a query that are read: a "word" can be as long as a file.
+#: The most characters of a query that are read: a single "word" can be as long as a file.
 MOST_CHARACTERS = 10_000
 MOST_RESULTS = 10_000
 #: First-stage scores held at a time.
@@ -38,8 +38,8 @@ _BLOCK = 16_000_000
 class Hit:
     """A passage that was found.
 
-    score: of the stage that gave it its place. parts: what each part of the retriever gave it, "tokens" the second
-    stage's; the parts of the first stage sum to its first-stage score. page: 0 where the format has none.
+    score: by the last stage that ordered it. parts: its score by each part of the retriever; "tokens" is the second
+    stage's, and the others add up to its first-stage score. page: 0 if the document's format has no pages.
     """
 
     passage_id: str
@@ -53,7 +53,7 @@ class Hit:
 
 
 class Asker:
-    """Turns query texts into what the parts of an index read."""
+    """Turns query texts into the vectors and token vectors that the parts of an index read."""
 
     def __init__(self, model: LocalModel, space: TokenSpace | None) -> None:
         self._model = model
@@ -61,7 +61,7 @@ class Asker:
         self._reader: TokenReader | None = None
 
     def ask(self, texts: Sequence[str]) -> Asked:
-        """Vectors and, where the index holds tokens, token vectors of queries."""
+        """Vectors of queries and, if the index holds tokens, their token vectors."""
         if self._space is None:
             return Asked(texts=texts, vectors=self._model.embed(texts, is_query=True))
         if self._reader is None:
@@ -71,7 +71,7 @@ class Asker:
 
 
 class Index:
-    """An index folder, opened. Its base is what a search by the untuned model's one vector a passage gives.
+    """An index folder, opened. `base` searches the same passages by the untuned model's one vector each.
 
     index = Index.open("runs/mine/index")
     for hit in index.search("how do I mute the tv", k=3):
@@ -87,7 +87,7 @@ class Index:
 
     @classmethod
     def open(cls, folder: str | Path) -> Index:
-        """Open a folder. Raises ArtifactMissing, InputError, and ModelError where the model is another than then."""
+        """Open a folder. Raises ArtifactMissing, InputError, and ModelError if the model is no longer the same."""
         stored = read(Path(folder))
         return cls(stored, Asker(model_of(stored), stored.tokens))
 
@@ -96,23 +96,23 @@ class Index:
 
     @property
     def parts(self) -> Parts:
-        """What is searched."""
+        """The vectors, tokens and words that are searched."""
         return self.stored.parts
 
     @property
     def recall(self) -> float | None:
-        """The share of the first stage's best that its approximate search finds; None where search is exact."""
+        """The share of the first stage's best passages that approximate search finds; None if search is exact."""
         lists = self.stored.manifest.approximate
         return lists.recall if lists is not None and self.parts.near is not None else None
 
     @property
     def exact_because(self) -> str:
-        """Why a large index is searched exactly all the same; "" where it isn't, or isn't large."""
+        """Why a large index is searched exactly; "" for a small index, and for one searched by its lists."""
         return approximate.exact_because(self.stored.manifest.approximate)
 
     @property
     def base_name(self) -> str:
-        """What the untuned model is called."""
+        """The name of the untuned model."""
         return (self.stored.base or self.stored.model).name
 
     @cached_property
@@ -127,7 +127,7 @@ class Index:
         return Index(beside, Asker(model_of(beside), None))
 
     def passage(self, number: int) -> Passage:
-        """The passage of a number, counted from 0 by ascending id."""
+        """The passage with this number, counted from 0 by ascending id."""
         stored = self.stored
         if stored.lines is None:
             raise IndexError(number)
@@ -142,8 +142,8 @@ class Index:
         """The k best passages of a query, best first.
 
         where: conditions on the fields of passages, as in filters.filter_of. allowed: (N,), which passages may be
-        found; None: all. Passages that may not be found have no part in the second stage. Raises InputError for an
-        empty query, a k below 1, and a condition on a field that is not there.
+        found; None: all. The second stage does not read the other passages. Raises InputError for an empty query, a k
+        below 1, and a condition on a field that does not exist.
         """
         return next(iter(self.search_all([query], k, where=where, allowed=allowed)))
 
@@ -172,7 +172,7 @@ class Index:
             yield scores, find(scores, self.retriever, k, allowed)
 
     def _checked(self, k: int) -> int:
-        """At most as many as there are passages. Raises InputError."""
+        """k, cut to the number of passages. Raises InputError if k is no whole number from 1 to MOST_RESULTS."""
         try:
             k = operator.index(k)
         except TypeError as error:
@@ -215,7 +215,7 @@ class Index:
 
 
 def model_of(stored: Stored) -> LocalModel:
-    """The model that an index was made with. Raises ModelError where another one stands in its place."""
+    """The model that an index was built with. Raises ModelError if its folder now holds another one."""
     name = stored.model.name
     where = str(stored.folder / name) if name.startswith(".") else name
     folder, layout = open_model(where, stored.model.instruction)

@@ -1,4 +1,4 @@
-"""Token vectors for late interaction, small enough to keep: an inner layer's, projected, in one byte a number."""
+"""Token vectors for late interaction. They are an inner layer's, projected and stored in one byte a number."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import idf
 
-#: Numbers of a stored token vector. What fewer of them cost is in docs/recipe.md.
+#: Numbers of a stored token vector. docs/recipe.md says how much quality fewer of them lose.
 WIDTH = 128
-#: Tokens from which the projection is found, and how many the model reads at a time.
+#: Tokens that the projection is computed from, and how many of them the model reads at a time.
 _SAMPLE = 16_000
 _ROW_OF_AXES = 64
 #: Passages that are tokenised at a time.
 _CHUNK = 1_000
-#: Changing how stored tokens are computed means changing this: those of before are then not found.
+#: A part of the cache's key. Raise it with each change in how stored tokens are computed, so that old ones aren't used.
 _VERSION = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSpace:
-    """How tokens become stored vectors, and how rare each is.
+    """The space of stored token vectors, and how rare each token is.
 
-    projection: (2H, D) the first principal axes of the model's token vectors. holders: (V,) in how many of the
-    passages each token id stands. passages: their number.
+    projection: (2H, D) the first principal axes of the model's token vectors. holders: (V,) the number of passages
+    that hold each token id. passages: the number of all passages.
     """
 
     projection: Floats
@@ -65,11 +65,11 @@ class TokenReader:
         self._special = set(encoder.tokenizer.encode("").ids)
 
     def _own(self, ids: Sequence[int]) -> list[int]:
-        """Places of the tokens that are not special."""
+        """The places of a text's own tokens, without the special ones."""
         return [place for place, token in enumerate(ids) if token not in self._special]
 
     def passage_ids(self, contents: Sequence[str]) -> list[list[list[int]]]:
-        """Token ids of each passage, with special tokens; one longer than the model's window is several rows."""
+        """Token ids of each passage, with special tokens. A passage longer than the model's window has several rows."""
         encoder = self._encoder
         windows = windows_of_model(contents, encoder.tokenizer, encoder.layout, max_tokens=encoder.layout.max_tokens)
         ids = encoder.token_ids(windows.texts)
@@ -92,7 +92,7 @@ class TokenReader:
         return single, [np.concatenate(own[start:stop]) for start, stop in pairwise(starts)]
 
     def holders(self, texts: Sequence[str]) -> Ints:
-        """(V,) in how many of the passages each token id stands."""
+        """The number of passages that hold each token id: (V,)."""
         found = np.zeros(self._encoder.tokenizer.get_vocab_size(with_added_tokens=True), np.int64)
         for start in range(0, len(texts), _CHUNK):
             for parts in self.passage_ids(texts[start : start + _CHUNK]):
@@ -102,8 +102,8 @@ class TokenReader:
     def axes(self, *, seed: int = 0) -> Floats:
         """The projection of a model: principal axes of the vectors of tokens of its vocabulary, drawn by seed.
 
-        It depends on no passage, so that a passage's stored tokens are the same in every index of the model. How it
-        compares with the passages' own axes is in docs/recipe.md. (2H, D).
+        It depends on no passage, so a passage's stored tokens are the same in every index of the model. docs/recipe.md
+        compares it with axes of the passages themselves. Returns (2H, D).
         """
         encoder = self._encoder
         rng = np.random.default_rng(seed)
@@ -123,9 +123,9 @@ class TokenReader:
         return list(ids[: own[0]]), list(ids[own[-1] + 1 :])
 
     def queries(self, texts: Sequence[str], space: TokenSpace) -> tuple[Floats, list[tuple[Floats, Floats]]]:
-        """The vectors of queries, (Q, H), and of each query its tokens in the stored space, (L, D), with weights, (L,).
+        """The vectors of queries, (Q, H), and each query's tokens in the stored space, (L, D), with weights, (L,).
 
-        Rows are unit rows. The model reads each query once. No passage has to meet the tokens of the instruction.
+        All rows are unit rows. The model reads each query once. The tokens of the instruction are left out.
         """
         rows = self._encoder.token_ids(texts, is_query=True)
         prompt = len(self._own(self._encoder.token_ids([""], is_query=True)[0]))
@@ -152,7 +152,7 @@ def principal_axes(rows: Floats, width: int) -> Floats:
 
 
 def to_bytes(rows: Floats) -> npt.NDArray[np.int8]:
-    """Rows in one byte a number, each scaled to its largest: directions stay, lengths go. (L, D)."""
+    """Rows in one byte a number, (L, D). Each is scaled to its largest number, so only its direction is kept."""
     largest = np.maximum(np.abs(rows).max(1, keepdims=True, initial=0.0), 1e-9)
     result: npt.NDArray[np.int8] = np.round(rows * (127 / largest)).astype(np.int8)
     return result
@@ -161,10 +161,10 @@ def to_bytes(rows: Floats) -> npt.NDArray[np.int8]:
 def stored_tokens(
     texts: Sequence[str], model: LocalModel, cache: VectorStore, report: Reporter, *, are_contents: bool
 ) -> tuple[Tokens, TokenSpace]:
-    """Token vectors of N passages and their space. Those that the cache holds are not computed.
+    """Token vectors of N passages and their space. Vectors in the cache are not computed again.
 
-    are_contents: the texts are what the passages' one vectors are made of, which are then kept too: they come out of
-    the same pass of the model.
+    are_contents: whether the texts are those of the passages' one vectors. If so, the cache gets the one vectors too,
+    which come out of the same pass of the model.
     """
     reader = TokenReader(model.encoder())
     made_by = {"tokens": _VERSION, "model": model.key, "width": WIDTH}

@@ -1,4 +1,4 @@
-"""Which written queries lie in an index: all of its passages have some, or none does."""
+"""The written queries of an index. An index takes them only if nearly all of its passages have some."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from embedfit.errors import InputError
 from embedfit.path.artefacts import Query, written
 
-#: The share of passages that must have written queries. The others are at a disadvantage beside those that do: with a
-#: third of the passages covered an index found 1 to 3 points less (docs/recipe.md). The few that are left have their
-#: own one vector in place of a query's.
+#: The share of passages that must have written queries. A passage without any is at a disadvantage: with a third of the
+#: passages covered, an index found 1 to 3 points less (docs/recipe.md). The few passages without queries have their own
+#: one vector in place of a query's.
 COVERED = 0.95
 
 
@@ -18,7 +18,7 @@ COVERED = 0.95
 class Written:
     """The written queries of N passages.
 
-    queries: of each passage, () where it has none. calls: the ledger's keys of the calls that wrote them.
+    queries: those of each passage, () for a passage without any. calls: the ledger's keys of the calls that wrote them.
     """
 
     queries: Sequence[Sequence[str]]
@@ -36,11 +36,11 @@ class Written:
 
     @property
     def enough(self) -> bool:
-        """Whether they may lie in the index."""
+        """Whether enough passages have queries for an index to take them."""
         return self.covered >= COVERED
 
     def check(self) -> None:
-        """Raise InputError where too few passages have a query."""
+        """Raise InputError if too few passages have a query."""
         if not self.enough:
             have = sum(map(bool, self.queries))
             raise InputError(
@@ -52,7 +52,7 @@ class Written:
 
 
 def written_of(passage_ids: Sequence[str], queries: Iterable[Query]) -> Written:
-    """The kept written queries of passages, in the order in which they were written, each once a passage."""
+    """The kept written queries of each passage, in the order in which they were written, without repetitions."""
     found: dict[str, dict[str, None]] = {one: {} for one in passage_ids}
     calls = set()
     for query in written(queries):

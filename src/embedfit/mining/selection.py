@@ -13,7 +13,7 @@ from embedfit.numerics.arrays import Ints, Scores
 def below_positive(scores: Scores, positive: float, max_relative_score: float) -> npt.NDArray[np.bool_]:
     """Candidates scoring at most max_relative_score × the positive (NV-Retriever, arXiv 2407.15831). scores: (K,).
 
-    What scores near the positive is more likely an unmarked answer than a mistake to learn from.
+    A passage that scores near the positive is more likely an unmarked answer than a mistake to learn from.
     """
     result: npt.NDArray[np.bool_] = scores <= max_relative_score * positive if positive > 0 else scores < positive
     return result
@@ -31,9 +31,9 @@ def select(
 ) -> list[int]:
     """Up to `count` hard negatives of one query, hardest first.
 
-    candidates: (K,) passage numbers in falling order of their scores (K,). excluded: the positives,
-    and their near-duplicates. Drawn from the 2 × count hardest that pass,
-    so that queries of one passage do not all get the same negatives.
+    candidates: (K,) passage numbers in falling order of their scores (K,). excluded: the positives and their
+    near-duplicates. The negatives are drawn from the 2 × count hardest candidates that pass, so that queries of one
+    passage do not all get the same ones.
     """
     allowed = below_positive(scores, positive, max_relative_score)
     passed = [

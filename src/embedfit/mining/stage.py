@@ -25,10 +25,10 @@ from embedfit.runtime import Runtime
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Write train.jsonl. Candidates, like queries, come from the train part only.
+    """Write train.jsonl and, with a judge as teacher, judgements.jsonl.
 
-    With a judge as teacher also judgements.jsonl.
-    Raises PaidInPart, after everything was written, where --max-cost did not reach for all judgements.
+    Candidates, like queries, come from the train part only. Raises PaidInPart, after everything was written, if
+    --max-cost did not suffice for all judgements.
     """
     passages = [passage for passage in workspace.read(Passage) if passage.split == "train"]
     queries = [query for query in written(workspace.read(Query)) if query.kept and query.split == "train"]
@@ -41,7 +41,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         )
     judgements: list[Judgement] = []
     if config.mine.negatives == 0 and config.mine.teacher == "none":
-        # Nothing to choose, and encoding every passage for its own cosine would be all the work of this stage.
+        # There is nothing to choose, and encoding every passage just for a cosine would waste time.
         choices = [Choice(positives=positives) for positives in positives_of(passages, queries)]
     else:
         choices, judgements = _mined(passages, queries, workspace, config, runtime)
@@ -70,7 +70,7 @@ def _mined(
     config: Config,
     runtime: Runtime,
 ) -> tuple[list[Choice], list[Judgement]]:
-    """Positives and hard negatives with the scores of the configured teacher, and what a judge said."""
+    """Positives and hard negatives with the scores of the configured teacher, and a judge's judgements."""
     base = local_model("base", config.model, query_instruction=config.query_instruction)
     vectors, query_vectors = runtime.vectors.embed_both(
         base, [p.content for p in passages], [query.text for query in queries], report=runtime.report
@@ -84,7 +84,7 @@ def _mined(
 
 
 def positives_of(passages: Sequence[Passage], queries: Sequence[Query]) -> list[tuple[int, ...]]:
-    """The passages (by number) that answer each query: its source, then those that say the same."""
+    """The numbers of the passages that answer each query: its source, then the source's near-duplicates."""
     number = {passage.passage_id: row for row, passage in enumerate(passages)}
     return [
         (number[query.passage_id], *(number[pid] for pid in query.also_relevant if pid in number)) for query in queries
@@ -96,8 +96,8 @@ def chosen(
 ) -> list[Choice]:
     """Positives and hard negatives of each query. vectors: (N, H) of the passages; query_vectors: (Q, H).
 
-    Hardness is the cosine of the base model. For a judge there are half as many negatives again as a
-    row shall have: some will turn out to be answers.
+    Hardness is the cosine of the base model. For a judge, a query gets half as many negatives again as a row shall
+    have, because some of them will turn out to be answers.
     """
     depth = min(config.mine.depth + 1, len(passages))
     candidates, scores = top_k(query_vectors, vectors, depth)
@@ -127,7 +127,7 @@ def chosen(
 def rows_of(
     choices: Sequence[Choice], queries: Sequence[Query], passages: Sequence[Passage], *, prompt: str
 ) -> list[TrainRow]:
-    """A row for each query. prompt is written even if empty: FlagEmbedding formats it into the query."""
+    """A row for each query. prompt is written even if empty, because FlagEmbedding formats it into the query."""
     return [
         TrainRow(
             query=query.text,
@@ -149,7 +149,7 @@ def _judged(
     config: Config,
     runtime: Runtime,
 ) -> tuple[list[Choice], list[Judgement]]:
-    """The choices with a judge's scores; what it said is written down."""
+    """The choices with a judge's scores, and its judgements."""
     with opened_judge(config.generate, runtime, run=str(workspace.root.resolve())) as judge:
         scored, judgements = teachers.judged(
             choices,

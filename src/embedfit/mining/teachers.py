@@ -1,4 +1,4 @@
-"""How well passages answer a query, as a teacher sees it: the soft labels of training rows."""
+"""Teachers, which score how well passages answer a query. The scores are the soft labels of training rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from embedfit.retrieval.fusion import weighted_sum
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The passages of one row, by their numbers, and a teacher's score of each; () where it has none."""
+    """The passages of one row, by their numbers, and a teacher's score of each; () if the row has no scores."""
 
     positives: tuple[int, ...]
     negatives: tuple[int, ...] = ()
@@ -30,7 +30,7 @@ class Choice:
         return (*self.positives, *self.negatives)
 
     def scored(self, scores: Mapping[int, float | None]) -> Choice:
-        """The choice with the scores of its passages, by their numbers; as it is where one of them is None."""
+        """The choice with the scores of its passages. If one of them is None, the choice stays without scores."""
         known = {row: round(score, 5) for row in self.passages if (score := scores[row]) is not None}
         if len(known) < len({*self.passages}):
             return self
@@ -66,9 +66,9 @@ def fused(
 
 
 def fused_shares(dense: Scores, lexical: Scores) -> Scores:
-    """Means of the standardised scores, as shares of the best passage's. dense, lexical and result: (N,).
+    """Means of both standardised scores, as shares of the best passage's. dense, lexical and result: (N,).
 
-    1 for the best passage, 0 for one that is no better than the corpus on average: the scale of a judge.
+    The best passage has 1, and a passage that is no better than the corpus on average has 0, as on a judge's scale.
     """
     both = weighted_sum(dense, lexical)
     best = max(float(both.max()), 1e-9)
@@ -85,11 +85,11 @@ def judged(
     count: int,
     max_relative_score: float,
 ) -> tuple[list[Choice], list[Judgement]]:
-    """Each choice with the judge's scores and at most `count` negatives; and all that the judge said.
+    """(each choice with the judge's scores and at most `count` negatives, all judgements).
 
-    A negative that scores above max_relative_score × the first positive is an unmarked answer, and one
-    that got no score can't be told from one: both are dropped. Where a positive got no score, the row
-    keeps its negatives and has no scores: it teaches by contrast alone.
+    A negative that scores above max_relative_score × the first positive is taken for an unmarked answer and dropped. So
+    is one without a score, which might be an answer too. If a positive got no score, the row keeps its negatives but
+    has no scores, so training learns from their contrast alone.
     """
     pairs = [
         Pair(query.text, passages[row].content)
@@ -122,7 +122,7 @@ def judged(
 def without_false_negatives(
     choice: Choice, scores: Mapping[int, float | None], max_relative_score: float
 ) -> tuple[int, ...]:
-    """The negatives that the judge does not find nearly as good as the positive; all where it has no score."""
+    """The negatives that score clearly below the positive; all of them if the positive has no score."""
     positive = scores[choice.positives[0]]
     if positive is None:
         return choice.negatives

@@ -1,7 +1,7 @@
 """The routes of the page: the page itself, a question with its passages, and a grade.
 
-Every path begins with a secret, so that only who was given the address can read or grade. Other sites can't ask: a
-request must name this host, and one that grades must come from the page itself.
+Every path begins with a secret, so that only people who have the address can read or grade. Requests of other sites
+are refused: a request must name this host, and a request that grades must come from the page itself.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from embedfit.choosing.page.session import PageGrade, Session
 from embedfit.display.pages import whole_page
 from embedfit.errors import InputError
 
-#: Bytes of a request's body: a grade has some fifty.
+#: The most bytes of a request's body. A grade has some fifty.
 MOST_BYTES = 2_000
-#: Seconds for a body.
+#: The seconds that a request's body may take.
 _BODY_SECONDS = 10.0
 _HEADERS = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "cache-control": "no-store"}
 _HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
@@ -76,7 +76,7 @@ def application(session: Session, token: str) -> Starlette:
 
 
 def _is_own(request: Request) -> bool:
-    """Whether a request names this machine, and where a browser says from where it comes, comes from this page."""
+    """Whether a request names this machine and, if a browser gives its origin, comes from this page."""
     host = request.headers.get("host", "")
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
     origin = request.headers.get("origin")

@@ -1,4 +1,4 @@
-"""What a person grades, and where each grade is kept the moment it is given."""
+"""A person's grading of a pool. Each grade is saved the moment it is given."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN = 6_000
 
 
 class PageGrade(Whole):
-    """What the page sends: the numbers of a question and of one of its passages, and the grade (None: none)."""
+    """A grade as the page sends it: numbers of a question and of its passage, and the grade or None to take it back."""
 
     question: StrictInt
     passage: StrictInt
@@ -40,8 +40,8 @@ class PageGrade(Whole):
 class Session:
     """The pool of a run, with the grades that a person has given.
 
-    The page does not show which retriever found a passage, or at which rank. goal: the number of questions that is
-    enough; a person may grade more.
+    The page hides which retriever found a passage, and at which rank. goal: a sufficient number of questions; a person
+    may grade more.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Session:
 
     @property
     def whole(self) -> int:
-        """How many questions are graded whole."""
+        """The number of questions whose passages all have a grade."""
         return sum(done == total for done, total in self._progress())
 
     def _progress(self) -> list[tuple[int, int]]:
@@ -73,7 +73,7 @@ class Session:
         ]
 
     def state(self) -> dict[str, object]:
-        """How far the grading is: of each question how many passages have a grade, and how many there are."""
+        """The progress of the grading: for each question the number of graded passages and of all its passages."""
         return {"run": self._workspace.root.name, "goal": self._goal, "questions": self._progress()}
 
     def question(self, number: int) -> dict[str, object]:
@@ -120,7 +120,7 @@ class Session:
         with disk_errors(path), path.open("a+b") as file:
             file.seek(0)
             last = file.read().rpartition(b"\n")[2]
-            if last and not _is_json(last):  # a crash cut it: it must not spoil this one
+            if last and not _is_json(last):  # a crash cut the last line: the new one must not join it
                 file.truncate(file.tell() - len(last))
             elif last:
                 line = f"\n{line}"

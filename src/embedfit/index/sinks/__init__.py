@@ -1,1 +1,1 @@
-"""Where the passages and vectors of an index can go: one file a format or a database, named by entry points."""
+"""Sinks, which take the passages and vectors of an index: one module for each format or database."""

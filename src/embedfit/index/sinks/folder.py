@@ -12,13 +12,13 @@ from embedfit.errors import UsageError
 from embedfit.files.atomic import atomic_folder
 from embedfit.index.sinks.sink import About
 
-#: What an export's manifest says that it is.
+#: The member of the manifest that marks a folder as an export.
 KIND = "embedfit passages"
 MANIFEST = "manifest.json"
 
 
 def checked(rest: str, form: str) -> Path:
-    """The folder that stands behind a sink's colon. Raises UsageError where it holds something else than an export."""
+    """The folder named after a sink's colon. Raises UsageError if it holds anything but an earlier export."""
     if not rest:
         raise UsageError("The folder of --to has no name.", remedy=f"For example: --to {form}")
     folder = Path(rest).expanduser()
@@ -41,7 +41,7 @@ def _is_export(folder: Path) -> bool:
 
 @contextmanager
 def export_folder(folder: Path, file: str, about: About) -> Iterator[Path]:
-    """A folder that appears whole, or not at all. Yields where its file of passages goes."""
+    """A folder that appears whole or not at all. Yields the path for its file of passages."""
     with atomic_folder(folder) as temporary:
         yield temporary / file
         manifest = {"kind": KIND, "schema": 1, "file": file, **asdict(about)}

@@ -20,16 +20,16 @@ _FORM, _EXTRA = "parquet:DIR", "stores"
 
 @dataclass(frozen=True, slots=True)
 class Parquet:
-    """DIR/passages.parquet, a row a passage, and DIR/manifest.json, which the file holds too, under "embedfit".
+    """DIR/passages.parquet, a row a passage, and DIR/manifest.json, which the file also holds under "embedfit".
 
     Columns: id, document, title, text, metadata (a JSON object as text, because a field may have values of several
-    types), page, vector (fixed_size_list<float>), windows (a list of these).
+    types), page, vector (fixed_size_list<float>), windows (a list of such vectors).
     """
 
     folder: Path
 
     def write(self, about: About, batches: Iterable[list[Row]]) -> None:
-        """Write the folder whole, a row group a batch."""
+        """Write the folder whole, one row group for each batch."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 

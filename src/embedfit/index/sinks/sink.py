@@ -1,4 +1,4 @@
-"""What a sink is, and how an index flows into one."""
+"""The protocol of a sink, and the export of an index into one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from embedfit.progress import Reporter
 
 #: Entry points of this group name a SinkKind as "module:NAME"; the entry point's name comes before the colon of --to.
 GROUP = "embedfit.sinks"
-#: A batch ends with the row that fills so many bytes, or is the last of so many.
+#: A batch ends with the row that reaches so many bytes, or so many rows.
 BATCH_BYTES, BATCH_ROWS = 8 << 20, 4096
 
 
@@ -25,8 +25,8 @@ BATCH_BYTES, BATCH_ROWS = 8 << 20, 4096
 class Row:
     """A passage of an index.
 
-    vector: (H,) unit length, None in an index of words alone. windows: (W, H), a vector for each window of the passage,
-    at least one; None where the index has none.
+    vector: (H,) of unit length; None in an index of words alone. windows: (W, H), a vector for each window of the
+    passage, at least one; None if the index has no windows.
     """
 
     id: str
@@ -47,10 +47,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What holds for all rows.
+    """Facts that hold for all rows.
 
-    model: as it was named. fingerprint: hash of its weights, tokenizer and layout: vectors of another fingerprint
-    can't be compared. instruction: what stands before queries. dimensions: of a vector, 0 without vectors.
+    model: the name that the user gave. fingerprint: hash of its weights, tokenizer and layout; vectors with different
+    fingerprints can't be compared. instruction: the text put before queries. dimensions: 0 if there are no vectors.
     """
 
     model: str
@@ -65,9 +65,9 @@ class Sink(Protocol):
     """A place for the passages of an index."""
 
     def write(self, about: About, batches: Iterable[list[Row]]) -> None:
-        """Put all rows there, in place of what an earlier export left; where something fails, nothing changes there.
+        """Replace the rows of an earlier export by these. If something fails, the earlier ones stay.
 
-        Batches are made as they are taken: holding them all may take more memory than there is.
+        Batches are made one by one as the sink takes them, because all at once may not fit into memory.
         """
 
 
@@ -75,10 +75,11 @@ class Sink(Protocol):
 class SinkKind:
     """One kind of sink.
 
-    The module that holds it imports heavy packages in `open` only.
+    Its module imports heavy packages only inside `open`.
 
-    form: an example of --to. open: what stands behind the colon → a sink. Raises UsageError for what is of another
-    form, MissingDependency that names the extra. extra: of embedfit, which brings what it needs; "" for none.
+    form: an example of --to. open: makes a sink from the text after the colon; it raises UsageError for a text of
+    another form and MissingDependency that names the extra. extra: the extra of embedfit that installs the packages
+    it needs; "" if it needs none.
     """
 
     form: str
@@ -87,7 +88,7 @@ class SinkKind:
 
 
 def open_sink(spec: str) -> Sink:
-    """The sink of --to, such as parquet:DIR. Raises UsageError that lists those that are there."""
+    """The sink that --to names, such as parquet:DIR. Raises UsageError that lists the known sinks."""
     name, colon, rest = spec.partition(":")
     if not colon or name not in plugins.places(GROUP):
         kinds = [one.record for _, one in sorted(plugins.table(GROUP, SinkKind).items())]
@@ -137,7 +138,7 @@ def _row(index: Index, number: int) -> Row:
         starts = parts.windows.starts
         windows = np.asarray(parts.windows.vectors[starts[number] : starts[number + 1]], np.float32)
         if not len(windows) and vector is not None:
-            windows = vector[None]  # of a passage that is one window, an index holds that vector once
+            windows = vector[None]  # a passage of one window: the index holds its vector only once
     return Row(
         id=passage.passage_id,
         document=passage.document_id,

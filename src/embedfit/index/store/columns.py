@@ -5,8 +5,8 @@ value is its number in that order, so a condition on a range of values is a comp
 
     metadata.values.jsonl   every field's values, a line each;  metadata.lines.npy  (V + 1,) where each line begins
     metadata.codes.npy      (E,) int32, field by field the numbers of passages' values; -1: none
-    metadata.starts.npy     int64, of each field of lists (N + 1,) the first item of each passage
-    metadata.dates.npy      (D, 2) int64, of each field with ISO dates what date_of says of its texts; (-1, -1): no date
+    metadata.starts.npy     int64, for each field of lists (N + 1,) the first item of each passage
+    metadata.dates.npy      (D, 2) int64, date_of() of the texts of each field with ISO dates; (-1, -1): no date
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SHOWN_FIELDS = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """A field as people see it. kinds: of its values. passages: how many have it."""
+    """A field as people see it. kinds: the types of its values. passages: the number of passages that have it."""
 
     name: str
     kinds: tuple[str, ...]
@@ -70,7 +70,7 @@ def joined(passages: Sequence[Passage], metadata: Iterable[Metadata]) -> list[di
 def write_columns(
     folder: Path, passages: Sequence[Passage], rows: Sequence[Mapping[str, Value]]
 ) -> tuple[FieldColumns, ...]:
-    """Write the fields of passages; returns what the manifest keeps of each. rows: (N,), or () for none."""
+    """Write the fields of passages. Returns their entries in the manifest. rows: (N,), or () for none."""
     gathered: dict[str, list[tuple[int, Value]]] = {DOCUMENT: [(n, one.document_id) for n, one in enumerate(passages)]}
     for number, row in enumerate(rows):
         for name, value in row.items():
@@ -116,7 +116,7 @@ def _kind(value: Scalar) -> int:
 
 
 def _dates(values: Sequence[tuple[int, Scalar]]) -> Ints:
-    """(T, 2): of each text what date_of says; (0, 2) where none is a date."""
+    """date_of() of each text: (T, 2); (0, 2) if no text is a date."""
     found = [date_of(str(value)) or (-1, -1) for kind, value in values if kind == 2]
     result = np.array(found, np.int64).reshape(-1, 2)
     return result if (result[:, 1] >= 0).any() else result[:0]
@@ -148,7 +148,7 @@ class Values(Sequence[Scalar]):
     """The distinct values of a field, read from the file when they are asked for."""
 
     def __init__(self, lines: memoryview, starts: Ints) -> None:
-        """lines: of all fields. starts: (V + 1,) where each line begins."""
+        """lines: the file, with the lines of all fields. starts: (V + 1,) the byte at which each line begins."""
         self._lines = lines
         self._starts = starts
 
@@ -160,7 +160,7 @@ class Values(Sequence[Scalar]):
     @overload
     def __getitem__(self, code: slice) -> Sequence[Scalar]: ...
     def __getitem__(self, code: int | slice) -> Scalar | Sequence[Scalar]:
-        """The value of a number."""
+        """The value with this number."""
         if isinstance(code, slice):
             return [self[one] for one in range(*code.indices(len(self)))]
         value: Scalar = json.loads(bytes(self._lines[self._starts[code] : self._starts[code + 1]]))
@@ -171,21 +171,21 @@ class Column:
     """One field of N passages."""
 
     def __init__(self, about: FieldColumns, values: Values, codes: Codes, starts: Ints | None, dates: Ints) -> None:
-        """codes: (N,), or (E,) with starts (N + 1,) of a field of lists.
+        """codes: (N,); for a field of lists (E,), with starts (N + 1,).
 
-        dates: (T, 2) of the texts among the values, (0, 2) where none is a date.
+        dates: (T, 2) for the texts among the values; (0, 2) if none is a date.
         """
         self.name = about.name
         self.values = values
         self.codes = codes
         self.starts = starts
         ends = [about.flag, about.flag + about.number, about.flag + about.number + about.text]
-        #: Of flags, numbers and texts: the first of their values, and the one after the last.
+        #: For flags, numbers and texts: the place of the first value, and the place after the last.
         self.ranges: list[tuple[int, int]] = list(zip([0, *ends[:2]], ends, strict=True))
         self.dates = dates
 
     def of(self, number: int) -> Value | None:
-        """A passage's value, None where it has none."""
+        """A passage's value, None if it has none."""
         if self.starts is None:
             code = int(self.codes[number])
             return None if code < 0 else self.values[code]
@@ -216,17 +216,17 @@ class Column:
         return codes[codes >= 0]
 
     def place(self, value: Scalar) -> int | None:
-        """The number of a value, None where nothing has it."""
+        """The number of a value, None if no passage has it."""
         low, high = self.ranges[_kind(value)]
         code = bisect_left(self.values, value, low, high)
         return code if code < high and self.values[code] == value else None
 
 
 class Catalogue:
-    """The fields of N passages and what filters ask about them."""
+    """The fields of N passages, which filters look into."""
 
     def __init__(self, fields: Sequence[FieldColumns], size: int, folder: Path) -> None:
-        # Views without the class of mapped arrays, whose every slice costs ten times as much.
+        # Plain views, because each slice of a numpy.memmap takes ten times as long.
         lines = np.memmap(folder / VALUES, np.uint8, mode="r").data if size else memoryview(b"")
         places, codes, starts, dates = (
             np.asarray(np.load(folder / name, mmap_mode="r" if size else None, allow_pickle=False))
@@ -240,12 +240,12 @@ class Catalogue:
             self.columns[one.name] = Column(one, values, codes[slice(*one.codes)], own, dates[slice(*one.dates)])
 
     def of(self, number: int) -> dict[str, Value]:
-        """The fields of a passage; the document's id, which hits have beside them, is left out."""
+        """The fields of a passage, without the document's id, for which a hit has a member of its own."""
         found = {name: column.of(number) for name, column in self.columns.items() if name != DOCUMENT}
         return {name: value for name, value in found.items() if value is not None}
 
     def fields(self, within: Mask | None = None) -> list[Field]:
-        """The fields that some passages have: of `within`, or all. Of others nothing is said."""
+        """The fields of the passages in `within`, or of all. Other passages' fields stay unknown to the caller."""
         found = [self._field(column, within) for column in self.columns.values()]
         return [one for one in found if one.passages]
 
@@ -261,7 +261,7 @@ class Catalogue:
         return Field(name=column.name, kinds=kinds, is_list=column.starts is not None, passages=passages)
 
     def values(self, name: str, within: Mask | None = None, most: int = 100) -> list[tuple[Scalar, int]]:
-        """The most frequent values of a field, each with its passages. Raises InputError where nothing has it."""
+        """(value, passages) of the most frequent values of a field. Raises InputError if no passage has the field."""
         self._known(name, within)
         column = self.columns[name]
         counts = np.bincount(column.seen(within), minlength=len(column.values))
@@ -271,7 +271,7 @@ class Catalogue:
     def allowed(self, wanted: Filter, within: Mask | None = None) -> Mask | None:
         """Which passages meet the conditions and are in `within`: (N,); None: all.
 
-        What the error of a wrong condition says, it says of the passages in `within` alone. Raises InputError.
+        Raises InputError for a wrong condition. Its message tells nothing of passages outside `within`.
         """
         result = within
         for condition in wanted.conditions:
@@ -334,7 +334,7 @@ class Catalogue:
 
 
 def _equal(column: Column, known: Field, readings: Sequence[Scalar], wanted: Mask) -> bool:
-    """Mark a value. Returns whether one of its readings is of a kind that the field has."""
+    """Mark a value. Returns whether one of its readings has a type that the field has."""
     fitting = [one for one in readings if _KINDS[_kind(one)] in known.kinds or column.name == DOCUMENT]
     for one in fitting:
         code = column.place(one)
@@ -346,7 +346,7 @@ def _equal(column: Column, known: Field, readings: Sequence[Scalar], wanted: Mas
 def _compared(
     column: Column, known: Field, operator: str, readings: Sequence[Scalar], wanted: Mask, within: Mask | None
 ) -> bool:
-    """Mark the values of a range. Returns whether a reading is of a kind that the field has."""
+    """Mark the values of a range. Returns whether a reading has a type that the field has."""
     fits = False
     for one in readings:
         if isinstance(one, str):
@@ -369,7 +369,7 @@ def _dates_compared(column: Column, operator: str, text: str, wanted: Mask, with
     seen = np.zeros(len(column.values), bool)
     seen[column.seen(within)] = True
     if not (seen[low:high] & is_date).any():
-        return False  # and nothing says whether passages beyond `within` have dates
+        return False  # the same answer whether or not passages outside `within` have dates
     first, after = date
     starts = column.dates[:, 0]
     bound = first if operator in ("<", ">=") else after

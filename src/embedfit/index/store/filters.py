@@ -1,4 +1,4 @@
-"""Conditions on the fields of passages: what a search may find, as data, and how people write it."""
+"""Filters: conditions on the fields of passages, as data and as people write them."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _HOW = "For example: lang=de, lang=de|fr, date>=2024-01-01, groups:hr, lang!=de,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """What one field of a passage must be.
+    """A condition on one field of a passage.
 
-    values: any of them is enough ("!=": none of them may be there). Each is a tuple of its readings: on a command line
-    `2024` may be a text or a number. "contains": an item of a list, or a folder that is `folder` or above it.
-    "exists": True or False.
+    values: one of them must match ("!=": none may). Each is a tuple of its readings, because `2024` on a command line
+    may be a text or a number. "contains" matches an item of a list; on `folder`, that folder or one above it.
+    "exists" takes True or False.
     """
 
     field: str
@@ -78,14 +78,14 @@ Where = Filter | Mapping[str, object] | Sequence[str] | str
 
 
 def of_documents(ids: Iterable[str]) -> Filter:
-    """Passages of some documents. An id that the index does not hold finds nothing."""
+    """A filter for the passages of some documents. It ignores ids that the index does not hold."""
     return Filter(
         conditions=(Condition(field="document", operator="=", values=tuple((one,) for one in sorted(set(ids)))),)
     )
 
 
 def filter_of(where: object) -> Filter:
-    """A filter of what people write: JSON, or expressions as on the command line. None: everything.
+    """The filter that people wrote as JSON or as expressions of the command line. None lets everything through.
 
     {"lang": "de", "year": [2023, 2024], "date": {">=": "2024-01-01"}, "groups": {"contains": "hr"},
     "url": {"exists": true}}, or ["lang=de", "date>=2024-01-01"]. Raises InputError.
@@ -203,7 +203,7 @@ def _unquoted(text: str) -> str:
 
 
 def _readings(text: str) -> tuple[Scalar, ...]:
-    """What an unquoted value may be."""
+    """Every value that an unquoted text may stand for."""
     readings: list[Scalar] = [text]
     if text in ("true", "false"):
         readings.append(text == "true")
@@ -223,9 +223,9 @@ def _short(text: str) -> str:
 
 
 def date_of(text: str) -> tuple[int, int] | None:
-    """(first, after the last) microsecond of an ISO date or time, or None. Without an offset it is UTC.
+    """(first microsecond, the one after the last) of an ISO date or time, or None. A time without an offset is UTC.
 
-    A year, a month and a day last as long as they do: `date<=2024` holds for all of 2024.
+    A year, a month or a day is a span of that length, so `date<=2024` holds for all of 2024.
     """
     match = _DATE.fullmatch(text)
     if match is None:

@@ -1,13 +1,13 @@
 """An index on disk: a folder of plain arrays, the passages, and a manifest that is written last.
 
-    manifest.json            what it is: model, retrievers, constants, counts, golden answers, the size of every file
-    passages.jsonl           a passage a line, by ascending id;  passages.starts.npy  (N + 1,) where each line begins
-    one.npy, base.npy        (N, H) float16; base: of the untuned model, where that is another one
+    manifest.json            model, retrievers, constants, counts, golden answers, the size of every file
+    passages.jsonl           a passage a line, by ascending id;  passages.starts.npy  (N + 1,) bytes where lines begin
+    one.npy, base.npy        (N, H) float16; base: by the untuned model, if the index' model was tuned
     windows.npy              (W, H) float16;  windows.starts.npy  (N + 1,)
     queries.npy              (R, H) float16;  queries.starts.npy  (N + 1,)
     words/, words_and_queries/    BM25
     metadata.*               the fields of the passages, by column: see columns
-    approximate/             of a large index lists of its vectors: see approximate
+    approximate/             lists of the vectors, in a large index only: see approximate
     tokens.npy               (T, D) int8;  tokens.starts.npy  (N + 1,);  tokens.projection.npy;  tokens.holders.npy
 
 Arrays are mapped into memory, so that an index larger than the memory can be searched.
@@ -53,7 +53,7 @@ from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import Bm25
 
 _ROWS = ("windows", "queries")
-#: Files up to this size are hashed when an index is opened: some milliseconds each.
+#: Files up to this size are hashed when an index is opened, which takes some milliseconds each.
 CHECKED_BYTES = 4 << 20
 _WORDS = ("words", "words_and_queries")
 
@@ -62,8 +62,8 @@ _WORDS = ("words", "words_and_queries")
 class Stored:
     """An opened index folder.
 
-    catalogue: the fields of its passages. base, base_vectors: the untuned model and its one vector of each passage,
-    None where `model` is untuned itself.
+    catalogue: the fields of its passages. base, base_vectors: the untuned model and its one vector of each passage;
+    None if `model` itself is untuned.
     """
 
     folder: Path
@@ -92,9 +92,10 @@ _OF_NOTHING = MadeOf()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where an index comes from, for its manifest.
+    """The origin of an index, for its manifest.
 
-    base: where `model` was tuned. made_of: what tells whether it is up to date. written: of the written queries in it.
+    base: the untuned model, if `model` was tuned. made_of: hashes that tell whether the index is up to date. written:
+    cost of the written queries in it.
     """
 
     model: Identity
@@ -160,9 +161,9 @@ def rewrite_metadata(
     metadata: Sequence[Mapping[str, Value]],
     made_of: MadeOf,
 ) -> None:
-    """Write an index into an empty folder that is `source` with other fields of its passages.
+    """Write a copy of the index `source` with other fields of its passages into an empty folder.
 
-    Files that stay the same are hard links, or copies where the file system has none.
+    Files that stay the same become hard links, or copies if the file system has no links.
     """
     manifest = read_manifest(source)
     for name in manifest.files:
@@ -199,10 +200,10 @@ def _write_passages(folder: Path, passages: Sequence[Passage]) -> None:
 
 
 def read(folder: Path) -> Stored:
-    """Open an index. Raises ArtifactMissing where there is none, InputError where a file is not what was written.
+    """Open an index. Raises ArtifactMissing if there is none, InputError if a file has changed since it was written.
 
-    The size of every file is compared with the manifest's, and the content of those up to CHECKED_BYTES; the large ones
-    are mapped and not read.
+    The manifest has the size and hash of every file. Every size is compared; the hash only of files up to
+    CHECKED_BYTES, because larger ones are mapped and not read.
     """
     manifest = read_manifest(folder)
     try:
@@ -212,7 +213,7 @@ def read(folder: Path) -> Stored:
             if size != file.size or (size <= CHECKED_BYTES and sha256_file(path) != file.sha256):
                 raise InputError(f"{path} is not the file that the index was made with.", remedy=AGAIN)
         return _read(folder, manifest)
-    except (ValueError, LookupError, TypeError, AttributeError, EOFError) as error:  # numpy's, and a manifest's lack
+    except (ValueError, LookupError, TypeError, AttributeError, EOFError) as error:  # numpy's, or the manifest's
         raise InputError(f"The index {folder} is damaged: {error}", remedy=AGAIN) from error
 
 

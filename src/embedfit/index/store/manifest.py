@@ -1,4 +1,4 @@
-"""What a folder must hold to be an index, read without any library of models."""
+"""The manifest that makes a folder an index. Reading it needs no library of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMA = 1
 MANIFEST = "manifest.json"
 AGAIN = "Build it again: embedfit index --run DIR --force, or embedfit index --to-folder DIR --force"
 PASSAGE_STARTS = "passages.starts.npy"
-#: Where a run folder holds its index, and what makes a folder a run folder.
+#: The folder of a run's index, and the files that mark a folder as a run folder.
 IN_RUN = "index"
 RUN_SETTINGS = "embedfit.toml"
 
@@ -27,10 +27,10 @@ class _Record(BaseModel):
 
 
 class Identity(_Record):
-    """Which model an index was made with.
+    """The model that an index was built with.
 
-    name: as it was named, or the path of its folder. key: hash of its weights, tokenizer and layout. instruction:
-    what is put before queries.
+    name: the name that the user gave, or the path of its folder. key: hash of its weights, tokenizer and layout.
+    instruction: the text put before queries.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Identity(_Record):
 
 
 class MadeOf(_Record):
-    """What an index is made of: it is up to date where a build would be made of the same.
+    """Hashes of the inputs of an index. The index is up to date if the present inputs have the same hashes.
 
-    passages, metadata, asked, written: hashes; None where there are none. removed: documents that were taken out.
+    passages, metadata, asked, written: None for an input that there was not. removed: documents that were taken out.
     """
 
     passages: str = ""
@@ -55,7 +55,10 @@ class MadeOf(_Record):
 
 
 class WrittenCost(_Record):
-    """The written queries in an index. covered: the share of the passages. bytes: of their vectors; usd: paid."""
+    """The written queries in an index.
+
+    covered: the share of passages that have some. bytes: the size of their vectors. usd: the price paid for them.
+    """
 
     queries: int
     covered: float
@@ -67,9 +70,9 @@ class WrittenCost(_Record):
 
 
 class FieldColumns(_Record):
-    """A field of the passages. flag, number, text: how many values of each kind.
+    """A field of the passages. flag, number, text: the number of distinct values of each type.
 
-    values, codes, starts, dates: where its part of each file of store.columns begins and ends.
+    values, codes, starts, dates: the beginning and end of its part of each file that store.columns describes.
     """
 
     name: str
@@ -97,8 +100,8 @@ class ListsFile(_Record):
 class Lists(_Record):
     """The approximate lists of a large index, or why it has none.
 
-    parts: files by dense part. share: of the lists that a query reads. recall: of the exact best `depth`, over so many
-    queries.
+    parts: files by dense part. share: the share of the lists that a query reads. recall: the share of the exact best
+    `depth` that it finds, in the mean of `queries` queries.
     """
 
     used: bool
@@ -121,7 +124,7 @@ class StoredFile(_Record):
 class IndexManifest(_Record):
     """manifest.json of an index.
 
-    base: the untuned model, None where `model` is untuned itself. written: None where no written queries lie in it.
+    base: the untuned model; None if `model` itself is untuned. written: None if the index holds no written queries.
     approximate: None for a small index. files: by name.
     """
 
@@ -143,17 +146,17 @@ def is_index(folder: Path) -> bool:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's, whose index can be built where it is missing."""
+    """Whether a folder is a run folder, from which an index can be built."""
     return (folder / RUN_SETTINGS).is_file()
 
 
 def is_searchable(folder: Path) -> bool:
-    """Whether a folder is an index, or a run folder that holds one or can get one."""
+    """Whether a folder is an index or a run folder."""
     return is_index(folder) or is_index(folder / IN_RUN) or is_run(folder)
 
 
 def read_manifest(folder: Path) -> IndexManifest:
-    """The manifest of an index, checked. Raises as read() does."""
+    """The manifest of an index, checked. Raises ArtifactMissing if there is none, InputError if it is damaged."""
     path = folder / MANIFEST
     if not path.is_file():
         raise ArtifactMissing(
@@ -190,5 +193,5 @@ def manifest_text(manifest: IndexManifest) -> str:
 
 
 def digest_of(manifest: Mapping[str, object]) -> str:
-    """Hex SHA-256 of all that a manifest holds but this hash: nobody has edited a manifest that has it."""
+    """Hex SHA-256 of a manifest's other members. A manifest was edited if its own hash differs from this."""
     return sha256_json({name: value for name, value in manifest.items() if name != "sha256"})

@@ -1,4 +1,4 @@
-"""What a retriever takes: bytes of its parts."""
+"""The bytes that a retriever's parts take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from embedfit.retrieval.bm25 import Bm25
 
 
 def part_bytes(parts: Parts) -> dict[str, int]:
-    """Bytes of each part that is there, by its name; "tokens" are those of the second stage."""
+    """The size of each part that is there, by its name; "tokens" belongs to the second stage."""
     found: dict[str, int] = {}
     for name in ("one", "windows", "queries", "words", "words_and_queries", "tokens"):
         part: object = getattr(parts, name)
@@ -22,9 +22,9 @@ def part_bytes(parts: Parts) -> dict[str, int]:
 
 
 def bytes_a_passage(parts: Parts, retriever: Retriever) -> float:
-    """Bytes that a retriever keeps for a passage, in the mean.
+    """The mean number of bytes that a retriever keeps for a passage.
 
-    Windows need the one vectors too, which stand for passages that are one window.
+    Windows need the one vectors too, because a passage of one window has no other.
     """
     names = {part.name for part in retriever.parts} | ({"tokens"} if retriever.rerank else set())
     if "windows" in names:
