@@ -28,6 +28,8 @@ MOST = 50_000
 #: Characters and words of a question that are kept: no model reads further.
 MAX_CHARACTERS, MAX_WORDS = 2_000, 256
 _DRAWN = 8_192
+#: Makes, beside the seed, the random stream that chooses which questions are kept.
+_SAMPLE_STREAM = 7
 _MEGABYTE = 1 << 20
 
 
@@ -94,7 +96,7 @@ def read_log(
 
     Raises InputError where a file is missing, is no text, or all of them hold no question.
     """
-    reader = _Reader(most=most, leave_out=leave_out, rng=np.random.default_rng([seed, len("queries")]))
+    reader = _Reader(most=most, leave_out=leave_out, rng=np.random.default_rng([seed, _SAMPLE_STREAM]))
     for path in map(Path, paths):
         size = path.stat().st_size / _MEGABYTE if path.exists() else 0
         with report.task(f"Reading {path.name}", size, "MB") as task:

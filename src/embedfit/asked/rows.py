@@ -21,6 +21,8 @@ CANDIDATES = 5_000
 ENOUGH_TO_CHOOSE = 15
 #: The number of questions that are joined to tell their language, because one is too short.
 _JOINED, _LANGUAGE_SAMPLE = 8, 800
+#: Makes, beside the seed, the random stream that draws the questions that judge.
+_JUDGED_STREAM = 5
 
 
 def rows_of_log(
@@ -84,7 +86,7 @@ def _judging(questions: Sequence[Question], embed: Embed, judged: int, seed: int
     times = np.array([one.times for one in candidates], np.int64)
     # If only some are candidates, the frequency of questions already decided which.
     weights = times if len(candidates) == len(questions) else np.ones_like(times)
-    chosen: list[int] = drawn(vectors, weights, judged, rng=np.random.default_rng([seed, len("judge")])).tolist()
+    chosen: list[int] = drawn(vectors, weights, judged, rng=np.random.default_rng([seed, _JUDGED_STREAM])).tolist()
     return chosen
 
 

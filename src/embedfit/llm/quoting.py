@@ -1,10 +1,10 @@
-"""Text of documents as data in a prompt: without what would end it early, or pass for another speaker's turn."""
+"""Text of documents as data in a prompt, without tags that would end it early or begin another speaker's turn."""
 
 from __future__ import annotations
 
 import re
 
-#: The tags that our prompts put around data; what chat templates put between speakers, and around thoughts and tools:
+#: The tags that our prompts put around data, and the signs of chat templates between speakers, thoughts and tools:
 #: some servers read such signs in a document as if the template had written them.
 _STEERING = re.compile(
     r"(?:<|&lt;|＜)\s{0,4}[/\\]?\s{0,4}(?:passage|queries)\b[^<>＞]{0,80}?(?:>|&gt;|＞)"

@@ -1,8 +1,8 @@
 """Reading what a language model wrote: without its thoughts, and with the JSON in it however it is dressed.
 
-Every provider and every caller reads replies with these functions. They are pure, never raise on any text, and
-take time in proportion to it. No JSON-repair library is used: those make ["see above"] of "[see above]", and a
-citation must not become a search query.
+Every provider and every caller reads replies with these functions. They are pure, never raise on any text, and take
+time in proportion to it. JSON-repair libraries turn "[see above]" into ["see above"], and a citation must not become a
+search query; so none is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from embedfit.llm.protocol import Reply
 Container: TypeAlias = list[JsonValue] | dict[str, JsonValue]
 #: Characters of a reply that are read: a reply of queries has some hundred.
 MAX_CHARACTERS = 1_000_000
-#: Arrays and objects inside each other; what is deeper is no reply of ours.
+#: The depth to which arrays and objects are read; no reply that we ask for is deeper.
 MAX_DEPTH = 32
 #: Arrays and objects of a reply that are read.
 MAX_VALUES = 10_000
@@ -32,7 +32,7 @@ _NAMES = (
     r"(?:antml:|seed:)?(?:inner_|internal_)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|analysis|reflection|scratchpad|"
     r"monologue|chain_of_thought)(?:_process)?"
 )
-#: Where thoughts begin and end. The last group of each pair is an end.
+#: The beginnings and ends of thoughts. The last group of each pair is an end.
 _BEGIN = re.compile(
     rf"(?:<|&lt;){_NAMES}(?:\s[^<>&]{{0,80}})?(?:>|&gt;)|\[THINK(?:ING)?\]|◁think▷|<\|begin_of_thought\|>"
     r"|<\|START_THINKING\|>|<\|inner_prefix\|>|<unused94>|<\|?channel\|?>\s{0,4}(?:analysis|commentary|thought)",
@@ -95,8 +95,8 @@ _LONGER_THAN_A_QUERY = 60
 def answer_of(text: str) -> str:
     """A reply's text without the model's thoughts, whether they are marked at both ends, at one, or cut.
 
-    What stands before the end of thoughts is thought, and so is what follows their beginning. A reply that
-    is nothing but thoughts is empty.
+    Text before the end of thoughts is thought, and so is text behind their beginning. A reply of thoughts alone gives
+    an empty text.
     """
     text = text[:MAX_CHARACTERS].strip("\ufeff\u200b \r\n\t")
     if _is_json(text):
@@ -107,7 +107,7 @@ def answer_of(text: str) -> str:
     if not start and _BARE_BEGIN.match(text):
         start = max((end.end() for end in _BARE_END.finditer(text)), default=len(text))
     answer = _before_thoughts(text[start:])
-    if not answer and start:  # the thoughts came last, perhaps to check the answer
+    if not answer and start:  # the thoughts came last, perhaps as a check of the answer
         answer = _before_thoughts(text) if _BEGIN.search(text) else ""
     return answer
 
@@ -137,7 +137,7 @@ def is_musing(text: str) -> bool:
 
 
 def cut_at_stop(text: str, stop: Iterable[str]) -> tuple[str, bool]:
-    """(the text before the first stop string, whether there was one): for servers that know none or few."""
+    """(the text before the first stop string, whether there was one), for servers that support few or none."""
     ends = [at for at in (text.find(end) for end in stop if end) if at >= 0]
     return (text[: min(ends)], True) if ends else (text, False)
 
@@ -154,7 +154,7 @@ FORM = "it is not in the form that was asked for"
 
 
 def fault_of(reply: Reply) -> str:
-    """Why nothing could be read from a reply: one of the constants above."""
+    """The reason for which nothing could be read from a reply: one of the constants above."""
     if reply.finish == "refusal":
         return REFUSED
     answer = answer_of(reply.text)
@@ -166,7 +166,7 @@ def fault_of(reply: Reply) -> str:
 
 
 def shown(text: str, most: int = 200) -> str:
-    """A text for a message: on one line, short, without what steers a terminal."""
+    """A text for a message: on one line, short, without control characters."""
     line = " ".join(text[: 4 * most].split())
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in line)
     return safe if len(safe) <= most else f"{safe[: most - 1]}…"
@@ -195,9 +195,9 @@ def text_of_content(content: object) -> tuple[str, str]:
 
 
 def text_of_message(message: Mapping[str, object]) -> str:
-    """What an assistant's message says: its content, or the arguments of its tool calls.
+    """The text of an assistant's message: its content, or the arguments of its tool calls.
 
-    Where it holds nothing but thoughts, their beginning, marked as thoughts.
+    A message of thoughts alone gives their beginning, marked as thoughts.
     """
     text, thoughts = text_of_content(message.get("content"))
     if not text.strip() and isinstance(message.get("parsed"), (dict, list)):
@@ -230,7 +230,7 @@ class Found:
 
 
 def json_values(text: str) -> list[Found]:
-    """The outermost arrays and objects of a text, in order; of those that are cut or broken the whole items.
+    """The outermost arrays and objects of a text, in order; cut or broken ones give their whole items.
 
     Reads what models write for JSON: comments, trailing and missing commas, single or curly quotes, unescaped
     quotes, names without quotes, Python's None and True, JSON inside a JSON string, JSON that is HTML-escaped.
@@ -287,7 +287,7 @@ class _Reader:
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
-        #: From where on no string ends, by its quote: nothing is searched twice.
+        #: For each quote, the place behind which it ends no string, so that nothing is searched twice.
         self._endless: dict[tuple[str, bool], int] = {}
 
     def container(self, depth: int) -> tuple[Container, bool]:
@@ -383,7 +383,7 @@ class _Reader:
         return None
 
     def _follows(self, at: int, *, name: bool) -> str:
-        """What a quote is by what stands behind it: the string's "end", the end of a "name", or "text"."""
+        """The role of a quote, by the text behind it: the string's "end", the end of a "name", or "text"."""
         text = self.text
         behind = _BLANK.match(text, at)
         place = behind.end() if behind else at
@@ -443,5 +443,5 @@ def _character(escape: str) -> str:
 
 
 def well_formed(text: str) -> str:
-    """The text with halves of characters joined, and those that have no other half replaced."""
+    """The text with pairs of surrogates joined into characters, and lone surrogates replaced."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -19,12 +19,11 @@ from embedfit.training.store import Example
 class TrainingBatch:
     """B rows, with every distinct text once.
 
-    rows: (B,) numbers of the training rows. texts: (N,) numbers into the store, the distinct queries first.
-    queries: (B,) places in texts. passages: (P,) places in texts. group: (B, 1 + K) columns of passages,
-    the positive first, then the row's own hard negatives, -1 where there are fewer. allowed: (B, P), whether
-    the passage takes part in the row's denominator; always true for its positive. teacher: (B, 1 + K) scores,
-    NaN where there are none. soft_labels: (B, P), a teacher's scores of all passages; None without such a
-    teacher.
+    rows: (B,) numbers of the training rows. texts: (N,) numbers into the store, the distinct queries first. queries:
+    (B,) places in texts. passages: (P,) places in texts. group: (B, 1 + K) columns of passages, the positive first,
+    then the row's own hard negatives, -1 where there are fewer. allowed: (B, P), whether the passage is in the
+    denominator of the row's softmax; always true for its positive. teacher: (B, 1 + K) scores, NaN where there are
+    none. soft_labels: (B, P), a teacher's scores of all passages; None without such a teacher.
     """
 
     rows: Ints
@@ -41,14 +40,14 @@ class BatchTeacher(Protocol):
     """A teacher that scores all passages of a batch."""
 
     def scores(self, queries: Ints, passages: Ints) -> Floats:
-        """(B, P), of numbers into the store: (B,) and (P,)."""
+        """Scores (B, P). queries: (B,), passages: (P,): numbers into the store."""
 
 
 def epoch_batches(examples: Sequence[Example], batch_size: int, rng: np.random.Generator) -> list[Ints]:
     """All examples once, in random order, in batches of nearly equal size of at most batch_size.
 
-    Rows with the same query or a common positive go to different batches as far as possible: as each
-    other's negatives they would be wrong, and masked they teach less.
+    Rows with the same query or a common positive go to different batches as far as possible: as each other's negatives
+    they would teach something wrong, and masked they teach less.
     """
     count = max(1, -(-len(examples) // batch_size))
     sizes = [len(part) for part in np.array_split(np.empty(len(examples)), count)]
@@ -67,7 +66,7 @@ def epoch_batches(examples: Sequence[Example], batch_size: int, rng: np.random.G
             else:
                 used |= keys
                 chosen.append(index)
-        while len(chosen) < size:  # too few sources for the size: the rest is masked instead
+        while len(chosen) < size:  # too few sources for the size: the other rows are masked instead
             chosen.append(deferred.pop(0))
         waiting.extendleft(reversed(deferred))
         batches.append(np.array(chosen, np.int64))
@@ -78,9 +77,9 @@ def epoch_batches(examples: Sequence[Example], batch_size: int, rng: np.random.G
 class Composer:
     """Makes batches of chosen examples.
 
-    known: for each example the passages that are no negatives of it. hard_negatives: of a row that one step
-    uses. in_batch: whether the passages of other rows are negatives too. guide: (N, H) unit vectors of all
-    texts by the guide model, or None; margin: see guide_allows. teacher: of whole batches, or None.
+    known: for each example the passages that are no negatives of it. hard_negatives: how many of a row's one step uses.
+    in_batch: whether the passages of other rows are negatives too. guide: (N, H) unit vectors of all texts by the guide
+    model, or None; margin: see guide_allows. teacher: scores whole batches, or None.
     """
 
     examples: Sequence[Example]
@@ -136,7 +135,7 @@ class Composer:
             return own
         allowed = np.ones_like(own)
         if self.guide is not None and self.margin > 0:
-            # The row's own negatives were mined with a rule of their own; the guide judges what chance brought.
+            # The row's own negatives passed a rule when they were mined; the guide judges those that came by chance.
             vectors = self.guide[texts]
             allowed = guide_allows(vectors[queries], vectors[start:], group[:, 0], self.margin) | own
         for line, index in enumerate(chosen):
@@ -146,10 +145,10 @@ class Composer:
         return allowed
 
 
-#: Padded tokens that cost as much as one more micro-batch does by its mere number.
+#: The fixed cost of a micro-batch, in padded tokens.
 _OVERHEAD = 256
 
 
 def micro_batches(lengths: Ints, budget: int) -> list[Ints]:
-    """Places of texts in batches of little padding whose texts × longest text is within the budget. lengths: (N,)."""
+    """Indices of texts in batches of little padding whose number × longest text is within the budget. lengths: (N,)."""
     return list(batches_by_length(lengths, budget, overhead=_OVERHEAD))

@@ -19,9 +19,9 @@ from embedfit.path.artefacts import DevScore, TrainingStep
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingState:
-    """The state of a training. step: the number of steps done. settings: a plan must agree in them to resume.
+    """The state of a training. step: the number of steps done. settings: those in which a plan must agree to resume.
 
-    Everything random is a function of the seed and the step, so there is no state of a generator in it.
+    Random draws are functions of the seed and the step, so no generator's state is stored.
     """
 
     step: int
@@ -80,7 +80,7 @@ def restore(
 ) -> dict[str, Tensor]:
     """Put a checkpoint's weights and moments in place. Returns the best weights so far (empty: none yet).
 
-    Raises ValueError where a file is damaged or of another model.
+    Raises ValueError if a file is damaged or belongs to another model.
     """
     try:
         weights, moments = load_file(path / "weights.safetensors"), load_file(path / "optimiser.safetensors")

@@ -24,7 +24,7 @@ _QUERIES = 500
 
 @dataclass(frozen=True, slots=True)
 class DevSet:
-    """Tokens of Q queries, tokens of the P passages they are searched in, and each query's relevant ones."""
+    """Tokens of Q queries and of the P passages that are searched, and each query's relevant passages."""
 
     queries: TokenStore
     passages: TokenStore
@@ -34,7 +34,7 @@ class DevSet:
 def dev_set(
     passages: Sequence[Passage], queries: Sequence[Query], tokenise: Tokenise, rng: np.random.Generator
 ) -> DevSet | None:
-    """The kept dev queries, at most 500, over their passages and 500 others. None where there are none."""
+    """The kept dev queries, at most 500, over their passages and 500 others. None if the run has none."""
     place = {passage.passage_id: index for index, passage in enumerate(passages)}
     chosen = [query for query in queries if query.split == "dev" and query.kept and query.passage_id in place]
     if not chosen:

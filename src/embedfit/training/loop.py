@@ -30,16 +30,16 @@ from embedfit.training.step import StepResult, accumulate_gradients
 from embedfit.training.store import TokenStore
 from embedfit.training.trunk import Trunk
 
-#: What random draws are for; each has a generator of its own, a function of the seed and of its place.
+#: The uses of random draws. Each has generators of its own, made from the seed, this number and the epoch or step.
 _ORDER, _COMPOSE, _DROPOUT = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingPlan:
-    """How a training goes.
+    """The plan of a training.
 
-    settings: all decided, none is 0 for "choose". gradient_scale: see accumulate_gradients. must_equal: what a
-    checkpoint must agree in for training to resume from it.
+    settings: all are decided; 0 for "choose" occurs no more. gradient_scale: see accumulate_gradients. must_equal: the
+    settings in which a checkpoint must agree for training to resume from it.
     """
 
     settings: TrainConfig
@@ -53,8 +53,9 @@ class TrainingPlan:
 class TrainingOutcome:
     """The result of a training.
 
-    tensors: the best weights by dev, the last ones where there is no dev set; best_step: theirs. retained: the least
-    share of a step's micro-batches whose graph was kept. padded: share of the encoded tokens that were padding.
+    tensors: the best weights by dev score, or the last ones without a dev set; best_step: the step that made them.
+    retained: the least share of a step's micro-batches whose graph was kept. padded: share of the encoded tokens that
+    were padding.
     """
 
     state: TrainingState
@@ -121,7 +122,7 @@ class Trainer:
         self._retained = 1.0
 
     def run(self, scratch: Path) -> TrainingOutcome:
-        """Train to the end, from the checkpoint under scratch if there is one of this plan.
+        """Train to the end, starting from this plan's checkpoint under scratch if it is there.
 
         Raises TrainingError when the loss is no longer a number; the last checkpoint stays.
         """

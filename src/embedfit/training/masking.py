@@ -17,7 +17,7 @@ _RUN = 5
 def known_positives(examples: Sequence[Example], twins: Mapping[int, Sequence[int]]) -> list[frozenset[int]]:
     """For each example, every passage that is known to answer its query.
 
-    These are the positives of all examples with its query, what other examples list beside one of its
+    These are the positives of all examples with its query, the passages that other examples list beside one of its
     positives (passages of one group), and the near-duplicates of them all.
     """
     by_query: dict[int, set[int]] = defaultdict(set)

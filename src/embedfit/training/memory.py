@@ -12,7 +12,7 @@ from torch import Tensor
 
 from embedfit.numerics.machine import memory_limit
 
-#: Of the memory that is free when training starts, what a step may take.
+#: The share of the free memory at the start of training that a step may take.
 _SHARE = 0.7
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
@@ -20,9 +20,9 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 class MemoryBudget:
     """Decides which micro-batches keep their graph.
 
-    limit: bytes for graphs. What a graph takes is measured, not assumed: the bytes of the tensors that
-    autograd saves, weights left out. Longer texts need more a token where attention is quadratic, so
-    a run with longer texts than any before is measured anew.
+    limit: bytes for graphs. A graph's size is measured: the bytes of the tensors that autograd saves, without weights.
+    Quadratic attention takes more bytes a token for longer texts, so texts that are longer than any before are measured
+    anew.
     """
 
     def __init__(self, limit: int, weights: Iterable[Tensor] = ()) -> None:
@@ -41,14 +41,14 @@ class MemoryBudget:
     def admits(self, tokens: int) -> bool:
         """Whether a micro-batch of so many padded tokens may keep its graph.
 
-        Room for one more is left: the micro-batches that keep none are encoded again one at a time.
+        Room for one more graph is left, for the micro-batches that keep none: they are encoded again one at a time.
         """
         self._largest = max(self._largest, tokens)
         return self._used + (tokens + self._largest) * self.bytes_per_token <= self.limit
 
     @contextmanager
     def measured(self, tokens: int, longest: int) -> Iterator[None]:
-        """Count what the forward inside keeps. longest: tokens of its longest text."""
+        """Count the bytes that the forward pass inside keeps. longest: tokens of its longest text."""
         if longest <= self._longest:
             self._used += tokens * self.bytes_per_token
             yield
@@ -70,7 +70,7 @@ class MemoryBudget:
 
 
 def graph_budget(memory_mb: int, parameters: int, where: torch.device) -> int:
-    """Bytes for graphs. memory_mb: the user's bound of a step's memory, 0 for what the machine has.
+    """Bytes for graphs. memory_mb: the user's bound of a step's memory, 0 for the machine's memory.
 
     Gradients, Adam's two moments and the working copies of a weight take 16 bytes of each parameter.
     """
@@ -84,17 +84,17 @@ def graph_budget(memory_mb: int, parameters: int, where: torch.device) -> int:
 
 
 def keep_heap() -> bool:
-    """Tell glibc to keep freed memory in the process. Returns whether it listened.
+    """Tell glibc to keep freed memory in the process. Returns whether it took the setting.
 
     By default glibc serves each large tensor by a fresh mmap and returns it when freed, so every step
-    faults its memory in again, page by page; which can cost a large part of a step. Afterwards large
+    faults its memory in again, page by page. That can take a large part of a step. Afterwards large
     blocks come from the heap and the heap is not trimmed. It holds for the rest of the process.
     """
     if not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # another C library: nothing to tell
+    except (OSError, AttributeError):  # another C library, without such a setting
         return False
     return all(
         mallopt(option, value) == 1

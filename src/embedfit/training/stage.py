@@ -36,8 +36,10 @@ from embedfit.training.teachers.teacher import TeacherWeights, fused_teacher
 from embedfit.training.trunk import Trunk
 
 _LONGEST = 512
-#: A training is broken into this many parts, each with a checkpoint and, where they choose the weights, a dev score.
+#: A training has this many parts. A checkpoint ends each and, if dev scores choose the weights, a dev score.
 _PARTS = 5
+#: Makes the random stream of the dev sample, beside the seed: another than those of the training loop.
+_DEV_SAMPLE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         if loss_named(config.train.loss).soft_labels:  # its vectors are stored, and each process finds them
             encoder = load_base(config.model, config.query_instruction)
             data = _training_data(workspace, encoder, config.train, Silent())
-            # Without tokens: theirs are not stored, so each process computes them.
+            # The vectors of tokens are not stored, so each process computes them itself.
             fused_teacher(data.texts, config.model, TeacherWeights(windows=1, tokens=0, words=0), runtime)
         launch(workspace, config, runtime)
     else:
@@ -68,7 +70,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 
 
 def train(workspace: Workspace, config: Config, runtime: Runtime, world: World) -> None:
-    """One process of the training. Only the leading one writes."""
+    """Train in one of the processes. Only the leading one writes files."""
     with process_settings(world):
         material = gathered(workspace, config, runtime.report)
         trainer = trainer_of(material, workspace, config, runtime, world)
@@ -152,16 +154,16 @@ def _dev_set(workspace: Workspace, encoder: Encoder, seed: int) -> DevSet | None
         return encoder.token_ids(texts, is_query=is_query, max_tokens=_LONGEST)
 
     return dev_set(
-        workspace.read(Passage), written(workspace.read(Query)), tokenise, np.random.default_rng([seed, len("dev")])
+        workspace.read(Passage), written(workspace.read(Query)), tokenise, np.random.default_rng([seed, _DEV_SAMPLE])
     )
 
 
 def trainer_of(material: Material, workspace: Workspace, config: Config, runtime: Runtime, world: World) -> Trainer:
-    """The training of the material, not begun."""
+    """The trainer of the material, before its first step."""
     trunk, settings, weights = material.trunk, material.settings, material.trunk.parameters().values()
     schedule = Schedule(_composer(material, config.model, runtime, world), settings, config.seed)
     part = max(1, -(-schedule.total // _PARTS))
-    # Where the last weights are kept whatever the scores, those of the base and of the end tell all.
+    # If dev scores don't choose the weights, only the base's and the last one are of interest.
     eval_every = settings.eval_every or (schedule.total if settings.keep == "last" else part)
     checkpoint_every = settings.checkpoint_every or min(eval_every, part)
     plan = TrainingPlan(
@@ -202,7 +204,7 @@ def _composer(material: Material, model: str, runtime: Runtime, world: World) ->
 
 
 def _micro_tokens(encoder: Encoder) -> int:
-    """Padded tokens that are encoded together: enough to fill the machine, few enough to stay in its caches."""
+    """Padded tokens that are encoded together: enough to fill the machine, few enough for its caches."""
     if device().type == "cuda":
         return 65_536
     return 4096 if encoder.precision == "fp32" else 8192

@@ -26,7 +26,7 @@ BatchLoss = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """loss: of the batch. tokens: of its texts; padded: with padding. retained: share whose graph this process kept."""
+    """loss: the batch's. tokens: its texts'; padded: with padding. retained: share whose graph this process kept."""
 
     loss: float
     tokens: int
@@ -47,10 +47,10 @@ def accumulate_gradients(
 ) -> StepResult:
     """Add the gradient of the batch's loss to the trunk's parameters.
 
-    texts: N token arrays. runs: places in texts of each micro-batch, together 0 … N - 1. seed: of the
-    dropout masks, which differ between micro-batches and are alike each time one is encoded; None without dropout.
-    world: the processes that share the work; each calls this with the same arguments. scale: by which gradients
-    are multiplied on their way through the transformer, so that small ones don't vanish in fp16.
+    texts: N token arrays. runs: places in texts of each micro-batch, together 0 … N - 1. seed: for the dropout masks,
+    which differ between micro-batches but are equal each time one is encoded; None without dropout. world: the
+    processes that share the work; each calls this with the same arguments. scale: the factor on gradients on their way
+    through the transformer, so that small ones don't vanish in fp16.
     """
     own = world.share(range(len(runs)))
     micro = {number: [texts[place] for place in runs[number]] for number in own}

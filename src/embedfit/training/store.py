@@ -63,7 +63,7 @@ class Example:
 
 
 class Text(NamedTuple):
-    """A text as it was given. prompt: what stands before a query in the store; None for a passage."""
+    """A text as it was given. prompt: the text before a query in the store; None for a passage."""
 
     content: str
     prompt: str | None = None
@@ -73,8 +73,8 @@ class Text(NamedTuple):
 class TrainingData:
     """The examples of a training and their texts.
 
-    texts: (N,), those of the store. empty_texts: number of texts without any token of their own, which were left
-    out. dropped_rows: rows that lost their query or all positives so.
+    texts: (N,), the store's. empty_texts: number of texts without any token of their own, which were left
+    out. dropped_rows: rows that thereby lost their query or all positives.
     """
 
     store: TokenStore
@@ -85,7 +85,7 @@ class TrainingData:
 
     @property
     def queries(self) -> npt.NDArray[np.bool_]:
-        """Which texts are queries. (N,)."""
+        """Mask of the texts that are queries. (N,) bool."""
         return np.array([text.prompt is not None for text in self.texts], np.bool_)
 
 
@@ -94,9 +94,9 @@ def tokenise_rows(
 ) -> TrainingData:
     """Tokenise the distinct texts of the rows.
 
-    instruction: put before the queries of rows without a prompt of their own. special_tokens: that the
-    tokenizer adds to each text; a text without further tokens says nothing and is left out, and so is
-    a query that adds no token to its instruction.
+    instruction: put before the queries of rows without a prompt of their own. special_tokens: how many the tokenizer
+    adds to each text. A text without further tokens is empty and is left out, and so is a query that adds no token to
+    its instruction.
     """
     prompts = [instruction if row.prompt is None else row.prompt for row in rows]
     numbers: dict[Text, int] = {}

@@ -1,4 +1,4 @@
-"""Tokens to vectors with gradients: what a step needs of a model."""
+"""Tokens to vectors with gradients, for a training step."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from embedfit.numerics.batching import pad
 
 
 class Trunk:
-    """Any encoder that transformers builds, as it is or by torch.compile. Dense layers after it stay as they are.
+    """Any encoder that transformers builds, plain or compiled by torch.compile. Dense layers after it stay as they are.
 
     A BERT whose arithmetic was written out by hand was 0.8 to 1.0 times as fast in whole steps in fp32, 1.1 to 1.3
     times in bf16 (benchmarks/results/train_trunks.json). That was too little for what it cost to keep.
     """
 
     def __init__(self, encoder: Encoder, *, compiled: bool = False) -> None:
-        """Take the encoder's transformer over. Raises TrainingError for a model that can't be trained here yet."""
+        """Take over the encoder's transformer. Raises TrainingError for a model that can't be trained here yet."""
         _check_trainable(encoder)
         self._head, self._precision, self._pad_id = encoder.head, encoder.precision, encoder.pad_id
         self._backbone = encoder.backbone
-        encoder.backbone = torch.nn.Identity()  # its weights live in the trunk now, and once is enough
+        encoder.backbone = torch.nn.Identity()  # the trunk holds the weights now, so the encoder drops its copy
         self._call: Callable[..., BaseModelOutput] = (
             torch.compile(self._backbone, dynamic=True) if compiled else self._backbone
         )
@@ -42,7 +42,7 @@ class Trunk:
         ids, mask = (torch.from_numpy(part).to(self.device) for part in pad(texts, self._pad_id))
         with autocast(self._precision, self.device):
             hidden = self._call(input_ids=ids, attention_mask=mask).last_hidden_state
-        assert hidden is not None  # only a type checker doubts it
+        assert hidden is not None  # for the type checker
         return torch.nn.functional.normalize(self._head.vectors(hidden.float(), mask), dim=-1)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""Who writes replies: one module or package each. `registry` lists them."""
+"""The providers of replies, one module or package each."""

@@ -1,4 +1,4 @@
-"""Amazon Bedrock's Converse API: which model to ask, and one call."""
+"""Amazon Bedrock's Converse API: the choice of the model, and one call."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from embedfit.config import GenerateConfig
     from embedfit.llm.opening import Outside
 
-#: The Llama-3-70B-Instruct family, the cheapest and newest first: what is asked for by default.
+#: The default models: the Llama-3-70B-Instruct family, the cheapest and newest first.
 DEFAULT_FAMILY = (
     "meta.llama3-3-70b-instruct-v1:0",
     "meta.llama3-1-70b-instruct-v1:0",
@@ -49,9 +49,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedModel:
-    """model: the foundation model's id, which names the calls in the ledger. invoke_id: what to call it by.
+    """model: the foundation model's id, which names the calls in the ledger. invoke_id: the id by which it is called.
 
-    notice: what the user should know of it, such as that it is going away; empty for nothing.
+    notice: a warning for the user, such as that the model is going away; empty for none.
     """
 
     model: str
@@ -63,10 +63,10 @@ class ResolvedModel:
 
 
 def resolve_model(control: BedrockClient, wanted: str | None) -> ResolvedModel:
-    """The model to ask, as this account and region have it.
+    """The wanted model, in the form in which this account and region can call it.
 
     wanted: a model id, an inference profile's id or ARN, or None for the newest of the Llama-3-70B-Instruct family that
-    is there. Raises UsageError for a model that is retired or not in the region, and says what is there instead.
+    is there. Raises UsageError for a model that is retired or not in the region, and lists the models that are.
     """
     try:
         if wanted is not None and bare_model(wanted) != wanted:
@@ -74,7 +74,7 @@ def resolve_model(control: BedrockClient, wanted: str | None) -> ResolvedModel:
         return _foundation(control, wanted)
     except CallError as error:
         if error.status == 403 and "is not authorized" in error.message:
-            # Rights to invoke without rights to list are common. Then the name is taken as it is.
+            # Many accounts may invoke models but not list them. Then the name is taken as it is.
             name = wanted or f"{_geography(control)}.{DEFAULT_FAMILY[0]}"
             return ResolvedModel(
                 model=bare_model(name),
@@ -211,7 +211,7 @@ class BedrockTransport(CountsTokens):
 
 
 def converse_input(request: Request, left_out: frozenset[str] = frozenset()) -> dict[str, object]:
-    """Converse's parameters of a request. left_out: fields that the model does not take."""
+    """A request as Converse's parameters. left_out: fields that the model does not take."""
     said = [
         (message.role, {"text": message.content.encode("utf-8", "replace").decode()}) for message in request.messages
     ]
@@ -230,7 +230,7 @@ def converse_input(request: Request, left_out: frozenset[str] = frozenset()) -> 
     body: dict[str, object] = {"inferenceConfig": inference}
     if system and "system" not in left_out:
         body["system"] = system
-    elif system:  # a model without system messages: say it at the start of the first turn
+    elif system:  # the model takes no system messages, so their text begins the first turn
         role, content = turns[0]
         turns[0] = role, [*system, *content]
     body["messages"] = [{"role": role, "content": content} for role, content in turns]
@@ -278,7 +278,7 @@ def _refused_field(error: CallError) -> str | None:
 
 
 def connect(service: str, *, region: str | None = None, endpoint_url: str | None = None) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-    """A boto3 client that leaves retries to us: two layers of them would hide throttling from the throttle."""
+    """A boto3 client without retries of its own, which would hide throttling from our throttle."""
     return aws_client(
         service, region=region, endpoint_url=endpoint_url, attempts=1, read_timeout=120, connections=CONNECTIONS,
         needed_for="Amazon Bedrock",
@@ -286,7 +286,7 @@ def connect(service: str, *, region: str | None = None, endpoint_url: str | None
 
 
 def call_aws(operation: Callable[..., T], **parameters: object) -> T:
-    """Call a boto3 operation. Raises CallError for everything that the service or the network does."""
+    """Call a boto3 operation. Raises CallError for every error of the service or the network."""
     from botocore import exceptions as aws
     from botocore.parsers import ResponseParserError
 

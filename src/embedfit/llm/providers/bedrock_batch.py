@@ -1,8 +1,8 @@
 """Amazon Bedrock's batch inference: half the price, within hours, for a hundred calls or more.
 
-A job is written into the ledger before it is created, with the key of each of its records. So a
-process that finds an open job there, whoever ordered it, waits for it and fetches its replies
-instead of ordering them again; creating a job is idempotent by its token.
+A job is written into the ledger before it is created, with the key of each of its records. So a process that finds an
+open job there waits for it and fetches its replies instead of ordering them again, whichever process ordered it;
+creating a job is idempotent by its token.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _STALLS = 20  # polls in a row that may fail for reasons that pass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlace:
-    """Where batch jobs read and write. s3_uri: s3://bucket/prefix; role_arn: what Bedrock assumes to get at it."""
+    """Where jobs read and write. s3_uri: s3://bucket/prefix; role_arn: the role that Bedrock assumes there."""
 
     s3_uri: str
     role_arn: str
@@ -58,14 +58,14 @@ class BatchPlace:
 
 
 class BatchModel(CountsTokens, LanguageModel):
-    """A language model asked by batch jobs.
+    """A language model that is asked in batch jobs.
 
-    control: a "bedrock" client; s3: an "s3" client. outside: its prices count what an open job may cost, and its run
-    pays. fallback: for records that fail and for fewer than 100 (Bedrock takes no smaller jobs). poll_s: seconds
-    between two looks at a job.
+    control: a "bedrock" client; s3: an "s3" client. outside: its prices bound the cost of an open job, and its run
+    pays. fallback: the model for records that fail and for fewer than 100 calls (Bedrock takes no smaller jobs).
+    poll_s: seconds between two looks at a job.
     """
 
-    provider = "bedrock"  # a reply is the same however it was ordered, so the ledger does not tell them apart
+    provider = "bedrock"  # the ledger does not tell batch from single calls, because the reply to a request is the same
     price_provider = "bedrock-batch"
     least_calls = MIN_RECORDS
 
@@ -100,7 +100,7 @@ class BatchModel(CountsTokens, LanguageModel):
     def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
         """Yield (index, outcome) as jobs end, in any order.
 
-        First the open jobs that an earlier process ordered, then new ones. Closing the iterator
+        The open jobs of earlier processes come first, then new ones. Closing the iterator
         leaves jobs running: the next complete() over the same requests picks them up.
         """
         wanted = {call_id(self.provider, self.model, request): index for index, request in enumerate(requests)}
@@ -128,7 +128,7 @@ class BatchModel(CountsTokens, LanguageModel):
     # --- ordering
 
     def _order(self, requests: dict[str, Request]) -> BatchJob:
-        """Order a job. requests: by their keys."""
+        """Order a job. requests: the calls by their keys."""
         created = datetime.now(timezone.utc)
         name = f"embedfit-{created:%Y%m%d-%H%M%S}-{hashlib.sha256(''.join(requests).encode()).hexdigest()[:10]}"
         folder = f"{self._place.s3_uri.rstrip('/')}/{name}"
@@ -182,7 +182,7 @@ class BatchModel(CountsTokens, LanguageModel):
     # --- waiting
 
     def _wait(self, job: BatchJob, total: int) -> str:
-        """The final state of a job. Other runs may pay meanwhile."""
+        """Wait for a job's final state. Other runs may pay in the meantime."""
         waited, stalls, done, state = 0.0, 0, 0.0, "unknown"
         with self._report.task(f"Batch job {job.name}", total, "records") as task:
             while True:
@@ -250,7 +250,7 @@ def _outcome(line: dict[str, JsonValue], request: Request) -> Outcome:
 
 
 def chunks(keys: list[str], most: int = MAX_RECORDS) -> list[list[str]]:
-    """The calls of each job: of even size, none over the limit; no job at all for too few."""
+    """The calls of each job, in jobs of even size within the limit; no job if the calls are too few."""
     if len(keys) < MIN_RECORDS:
         return []
     count = -(-len(keys) // most)

@@ -1,8 +1,8 @@
-"""The provider "recorded": queries that a strong writer wrote before, read from a file instead of asked for.
+"""The provider "recorded": it reads queries, which a strong writer wrote before, from a file.
 
 Each line of the file is a JSON object: `id` names a passage, a field of each style's name holds its query, `skip` is
-true if there is nothing to ask, and `text_start` holds the passage's first words, by which a row of another text
-under the same id is known. `id` may name a document instead; then the row is of the passage that begins with
+true if there is nothing to ask, and `text_start` holds the passage's first words: a row whose id fits but whose text
+does not is found out by them. `id` may name a document instead; then the row belongs to the passage that begins with
 `text_start`.
 
 A call says in Request.extra which passage it is about and which styles it asks for: a prompt has no id.
@@ -40,7 +40,7 @@ _NO_LETTERS = re.compile(r"[\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was written of one passage. queries: by style, empty if there is nothing to ask. start: letters."""
+    """One passage's queries. queries: by style, empty if there is nothing to ask. start: letters of its first words."""
 
     queries: dict[str, str]
     start: str
@@ -67,7 +67,7 @@ class RecordedModel(LanguageModel):
                 f"The recorded queries {path} are {'a folder' if self._path.is_dir() else 'missing'}.",
                 remedy="Name an existing file: --generator recorded:FILE.jsonl",
             )
-        self.model = f"{self._path.name}@{sha256_file(self._path)[:12]}"  # another content gives other calls
+        self.model = f"{self._path.name}@{sha256_file(self._path)[:12]}"  # other content makes other calls
 
     @cached_property
     def _rows(self) -> dict[str, list[Row]]:
@@ -112,7 +112,7 @@ class RecordedModel(LanguageModel):
 
 
 def read_rows(path: Path) -> dict[str, list[Row]]:
-    """The rows of a file by their id. Raises InputError, with file, line and remedy, for what is no row."""
+    """The rows of a file by their id. Raises InputError, with file, line and remedy, for a line that is no row."""
     rows: dict[str, list[Row]] = defaultdict(list)
     for number, value in json_lines(path):
         identifier, row = _row(value, f"{path}, line {number}")

@@ -1,1 +1,1 @@
-"""Sending many calls to a server at once: its pace, retries, and what a failed call says."""
+"""Sending many calls to a server at once: pace, retries, and the errors of failed calls."""

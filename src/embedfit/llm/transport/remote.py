@@ -20,7 +20,7 @@ from embedfit.progress import Reporter
 _COMMON_FAULT = 5
 #: Seconds after which the gate is asked again about a call that must wait for others.
 _POLL_S = 0.25
-#: Calls in flight at most. The throttle finds how many of them are of use.
+#: Calls in flight at most. The throttle finds out how many of them help.
 CONNECTIONS = 96
 
 
@@ -45,9 +45,9 @@ class Transport(Protocol):
 class RemoteModel(LanguageModel):
     """A language model behind a network.
 
-    throttle: what is known of the provider's quotas; it goes on learning from one complete() to the
-    next. grace_s: how long a cancelled complete() waits for calls in flight, for they are paid for.
-    report: where it is said once that the provider takes no calls.
+    throttle: the knowledge of the provider's quotas; it keeps learning from one complete() to the next. grace_s: how
+    long a cancelled complete() waits for calls in flight, for they are paid for. report: the display that shows, once,
+    that the provider takes no calls.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class RemoteModel(LanguageModel):
         self._report = report
 
     def count_tokens(self, request: Request) -> int:
-        """As the transport counts."""
+        """Input tokens of a request, as the transport counts them."""
         return self.transport.count_tokens(request)
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class _Calls:
         self._last_success = model.clock()
 
     def outcomes(self) -> Iterator[tuple[int, Outcome]]:
-        """Send; yield what arrives; raise what makes going on useless, after what was in flight has arrived."""
+        """Send; yield outcomes as they arrive. An error that dooms all calls is raised after the last arrival."""
         while self._error is None and (self._waiting or self._in_flight):
             wait = self._send_due()
             yield from self._arrived(wait)
@@ -142,7 +142,7 @@ class _Calls:
             yield from self._arrived(left)
 
     def _send_due(self) -> float:
-        """Send what may be sent now. Returns the seconds after which to look again."""
+        """Send the calls that may go now. Returns the seconds after which to look again."""
         model = self._model
         while self._waiting:
             now = model.clock()
@@ -160,7 +160,7 @@ class _Calls:
         return math.inf
 
     def _call(self, attempt: _Attempt) -> None:
-        """Make a call, in its own thread. The gate has heard of its end before anything else does."""
+        """Make a call, in its own thread. The gate learns of its end first."""
         end: Reply | BaseException
         try:
             try:
@@ -173,7 +173,7 @@ class _Calls:
                     self._gate.lost(attempt.call)
             else:
                 self._gate.received(attempt.call, end)
-        except BaseException as error:  # a ledger that can't be written, above all
+        except BaseException as error:  # for example a ledger that can't be written
             end = error
         self._ended.put((attempt, end))
 

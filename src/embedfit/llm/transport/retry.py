@@ -1,4 +1,4 @@
-"""Which failed calls are tried again, and when."""
+"""The rules by which failed calls are tried again."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class RetryPolicy:
     def gives_up(self, error: CallError, attempt: int, starved_s: float, *, ever: bool = True) -> bool:
         """Whether a call that failed for the attempt-th time (1-based) is not tried again.
 
-        starved_s: seconds since anything succeeded. ever: whether anything has.
+        starved_s: seconds since a call succeeded. ever: whether any call has succeeded yet.
         """
         if not error.retryable:
             return True

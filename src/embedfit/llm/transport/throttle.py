@@ -1,4 +1,4 @@
-"""How fast a provider may be asked: additive increase, multiplicative decrease (Chiu and Jain, 1989).
+"""The pace of calls to a provider: additive increase, multiplicative decrease (Chiu and Jain, 1989).
 
 Two bounds learn from what happens. The number of calls in flight rises with each quick reply and falls on overload.
 The pace, in calls per second, is unbounded until the provider first says "too many"; then it drops to what was accepted
@@ -14,8 +14,8 @@ from collections import deque
 
 from embedfit.llm.transport.retry import CallError
 
-_DECREASE = 0.93  # of the pace, at a refusal
-_INCREASE = 0.5  # of the pace, in a minute without refusal
+_DECREASE = 0.93  # the factor on the pace at a refusal
+_INCREASE = 0.5  # the share that the pace gains in a minute without refusal
 _LEAST = 0.1  # calls per second, however much is refused
 _LONGEST_HOLD_S = 30.0
 
@@ -35,7 +35,7 @@ class Throttle:
         self.rate = math.inf
         self._minute, self._patience_s = minute, patience_s
         self._doubling = True
-        self._accepted: deque[float] = deque()  # when calls went that were not refused
+        self._accepted: deque[float] = deque()  # the times at which accepted calls were sent
         self._refusals = 0  # since the last accepted call
         self._next = self._cut_at = self._grown_at = -math.inf
 
@@ -63,11 +63,11 @@ class Throttle:
             self._refusals += 1
             self._accepted.remove(sent)
             self._slow_down(sent, now)
-            # A provider that takes nothing and does not say how long is asked less and less often.
+            # A provider that refuses everything, and does not say for how long, is asked less and less often.
             hold = error.retry_after if error.retry_after is not None else 0.5 * 2.0 ** min(self._refusals - 2, 9)
             longest = self._minute if error.retry_after is not None else _LONGEST_HOLD_S
             self._next = now + min(hold, longest)
-        elif error.retryable and sent > self._cut_at:  # overload or a time-out: fewer at once
+        elif error.retryable and sent > self._cut_at:  # overload or a time-out: fewer calls at once
             self.limit, self._doubling, self._cut_at = max(1.0, 0.7 * self.limit), False, now
 
     def _slow_down(self, sent: float, now: float) -> None:

@@ -1,4 +1,4 @@
-"""What a loss is, and what it reads.
+"""The interface of losses, and the data that they read.
 
 Everywhere: B rows, P passages of the batch, G = 1 + K passages of a row's own (its positive first).
 """
@@ -20,7 +20,7 @@ GROUP = "embedfit.losses"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """What the loss of a batch is computed against: TrainingBatch's fields of the same names, as tensors.
+    """The targets of a batch: TrainingBatch's fields of the same names, as tensors.
 
     has_teacher: (B,) rows with a teacher's score for each of their passages.
     """
@@ -47,10 +47,10 @@ class Targets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scored:
-    """A batch as the model in training scores it, and the settings that a loss may ask.
+    """A batch as the model in training scores it, and the settings that a loss may read.
 
     scores: (B, P) similarities of queries and passages, divided by train.temperature. contrast: (B,) InfoNCE of each
-    row, as `train.both_directions` and the masks have it. targets: what is known of rows and passages.
+    row, with the masks and `train.both_directions` applied. targets: the batch's targets.
     """
 
     scores: Tensor
@@ -61,18 +61,18 @@ class Scored:
 
     @property
     def present(self) -> Tensor:
-        """Where a row has a passage of its own. (B, G) bool; the first column is true."""
+        """Mask of the columns that hold a passage. (B, G) bool; the first column is true."""
         return self.targets.group >= 0
 
     @property
     def own(self) -> Tensor:
-        """Scores of a row's own passages, the positive's first. (B, G); of no meaning where none is present."""
+        """Scores of a row's own passages, the positive's first. (B, G); meaningless in columns that are not present."""
         return self.scores.gather(1, self.targets.group.clamp(min=0))
 
     def beside(self, taught: Tensor) -> Tensor:
-        """What a teacher's scores of a row's own passages teach, plus the weighted InfoNCE. taught: (B,). Returns (B,).
+        """The loss against a teacher's scores (taught, (B,)), plus the weighted InfoNCE. Returns (B,).
 
-        A row without scores still teaches by contrast.
+        A row without a teacher's scores has the InfoNCE alone.
         """
         return torch.where(self.targets.has_teacher, taught, 0.0) + self.infonce_weight * self.contrast
 
@@ -84,7 +84,7 @@ class Loss:
     rows: the loss of each row, (B,), with a gradient to the scores; the batch's is their mean. It may not mix rows of
     different batches, and is called once for every size of train.matryoshka. needs_scores: it learns from the
     pos_scores and neg_scores of train.jsonl. soft_labels: it learns from a teacher of whole batches, whose scores are
-    `targets.soft_labels`. steps: of a training whose length the settings leave open.
+    `targets.soft_labels`. steps: the length of a training whose length the settings leave open.
     """
 
     rows: Callable[[Scored], Tensor]
@@ -94,5 +94,5 @@ class Loss:
 
 
 def loss_named(name: str) -> Loss:
-    """The loss of that name. Raises UsageError that lists those that are there."""
+    """The loss of that name. Raises UsageError that lists the known ones."""
     return plugins.find(GROUP, name, Loss)

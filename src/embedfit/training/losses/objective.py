@@ -1,4 +1,4 @@
-"""From vectors to the loss of a batch.
+"""The loss of a batch, computed from its vectors.
 
 Everywhere: B rows, P passages of the batch. Scores are similarities divided by the temperature.
 """
@@ -57,7 +57,7 @@ class Objective:
         forward = infonce.info_nce(scores, positive, targets.allowed)
         if not self.both_directions:
             return forward
-        # The positive of row i against the queries of all rows j to which it is not known to be an answer.
+        # Row i's positive is contrasted with the queries of all rows j that it is not known to answer.
         rows = torch.arange(len(positive), device=scores.device)
         reachable = targets.allowed[:, positive].T & (positive[:, None] != positive[None, :])
         reachable |= torch.eye(len(positive), dtype=torch.bool, device=scores.device)

@@ -15,7 +15,7 @@ from embedfit.numerics.machine import cores
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 
-#: In the scratch folder: the settings for the processes, what one of them failed of, what they wrote to stderr.
+#: Files in the scratch folder: the processes' settings, the error of one that failed, and their stderr.
 CONFIG, ERROR, _STDERR = "config.toml", "error.json", "processes.log"
 
 
@@ -28,8 +28,8 @@ def command(processes: int, root: Path, vectors: Path) -> list[str]:
 
 
 def launch(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Train in the runtime's number of processes. Raises the EmbedfitError that one of them met."""
-    resolve_model(config.model)  # fetched once, before all processes ask for it
+    """Train in as many processes as the runtime says. Raises the EmbedfitError that one of them met."""
+    resolve_model(config.model)  # fetch the model once, before every process asks for it
     scratch = workspace.scratch("train")
     save(config, scratch / CONFIG)
     (scratch / ERROR).unlink(missing_ok=True)
@@ -43,7 +43,7 @@ def launch(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment) as running,
     ):
         try:
-            assert running.stdout is not None  # a pipe was asked for
+            assert running.stdout is not None  # for the type checker: stderr is a pipe, so it is there
             for line in running.stdout:
                 report.log(line.rstrip())
             status = running.wait()

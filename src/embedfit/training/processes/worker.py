@@ -18,7 +18,7 @@ from embedfit.training.stage import train
 
 
 def work(root: Path, vectors: Path) -> int:
-    """Train as one of several processes. Returns the exit status; an error for people is left for the parent."""
+    """Train as one of several processes. Returns the exit status; the parent reads an error for people from a file."""
     workspace = Workspace(root)
     scratch = workspace.scratch("train")
     try:

@@ -19,9 +19,9 @@ T = TypeVar("T")
 class World:
     """This process's place among those that share each batch.
 
-    All of them compose the same batch. Each encodes its share of the micro-batches; vectors and then
-    gradients are summed, each missing part being zero. So the loss is that of the joint batch, every
-    text of it is encoded once, and nothing has to be rescaled.
+    All of them compose the same batch. Each encodes its share of the micro-batches; vectors, and then gradients, are
+    summed over the processes, with zeros for the parts of others. So the loss is that of the joint batch, every text of
+    it is encoded once, and nothing has to be rescaled.
     """
 
     rank: int = 0
@@ -29,7 +29,7 @@ class World:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and shows progress."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T]:
@@ -50,7 +50,7 @@ class World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The world that torchrun started this process in; alone where it did not."""
+    """The world of the processes that torchrun started; this process alone if it started none."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()

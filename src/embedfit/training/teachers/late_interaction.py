@@ -1,9 +1,9 @@
 """Late interaction with a model that was never trained for it: the tokens of a passage that meet a query's tokens.
 
-A passage's one vector says what it is about. The vectors of its tokens also say what stands in it, and where words
-differ, how near they are: what BM25 knows and what it misses. A passage's score is ColBERT's (Khattab and Zaharia
+The one vector of a passage tells its subject. The vectors of its tokens also tell which words it holds, as BM25 knows,
+and how near in meaning different words are, which BM25 misses. A passage's score is ColBERT's (Khattab and Zaharia
 2020), the sum over a query's tokens of the highest cosine with a token of the passage, and rare tokens weigh more, as
-in BERTScore (Zhang et al. 2020). What that brings as a teacher is in docs/recipe.md.
+in BERTScore (Zhang et al. 2020). docs/recipe.md has its gain as a teacher.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _KEPT = 1 << 30
 class LateInteraction:
     """How well P passages meet Q queries.
 
-    encoder: whose window is what it reads of a passage at a time; a longer one it reads window by window. queries:
-    their prompts are read, but nothing has to meet them.
+    encoder: it reads a passage that is longer than its window window by window. queries: their prompts are read, but
+    the scores count no token of them.
     """
 
     def __init__(self, encoder: Encoder, queries: Sequence[Text], passages: Sequence[str], report: Reporter) -> None:
@@ -95,7 +95,7 @@ class LateInteraction:
         return result
 
     def _vectors(self, passages: Sequence[int]) -> list[Tensor]:
-        """Vectors of each passage's tokens, kept for the next time as far as there is room."""
+        """Vectors of each passage's tokens, kept for the next call as long as there is room."""
         missing = [passage for passage in passages if passage not in self._kept]
         rows = [ids for passage in missing for ids in self._passages[passage]]
         found = token_vectors(self._encoder, rows)

@@ -1,10 +1,10 @@
 """A teacher of whole batches: the base model, window by window and token by token, and BM25.
 
-A row says which passage its query was written of. It does not say which other passages of the batch answer it
-too, or how clearly the query means its own: written queries are often vague. Three that need no training together
-rank far better than the model that is trained, and give each passage of the batch a score: the base model with a
-vector for every window of a passage, its tokens' late interaction, and BM25. In-batch distillation teaches these
-scores (Lin, Yang and Lin 2021, arXiv 2010.11386, with a teacher that trains along).
+A row names the passage that its query was written for. It does not say which other passages of the batch answer it too,
+or how clearly the query means its own: written queries are often vague. Three rankers that need no training, taken
+together, rank far better than the model in training, and score each passage of the batch: the base model with a vector
+for every window of a passage, its tokens' late interaction, and BM25. In-batch distillation teaches these scores (Lin,
+Yang and Lin 2021, arXiv 2010.11386, with a teacher that trains along).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from embedfit.training.teachers.late_interaction import LateInteraction
 
 @dataclass(frozen=True, slots=True)
 class TeacherWeights:
-    """The three scores' parts; some may be 0, their sum is above it."""
+    """The weights of the three scores; some may be 0, but their sum is above 0."""
 
     windows: float
     tokens: float
@@ -39,9 +39,9 @@ class TeacherWeights:
 class FusedTeacher:
     """A teacher that scores a batch's passages by windows, tokens and words.
 
-    place: (N,) of each text of the store, its row in queries or its passage. queries: (Q, H) unit vectors;
-    words: (Q,) queries as BM25 reads them. windows: (W, H) unit vectors of the P passages' windows; starts: (P,) as
-    in models.windows. index and tokens: of the P passages; tokens is None where its weight is 0.
+    place: (N,), for each text of the store its row in `queries` or the number of its passage. queries: (Q, H) unit
+    vectors; words: (Q,) queries as BM25 reads them. windows: (W, H) unit vectors of the P passages' windows; starts:
+    (P,) as in models.windows. index and tokens: of the P passages; tokens is None if its weight is 0.
     """
 
     place: Ints
@@ -70,10 +70,10 @@ class FusedTeacher:
 
 
 def fused_teacher(texts: Sequence[Text], name: str, weights: TeacherWeights, runtime: Runtime) -> FusedTeacher:
-    """The teacher of a store's texts. name: of the base model.
+    """The teacher for a store's texts. name: the base model's.
 
-    Vectors of texts and windows are stored, for the evaluation, which asks for the same ones, and for other processes
-    of this training; those of tokens are many and soon computed.
+    Vectors of texts and windows are stored, because the evaluation and the other processes of this training need the
+    same ones. Vectors of tokens are many and quickly computed, so they are not stored.
     """
     place = np.zeros(len(texts), np.int64)
     passages = [number for number, text in enumerate(texts) if text.prompt is None]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
-    from embedfit.llm.providers.local.model import LocalGenerator  # torch: seconds that no other provider needs
+    from embedfit.llm.providers.local.model import LocalGenerator  # loads torch, which takes seconds
 
     return LocalGenerator(resolve_generator(settings.llm))
 
@@ -26,9 +26,10 @@ GENERATOR = Generator(
     free=True,
     strong=False,
     reads_files=True,
-    temperature=0.7,  # small models lose their way where large ones find variety
-    # It writes on the user's CPU; beyond 3,000 queries its time costs more than they bring. Of a large corpus they are
-    # of a part, with three queries each (DUQGen: a thousand chosen passages beat five thousand). Its questions are its
-    # best queries. Of one dev passage more than four hardly narrow an interval: they rise and fall together.
+    temperature=0.7,  # at a higher temperature small models write nonsense, where large ones find variety
+    # It writes on the user's CPU; more than 3,000 queries cost more time than they are worth. In a large corpus they go
+    # to a part of the passages, three to each (DUQGen: a thousand chosen passages beat five thousand). Questions are
+    # its best queries. More than four queries of one dev passage hardly narrow an interval, because they rise and fall
+    # together.
     wanted=Wanted(queries=3_000, least=1, most=4, passages=1_000, held_out=4, favourite="question"),
 )

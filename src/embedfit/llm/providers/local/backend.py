@@ -1,4 +1,4 @@
-"""What writes the drafts of a wave: our own Llama, and what any other model has to do."""
+"""Backends, which write the drafts of a wave: their interface, and the one on our own Llama."""
 
 from __future__ import annotations
 
@@ -70,5 +70,5 @@ class LlamaBackend:
 
 
 def calibration_tokens(tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """The text by which int8 products are made more exact."""
+    """The tokens of the text that finds the large channels, by which int8 products become more exact."""
     return tuple(tokenizer(CALIBRATION, add_special_tokens=False)["input_ids"])

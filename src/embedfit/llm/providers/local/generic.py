@@ -1,4 +1,4 @@
-"""Any causal language model that transformers knows: slower than llama.py, with the root still shared."""
+"""Any causal language model that transformers knows. It is slower than llama.py, but shares the root too."""
 
 from __future__ import annotations
 

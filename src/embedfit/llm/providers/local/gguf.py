@@ -1,7 +1,7 @@
 """Reads a GGUF file: its metadata, its weights as float32, and the tokenizer it carries.
 
-transformers can read these files too, but needs accelerate for it, takes some ten seconds, and does not
-know every pre-tokenizer; a header is simple enough to read directly.
+transformers can read these files too, but needs accelerate for that, takes some ten seconds, and does not know every
+pre-tokenizer. The header is simple enough to read it here.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """What the header says; the weights stay on disk until they are asked for."""
+    """A file's header; the weights stay on disk until read_weights()."""
 
     path: Path
     metadata: dict[str, Any]
@@ -64,7 +64,7 @@ class GgufFile:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """The header of a GGUF file. Raises ModelError if it is missing, cut off or something else."""
+    """The header of a GGUF file. Raises ModelError if the file is missing, cut off or of another format."""
     if not path.is_file():
         raise ModelError(f"There is no file {path}.", remedy="Give the path of a GGUF file or of a model folder.")
     with path.open("rb") as file:

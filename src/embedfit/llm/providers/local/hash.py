@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-#: Only these decide what a folder's model says.
+#: Only these files decide the replies of a folder's model.
 _SUFFIXES = (".safetensors", ".json", ".model", ".jinja", ".txt")
 
 

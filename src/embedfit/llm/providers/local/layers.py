@@ -51,7 +51,7 @@ class Layer(Protocol):
 
 
 class Head(Protocol):
-    """From the last layer's output to scores of the vocabulary."""
+    """Turns the last layer's output into scores of the vocabulary."""
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """(rows, width) → (rows, vocabulary) float32."""
@@ -67,7 +67,8 @@ def paired(weight: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _qkv_weight(weights: Weights, prefix: str, shape: LlamaShape) -> torch.Tensor:
-    # The attention's 1/√d goes into the queries' weights only where it is exact; here it stays in the attention.
+    # Attention divides by √d. Folding 1/√d into the queries' weights would round them unless d is a power of 4, so the
+    # division stays in the attention.
     return torch.cat(
         [
             paired(weights[f"{prefix}.self_attn.q_proj.weight"], shape.heads),
@@ -95,7 +96,7 @@ def _float_product(weight: torch.Tensor, dtype: torch.dtype, device: torch.devic
             multiply(torch.zeros(1, weight.shape[1], dtype=dtype))
             return multiply
         except (RuntimeError, AttributeError, NotImplementedError, TypeError):
-            pass  # an older or newer torch without that operator: the plain product is right, only slower
+            pass  # an older or newer torch lacks the operator; the plain product is as right, only slower
     return lambda x: F.linear(x, weight)
 
 
@@ -154,7 +155,7 @@ class FloatHead:
 class Int8Product:
     """x·Wᵀ with a scale per row of W and per row of x; integers are summed exactly, whatever rows stand beside.
 
-    x comes as uint8 with zero at 128: the form for which VNNI and AMX have an instruction.
+    x is uint8 with zero at 128, the form for which VNNI and AMX have an instruction.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
@@ -171,7 +172,7 @@ class Int8Product:
         return product
 
 
-#: Added to a float32, it leaves the rounded integer plus 128 in the lowest byte of the sum's bits.
+#: Adding this to a small float32 rounds it: the lowest byte of the sum's bits is the rounded integer plus 128.
 _ROUNDER = 1.5 * 2.0**23 + 128.0
 
 
@@ -224,7 +225,8 @@ class Int8Layer:
         """Add the feed-forward block to the hidden states, in place."""
         x, scale = _normalised_quantised(hidden, self._feed_forward_norm, self._epsilon)
         gated = F.silu(self._gate(x).mul_(scale), inplace=True).mul_(self._up(x))
-        # The second factor's scale is left out above: it only changes the scale of the row.
+        # `gated` lacks the scale of `up`, one number a row. Quantising gives the same integers, and the last line
+        # multiplies by that number.
         x, inner = quantised(gated)
         hidden.addcmul_(self._down(x), inner.mul_(scale))
 

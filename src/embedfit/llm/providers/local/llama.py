@@ -1,4 +1,4 @@
-"""A Llama that reads shared text once: root, then families of prompts, then all their replies side by side."""
+"""A Llama that reads shared text once: the root, then families of prompts, then all their replies side by side."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Arithmetic:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of keys, values and attention."""
+        """The type of keys, values and attention."""
         return torch.float32 if self.products == "int8" else _DTYPES[self.products]
 
 
@@ -99,7 +99,7 @@ class Llama:
         return torch.empty(size, dtype=self.arithmetic.dtype, device=self.arithmetic.device)
 
     def _borrow_cache(self, rows: int, positions: int) -> torch.Tensor:
-        """The same in memory that a finished wave gave back, if it suffices."""
+        """A cache in the memory that a finished wave gave back, if that suffices; else a new one."""
         size = self._cache_size(rows, positions)
         count = math.prod(size)
         for index, spare in enumerate(self._spares):
@@ -222,7 +222,7 @@ class Llama:
         ends = []
         for part in _chunks(families):
             length = max(family.length for family in families[part])
-            # What is masked later must still be finite: nothing times NaN is NaN.
+            # Zeros, because masked numbers must be finite too: zero times NaN is NaN.
             cache[:, :, part, :, length:] = 0
             ends.append(self.read(root, families[part], cache[:, :, part]))
         replies = Replies.of(self, root, families, cache, reply_tokens)
@@ -299,7 +299,7 @@ class Replies:
         count, width = int(self._family.max()) + 1, int(self._column.max()) + 1
         self.grid = (count, width)
         self.slots = self._family * width + self._column
-        # A place without a reply sees everything: its result is not used, but must be finite.
+        # A place without a reply sees all keys: its result is not used, but must be finite.
         visible = torch.ones(count * width, self._visible.shape[1], dtype=torch.bool, device=self._visible.device)
         visible[self.slots] = self._visible
         mask = torch.zeros(visible.shape, dtype=self.families.dtype, device=visible.device)
@@ -308,7 +308,7 @@ class Replies:
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows only; the others are finished."""
+        """Keep these rows; the others are finished."""
         kept = torch.tensor(rows, device=self.starts.device)
         for layer in self.own:
             # Advanced indexing copies before it is written back, so that rows may move up in place.

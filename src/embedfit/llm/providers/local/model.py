@@ -29,11 +29,11 @@ class LocalGenerator(LanguageModel):
     """A language model on this machine.
 
     path: a GGUF file of a Llama, or the folder of a causal language model. arithmetic: how products are
-    computed; by default what a short probe finds fastest. cache_bytes: bound of the keys and values held
+    computed; by default the arithmetic that a short probe finds fastest. cache_bytes: bound of the keys and values held
     at a time. Nothing is loaded before the first use.
 
-    The same request gives the same reply: its chance comes from its seed and its text alone, and int8
-    sums are exact. What is left of its neighbours' influence is the order of float sums in attention.
+    The same request gives the same reply: its random numbers come from its seed and its text alone, and int8 sums are
+    exact. Neighbours only influence the order of float sums in attention.
     """
 
     provider = "local"

@@ -1,4 +1,4 @@
-"""Which arithmetic is fastest on this machine, by a probe of a fraction of a second."""
+"""The choice of the fastest arithmetic on this machine, by a probe of a fraction of a second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from embedfit.numerics import machine
 
 #: The feed-forward shape of a small Llama, and the rows of a prefill pass.
 _ROWS, _WIDTH, _OUT = 256, 576, 1536
-#: Less exact arithmetic must be clearly faster to be taken.
+#: Less exact arithmetic is taken only if it is faster by this factor.
 _CLEARLY = 1.3
 
 

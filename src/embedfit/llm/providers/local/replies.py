@@ -1,4 +1,4 @@
-"""A reply while it grows: the next token, and where it ends."""
+"""A reply while it grows: choosing its next token, and finding its end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TURN_ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "<
 
 
 class Draft:
-    """One reply's tokens so far, and its own stream of chance."""
+    """One reply's tokens so far, and its own stream of random numbers."""
 
     __slots__ = ("finish", "index", "prompt_tokens", "request", "text", "tokens", "uniforms")
 

@@ -1,4 +1,4 @@
-"""Chooses the next token. Every reply has its own stream of chance, so that its neighbours do not matter."""
+"""Chooses the next token. Every reply has its own stream of random numbers, so that its neighbours do not matter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server sends for a chat completion: in OpenAI's form, as a stream nobody asked for, or in its own form."""
+"""Servers' answers to a chat completion: in OpenAI's form, as a stream nobody asked for, or in a form of their own."""
 
 from __future__ import annotations
 

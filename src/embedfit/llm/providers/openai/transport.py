@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 OFFICIAL = "https://api.openai.com/v1"
 DEFAULT_MODEL = "gpt-4.1-mini"
-#: Optional fields that some server or model refuses, and what is sent in their place.
+#: Optional fields that some server or model refuses, and the field that is sent in their place.
 _OPTIONAL = {"max_tokens": "max_completion_tokens", "temperature": None, "top_p": None, "seed": None, "stop": None}
 _UNSUPPORTED = re.compile(r"unsupported|not support|unrecognized|unknown|does not|only the default|not permitted", re.I)
 _MOST_STOPS = 4  # OpenAI's limit; the rest is cut here
 
 
-#: What a status means, and what to do about it.
+#: The meaning of a status, and the remedy.
 _REFUSALS: dict[int | None, tuple[str, str | None]] = {
     401: ("{where} refused the API key: {text}", "Set OPENAI_API_KEY to a key that is valid there."),
     402: ("{where}: {text}", "Add credit to the account, or use another key."),
@@ -113,7 +113,7 @@ class OpenAiTransport(CountsTokens):
         spent = _count(usage.get("completion_tokens"))
         finish = _finish(choice.get("finish_reason"))
         if finish == "stop" and spent is not None and spent >= request.max_tokens and not answer_of(text):
-            finish = "length"  # some servers say "stop" where the limit ended the thoughts
+            finish = "length"  # some servers say "stop" although the limit ended the thoughts
         if refusal and not text.strip():
             text, finish = str(refusal), "refusal"
         text, stopped = cut_at_stop(text, request.stop)
@@ -127,7 +127,7 @@ class OpenAiTransport(CountsTokens):
         )
 
     def _said_with_200(self, fault: Members, headers: Mapping[str, str]) -> CallError:
-        """The error of a body that came with status 200: what its code or else its words say it is."""
+        """The error of a body that came with status 200, by its code, or else by its words."""
         text = shown(self._clean(str(fault.get("message") or fault)), 300)
         named = members_of(members_of(fault.get("metadata")).get("headers"))
         lower = {str(name).lower(): str(value) for name, value in named.items()}
@@ -267,7 +267,7 @@ def _finish(reason: object) -> str:
 
 
 def _count(tokens: object) -> int | None:
-    """A number of tokens, or None if the server counts none."""
+    """A number of tokens, or None if the server does not count them."""
     return int(tokens) if isinstance(tokens, (int, float)) and 0 <= tokens < 1e9 else None
 
 
@@ -327,7 +327,7 @@ def _status_of(fault: Members, text: str) -> int | None:
 
 
 def _readable(response: httpx.Response) -> str:
-    """The beginning of a body; of a web page its title or its words."""
+    """The beginning of a body; for a web page its title or its words."""
     text = response.text[:20_000]
     if "<" not in text[:200]:
         return text
