@@ -1,1 +1,1 @@
-"""Embedding models: where they come from, how they lie on disk, text to vectors."""
+"""Embedding models: their sources, their folders on disk, and text to vectors."""

@@ -15,7 +15,7 @@ from embedfit.models.layout.families import FAMILIES, Attention, Family
 PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 #: Every pooling, in the order in which the flags of old folders are concatenated.
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
-#: Roles of prompts: sentence-transformers takes the first of these names for passages.
+#: Names of prompts by role: sentence-transformers takes the first one that a model has for passages.
 PASSAGE_PROMPTS = ("document", "passage", "corpus")
 #: Activations of a Dense module by the last part of the class's path; both forms of each are in modules.py.
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU")
@@ -51,12 +51,12 @@ class Pooling:
 
     @property
     def name(self) -> str:
-        """Such as "cls" or "cls+mean"."""
+        """The pooling's name, such as "cls" or "cls+mean"."""
         return "+".join(self.modes)
 
     @property
     def label(self) -> str:
-        """For people: "CLS", "mean", "last-token"."""
+        """The pooling's name for people: "CLS", "mean", "last-token"."""
         names = {"cls": "CLS", "lasttoken": "last-token", "weightedmean": "weighted mean"}
         return " and ".join(names.get(mode, mode) for mode in self.modes)
 
@@ -83,7 +83,7 @@ Module = Transformer | StaticEmbedding | Pooling | Dense | Normalize
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Architecture:
-    """The modules of a model folder in order, and what it says about texts and vectors.
+    """The modules of a model folder in order, and its settings for texts and vectors.
 
     prompts: by name, empty ones left out. default_prompt: the name of the one that sentence-transformers' encode()
     puts before texts. similarity: the folder's own ("cosine", "dot", …). dimensions: the length that
@@ -107,7 +107,7 @@ class Architecture:
         normalize: bool = True,
         prompts: Mapping[str, str] | None = None,
     ) -> Architecture:
-        """A transformer, a pooling and, with normalize, a norm: what BGE, MiniLM and E5 are."""
+        """A transformer, a pooling and, with normalize, a norm, as BGE, MiniLM and E5 have them."""
         first = Transformer(model_type=model_type, hidden_size=hidden_size, max_tokens=max_tokens)
         last = (Normalize(),) if normalize else ()
         return cls(modules=(first, Pooling(modes=(pooling,)), *last), prompts=dict(prompts or {}))
@@ -122,7 +122,7 @@ class Architecture:
 
     @property
     def pooling(self) -> Pooling:
-        """How token states become one vector. StaticEmbedding's own is the mean."""
+        """The pooling of token states to one vector; a StaticEmbedding has the mean."""
         return next((module for module in self.modules if isinstance(module, Pooling)), Pooling(modes=("mean",)))
 
     @property
@@ -155,7 +155,7 @@ class Architecture:
 
     @property
     def model_type(self) -> str:
-        """As transformers names it, or "static"."""
+        """The model's type in transformers, or "static"."""
         return self.first.model_type if isinstance(self.first, Transformer) else "static"
 
     @property
@@ -179,7 +179,7 @@ class Architecture:
         return self.prompts.get(self.default_prompt, "") if self.default_prompt else ""
 
     def with_prompts(self, **prompts: str | None) -> Architecture:
-        """The same with other prompts by name; None leaves one as it is."""
+        """A copy with other prompts by name; None leaves one as it is."""
         return replace(self, prompts={**self.prompts, **{k: text for k, text in prompts.items() if text is not None}})
 
     def describe(self) -> list[str]:
@@ -191,7 +191,8 @@ class Architecture:
 def document_instruction(prompts: Mapping[str, str]) -> str:
     """The prompt for passages, under any name that sentence-transformers' encode_document knows.
 
-    There an unset "document" counts as found, so that E5's "passage" is passed over; its authors trained with it.
+    encode_document treats an unset "document" as found, and so skips E5's "passage", with which its authors trained.
+    This function finds it.
     """
     return next((prompts[name] for name in PASSAGE_PROMPTS if prompts.get(name)), "")
 

@@ -1,4 +1,4 @@
-"""Queries and passages, read together, to scores."""
+"""Cross-encoders, which read a query and a passage together and give a score."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class CrossEncoder:
     def load(cls, folder: Path) -> CrossEncoder:
         """Read a folder with config.json, tokenizer.json and model.safetensors; code in it is never run.
 
-        Raises ModelError for a folder that is not whole, or is no cross-encoder.
+        Raises ModelError for a folder that is incomplete, or holds no cross-encoder.
         """
         try:
             config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

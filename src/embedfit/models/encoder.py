@@ -1,4 +1,4 @@
-"""Texts to vectors."""
+"""The encoder: texts to vectors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
     more = {"add_pooling_layer": False} if family.has_pooler else {}
     quiet: Any = transformers.logging
     level = quiet.get_verbosity()
-    quiet.set_verbosity_error()  # its warnings are errors here, or have no effect
+    quiet.set_verbosity_error()  # transformers' warnings: the checks below raise errors for those that matter
     quiet.disable_progress_bar()
     try:
         _check_sizes(folder, family, kind, more)
@@ -88,7 +88,7 @@ def _from_transformers(folder: Path, family: Family) -> torch.nn.Module:
             f"{folder}/model.safetensors lacks {len(missing)} weights of a {family.name}, such as {missing[0]}.",
             remedy="The folder holds weights of another architecture than its config.json says.",
         )
-    model.config.return_dict = True  # how outputs are handed over, which a folder may have stored otherwise
+    model.config.return_dict = True  # a folder may have stored another form of outputs
     model.config.output_hidden_states = False
     result: torch.nn.Module = model
     return result
@@ -113,7 +113,7 @@ def _check_sizes(folder: Path, family: Family, kind: Any, more: Mapping[str, boo
 
 
 class StaticTable(torch.nn.Module):
-    """A static embedding with a transformer's face: its states are the rows of its table."""
+    """A static embedding with the interface of a transformer: its states are the rows of its table."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()
@@ -131,8 +131,8 @@ class StaticTable(torch.nn.Module):
 class States(NamedTuple):
     """The output of a transformer for B texts.
 
-    last: (B, L, H) of the last layer. mask: (B, L), 1 for tokens. layers: those of the embeddings and of every layer,
-    where they were asked for, else the last one's alone.
+    last: (B, L, H) of the last layer. mask: (B, L), 1 for tokens. layers: the states of the embeddings and of every
+    layer if they were asked for, else of the last layer alone.
     """
 
     last: torch.Tensor
@@ -143,8 +143,8 @@ class States(NamedTuple):
 class Encoder:
     """A model folder, loaded: its tokenizer, its transformer and its architecture.
 
-    encode() gives the vectors that sentence-transformers gives for the folder, norms included: where the folder has
-    no Normalize, they are no unit rows.
+    encode() gives the vectors that sentence-transformers gives for the folder, norms included: without a Normalize in
+    the folder their lengths differ from 1.
     """
 
     def __init__(
@@ -172,9 +172,9 @@ class Encoder:
         query_instruction: str | None = None,
         layout: Architecture | None = None,
     ) -> Encoder:
-        """Read a folder. query_instruction: instead of the one that the folder holds. layout: read from it before.
+        """Read a folder. query_instruction: replaces the folder's. layout: the folder's, if it was read before.
 
-        Raises ModelError for a folder that is not whole.
+        Raises ModelError for an incomplete folder.
         """
         layout = (layout or read_architecture(folder)).with_prompts(query=query_instruction)
         chosen: Precision = encoding_precision() if precision == "auto" else precision
@@ -196,7 +196,7 @@ class Encoder:
     def token_ids(self, texts: Sequence[str], *, is_query: bool | None = False, max_tokens: int = 0) -> list[list[int]]:
         """Token ids with special tokens, cut to max_tokens (0: the window), after the layout's instruction.
 
-        is_query: None for texts that already hold what comes before them.
+        is_query: None for texts that already begin with their instruction or prompt, so none is added.
         """
         before = self.instruction(is_query)
         limit = min(max_tokens or self.layout.max_tokens, self.layout.max_tokens)
@@ -234,11 +234,11 @@ class Encoder:
         report: Reporter | None = None,
         description: str = "encode",
     ) -> Vectors:
-        """The same as encode(), each row divided by its length: their inner products are cosines."""
+        """Unit vectors: encode()'s rows divided by their lengths, so that inner products are cosines."""
         return unit_rows(self.encode(texts, is_query=is_query, report=report, description=description))
 
     def skip(self, is_query: bool) -> int:
-        """Tokens at a text's beginning that are the instruction's and are not pooled."""
+        """How many tokens at a text's beginning belong to the instruction and are not pooled."""
         if self.layout.pooling.include_prompt:
             return 0
         return self.text_tokenizer.prompt_length(self.instruction(is_query), self.layout.max_tokens)
@@ -269,7 +269,7 @@ class Encoder:
         more = {"output_hidden_states": True} if all_layers else {}
         with autocast(self.precision, where):
             output: BaseModelOutput = self.backbone(input_ids=ids, attention_mask=mask, **more)
-        assert output.last_hidden_state is not None  # only a type checker doubts it
+        assert output.last_hidden_state is not None  # for the type checker
         return States(output.last_hidden_state, mask, output.hidden_states or (output.last_hidden_state,))
 
     @property
@@ -286,13 +286,13 @@ def _skips(skip: int, mask: torch.Tensor) -> torch.Tensor | None:
 def load_base(
     name: str, query_instruction: str | None = None, *, precision: Precision | Literal["auto"] = "auto"
 ) -> Encoder:
-    """A model by name, with its right prompts. query_instruction: instead of its right one."""
+    """A model by name, with its right prompts. query_instruction: replaces the right one."""
     folder, layout = open_model(name, query_instruction)
     return Encoder.load(folder, precision=precision, layout=layout)
 
 
 def autocast(precision: Precision, where: torch.device) -> AbstractContextManager[object]:
-    """The context in which a forward runs in that precision; weights stay in fp32."""
+    """The context in which a forward pass runs in that precision; weights stay in fp32."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(where.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)

@@ -55,8 +55,8 @@ class _HiddenStates(torch.nn.Module):
 def to_onnx(folder: Path, target: Path | None = None) -> Path:
     """Write target (default: onnx/model.onnx in the folder), which TEI on CPU prefers; returns its path.
 
-    The file is checked against torch before it takes its place. Raises ModelError where it differs,
-    MissingDependency where the extra `onnx` is not installed.
+    The file is checked against torch before it takes its place. Raises ModelError if it differs, MissingDependency if
+    the extra `onnx` is not installed.
     """
     for package in ("onnx", "onnxruntime"):
         _need(package, extra="onnx", needed_for="The ONNX export")
@@ -89,7 +89,7 @@ def to_openvino(folder: Path, target: Path) -> Path:
     _need("openvino", extra="serve", needed_for="The OpenVINO engine")
     import openvino as _openvino  # an optional dependency
 
-    openvino: Any = _openvino  # it fills its modules at run time
+    openvino: Any = _openvino  # the package fills its modules at run time
     module, example, names = _traceable(folder)
     with _quiet():
         graph = openvino.convert_model(module, example_input=example)
@@ -127,7 +127,7 @@ def _vocabulary(backbone: torch.nn.Module) -> int:
 
 
 def _check(folder: Path, module: torch.nn.Module, run: _Runner, names: tuple[str, ...]) -> None:
-    """Compare with torch on rows of other sizes than the example: an axis that was fixed shows here."""
+    """Compare with torch on rows of other sizes than the example's, so that a wrongly fixed axis shows."""
     generator = np.random.default_rng(0)
     window, tokens = read_architecture(folder).max_tokens, _vocabulary(cast(torch.nn.Module, module.backbone))
     for rows, length in ((1, min(3, window)), (3, min(40, window))):
@@ -159,7 +159,7 @@ def _need(package: str, *, extra: str, needed_for: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Exporters warn about what tracing makes constant; the comparison with torch checks exactly that."""
+    """Silence exporters' warnings of values that tracing makes constant: the comparison with torch checks for those."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")

@@ -80,7 +80,7 @@ def save_model(folder: Path, tensors: Mapping[str, torch.Tensor], *, base: Path,
     pooler, a dense layer) come from base, which has the same modules. TEI needs the old keys and type paths that
     sentence-transformers 6 no longer writes but still reads.
     """
-    from safetensors.torch import save_file  # see read_module()
+    from safetensors.torch import save_file  # loads torch, which reading an architecture does not need
 
     folder.mkdir(parents=True, exist_ok=True)
     source = base / layout.first.path
@@ -135,7 +135,7 @@ def _texts(layout: Architecture) -> dict[str, object]:
 
 
 def _write_config(source: Path, target: Path) -> None:
-    """config.json of weights in fp32, without the name of the model they were trained from."""
+    """Write config.json for weights in fp32, without the name of the model that they were trained from."""
     config = dict(read_json(source))
     config.pop("_name_or_path", None)
     for key in ("dtype", "torch_dtype"):
@@ -151,7 +151,7 @@ def _pooling(pooling: Pooling, width: int) -> dict[str, object]:
         config[f"pooling_mode_{names.get(mode, mode)}"] = mode in pooling.modes
     config["include_prompt"] = pooling.include_prompt
     if pooling.modes != tuple(mode for mode in POOLING_MODES if mode in pooling.modes):
-        config["pooling_mode"] = list(pooling.modes)  # flags have no order
+        config["pooling_mode"] = list(pooling.modes)  # the order is lost in flags, so names are written too
     return config
 
 

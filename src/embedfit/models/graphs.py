@@ -21,8 +21,8 @@ GRAPH_VERSION = 2
 def cached_graph(folder: Path, kind: str) -> Path:
     """The "onnx" or "openvino" graph of a folder, made once for each content of its weights and settings.
 
-    Made in a process of its own, so that a server does not carry torch's memory. A graph that lies in the
-    folder is not trusted: it may be that of the model this one was tuned from.
+    A process of its own makes it, so that a server does not carry torch's memory. A graph that lies in the folder is
+    not used: it may belong to the model that this one was tuned from.
     """
     name = {"onnx": "model.onnx", "openvino": "model.xml"}[kind]
     target = cache_folder() / "graphs" / f"{kind}-{content_key(folder)}"
@@ -45,7 +45,7 @@ def content_key(folder: Path) -> str:
 
 
 def version(package: str) -> str | None:
-    """The version of a package, or None where it is not installed."""
+    """The version of a package, or None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -22,21 +22,21 @@ from embedfit.numerics.machine import encoding_precision
 from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter
 
-#: Changing how vectors are computed means changing this: stored ones are then not found.
+#: Change this whenever the computation of vectors changes, so that vectors stored before are not found.
 _VERSION = 2
-#: Threads that ask at once load a model once; and transformers' settings of what it prints are the process'.
+#: One thread at a time loads a model, because transformers' settings of its output belong to the whole process.
 _LOADING = threading.Lock()
 
 
 class LocalModel:
-    """A model folder. Loaded when a vector is really missing, released when asked to."""
+    """A model folder as an Embedder. It is loaded when a vector is missing in the store."""
 
     storage: Storage = "key"
 
     def __init__(
         self, name: str, folder: Path, *, query_instruction: str | None = None, layout: Architecture | None = None
     ) -> None:
-        """query_instruction: instead of the folder's. layout: read from the folder before, with its right prompts."""
+        """query_instruction: replaces the folder's. layout: the folder's with its right prompts."""
         self.name = name
         self.folder = folder
         self.layout = (layout or read_architecture(folder)).with_prompts(query=query_instruction)
@@ -92,7 +92,7 @@ def stored_windows(
 ) -> tuple[Vectors, Ints]:
     """Vectors (W, H) of all windows of N passages, and the number (N,) of each passage's first one.
 
-    whole: (N, H), the passages' own vectors, with which their windows' are blended. max_tokens: of a window.
+    whole: (N, H), the passages' own vectors, which are blended into their windows'. max_tokens: a window's.
     """
     windows = windows_of_model(contents, load_tokenizer(model.folder), model.layout, max_tokens=max_tokens)
     report.log(
@@ -109,8 +109,8 @@ def stored_windows(
 def base_model(config: Config) -> LocalModel:
     """The base of a run with its right query instruction, whatever the tuned model was trained with.
 
-    The user's instruction serves a base that has none of its own. A base with an instruction that it never saw would
-    make any tuning look good.
+    The user's instruction holds for a base that has none of its own. With an instruction that it never saw, the base
+    would look worse than it is, and any tuning would look good.
     """
     folder, layout = open_model(config.model)
     if not layout.query_instruction:

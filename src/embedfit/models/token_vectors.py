@@ -1,4 +1,4 @@
-"""Vectors of a text's tokens, from inside a model that gives one vector a text."""
+"""Vectors of a text's tokens, taken from inside a model that gives one vector a text."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from embedfit.models.layout.modules import unit_rows
 from embedfit.numerics.arrays import Ints, Vectors
 from embedfit.numerics.batching import batches_by_length
 
-#: The inner layer whose vectors stand beside the last one's, as a share of all. The last one's are near to what the
-#: text means, those of inner layers to what its words are: each wins where the other loses (docs/recipe.md).
+#: The depth of the inner layer whose vectors are joined to the last one's, as a share of all layers. The last layer's
+#: vectors are closer to the text's meaning, inner layers' closer to its words: each wins where the other loses
+#: (docs/recipe.md).
 _INNER = 2 / 3
 
 
@@ -52,7 +53,7 @@ def text_and_token_vectors(
 
 
 def _batches(encoder: Encoder, rows: Sequence[Sequence[int]]) -> Iterator[tuple[Ints, States]]:
-    """Numbers of rows, and what the transformer gives for them."""
+    """Yield the numbers of rows with the transformer's states for them."""
     budget = tokens_per_batch() // 4  # all layers' vectors are held at once
     for batch in batches_by_length([len(row) for row in rows], budget):
         yield batch, encoder.run([rows[index] for index in batch], all_layers=True)

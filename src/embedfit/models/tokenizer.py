@@ -20,7 +20,7 @@ from embedfit.models.layout.files import shapes
 from embedfit.models.layout.reading import read_architecture
 
 Side = Literal["left", "right"]
-#: The names of the token embeddings in the families' weights, without what stands before them.
+#: The names of the token embeddings in the families' weights, without their prefixes.
 _TABLES = (
     "word_embeddings.weight",
     "tok_embeddings.weight",
@@ -32,9 +32,9 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTokenizer:
-    """A tokenizer without truncation and padding, and what decides how texts are cut.
+    """A tokenizer without truncation and padding, with the settings by which texts are cut.
 
-    special: ids of special tokens. side: from which a text that is too long is cut.
+    special: ids of special tokens. side: the end at which a text that is too long is cut.
     """
 
     tokenizer: Tokenizer
@@ -53,9 +53,9 @@ class TextTokenizer:
             tokenizer.no_truncation()
 
     def prompt_length(self, prompt: str, limit: int) -> int:
-        """Tokens of a text's beginning that are the prompt's, counted as sentence-transformers counts them.
+        """How many tokens of a text's beginning are the prompt's, counted as sentence-transformers counts them.
 
-        That is: of the prompt alone, with special tokens but without a special one at the end.
+        That is the length of the prompt alone, with special tokens but without a special one at its end.
         """
         if not prompt:
             return 0
@@ -87,7 +87,7 @@ def open_tokenizer(folder: Path, architecture: Architecture) -> TextTokenizer:
 
 
 def cached_tokenizer(folder: Path, architecture: Architecture, cache: Path) -> TextTokenizer:
-    """The same as open_tokenizer(), for a process without torch: made once by another process and kept in a file.
+    """open_tokenizer() for a process without torch: another process makes the tokenizer once and keeps it in a file.
 
     cache: the file, whose name stands for the folder's content.
     """
@@ -129,7 +129,7 @@ def _from_transformers(folder: Path, *, lower_case: bool) -> TextTokenizer:
     try:
         loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer: Tokenizer = loaded.backend_tokenizer
-    except Exception as error:  # many kinds, by what is wrong with which file
+    except Exception as error:  # the kind depends on the file and on its fault
         raise ModelError(f"{folder} has no tokenizer that can be read: {first_line(error)}") from error
     if lower_case and not _lowers(tokenizer.normalizer):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *_parts(tokenizer.normalizer)])
@@ -140,7 +140,7 @@ def _from_transformers(folder: Path, *, lower_case: bool) -> TextTokenizer:
 
 
 def _lowers(normalizer: object) -> bool:
-    """Whether sentence-transformers counts it as lower-casing; BERT's own, which may be, it does not."""
+    """Whether sentence-transformers takes a tokenizer for lower-casing. It never does for BERT's own."""
     return any(isinstance(part, normalizers.Lowercase) for part in _parts(normalizer))
 
 

@@ -1,8 +1,8 @@
-"""Several vectors a passage: overlapping windows of its text, and the best of them as the passage's score.
+"""Several vectors a passage, of overlapping windows of its text; a passage's score is its best window's.
 
-A query asks for one detail, and the mean of a passage's token vectors says little of each of its details. What
-that costs, and what windows of 64 tokens bring on five corpora, is in docs/recipe.md. Searching small pieces
-and returning what they are part of is an old idea (Callan 1994, "Passage-level evidence in document retrieval").
+A query asks for one detail, and the mean of a passage's token vectors says little of each of its details.
+docs/recipe.md has the loss, and the gain by windows of 64 tokens on five corpora. To search small pieces and return the
+texts that they are part of is an old idea (Callan 1994, "Passage-level evidence in document retrieval").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from embedfit.models.architecture import Architecture
 from embedfit.numerics.arrays import Ints, Scores, Vectors
 from embedfit.retrieval.words import UNSPACED
 
-#: The share of a window that it has in common with the next one, so that what a border cuts is whole in one of them.
+#: The share of a window that the next one repeats, so that a sentence which a border cuts is whole in one of the two.
 OVERLAP = 0.25
 #: Parts of a window's own vector beside one part of its passage's. The best window alone harms where a passage is
 #: about one thing (stackfaq: -1.0 points against -0.1 with the passage's part).
@@ -58,7 +58,7 @@ def max_pool(scores: Scores, starts: Ints) -> Scores:
 
 
 def blended(windows: Vectors, passages: Vectors, starts: Ints) -> Vectors:
-    """Windows' vectors that also say what the passage around them is about: unit rows of 2 window + 1 passage.
+    """Windows' vectors with the subject of the passage around them mixed in: unit rows of 2 × window + 1 × passage.
 
     windows: (W, H), passages: (N, H): unit rows; starts: (N,) as in Windows; returns (W, H). A passage that is one
     window keeps its vector.
@@ -87,13 +87,13 @@ def spans(sizes: Sequence[int], room: int, overlap: int) -> list[tuple[int, int]
 
 
 def in_windows(contents: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> Windows:
-    """Cut passages, between words, into what a model reads of them at a time.
+    """Cut passages, between words, into windows that a model can read.
 
     contents: title, a space, text, as models read it; one that fits is its only window. tokenizer: without
     truncation. max_tokens: of a window, special tokens included.
 
-    A passage's title stands in its first window alone: before each of them it brings half a point on emanual, costs
-    two on covid_qa, where papers have long titles, and blended() says what a passage is about anyway.
+    A passage's title stands in its first window alone: before every window it gains half a point on emanual but loses
+    two on covid_qa, where papers have long titles; and blended() mixes in the passage's subject anyway.
     """
     room = max_tokens - tokenizer.num_special_tokens_to_add(False)
     windows: list[str] = []
@@ -112,7 +112,7 @@ def in_windows(contents: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -
 def windows_of_model(
     contents: Sequence[str], tokenizer: Tokenizer, layout: Architecture, *, max_tokens: int
 ) -> Windows:
-    """The same for a model, which reads max_tokens and its instruction for passages, at most what it can."""
+    """Cut passages into windows of max_tokens, or of as many as fit a model beside its instruction for passages."""
     instruction = len(tokenizer.encode(layout.document_instruction, add_special_tokens=False).ids)
     return in_windows(contents, tokenizer, max(1, min(max_tokens, layout.max_tokens - instruction)))
 

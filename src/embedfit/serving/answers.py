@@ -1,4 +1,4 @@
-"""What each route answers, and the table of the routes, from which the OpenAPI document is made too."""
+"""The answer of each route, and the table of the routes, from which the OpenAPI document is made too."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from embedfit.serving.schemas import Bounds, EmbedRequest, VectorRequest, rows_o
 from embedfit.serving.service import Service, Timing
 from embedfit.serving.settings import ServeSettings
 
-if TYPE_CHECKING:  # it loads torch, which a server without an index does not need
+if TYPE_CHECKING:  # loads torch, which a server without an index does not need
     from embedfit.serving.searching import Searcher
 
 _NO_INDEX = (
@@ -42,9 +42,9 @@ _UNCACHED = {"cache-control": "no-store"}
 class Operation:
     """One method of one path.
 
-    body: the record of a request, for a route that computes and may be refused under load; a GET has it in the
-    address. answer: the record of the answer; None: it is not JSON. mends: halves of surrogate pairs in the body are
-    replaced instead of refused. failures: errors beside those that every route of its kind can give. summary: for the
+    body: the record of a request, for a route that computes and may be refused under load; a GET has it in the address.
+    answer: the record of the answer; None: it is not JSON. mends: halves of surrogate pairs in the body are replaced
+    instead of refused. failures: the route's own errors, beside those of every route of its kind. summary: for the
     document; "": the document leaves the route out.
     """
 
@@ -60,13 +60,13 @@ class Operation:
 
     @cached_property
     def reader(self) -> TypeAdapter[object] | None:
-        """What reads and checks the body."""
+        """The function that reads and checks the body."""
         return None if self.body is None else TypeAdapter(self.body)
 
 
 @dataclass(slots=True)
 class Answers:
-    """What all requests of one server share, and their answers. service is None until the model is warm.
+    """The state that all requests of one server share, and their answers. service is None until the model is warm.
 
     searches: an index is, or will be, served beside the model, and `/` is a page to search it.
     """
@@ -80,7 +80,7 @@ class Answers:
         self.metrics = Metrics(lambda: self.service.batcher if self.service else None)
 
     def table(self) -> list[tuple[str, Operation]]:
-        """Every path with what answers it; a path stands once for each of its methods."""
+        """Every path with the operation that answers it; a path stands once for each of its methods."""
         return [*self._computing(), *self._showing()]
 
     def _computing(self) -> Iterator[tuple[str, Operation]]:
@@ -155,7 +155,7 @@ class Answers:
         return searcher
 
     def bounds(self) -> Bounds:
-        """What one request may hold."""
+        """The bounds of one request."""
         return Bounds(self.settings.max_client_batch_size, self.ready().hidden_size)
 
     # Routes that compute -------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class Answers:
         return _response(answer.body, _UNCACHED | {"x-total-time": f"{took * 1e3:.0f}"})
 
     async def _vectors(self, request: VectorRequest, method: str) -> tuple[Vectors, dict[str, str]]:
-        """Vectors of a request, and the headers that say how long each step took."""
+        """Vectors of a request, and headers with the time that each step took."""
         started = time.monotonic()
         self.metrics.received(method)
         vectors, timing = await self.ready().embed(request)
@@ -272,20 +272,20 @@ class Answers:
         """GET /health."""
         batcher = self.ready().batcher
         if batcher.broken:
-            try:  # the last batch failed: is the next one well?
+            try:  # the last batch failed; a small one now shows whether the engine works again
                 await batcher.run([[1, 1]])
             except failures.RequestFailure as failure:
                 raise failures.Unhealthy(failure.message) from failure
         return Response(b"")
 
     async def page(self, body: None, caller: Caller) -> Response:
-        """GET /, with an index: the page, with the status of /health, which some clients look at alone."""
+        """GET /, with an index: the page, with the status of /health, because some clients read the status alone."""
         try:
             await self.health(body, caller)
             status = 200
         except failures.Unhealthy as failure:
             status = failure.status
-        content, policy = whole_page("embedfit.serving", "search")  # nothing of it comes from another address
+        content, policy = whole_page("embedfit.serving", "search")  # it loads nothing from other addresses
         headers = {
             "content-security-policy": policy,
             "x-content-type-options": "nosniff",
@@ -335,6 +335,6 @@ def _base64(vector: Vectors) -> str:
 
 
 def _nested_json(states: list[Vectors]) -> bytes:
-    # One input at a time: orjson holds the interpreter lock while it writes.
+    # One input at a time, because orjson holds the interpreter lock while it writes.
     parts = [orjson.dumps(np.ascontiguousarray(one), option=orjson.OPT_SERIALIZE_NUMPY) for one in states]
     return b"[" + b",".join(parts) + b"]"

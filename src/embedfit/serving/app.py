@@ -35,7 +35,7 @@ class App:
     """The application of one server. One request is one call; requests share the answers' state alone."""
 
     def __init__(self, settings: ServeSettings, *, searches: bool = False, keys: Keys | None = None) -> None:
-        """searches: an index is, or will be, served beside the model. keys: of the settings, where they were read."""
+        """searches: an index is, or will be, served beside the model. keys: the settings', if they were read before."""
         self.settings = settings
         self.answers = Answers(settings, searches)
         self.active = 0
@@ -49,7 +49,7 @@ class App:
         self._keys = keys_of(settings) if keys is None else keys
         table = self.answers.table()
         document = openapi_document(table, protected=bool(self._keys))
-        shown = {  # made once: anybody may ask for it, as often as they like
+        shown = {  # made once, because anybody may ask for it as often as they like
             "/docs": Response(docs_page(document), media_type="text/html"),
             "/api-doc/openapi.json": Response(orjson.dumps(document), media_type="application/json"),
         }
@@ -92,7 +92,7 @@ class App:
         except RequestFailure as failure:
             self.answers.metrics.failed(failure.label)
             return _failed(failure, is_openais=is_openais)
-        except Exception as error:  # a bug: TEI's clients expect a backend error, and the log has the trace
+        except Exception as error:  # a bug of ours: TEI's clients expect a backend error, and the log has the trace
             _LOG.exception("A request failed unexpectedly")
             self.answers.metrics.failed("internal")
             return _failed(RequestFailure(f"Internal error: {type(error).__name__}"), is_openais=is_openais)
@@ -111,7 +111,7 @@ class App:
         raise MethodNotAllowed(f"{scope['method']} is not allowed here, {names} is", headers={"allow": names})
 
     async def _answered(self, operation: Operation, scope: Scope, receive: Receive) -> Response:
-        """The answer. A request takes no place from others before its body is there."""
+        """Answer a request. It takes no place in a queue before its body is there."""
         headers = Headers(scope=scope)
         caller = ANYBODY if operation.is_open else self._caller(headers)
         if operation.reader is None:
@@ -175,7 +175,7 @@ async def _send(response: Response, send: Send) -> None:
     start = {"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers}
     await send(start)
     await send({"type": "http.response.body", "body": response.body, "more_body": True})
-    # This one waits until the client has read, so the next request of the connection does too.
+    # Sending waits until the client reads, and that holds up the connection's next request too.
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -1,4 +1,4 @@
-"""The failures that a request can meet, with TEI's statuses and types. A docstring is the document's description."""
+"""The failures that a request can meet, with TEI's statuses and types. The OpenAPI document shows their docstrings."""
 
 from __future__ import annotations
 

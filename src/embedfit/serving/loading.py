@@ -1,4 +1,4 @@
-"""From a model's name to a warm service."""
+"""Loading a model by its name into a warm service."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def load_service(model: str, settings: ServeSettings, *, log: Log) -> Service:
         max_rows=settings.max_batch_requests or settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
         max_queue_seconds=settings.max_queue_seconds or QUEUE_SECONDS,
-        # A request that is larger than the queue still gets in while nothing waits.
+        # A request that is larger than the queue is still accepted while nothing waits.
         least_queue_tokens=0 if settings.max_queue_seconds else settings.max_client_batch_size * layout.max_tokens,
     )
     name = settings.served_model_name or model
@@ -79,7 +79,7 @@ def load_with_index(opened: Callable[[], Index], settings: ServeSettings, keys: 
 
     index = opened()
     name = index.stored.model.name
-    if name.startswith("."):  # beside the index
+    if name.startswith("."):  # a path relative to the index folder
         name = os.path.normpath(index.stored.folder / name)
     service = load_service(name, settings, log=log)
     searcher = Searcher(index=index, max_queue_seconds=settings.max_queue_seconds or QUEUE_SECONDS)
@@ -104,7 +104,7 @@ def _encoder(folder: Path, layout: Architecture, settings: ServeSettings) -> Tex
             f"--default-prompt-name {named!r} is not a prompt of this model.",
             remedy=f"It has: {', '.join(sorted(prompts)) or 'none'}. Or give the text with --default-prompt.",
         )
-    if default is None:  # a model folder may have its own for texts without a role
+    if default is None:  # a model folder may have a default prompt for texts without a role
         default = layout.default_instruction if named is None else prompts[named]
     return TextEncoder(
         tokenizer.tokenizer,
@@ -119,7 +119,7 @@ def _encoder(folder: Path, layout: Architecture, settings: ServeSettings) -> Tex
 def _choice(
     model: str, folder: Path, layout: Architecture, settings: ServeSettings, encoder: TextEncoder, log: Log
 ) -> EngineChoice:
-    """The fastest engine; int8 where queries show that it finds as much."""
+    """The fastest engine; int8 only if queries show that it finds as much."""
     evaluation = evaluation_of(model, settings.gate_beir)
     if settings.precision == "int8" and evaluation is None:
         raise UsageError(
@@ -136,7 +136,7 @@ def _choice(
 
 
 def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Log) -> QualityGate:
-    """Measures once for each content of model and queries, and remembers."""
+    """The quality gate, which measures once for each content of model and queries, and keeps the result."""
 
     def rows_of(texts: Sequence[str], is_query: bool) -> list[list[int]]:
         return encoder.encode(texts, prompt=encoder.prompts["query" if is_query else "document"])
@@ -161,7 +161,7 @@ def _pad_id(folder: Path) -> int:
 def _info(
     layout: Architecture, encoder: TextEncoder, choice: EngineChoice, batcher: Batcher, settings: ServeSettings
 ) -> dict[str, object]:
-    """TEI's fields first, then what TEI does not say."""
+    """The answer of /info: TEI's fields first, then fields of our own."""
     engine, capacity = choice.engine, batcher.capacity
     limits = settings.model_dump(
         include={"max_concurrent_requests", "max_batch_tokens", "max_batch_requests", "max_client_batch_size",

@@ -14,12 +14,12 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _TOKENS = (8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0)
-#: What the client library adds to names: TEI's counters end without it, and their start is not asked for.
+#: Endings that the client library adds to names: TEI's counters end without them, and nobody needs their start.
 _ADDED = re.compile(rb"^(?:# \w+ )?\w+_created\b.*\n|_total\b", re.MULTILINE)
 
 
 class Metrics:
-    """What /metrics shows of one server. batcher: the one that runs now, None before the model is warm."""
+    """The numbers that /metrics shows of one server. batcher: the running one, None before the model is warm."""
 
     def __init__(self, batcher: Callable[[], Batcher | None]) -> None:
         self._registry = registry = CollectorRegistry()
@@ -53,11 +53,11 @@ class Metrics:
         self._requests.labels(method).inc()
 
     def succeeded(self, method: str) -> None:
-        """It was answered."""
+        """The request was answered."""
         self._successes.labels(method).inc()
 
     def failed(self, label: str) -> None:
-        """It was answered with an error of a kind ("validation", "overloaded", …)."""
+        """The request was answered with an error of a kind ("validation", "overloaded", …)."""
         self._failures.labels(label).inc()
 
     def computed(self, timing: Timing, seconds: float) -> None:

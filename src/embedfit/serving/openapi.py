@@ -14,7 +14,7 @@ from embedfit.serving.answers import Operation
 
 Json = dict[str, object]
 
-#: What every route that computes can meet.
+#: Failures that every computing route can give.
 _OF_REQUESTS = (
     failures.Malformed,
     failures.Empty,
@@ -62,7 +62,7 @@ class _Schemas:
 
 
 def openapi_document(table: Sequence[tuple[str, Operation]], *, protected: bool) -> Json:
-    """OpenAPI 3.1. protected: a key is needed for what computes."""
+    """The OpenAPI 3.1 document. protected: computing routes need a key."""
     shown = [(path, operation) for path, operation in table if operation.summary]
     records = [record for _, one in shown for record in (one.body, one.answer) if record is not None]
     made = _Schemas([schemas.Error, schemas.OpenAIError, *records])
@@ -113,5 +113,5 @@ def _page() -> Template:
 
 
 def docs_page(document: Json) -> str:
-    """The document as HTML that needs no script and no other host."""
+    """The document as an HTML page without scripts and without files from other hosts."""
     return _page().render(document=document)

@@ -1,4 +1,4 @@
-"""The records of requests and answers. They check requests, and the OpenAPI document is made of them."""
+"""The records of requests and answers. They check requests, and the OpenAPI document is made from them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ B = TypeVar("B")
 #: An escape in a JSON string: a pair of surrogates, half a pair, or any other.
 _ESCAPE = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
 
-#: OpenAI's clients take ids from OpenAI's tokenizer: for this model they are another text's.
+#: OpenAI's clients send ids from OpenAI's tokenizer, which stand for another text in this model's.
 _FOREIGN_IDS = (
     "`input` holds token ids. They are numbers of OpenAI's tokenizer, which mean other words to this model: send the "
     "texts. In LangChain: OpenAIEmbeddings(..., check_embedding_ctx_length=False). "
@@ -54,7 +54,7 @@ _FOREIGN_IDS = (
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one request may hold: so many inputs, and vectors cut to so many dimensions at most."""
+    """The bounds of one request: the number of its inputs, and of the dimensions that vectors are cut to."""
 
     inputs: int
     dimensions: int
@@ -111,7 +111,7 @@ def _filter(value: object) -> Filter:
 
 
 def unfit(error: InputError) -> Invalid:
-    """The answer to a filter that is none, or that does not fit the index."""
+    """The failure for a malformed filter, or one that does not fit the index."""
     return Invalid(f"`filter`: {error.message}{f' {error.remedy}' if error.remedy else ''}")
 
 
@@ -119,7 +119,7 @@ def unfit(error: InputError) -> Invalid:
 # for the document; _bounded checks them, after the number of inputs.
 _NotEmpty = {"minItems": 1}
 Text = Annotated[str, Field(json_schema_extra={"minLength": 1})]
-# An id above 32 bits is surely wrong, and some clients can't send it back.
+# An id above 32 bits is surely wrong, and some clients can't represent it.
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1, json_schema_extra={"format": "int32"})]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True, json_schema_extra=_NotEmpty)]
 Texts = Annotated[list[Text], Field(fail_fast=True, json_schema_extra=_NotEmpty)]
@@ -141,7 +141,7 @@ PromptName = Annotated[
 
 
 def rows_of(inputs: Input | list[Input]) -> list[Input]:
-    """Inputs as a list: a text is one, and so is a flat list of ids."""
+    """Inputs as a list; a single text or a flat list of ids is one input."""
     if isinstance(inputs, str) or (inputs and isinstance(inputs[0], int)):
         return [inputs]
     return cast("list[Input]", inputs)
@@ -184,14 +184,14 @@ class OpenAIRequest(Request):
     dimensions: Dimensions | None = None
     prompt_name: PromptName = None
 
-    # What TEI's form has beside these, so that both are served alike.
+    # The other fields of TEI's form, so that both forms are served alike.
     truncate: ClassVar[None] = None
     truncation_direction: ClassVar[None] = None
     normalize: ClassVar[bool] = True
 
     @property
     def inputs(self) -> Inputs:
-        """Their name in TEI's form."""
+        """The inputs under their name in TEI's form."""
         return self.input
 
 
@@ -199,7 +199,7 @@ VectorRequest = EmbedRequest | OpenAIRequest
 
 
 class SentencePairs(Request):
-    """One sentence, and those that it is compared with."""
+    """One sentence, and the sentences that it is compared with."""
 
     source_sentence: Annotated[Text, _bounded("a string")]
     sentences: Annotated[Texts, _bounded("a list of strings")]
@@ -227,7 +227,7 @@ def _kind(body: object) -> str:
     return "similarity" if isinstance(inputs, dict | SentencePairs) else "embed"
 
 
-#: The hub's client sends its sentence-similarity task to the bare address too.
+#: The hub's client sends its sentence-similarity task to the bare address, without a path, too.
 EmbedOrSimilarity = Annotated[
     Annotated[EmbedRequest, Tag("embed")] | Annotated[SimilarityRequest, Tag("similarity")], Discriminator(_kind)
 ]
@@ -263,7 +263,7 @@ class VertexRequest(Request):
 
 
 class SearchRequest(Request):
-    """A request for passages. A field that is not known is refused: a filter that is ignored would show too much."""
+    """A request for passages. An unknown field is refused, because an ignored filter would show too much."""
 
     model_config = ConfigDict(json_schema_extra={"additionalProperties": False})
 
@@ -321,12 +321,12 @@ class SearchRequest(Request):
 
     @property
     def wanted(self) -> Filter:
-        """What a passage must meet."""
+        """The conditions that a passage must meet."""
         return self.filter if self.documents is None else self.filter.and_also(of_documents(self.documents))
 
 
 class SearchParameters(SearchRequest):
-    """The same as parameters of an address. `query`, `filter` and `document` may be repeated."""
+    """A SearchRequest as parameters of an address. `query`, `filter` and `document` may be repeated."""
 
     model_config = ConfigDict(strict=False)
 
@@ -337,7 +337,7 @@ class SearchParameters(SearchRequest):
 
 
 def read_parameters(reader: TypeAdapter[B], query: bytes, bounds: Bounds) -> B:
-    """A request from the query of an address. Raises Invalid, Empty or BatchTooLarge."""
+    """Read a request from the query of an address. Raises Invalid, Empty or BatchTooLarge."""
     try:
         given = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=1_000)
     except ValueError as error:
@@ -351,7 +351,7 @@ def read_parameters(reader: TypeAdapter[B], query: bytes, bounds: Bounds) -> B:
 
 
 def read_body(reader: TypeAdapter[B], content: bytes | bytearray, bounds: Bounds, *, mends: bool = False) -> B:
-    """A request from its body. Raises Malformed, Invalid, Empty or BatchTooLarge.
+    """Read a request from its body. Raises Malformed, Invalid, Empty or BatchTooLarge.
 
     mends: halves of surrogate pairs are replaced, rather than refused.
     """
@@ -359,7 +359,7 @@ def read_body(reader: TypeAdapter[B], content: bytes | bytearray, bounds: Bounds
         return reader.validate_json(content, context=bounds)
     except (ValidationError, RequestFailure) as error:
         try:
-            orjson.loads(content)  # its error is clearer, and it refuses NaN
+            orjson.loads(content)  # orjson's error is clearer than pydantic's, and it refuses NaN
         except orjson.JSONDecodeError as broken:
             if mends and (mended := _ESCAPE.sub(_mended, content)) != content:
                 return read_body(reader, mended, bounds)
@@ -410,7 +410,7 @@ class OpenAIResponse(TypedDict):
 
 
 class VertexResponse(TypedDict):
-    """Vertex AI's answer: for each instance what /embed answers."""
+    """Vertex AI's answer: the answer of /embed for each instance."""
 
     predictions: list[list[Numbers]]
 
@@ -433,7 +433,7 @@ class Hit(TypedDict):
 
 
 class QueryAnswer(TypedDict):
-    """The passages of one query. base: those of the untuned model, where they were asked for."""
+    """The passages of one query. base: the untuned model's, if they were asked for."""
 
     query: str
     hits: list[Hit]

@@ -1,4 +1,4 @@
-"""Searches of an index, on a thread of their own, in the order in which they came."""
+"""Searches of an index, on a thread of their own, in the order in which they arrive."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _FIELDS = tuple(one.name for one in fields(Hit))
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """The body of an answer. empty: queries that found nothing. seconds: that the search took."""
+    """The body of an answer. empty: queries that found nothing. seconds: the search's time."""
 
     body: bytes
     empty: int
@@ -38,7 +38,7 @@ class SearchAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findable:
-    """What a caller may find. mask: (N,), None for all. size: how many passages."""
+    """The passages that a caller may find. mask: (N,), None for all. size: how many passages."""
 
     mask: Mask | None
     size: int
@@ -71,12 +71,12 @@ class Searcher:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
 
     def warm_up(self) -> None:
-        """Load the models. Raises what they raise."""
+        """Load the models. Raises their errors."""
         for index in (self.index, self._base):
             index.search("warm up", 1)
 
     def findable(self, caller: Caller) -> Findable:
-        """What a caller may find. Raises InputError if its filter does not fit the index."""
+        """The passages that a caller may find. Raises InputError if its filter does not fit the index."""
         if caller.name not in self._findable:
             try:
                 mask = None if caller.forced is None else self.index.stored.catalogue.allowed(caller.forced)
@@ -90,7 +90,7 @@ class Searcher:
         return self._findable[caller.name]
 
     async def fields(self, caller: Caller) -> bytes:
-        """The fields of what a caller may find, with their most frequent values, as JSON."""
+        """The fields of the passages that a caller may find, with their most frequent values, as JSON."""
         if caller.name not in self._fields:
             self._fields[caller.name] = await asyncio.wrap_future(self._pool.submit(self._fields_of, caller))
         return self._fields[caller.name]
@@ -110,7 +110,7 @@ class Searcher:
         return orjson.dumps({"passages": findable.size, "fields": found})
 
     async def answer(self, request: SearchRequest, caller: Caller = ANYBODY) -> SearchAnswer:
-        """The answer as JSON, of what the caller may find.
+        """The answer as JSON, from the passages that the caller may find.
 
         Raises Overloaded if too many searches wait, BackendFailure if the search fails. Cancelling the caller takes the
         search out of the queue, or ends it after the query that runs.
@@ -132,7 +132,7 @@ class Searcher:
         return answer
 
     def close(self) -> None:
-        """Stop the thread after the search that it computes."""
+        """Stop the thread after its current search."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _compute(self, request: SearchRequest, caller: Caller, gone: Event) -> SearchAnswer:
@@ -165,7 +165,7 @@ class Searcher:
     def _hits(
         self, index: Index, request: SearchRequest, allowed: Mask | None, gone: Event
     ) -> Iterator[list[dict[str, object]]]:
-        """Of each query: what `embedfit search --json` prints, with the ranges of characters that it asks for."""
+        """Each query's hits as `embedfit search --json` prints them, with the ranges of characters that it asks for."""
         found = index.search_all(request.queries, request.hits_a_query, allowed=allowed)
         for query, hits in zip(request.queries, found, strict=True):
             if gone.is_set():

@@ -66,7 +66,7 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
             failures.append(error)
             server.should_exit = True
 
-    # uvicorn hands a signal on to the handler that it found; this one makes the drain the whole of it.
+    # uvicorn passes a signal on to the handler that was set before; ours ignores it, so that only the drain runs.
     previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         # A daemon does not keep the process alive when the user stops it during warm-up.
@@ -88,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
-        # The kernel holds no more than this for a connection, so a client that does not read is noticed sooner.
+        # The kernel buffers no more than this for a connection, so that a client that does not read is noticed sooner.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _KERNEL_BUFFER)
         return listener
     except OSError as error:
@@ -120,11 +120,11 @@ def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
         application,
         http=cast(
             type[asyncio.Protocol], partial(BoundedProtocol, connections)
-        ),  # uvicorn calls it as it would call a class
+        ),  # uvicorn calls this as it would call a class
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="error",  # its warnings are what any client can cause, as often as it likes
+        log_level="error",  # any client can cause uvicorn's warnings, as often as it likes
         access_log=False,
         server_header=False,
         date_header=True,
@@ -135,7 +135,7 @@ def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
 
 
 def _room_for(connections: int) -> int:
-    """So many connections, or as many as the limit of open files allows. The limit is raised first, if it can be."""
+    """The wanted connections, or as many as the limit of open files allows. The limit is raised first, if possible."""
     if sys.platform == "win32":
         return connections
     import resource  # not on Windows
@@ -160,7 +160,7 @@ def _url(listener: socket.socket) -> str:
 
 
 def logger(*, json_output: bool) -> Log:
-    """Lines on stderr, as JSON objects where asked for."""
+    """A logger of lines on stderr, as JSON objects if asked for."""
 
     def log(message: str) -> None:
         line = json.dumps({"level": "INFO", "message": message}) if json_output else message

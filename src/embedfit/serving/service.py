@@ -1,4 +1,4 @@
-"""A loaded model: what every route needs, without HTTP."""
+"""A loaded model with the functions that every route needs, without HTTP."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.scheduling.batcher import Batcher
 from embedfit.serving.schemas import VectorRequest, rows_of
 
-if TYPE_CHECKING:  # it loads torch, which a server without an index does not need
+if TYPE_CHECKING:  # loads torch, which a server without an index does not need
     from embedfit.serving.searching import Searcher
 
 
@@ -34,8 +34,8 @@ class Timing:
 class Service:
     """A tokenizer and a batcher with an engine.
 
-    info: the answer of /info. model_name: what OpenAI's route calls the model. searcher: of the index that is served
-    beside the model; None: no index is served.
+    info: the answer of /info. model_name: the model's name in OpenAI's route. searcher: searches the index that is
+    served beside the model; None: no index is served.
     """
 
     encoder: TextEncoder

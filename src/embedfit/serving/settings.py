@@ -33,7 +33,7 @@ PrecisionName = Literal["auto", "fp32", "bf16", "int8"]
 _KEY = re.compile(r"[!-~]+")
 #: Variables that hold the key: our own, which our clients read too, and TEI's.
 _KEY_NAMES = ("EMBEDFIT_API_KEY", "API_KEY")
-#: What TEI's --dtype calls the precisions.
+#: The names of precisions in TEI's --dtype.
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "bf16"}
 
 
@@ -62,7 +62,7 @@ Limit = partial(CommandOption, panel="Limits")
 class ServeSettings(BaseModel):
     """Settings of one server. Names and defaults are TEI's where TEI has the setting.
 
-    Raises UsageError for a value that can't be. The validation's context may name the environment variables that
+    Raises UsageError for an invalid value. The validation's context may name the environment variables that
     values came from, by field: {"port": "PORT"}.
     """
 
@@ -106,7 +106,7 @@ class ServeSettings(BaseModel):
     json_output: Annotated[bool, CommandOption("Log lines as JSON.", ("--json-output",))] = False
 
     max_concurrent_requests: Annotated[Count, Limit("More are answered 429.")] = 512
-    # The calibrated budget stays below it.
+    # The calibrated budget stays below this number.
     max_batch_tokens: Annotated[Count, Limit("Upper bound of rows × longest of a batch.")] = 16_384
     max_batch_requests: Annotated[Count | None, Limit("Rows of a batch.")] = None
     max_client_batch_size: Annotated[Count, Limit("Inputs of a request; more are answered 422.")] = 32
@@ -160,7 +160,7 @@ def from_environment(
 
 
 def _key_from(environment: Mapping[str, str]) -> str | None:
-    """The key under its own name or TEI's; a file's last line end is no part of it."""
+    """The key from our variable or TEI's. The line end at the end of a file is not part of it."""
     keys = {name: key for name in _KEY_NAMES if (key := environment.get(name, "").strip())}
     if len(set(keys.values())) > 1:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The families of transformers that embedfit has been shown to run: what differs between them, in one table."""
+"""The table of the families of transformers that embedfit is shown to run rightly, and of their differences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Family:
 
     width_key: the name of the hidden size in config.json. lost_positions: positions of the table that no token can
     take; None: there is no table, so any length can be read; "pad": those up to the padding token's id.
-    attention: of a configuration that says nothing else.
+    attention: the default, if config.json does not set it.
     causal_flag: the key of config.json that changes the attention, and the value that makes it bidirectional.
     class_name: of transformers' encoder, where AutoModel would build more than that. prefix: before the names of
     weights that were saved with a head. has_pooler: the class can be built without BERT's pooler, which nothing uses.
@@ -50,7 +50,7 @@ class Family:
         return positions - lost if isinstance(positions, int) else None
 
     def attention_of(self, config: Mapping[str, JsonValue]) -> Attention:
-        """Whether a token sees those after it."""
+        """The attention of a configuration: whether a token sees the tokens after it."""
         if self.causal_flag is not None and config.get(self.causal_flag[0]) is self.causal_flag[1]:
             return "bidirectional"
         return self.attention

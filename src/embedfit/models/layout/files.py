@@ -15,13 +15,13 @@ from embedfit.models.architecture import Architecture, Dense, StaticEmbedding, T
 
 JsonObject: TypeAlias = Mapping[str, JsonValue]
 
-#: What a transformer and its tokenizer are made from, beside the weights.
+#: The files beside the weights that a transformer and its tokenizer are made from.
 _DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
              "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")  # fmt: skip
 
 
 def read_json(path: Path, *, optional: bool = False) -> JsonObject:
-    """The JSON object in a file of a model folder; optional: an empty one where the file is missing."""
+    """The JSON object in a file of a model folder; optional: an empty one if the file is missing."""
     if optional and not path.exists():
         return {}
     content = read_value(path)
@@ -42,7 +42,7 @@ def read_value(path: Path) -> JsonValue:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one module, all shards; empty where there is none."""
+    """The safetensors files of one module, all shards; empty if the module has none."""
     if (folder / "model.safetensors").exists():
         return [folder / "model.safetensors"]
     listed = read_json(folder / "model.safetensors.index.json", optional=True).get("weight_map")
@@ -95,6 +95,6 @@ def deciding_files(folder: Path, architecture: Architecture) -> list[Path]:
 
 
 def tokenizer_window(folder: Path) -> int | None:
-    """The longest text that a folder's tokenizer is set for, or None where it has no limit."""
+    """The limit of tokens that a folder's tokenizer sets, or None if it sets none."""
     value = read_json(folder / "tokenizer_config.json", optional=True).get("model_max_length")
     return int(value) if isinstance(value, (int, float)) and value < 1e6 else None

@@ -1,4 +1,4 @@
-"""From a text's token states to one vector: pooling, dense layers, norms; each in its forms, side by side.
+"""From a text's token states to one vector: pooling, dense layers and norms, for torch, numpy and OpenVINO.
 
 The formulas are those of sentence-transformers (Reimers and Gurevych 2019), which are stated there for batches padded
 on either side. Here padding is always on the right, so a text is its first `length` tokens.
@@ -20,8 +20,8 @@ from embedfit.numerics.arrays import Ints, Vectors
 if TYPE_CHECKING:
     import torch
 
-Node: TypeAlias = Any  # of an OpenVINO graph; its module makes its names at run time
-#: The divisor of a mean where no token is left.
+Node: TypeAlias = Any  # a node of an OpenVINO graph; the package makes its names at run time
+#: The least divisor of a mean, for texts without a pooled token.
 _LEAST = 1e-9
 #: The least divisor of sentence-transformers' Normalize and of torch's normalize.
 _LEAST_NORM = 1e-12
@@ -59,7 +59,7 @@ def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling, skip: torch
 
 
 def pool_arrays(hidden: Vectors, mask: Ints, pooling: Pooling, skip: Ints | None = None) -> Vectors:
-    """The same as pool(), of arrays."""
+    """pool() for arrays."""
     found = []
     places = np.arange(mask.shape[1])
     kept = mask if skip is None else mask * (places >= skip[:, None])
@@ -83,7 +83,7 @@ def pool_arrays(hidden: Vectors, mask: Ints, pooling: Pooling, skip: Ints | None
 
 
 def pool_nodes(ops: Node, hidden: Node, attention_mask: Node, mode: PoolingMode) -> Node:
-    """The same as a part of an OpenVINO graph, for the two poolings that nearly all models have; None for others.
+    """pool() as a part of an OpenVINO graph, for the two poolings that nearly all models have; None for others.
 
     ops: openvino.opset13. hidden: (B, L, H); attention_mask: (B, L).
     """
@@ -136,7 +136,7 @@ class Head:
     """The modules after the transformer, with the weights of the dense ones. Works on tensors and on arrays."""
 
     def __init__(self, architecture: Architecture, weights: Mapping[str, Mapping[str, Vectors]]) -> None:
-        """weights: of each Dense, by its path."""
+        """weights: each Dense's, by its path."""
         self.pooling = architecture.pooling
         self._steps = architecture.after_pooling
         self._arrays = weights
@@ -150,11 +150,11 @@ class Head:
         return cls(architecture, {module.path: read_arrays(folder / module.path) for module in dense})
 
     def vectors(self, hidden: torch.Tensor, mask: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
-        """Texts' vectors (B, D) of token states. Arguments as of pool(); all in fp32."""
+        """Texts' vectors (B, D) from token states. Arguments as for pool(); all in fp32."""
         return self.finish(pool(hidden, mask, self.pooling, skip))
 
     def finish(self, pooled: torch.Tensor) -> torch.Tensor:
-        """The modules after the pooling. pooled: (B, H × modes); returns (B, D)."""
+        """Apply the modules after the pooling. pooled: (B, H × modes); returns (B, D)."""
         import torch
 
         for step in self._steps:
@@ -170,11 +170,11 @@ class Head:
         return pooled if self._dimensions is None else pooled[:, : self._dimensions]
 
     def vectors_of_arrays(self, hidden: Vectors, mask: Ints, skip: Ints | None = None) -> Vectors:
-        """The same as vectors(), of arrays."""
+        """vectors() for arrays."""
         return self.finish_arrays(pool_arrays(hidden, mask, self.pooling, skip))
 
     def finish_arrays(self, pooled: Vectors) -> Vectors:
-        """The same as finish(), of arrays."""
+        """finish() for arrays."""
         for step in self._steps:
             if isinstance(step, Normalize):
                 pooled = unit_rows(pooled)
@@ -190,7 +190,7 @@ class Head:
         import torch
 
         if (path, device) not in self._tensors:
-            with torch.inference_mode(False):  # a training may use them later
+            with torch.inference_mode(False):  # inference tensors could not be trained later
                 own = {name: torch.from_numpy(array).to(device) for name, array in self._arrays[path].items()}
             self._tensors[path, device] = own
         return self._tensors[path, device]
@@ -200,13 +200,13 @@ def read_arrays(folder: Path) -> dict[str, Vectors]:
     """A module's weights in fp32, read without torch, whatever floating-point type they are stored in."""
     import safetensors as _safetensors
 
-    safetensors: Any = _safetensors  # it has no annotations
+    safetensors: Any = _safetensors  # the function has no annotations
 
     found: dict[str, Vectors] = {}
     for path in weight_files(folder):
         for name, stored in safetensors.deserialize(path.read_bytes()):
             data, shape = bytes(stored["data"]), tuple(stored["shape"])
-            if stored["dtype"] == "BF16":  # numpy has no such type: it is the upper half of an fp32
+            if stored["dtype"] == "BF16":  # numpy has no bf16; it is the upper half of an fp32
                 array = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
             else:
                 array = np.frombuffer(data, {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[stored["dtype"]])

@@ -1,7 +1,7 @@
 """The texts put before queries and passages, and those that models' authors prescribe, with sources.
 
-In order: what the user gives; the prompts that the folder itself holds; what the authors prescribe for the model by
-its name; nothing. A base without its instruction looks worse than it is, and makes any tuning look good.
+The first that there is counts: the user's instruction; the prompts in the folder; the authors' for the model's name; no
+prompt. A base without its instruction looks worse than it is, and makes any tuning look good.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from embedfit.models.sources import EMBEDDERS, resolve_model
 class Prescribed(NamedTuple):
     """The texts that the authors of some models put before queries and passages.
 
-    names: a pattern that the name on the hub fits as a whole, without its owner. source: where the authors say so.
+    names: a pattern that the name on the hub fits as a whole, without its owner. source: the page where the authors say
+    so.
     """
 
     names: str
@@ -79,14 +80,14 @@ PRESCRIBED: tuple[Prescribed, ...] = (
 def open_model(name: str, query_instruction: str | None = None) -> tuple[Path, Architecture]:
     """The folder of a model by alias, hub id or path, and its architecture with its right prompts.
 
-    query_instruction: the user's, instead of the right one. Raises ModelError.
+    query_instruction: the user's, which replaces the right one. Raises ModelError.
     """
     folder = resolve_model(name)
     return folder, right_prompts(name, folder, read_architecture(folder)).with_prompts(query=query_instruction)
 
 
 def right_prompts(name: str, folder: Path, layout: Architecture) -> Architecture:
-    """The architecture with the prompts of its authors, where the folder holds none of its own."""
+    """The architecture with its own prompts, or with its authors' if the folder holds none."""
     if any(layout.prompts.get(role) for role in ("query", *PASSAGE_PROMPTS)) or layout.default_instruction:
         return layout
     found = prescribed(name, folder)
@@ -96,7 +97,7 @@ def right_prompts(name: str, folder: Path, layout: Architecture) -> Architecture
 
 
 def prescribed(name: str, folder: Path | None = None) -> Prescribed | None:
-    """The authors' texts for a model of that name or in that folder, or None where nothing is known."""
+    """The authors' texts for a model of that name or in that folder, or None if we know none."""
     for known in _names(name, folder):
         for entry in PRESCRIBED:
             if re.fullmatch(entry.names, known, re.IGNORECASE):

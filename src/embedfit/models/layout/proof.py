@@ -1,4 +1,4 @@
-"""Whether our vectors of a model folder are those of sentence-transformers, and which module differs if not."""
+"""The proof that our vectors of a model folder equal sentence-transformers', or the first module that differs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from embedfit.models.layout.modules import Head
 from embedfit.models.layout.prompts import open_model, prescribed
 from embedfit.models.layout.reading import read_architecture
 
-#: The name of what vectors are compared with, on the command line.
+#: The value of the command line's option that names the comparison.
 SENTENCE_TRANSFORMERS = "sentence-transformers"
 #: Short and long, over most windows, of several scripts, with characters that tokenizers treat in their own ways.
 TEXTS = (
@@ -29,7 +29,7 @@ TEXTS = (
     "tab\tand  spaces\u00a0and\u2028lines\nend ",
     "The sound is off, and the remote control does not answer. " * 400,
 )
-#: Largest difference of any number, for vectors of length 1. Longer vectors may differ by as many times more.
+#: Largest allowed difference of any number, for vectors of length 1. For longer vectors it grows with the length.
 TOLERANCE = 1e-4
 
 
@@ -37,8 +37,9 @@ TOLERANCE = 1e-4
 class VectorComparison:
     """Our vectors beside sentence-transformers'.
 
-    difference: the largest of any number, divided by the longest vector's length where that is over 1.
-    least_cosine: of a text's two vectors. differs: what differs first ("token ids", "Pooling"); empty: nothing does.
+    difference: the largest of any number, divided by the longest vector's length if that is over 1. least_cosine: the
+    least cosine of a text's two vectors. differs: the first step that differs ("token ids", "Pooling"), empty if none
+    does.
     """
 
     texts: int
@@ -52,7 +53,7 @@ class VectorComparison:
         return not self.differs
 
     def sentence(self) -> str:
-        """For people."""
+        """The result as a sentence for people."""
         numbers = f"largest difference {self.difference:.1e}, least cosine {self.least_cosine:.7f}, {self.texts} texts"
         if self.same:
             return f"The vectors are sentence-transformers' ({numbers})."
@@ -69,7 +70,7 @@ class Examination:
     comparison: VectorComparison | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """For --json."""
+        """The result as JSON values, for --json."""
         return {
             "folder": str(self.folder),
             "modules": self.layout.describe(),
@@ -85,7 +86,7 @@ class Examination:
         }
 
     def lines(self) -> list[str]:
-        """For people."""
+        """The result as lines for people."""
         layout = self.layout
         found = [
             f"{self.folder}",
@@ -128,9 +129,9 @@ def examine(model: str, *, compare: bool) -> Examination:
 
 
 def compare_with_sentence_transformers(encoder: Encoder, texts: Sequence[str] = TEXTS) -> VectorComparison:
-    """Encode texts as queries and as passages with both, sentence-transformers given the same prompts.
+    """Encode texts as queries and as passages, with our encoder and with sentence-transformers under the same prompts.
 
-    encoder: in fp32. Raises ModelError where sentence-transformers can't open the folder.
+    encoder: in fp32. Raises ModelError if sentence-transformers can't open the folder.
     """
     theirs = _open(encoder.folder)
     worst, least, differs = 0.0, 1.0, ""
@@ -157,7 +158,7 @@ def _open(folder: Path) -> Any:  # noqa: ANN401 - sentence-transformers has no a
         model = SentenceTransformer(
             str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}
         )
-    except Exception as error:  # it has no common base
+    except Exception as error:  # its errors have no common base class
         raise ModelError(f"sentence-transformers can't open {folder}: {first_line(error)}") from error
     return model
 

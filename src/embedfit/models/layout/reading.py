@@ -1,4 +1,4 @@
-"""A model folder read: its files become one Architecture, or are refused by name. Nothing here loads torch.
+"""The reader of model folders: a folder's files become one Architecture, or the error names the file. Loads no torch.
 
 sentence-transformers wrote folders in several forms: modules.json with old type paths (sentence_transformers.models.X)
 and new ones (since 5.4), the transformer beside modules.json or in 0_Transformer/, pooling as flags or as names, and
@@ -28,7 +28,7 @@ from embedfit.models.architecture import (
 from embedfit.models.layout.families import Family, family_of
 from embedfit.models.layout.files import JsonObject, check_weights, read_json, read_value, shapes, tokenizer_window
 
-#: Tokens that are read of a text by a model whose folder names no limit, so that one text can't take all memory.
+#: The limit of a text's tokens for a model whose folder names none, so that one text can't take all memory.
 NO_LIMIT = 32_768
 _OLD_FLAGS: dict[str, PoolingMode] = {
     "pooling_mode_cls_token": "cls",
@@ -53,7 +53,7 @@ _REFUSED_SETTINGS = (
 )
 #: Arguments that a Transformer module may carry, without effect on its vectors in fp32.
 _HARMLESS_ARGUMENTS = {"trust_remote_code", "torch_dtype", "dtype", "attn_implementation", "padding_side", "use_fast"}
-#: Larger sizes than any embedding model has; a folder that names one would take all memory.
+#: Upper bounds of sizes, above any embedding model's: a folder with larger ones would take all memory.
 _LARGEST = {"hidden_size": 65_536, "d_model": 65_536, "dim": 65_536, "num_hidden_layers": 512, "n_layers": 512,
             "num_layers": 512, "vocab_size": 10_000_000, "intermediate_size": 1 << 20, "hidden_dim": 1 << 20,
             "d_ff": 1 << 20, "max_position_embeddings": 1 << 24, "num_attention_heads": 4_096}  # fmt: skip
@@ -62,7 +62,7 @@ _LARGEST = {"hidden_size": 65_536, "d_model": 65_536, "dim": 65_536, "num_hidden
 def read_architecture(folder: Path) -> Architecture:
     """The architecture of a model folder.
 
-    Raises ModelError naming the file that is missing or not understood, or what embedfit can't compute.
+    Raises ModelError that names the file which is missing or not understood, or the module that embedfit can't compute.
     """
     if not folder.is_dir():
         raise ModelError(f"There is no model folder {folder}.")
@@ -256,7 +256,7 @@ def _whole(value: object) -> int:
 
 
 def _tokenizer_limit(folder: Path, config: JsonObject) -> int | None:
-    """The window where the folder sets none: as in sentence-transformers, the tokenizer's, at most the positions."""
+    """The window if the folder sets none: the tokenizer's, at most the positions, as in sentence-transformers."""
     limits = [tokenizer_window(folder), config.get("max_position_embeddings")]
     found = [limit for limit in limits if isinstance(limit, int) and limit > 0]
     return min(found) if found else None

@@ -1,1 +1,1 @@
-"""Vectors on disk and what they are of."""
+"""Vectors on disk, the models that made them, and the texts that they stand for."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from embedfit.files.hashes import files_below
 from embedfit.models.sources import HUB_FILES
 
-#: What training wrote beside the weights, to be read by people and by the report.
+#: Files that training wrote beside the weights, for people and for the report.
 _LOGS = ("training.json", "losses.jsonl")
 #: The same model for other engines.
 _OTHER_FORMS = ("onnx", "openvino")
@@ -17,8 +17,8 @@ _OTHER_FORMS = ("onnx", "openvino")
 def model_files(path: Path) -> list[tuple[str, Path]]:
     """(name, path) of the files that a model is read from, by name. path: a model folder, or a single model file.
 
-    Of a model on the hub just these are fetched, so nothing else can count: not the card, not licences or images,
-    not pickles, and not what training said of itself.
+    These are the only files that are fetched of a model on the hub. Cards, licences, images, pickles and training's
+    notes don't count.
     """
     if not path.is_dir():
         return [(path.name, path)]

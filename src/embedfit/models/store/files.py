@@ -1,4 +1,4 @@
-"""A file of texts to a file of vectors."""
+"""Encoding a file of texts into a file of vectors."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def encode_file(model: str, source: Path, output: Path, *, is_query: bool, repor
 def encode_windows(model: str, source: Path, output: Path, *, max_tokens: int, report: Reporter) -> tuple[int, int]:
     """Write the vectors of all windows of a file's passages, and beside it OUTPUT.windows.jsonl.
 
-    That file says of each row of the vectors of which passage it is, counted from 0, and what the window's
-    text is: {"passage": 3, "text": "…"}. A row is the window's vector blended with its passage's, and a
-    passage's score that of its best row. max_tokens: of a window. Returns (W, H).
+    For each row of the vectors that file has the number of its passage, counted from 0, and the window's text:
+    {"passage": 3, "text": "…"}. A row is the window's vector blended with its passage's; a passage's score is its best
+    row's. max_tokens: a window's. Returns (W, H).
     """
     contents = read_texts(source)
     encoder = load_base(model)
@@ -46,7 +46,7 @@ def encode_windows(model: str, source: Path, output: Path, *, max_tokens: int, r
 
 
 def read_texts(path: Path) -> list[str]:
-    """The texts of a file: one a line, or, in a .jsonl file, the field "text" (after "title", if there is one)."""
+    """The texts of a file, one a line; in a .jsonl file the field "text", after "title" if there is one."""
     if path.suffix.lower() == ".jsonl":
         lines = [_passage(record, path, number) for number, record in json_lines(path)]
     else:

@@ -1,8 +1,8 @@
-"""Vectors that were computed or paid for before, found again by what made them and by the text.
+"""The store of computed and paid vectors, in which a vector is found by its embedder and its text.
 
-A file per embedder. Its name is a hash of the *weights*, tokenizer and layout, never of a model's name
-or path: a model trained again in the same folder finds no old vectors. What stands behind a URL can't
-be hashed; there a few probe texts are embedded first, and other vectors than last time empty the file.
+A file per embedder. Its name is a hash of the *weights*, tokenizer and layout, never of a model's name or path: a model
+trained again in the same folder finds no old vectors. A model behind a URL can't be hashed; a few probe texts are
+embedded first, and if their vectors are not last time's, the file is emptied.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from embedfit.files.atomic import disk_errors
 from embedfit.numerics.arrays import Vectors
 from embedfit.progress import Reporter, Silent
 
-#: What is embedded to see whether a remote model is still the same.
+#: Texts that are embedded to see whether a remote model is still the same.
 PROBES = ("What does the warranty cover?", "net loss per share, basic and diluted", "mute", "Zwölf Boxkämpfer")
 #: Cosine to last time's vector of a probe, above which a remote model counts as the same.
 SAME_MODEL = 1 - 2e-5
 
-# What is embedded between two writes, and so what a killed run loses and how often a bar moves: a few
-# seconds of one core's work, yet enough for full batches.
+# The number of texts between two writes decides how much a killed run loses and how often a bar moves: a few seconds of
+# one core's work, yet enough for full batches.
 _CHUNK_TEXTS = 512
 _CHUNK_CHARACTERS = 60_000
 _SELECT = 500  # keys in one SELECT
@@ -44,7 +44,7 @@ class Embedder(Protocol):
 
     @property
     def name(self) -> str:
-        """For people: progress bars, errors."""
+        """The embedder's name for people, in progress bars and errors."""
 
     @property
     def key(self) -> str:
@@ -52,7 +52,7 @@ class Embedder(Protocol):
 
     @property
     def instruction(self) -> str:
-        """The text put before queries: with the key it decides their vectors."""
+        """The text put before queries; it and the key decide their vectors."""
 
     @property
     def storage(self) -> Storage:
@@ -65,7 +65,7 @@ class Embedder(Protocol):
         """Give back memory; embed() may be called again."""
 
 
-#: Turns texts into what is stored for each.
+#: Turns texts into the value that is stored for each.
 Compute = Callable[[list[str]], Sequence[bytes]]
 
 

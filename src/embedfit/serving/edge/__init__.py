@@ -1,1 +1,1 @@
-"""What protects the server from its clients: bodies, limits, keys."""
+"""The server's protection from its clients: limits of connections and bodies, and keys."""

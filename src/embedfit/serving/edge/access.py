@@ -1,4 +1,4 @@
-"""The keys of a server, each with a filter of what it finds. A request can only narrow the filter."""
+"""The keys of a server, each with a filter on the passages that it finds. A request can only narrow the filter."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HOW = (
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A sender of requests. name: for the log. forced: what its requests may find; None: everything."""
+    """A sender of requests. name: for the log. forced: the filter on its requests; None: they find everything."""
 
     name: str
     forced: Filter | None = None
@@ -44,7 +44,7 @@ class Keys:
         return bool(self.callers)
 
     def caller(self, key: bytes) -> Caller | None:
-        """The caller that has this key, or None. It takes as long for one key as for another, and for a wrong one."""
+        """The caller that has this key, or None. The time is the same for every key and for a wrong one."""
         digest = hashlib.sha256(key).digest()
         found = None
         for known, caller in self.callers:

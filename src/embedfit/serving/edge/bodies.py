@@ -1,4 +1,4 @@
-"""Bodies that are still coming: how slow one may be, and how much memory all of them may hold."""
+"""Bodies that are still arriving: the least speed of one, and the memory of all together."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from starlette.types import Receive
 from embedfit.serving.failures import Overloaded, PayloadTooLarge, RequestTimeout
 
 _SWEEP_SECONDS = 0.5
-#: Bytes that a body must hold before it is given up for its memory.
+#: A smaller body is never given up for its memory.
 _WORTH_DROPPING = 65_536
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaceLimits:
-    """The least speed of a peer. rate: bytes a second. credit: seconds that it may be behind, at the start too."""
+    """The least speed of a peer. rate: bytes a second. credit: seconds that it may fall behind, also at the start."""
 
     rate: float = 500.0
     credit: float = 10.0
@@ -40,7 +40,7 @@ class Pace:
         self.due = now + limits.credit
 
     def moved(self, count: int, now: float) -> None:
-        """So many bytes came through."""
+        """Count bytes that came through."""
         self.due = min(self.due + count / self._limits.rate, now + self._limits.credit)
 
 
@@ -48,7 +48,7 @@ class Pace:
 class BodyLimits:
     """Bounds of all bodies together.
 
-    unfinished: how many may lack a part. held_bytes: what bodies that are coming or being answered may take.
+    unfinished: how many may lack a part. held_bytes: the memory of bodies that are arriving or being answered.
     """
 
     unfinished: int = 512
@@ -57,7 +57,7 @@ class BodyLimits:
 
 
 class Body:
-    """One body, as long as its request lives. failure: why the server gave it up; None: it did not."""
+    """One body, as long as its request lives. failure: the error with which the server gave it up, or None."""
 
     __slots__ = ("_bodies", "failure", "held", "pace", "task")
 
@@ -69,7 +69,7 @@ class Body:
         self.task: Task[object] | None = None
 
     async def read(self, receive: Receive, *, is_whole: bool, limit: int) -> bytearray:
-        """All bytes of the body. is_whole: they are there already, so nothing has to be waited for.
+        """All bytes of the body. is_whole: all bytes are there already, so there is no wait.
 
         Raises PayloadTooLarge above limit bytes; RequestTimeout if the body is too slow, or the slowest of too many;
         Overloaded if there is no memory for it; CancelledError if the client leaves.
@@ -113,8 +113,8 @@ def _due(body: Body) -> float:
 class Bodies:
     """All bodies of one server, used from its event loop alone.
 
-    A body that is whole when its request is seen never waits here: clients that send at once are served whatever slow
-    clients do. If there are too many slow bodies, or if they hold too much memory, the slowest is given up.
+    A body that is whole when its request arrives never waits here, so slow clients can't hold up quick ones. If there
+    are too many slow bodies, or if they hold too much memory, the slowest is given up.
     """
 
     def __init__(self, limits: BodyLimits, clock: Callable[[], float] = time.monotonic) -> None:
@@ -131,7 +131,7 @@ class Bodies:
 
     @contextmanager
     def open(self) -> Iterator[Body]:
-        """A body; what it holds is given back at the end."""
+        """The context of a body; its memory is given back at the end."""
         body = Body(self)
         try:
             yield body
@@ -165,13 +165,13 @@ class Bodies:
             self._drop(min(large, key=_due))
 
     def release(self, body: Body) -> None:
-        """Give back what a body holds."""
+        """Give back the memory of a body."""
         self.held -= body.held
         body.held = 0
 
     def _drop(self, body: Body) -> None:
         self.arrived(body)
-        self.release(body)  # its task ends before anything else of it can come
+        self.release(body)  # safe: its task ends before more of the body can arrive
         body.give_up("The body came too slowly, and others need the room")
 
     def _sweep(self, loop: AbstractEventLoop) -> None:

@@ -1,4 +1,4 @@
-"""Bounds of a connection: the bytes of its header, the time of header, body and answer, and how many there may be.
+"""Bounds of connections: their number, the bytes of a header, and the time of header, body and answer.
 
 uvicorn has no public seam at which a header ends or a body is whole, so its protocol is subclassed here; the
 hooks in use are the parser's callbacks, `send_400_response` and `on_response_complete`; a test names them, and the
@@ -36,7 +36,7 @@ _HEADER_END = b"\r\n\r\n"
 #: request as usual. Java's client offers HTTP/2 with every first request.
 _OFFER = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _NO_OFFER = b"\r\nignored"
-#: Bytes that a body may cost on the wire for each of its own: a chunk of one byte costs six.
+#: Bytes on the wire that each byte of a body may cost: a chunk of one byte costs six.
 _CHUNKED_OVERHEAD = 16
 _SWEEP_SECONDS = 1.0
 _ANSWER_PACE = PaceLimits(credit=30.0)
@@ -47,7 +47,7 @@ class ConnectionLimits:
     """Bounds of connections. Time-outs are seconds for a whole header or body.
 
     pipelined: requests of one connection that may wait for an answer. answer_pace: the least speed at which a client
-    reads its answer. unread_bytes: what the unread answers of all connections may take.
+    reads its answer. unread_bytes: the bytes of unread answers on all connections together.
     """
 
     header_timeout: float = 10.0
@@ -64,7 +64,7 @@ class _Refused(Exception):
 
 
 class Connections:
-    """All connections of one server: which are silent, and which do not read their answer.
+    """All connections of one server, with those that are silent and those that do not read their answer.
 
     A client may be slow or silent as long as there is room. If there is none, the connection that has been silent
     longest is closed.
@@ -74,11 +74,11 @@ class Connections:
         self.limits = limits
         self.clock = clock
         self._open: set[BoundedProtocol] = set()
-        self._silent: dict[BoundedProtocol, None] = {}  # without a whole header, the longest first
+        self._silent: dict[BoundedProtocol, None] = {}  # connections without a whole header, the longest silent first
         self._sweeping = self._has_cut = False
 
     def opened(self, one: BoundedProtocol, loop: AbstractEventLoop) -> bool:
-        """Take a connection in. False: there is no room, and no connection that may be closed."""
+        """Take in a connection. False: there is no room, and no connection that may be closed."""
         self._open.add(one)
         if len(self._open) > self.limits.connections and not self._make_room():
             return False
@@ -203,7 +203,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _leave(self) -> None:
-        for cycle in self._unanswered:  # uvicorn knows of the last one alone
+        for cycle in self._unanswered:  # uvicorn only knows the last request's
             cycle.disconnected = True
             cycle.message_event.set()
         for tell in list(self._lost):
@@ -217,7 +217,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return True
 
     def make_room(self) -> None:
-        """Close for another connection. A client in the middle of a header is told why."""
+        """Close, to make room for another connection. A client in the middle of a header gets the reason."""
         if self._in_header:
             self._refuse(*_TIMED_OUT)
         else:
@@ -277,7 +277,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
         if self.parser.should_upgrade():
-            self.cycle.keep_alive = False  # another protocol is not spoken; what follows would be in it
+            self.cycle.keep_alive = False  # we speak no other protocol, and the client's next bytes would be in it
         self._all.spoke(self)
         self._arm(self._limits.body_timeout)
 
@@ -301,7 +301,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _stop_parsing(self, refusal: tuple[bytes, bytes]) -> None:
         self._refusal = refusal
-        raise _Refused  # the parser makes an error of it, and uvicorn calls send_400_response
+        raise _Refused  # the parser turns this into an error, and uvicorn calls send_400_response
 
     def send_400_response(self, msg: str) -> None:
         """Refuse a request that the parser did not take."""
@@ -316,16 +316,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._all.bound_unread()
 
     def on_response_complete(self) -> None:
-        """An answer is out."""
+        """An answer was sent."""
         self._unanswered.popleft()
         super().on_response_complete()
         if self._is_answered():
             self._all.answered(self)
-            if self._in_header:  # of the next request, which came with this one
+            if self._in_header:  # the next request's, which came with this one
                 self._arm(self._limits.header_timeout)
 
     def unread(self) -> int:
-        """Bytes that we hold for the client."""
+        """The bytes that the client has not read yet."""
         return self.transport.get_write_buffer_size()
 
     @property
@@ -334,7 +334,7 @@ class BoundedProtocol(HttpToolsProtocol):
         return self._answer_pace.due if self._answer_pace is not None else float("inf")
 
     def reads_too_slowly(self, now: float) -> bool:
-        """Look at how much was read since the last look."""
+        """Whether the client reads too slowly, by the bytes that it read since the last look."""
         unread = self.unread()
         if not unread:
             self._answer_pace = None

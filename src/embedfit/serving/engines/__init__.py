@@ -1,1 +1,1 @@
-"""What computes vectors: PyTorch, ONNX, OpenVINO."""
+"""Engines, which compute vectors: PyTorch, ONNX, OpenVINO."""

@@ -1,4 +1,4 @@
-"""Which engine runs a model on this machine: candidates are tried, the fastest stays."""
+"""The choice of a model's engine on this machine: candidates are tried, and the fastest stays."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EngineCandidate:
 
     @property
     def label(self) -> str:
-        """For people: "openvino fp32, 2 streams"."""
+        """The candidate's name for people: "openvino fp32, 2 streams"."""
         streams = f", {self.streams} streams" if self.streams > 1 else ""
         return f"{self.name} {self.precision}{streams}"
 
@@ -39,7 +39,7 @@ class EngineCandidate:
 class EngineChoice:
     """The engine that stays, and the tokens per second of every one that was tried (None: it failed).
 
-    verdict: of the quality gate, where int8 was fast enough to come before it.
+    verdict: the quality gate's, if int8 was fast enough to reach it.
     """
 
     engine: Engine
@@ -51,7 +51,7 @@ class EngineChoice:
 #: The verdict on a fast engine (second) beside an exact one (first); label is the fast one's.
 QualityGate = Callable[[Engine, Engine, str], GateResult]
 
-#: A candidate must be so much faster than those before it, which answer a lone request sooner.
+#: A candidate must be faster by this factor than those before it, which answer a lone request sooner.
 _FASTER = 1.05
 
 
@@ -90,9 +90,9 @@ def choose(
     log: Callable[[str], None],
     measure: Callable[[Engine, int], float] = tokens_a_second,
 ) -> EngineChoice:
-    """The fastest candidate on short and long rows; int8 only where the gate lets it pass.
+    """The fastest candidate on short and long rows; int8 only if the gate lets it pass.
 
-    measure(engine, max_tokens): its speed. Raises the last error where none can be loaded, and ServingError where int8
+    measure(engine, max_tokens): its speed. Raises the last error if no engine can be loaded, and ServingError if int8
     was demanded and fails the gate.
     """
     rates: dict[str, float | None] = {}
@@ -148,7 +148,7 @@ def _openvino(
 
     kinds = {
         "auto": ["fp32", *(["bf16"] if is_bf16_supported() else []), *(["int8"] if gated else [])],
-        "int8": ["fp32", "int8"],  # what int8 is compared with must be there
+        "int8": ["fp32", "int8"],  # the exact engine, with which int8 is compared, must stay loaded
     }.get(precision, [precision])
     many = threads if threads <= 4 else threads // 2
     return [
@@ -169,7 +169,7 @@ def _onnx(folder: Path, layout: Architecture, threads: int) -> list[EngineCandid
 
 
 def _torch(folder: Path, layout: Architecture, precision: PrecisionName, threads: int) -> list[EngineCandidate]:
-    from embedfit.serving.engines.torch_engine import TorchEngine  # not needed where another engine runs
+    from embedfit.serving.engines.torch_engine import TorchEngine  # loads torch, which other engines don't need
 
     if precision == "int8":
         return []

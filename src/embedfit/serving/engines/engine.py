@@ -1,4 +1,4 @@
-"""What runs a batch: the interface of engines, and padding."""
+"""The interface of engines, which run batches; and padding."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PaddedRows:
 
     @property
     def padded_tokens(self) -> int:
-        """Rows × longest: what the engine computes."""
+        """Rows × longest: the tokens that the engine computes, padding included."""
         return int(self.ids.size)
 
 
@@ -48,19 +48,19 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """Such as "openvino"."""
+        """The engine's name, such as "openvino"."""
 
     @property
     def precision(self) -> str:
-        """Of the matrix products: fp32, bf16, fp16 or int8."""
+        """The precision of the matrix products: fp32, bf16, fp16 or int8."""
 
     @property
     def device(self) -> str:
-        """Where it runs: "cpu" or "cuda"."""
+        """The device on which it runs: "cpu" or "cuda"."""
 
     @property
     def streams(self) -> int:
-        """How many batches it runs at once."""
+        """The number of batches that it runs at once."""
 
     def pooled(self, batch: PaddedRows, stream: int) -> Vectors:
         """Vectors as the folder's modules give them: (B, D)."""

@@ -25,7 +25,7 @@ class OnnxEngine:
     def __init__(self, path: Path, *, head: Head, precision: str, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        # Waiting threads that spin would take the cores from the event loop.
+        # Threads must not spin while they wait: that would take the cores from the event loop.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         self.precision = precision

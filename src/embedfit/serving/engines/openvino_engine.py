@@ -15,16 +15,16 @@ from embedfit.models.layout.modules import Head, pool_nodes
 from embedfit.numerics.arrays import Vectors
 from embedfit.serving.engines.engine import PaddedRows
 
-#: A thing of OpenVINO's. The package fills its modules at run time, so a type checker knows none of them.
+#: An object of OpenVINO's. The package fills its modules at run time, so a type checker knows no type of it.
 Untyped: TypeAlias = Any
 openvino: Untyped = _openvino
 ops: Untyped = _ops
 
-#: Tokens' activations are quantised as they come, in groups of so many numbers: of the sizes that divide
-#: the widths of these models it has the best speed; its vectors' cosine with fp32 is about .999.
+#: Activations are quantised at run time, in groups of so many numbers. This size is the fastest that divides embedding
+#: models' widths; its vectors' cosine with fp32 is about .999.
 _ACTIVATION_GROUP = 128
-#: Kernels that are kept for shapes seen before. Batches have hundreds of shapes, and at the default of 5,000
-#: kernels memory grows by a megabyte a shape; with these it stays, and the speed is the same.
+#: Kernels that are kept for shapes seen before. Batches have hundreds of shapes, and with the default of 5,000 kernels
+#: memory grows by a megabyte a shape; with this number it stays constant, and the speed is the same.
 _KERNELS = 128
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
@@ -83,7 +83,7 @@ def _compile(graph: Untyped, properties: dict[str, object]) -> Untyped:
     core = openvino.Core()
     try:
         return core.compile_model(graph, "CPU", properties | {"CPU_RUNTIME_CACHE_CAPACITY": _KERNELS})
-    except RuntimeError:  # the property is not documented, and a release may drop it
+    except RuntimeError:  # the property is undocumented, and a release may drop it
         return core.compile_model(graph, "CPU", properties)
 
 
@@ -137,6 +137,6 @@ class OpenVinoEngine:
         if self._takes_token_types:
             feed["token_type_ids"] = np.zeros_like(batch.ids)
         request.infer(feed, share_inputs=True, share_outputs=True)
-        # A copy: the tensor's memory is the next batch's.
+        # A copy, because the next batch overwrites the tensor's memory.
         result: Vectors = request.get_output_tensor(output).data.astype(np.float32, copy=True)
         return result

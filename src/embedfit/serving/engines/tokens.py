@@ -1,4 +1,4 @@
-"""Requests' inputs to token ids: prompts, special tokens, truncation."""
+"""From requests' inputs to token ids: prompts, special tokens, truncation."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Token(TypedDict):
 class TextEncoder:
     """The tokenizer of a model in the three forms that requests need.
 
-    max_tokens: of a row, special tokens included. prompts: by name.
-    default_prompt: put before texts of requests that name none. special: ids of special tokens, of a model that
-    leaves its prompts out of the pooling; None: everything is pooled.
+    max_tokens: of a row, special tokens included. prompts: by name. default_prompt: put before texts of requests that
+    name none. special: ids of special tokens, for a model that leaves its prompts out of the pooling; None: all tokens
+    are pooled.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TextEncoder:
         self._special = special
         self._prompt_tokens: dict[str, int] = {}
         self._executor = executor
-        # Truncation is a state of a tokenizer, so each form is one of its own; they are only read.
+        # Truncation is a state of a tokenizer, so each form has a tokenizer of its own, which never changes afterwards.
         serialised = tokenizer.to_str()
         self._whole = Tokenizer.from_str(serialised)
         self._whole.no_truncation()
@@ -74,7 +74,7 @@ class TextEncoder:
             self._cut[direction] = cut
 
     def prompt(self, name: str | None) -> str:
-        """The text to put before inputs; for an empty name none. Raises Invalid for a name that the model lacks."""
+        """The text to put before inputs, none for an empty name. Raises Invalid for a name that the model lacks."""
         if name is None:
             return self.default_prompt
         if not name:
@@ -134,7 +134,7 @@ class TextEncoder:
         return text[:limit] if cut == "Right" else text[-limit:]
 
     def _given(self, ids: list[int], prompt: str, tokenizer: Tokenizer, cut: Direction | None) -> list[int]:
-        """Ids that the client made: used as they are, unless a prompt must come before them."""
+        """The row of ids that the client made: the ids as they are, with a prompt before them if one is asked for."""
         self._check_vocabulary(ids)
         if prompt:
             return self._encode(tokenizer, [prompt + self._whole.decode(ids, skip_special_tokens=True)])[0]

@@ -1,4 +1,4 @@
-"""The torch engine: the fallback on CPUs, and what runs on GPUs."""
+"""The torch engine, which runs on GPUs and is the fallback on CPUs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TorchEngine:
     def load(
         cls, folder: Path, *, layout: Architecture, precision: Precision, threads: int, device: torch.device
     ) -> TorchEngine:
-        """Read a model folder. threads: for the CPU; this is a setting of the whole process."""
+        """Read a model folder. threads: for the CPU; they are set for the whole process."""
         if device.type == "cpu":
             torch.set_num_threads(threads)
         head = Head.load(folder, layout)

@@ -1,4 +1,4 @@
-"""How fast an engine is on this machine: the batch budget, and what a batch costs beside its tokens."""
+"""The measurement of an engine's speed on this machine: its batch budget, and the fixed cost of a batch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from embedfit.serving.engines.engine import Engine, PaddedRows
 from embedfit.serving.scheduling.batcher import Capacity
 
-#: Batches are made of rows of so many tokens: between a query and a passage.
+#: The length of the rows in the measured batches, in tokens: between a query and a passage.
 _ROW = 64
 #: A budget is large enough if it reaches this share of the best rate.
 _NEAR_BEST = 0.95
-#: No batch of the calibration may take longer; later requests would wait that long for a stream.
+#: The longest time of a batch: later requests would wait that long for a stream.
 _LONGEST_BATCH = 0.25
 
 

@@ -1,4 +1,4 @@
-"""Whether a faster engine still finds what the exact one finds, measured on queries with known answers."""
+"""The quality gate: it measures on queries with known answers if a faster engine finds as much as the exact one."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class GateResult:
     source: str
 
     def sentence(self, label: str) -> str:
-        """For the log."""
+        """The result as a sentence for the log."""
         return (
             f"{label} {'passes' if self.passed else 'fails'} the quality gate: nDCG@10 {self.fast:.4f} against "
             f"{self.exact:.4f} without it ({100 * (self.fast - self.exact):+.2f} points, at most "
@@ -55,7 +55,7 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What both engines encode: token ids of passages and queries, and which passages answer which query."""
+    """The data that both engines encode: token ids of passages and queries, and each query's answers."""
 
     passages: list[list[int]]
     queries: list[list[int]]
@@ -124,7 +124,7 @@ def compare(exact: Engine, fast: Engine, trial: Trial, pad_id: int) -> GateResul
 
 
 def remembered(path: Path, measure: Callable[[], GateResult]) -> GateResult:
-    """The result kept at a path whose name stands for model, engine and queries; measured if none is there."""
+    """The result kept at a path whose name stands for model, engine and queries; measured first if it is missing."""
     try:
         return GateResult(**json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):

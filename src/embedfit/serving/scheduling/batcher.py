@@ -23,10 +23,10 @@ _NEW_SHARE = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """What the engine can do, measured at warm-up.
+    """The engine's capacity, measured at warm-up.
 
-    budget: rows × longest of one batch. overhead: what one more batch costs, in tokens.
-    tokens_per_second: of all streams together.
+    budget: rows × longest of one batch. overhead: the fixed cost of a batch, in tokens. tokens_per_second: of all
+    streams together.
     """
 
     budget: int
@@ -61,7 +61,7 @@ class _Row:
 
 @dataclass(slots=True)
 class _RunningBatch:
-    """Rows that a stream computes. results: None for vectors that are not finite. failure: why there are none."""
+    """Rows that a stream computes. results: None for vectors that are not finite. failure: the error instead."""
 
     rows: list[_Row]
     stream: int
@@ -75,9 +75,9 @@ class _RunningBatch:
 class Batcher:
     """Keeps every stream of the engine busy while rows wait, and starts at once when it is idle.
 
-    Nothing sleeps or polls: a batch is packed when rows arrive or when a stream becomes free.
-    max_queue_tokens: more than these may not wait; 0 for max_queue_seconds of the speed that it shows, and
-    least_queue_tokens at least. last_rows, last_tokens: of the last batch. broken: why the last batch failed.
+    Nothing sleeps or polls: a batch is packed when rows arrive or when a stream becomes free. max_queue_tokens: no more
+    than these may wait; 0 for max_queue_seconds at the measured speed, but at least least_queue_tokens. last_rows,
+    last_tokens: the last batch's. broken: the error of the last batch, if it failed.
     """
 
     engine: Engine
@@ -131,7 +131,7 @@ class Batcher:
         for row in mine:
             self._waiting.push(row, len(row.ids))
         if not self._scheduled and self._idle:
-            # On the next turn of the loop, so that requests which arrived together share a batch.
+            # On the next turn of the event loop, so that requests which arrived together share a batch.
             self._scheduled = True
             loop.call_soon(self._dispatch, loop)
         try:
@@ -166,7 +166,7 @@ class Batcher:
             batch.failure = BackendFailure(f"Inference failed: {type(error).__name__}: {error}"[:500])
         try:
             loop.call_soon_threadsafe(self._deliver, batch, loop)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed, so nobody waits for the rows
             return
 
     def _results(self, rows: list[_Row], padded: PaddedRows, stream: int) -> list[Vectors | None]:
@@ -181,10 +181,11 @@ class Batcher:
 
     def _deliver(self, batch: _RunningBatch, loop: asyncio.AbstractEventLoop) -> None:
         self._idle.append(batch.stream)
-        self._dispatch(loop)  # first the engine, then the answers
+        self._dispatch(loop)  # start the engine again before giving the answers
         took = self.clock() - batch.started
         self.last_rows, self.last_tokens = len(batch.rows), batch.padded
-        if 2 * batch.padded >= self.capacity.budget and took > 0:  # smaller batches say little of the speed under load
+        # Smaller batches say little about the speed under load.
+        if 2 * batch.padded >= self.capacity.budget and took > 0:
             self._rate += _NEW_SHARE * (batch.padded * self.engine.streams / took - self._rate)
         self.broken = batch.failure.message if batch.failure else None
         if batch.failure is not None:

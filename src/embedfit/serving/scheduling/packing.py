@@ -1,4 +1,4 @@
-"""Which waiting rows make the next batch."""
+"""The choice of the waiting rows that make the next batch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Mapping
 def next_batch(waiting: Mapping[int, int], oldest: int, *, budget: int, max_rows: int, overhead: int) -> dict[int, int]:
     """How many rows of each length to take: the oldest row, then its nearest lengths.
 
-    waiting: rows that wait, by length in tokens. oldest: the length of the row that has waited longest;
-    it is always taken, even where it alone exceeds the budget. budget: the largest rows × longest.
-    overhead: what starting one more batch costs, in tokens of work. Rows of another length join as long as
-    the padding they bring is cheaper than a batch of their own.
+    waiting: rows that wait, by length in tokens. oldest: the length of the row that has waited longest; it is always
+    taken, even if it alone exceeds the budget. budget: the largest rows × longest. overhead: the fixed cost of a batch,
+    in tokens of work. Rows of another length join as long as their padding is cheaper than a batch of their own.
 
-    Returns length → rows, each at least 1 and at most what waits.
+    Returns length → rows, each at least 1 and at most the waiting ones.
     """
     rows = max(1, min(waiting[oldest], max_rows, budget // oldest))
     chosen = {oldest: rows}
@@ -27,7 +26,7 @@ def next_batch(waiting: Mapping[int, int], oldest: int, *, budget: int, max_rows
             continue
         padding = rows * (new_longest - longest) + count * (new_longest - length)
         if padding > overhead:
-            # Fewer of them may still be worth it, where the padding is their own.
+            # Fewer of them may still be worth it, because then the padding is theirs alone.
             count = 0 if length > longest else overhead // (new_longest - length)
             if count <= 0:
                 continue

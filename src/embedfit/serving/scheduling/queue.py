@@ -47,7 +47,7 @@ class LengthQueue(Generic[Row]):
         return batch
 
     def drop(self, unwanted: set[Row]) -> int:
-        """Remove rows whose request has ended; how many there were."""
+        """Remove rows whose request has ended. Returns their number."""
         dropped = 0
         for length in list(self._rows):
             kept = deque(entry for entry in self._rows[length] if entry[1] not in unwanted)
