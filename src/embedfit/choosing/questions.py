@@ -28,8 +28,8 @@ def asked_questions(
 ) -> list[JudgingQuestion]:
     """The asked questions that judge, each once however often it was asked.
 
-    passages: ids of the run's passages. known: questions, as `same` gives them, that a recorded judge has graded. If
-    it is given, these questions of the whole log judge, because no other has a grade.
+    passages: ids of the run's passages. known: questions, as `same` gives them, that a recorded judge has graded. They
+    judge too, whatever their split, because the file has grades of no others.
     """
     found: dict[str, JudgingQuestion] = {}
     for query in queries:

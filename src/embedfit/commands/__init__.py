@@ -1,1 +1,1 @@
-"""The verbs behind the commands, for callers from Python too."""
+"""The functions behind the commands, which Python code may call too."""

@@ -1,4 +1,4 @@
-"""The demo: the whole path on the topics that every CPython ships, offline, measured on hand-written questions."""
+"""The demo: the whole path on the help topics that every CPython ships, offline, measured on hand-written questions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: Longer topics are left to the retention check, which needs text outside the corpus.
+#: Longer topics are left out of the corpus, because the retention check needs text outside it.
 MAX_TOPIC_WORDS = 1_400
 PASSAGE_WORDS = 110
 
@@ -41,7 +41,7 @@ def corpus() -> tuple[dict[str, Entry], dict[str, list[str]]]:
 
 
 def human_queries(of_topic: dict[str, list[str]]) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
-    """The hand-written questions and, for each, its topic's passages. Topics that this Python lacks are left out."""
+    """The hand-written questions, and for each its topic's passages. Topics that this Python lacks are left out."""
     written = tomllib.loads(resources.files("embedfit.commands").joinpath("demo_queries.toml").read_text("utf-8"))
     queries: dict[str, str] = {}
     qrels: dict[str, dict[str, float]] = {}
@@ -53,7 +53,7 @@ def human_queries(of_topic: dict[str, list[str]]) -> tuple[dict[str, str], dict[
 
 
 def demo(run_folder: str | Path, *, assignments: Sequence[str] = (), runtime: Runtime | None = None) -> runs.RunResult:
-    """Write the corpus and its questions beside the run and go the whole path with the offline preset."""
+    """Write the corpus and its questions beside the run, and run the whole path with the offline preset."""
     entries, of_topic = corpus()
     queries, qrels = human_queries(of_topic)
     folder = Workspace(run_folder).path("demo-data")

@@ -28,7 +28,7 @@ EXTRAS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Diagnosis:
-    """One thing that was looked at. required: without it even the offline path does not run."""
+    """A finding about one thing. required: whether even the offline path needs the thing."""
 
     what: str
     state: DiagnosisState

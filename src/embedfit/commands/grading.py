@@ -17,14 +17,14 @@ from embedfit.path.workspace import FILES, Workspace
 from embedfit.retrieval.words import Analysis
 from embedfit.runtime import Runtime
 
-#: Questions that a person grades in some ten minutes, and that correct a judge.
+#: The number of questions that a person grades in some ten minutes. They suffice to correct a judge.
 GOAL = 30
 
 
 def session_of(folder: str | Path, runtime: Runtime | None = None, *, goal: int = GOAL) -> Session:
-    """The pool of a run with what a person has graded of it. A run that has no pool yet gets one.
+    """The pool of a run with a person's grades so far. A run without a pool gets one.
 
-    Raises InputError where nobody asked a question, ArtifactMissing where the run is not so far.
+    Raises InputError if the run has no asked question, ArtifactMissing if it has no model to search with yet.
     """
     runtime = runtime or Runtime()
     workspace = Workspace(folder)

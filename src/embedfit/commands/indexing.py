@@ -1,4 +1,4 @@
-"""The verbs of an index for Python: build it of documents or of a run, change it, open it."""
+"""Functions on an index for Python: build it from documents or a run, change it, open it."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def index_documents(
     force: bool = False,
     runtime: Runtime | None = None,
 ) -> Index:
-    """The best untrained retriever on documents, in a folder; no language model is asked.
+    """Build the best untrained retriever of documents in a folder, without a language model.
 
-    docs: default: those of the index that is there. tokens: whether passages keep token vectors for the second stage;
-    None: up to MOST_WITH_TOKENS passages. queries: files of questions that people asked, which set the constants.
-    Raises EmbedfitError.
+    docs: default: those of the index in the folder. tokens: whether passages keep token vectors for the second stage;
+    None: if there are at most MOST_WITH_TOKENS passages. queries: files of questions that people asked; they set the
+    constants. Raises EmbedfitError.
     """
     named = [docs] if isinstance(docs, (str, Path)) else list(docs)
     workspace = _index_folder(folder, is_new=bool(named))
@@ -90,14 +90,14 @@ def update_index(
     force: bool = False,
     runtime: Runtime | None = None,
 ) -> Index:
-    """An index of documents with more of them, or with fewer. It is the same as a fresh build of what is then in it.
+    """Add documents to an index of documents, or remove some. The result equals a fresh build of the same documents.
 
-    add: further documents. remove: ids of documents that the index no longer holds. Further arguments as in
-    index_documents. Raises EmbedfitError.
+    add: further documents. remove: ids of the documents to remove. Other arguments are as in index_documents. Raises
+    EmbedfitError.
     """
     workspace = _index_folder(folder, is_new=False)
     with _settings_kept(workspace):
-        if add or model or queries:  # else nothing is read: the documents of before may be gone by now
+        if add or model or queries:  # otherwise nothing is read, because the old documents may be gone by now
             known = runs.stored_config(workspace).docs if add else ()
             named = list(dict.fromkeys(os.path.abspath(one) for one in (*known, *add)))
             settings = {"model": model}
@@ -106,7 +106,7 @@ def update_index(
 
 
 def _index_folder(folder: PathLike, *, is_new: bool) -> Workspace:
-    """The folder of an index of documents. is_new: it may be empty yet. Raises UsageError for another folder."""
+    """The folder of an index of documents. is_new: whether it may be empty. Raises UsageError for another folder."""
     workspace = Workspace(folder)
     if is_run(workspace.root):
         return workspace
@@ -125,7 +125,7 @@ def _index_folder(folder: PathLike, *, is_new: bool) -> Workspace:
 
 @contextmanager
 def _settings_kept(workspace: Workspace) -> Iterator[None]:
-    """Put the settings of a folder back where the work fails: a misspelled --add must not stay among its documents."""
+    """Restore the settings of a folder if the work fails: a misspelled --add must not stay among its documents."""
     path = workspace.path(RUN_SETTINGS)
     before = path.read_bytes() if path.exists() else None
     try:
@@ -146,11 +146,11 @@ def index_run(
     force: bool = False,
     runtime: Runtime | None = None,
 ) -> Index:
-    """Build the index of a run folder, of its merged model or, where nothing is trained, of its base.
+    """Build the index of a run folder, with its merged model or, if nothing was trained, its base.
 
-    The retriever is the one that the run chose (retriever.json), else the safe default. written: whether the run's
-    written queries lie in the index; None: as index.queries says. An index that is up to date is not built again.
-    Further arguments as in index_documents.
+    The retriever is the one that the run chose (retriever.json), else the safe default. written: whether the index
+    shall hold the run's written queries; None: the setting index.queries decides. An index that is up to date is not
+    built again. Other arguments are as in index_documents.
     """
     runtime = runtime or Runtime()
     workspace = Workspace(folder)
@@ -178,8 +178,8 @@ def index_run(
 class _Contents:
     """The ingredients of a run's index.
 
-    name: of the model, as the manifest has it. base, base_name: the untuned model where another one ships. removed:
-    documents that stay out. asked: questions that people asked, for the constants.
+    name: the model's name for the manifest. base, base_name: the untuned model, if another one ships. removed: ids of
+    documents that stay out. asked: questions that people asked; they set the constants.
     """
 
     passages: Sequence[Passage]
@@ -194,7 +194,7 @@ class _Contents:
     removed: frozenset[str]
 
     def made_of(self) -> MadeOf:
-        """Hashes of the ingredients: an index with other ones is not up to date."""
+        """Hashes of the ingredients. An index with other hashes is not up to date."""
         return MadeOf(
             passages=_hash_of(self.passages),
             model=self.model.key,
@@ -238,7 +238,7 @@ def _contents(
 
 
 def _build(contents: _Contents, workspace: Workspace, runtime: Runtime) -> None:
-    """Encode the passages and write the index in place of the one that was there."""
+    """Encode the passages and write the index in place of an earlier one."""
     texts, written = [one.content for one in contents.passages], contents.written
     beside = _base(contents.base, texts, contents.base_name, runtime) if contents.base is not None else None
     source = Source(contents=texts, queries=written.queries if written else (), asked=contents.asked)
@@ -259,7 +259,7 @@ def _build(contents: _Contents, workspace: Workspace, runtime: Runtime) -> None:
 
 
 def _base(base: LocalModel, texts: Sequence[str], name: str, runtime: Runtime) -> Base:
-    """The untuned model's one vector of each text, for the ranks that search shows beside its own."""
+    """The untuned model's one vector of each text. Search shows its ranks beside the retriever's own."""
     vectors = runtime.vectors.embed(base, texts, is_query=False, report=runtime.report)
     base.release()
     identity = Identity(name=name, key=base.key, instruction=base.instruction)
@@ -267,9 +267,9 @@ def _base(base: LocalModel, texts: Sequence[str], name: str, runtime: Runtime) -
 
 
 def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
-    """Questions that people asked, for the index' constants: () where there are none, or too few.
+    """The asked questions that set the index' constants; none if there are too few.
 
-    Of a run whose log was split, those that judge are left out: what they judge must not be made of them.
+    If a run's log was split, the judging questions are left out, because they must not shape what they judge.
     """
     if not config.queries:
         return []
@@ -309,7 +309,7 @@ def _planned(
     wishes: Mapping[str, Wish],
     runtime: Runtime,
 ) -> tuple[Retriever, Written | None]:
-    """The retriever of the index, and the written queries that lie in it. wishes: for `tokens` and `queries`."""
+    """The retriever of the index, and the written queries that it holds. wishes: for `tokens` and `queries`."""
     there = workspace.path(FILES[Query]).exists()
     queries = written_of([one.passage_id for one in passages], workspace.read(Query)) if there else None
     is_strong = generator(config.generate.generator).strong
@@ -335,7 +335,7 @@ def _cost(written: Written, built: Built, runtime: Runtime) -> WrittenCost:
 
 
 def _made_of(target: Path) -> MadeOf | None:
-    """What an index is made of. None where there is none, or it is damaged or of another version: it is built again."""
+    """The hashes of an index' ingredients. None if it is missing, damaged or of another version: it is built anew."""
     try:
         return read_manifest(target).made_of
     except (ArtifactMissing, InputError):
@@ -343,7 +343,7 @@ def _made_of(target: Path) -> MadeOf | None:
 
 
 def _removed(target: Path, remove: Sequence[str], workspace: Workspace, runtime: Runtime) -> set[str]:
-    """Documents that the index leaves out: those of earlier --remove options, and `remove`."""
+    """Ids of the documents that the index leaves out: those of earlier --remove options and of `remove`."""
     forgotten = read_forgotten(workspace)
     made_of = _made_of(target)
     if made_of is None and (target / MANIFEST).exists():
@@ -365,7 +365,7 @@ def _removed(target: Path, remove: Sequence[str], workspace: Workspace, runtime:
 
 
 def load_or_build(folder: PathLike, runtime: Runtime | None = None) -> Index:
-    """Open the index of a run folder or an index folder. A run folder that has none gets it first."""
+    """Open the index of a run folder or an index folder. If a run folder has none, it is built first."""
     runtime = runtime or Runtime()
     try:
         index = load(folder)
@@ -379,7 +379,7 @@ def load_or_build(folder: PathLike, runtime: Runtime | None = None) -> Index:
 
 
 def _warn_of_change(folder: Path, index: Index, runtime: Runtime) -> None:
-    """Log a note if the run's passages are others than those of its index."""
+    """Log a note if the run's passages have changed since its index was built."""
     file, built = folder / FILES[Passage], index.stored.folder / MANIFEST
     if not is_run(folder) or not file.exists() or file.stat().st_mtime <= built.stat().st_mtime:
         return
@@ -398,7 +398,7 @@ def _hash_of(passages: Sequence[Passage]) -> str:
 
 
 def load(folder: PathLike) -> Index:
-    """Open the index of a run folder or an index folder. Raises ArtifactMissing where there is none."""
+    """Open the index of a run folder or an index folder. Raises ArtifactMissing if there is none."""
     path = Path(folder)
     inner = path / IN_RUN
     if (inner / MANIFEST).exists() or not (path / MANIFEST).exists():

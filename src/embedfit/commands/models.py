@@ -1,4 +1,4 @@
-"""The verbs of models for Python: texts to vectors, rankings to scores, systems side by side."""
+"""Functions on models for Python: encode texts, score rankings, compare systems."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from embedfit.runtime import Runtime
 
 
 def encode(model: str | Path, texts: Sequence[str], *, is_query: bool = False) -> Vectors:
-    """Vectors of texts: (N, H) float32, as the model's own modules give them.
+    """Vectors of texts, (N, H) float32, exactly as the model's own modules compute them.
 
-    model: an alias, an id of the hub, or a folder. is_query: put the model's instruction for queries before each text.
+    model: an alias, a hub id, or a folder. is_query: put the model's instruction for queries before each text.
     To encode more than once, open the model with load_base(). Raises ModelError.
     """
     return load_base(str(model)).encode(texts, is_query=is_query)
@@ -37,9 +37,9 @@ def evaluate(
 
 
 def compare(systems: Sequence[str], beir: str | Path, *, runtime: Runtime | None = None) -> BenchmarkResult:
-    """Systems side by side on the test queries of a BEIR folder; the others are compared with the first.
+    """Measure systems on the test queries of a BEIR folder, and compare the first with all others.
 
-    systems: as `embedfit benchmark` takes them: models, bm25, hybrid:MODEL, tei:URL, …. The result has means and
+    systems: names as `embedfit benchmark` takes them: models, bm25, hybrid:MODEL, tei:URL, …. The result has means and
     intervals in `systems` and pairs in `comparisons`. Raises EmbedfitError.
     """
     return benchmark(systems, beir, runtime or Runtime())

@@ -1,4 +1,4 @@
-"""The verbs of embedfit for Python: what the command line calls."""
+"""The functions of embedfit for Python. The command line calls the same ones."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunResult:
 
     @property
     def summary(self) -> dict[str, JsonValue]:
-        """summary.json as it lies there."""
+        """The content of summary.json."""
         value: dict[str, JsonValue] = self._workspace.read_json("summary.json")
         return value
 
@@ -66,8 +66,8 @@ class RunOptions(TypedDict, total=False):
     """The rarer arguments of run().
 
     eval_docs, eval_beir: documents, or people's queries in BEIR layout, to evaluate on. queries: files of questions
-    that people asked, unlabelled or with positives. assignments: settings as "mine.negatives=3". until: the last stage
-    to run. force: whether stages that are up to date are done again.
+    that people asked, unlabelled or with positives. assignments: settings such as "mine.negatives=3". until: the last
+    stage to run. force: whether to run stages again that are up to date.
     """
 
     eval_docs: PathLike | Sequence[PathLike]
@@ -89,12 +89,12 @@ def run(
     runtime: Runtime | None = None,
     **options: Unpack[RunOptions],
 ) -> RunResult:
-    """The whole path, or what of it is not fresh.
+    """Run the whole path, leaving out the stages that are up to date.
 
-    The settings of a run folder hold, and over them what this call names. Another preset than the run's is an error.
-    docs: files, folders or a BEIR corpus.jsonl; default: those of the run folder. preset: default for a new folder:
-    "default". settings: nested like embedfit.toml, over the preset and the file `config`. yes: paid calls need no
-    confirmation. options: see RunOptions. Raises EmbedfitError.
+    A run folder's own settings hold, except those that this call names. A preset other than the run's is an error.
+    docs: files, folders or a BEIR corpus.jsonl; default: those of the run folder. preset: "default" if none is named
+    for a new folder. settings: nested like embedfit.toml; they override the preset and the file `config`. yes: make
+    paid calls without confirmation. options: see RunOptions. Raises EmbedfitError.
     """
     if unknown := options.keys() - RunOptions.__annotations__.keys():
         raise TypeError(f"run() has no argument {min(unknown)!r}")
@@ -119,7 +119,7 @@ def run(
     if not resolved.docs:
         raise UsageError("There are no documents.", remedy="Run: embedfit run DOCS... --run DIR")
     for name in resolved.queries:
-        if not Path(name).is_file():  # said before the documents are read, and not an hour later
+        if not Path(name).is_file():  # checked before the documents are read, not an hour later
             raise InputError(f"There is no file of questions {name}.", remedy="Give another --queries FILE.")
     return run_config(workspace, resolved, runtime, until=options.get("until"), force=options.get("force", False))
 
@@ -133,9 +133,9 @@ def settings_for(
     overrides: Mapping[str, object] | None = None,
     assignments: tuple[str, ...] = (),
 ) -> Config:
-    """The settings of a command on a run folder: the stored ones hold, then what the command names.
+    """The settings of a command on a run folder: the stored ones, overridden by those that the command names.
 
-    Says in one line which stored settings hold that the command does not name, and which it changes.
+    A log line lists the stored settings that stay in force, and those that the command changes.
     """
     path, given = workspace.path("embedfit.toml"), dict(overrides or {})
     if not path.exists():
@@ -178,10 +178,10 @@ def run_stage(
 ) -> bool:
     """One stage of an existing run. Returns whether it ran; False means that it was fresh.
 
-    Raises ArtifactMissing where the run folder or an input of the stage is not there.
+    Raises ArtifactMissing if the run folder or an input of the stage is missing.
     """
     workspace = Workspace(run)
-    stored_config(workspace)  # there must be some
+    stored_config(workspace)  # raises ArtifactMissing without any
     runtime = with_consent(runtime or Runtime(), yes)
     config = settings_for(workspace, runtime.report, overrides=settings, assignments=tuple(assignments))
     stage = pipeline.stage_named(name)
@@ -197,7 +197,7 @@ def run_stage(
 
 
 def stored_config(workspace: Workspace) -> Config:
-    """The configuration of a run folder. Raises ArtifactMissing without one."""
+    """The configuration of a run folder. Raises ArtifactMissing if the folder has none."""
     path = workspace.path("embedfit.toml")
     if not path.exists():
         raise ArtifactMissing(
@@ -208,7 +208,7 @@ def stored_config(workspace: Workspace) -> Config:
 
 
 def with_consent(runtime: Runtime, yes: bool) -> Runtime:
-    """The runtime, or with yes one that confirms every paid call."""
+    """The runtime; with yes, a copy of it that confirms every paid call by itself."""
     return replace(runtime, confirm=lambda question: True) if yes else runtime
 
 
@@ -228,9 +228,9 @@ def make_runtime(
 
 
 def cost_so_far(workspace: Workspace, path: PathLike | None = None) -> Cost:
-    """What the calls for this run's queries and their judge took.
+    """The cost of the calls for this run's queries and their judge.
 
-    path: the ledger, None for the user's own. Where it does not have the calls, the run's summary may.
+    path: the ledger, None for the user's own. If the ledger lacks the calls, the cost comes from the run's summary.
     """
     cost = Cost()
     if _ledger_path(path).exists():

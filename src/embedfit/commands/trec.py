@@ -1,4 +1,4 @@
-"""Many queries in, a TREC run out."""
+"""Searches for many queries and writes a TREC run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_trec(
 
 
 def _tokens_of(identifiers: Sequence[str], runtime: Runtime) -> list[str]:
-    """The queries' ids as a TREC file has them. Raises InputError where two become the same."""
+    """The queries' ids as they are written to a TREC file. Raises InputError if two become the same."""
     found: dict[str, str] = {}
     for identifier in identifiers:
         other = found.setdefault(_token(identifier), identifier)
@@ -63,5 +63,5 @@ def _tokens_of(identifiers: Sequence[str], runtime: Runtime) -> list[str]:
 
 
 def _token(identifier: str) -> str:
-    """An id without white space, at which readers of TREC files cut."""
+    """An id without white space, because readers of TREC files split lines there."""
     return "_".join(identifier.split()) or "_"

@@ -1,1 +1,1 @@
-"""Measuring retrieval systems: what is compared, on which queries, and what may be said of it."""
+"""Measuring retrieval systems: the systems, the queries, the metrics, and how sure a difference is."""

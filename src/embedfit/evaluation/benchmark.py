@@ -29,13 +29,13 @@ from embedfit.runtime import Runtime
 
 
 class BenchmarkedSystem(System):
-    """A system of a benchmark. model: what decides its vectors, and what they cost, as far as it is known."""
+    """A system of a benchmark. model: the facts that decide its vectors, and their cost if it is known."""
 
     model: Mapping[str, JsonValue] = {}
 
 
 class BenchmarkResult(Whole):
-    """What `embedfit benchmark --json` writes. beir: the folder's name. Otherwise as in summary.json."""
+    """The result that `embedfit benchmark --json` writes. beir: the folder's name. The rest is as in summary.json."""
 
     edition: Schema = 1
     beir: str
@@ -61,10 +61,10 @@ def benchmark(
 ) -> BenchmarkResult:
     """Score systems (names as in embedfit.path.systems) on a BEIR folder's test queries.
 
-    Every system reads the whole passages, each as far as its own window goes. The others are compared with the first.
-    windows: every model on this machine once more, "windowed:NAME" after "NAME", with a vector for every window of
-    window_tokens of a passage, the best of which is its score. convention: how ties, grades and MAP are counted, see
-    embedfit.retrieval.metrics; BEIR's own numbers are trec_eval's.
+    Every system gets whole passages and reads each as far as its own window goes. The first system is compared with all
+    others. windows: also measure "windowed:NAME" for every model on this machine; it has a vector for every window of
+    window_tokens, and the best one is a passage's score. convention: the way ties, grades and MAP are counted, see
+    embedfit.retrieval.metrics. BEIR's own numbers follow trec_eval.
     """
     systems = _systems(models, windows)
     started = time.monotonic()
@@ -95,7 +95,7 @@ def benchmark(
 
 
 def _systems(names: Sequence[str], windows: bool) -> list[SystemName]:
-    """The systems to measure. Raises UsageError for a wrong name, for one that stands twice, and for none at all."""
+    """The systems to measure. Raises UsageError for a wrong name, a repeated name, and an empty list."""
     if not names:
         raise UsageError("There is no model to benchmark.", remedy="For example: embedfit benchmark minilm bm25 …")
     if len(set(names)) < len(names):
@@ -126,7 +126,7 @@ def _eval_set(folder: Path, convention: Convention, runtime: Runtime) -> EvalSet
 
 @dataclass(kw_only=True)
 class _Benchmark:
-    """What the systems search, opened embedder by embedder. opened: takes the embedders."""
+    """Opens the systems of a benchmark, embedder by embedder. opened: the list that the embedders are appended to."""
 
     runtime: Runtime
     eval_set: EvalSet
@@ -138,7 +138,7 @@ class _Benchmark:
         return Bm25(self.eval_set.contents)
 
     def groups(self, systems: Sequence[SystemName]) -> Iterator[Group]:
-        """The systems by embedder. Only rows of windows are of float16 vectors."""
+        """The systems grouped by embedder. Only windows are searched in float16."""
         words = {one.name: BM25 for one in systems if not one.embedder}
         if words:
             yield Group(open=lambda: of_words(self.words, self.eval_set), rows=words)
@@ -178,7 +178,7 @@ def _retriever(system: SystemName) -> Retriever:
 
 
 def _described(embedder: Embedder) -> Mapping[str, JsonValue]:
-    """What decides a system's vectors, so that a result can be traced."""
+    """The facts that decide a system's vectors, so that a result can be traced to its model."""
     if isinstance(embedder, LocalModel):
         return {
             "vectors": embedder.key[:16],

@@ -33,7 +33,7 @@ class CheckPair(Whole):
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Write check.json. Raises CheckFailed where similar pairs are not above different ones after tuning."""
+    """Write check.json. Raises CheckFailed if similar pairs don't score above different ones after tuning."""
     merged = workspace.existing("merged")
     if config.check.pairs:
         pairs, source = read_pairs(Path(config.check.pairs)), Path(config.check.pairs).name
@@ -71,7 +71,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 
 
 def read_pairs(path: Path) -> list[CheckPair]:
-    """The user's pairs. Raises InputError naming file and line, and where similar or different pairs are missing."""
+    """The user's pairs. Raises InputError with file and line, or if similar or different pairs are missing."""
     if not path.is_file():
         raise InputError(f"The file of pairs {path} is missing.", remedy=_FORM)
     pairs = []
@@ -91,7 +91,7 @@ def read_pairs(path: Path) -> list[CheckPair]:
 def draw_pairs(
     queries: Iterable[Query], passages: Sequence[Passage], count: int, *, rng: np.random.Generator
 ) -> tuple[str, list[CheckPair]]:
-    """Similar and different pairs, `count` of each where there are as many. Returns (split, pairs).
+    """Similar and different pairs, at most `count` of each. Returns (split, pairs).
 
     The queries are dev queries or, without any, train queries. A query's similar passage is its source; its different
     one is drawn from the other documents or, in a corpus of one document, from the other passages.
@@ -148,7 +148,7 @@ def auc(similar: Doubles, different: Doubles) -> float:
 
 
 def separation(similar: Doubles, different: Doubles) -> Separation:
-    """Both sets of cosines, their means, and how well they are apart."""
+    """Both sets of cosines, their means, and their AUC."""
     return Separation(
         similar=tuple(np.round(similar, 6).tolist()),
         different=tuple(np.round(different, 6).tolist()),
@@ -159,7 +159,7 @@ def separation(similar: Doubles, different: Doubles) -> Separation:
 
 
 def verdict_on(systems: Mapping[str, Separation]) -> tuple[bool, str]:
-    """Whether similar pairs are above different ones under the merged model, and that in a sentence."""
+    """(whether similar pairs are above different ones under the merged model, a sentence that says it)."""
     base, merged = systems["base"], systems["merged"]
     passed = merged.mean_similar > merged.mean_different and merged.auc > 0.5
     above = "above" if passed else "not above"

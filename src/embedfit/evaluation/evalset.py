@@ -1,4 +1,4 @@
-"""What is evaluated on: passages, queries, and which passages answer which query."""
+"""The evaluation set: passages, queries, and the passages that answer each query."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ EvalKind = Literal["synthetic", "human"]
 class EvalSet:
     """N passages by ascending id, and Q queries that each have at least one of them as an answer.
 
-    contents: what every system reads of each passage: title, a space, text.
+    contents: the text of each passage that every system gets: title, a space, text.
     documents: key of each passage's document. document_names: key → name for people.
-    styles: of each query, empty where it is not known. skipped: queries left out for want of an answer.
-    notes: what was left out in reading, in sentences for people.
+    styles: the style of each query, empty if unknown. skipped: the number of queries left out because they have no
+    answer. notes: sentences for people about peculiarities of the data.
     """
 
     kind: EvalKind
@@ -47,11 +47,11 @@ class EvalSet:
 
     @property
     def own(self) -> Ints:
-        """(Q,) number of the passage that each query is itself, by its id; -1 for none."""
+        """(Q,) the number of the passage that has a query's id, -1 for none."""
         return own_passages(self.query_ids, self.passage_ids)
 
     def answer(self, query: int) -> int:
-        """Number of the passage that stands for a query's answers: the relevant one of the lowest id."""
+        """The number of the passage that stands for a query's answers: the relevant one with the lowest id."""
         return self.numbers[min(passage for passage in self.relevant[query] if passage in self.numbers)]
 
     def clusters(self) -> tuple[Ints, ClusterBy]:
@@ -73,7 +73,7 @@ def read_eval_set(
     """The evaluation set of a BEIR folder: corpus.jsonl, queries.jsonl, qrels/test.tsv.
 
     passages: those of the run, for documents and pages. styles: query id → style.
-    Raises InputError naming file and line, or where no query has an answer in the corpus.
+    Raises InputError with file and line, or if no query has an answer in the corpus.
     """
     beir = read_beir(folder)
     ids = sorted(beir.corpus)
@@ -105,7 +105,7 @@ def read_eval_set(
 
 
 def _twins(queries: Sequence[str], beir: RetrievalData) -> Iterator[str]:
-    """What people must know where queries have ids of passages."""
+    """Notes for people about queries that have the id of a passage."""
     twins = [query for query in queries if query in beir.corpus]
     if twins:
         yield (
@@ -121,9 +121,10 @@ def _twins(queries: Sequence[str], beir: RetrievalData) -> Iterator[str]:
 
 
 def _documents(ids: Sequence[str], titles: Sequence[str], known: Mapping[str, Passage]) -> tuple[str, ...]:
-    """The document of each passage: the run's; of a strange corpus the title, where titles group passages; or itself.
+    """The document of each passage. In the run's corpus it is known.
 
-    Pieces of an article repeat its title. Titles that nearly every passage has to itself are headings.
+    In another corpus it is the title if titles group passages, because pieces of an article repeat its title. If nearly
+    every passage has a title of its own, titles are headings, and each passage is its own document.
     """
     if all(passage in known for passage in ids):
         return tuple(known[passage].document_id for passage in ids)

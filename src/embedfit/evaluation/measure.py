@@ -1,6 +1,6 @@
-"""Retrievers and an evaluation set in, every metric of every query out.
+"""Measures retrievers on an evaluation set: every metric of every query.
 
-Everything is scored by embedfit.index, so that a row of a report is what an index of that retriever finds.
+embedfit.index does all scoring, so a row of a report shows exactly what an index of that retriever finds.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from embedfit.progress import Reporter
 from embedfit.retrieval.metrics import METRICS, Convention, first_ranks, judge, score
 from embedfit.runtime import Runtime
 
-#: Which passages each of the queries start to stop may find: (stop - start, N).
+#: Gives the passages that each of the queries start to stop may find: (stop - start, N).
 Allowed = Callable[[int, int], npt.NDArray[np.bool_]]
 
-#: Ranks that are kept of each query: what map@100 and recall@100 look at.
+#: The number of ranks that are kept for each query, because map@100 and recall@100 read so many.
 DEPTH = 100
-#: Queries that are asked one at a time to see how long one takes, and the seconds after which fewer must do.
+#: The number of queries that are timed one by one, and the seconds after which the timing stops early.
 TIMED = 50
 _TIMED_SECONDS = 2.0
 _TIMED_DEPTH = 10
-#: First-stage scores of one retriever, and queries, held at a time: as in a search, so that batches are alike.
+#: First-stage scores of one retriever, and queries, that are held at a time. A search has the same batches.
 _BLOCK = 16_000_000
 _QUERIES = 256
 
@@ -45,10 +45,10 @@ _QUERIES = 256
 class Measured:
     """One system on Q queries.
 
-    found: passage ids of each query, best first, at most 100. ranks: (Q,) rank of the first relevant
-    one, 0 if it is not among them. values: (Q, M), columns in the order of METRICS. retriever: with the deviations of
-    what it searched. bytes_a_passage: None where nothing here stores them. ms_a_query: median of single queries, None
-    where it was not measured.
+    found: passage ids of each query, best first, at most 100. ranks: (Q,) rank of the first relevant one, 0 if it is
+    not among them. values: (Q, M), columns in the order of METRICS. retriever: with the deviations of the passages that
+    it searched. bytes_a_passage: None if another machine stores the passages. ms_a_query: median of single queries,
+    None if it was not measured.
     """
 
     found: Sequence[Sequence[str]]
@@ -68,9 +68,9 @@ class Measured:
 class Opened:
     """Passages as one model holds them.
 
-    asked: the evaluation's queries start to stop, as the parts read them. deviations: of the dense parts.
-    alone: one query as a retriever reads it, for taking its time; None where that is another machine's.
-    close: gives back memory.
+    asked: gives the evaluation's queries start to stop, as the parts read them. deviations: of the dense parts.
+    alone: gives one query as a retriever reads it, to time it; None if another machine encodes queries.
+    close: frees memory.
     """
 
     parts: Parts
@@ -82,7 +82,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Rows that search the same parts, which are built when their turn comes and dropped after it.
+    """Rows that search the same parts. The parts are built when the group's turn comes, and dropped after it.
 
     rows: name → retriever.
     """
@@ -99,7 +99,7 @@ def measure(
     convention: Convention = "sentence-transformers",
     timed: bool = False,
 ) -> dict[str, Measured]:
-    """Search with every row of every group and judge what it finds. timed: also take the time of single queries."""
+    """Search with every row of every group and measure the rankings. timed: also time single queries."""
     measured: dict[str, Measured] = {}
     for group in groups:
         opened = group.open()
@@ -127,7 +127,7 @@ def ranked(
     allowed: Allowed | None = None,
     convention: Convention = "sentence-transformers",
 ) -> dict[str, list[list[str]]]:
-    """Passage ids of every query by every row, best first, at most DEPTH, block of queries by block.
+    """The ids of the best passages of every query by every row, at most DEPTH, best first.
 
     Passages are numbered by ascending id, so that equal scores come in the convention's order.
     """
@@ -171,7 +171,7 @@ def of_model(
     words: Callable[[], Words],
     window_tokens: int = WINDOW_TOKENS,
 ) -> Opened:
-    """What an index of a model on this machine holds for the rows. words: BM25, which all models share."""
+    """The parts that an index of a local model holds for the rows. words: BM25, which all models share."""
     every = union(rows.values())
     dense = replace(every, parts=tuple(part for part in every.parts if part.name != "words"))
     built = build(source, model, dense, runtime.vectors, runtime.report, window_tokens=window_tokens)
@@ -199,7 +199,7 @@ def of_vectors(
     *,
     words: Callable[[], Words] | None = None,
 ) -> Opened:
-    """One vector a passage, as it comes from any embedder. words: BM25 where a row reads it."""
+    """One vector a passage, from any embedder. words: BM25, if a row reads it."""
     passages, queries = runtime.vectors.embed_both(embedder, eval_set.contents, eval_set.queries, report=runtime.report)
     return Opened(
         parts=Parts(size=len(eval_set.contents), one=passages, words=words() if words else None),
@@ -208,7 +208,7 @@ def of_vectors(
 
 
 def of_words(words: Words, eval_set: EvalSet) -> Opened:
-    """BM25 alone, which needs no model."""
+    """The parts of BM25 alone, which needs no model."""
     return Opened(
         parts=Parts(size=len(eval_set.contents), words=words),
         asked=lambda start, stop: _texts(eval_set.queries[start:stop]),

@@ -1,4 +1,4 @@
-"""Which queries a system wins and loses against another, with what each of them found."""
+"""The queries that a system wins and loses against another, with the passages that each of them found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from embedfit.evaluation.measure import Measured
 from embedfit.evaluation.slices import style_of
 from embedfit.path.artefacts import Evaluation, Outcome, Ranked, ShownPassage
 
-#: Outcomes of each kind that are kept, those of the largest difference first.
+#: The most wins, and the most losses, that are kept. Those with the largest differences come first.
 MAX_OUTCOMES = 200
 #: Passages shown of each system's ranking.
 TOP = 5
@@ -30,7 +30,7 @@ def outcomes(
 ) -> Evaluation:
     """The queries on which the tuned system does better or worse than base.
 
-    beside: further systems whose ranking is shown. passages: id → text of every passage that is named.
+    beside: further systems whose rankings are shown. The result has every passage that it names, by id.
     """
     deltas = measured[tuned].column(metric) - measured[base].column(metric)
     order = np.argsort(-np.abs(deltas), kind="stable")

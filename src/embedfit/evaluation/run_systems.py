@@ -29,17 +29,17 @@ from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 
-#: BM25 on what the base's window holds of each passage, where that differs.
+#: BM25 on the part of each passage that the base's window holds. It is measured only if a passage is longer.
 CUT = "bm25_cut"
-#: A model's name, and whether written queries lie among what is searched.
+#: A model's name, and whether its index holds written queries.
 Key = tuple[str, bool]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFiles:
-    """What evaluate reads of the run besides the models.
+    """The files of the run that evaluate reads, besides the models.
 
-    queries: the written ones. asked: questions that people asked and that may set an index' constants.
+    queries: the written ones. asked: asked questions that may set an index' constants.
     """
 
     documents: Sequence[Document]
@@ -53,7 +53,7 @@ class RunFiles:
 
     @classmethod
     def read(cls, workspace: Workspace, config: Config) -> RunFiles:
-        """Read them. Raises ArtifactMissing, with the command that makes what is missing."""
+        """Read the files. Raises ArtifactMissing with the command that makes a missing one."""
         queries, documents, passages = workspace.read(Query), workspace.read(Document), workspace.read(Passage)
         return cls(
             documents=documents,
@@ -74,7 +74,7 @@ def _eval_set(
     passages: Sequence[Passage],
     queries: Sequence[Query],
 ) -> EvalSet:
-    # A BEIR corpus is one file with many documents: there an id is a document's name.
+    # A BEIR corpus is one file with many documents, so a document is named by its id.
     files = Counter(Path(document.path).name for document in documents)
     names = {
         document.document_id: file if files[file := Path(document.path).name] == 1 else document.document_id
@@ -90,25 +90,25 @@ def _eval_set(
 
 
 class RunSystems:
-    """The run's retrievers and those of evaluate.systems, group by group so that one model is in memory at a time.
+    """The run's retrievers and those of evaluate.systems, in groups, so that only one model is in memory at a time.
 
-    without_queries: whether what ships has written queries in its index, but is measured without them.
+    without_queries: whether the retriever that ships has written queries in its index, but is measured without them.
     """
 
     def __init__(
         self, workspace: Workspace, config: Config, runtime: Runtime, files: RunFiles, opened: dict[str, Embedder]
     ) -> None:
-        """opened: takes the embedders of evaluate.systems, for their cost."""
+        """opened: the list that the embedders of evaluate.systems are appended to, for their cost."""
         self._workspace, self._config, self._runtime = workspace, config, runtime
         self._files, self._opened, self._eval_set = files, opened, files.eval_set
         self._base = base_model(config)
         tokenizer, contents = load_tokenizer(self._base.folder), self._eval_set.contents
         self._in_window, self.passages_cut = cut(contents, tokenizer, self._base.layout.max_tokens)
-        # Where every passage is one window, rows of windows would repeat those of one vector.
+        # If every passage is one window, rows of windows would repeat those of one vector.
         windowed = bool(config.evaluate.windows and cut(contents, tokenizer, WINDOW_TOKENS)[1])
         default, chosen = self._shipped()
         self._is_default = alike(chosen, default)
-        #: Its own systems by what they search, and the model of each.
+        #: The run's own systems, grouped by the index that they search, and the model of each.
         self._rows: dict[Key, dict[str, Retriever]] = {}
         self._model_of: dict[str, str | None] = {}
         ships = files.chosen.model
@@ -123,10 +123,10 @@ class RunSystems:
             self._rows.setdefault((model or "base", retriever.reads_queries), {})[one.name] = retriever
 
     def _shipped(self) -> tuple[Retriever, Retriever]:
-        """The safe default and what ships, as an index of the run gets them, and as they can be measured.
+        """(the safe default, the retriever that ships), as an index of the run has them, but fit to be measured.
 
-        A query that judges never lies in the index that it judges: where a model wrote the questions, written queries
-        are left out.
+        An index that a query judges must not hold that query. So written queries are left out of the index if a
+        language model wrote the evaluation's questions.
         """
         config, chosen, passages = self._config, self._files.chosen, len(self._eval_set.passage_ids)
         self._written = written_of(self._eval_set.passage_ids, self._files.queries)
@@ -190,7 +190,7 @@ class RunSystems:
         return of_vectors(self._opened[name], self._eval_set, self._runtime, words=words)
 
     def shipped_vectors(self) -> tuple[Vectors, Vectors]:
-        """The merged model's one vector of each passage (N, H) and query (Q, H), float32."""
+        """The merged model's one vector of each passage, (N, H), and of each query, (Q, H), in float32."""
         texts = self._eval_set.contents, self._eval_set.queries
         return self._runtime.vectors.embed_both(self._model("merged"), *texts, report=self._runtime.report)
 
@@ -210,5 +210,5 @@ class RunSystems:
 
 
 def alike(a: Retriever, b: Retriever) -> bool:
-    """Whether two retrievers find the same in the same index: deviations are the index'."""
+    """Whether two retrievers find the same in the same index. Deviations don't count, because the index sets them."""
     return replace(a.with_deviations({}), name="") == replace(b.with_deviations({}), name="")

@@ -14,12 +14,12 @@ from embedfit.numerics.arrays import Doubles
 from embedfit.path.artefacts import Slice
 from embedfit.retrieval.words import Analysis, length, words
 
-#: Documents with the most queries are listed, and only so many.
+#: The most documents that are listed; those with the most queries come first.
 MAX_DOCUMENTS = 30
 #: A group of fewer queries is shown without an interval.
 MIN_QUERIES = 5
 
-#: The names of the groups, and the number of words (a length) or the share (of words) below which each but the last is.
+#: Names of the groups by length and by overlap, and for each but the last the limit below which its queries lie.
 _LENGTHS = ("1–3 words", "4–6 words", "7–10 words", "11–15 words", "16 words and more")
 _BELOW_LENGTHS = (4, 7, 11, 16)
 _OVERLAPS = ("0–25%", "25–50%", "50–75%", "75–100%")
@@ -29,7 +29,7 @@ _ASKS = [
     for word in "what which who whom whose when where why how is are was were do does did can could should would will "
     "may".split()
 ]
-#: Question marks; the endings that make a question in Chinese, Japanese and Korean, where people leave the mark out.
+#: Question marks, and the endings of questions in Chinese, Japanese and Korean, whose writers leave the mark out.
 _QUESTION_ENDS = ("?", "？", "؟", "吗", "嗎", "呢", "か", "까", "나요")
 
 
@@ -41,10 +41,10 @@ def slices(
     *,
     tuned: str = "merged",
 ) -> dict[str, tuple[Slice, ...]]:
-    """Name of the slicing → its groups.
+    """The groups of each slicing, by its name.
 
-    base, tuned_values: (Q,) one metric of both systems. tuned: the tuned system's name.
-    ci95 is of the difference, None for small groups.
+    base, tuned_values: (Q,) one metric of both systems. tuned: the tuned system's name. A group's ci95 is that of the
+    difference, None for small groups.
     """
 
     def group(value: str, rows: list[int]) -> Slice:
@@ -81,7 +81,7 @@ def slices(
 
 
 def style_of(eval_set: EvalSet, query: int) -> str:
-    """The style in which a query was written or, of people's queries, whether it is put as a question."""
+    """The style in which a query was written. A person's query has none, so it is a question or not a question."""
     if eval_set.styles[query]:
         return eval_set.styles[query]
     text = eval_set.queries[query].strip()
@@ -90,7 +90,7 @@ def style_of(eval_set: EvalSet, query: int) -> str:
 
 
 def length_of(text: str) -> str:
-    """The group of a query's number of words."""
+    """The group of a query by its number of words."""
     return _LENGTHS[bisect_right(_BELOW_LENGTHS, length(text))]
 
 

@@ -1,10 +1,10 @@
 """The stage `evaluate`: every retriever on the same queries, written to scores.jsonl, evaluation.json and summary.json.
 
-A row is a retriever: parts over a model, built and scored as an index is, so that searching an index of it gives the
-row. summary.json's "retrievers" holds each as data, with its model, bytes a passage and milliseconds a query;
-"storage" what other ways to store one vector a passage would cost; docs/evaluation.md describes all files. Every system
-is given the same text of each passage. A model reads it as far as its window goes, BM25 to its end; where that differs,
-the system bm25_cut shows BM25 on what the base's window holds.
+A row is a retriever: parts over a model, built and scored as in an index, so a search of such an index gives the same
+numbers. In summary.json, "retrievers" holds each retriever as data, with its model, bytes a passage and milliseconds a
+query, and "storage" holds the loss by other ways to store one vector a passage. docs/evaluation.md describes all files.
+Every system gets the same text of each passage. A model reads it as far as its window goes, BM25 to its end. If a
+passage is longer than the base's window, the system bm25_cut shows BM25 on the part in the window.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _evaluate(
     table = systems_table(measured, resamples)
     compared = comparisons(measured, pairs(config.evaluate.systems), resamples)
     merged = files.merge.decision
-    # At weight 0 the merged model is the base itself: its queries won and lost would say nothing.
+    # At weight 0 the merged model is the base itself, so it would win and lose no query.
     tuned = "finetuned" if merged.alpha == 0 else "merged"
     base, best = (measured[name].column(METRIC) for name in ("base", tuned))
     won = outcomes(eval_set, measured, metric=METRIC, tuned=tuned, beside=("bm25", "chosen"))
@@ -122,7 +122,7 @@ def _timings(workspace: Workspace, seconds: float) -> dict[str, float]:
 
 
 def _cost(ledger: Path, workspace: Workspace, embedders: Iterable[Embedder]) -> Cost:
-    """What the run's language-model calls and paid vectors have cost, whenever they were paid for."""
+    """The cost of the run's language-model calls and paid vectors, including those of earlier commands."""
     used = [embedder.usage for embedder in embedders if isinstance(embedder, PaidEmbedder)]
     call_ids = calls_of_run(workspace)
     if call_ids and ledger.exists():

@@ -1,4 +1,4 @@
-"""How a passage's one vector may be stored, and what each way costs in quality."""
+"""Ways to store a passage's one vector, and the quality that each way loses."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from embedfit.numerics.ranking import best
 from embedfit.path.artefacts import METRIC, Storage
 from embedfit.progress import Reporter
 
-#: Sizes to which vectors are cut, where they are wider.
+#: The sizes to which wider vectors are cut.
 SIZES = (256, 128, 64)
-#: Passages that a binary search gives to the rescoring, for each of the ten that are looked at.
+#: The number of passages that a binary search hands to rescoring, for each of the ten best.
 OVERSAMPLED = 10
 
 
@@ -28,9 +28,9 @@ OVERSAMPLED = 10
 class Stored:
     """One way to store N vectors.
 
-    passages: (N, D) as the stored numbers are read again; queries: (Q, D). bytes_a_passage: in memory. on_disk: bytes
-    a passage that only rescoring reads. allowed: passages that a first, coarser search leaves; None: all. trained: of
-    truncated vectors, whether the model was trained for the size.
+    passages: (N, D) as read back from storage; queries: (Q, D). bytes_a_passage: those in memory. on_disk: bytes a
+    passage that only rescoring reads. allowed: gives the passages that a first, coarser search leaves; None: all.
+    trained: whether the model was trained for the size, if the vectors are cut.
     """
 
     name: str
@@ -43,17 +43,18 @@ class Stored:
 
 
 def to_int8(vectors: Floats) -> Floats:
-    """Vectors in one byte a number, read again: each dimension is scaled to the largest number in it. (N, H)."""
+    """Vectors rounded to one byte a number, as float32: (N, H). Each dimension is scaled to its largest number."""
     scale = np.maximum(np.abs(vectors).max(0, initial=0.0), 1e-9) / 127
     result: Floats = (np.round(vectors / scale) * scale).astype(np.float32)
     return result
 
 
 def nearest_signs(passages: Floats, queries: Floats, own: Ints, count: int) -> Allowed:
-    """The passages of which most numbers have the query's sign: one bit each, compared by Hamming distance.
+    """The passages whose signs agree most with the query's: one bit a number, compared by Hamming distance.
 
-    (Yamada, Asai and Hajishirzi, ACL 2021.) passages: (N, H); queries: (Q, H); own: (Q,) the passage that a query is
-    itself, -1 for none. Returns what ranked() calls for rows (stop - start, N) of at least `count` passages.
+    (Yamada, Asai and Hajishirzi, ACL 2021.) passages: (N, H); queries: (Q, H); own: (Q,) the passage that is the query
+    itself, -1 for none. Returns a function of start and stop that gives a mask (stop - start, N) of the `count` best
+    passages of each query.
     """
     signs = np.where(passages > 0, np.float32(1), np.float32(-1))
 
@@ -71,7 +72,7 @@ def nearest_signs(passages: Floats, queries: Floats, own: Ints, count: int) -> A
 
 
 def ways(passages: Floats, queries: Floats, own: Ints, trained: Sequence[int]) -> Iterator[Stored]:
-    """Every way but float16, which is the index' own. trained: sizes that the model was trained for."""
+    """Every way except float16, which an index uses anyway. trained: the sizes that the model was trained for."""
     width = passages.shape[1]
     halves = passages.astype(np.float16).astype(np.float32)
     yield Stored(name="float32", passages=passages, queries=queries, bytes_a_passage=4 * width)
@@ -107,7 +108,7 @@ def storage(
     *,
     trained: Sequence[int],
 ) -> tuple[Storage, ...]:
-    """What every way costs in quality. passages: (N, H), queries: (Q, H), unit rows. halves: float16, measured."""
+    """The quality of every way. passages: (N, H), queries: (Q, H), unit rows. halves: float16's measurement."""
     found: dict[str, Stored] = {}
     measured: dict[str, Measured] = {}
     for way in ways(passages, queries, eval_set.own, trained):

@@ -1,4 +1,4 @@
-"""From every metric of every query to means, intervals and comparisons, as summary.json holds them."""
+"""Turns every metric of every query into the means, intervals and comparisons of summary.json."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ COMPARED = (METRIC, "hit@5", "mrr@10")
 
 @dataclass(frozen=True, slots=True)
 class Resamples:
-    """How queries are drawn again for intervals and tests.
+    """The resampling of queries for intervals and tests.
 
-    clusters: (Q,) queries of one number are drawn together. draws: how often.
+    clusters: (Q,) numbers; queries with the same number are drawn together. draws: the number of resamples.
     """
 
     clusters: Ints
@@ -29,14 +29,14 @@ class Resamples:
     rng: np.random.Generator
 
     def interval(self, values: Doubles, rows: Sequence[int] | None = None, *, bounds: tuple[float, float]) -> Doubles:
-        """The 95% interval of each column's mean, (M, 2). values: (Q, M), of the queries `rows` or of all."""
+        """The 95% interval of each column's mean, (M, 2). values: (Q, M), for the queries `rows` or for all."""
         clusters = self.clusters if rows is None else self.clusters[list(rows)]
         means = bootstrap_means(values, clusters, draws=self.draws, rng=self.rng)
         return interval(means, len(np.unique(clusters)), bounds=bounds)
 
 
 def systems_table(measured: Mapping[str, Measured], resamples: Resamples) -> dict[str, System]:
-    """Every system's means, with intervals from the same resamples of all of them."""
+    """Every system's means and intervals. All systems share the same resamples."""
     values = np.concatenate([system.values for system in measured.values()], axis=1)
     intervals = resamples.interval(values, bounds=(0.0, 1.0)).reshape(len(measured), len(METRICS), 2)
     return {
@@ -51,7 +51,7 @@ def systems_table(measured: Mapping[str, Measured], resamples: Resamples) -> dic
 def comparisons(
     measured: Mapping[str, Measured], pairs: Sequence[tuple[str, str]], resamples: Resamples
 ) -> tuple[Comparison, ...]:
-    """Each pair on each metric of COMPARED. Pairs with a system that was not measured are left out."""
+    """Each pair's comparison on each metric of COMPARED. Pairs with a system that was not measured are left out."""
     columns = [(a, b, metric) for a, b in pairs if a in measured and b in measured for metric in COMPARED]
     if not columns:
         return ()

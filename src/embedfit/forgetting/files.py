@@ -271,7 +271,7 @@ def _scratch(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Pla
 
 
 def leftovers(workspace: Workspace, target: Target) -> list[str]:
-    """Files of the run folder that still hold one of the texts letter by letter. At most so many texts are tried."""
+    """Files of the run folder that still hold one of the first _LOOKED_FOR texts, letter by letter."""
     texts = [text for text in (*target.texts, *target.contents) if len(text) >= _SURE][:_LOOKED_FOR]
     marks = {form.encode("utf-8", "replace") for text in texts for form in (text, json.dumps(text)[1:-1])}
     return [

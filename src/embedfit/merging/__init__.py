@@ -1,1 +1,1 @@
-"""Merging models, and the decision what ships."""
+"""Merging models, and the decision which model ships."""

@@ -1,4 +1,4 @@
-"""The check that models may be merged: their weights mean the same, because they began as the same model."""
+"""The check that two models began as the same model, so that their weights mean the same and may be merged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedfit.models.layout.files import read_json
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.tokenizer import open_tokenizer
 
-#: Keys of config.json about files and training; every other key decides what the weights mean.
+#: Keys of config.json about files and training. Every other key decides the meaning of the weights.
 _BOOKKEEPING = {
     "_name_or_path", "architectures", "transformers_version", "dtype", "torch_dtype", "use_cache",
     "gradient_checkpointing", "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout",
@@ -43,7 +43,7 @@ def check_alike(first: Path, other: Path) -> None:
 
 
 def _kinds(layout: Architecture) -> list[Module]:
-    """The modules without where they lie and how much of a text they read."""
+    """The modules without their folders and without the length of text that they read."""
     kinds: list[Module] = []
     for module in layout.modules:
         if isinstance(module, Transformer):

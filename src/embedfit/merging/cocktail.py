@@ -31,7 +31,7 @@ def mix(
     temperature: float,
     report: Reporter,
 ) -> list[float]:
-    """Write the mixture of model folders to output and return the weights used. Without either, equal weights."""
+    """Write the mixture of model folders to output. Returns the weights; without weights or examples they are equal."""
     if len(models) < 2:
         raise UsageError("Mixing takes at least two models.", remedy="embedfit merge-models A B --output DIR")
     if weights is not None and examples is not None:

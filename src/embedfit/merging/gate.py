@@ -1,4 +1,4 @@
-"""The decision which mixture of base and fine-tuned model ships, if any, by dev queries alone."""
+"""The decision which mixture of base and fine-tuned model ships, if any. Only dev queries decide."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import numpy.typing as npt
 from embedfit.numerics.arrays import Doubles
 from embedfit.retrieval.significance import Difference, compare
 
-#: Means of dev nDCG@10 this near to the best count as equal to it.
+#: A mean dev nDCG@10 that is this near to the best counts as equal to it.
 SAME_SCORE = 0.005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """One α with what was measured of it.
+    """One α with its measurements.
 
     dev: (Q,) nDCG@10 of each dev query. retention: nDCG@10 on text outside the corpus.
     """
@@ -49,13 +49,14 @@ def decide(
 ) -> GateDecision:
     """The mixture with the best dev score whose retention holds, if it is better than the base and surely not worse.
 
-    Not worse: by more than max_dev_loss, by the 95% interval. To ask for a gain that is sure would keep most gains
-    from users: dev queries are few, and written ones show less of a gain than people's (docs/recipe.md).
+    "Surely not worse" means that the 95% interval rules out a loss of more than max_dev_loss. A gate that asked for a
+    sure gain would keep most gains from users, because dev queries are few, and written ones show less of a gain than
+    people's (docs/recipe.md).
 
-    mixtures: the first is the base (α = 0). clusters: (Q,) passage or document of each dev query.
-    max_alpha: mixtures beyond it are there to be seen and are not chosen.
-    Mixtures come with rising α. Several may be as good as the best to half a point: the one farthest from the base is
-    taken, because dev queries are too few to tell neighbours apart. max_alpha guards what dev doesn't see.
+    mixtures: by rising α; the first is the base (α = 0). clusters: (Q,) passage or document of each dev query.
+    max_alpha: a mixture with a larger α is only shown, never chosen, because dev queries don't show everything that a
+    large α loses. If several mixtures are within half a point of the best, the one farthest from the base is chosen,
+    because dev queries are too few to tell neighbours apart.
     """
     base = mixtures[0]
     comparisons = [
@@ -99,7 +100,7 @@ def decide(
 
 
 def ship_anyway(mixtures: Sequence[Mixture], decision: GateDecision, highest: float) -> GateDecision:
-    """The best mixture on dev, and why the gate would have chosen otherwise or not. Its decision if none was tried."""
+    """A decision for the best mixture on dev, with the gate's reason beside. The gate's own if no mixture was tried."""
     best = max((m for m in mixtures if 0 < m.alpha <= highest), key=lambda m: m.dev.mean(), default=None)
     if best is None:
         return decision

@@ -1,4 +1,4 @@
-"""Text outside the user's corpus, to see what a model has forgotten."""
+"""General text outside the user's corpus, which shows what a model has forgotten."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention(RetrievalTask):
-    """A retrieval task on general text. source: what the text is, for people."""
+    """A retrieval task on general text. source: a description of the text for people."""
 
     source: str
 
 
 def general_paragraphs() -> list[str]:
-    """The paragraphs of general.txt: short ones on nature, history, crafts and sports, four on each subject.
+    """The short paragraphs of general.txt on nature, history, crafts and sports, four on each subject.
 
-    They were written for embedfit, so that what a merge decides depends on no text of another program's version.
+    They were written for embedfit, so that no merge depends on the version of another program's text.
     """
     text = resources.files("embedfit.merging").joinpath("general.txt").read_text("utf-8")
     return text.strip().split("\n\n")
@@ -35,7 +35,7 @@ def built_in(corpus: Sequence[str], *, seed: int = 0) -> Retention:
     """Inverse cloze on the general text that the package carries (Lee et al., ACL 2019).
 
     A sentence taken out of a paragraph must find the rest of it, among three paragraphs on the same subject and
-    others. Paragraphs of the corpus are left out: forgetting shows on other text only.
+    others. Paragraphs of the corpus are left out, because only other text shows forgetting.
     """
     known = {_beginning(text) for text in corpus}
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""The merge stage: fine-tuned model + base → merged model, with α and the decision to ship from dev queries."""
+"""The merge stage: it mixes the fine-tuned model and the base. Dev queries choose the weight α and what ships."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ POOL_DEPTH = 15
 class DevPool(RetrievalTask):
     """The dev queries, searched in a pool of candidates.
 
-    clusters: (Q,) what cluster_by names, of each query. base, tuned: (Q, N) scores of the pool by the two models.
+    clusters: (Q,) the document or passage of each query, as cluster_by says. base, tuned: (Q, N) scores of the pool by
+    the two models.
     """
 
     clusters: Ints
@@ -113,7 +114,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 
 
 def sweep_of(settings: MergeConfig) -> tuple[list[float], float]:
-    """The α to try, rising, and the highest that may ship. 1 is tried to be seen: it is the fine-tuned model."""
+    """(the α to try, rising, the highest that may ship). A sweep ends with 1, to show the fine-tuned model itself."""
     if settings.alpha is not None:
         return sorted({0.0, settings.alpha}), settings.alpha
     steps = (round(settings.max_alpha * n / settings.steps, 4) for n in range(settings.steps + 1))
@@ -123,7 +124,7 @@ def sweep_of(settings: MergeConfig) -> tuple[list[float], float]:
 def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
     """The weights of a model folder under the names of the bare transformer, fp32."""
     own = encoder.backbone.state_dict()
-    # A copy: the sweep loads its mixtures into the backbone.
+    # A copy, because the sweep loads its mixtures into the backbone.
     return {name: tensor.detach().cpu().clone() for name, tensor in own.items() if tensor.is_floating_point()}
 
 

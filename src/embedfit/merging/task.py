@@ -18,8 +18,8 @@ from embedfit.retrieval.own import without_own
 class RetrievalTask:
     """Queries and the passages that they are searched in.
 
-    relevant: of each query the passages that answer it, by number. own: (Q,) the passage that each query is itself,
-    -1 for none; None where no query is one.
+    relevant: the numbers of the passages that answer each query. own: (Q,) the passage that is the query itself, -1 for
+    none; None if no query is a passage.
     """
 
     queries: tuple[str, ...]
@@ -33,7 +33,7 @@ class RetrievalTask:
         return without_own(encoder.encode_unit(self.queries, is_query=True) @ vectors.T, self.own)
 
     def ndcg10(self, scores: Scores) -> Doubles:
-        """NDCG@10 of each query. scores: (Q, N), -inf for what no ranking lists."""
+        """NDCG@10 of each query. scores: (Q, N), -inf for passages that are left out."""
         return per_query_ndcg(scores, self.relevant)
 
 

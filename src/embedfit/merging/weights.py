@@ -15,9 +15,8 @@ Tensors = Mapping[str, torch.Tensor]
 def combine(models: Sequence[Tensors], weights: Sequence[float]) -> dict[str, torch.Tensor]:
     """θ = Σ wᵢθᵢ over the tensors that all models have, in fp32.
 
-    Raises UsageError unless there is one weight a model and they sum to 1 (a sum below 1 shrinks
-    every layer and passes unnoticed in LM-Cocktail's own check), ModelError unless the models have
-    the same names and shapes.
+    Raises UsageError unless there is one weight for each model and they sum to 1 (LM-Cocktail's own check lets a
+    smaller sum pass, which shrinks every layer), ModelError unless the tensors have the same names and shapes.
     """
     if len(models) != len(weights):
         raise UsageError(f"{len(models)} models and {len(weights)} weights: there must be one weight a model.")
@@ -54,7 +53,7 @@ def _check_same(first: Tensors, other: Tensors, number: int) -> None:
 def weights_from_losses(losses: Sequence[float], temperature: float = 5.0) -> list[float]:
     """Softmax(−loss / temperature): LM-Cocktail's weights from example data, one loss a model.
 
-    Its default temperature of 5 is near uniform; a smaller one trusts the examples more.
+    LM-Cocktail's temperature of 5 gives nearly equal weights; a smaller one trusts the examples more.
     """
     values = np.asarray(losses, np.float64)
     if not np.isfinite(values).all():

@@ -1,1 +1,1 @@
-"""The way of a run: its stages in order, its folder and files, and what is up to date."""
+"""The path of a run: its stages in order, its folder and files, and the freshness of each stage."""

@@ -1,7 +1,7 @@
-"""The record of every file of a run folder.
+"""The records of all files of a run folder.
 
-A file of many lines (JSONL) holds frozen dataclasses, of which there may be millions; a file of one JSON value is a
-`Whole`. embedfit.path.workspace reads and writes both, and pydantic checks what is read.
+A line of a JSONL file is a frozen dataclass, because there may be millions; a file of one JSON value is a `Whole`.
+embedfit.path.workspace reads and writes both, and pydantic checks them on reading.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from embedfit.index.retriever import Retriever
 #: "gap": a passage on the border of two parts, or a near-duplicate of an eval document's. It belongs to the
 #: searchable corpus, but no query is written of it and nothing is trained on it.
 Split = Literal["train", "dev", "test", "gap"]
-#: "log" and "judge": a question that people asked. Those with "judge" may choose the retriever.
+#: "log" and "judge": a question that people asked. Only those with "judge" may choose the retriever.
 QuerySplit = Literal["train", "dev", "test", "gap", "log", "judge"]
 #: The style of questions that people asked, and how their ids begin.
 ASKED = "asked"
@@ -30,7 +30,7 @@ Value = str | int | float | bool | tuple[str, ...]
 class Document:
     """A file that was given to ingest, read or not.
 
-    pages: number of pages, 0 where the format has none. characters: of the text that was read.
+    pages: number of pages, 0 if the format has none. characters: number of characters of the text that was read.
     reason: why status is not "ok"; empty otherwise. role: "train" for DOCS, "eval" for --eval-docs.
     """
 
@@ -49,7 +49,7 @@ class Passage:
     """A piece of a document that fits the model's window.
 
     title: the heading path, or the title of a BEIR record; it is encoded before the text.
-    page: 1-based page of the first character, 0 where the format has none.
+    page: 1-based page of the first character, 0 if the format has no pages.
     start, end: character offsets into the document's cleaned text.
     """
 
@@ -64,16 +64,16 @@ class Passage:
 
     @property
     def content(self) -> str:
-        """What a model encodes and BM25 indexes: title, a space, text (BEIR's and FlagEmbedding's convention)."""
+        """The text that a model encodes and BM25 indexes: title, a space, text, as in BEIR and FlagEmbedding."""
         return f"{self.title} {self.text}".strip() if self.title else self.text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """Facts of a document, or of one passage of it, that are not in its text. No model reads them.
+    """Facts about a document, or about one of its passages, that are not in the text. No model reads them.
 
-    passage_id: the passage of which it holds alone, over what holds of its document; "" for all of the document's.
-    values: by field. A list's items are texts.
+    passage_id: the one passage that has these facts, which replace those of its document; "" for facts of the whole
+    document. values: by field. A list's items are texts.
     """
 
     document_id: str
@@ -97,15 +97,15 @@ class DroppedPassage:
 class Query:
     """A query that a language model wrote of one passage, or a question that people asked.
 
-    written() leaves out those that people asked. An asked one has no passage
-    (passage_id is empty) unless its file names answers; the others then stand in also_relevant.
+    written() leaves out those that people asked. An asked question has no passage (passage_id is empty) unless its
+    file names answers: the first is passage_id, the others are in also_relevant.
 
-    kept: whether it passed the filters; reason: the filter that dropped it, empty where kept.
+    kept: whether it passed the filters; reason: the filter that dropped it, empty if kept.
     call_id: the ledger's key of the call that wrote it.
     also_relevant: further passages that answer it (near-duplicates of the source), never negatives.
-    judged: how well the judge finds that the passage answers it, 0 to 1; None where none was asked.
-    judge_call_id: the ledger's key of the call that judged it, where a language model did.
-    times: how often it was asked, as far as was counted.
+    judged: how well the passage answers it in the judge's opinion, 0 to 1; None if no judge was asked.
+    judge_call_id: the ledger's key of the call that judged it, if a language model did.
+    times: how often the log has it.
     """
 
     query_id: str
@@ -123,7 +123,7 @@ class Query:
 
     @property
     def is_asked(self) -> bool:
-        """Whether people asked it: nothing is trained on it, and it is no written query."""
+        """Whether people asked it. If so, nothing is trained on it, and it is no written query."""
         return self.split in ("log", "judge")
 
 
@@ -134,11 +134,10 @@ def written(queries: Iterable[Query]) -> list[Query]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What the judge said of one query and one candidate passage while training rows were made.
+    """The judge's score of one query and one candidate passage, from the stage that makes training rows.
 
-    score: 0 to 1, None where it gave none, with the reason. role: what the passage was to the query.
-    kept: false for a candidate that was dropped as a false negative. call_id: the ledger's key of the
-    call, where a language model judged.
+    score: 0 to 1, None if it gave none, with the reason. role: the passage's role for the query. kept: false for a
+    candidate that was dropped as a false negative. call_id: the ledger's key of the call, if a language model judged.
     """
 
     query_id: str
@@ -163,7 +162,7 @@ class Pooled:
 class Grade:
     """How well a passage answers a question that somebody asked, by a judge or a person.
 
-    grade: 3 in full, 2 in part, 1 the same subject, 0 unrelated; None where the judge gave none, with the reason.
+    grade: 3 in full, 2 in part, 1 the same subject, 0 unrelated; None if the judge gave none, with the reason.
     judge: the model's id, "recorded", or "person". call_id: the ledger's key of the call.
     """
 
@@ -180,8 +179,8 @@ class Grade:
 class TrainRow:
     """A row of FlagEmbedding's JSONL.
 
-    neg may be empty; pos_scores and neg_scores (a teacher's, any real numbers) are there for every
-    positive and negative or not at all. prompt: the query instruction, None for the model's own.
+    neg may be empty. pos_scores and neg_scores, a teacher's, are any real numbers; either every positive and negative
+    has one, or none has. prompt: the query instruction, None for the model's own.
     """
 
     query: str
@@ -205,14 +204,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a finished stage read, under which settings, and what it wrote. Written last.
+    """The inputs, settings and outputs of a finished stage. It is written last.
 
     code: version of the stage. settings: those that decide its result, by dotted name; None in the manifests of
     embedfit 0.1, which held a hash of them in `config`. inputs, outputs: name of each file → SHA-256 of its content.
-    opened: files of the run that the stage was seen to read beyond those that it is known to. stopped_at: the
-    --max-cost that ended it early, None where it did all its work. seconds: wall time, summed over interrupted
-    attempts where known. versions: of Python and of the packages that numbers may depend on; another one makes
-    nothing stale.
+    opened: files of the run that the stage read although its entry in the table of stages does not name them.
+    stopped_at: the --max-cost that ended it early, None if it did all its work. seconds: wall time, summed over
+    interrupted attempts if known. versions: those of Python and of the packages that numbers may depend on; a
+    different version makes nothing stale.
     """
 
     stage: str
@@ -232,7 +231,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingStep:
-    """One step of a training. seconds: of this step. tokens: real ones that were encoded."""
+    """One step of a training. seconds: its duration. tokens: the number encoded, without padding."""
 
     step: int
     loss: float
@@ -247,17 +246,17 @@ class TrainingStep:
 
 #: The low and the high end of an interval.
 Interval: TypeAlias = tuple[float, float]
-#: What ships as the model: the merge, the fine-tuned model as it is, or the base where neither is better.
+#: The model that ships: the merge, the fine-tuned model alone, or the base if neither is better.
 Ship = Literal["merged", "finetuned", "base"]
 #: The model that a retriever ships over: the result of the merge, or the base.
 ShippedModel = Literal["merged", "base"]
-#: The metric that decides.
+#: The metric that decides what ships.
 METRIC = "ndcg@10"
 Schema: TypeAlias = Annotated[int, Field(alias="schema")]
 
 
 class Whole(BaseModel):
-    """A file of one JSON value, or a part of one. What an older embedfit did not write has a default."""
+    """A file of one JSON value, or a part of one. A field that an older embedfit did not write has a default."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True)
 
@@ -271,7 +270,7 @@ class SweepPoint(Whole):
 
 
 class MergeDecision(Whole):
-    """Which model ships. alpha: the weight of the fine-tuned model in the merge. why: in a sentence."""
+    """The model that ships. alpha: the weight of the fine-tuned model in the merge. why: the reason, in a sentence."""
 
     ship: Ship = "merged"
     alpha: float | None = None
@@ -279,9 +278,10 @@ class MergeDecision(Whole):
 
 
 class MergeEvidence(Whole):
-    """The mixture that ships against the base on dev queries.
+    """The comparison of the mixture that ships with the base, on dev queries.
 
-    pool: passages that were ranked. retention_set: what the general queries are of. Otherwise as in Comparison.
+    pool: the number of passages that were ranked. retention_set: a description of the general queries. The other
+    fields are as in Comparison.
     """
 
     delta: float = 0.0
@@ -330,8 +330,8 @@ class CheckedPair(Whole):
 class CheckResult(Whole):
     """check.json.
 
-    passed: None where there was nothing to check. source: the split whose queries were drawn, or the name of the
-    file of pairs. systems: "base" and "merged". pairs: the first of them.
+    passed: None if there were no pairs to check. source: the split whose queries were drawn, or the name of the file of
+    pairs. systems: "base" and "merged". pairs: the first ones.
     """
 
     edition: Schema = 1
@@ -359,10 +359,10 @@ class DevScores(Whole):
 class TrainingLog(Whole):
     """finetuned/training.json.
 
-    steps: done; best_step: the one whose weights were kept. dropped_rows: numbers of lines of train.jsonl, from 1.
-    empty_texts: how many were left out. padding_share: of the tokens that were encoded. retained_share: the
-    least share of a step that was encoded once, because memory for its graphs sufficed. config: the section `train`
-    of the settings.
+    steps: the number of steps done; best_step: the one whose weights were kept. dropped_rows: numbers of lines of
+    train.jsonl, from 1. empty_texts: the number left out. padding_share: the share of padding in all encoded tokens.
+    retained_share: the least share of a step that was encoded only once, because memory for its graphs sufficed.
+    config: the section `train` of the settings.
     """
 
     steps: int = 0
@@ -384,12 +384,12 @@ class TrainingLog(Whole):
     config: Mapping[str, JsonValue] = {}
 
 
-#: What an interval allows to say of a candidate against the safe default.
+#: The verdict on a candidate against the safe default, as its interval allows.
 Verdict = Literal["better", "no difference", "worse"]
 
 
 class Against(Whole):
-    """A retriever's mean minus another's. ci: the interval that decides. p: one-sided, corrected as ci is."""
+    """A retriever's mean minus another's. ci: the interval that decides. p: one-sided, and corrected like ci."""
 
     delta: float
     ci: Interval
@@ -406,9 +406,10 @@ class TuningEvidence(Against):
 class ChoiceEvidence(Whole):
     """The questions that chose the retriever.
 
-    tuning: None where there was one model. judge: who graded; agreement: its weighted kappa with itself over
-    the graded_twice results. left_out: questions that can't tell the candidates apart. by_person: questions whose
-    grades a person corrected. graded_by_person, begun_by_person: questions that a person graded whole, and in part.
+    tuning: None if there was only one model. judge: the one that graded; agreement: its weighted kappa with itself
+    over the graded_twice results. left_out: the number of questions that can't tell the candidates apart. by_person:
+    that of questions whose grades a person corrected. graded_by_person, begun_by_person: those of questions that a
+    person graded whole, and in part.
     """
 
     kind: Literal["labelled", "graded", "written", "none"] = "none"
@@ -425,14 +426,14 @@ class ChoiceEvidence(Whole):
 
     @model_serializer(mode="wrap")
     def _known(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """What is known alone, for the file is read by people."""
+        """The fields with a value. Unknown ones are left out, because people read the file."""
         return {name: value for name, value in write(self).items() if value is not None}
 
 
 class ChosenCandidate(Against):
     """A retriever that could have been chosen, against the safe default. verdict: None for the default itself.
 
-    ndcg: its mean. ungraded: the share of its best passages without a grade, None where none was needed.
+    ndcg: its mean. ungraded: the share of its best passages without a grade, None if no grades were used.
     """
 
     name: str
@@ -444,9 +445,9 @@ class ChosenCandidate(Against):
 
 
 class ChosenRetriever(Whole):
-    """retriever.json: which retriever ships over which model, and why. default: the safe default.
+    """retriever.json: the retriever that ships, the model under it, and the reason. default: the safe default.
 
-    The retrievers have the deviations of the run's passages.
+    Both retrievers have the deviations of the run's passages.
     """
 
     edition: Schema = 1
@@ -460,14 +461,14 @@ class ChosenRetriever(Whole):
 
 
 class Ranked(Whole):
-    """What a system found for a query. rank: of the first relevant passage, 0 if not found. top: the best passages."""
+    """A system's result for a query. rank: of the first relevant passage, 0 if none was found. top: best passages."""
 
     rank: int
     top: tuple[str, ...]
 
 
 class Outcome(Whole):
-    """A query that the tuned system wins or loses against the base. Further keys: what each system found."""
+    """A query that the tuned system wins or loses against the base. Each further key is a system with its result."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Ranked]
@@ -480,7 +481,7 @@ class Outcome(Whole):
 
     @property
     def systems(self) -> Mapping[str, Ranked]:
-        """What each system found, by its name."""
+        """Each system's result, by its name."""
         return self.__pydantic_extra__
 
 
@@ -513,10 +514,10 @@ class Slice(Whole):
 
 
 class Evaluation(Whole):
-    """evaluation.json: what explains summary.json.
+    """evaluation.json: the details behind summary.json.
 
-    tuned: the system that outcomes and slices hold against the base. counts: queries won, lost and tied. passages: by
-    id, every one that wins and losses name. slices: by what the queries are grouped by.
+    tuned: the system that outcomes and slices compare with the base. counts: queries won, lost and tied. passages: by
+    id, every passage that wins and losses name. slices: groups of queries, by the name of the grouping.
     """
 
     edition: Schema = 1
@@ -540,7 +541,7 @@ class System(Whole):
 class Comparison(Whole):
     """The mean of system a minus that of system b, on one metric.
 
-    minimum_detectable: the true difference that such an evaluation would show as significant in four of five cases.
+    minimum_detectable: the true difference that an evaluation of this size shows as significant in four of five cases.
     """
 
     a: str
@@ -555,7 +556,7 @@ class Comparison(Whole):
 
     @property
     def verdict(self) -> Literal["better", "unsure", "worse"]:
-        """What the interval allows to say of a: better or worse where it leaves zero out."""
+        """The interval's verdict on a: better or worse if it leaves zero out, else unsure."""
         low, high = self.ci95 or (-1.0, 1.0)
         return "better" if low > 0 else "worse" if high < 0 else "unsure"
 
@@ -573,9 +574,9 @@ class Comparison(Whole):
 
 
 class MeasuredRetriever(Whole):
-    """A system as a retriever. model: what its vectors are of, None for words alone.
+    """A system as a retriever. model: the model of its vectors, None for words alone.
 
-    ms_a_query: the median of single queries.
+    ms_a_query: the median milliseconds of single queries.
     """
 
     model: str | None
@@ -587,8 +588,8 @@ class MeasuredRetriever(Whole):
 class Storage(Whole):
     """A way to store one vector a passage.
 
-    bytes_a_passage: in memory; on_disk: bytes that only rescoring reads. trained: of fewer dimensions, whether the
-    model was trained for so many. delta: of nDCG@10, to float32.
+    bytes_a_passage: those in memory; on_disk: those that only rescoring reads. trained: whether the model was trained
+    for this number of dimensions, if the vectors are cut. delta: the change of nDCG@10 from float32.
     """
 
     name: str
@@ -603,7 +604,7 @@ class Storage(Whole):
 
 
 class Decision(MergeDecision):
-    """What ships: the model, and the retriever over it. retriever: None in runs of embedfit 0.1."""
+    """The model that ships and the retriever over it. retriever: None in runs of embedfit 0.1."""
 
     why: str = ""
     retriever: ChosenRetriever | None = None
@@ -617,10 +618,11 @@ class Decision(MergeDecision):
 
 
 class Counts(Whole):
-    """How much there was of what.
+    """Numbers of documents, passages, queries and rows.
 
-    eval_passages_cut: passages that are longer than the base's window. eval_queries_skipped: without an answer in
-    the corpus. without_written_queries: what ships holds written queries, but was measured without them.
+    eval_passages_cut: passages that are longer than the base's window. eval_queries_skipped: queries without an answer
+    in the corpus. without_written_queries: whether the retriever that ships has written queries in its index, but was
+    measured without them.
     """
 
     documents: int = 0
@@ -637,7 +639,7 @@ class Counts(Whole):
 
 
 class Cost(Whole):
-    """What the run's language-model calls and paid vectors took."""
+    """The cost of the run's language-model calls and paid vectors."""
 
     calls: int = 0
     input_tokens: int = 0
@@ -646,9 +648,9 @@ class Cost(Whole):
 
 
 class Summary(Whole):
-    """summary.json: what people and continuous integration need to know of a run.
+    """summary.json: the results of a run, for people and for continuous integration.
 
-    systems, retrievers: by name, in the order of the report. cluster_by: what is drawn as one for intervals.
+    systems, retrievers: by name, in the order of the report. cluster_by: the unit that resampling draws for intervals.
     timings_s: seconds by stage.
     """
 
@@ -675,12 +677,12 @@ class Summary(Whole):
 
     @property
     def lead(self) -> str:
-        """The system that ships. Runs of embedfit 0.1 have no retriever: there it is the model."""
+        """The name of the system that ships. In runs of embedfit 0.1, which have no retriever, it is the model's."""
         names = ("default", "chosen") if self.same_as_default else ("chosen", "default")
         return next((name for name in names if name in self.systems), self.decision.ship)
 
     def comparison(self, a: str, b: str = "base", metric: str = METRIC) -> Comparison | None:
-        """The comparison of two systems on a metric, or None where it was not made."""
+        """The comparison of two systems on a metric, or None if it was not made."""
         return next((one for one in self.comparisons if (one.a, one.b, one.metric) == (a, b, metric)), None)
 
     @property

@@ -1,6 +1,6 @@
-"""What a run was told to forget, as hashes alone: forgotten.json in the run folder.
+"""forgotten.json in the run folder: hashes of the documents and questions that the run was told to forget.
 
-Ingest leaves such documents out and generate such questions, although they still lie in the user's own files.
+Ingest leaves out such documents, and generate such questions, although the user's own files still hold them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _SCHEMA = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forgotten:
-    """Hashes of what is left out.
+    """Hashes of the questions, documents and records that are left out.
 
     queries: keys of questions (asked.log.key_of). documents: hashed ids of documents, and hashed paths of their files
-    as the run keeps them, so that a command that was killed knows what to forget by either. contents:
-    SHA-256 of their files. records: hashed ids of records of a BEIR corpus.
+    as the run keeps them, so that a killed command finds the documents again by either. contents: SHA-256 of their
+    files. records: hashed ids of records of a BEIR corpus.
     """
 
     queries: frozenset[str] = frozenset()
@@ -31,7 +31,7 @@ class Forgotten:
     records: frozenset[str] = frozenset()
 
     def has_document(self, document_id: str) -> bool:
-        """Whether a document of that id is left out."""
+        """Whether the document with this id is left out."""
         return bool(self.documents) and hashed(document_id) in self.documents
 
     def has_file(self, stored_path: str) -> bool:
@@ -39,7 +39,7 @@ class Forgotten:
         return bool(self.documents) and hashed_path(stored_path) in self.documents
 
     def has_record(self, identifier: str) -> bool:
-        """Whether a record of a BEIR corpus of that id is left out."""
+        """Whether the record of a BEIR corpus with this id is left out."""
         return bool(self.records) and hashed(identifier) in self.records
 
 
@@ -54,7 +54,7 @@ def hashed_path(stored_path: str) -> str:
 
 
 def read_forgotten(workspace: Workspace) -> Forgotten:
-    """What the run was told to forget, empty for most runs. Raises InputError for a damaged file."""
+    """The hashes that the run was told to forget, none in most runs. Raises InputError for a damaged file."""
     path = workspace.path(FORGOTTEN)
     if not path.exists():
         return Forgotten()

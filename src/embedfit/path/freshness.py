@@ -1,4 +1,4 @@
-"""Whether a stage's outputs are those of its present inputs, settings and code; and if not, why not."""
+"""Tells whether a stage's outputs come from its present inputs, settings and code, and if not, why not."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from embedfit.path.workspace import FILES, Workspace, written_sha256
 
 State = Literal["fresh", "stale", "partial", "missing"]
 
-#: In place of a hash.
+#: Stands in place of a hash.
 ABSENT = "absent"
 _MOST_REASONS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Freshness:
-    """The state of a stage. why: what makes it other than fresh, in a sentence; empty for a fresh one."""
+    """The state of a stage. why: why it is not fresh, in a sentence; empty for a fresh one."""
 
     state: State
     why: str = ""
@@ -71,8 +71,8 @@ def all_freshness(workspace: Workspace, config: Config) -> dict[str, Freshness]:
 def settings_of(stage: Stage, workspace: Workspace, config: Config) -> dict[str, JsonValue]:
     """The settings that decide a stage's result, by dotted name, as JSON values.
 
-    Paths of documents and models are in the form in which a run folder keeps them. Other paths are left out: their
-    content counts, not their place.
+    Paths of documents and models are in the form in which a run folder keeps them. Other paths are left out, because
+    only the content of their files matters.
     """
     found: dict[str, JsonValue] = {}
     for key in _keys_of(stage):
@@ -94,7 +94,7 @@ def _keys_of(stage: Stage) -> list[str]:
 
 
 def inputs_of(stage: Stage, workspace: Workspace, config: Config, hashes: Hashes) -> dict[str, str]:
-    """What the stage reads, by name: SHA-256 of each file, or in words why it has none."""
+    """The stage's inputs: name → SHA-256 of the file, or words that say why it has none."""
     found = files_of_run((*stage.reads, *stage.may_read, *stage.brought), workspace, hashes)
     queries = workspace.path(FILES[Query])
     if stage.written_alone and queries.exists():
@@ -107,7 +107,7 @@ def inputs_of(stage: Stage, workspace: Workspace, config: Config, hashes: Hashes
 
 
 def files_of_run(names: Iterable[str], workspace: Workspace, hashes: Hashes) -> dict[str, str]:
-    """SHA-256 of files in the run folder, those in folders one by one."""
+    """SHA-256 of files in the run folder. A folder's files are listed one by one."""
     found: dict[str, str] = {}
     for name in names:
         found |= _of_tree(workspace.path(name), name, hashes)
@@ -115,7 +115,7 @@ def files_of_run(names: Iterable[str], workspace: Workspace, hashes: Hashes) -> 
 
 
 def outputs_of(stage: Stage, workspace: Workspace, hashes: Hashes) -> dict[str, str]:
-    """What the stage wrote, by name: SHA-256 of each file. What another stage adds to a folder is left out."""
+    """The stage's outputs: name → SHA-256. Files that another stage adds to a folder are left out."""
     others = {name for other in STAGES if other.name != stage.name for name in other.writes}
     found = files_of_run((*stage.writes, *stage.may_write), workspace, hashes)
     return {name: value for name, value in found.items() if name not in others}
@@ -159,7 +159,7 @@ def _outside(key: str, workspace: Workspace, config: Config, hashes: Hashes) -> 
 
 
 def _documents(names: list[str], workspace: Workspace, config: Config, hashes: Hashes) -> Iterator[tuple[str, str]]:
-    """(stored path, hash) of every file that ingest reads; of one that it only lists, what it says of it."""
+    """(stored path, hash) of every file that ingest reads. A file that it skips has the reason in place of a hash."""
     there = [name for name in names if os.path.exists(name)]
     sources = discover(there, follow_links=config.ingest.follow_links)
     forgotten = read_forgotten(workspace)
@@ -205,7 +205,7 @@ def _reasons(stage: Stage, manifest: Manifest, workspace: Workspace, config: Con
 
 
 def _changed_settings(before: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iterator[str]:
-    """A setting that the manifest does not know is newer than it: then its default was what held."""
+    """Sentences on changed settings. A setting that the manifest lacks is newer, so its default was in force."""
     for key, value in now.items():
         old = before[key] if key in before else fields()[key].default if key in fields() else None
         if _json(old) != _json(value):

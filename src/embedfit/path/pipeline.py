@@ -1,4 +1,4 @@
-"""How a run goes through the stages: each that is not fresh is done, and its manifest is written last."""
+"""Runs the stages of a run: each one that is not fresh, with its manifest written last."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from embedfit.runtime import Runtime
 
 
 def state(stage: Stage, workspace: Workspace, config: Config) -> State:
-    """Whether a stage's outputs are those of its present inputs, settings and code."""
+    """The state of a stage: whether its outputs come from its present inputs, settings and code."""
     return freshness(stage, workspace, config).state
 
 
@@ -35,9 +35,9 @@ def states(workspace: Workspace, config: Config) -> dict[str, State]:
 def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Run one stage, whatever its state, and write its manifest last."""
     for name in (*stage.reads, *stage.models):
-        workspace.existing(name)  # a missing input is said at once
+        workspace.existing(name)  # a missing input is reported before any work
     hashes = Hashes(workspace.root)
-    # Before any work: what is edited while the stage runs makes it stale.
+    # Hashed before any work, so that a file edited while the stage runs makes the stage stale.
     inputs = inputs_of(stage, workspace, config, hashes)
     settings = settings_of(stage, workspace, config)
     workspace.drop_manifest(stage.name)
@@ -45,8 +45,8 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
     started = time.monotonic()
     bad_news: CheckFailed | PaidInPart | None = None
     try:
-        # The package loads torch or a reader of documents. `embedfit status` and a run that is up to date must not
-        # wait for that, so the package is imported here.
+        # Imported here, because the package loads torch or a reader of documents, and neither `embedfit status` nor a
+        # run that is up to date shall wait for that.
         (stage.run or importlib.import_module(stage.module).run)(workspace, config, runtime)
     except (CheckFailed, PaidInPart) as error:
         bad_news = error  # the stage did its work, or as much of it as the money allowed
@@ -78,7 +78,7 @@ def run_stage(stage: Stage, workspace: Workspace, config: Config, runtime: Runti
 
 
 def _is_known(stage: Stage, name: str) -> bool:
-    """Whether the table of the stages says of a file that the stage reads or writes it."""
+    """Whether the table of stages lists a file as read or written by the stage."""
     read = (*stage.reads, *stage.models, *stage.may_read, *stage.brought, *stage.glances)
     known = (*read, *stage.writes, *stage.may_write)
     return any(name == one or name.startswith(f"{one}/") for one in known)
@@ -104,13 +104,13 @@ def run_all(
 ) -> list[str]:
     """Run every stage that is not fresh, in order, up to and including `until`. Returns the names of those run.
 
-    A failed check is raised when everything else is done: the evaluation and the report show why.
+    A failed check is raised only after all other stages, because the evaluation and the report show why it failed.
     """
     check_order(stages)
     ran: list[str] = []
     failed_check: CheckFailed | None = None
     for stage in stages:
-        # Asked after each stage that ran: an input that came out byte-equal leaves the later ones fresh.
+        # Computed anew for each stage: if an earlier one wrote the same bytes again, the later ones stay fresh.
         now = freshness(stage, workspace, config)
         if not force and now.state == "fresh":
             runtime.report.log(f"{stage.name}: up to date")

@@ -1,4 +1,4 @@
-"""The stages in their order: what each reads, writes and depends on. The only table of them."""
+"""The only table of the stages, in their order, with the files that each reads and writes and its settings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from embedfit.errors import EmbedfitError
 
-#: What the run was told to forget. No stage writes it, but `embedfit forget`.
+#: The hashes that the run was told to forget. `embedfit forget` writes the file, no stage does.
 FORGOTTEN = "forgotten.json"
 
 
@@ -15,15 +15,16 @@ FORGOTTEN = "forgotten.json"
 class Stage:
     """A step of the path.
 
-    module: its function `run` takes the workspace, the configuration and the runtime; `run` is instead of it, in tests.
-    version: raised when the same inputs and settings give another result; see tests/stage_code.py. 1: embedfit 0.1.
-    writes: files and folders that must be whole when it is done. may_write: those that it writes under some settings
-    and removes under others. reads: files of the run folder. models: folders that it reads as models. may_read: what
-    it reads where it is there. brought: the same, of files that a person makes by another command. glances: what it
-    reads only to say how long something took; a change there makes it not stale. settings: the parts of the
-    configuration that its result depends on; a change in a file that one names counts, another place of it does not.
-    given: settings of which it only matters whether they are set. written_alone: whether of queries.jsonl only those
-    count that a language model wrote, so that a log of questions makes nothing stale that is not made of it.
+    module: its function `run` takes the workspace, the configuration and the runtime. run: a function of tests in its
+    place. version: raised if the same inputs and settings give another result; see tests/stage_code.py. 1: embedfit
+    0.1. writes: files and folders that must be whole when it is done. may_write: those that it writes under some
+    settings and removes under others. reads: files of the run folder. models: folders that it reads as models.
+    may_read: files that it reads if they exist. brought: such files that a person makes by another command. glances:
+    files that it reads only to tell how long something took; a change in them does not make it stale. settings: the
+    parts of the configuration that its result depends on. If a setting names a file, a change of the content makes the
+    stage stale, but a change of its place does not. given: settings for which it only matters whether they are set.
+    written_alone: whether only the queries that a language model wrote count in queries.jsonl, so that a log of
+    questions does not make the stage stale.
     """
 
     name: str
@@ -155,7 +156,7 @@ STAGES: tuple[Stage, ...] = (
         may_read=(
             "finetuned/losses.jsonl",
             "finetuned/training.json",
-            # They hold the settings that the report shows, and what each stage took.
+            # Manifests hold the settings that the report shows, and the duration of each stage.
             *_BEFORE_EVALUATE,
             "evaluate.manifest.json",
         ),
@@ -176,7 +177,7 @@ def writer_of(name: str) -> str | None:
 
 
 def stage_named(name: str) -> Stage:
-    """The stage of that name."""
+    """The stage with this name."""
     return next(stage for stage in STAGES if stage.name == name)
 
 

@@ -1,4 +1,4 @@
-"""Every system by its name: those that each run measures, and the form of the names of all others.
+"""All systems by name: a table of those that every run measures, and the form of every other name.
 
 bm25               words alone, without any embedder
 EMBEDDER           a name of embedfit.embedders.registry, such as minilm, a model folder, titan-v2 or tei:URL
@@ -22,10 +22,10 @@ from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF, WINDOWS, Part, Re
 class RunSystem:
     """A system that every run measures.
 
-    label: for people. model: whose vectors it ranks by; "ships": of what ships; None: none, for it reads words alone.
-    retriever: "default" and "chosen" stand for what the stage `choose` wrote. against: the systems that it is compared
-    with. leads: whether the report begins with it. windows: whether it is left out where each passage is one window.
-    kind: how a figure draws it.
+    label: its name for people. model: the model whose vectors it ranks by; "ships" stands for the one that ships; None
+    if it reads words alone. retriever: "default" and "chosen" stand for the two that the stage `choose` wrote. against:
+    the systems that it is compared with. leads: whether the report begins with it. windows: whether it is left out if
+    every passage is one window. kind: the way a figure draws it.
     """
 
     name: str
@@ -38,7 +38,7 @@ class RunSystem:
     kind: Literal["base", "lexical", "hybrid", "other"] = "other"
 
 
-#: The first stage of the default without windows, so that the row with windows shows what they bring.
+#: The first stage of the default without windows. Beside it, the row with windows shows the gain by windows.
 _HYBRID = Retriever(
     name="hybrid", parts=(Part(name="one", weight=1.0), *(part for part in DEFAULT.parts if part.name == "words"))
 )
@@ -87,12 +87,12 @@ BY_NAME = {one.name: one for one in SYSTEMS}
 
 
 def label_of(name: str) -> str:
-    """A system's name for people; that of one from elsewhere, a hub id for example, stays as it is."""
+    """A system's name for people. A name that is not in the table, such as a hub id, stays as it is."""
     return BY_NAME[name].label if name in BY_NAME else name
 
 
 def pairs(further: Iterable[str]) -> list[tuple[str, str]]:
-    """The systems that a run compares. further: those of evaluate.systems."""
+    """The pairs of systems that a run compares. further: the systems of evaluate.systems."""
     own = [(one.name, other) for one in SYSTEMS for other in one.against]
     return [*own, *(("merged", name) for name in further)]
 
@@ -114,7 +114,7 @@ class SystemName:
 
 
 def parse(name: str) -> SystemName:
-    """Take a system's name apart. Raises UsageError that says what the form is."""
+    """Take a system's name apart. Raises UsageError with an example of the right form."""
     if name.partition("|")[0] == "bm25":
         return SystemName(name=name, kind="bm25")
     dense = name.removeprefix("hybrid:")

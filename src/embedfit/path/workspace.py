@@ -83,7 +83,7 @@ def _adapter(record_type: type[T]) -> TypeAdapter[T]:
 
 
 def encode_record(record: DataclassInstance) -> str:
-    """One line of JSONL, without the newline. Surrogates never reach a file: they are replaced."""
+    """One line of JSONL, without the newline. Surrogates are replaced, because no file may hold them."""
     line = json.dumps(asdict(record), ensure_ascii=False, allow_nan=False)
     return line.encode("utf-8", "replace").decode("utf-8")
 
@@ -112,18 +112,18 @@ def read_jsonl(path: Path, record_type: type[T]) -> Iterator[T]:
 
 
 def _first(error: ValidationError) -> str:
-    """The first thing that is wrong with a record: which field, and how."""
+    """The first fault of a record: its field, and what is wrong with it."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
-#: How encode_record() writes the split of a question that people asked. Within a text, quotation marks are escaped.
+#: The split of an asked question as encode_record() writes it. No text looks like it, for texts have escaped quotes.
 _ASKED = tuple(f'"split": "{split}"'.encode() for split in ("log", "judge"))
 
 
 def written_sha256(path: Path) -> str:
-    """Hex SHA-256 of the queries that a language model wrote: of the whole file, where people asked none of them."""
+    """Hex SHA-256 of the lines that a language model wrote. If no question was asked, it is that of the whole file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         for line in file:
@@ -143,7 +143,7 @@ class Workspace:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        #: Names of what was read, for the manifest of the stage that read it.
+        #: Names of the files that were read, for the manifest of the running stage.
         self.opened: set[str] = set()
         self._places: dict[str, str] = {}
         self._places_at: int | None = None
@@ -153,7 +153,7 @@ class Workspace:
         return self.root / name
 
     def existing(self, name: str) -> Path:
-        """The path of an artefact that must be there. Raises ArtifactMissing with the stage that makes it."""
+        """The path of a file or folder that must exist. Raises ArtifactMissing with the stage that makes it."""
         path = self.path(name)
         self.opened.add(name)
         if not path.exists():
@@ -164,7 +164,7 @@ class Workspace:
         return path
 
     def remove(self, name: str) -> None:
-        """Remove a file or folder of the run that holds no more under the present settings."""
+        """Remove a file or folder of the run that the present settings make invalid."""
         path = self.path(name)
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -188,7 +188,7 @@ class Workspace:
 
     @contextmanager
     def writing(self, record_type: type[L]) -> Iterator[Callable[[Iterable[L]], None]]:
-        """A function that appends records; the file appears on clean exit."""
+        """A function that appends records to a file, which appears only on clean exit."""
         with atomic_file(self.path(FILES[record_type])) as file:
 
             def extend(records: Iterable[L]) -> None:
@@ -243,18 +243,18 @@ class Workspace:
             file.write(text)
 
     def writing_folder(self, name: str) -> AbstractContextManager[Path]:
-        """A temporary folder that takes the name on clean exit."""
+        """A temporary folder that gets the name on clean exit."""
         return atomic_folder(self.path(name))
 
     def scratch(self, stage: str) -> Path:
-        """A folder for what a stage needs to resume; removed when the stage is done."""
+        """A folder for the files by which a stage resumes. It is removed when the stage is done."""
         path = self.path(f".partial/{stage}")
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         return path
 
     def clear_scratch(self, stage: str) -> None:
-        """Remove what an unfinished stage left."""
+        """Remove the scratch folder of a stage."""
         shutil.rmtree(self.path(f".partial/{stage}"), ignore_errors=True)
         with suppress(OSError):
             self.path(".partial").rmdir()
@@ -284,11 +284,11 @@ class Workspace:
             return None  # a damaged manifest means that the stage is run again
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Say that a stage is finished."""
+        """Write a stage's manifest, which marks the stage as finished."""
         self.write_json(f"{manifest.stage}.manifest.json", asdict(manifest))
 
     def drop_manifest(self, stage: str) -> None:
-        """Say that a stage is about to run: until it ends, its outputs don't count as whole."""
+        """Remove a stage's manifest before it runs, so that its outputs don't count as whole until it ends."""
         self.path(f"{stage}.manifest.json").unlink(missing_ok=True)
 
     # --- one run at a time
@@ -316,7 +316,7 @@ class Workspace:
             file.close()
 
     def _sweep(self) -> None:
-        """Clean up what killed processes left anywhere that a stage writes. What else lies here is the user's."""
+        """Remove leftovers of killed processes wherever a stage writes. All other files here belong to the user."""
         sweep(self.root)
         for name in (".partial", *WRITERS):
             for folder, _, _ in os.walk(self.path(name)):

@@ -1,1 +1,1 @@
-"""Finding passages: rankings, their metrics and what may be concluded from them."""
+"""Finding passages: rankings, their metrics, and the significance of differences."""

@@ -1,4 +1,4 @@
-"""BM25 over passages: the lexical system that every dense one must be seen beside."""
+"""BM25 over passages, the lexical system that every dense one is compared with."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from embedfit.numerics.arrays import Doubles, Ints, Scores
 from embedfit.numerics.ranking import best
 from embedfit.retrieval.words import Analysis, has_letter, is_letter
 
-_bm25s: Any = bm25s  # its annotations do not cover what its documentation promises
+_bm25s: Any = bm25s  # its annotations lack calls that its documentation promises
 
 
 def idf(passages: int, holders: int | Ints) -> Doubles:
-    """How rare terms are that `holders` of the passages hold: Lucene's form, which is above 0. Shaped as holders."""
+    """The idf of terms that `holders` of the passages hold, in Lucene's form, which is above 0. Shaped as holders."""
     held = np.asarray(holders)
     result: Doubles = np.log1p((passages - held + 0.5) / (held + 0.5))
     return result
@@ -27,8 +27,8 @@ def idf(passages: int, holders: int | Ints) -> Doubles:
 class Bm25:
     """A BM25 index (Lucene's variant, k1 1.5, b .75: bm25s' defaults) of N passages.
 
-    Stop words are dropped and words stemmed by the passages' languages, which every search engine does; of scripts
-    without spaces pairs of letters are counted (retrieval.words).
+    As in every search engine, stop words are dropped and words are stemmed by the passages' languages. In scripts
+    without spaces, pairs of letters take the place of words (retrieval.words).
     """
 
     def __init__(self, passages: Sequence[str]) -> None:
@@ -41,9 +41,9 @@ class Bm25:
             self._index.index(terms, show_progress=False)
 
     def _widened(self, terms: list[str]) -> list[str]:
-        """A query's terms. Where they are nothing but single letters of a dense script, the pairs that hold them.
+        """A query's terms. If all are single letters of a dense script, the indexed pairs with a letter replace them.
 
-        Passages have such a letter by itself only between other signs. Beside longer terms it says too little.
+        A passage rarely holds such a letter as a term of its own. Beside longer terms a single letter says too little.
         """
         if self._empty or not terms or not all(map(is_letter, terms)):
             return terms
@@ -60,10 +60,10 @@ class Bm25:
     def coverage(self, query: str) -> Scores:
         """The share of the query that each passage covers: BM25 over the query's idf mass. (N,), from 0 to 1.
 
-        The mass is the sum of the idf of the query's distinct terms, which is what a passage would score that held
-        each of them any number of times. Terms that no passage holds are part of what is asked, and so of the mass;
-        but where a corpus has several languages a word brings a stem for each, and stems that no passage holds are
-        not asked for. Of the pairs that stand for a single letter a passage needs one.
+        The mass is the sum of the idf of the query's distinct terms, which is the score of a passage that holds each of
+        them countless times. A term that no passage holds belongs to the query, and so to the mass. But in a corpus of
+        several languages a word has a stem for each, and stems that no passage holds do not count. If pairs stand for a
+        single letter, a passage needs only one of them.
         """
         letters = list(dict.fromkeys(self.analysis.query(query)))
         terms = self._widened(letters)
@@ -76,13 +76,13 @@ class Bm25:
         return np.minimum(scores, np.float32(1.0))
 
     def _holders(self, term: str) -> int:
-        """In how many passages a term stands."""
+        """The number of passages that hold a term."""
         number = self._index.vocab_dict.get(term)
         starts = self._index.scores["indptr"]
         return 0 if number is None else int(starts[number + 1] - starts[number])
 
     def _idf(self, term: str) -> float:
-        """How rare a term is."""
+        """A term's idf; the rarer the term, the higher."""
         return float(idf(self._size, self._holders(term)))
 
     @property

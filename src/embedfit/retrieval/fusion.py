@@ -1,4 +1,4 @@
-"""Rankings made one: reciprocal ranks and weighted sums of standardised scores."""
+"""Fusion of several rankings into one, by reciprocal ranks or by weighted sums of standardised scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from embedfit.numerics.arrays import Doubles, Scores
 from embedfit.numerics.ranking import ranks
 
-#: Added to a rank before it divides: the first ranks must not outweigh all others.
+#: Added to each rank, so that the first ranks don't outweigh all others.
 RANK_CONSTANT = 60
 
 
@@ -18,7 +18,7 @@ def reciprocals(scores: Scores, *, weight: float = 1.0, k: int = RANK_CONSTANT) 
 
 
 def standardised(scores: Scores) -> Scores:
-    """Scores with mean 0 and deviation 1 over the passages of a query; zeros where all are equal. (..., N).
+    """Scores with mean 0 and deviation 1 over the passages of a query, or zeros if all are equal: (..., N).
 
     Passages that are left out (-inf) stay so and don't count.
     """

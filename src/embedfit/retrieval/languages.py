@@ -16,11 +16,11 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 _Identifier: Any = LanguageIdentifier  # which has no types
 
-#: A language that the detector gives at least this probability is certain.
+#: A text's language is certain if the detector gives it at least this probability.
 CERTAIN = 0.9
-#: Letters without which a text is too short to be certain of.
+#: With fewer letters, a text is too short for certainty.
 MIN_LETTERS = 40
-#: Passages of a corpus that are looked at, evenly spaced, and characters of each.
+#: The size of the evenly spaced sample of a corpus, and the characters of each passage that are read.
 _SAMPLE, _HEAD = 1000, 600
 #: Characters of a passage that tell the languages of a corpus apart.
 _FEW = 160
@@ -36,14 +36,14 @@ _STEMMERS = {
     "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil",
     "tr": "turkish",
 }  # fmt: skip
-#: Languages with a list of stop words. Those of Chinese and Korean are words, which n-grams never are.
+#: Languages with a list of stop words. Chinese and Korean are left out: their lists hold words, and terms are n-grams.
 _STOP_WORDS = {
     "en": lists.STOPWORDS_EN, "de": lists.STOPWORDS_GERMAN, "nl": lists.STOPWORDS_DUTCH, "fr": lists.STOPWORDS_FRENCH,
     "es": lists.STOPWORDS_SPANISH, "pt": lists.STOPWORDS_PORTUGUESE, "it": lists.STOPWORDS_ITALIAN,
     "ru": lists.STOPWORDS_RUSSIAN, "sv": lists.STOPWORDS_SWEDISH, "no": lists.STOPWORDS_NORWEGIAN,
     "tr": lists.STOPWORDS_TURKISH, "da": lists.STOPWORDS_DANISH,
 }  # fmt: skip
-#: The detector's names of varieties that are written as another language is.
+#: The detector's names of varieties, and the language as which each is read.
 _VARIETIES = {"wuu": "zh", "yue": "zh", "nn": "no", "ary": "ar", "arz": "ar", "bs": "hr", "pcm": "en", "uzs": "uz"}
 _NO_LANGUAGE = "zxx"
 #: Scripts of languages that are not written in Latin letters.
@@ -78,7 +78,7 @@ def _identifier() -> Any:  # noqa: ANN401
 
 @functools.cache
 def _ranker(among: tuple[str, ...] = ()) -> Callable[[str], list[tuple[str, float]]]:
-    """Ranks all languages or some: among few, which is several times as quick, the odds are the same."""
+    """Ranks all languages, or only some, which is several times as quick and leaves their odds the same."""
     identifier = copy.copy(_identifier())
     if among:
         labels = [label for label in identifier.labels if _VARIETIES.get(label, label) in among]
@@ -102,7 +102,7 @@ def _probabilities(text: str, among: tuple[str, ...]) -> dict[str, float]:
 
 
 def detect(text: str) -> str:
-    """The language of a text where it is certain, else ""."""
+    """The language of a text if it is certain, else ""."""
     if letters(text) < MIN_LETTERS:
         return ""
     code, probability = max(probabilities(text).items(), key=lambda item: item[1])
@@ -110,14 +110,14 @@ def detect(text: str) -> str:
 
 
 def letters(text: str) -> int:
-    """Letters of a text's beginning; one of Chinese, Japanese or Korean counts for three."""
+    """The number of letters in a text's beginning. A Chinese, Japanese or Korean one counts for three."""
     return sum(char.isalpha() * (3 if char >= "\u2e80" else 1) for char in text[:_HEAD])
 
 
 def likeliest(text: str, candidates: Sequence[str]) -> tuple[str, bool]:
-    """The language of a text among some, and whether that is certain. The first one for a text without letters.
+    """(the likeliest of some languages for a text, whether it is certain). A text without letters gets the first one.
 
-    A few lines decide; where they are not certain, some more are read.
+    A few lines decide. If they leave doubt, some more are read.
     """
     for characters in (_FEW, _HEAD):
         found = _probabilities(text[:characters], tuple(candidates))
@@ -130,7 +130,7 @@ def likeliest(text: str, candidates: Sequence[str]) -> tuple[str, bool]:
 
 
 def languages_of(texts: Sequence[str]) -> tuple[str, ...]:
-    """The languages of a corpus, the commonest first; empty where none is certain. A sample of the texts decides."""
+    """The languages of a corpus, the commonest first; empty if none is certain. A sample of the texts decides."""
     step = max(1, -(-len(texts) // _SAMPLE))
     sample = [text[:_HEAD] for text in itertools.islice(texts, 0, None, step)]
     counts = Counter(code for text in sample if (code := detect(text)))
@@ -147,12 +147,12 @@ def languages_of(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def script_of(language: str) -> str:
-    """The script that a language is written in, "Latin" where nothing else is known."""
+    """The script of a language, "Latin" unless the table names another."""
     return _SCRIPT_OF.get(language, "Latin")
 
 
 def code_of(name: str) -> str:
-    """The code of a language by what people call it ("German", "Deutsch", "de", "zh-CN"); "" where it is unknown."""
+    """The code of a language by any of its names ("German", "Deutsch", "de", "zh-CN"); "" if the name is unknown."""
     lowered = name.strip().casefold()
     return _CODE_OF.get(lowered) or _CODE_OF.get(lowered.replace("_", "-").split("-")[0].strip(), "")
 
@@ -168,10 +168,10 @@ def name_of(language: str) -> str:
 
 
 def stop_words(language: str) -> tuple[str, ...]:
-    """A language's stop words, in lower case; empty where we have no list."""
+    """A language's stop words, in lower case; empty if there is no list."""
     return tuple(_STOP_WORDS.get(language, ()))
 
 
 def stemmer(language: str) -> Stemmer.Stemmer | None:
-    """A language's Snowball stemmer, where it has one. Not to be shared by threads."""
+    """A language's Snowball stemmer, None if it has none. Threads must not share a stemmer."""
     return Stemmer.Stemmer(_STEMMERS[language]) if language in _STEMMERS else None

@@ -1,15 +1,15 @@
-"""How good a ranking is, per query: hit, recall, precision, MRR, nDCG and MAP at k.
+"""Metrics of rankings, query by query: hit, recall, precision, MRR, nDCG and MAP at k.
 
-Two conventions, which differ where the field's tools do:
+There are two conventions, after the tools that people use:
 
                 sentence-transformers (default)     trec_eval
 equal scores    ascending passage id                descending passage id, scores compared as float32
 nDCG gain       1 for every relevant passage        the passage's grade
 MAP@k divides   by min(k, relevant passages)        by the number of relevant passages
 
-In both, a passage is relevant where its grade is above 0, recall@k divides by the number of relevant
-passages and precision@k by k. A query without relevant passages scores 0 everywhere; leave such queries
-out, as InformationRetrievalEvaluator does.
+In both, a passage is relevant if its grade is above 0, recall@k divides by the number of relevant passages, and
+precision@k by k. A query without relevant passages scores 0 in every metric; leave such queries out, as
+InformationRetrievalEvaluator does.
 
     judged = judge([["p7", "p2"], ["p1", "p9"]], [{"p2": 1}, {"p1": 1, "p4": 1}])
     score(judged, ("hit@1", "recall@2"))      # {"hit@1": array([0., 1.]), "recall@2": array([1. , 0.5])}
@@ -26,11 +26,11 @@ import numpy as np
 from embedfit.numerics.arrays import Bools, Doubles, Ints, Scores
 from embedfit.numerics.ranking import best
 
-#: Of a passage: its name, or its number.
+#: The id of a passage: its name or its number.
 Id = TypeVar("Id", bound=Hashable)
 Convention = Literal["sentence-transformers", "trec_eval"]
 
-#: What a run reports, in the order of its tables.
+#: The metrics that a run reports, in the order of its tables.
 METRICS = (
     "hit@1", "hit@3", "hit@5", "hit@10", "mrr@10", "ndcg@10", "map@100", "recall@10", "recall@100", "precision@10",
 )  # fmt: skip
@@ -40,7 +40,7 @@ METRICS = (
 class Judged:
     """Rankings with their judgements, for Q queries and rankings of up to K passages.
 
-    grades: (Q, K) grade of the passage at each rank, 0 where it is not relevant or the ranking is shorter.
+    grades: (Q, K) grade of the passage at each rank, 0 if it is not relevant or the ranking is shorter.
     ideal: (Q, R) grades of all relevant passages of a query, descending, 0 beyond their number.
     relevant: (Q,) number of relevant passages of each query.
     """
@@ -75,7 +75,7 @@ def _positive_grades(relevant: Mapping[Id, float] | Collection[Id]) -> dict[Id, 
 
 
 def first_ranks(judged: Judged) -> Ints:
-    """1-based rank of the first relevant passage of each query, 0 where there is none. (Q,)."""
+    """The 1-based rank of the first relevant passage of each query, 0 if the ranking has none: (Q,)."""
     found = judged.grades > 0
     if not found.shape[1]:
         return np.zeros(len(found), dtype=np.int64)
@@ -84,7 +84,7 @@ def first_ranks(judged: Judged) -> Ints:
 
 
 def hit(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Doubles:
-    """1 where a relevant passage is among the first k (accuracy@k, trec_eval's success). (Q,)."""
+    """1 if a relevant passage is among the first k, else 0 (accuracy@k, trec_eval's success): (Q,)."""
     return np.asarray((judged.grades[:, :k] > 0).any(1), dtype=np.float64)
 
 
@@ -100,13 +100,13 @@ def precision(judged: Judged, k: int, convention: Convention = "sentence-transfo
 
 
 def reciprocal_rank(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Doubles:
-    """1 / rank of the first relevant passage, 0 where that is beyond k. (Q,). Its mean is MRR@k."""
+    """1 / rank of the first relevant passage, 0 if the rank is beyond k: (Q,). Its mean is MRR@k."""
     ranks = first_ranks(judged)
     return _divide((ranks > 0) & (ranks <= k), ranks)
 
 
 def ndcg(judged: Judged, k: int, convention: Convention = "sentence-transformers") -> Doubles:
-    """Discounted cumulative gain over the best possible one, both of the first k. (Q,).
+    """Discounted cumulative gain of the first k, divided by the best possible one: (Q,).
 
     DCG = Σ gain / log2(rank + 1) (Järvelin and Kekäläinen 2002).
     """
@@ -134,7 +134,7 @@ def _divide(numerator: Doubles | Ints | Bools, denominator: Doubles | Ints) -> D
     return result
 
 
-#: The metric of each name before the @.
+#: The function of each metric, by the name before the @.
 KERNELS: dict[str, Callable[[Judged, int, Convention], Doubles]] = {
     "hit": hit,
     "recall": recall,
@@ -146,7 +146,7 @@ KERNELS: dict[str, Callable[[Judged, int, Convention], Doubles]] = {
 
 
 def parse(metric: str) -> tuple[str, int]:
-    """The parts of a metric's name: ndcg@10 → ("ndcg", 10). Raises ValueError that says what is allowed."""
+    """The parts of a metric's name: ndcg@10 → ("ndcg", 10). Raises ValueError with the allowed names."""
     name, _, k = metric.partition("@")
     if name not in KERNELS or not k.isdecimal() or int(k) < 1:
         raise ValueError(f"{metric!r} is not a metric: use NAME@K with a name of {', '.join(KERNELS)} and K ≥ 1")

@@ -1,8 +1,8 @@
-"""Queries that are passages themselves: a query's own passage is left out of its ranking.
+"""Leaves a query's own passage out of its ranking, if the query is itself a passage.
 
-In ArguAna, Quora and other sets of BEIR a query is a text of the corpus and has its id there. Every model would find
-it first. BEIR leaves out a result whose id is the query's before it scores (`ignore_identical_ids`), whether or not it
-is judged relevant, and so does every ranking here that is scored.
+In ArguAna, Quora and other sets of BEIR a query is a text of the corpus and has the same id there. Every model would
+find that passage first. Before scoring, BEIR leaves out a result with the query's id (`ignore_identical_ids`), even if
+it is judged relevant. So does every scored ranking here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from embedfit.numerics.arrays import Ints, Scores
 
 
 def own_passages(query_ids: Sequence[str], passage_ids: Sequence[str]) -> Ints:
-    """The number of the passage that has a query's id, -1 where none has. (Q,)."""
+    """The number of the passage that has a query's id, -1 if none has: (Q,)."""
     number = {passage_id: row for row, passage_id in enumerate(passage_ids)}
     return np.array([number.get(query_id, -1) for query_id in query_ids], np.int64)
 

@@ -1,7 +1,7 @@
-"""How sure a mean over queries is: intervals, a test of a difference, and the difference that could have been seen.
+"""The certainty of a mean over queries: intervals, a test of a difference, and the smallest detectable difference.
 
-Queries of one document share its wording and its difficulty, so they are not independent: whole clusters
-(documents, or passages where documents are few) are drawn and flipped, never single queries.
+Queries of one document share its wording and its difficulty, so they are not independent. Resamples and tests draw and
+flip whole clusters (documents, or passages if documents are few), never single queries.
 
 All functions take values of Q queries in M columns (metrics × systems) at once, and one `rng` of draws
 serves all columns: intervals of two systems come from the same resamples.
@@ -20,10 +20,10 @@ from embedfit.numerics.arrays import Doubles, Ints
 
 ClusterBy = Literal["document", "passage"]
 
-#: With fewer documents than this an interval over documents says little, and passages are the clusters.
+#: With fewer documents than this, an interval over documents says little, so passages are the clusters.
 MIN_DOCUMENTS = 10
 
-#: Below this number of clusters, percentiles of their resamples can't reach far enough.
+#: With fewer clusters than this, the percentiles of their resamples are too narrow an interval.
 FEW_CLUSTERS = 10
 
 _BLOCK = 4_000_000  # random numbers held at a time
@@ -80,10 +80,10 @@ def bootstrap_means(values: Doubles, clusters: Ints, *, draws: int, rng: np.rand
 def interval(means: Doubles, clusters: int, *, bounds: tuple[float, float], level: float = 0.95) -> Doubles:
     """The interval of each column of bootstrap means. (M, 2).
 
-    Percentiles, widened for few clusters as Student's t is (Hesterberg, "What Teachers Should Know
-    about the Bootstrap", 2015, section 5.3: plain percentiles are too narrow by √((n-1)/n) and by t/z).
-    Fewer than FEW_CLUSTERS have too few resamples for that: there it is Student's t around the mean.
-    bounds: the least and the greatest mean that is possible, which are the interval of a single cluster.
+    It consists of percentiles, widened for few clusters as Student's t is (Hesterberg, "What Teachers Should Know
+    about the Bootstrap", 2015, section 5.3: plain percentiles are too narrow by √((n-1)/n) and by t/z). Fewer than
+    FEW_CLUSTERS clusters have too few different resamples for that; their interval is Student's t around the mean.
+    bounds: the least and the greatest possible mean, which are the interval of a single cluster.
     """
     if clusters < 2:
         return np.tile(np.array(bounds, dtype=np.float64), (means.shape[1], 1))
@@ -100,10 +100,10 @@ def interval(means: Doubles, clusters: int, *, bounds: tuple[float, float], leve
 def randomisation_p(values: Doubles, clusters: Ints, *, draws: int, rng: np.random.Generator) -> Doubles:
     """Two-sided p-value of each column's mean difference being zero. (M,), in (0, 1].
 
-    values: (Q, M) differences between two systems. Were the systems equal, swapping them would change
-    nothing, so each cluster's differences keep or change their sign together, `draws` times. One is added to count and
-    number of draws, because the observed assignment is one of the possible ones (Davison and Hinkley
-    1997, section 4.2.5): p is never 0. The test is symmetric: values and -values give the same p.
+    values: (Q, M) differences between two systems. If the systems were equal, swapping them would change nothing. So
+    the test draws `draws` times whether each cluster's differences together keep or change their sign. One is added to
+    the count and to the number of draws, because the observed assignment is one of the possible ones (Davison and
+    Hinkley 1997, section 4.2.5), so p is never 0. The test is symmetric: values and -values give the same p.
     """
     sums, _ = _cluster_sums(values, clusters)
     observed = np.abs(sums.sum(0))
@@ -119,8 +119,8 @@ def randomisation_p(values: Doubles, clusters: Ints, *, draws: int, rng: np.rand
 def detectable_difference(means: Doubles, clusters: int, *, level: float = 0.95, power: float = 0.8) -> Doubles:
     """The smallest true difference found significant with probability `power`. (M,).
 
-    (t of the level + t of the power) × standard error, the latter from the bootstrap means of a
-    difference, (draws, M). One cluster can show nothing: 1, the whole range.
+    It is (t of the level + t of the power) × standard error. means: (draws, M) bootstrap means of a difference, which
+    give the standard error. For a single cluster, which can't show any difference, it is 1, the whole range.
     """
     if clusters < 2:
         return np.ones(means.shape[1])

@@ -18,7 +18,7 @@ def top_k(queries: Vectors, passages: Vectors, k: int, *, block: int = 65_536) -
     for start in range(0, len(passages), block):
         scores = queries @ passages[start : start + block].T
         ids = np.broadcast_to(np.arange(start, start + scores.shape[1]), scores.shape)
-        # Earlier blocks come first, so that equal scores keep the order of their ids.
+        # Earlier blocks stay in front, so that equal scores keep the order of their ids.
         scores = np.concatenate([best_scores, scores], axis=1)
         ids = np.concatenate([best_ids, ids], axis=1)
         order = best(scores, k)

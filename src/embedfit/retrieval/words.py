@@ -1,8 +1,8 @@
-"""Words of a text in any script: for BM25 with stems and without stop words, for the filters as they stand.
+"""Splits a text in any script into words: stemmed and without stop words for BM25, unchanged for the filters.
 
-Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese set no spaces between words, or put so much into one that
-a search for a part of it must match. Their letters are taken in overlapping pairs, as Lucene's CJKAnalyzer does:
-no dictionary is needed, and a query meets its passage whatever the words are. We call these scripts dense.
+Chinese, Japanese, Korean, Thai, Lao, Khmer and Burmese set no spaces between words, or make words so long that a
+search for a part must match. We call their scripts dense, and read their letters in overlapping pairs as Lucene's
+CJKAnalyzer does. That needs no dictionary, and a query meets its passage wherever words begin.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _FIRST_DENSE = "\u0e00"
 
 #: A letter of a dense script.
 DENSE = _regex.compile(_DENSE, _regex.V1)
-#: The same without Korean, which does set spaces: between such letters a text may be cut.
+#: The same without Korean, which has spaces. A text may be cut between any two such letters.
 UNSPACED = _regex.compile(_UNSPACED, _regex.V1)
 #: A run of dense letters, or of other letters, digits and their marks. A joiner is inside an Indian word.
 _RUN = _regex.compile(
     rf"{_DENSE}+|(?:[\w\p{{N}}\p{{M}}--{_DENSE}]|(?<=[\u0900-\u0dff])[\u200c\u200d](?=[\u0900-\u0dff]))+", _regex.V1
 )
-#: A text without such a sign is read by the quicker patterns below: it is ASCII, Latin letters (İ and ǰ grow when
-#: folded) and punctuation.
+#: A sign that needs the full patterns. Without one, a text is ASCII, Latin letters and punctuation, and the quicker
+#: patterns below read it. (İ and ǰ count as special, because folding makes them longer.)
 _SPECIAL = re.compile("[^\x00-\u012f\u0131-\u01ef\u01f1-\u02ff\u2010-\u205f\u20a0-\u20cf\u2190-\u2bff]")
 _PLAIN_WORD = re.compile(r"\w+")
 _PLAIN_TERM = re.compile(r"\w\w+")
 #: A letter with its marks; a Burmese vowel sign is no part of what Unicode calls a grapheme.
 CLUSTER = _regex.compile(r"\X\p{M}*")
-#: What has a form of its own only for the looks: full width, half width, ligatures, Arabic letters by position, ㎏.
+#: Characters that differ from others only in looks: full width, half width, ligatures, Arabic positional forms, ㎏.
 _FORMS = re.compile(
     "[\u2e80-\u2fdf\u3131-\u318e\u3300-\u33ff\ufb00-\ufdff\ufe70-\ufefc\uff01-\uffef\U0001d400-\U0001d7ff]+"
 )
@@ -54,7 +54,7 @@ _SCRIPT = _regex.compile(
     r"(\p{Latin})|(\p{Cyrillic})|(\p{Arabic})|(\p{Devanagari})|(\p{Greek})|(\p{Hebrew})|(\p{Armenian})|(\p{Tamil})"
 )
 _SCRIPTS = ("", "Latin", "Cyrillic", "Arabic", "Devanagari", "Greek", "Hebrew", "Armenian", "Tamil")
-#: Words that a letter stands for, by script: Chinese words have two letters, Japanese or Thai ones about three.
+#: The share of a word that a letter is, by script: Chinese words have two letters, Japanese or Thai ones about three.
 _HAN_SHARE, _DENSE_SHARE = 1 / 2, 1 / 3
 _HAN_LETTER = _regex.compile(f"[{_HAN}]")
 _HANGUL_LETTER = _regex.compile(f"[{_HANGUL}]")
@@ -72,7 +72,7 @@ def normalised(text: str) -> str:
 
 
 def folded(word: str, language: str = "") -> str:
-    """A word without case and optional marks: ß is ss, a final ς is σ. In Turkish the capital of ı is I, of i İ."""
+    """A word without case and optional marks: ß becomes ss, a final ς σ. In Turkish, I becomes ı and İ i."""
     if language == "tr":
         word = word.replace("I", "ı").replace("İ", "i")
     word = word.casefold()
@@ -86,7 +86,7 @@ def _runs(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, folded, none left out. Of a dense script each letter with its marks is one."""
+    """All words of a text, folded. In a dense script each letter with its marks counts as a word."""
     if _is_plain(text):
         return _PLAIN_WORD.findall(text.casefold())
     found: list[str] = []
@@ -99,7 +99,7 @@ def words(text: str) -> list[str]:
 
 
 def words_or_pairs(text: str) -> list[str]:
-    """The words of a text, folded; of a dense script overlapping pairs of letters, for one letter says little."""
+    """The words of a text, folded. A dense script gives overlapping pairs of letters: one letter says too little."""
     if _is_plain(text):
         return words(text)
     return [term for run, dense in _runs(normalised(text)) for term in (_pairs(run) if dense else (folded(run),))]
@@ -111,7 +111,7 @@ def word_set(text: str) -> frozenset[str]:
 
 
 def size(parts: Iterable[str]) -> float:
-    """How many words of a language with spaces what words() gives are worth."""
+    """The number of words that parts from words() are worth in a language with spaces."""
     return sum(map(_share, parts))
 
 
@@ -122,7 +122,7 @@ def _share(word: str) -> float:
 
 
 def count(text: str) -> float:
-    """How many words a text has, by its spaces or, in dense scripts, by its letters."""
+    """The number of words of a text, by its spaces or, in dense scripts, by its letters."""
     if _is_plain(text):
         return float(len(_PLAIN_WORD.findall(text)))
     total = 0.0
@@ -133,7 +133,7 @@ def count(text: str) -> float:
 
 
 def length(text: str) -> float:
-    """How long people would call a text: words between white space or, where dense letters are in it, count()."""
+    """The length of a text as people see it: the words between white space or, with dense letters in it, count()."""
     return count(text) if DENSE.search(text) else float(len(text.split()))
 
 
@@ -183,7 +183,7 @@ _MOST_KNOWN = 500_000
 
 
 class _Terms(dict[str, tuple[str, ...]]):
-    """Word → its terms by the rules of one or more languages a script. Made as words come: a text has few new ones."""
+    """Word → its terms by the rules of one or more languages a script. They are kept, as most words come again."""
 
     def __init__(self, languages: dict[str, tuple[str, ...]], stopped: frozenset[str] = frozenset()) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class _Terms(dict[str, tuple[str, ...]]):
 
     def __missing__(self, word: str) -> tuple[str, ...]:
         if len(self) >= _MOST_KNOWN:
-            self.clear()  # a server is sent new words as long as it runs
+            self.clear()  # otherwise a server that gets new words would grow without end
         found = self[word] = self._terms(word)
         return found
 
@@ -215,12 +215,12 @@ class _Terms(dict[str, tuple[str, ...]]):
 
 
 class Analysis:
-    """How the words of a corpus, and of queries to it, become the terms that BM25 counts.
+    """The rules by which words of a corpus, and of queries to it, become the terms that BM25 counts.
 
-    Words lose their case, stop words are left out and the rest stemmed by the language that they are in. Where a
-    corpus has several languages in one script, each passage is read by the rules of its own; a query is too short
-    to be certain of, and brings the stem that each of these languages would have made of a word. Passages hold
-    those of their own language only, so that the others find nothing.
+    Words lose their case, stop words are left out, and the other words are stemmed by their language. If a corpus has
+    several languages in one script, each passage is read by the rules of its own. A query is too short to tell its
+    language, so each of its words gives the stems of all languages of its script. A passage holds only stems of its
+    own language, so the others match nothing.
     """
 
     def __init__(self, languages: Sequence[str]) -> None:
@@ -258,7 +258,7 @@ class Analysis:
         return _terms_of(text, self._rules((), certain))
 
     def _rules(self, chosen: tuple[str, ...], certain: str) -> _Terms:
-        """Rules with one language of each mixed script, or with all, and the stop words of a certain one."""
+        """The rules with the chosen languages, and with the stop words of a language that is certain."""
         key = (chosen, certain)
         if key not in self._known:
             one = {script: (code,) for script, code in zip(self._mixed, chosen, strict=False)}
