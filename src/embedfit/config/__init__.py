@@ -1,4 +1,4 @@
-"""The settings of a run: what each one is, the presets, and how they are put together."""
+"""The settings of a run: their definitions, the presets, and the joining of all sources of settings."""
 
 from embedfit.config.sections import (
     MODEL_ALIASES,

@@ -43,12 +43,12 @@ MODEL_ALIASES = (
 StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
 
 
-#: Tokens of a window where a passage has a vector for each: docs/recipe.md has what it brings.
+#: Tokens of a window, if passages have a vector for each window: docs/recipe.md has the gain.
 WINDOW_TOKENS: Final = 64
 
 
 #: The kinds of files that settings name: documents to read, a BEIR folder, one file, or a model (a folder or a name). A
-#: spec such as recorded:FILE names a file; one such as bedrock:MODEL names none.
+#: spec such as recorded:FILE names a file; a spec such as bedrock:MODEL does not.
 PathKind = Literal["documents", "beir", "file", "model", "spec"]
 #: The beginning of a spec that names a file.
 RECORDED = "recorded:"
@@ -74,12 +74,12 @@ def decides(
 
 
 def incidental(default: T, *, description: str | None = None, ge: float | None = None) -> T:
-    """A setting that says how the work is done, such as what it may cost. Changing it makes nothing stale."""
+    """A setting of how the work is done, such as its price limit. Changing it makes nothing stale."""
     made: T = Field(default, json_schema_extra={"decides": False}, description=description, ge=ge)
     return made
 
 
-#: No number among the settings means more than this, and the system's own limits of times and sizes lie above it.
+#: The largest number of any setting; the system's own limits of times and sizes lie above it.
 _LARGEST = 1_000_000_000
 
 
@@ -246,7 +246,7 @@ def with_generator(settings: GenerateConfig, spec: str) -> GenerateConfig:
         raise UsageError(f"{spec!r} names no language model: {what}.") from error
 
 
-#: Fields of a call that have settings of their own, or that would make the replies unreadable.
+#: Fields of a call that have settings of their own, or that would make its replies unreadable.
 _OWN_FIELDS = {
     "model": "use generate.llm",
     "messages": "the prompt is made of the passages",
@@ -466,9 +466,9 @@ class Config(Section):
 
 
 def refuse_bills(config: Config) -> None:
-    """Raise UsageError where the preset offline, which never costs anything, names a generator or judge that may.
+    """Raise UsageError if the preset is offline, which never costs money, and the generator or judge may cost money.
 
-    path.systems refuses paid embedders: it knows the table of them.
+    path.systems refuses paid embedders, because it knows their table.
     """
     generate = config.generate
     if generator(generate.generator).bills(generate):
@@ -480,7 +480,7 @@ def refuse_bills(config: Config) -> None:
 
 
 def refuse_if_offline(config: Config, paid: str) -> None:
-    """Raise UsageError where the preset is offline. paid: a setting, as "KEY=VALUE", that may cost money."""
+    """Raise UsageError if the preset is offline. paid: a setting, as "KEY=VALUE", that may cost money."""
     if config.preset == "offline":
         raise UsageError(
             f"The preset offline makes no paid call, but {paid} may cost money.",

@@ -1,4 +1,4 @@
-"""How the settings of a run are put together: a preset, a file, options, --set KEY=VALUE, and the run folder.
+"""The settings of a run, put together from a preset, a file, options, --set KEY=VALUE and the run folder.
 
 Here settings are a flat table by dotted name, such as {"train.epochs": 2}.
 """
@@ -40,16 +40,16 @@ else:
     import tomli as tomllib
 
 Settings = dict[str, object]
-#: The settings that a command names, and the folder that their paths are relative to.
+#: The settings that a command names, and the folder to which their paths are relative.
 Layer = tuple[Path, Settings]
 
 #: Settings that differ from the defaults, by preset.
 PRESETS: Final[Mapping[str, Mapping[str, object]]] = tomllib.loads(
     resources.files("embedfit.config").joinpath("presets.toml").read_text("utf-8")
 )
-#: The value of --set KEY=default until the settings are put together.
+#: Stands for the value of --set KEY=default until the settings are put together.
 _DEFAULT: Final = object()
-#: Settings that name several files: one alone may be given without brackets.
+#: Settings that name several files: a single file may be given without brackets.
 _LISTS = ("docs", "eval_docs", "queries")
 _SECTIONS = frozenset(name for name, field in Config.model_fields.items() if isinstance(field.default, Section))
 
@@ -83,14 +83,14 @@ def change(
     overrides: Mapping[str, object] | None = None,
     assignments: Sequence[str] = (),
 ) -> Config:
-    """The settings of a run folder, and over them what a command names. The same object if the command names none.
+    """The settings of a run folder, changed by a command's settings. The same object if the command has no settings.
 
-    run: the folder. Raises UsageError as resolve() does, and where the command names another preset than the run has.
+    run: the folder. Raises UsageError as resolve() does, and if the command names another preset than the run's.
     """
     layers = _layers(file, overrides, assignments)
     for named in (preset, _preset_of(layers)):
         if named is not None and named != stored.preset:
-            _preset_settings(named)  # raises UsageError where there is no such preset
+            _preset_settings(named)  # raises UsageError for an unknown preset
             raise UsageError(
                 f"The run in {run} has the preset {stored.preset}; this command names the preset {named}.",
                 remedy=f"Give another folder with --run. To begin this one anew with {named}, first delete "
@@ -102,7 +102,7 @@ def change(
     writers = [layer["generate.generator"] for _, layer in layers if "generate.generator" in layer]
     pair = {stored.generate.generator, *map(str, writers[-1:])}
     if len(pair) > 1 and any(_reads_files(name) for name in pair):
-        before.pop("generate.llm", None)  # a file of one generator is no model of another
+        before.pop("generate.llm", None)  # one generator's file is no model of another generator
     return _validated(_over(before, layers, stored.preset), "the settings")
 
 
@@ -248,7 +248,7 @@ def _over(settings: Settings, layers: Sequence[Layer], preset: str) -> Settings:
 
 
 def _merged(settings: Settings, layers: Sequence[Settings], preset: Settings) -> Settings:
-    """The last value of each setting holds; tables within one are joined, and _DEFAULT is the preset's value."""
+    """The last value of each setting counts; tables within one are joined, and _DEFAULT means the preset's value."""
     result = dict(settings)
     for key, value in ((key, value) for layer in layers for key, value in layer.items()):
         before = result.pop(key, None)
@@ -266,7 +266,7 @@ def _joined(before: object, after: object) -> object:
 
 
 def _reads_files(name: object) -> bool:
-    """Whether generate.llm of a generator is a file here. An unknown one is an error where the settings are checked."""
+    """Whether generate.llm of a generator is a file here; False for an unknown one, which the later check refuses."""
     known = generators().get(str(name))
     return known is not None and known.reads_files
 
@@ -305,7 +305,7 @@ def _with_path(key: str, value: object, change: Callable[[PathKind, str], str]) 
     if kind is None or (key, value) == ("generate.judge", "llm"):
         return value
     if key == "evaluate.systems":
-        return value  # the names by which the report calls them
+        return value  # names of systems in the report
     if kind == "spec":
         is_file = isinstance(value, str) and value.startswith(RECORDED)
         return RECORDED + change("file", str(value).removeprefix(RECORDED)) if is_file else value
@@ -320,12 +320,12 @@ def _absolute(folder: Path, kind: PathKind, name: str) -> str:
         name.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError(f"The name of {name!r} is not UTF-8.", remedy="Rename it.") from error
-    if not name.strip():  # which would be the working directory
+    if not name.strip():  # an empty name would be the working directory
         raise UsageError(f"The name of a file or folder is empty: {name!r}.", remedy="Give a name, or leave it out.")
     expanded = os.path.expanduser(name)
     path = os.path.abspath(folder / expanded)
     if not os.path.exists(path) and os.path.exists(expanded):
-        path = os.path.abspath(expanded)  # as embedfit 0.1 took paths in a file
+        path = os.path.abspath(expanded)  # embedfit 0.1 read paths in a file this way
     if kind != "model":
         return path
     is_path = name not in MODEL_ALIASES and (os.path.exists(path) or name.startswith(("~", "./", "../")))
@@ -333,7 +333,7 @@ def _absolute(folder: Path, kind: PathKind, name: str) -> str:
 
 
 def _of_first_edition(name: str, folder: Path) -> str:
-    """In embedfit 0.1 a run kept paths as they were given, relative to a working directory that it did not note."""
+    """Paths in a run of embedfit 0.1, which kept them relative to a working directory that it did not note."""
     for start in (Path.cwd(), *(folder, *folder.parents)):
         if os.path.exists(start / name) and name not in MODEL_ALIASES:
             return str(start / name)

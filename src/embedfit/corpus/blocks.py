@@ -15,7 +15,7 @@ BlockKind = Literal["heading", "text", "item", "table", "code"]
 class Block:
     """A heading, paragraph, list item, table (a row a line) or piece of code.
 
-    level: of a heading, 1 the highest. page: 1-based page of its first character, 0 for a
+    level: a heading's, 1 the highest. page: 1-based page of its first character, 0 for a
     document without pages. breaks: (offset into text, page) of every page that begins inside the block.
     """
 
@@ -39,8 +39,8 @@ class Removed:
 class ParsedDocument:
     """A file that was read.
 
-    note: what could not be read of it, empty where nothing was lost. metadata: what the file says of itself, as its
-    format has it. fields: the same within bounds; `isolation` makes them. cut: what they lack of it, in words.
+    note: the parts that could not be read, in words, empty if nothing was lost. metadata: the file's own, as its format
+    has it. fields: the metadata within bounds; `isolation` makes them. cut: the metadata that they lack, in words.
     """
 
     blocks: tuple[Block, ...]

@@ -15,7 +15,7 @@ from embedfit.retrieval.words import CLUSTER, UNSPACED
 
 #: The title has at most this share of a passage's tokens.
 TITLE_SHARE = 0.25
-#: Sections below this share of the budget are put together with a neighbour under the same heading.
+#: Sections below this share of the budget are joined to a neighbour under the same heading.
 SMALL_SECTION = 0.4
 SEPARATOR = " > "
 _BATCH = 10_000
@@ -23,7 +23,7 @@ _BATCH = 10_000
 _BOUNDARY = re.compile(
     r"(?P<lines>\n\s*)"
     r"|[.!?…][\"”’»')\]]*(?P<gap>[ \t]+)(?=[\"“‘«¿¡'(\[•]*(?P<next>[^\W_a-z]))"
-    # Signs that stand nowhere but at the end of a sentence: of Chinese, Arabic, Urdu, Indian, Khmer, Burmese, …
+    # Signs that only end sentences, in Chinese, Arabic, Urdu, Indian scripts, Khmer, Burmese, …
     r"|(?P<sign>(?:[。！？｡؟۔।॥።։។៕။]|．(?![\d０-９]))[」』”’）»]*)"
 )
 _ABBREVIATION = re.compile(
@@ -57,7 +57,7 @@ class Window:
     """Counts tokens as the model does. size: tokens of a passage with its title, special tokens not counted."""
 
     def __init__(self, tokenizer: Tokenizer, size: int) -> None:
-        # A copy: truncation, which tokenizer files often bring, would hide every token over the limit.
+        # A copy without truncation, which tokenizer files often set and which would hide every token over the limit.
         self.tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
@@ -104,7 +104,8 @@ def chunk(blocks: Sequence[Block], window: Window) -> list[Chunk]:
     budgets = [window.size - tokens for tokens in window.tokens_of(titles)]
     found: list[tuple[str, int, int, int]] = []
     for group, title, budget in zip(groups, titles, budgets, strict=True):
-        # Words of the heading that the title has no room for must not be lost: the text begins with the heading.
+        # The title has no room for some words of the heading; they must not be lost, so the text begins with the
+        # heading.
         whole = not group.path or title.endswith(group.path[-1])
         start = group.body if whole else group.start
         inside = units[bisect_right(ends, start) : bisect_left(ends, group.end) + 1]
@@ -122,7 +123,7 @@ def chunk(blocks: Sequence[Block], window: Window) -> list[Chunk]:
 
 
 def _with_text(blocks: Sequence[Block]) -> Sequence[Block]:
-    """The blocks; where most of a document looks like headings (a poster, a slide), they are its text."""
+    """The blocks. If most of a document looks like headings (a poster, a slide), they become its text."""
     headings = sum(len(block.text) for block in blocks if block.kind == "heading")
     if 2 * headings <= sum(len(block.text) for block in blocks):
         return blocks
@@ -130,7 +131,7 @@ def _with_text(blocks: Sequence[Block]) -> Sequence[Block]:
 
 
 def _sections(blocks: Sequence[Block], starts: Sequence[int]) -> list[_Section]:
-    """The sections that have text. One begins at its own heading; the headings above it are in its path."""
+    """The sections that have text. A section begins at its own heading; the headings above it are in its path."""
     sections: list[_Section] = []
     path: list[tuple[int, str]] = []
     heading: int | None = None
@@ -154,7 +155,7 @@ def _sections(blocks: Sequence[Block], starts: Sequence[int]) -> list[_Section]:
 def _grouped(
     sections: Sequence[_Section], units: Sequence[_Unit], ends: Sequence[int], window: Window
 ) -> list[_Section]:
-    """Sections, small ones put together with a neighbour under the same heading. ends: of the units."""
+    """Sections, small ones joined to a neighbour under the same heading. ends: the units' ends."""
     if not sections:
         return []
     total = [0, *accumulate(unit.tokens for unit in units)]
@@ -204,8 +205,7 @@ def fit_title(path: Sequence[str], window: Window) -> str:
 def cut(text: str, window: Window, budget: int) -> list[tuple[int, int]]:
     """(start, end) of pieces of at most `budget` tokens and of about equal length, in order, without outer space.
 
-    A piece ends at a paragraph, row, sentence or word. A "word" that alone exceeds the budget, and
-    only that, is cut inside.
+    A piece ends at a paragraph, row, sentence or word. Only a "word" that alone exceeds the budget is cut inside.
     """
     pieces: list[tuple[int, int]] = []
     spans = _packed(text, _units(text, window), 0, len(text), window, budget)
@@ -244,7 +244,7 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """A sentence, or a word or less of one that is too long. boundary: what stands at its end."""
+    """A sentence; or a word, or a part of one, of a sentence that is too long. boundary: the kind of its end."""
 
     start: int
     end: int
@@ -253,7 +253,7 @@ class _Unit:
 
 
 _WORD_BOUNDARY, _CLAUSE_BOUNDARY, _SENTENCE_BOUNDARY, _ROW_BOUNDARY, _PARAGRAPH_BOUNDARY = range(5)
-#: The cost of a cut there, beside that of unevenness. Half a budget's unevenness costs 0.25.
+#: The cost of a cut at each kind of boundary, beside the cost of unevenness. Half a budget's unevenness costs 0.25.
 _CUT_COST = (1.0, 0.3, 0.08, 0.06, 0.0)
 _SOUTH_EAST = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese and Khmer set spaces between clauses
 _CLAUSE = re.compile(rf"(?<=[;:,])\s+|(?<=[，、；：،؛၊])\s*|(?<=[{_SOUTH_EAST}])\s+(?=[{_SOUTH_EAST}])")
@@ -303,7 +303,7 @@ def _units(text: str, window: Window) -> list[_Unit]:
 
 
 def _clauses(text: str, unit: _Unit, window: Window, budget: int) -> list[_Unit]:
-    """The clauses of a sentence that is over the budget; of a clause over the budget, words."""
+    """The clauses of a sentence that is over the budget; a clause over the budget is given as words."""
     ends = [*(unit.start + match.end() for match in _CLAUSE.finditer(text[unit.start : unit.end])), unit.end]
     spans = [(start, end) for start, end in pairwise([unit.start, *ends]) if start < end]
     counts = window.tokens_of([text[start:end] for start, end in spans])
@@ -315,11 +315,11 @@ def _clauses(text: str, unit: _Unit, window: Window, budget: int) -> list[_Unit]
 
 
 def _word_units(text: str, unit: _Unit, window: Window, budget: int) -> list[_Unit]:
-    """The words of a clause that is over the budget; of a word over the budget, parts."""
+    """The words of a clause that is over the budget; a word over the budget is given in parts."""
     spans = [(unit.start + m.start(), unit.start + m.end()) for m in re.finditer(r"\S+", text[unit.start : unit.end])]
     pieces: list[tuple[int, int]] = []
     for (begin, stop), tokens in zip(spans, window.tokens_of([text[a:b] for a, b in spans]), strict=True):
-        # Chinese, Japanese and Thai have no spaces: between their letters a cut is as good as it gets.
+        # Chinese, Japanese and Thai have no spaces, so a cut between letters is the best there is.
         if UNSPACED.search(text[begin:stop]):
             pieces += _unspaced_pieces(text, begin, stop)
         elif tokens > budget:
@@ -330,7 +330,7 @@ def _word_units(text: str, unit: _Unit, window: Window, budget: int) -> list[_Un
     counts = window.tokens_of([text[a:b] for a, b in pieces])
     units: list[_Unit] = []
     for (a, b), tokens in zip(pieces, counts, strict=True):
-        # A file without sentences is one clause of many thousand words: a few of them at a time are cut fast.
+        # A file without sentences is one clause of many thousand words; cutting a few of them at a time is fast.
         if units and units[-1].tokens + tokens <= budget // _WORD_GROUPS:
             units[-1] = _Unit(units[-1].start, b, _WORD_BOUNDARY, units[-1].tokens + tokens)
         else:

@@ -1,4 +1,4 @@
-"""Characters: what models can't use is removed, what typesetting broke is mended."""
+"""Cleaning of text: characters that models can't use are removed, and words that typesetting broke are mended."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIGATURES = {
     "\ufb06": "st",
 }
 # A ligature that a font sets as a glyph of its own width is often followed by a false space. Words do
-# not end in these four (they do end in ff), so a space before a lower-case letter is that one.
+# not end in these four (they do end in ff), so a space before a lower-case letter is false.
 _LIGATURE_SPACE = re.compile("([\ufb01\ufb02\ufb03\ufb04]) (?=[a-z])")
 _LIGATURE = re.compile(f"[{''.join(_LIGATURES)}]")
 # Zero-width joiner and non-joiner stay: they carry meaning in Persian and in Indian scripts.
@@ -63,8 +63,8 @@ def vocabulary(texts: Iterable[str]) -> Counter[str]:
 def hyphen_between(left: str, right: str, words: Vocabulary) -> str:
     """The sign between the two halves of a word that a line end cut: "-" or "".
 
-    The document's own words decide: the form it uses elsewhere, else a hyphen where both halves are
-    words of it, else none. Only the last 100 characters of left count: no word is longer.
+    The document's own words decide: the form that it uses elsewhere, else a hyphen if both halves are words of it, else
+    none. Only the last 100 characters of left count: no word is longer.
     """
     last = (re.findall(r"[^\W_]+(?:-[^\W_]+)*$", left[-_LONGEST_WORD:]) or [""])[0].lower()
     found = re.match(r"[^\W_]+", right)
@@ -80,7 +80,7 @@ def hyphen_between(left: str, right: str, words: Vocabulary) -> str:
 
 
 def mend_lost_ligatures(text: str, words: Vocabulary) -> str:
-    """Words in which a ligature came out as U+FFFD or a control character, where the document knows just one."""
+    """The text with ligatures for U+FFFD and control characters, if just one word of the document fits."""
     if not _LOST.search(text):
         return text
 
@@ -100,12 +100,12 @@ def line_gap(left: str, right: str) -> str:
 def joined(lines: Sequence[str], words: Vocabulary, *, separator: str = "") -> tuple[str, list[int]]:
     """(the lines of a paragraph as one text, where each begins in it); a word that a line end cut is one again.
 
-    separator: what stands between the lines instead.
+    separator: put between the lines instead.
     """
     parts: list[str] = []
     starts: list[int] = []
     length = 0
-    end = ""  # of the text so far, with its last word
+    end = ""  # the end of the text so far, with its last word
     for line in lines:
         cut = end[-1:] in tuple(LINE_HYPHENS) or (end.endswith("-") and end[-2:-1].isalpha() and line[:1].islower())
         gap = separator if end else ""
@@ -134,5 +134,5 @@ def clean_line(text: str) -> str:
 
 
 def clean_record(text: str) -> str:
-    """A text that must stay as it is but for what breaks training: NULs, controls, lone surrogates."""
+    """A text unchanged except for characters that break training: NULs, controls, lone surrogates."""
     return _CONTROL.sub("", text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n")).strip()

@@ -1,4 +1,4 @@
-"""Whether the base model's vocabulary knows the language that the documents are in."""
+"""A check that the base model's vocabulary knows the documents' language."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from embedfit.retrieval.languages import languages_of, name_of
 from embedfit.retrieval.words import DENSE
 
-#: At most this share of the tokens stands for what the vocabulary has no sign for.
+#: The largest share of tokens that stand for signs outside the vocabulary.
 MAX_UNKNOWN = 0.05
 #: Tokens a letter or mark, of the letters and marks alone: the signs between them (quotes, operators of code) are a
 #: token each in every language. Latin: .2 to .3 where a model knows the language, .4 in German by an English one
@@ -19,7 +19,7 @@ MAX_UNKNOWN = 0.05
 #: letter.
 MAX_LATIN, MAX_OTHER, MAX_DENSE = 0.36, 0.5, 1.3
 _SAMPLE, _HEAD = 200, 600
-#: Fewer letters than this say nothing.
+#: With fewer letters than this the check says nothing.
 _MIN_LETTERS = 500
 _UNKNOWN = ("[UNK]", "<unk>")
 _LIMITS = {"latin": MAX_LATIN, "other": MAX_OTHER, "dense": MAX_DENSE}
@@ -27,7 +27,7 @@ MULTILINGUAL = ("BAAI/bge-m3", "intfloat/multilingual-e5-small")
 
 
 def _kind(char: str) -> str:
-    """The kind of script that a letter or mark is of, "" where it is neither."""
+    """The kind of script of a letter or mark, "" for other characters."""
     if not char.isalpha() and not unicodedata.category(char).startswith("M"):
         return ""
     if char < "\u0370" or "\u1e00" <= char < "\u1f00":

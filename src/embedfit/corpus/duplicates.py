@@ -1,4 +1,4 @@
-"""Which passages say nearly the same: those that share most of their runs of three words."""
+"""Near-duplicates among passages: those that share most of their runs of three words."""
 
 from __future__ import annotations
 

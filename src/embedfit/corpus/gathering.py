@@ -1,4 +1,4 @@
-"""The documents that ingest gathers: their passages, their metadata, and what was left out and why."""
+"""The documents that ingest gathers: their passages, their metadata, and the parts left out, with reasons."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _PREVIEW = 120
 class Arrival:
     """A file on its way into the corpus.
 
-    digest: of its content; "" for a file that is left out or has no reader. outcome: its entry in the list of
-    documents, its content, or why it can't be read; None until its reader is done. asked: whether a reader has it.
-    told: the share of it that was reported as done.
+    digest: its content's hash; "" for a file that is left out or has no reader. outcome: its entry in the list of
+    documents, its content, or the reason why it can't be read; None until its reader is done. asked: whether a reader
+    has it. told: the share of it that was reported as done.
     """
 
     source: Source
@@ -50,9 +50,9 @@ class Arrival:
 class Corpus:
     """The documents and passages that were gathered so far.
 
-    contents: the first file of a content. records: ids of BEIR records. known: what is said of each document, and
-    under the id of a passage of it alone. cut: what of that was left out, with how often. left_out: how many documents
-    and records `embedfit forget` named.
+    contents: the first file of each content. records: ids of BEIR records. known: the metadata of each document, and of
+    single passages under their ids. cut: the metadata left out, each with its count. left_out: how many documents and
+    records `embedfit forget` named.
     """
 
     settings: IngestConfig
@@ -67,7 +67,7 @@ class Corpus:
     left_out: int = 0
 
     def arrival(self, source: Source) -> Arrival:
-        """A file with what is known of it before it is read."""
+        """A file with the facts that are known before it is read."""
         if self.forgotten.has_document(source.document_id):
             self.left_out += 1
             return Arrival(source)
@@ -191,9 +191,9 @@ class Corpus:
         )
 
     def without_copies(self) -> list[Passage]:
-        """The passages, of equal ones of a role and for the same groups the first; the others are dropped.
+        """The passages without copies: the first of equal ones with the same role and groups stays.
 
-        Records of a BEIR corpus all stay: their ids may be judged.
+        All records of a BEIR corpus stay, because judgements may name their ids.
         """
         roles = {document.document_id: document.role for document in self.documents}
         first: dict[tuple[str, Value, str], str] = {}
@@ -208,7 +208,7 @@ class Corpus:
         return kept
 
     def _groups(self, passage: Passage) -> Value:
-        """Who may read a passage; () where nothing says it."""
+        """The groups that may read a passage; () if no metadata names any."""
         for key in ((passage.document_id, passage.passage_id), (passage.document_id, "")):
             if (found := self.known.get(key, {}).get(metadata.GROUPS)) is not None:
                 return found

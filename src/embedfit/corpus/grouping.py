@@ -1,4 +1,4 @@
-"""Which records of a BEIR corpus come from one document. The format does not say; titles and ids often do."""
+"""Grouping the records of a BEIR corpus by document. The format does not name documents; titles and ids often do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 _LAST_PART = re.compile(r"^(?P<prefix>.+?)[-_/#:.|\s]+[^-_/#:.|\s]*\d[^-_/#:.|\s]*$")
-#: Structure counts as found where groups hold this many records on average.
+#: Structure counts as found if groups hold this many records on average.
 _MIN_MEAN_SIZE = 1.6
 
 
@@ -34,7 +34,7 @@ def _groups(keys: Sequence[str]) -> bool:
 
 
 def _with_ids(titles: Sequence[str], identifiers: Sequence[str]) -> list[str]:
-    """The common beginning of a title's ids where it is one word for each title, else the title."""
+    """The common beginning of a title's ids if that is one word for each title, else the title."""
     prefixes: dict[str, set[str]] = {}
     for title, identifier in zip(titles, identifiers, strict=True):
         match = _LAST_PART.match(identifier)

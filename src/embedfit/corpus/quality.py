@@ -1,4 +1,4 @@
-"""Which passages are not worth training on. Pure rules, each with its reason."""
+"""The rules that drop passages not worth training on. Each is pure and gives a reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import regex
 
 from embedfit.retrieval.words import DENSE, words_or_pairs
 
-#: Letters that say more than a Latin one. A Chinese sign is half a word, a syllable of Korean or Japanese a third.
+#: Letters that carry more meaning than a Latin one. A Chinese sign is half a word, a syllable of Korean or Japanese a
+#: third.
 _HAN = regex.compile(r"[\p{Han}]")
 _SYLLABLE = regex.compile(r"[\p{Hiragana}\p{Katakana}\p{Hangul}]")
 _HAN_WEIGHT, _SYLLABLE_WEIGHT = 3, 2
@@ -29,13 +30,13 @@ LONGEST_WORD = 200
 
 
 def weight(text: str) -> int:
-    """Length in Latin letters that would say as much: a Chinese sign counts for three, a Korean syllable for two."""
+    """Length in Latin letters of equal content: a Chinese sign counts for three, a Korean syllable for two."""
     han, syllables = len(_HAN.findall(text)), len(_SYLLABLE.findall(text))
     return len(text) + (_HAN_WEIGHT - 1) * han + (_SYLLABLE_WEIGHT - 1) * syllables
 
 
 def reason_to_drop(text: str, *, min_characters: int) -> str:
-    """Why a passage is left out, or "" where it is good.
+    """The reason to leave out a passage, or "" for a good one.
 
     Tables are kept as long as their rows have labels.
     """

@@ -17,7 +17,7 @@ _READING_SHARE = 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class File:
-    """A file to read. kind: of its reader."""
+    """A file to read. kind: its reader's."""
 
     path: Path
     kind: str
@@ -25,7 +25,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutDocument:
-    """A document that was read. text: of all its blocks."""
+    """A document that was read. text: the text of all its blocks."""
 
     parsed: ParsedDocument
     text: str
@@ -33,7 +33,7 @@ class CutDocument:
 
 
 class Reading:
-    """Work on files: see embedfit.scale. Readers run in a process that it opens."""
+    """The work on files, as embedfit.scale defines it. Readers run in a process that it opens."""
 
     def __init__(self, limits: Limits, window: Window) -> None:
         self._limits, self._window = limits, window
@@ -49,7 +49,7 @@ class Reading:
 
     def __call__(self, file: File, tell: Tell) -> CutDocument | str:
         """The document, or the reason why it can't be read."""
-        assert self._process is not None  # it was entered
+        assert self._process is not None  # for the type checker: __enter__ set it
         try:
             parsed = self._process.read(
                 readers()[file.kind],
@@ -67,5 +67,5 @@ class Reading:
 
 
 def unreadable(error: OSError) -> str:
-    """The reason that the system gives."""
+    """The system's reason why a file can't be read, in words."""
     return f"can't be read: {error.strerror or error}"

@@ -1,10 +1,10 @@
-"""Which passages may be trained on, which choose the model, and which measure it. Decided once, for all stages.
+"""The split of passages into those that train, choose and measure the model. It is made once, for all stages.
 
 Units never share text across the border:
 
 * many documents: a document is a unit;
 * few documents: a document is cut into contiguous blocks, at headings if it has any, and one passage on
-  each border between parts is set aside ("gap"): it can be found, but no query is written of it;
+  each border between parts is set aside ("gap"): searches can find it, but no query is written of it;
 * passages that are near-duplicates of one another (Jaccard index of word trigrams of at least 0.8) are moved
   to one side, the training side first.
 """
@@ -26,14 +26,14 @@ MANY_DOCUMENTS = 20
 #: Fewer passages than this can't be split into parts that teach and measure anything.
 MIN_PASSAGES = 8
 MIN_PART = 2
-#: Blocks that few documents are cut into, all together. Blocks hold 8 passages or more, fewer only where
-#: that would leave less than 10 blocks.
+#: The number of blocks that few documents are cut into. A block holds 8 passages or more, and fewer only if there would
+#: be less than 10 blocks.
 _BLOCKS = 40
 _LEAST_BLOCKS = 10
 _MIN_BLOCK = 8
-#: Up to this many passages every one is needed, and borders are not set aside.
+#: With no more passages than this, every one is needed, so borders are not set aside.
 _GAP_FROM = 60
-#: Single-record documents are put into runs of neighbours, so that what was cut from one text stays together.
+#: Single-record documents are put into runs of neighbours, so that records cut from one text stay together.
 _RUNS = 100
 
 
@@ -43,7 +43,7 @@ class TooFew(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """What the split needs to know of a passage. cluster: equal for near-duplicates. held_out: of an eval document."""
+    """A passage as the split sees it. cluster: equal for near-duplicates. held_out: from an evaluation document."""
 
     document_id: str
     title: str
@@ -183,7 +183,7 @@ def _set_borders_aside(parts: list[Split], items: Sequence[Item], trainable: Seq
 
 
 def _unite_clusters(parts: list[Split], items: Sequence[Item]) -> None:
-    """Move near-duplicates to one side. One of a held-out passage is set aside: it must not be trained on."""
+    """Move near-duplicates to one side. One of a held-out passage is set aside, not trained on."""
     members: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
         members[item.cluster].append(index)
@@ -207,7 +207,7 @@ def _by_cluster(
     rng: np.random.Generator,
     parts: Sequence[Split],
 ) -> list[Split]:
-    """Clusters of near-duplicates as units: for a corpus so small or so alike that blocks left a part empty."""
+    """Clusters of near-duplicates as units, for a corpus so small or so alike that blocks left a part empty."""
     held_out = {item.cluster for item in items if item.held_out}
     groups: dict[int, list[int]] = defaultdict(list)
     for index in trainable:

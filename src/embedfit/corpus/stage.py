@@ -30,7 +30,7 @@ from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime
 
-#: A passage is at most this long where the configuration leaves it open: longer ones blur what they are about.
+#: The default limit of a passage's tokens, because the vector of a longer one blurs its subject.
 DEFAULT_TOKENS = 256
 _MIN_TOKENS = 16
 
@@ -57,7 +57,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     workspace.write(Metadata, _metadata(passages, corpus, report))
 
 
-# --- what to read, and how long a passage may be
+# --- the files to read, and the length of passages
 
 
 def _sources(config: Config) -> list[Source]:
@@ -141,7 +141,7 @@ def _read_all(sources: Sequence[Source], corpus: Corpus, window: Window, config:
         gather()
 
 
-# --- the split, and what is known of the passages
+# --- the split, and the passages' metadata
 
 
 def _split(passages: list[Passage], corpus: Corpus, config: Config, report: Reporter) -> list[Passage]:
@@ -183,14 +183,14 @@ def _metadata(passages: Sequence[Passage], corpus: Corpus, report: Reporter) -> 
     return kept
 
 
-# --- what is reported
+# --- the report
 
 
 def _report_problems(corpus: Corpus, root: Path, report: Reporter) -> None:
     for document in corpus.documents:
         if document.status != "ok":
             line = f"{document.status}: {located(document.path, root, {})}: {document.reason}"
-            report.log(line.replace("\n", "\\n"))  # which a file's name may hold
+            report.log(line.replace("\n", "\\n"))  # a file's name may hold markup
 
 
 def _nothing_readable(corpus: Corpus) -> InputError:

@@ -1,4 +1,4 @@
-"""Make what a plan says, and nothing else: adopt what is there, record each step, undo on failure."""
+"""Carry out a plan: adopt resources that are there, make the others, record each step, undo on failure."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _SHOWN_LINES = 30
 
 
 def apply(plan: DeployPlan, aws: Aws, runtime: Runtime, *, clock: Clock | None = None) -> Deployment:
-    """Bring a plan's endpoint up and return what is recorded of it.
+    """Bring a plan's endpoint up and return its record.
 
-    Asks runtime.confirm first. Whatever is there already under the same name and with the same content is
-    adopted. After a failure or Ctrl-C everything that this call made is deleted again; what could not be is in
-    the state file, for destroy. Raises DeployError.
+    Asks runtime.confirm first. A resource that is there already under the same name and with the same content is
+    adopted. After a failure or Ctrl-C everything that this call made is deleted again; a resource that can't be deleted
+    stays in the state file, for destroy. Raises DeployError.
     """
     clock = clock or Clock()
     if plan.blockers or plan.account is None:
@@ -52,7 +52,7 @@ def apply(plan: DeployPlan, aws: Aws, runtime: Runtime, *, clock: Clock | None =
 
 
 def question(plan: DeployPlan) -> str:
-    """What the user is asked before anything is made."""
+    """The question to the user before anything is made."""
     cost = plan.cost
     price = (
         "at a price that is not known" if cost.low_usd_per_hour is None else f"at ${cost.low_usd_per_hour:.2f} an hour"
@@ -64,7 +64,7 @@ def question(plan: DeployPlan) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Worker:
-    """One apply. made: what this call made, in order. before: what was recorded under the name until now."""
+    """One apply. made: the resources that it made, in order. before: the name's record until now."""
 
     plan: DeployPlan
     aws: Aws
@@ -117,13 +117,13 @@ class _Worker:
         if found is not None and self._is_usable(step, found):
             self._adopt(step, found)
         else:
-            # New limits of scaling that is there are no reason to take it away if something fails later.
+            # Scaling that is there only gets new limits, so a later failure must not delete it.
             self._make(step, undo=found is None or step.kind not in ("scalable_target", "scaling_policy"))
         if step.kind == "endpoint":
             self._wait(step.name)
 
     def _is_usable(self, step: Step, found: ResourceFound) -> bool:
-        """Whether what is there is what the step would make. Raises DeployError where it belongs to someone else."""
+        """Whether the resource found equals the step's. Raises DeployError if it belongs to someone else."""
         if step.kind == "scalable_target":
             wanted = step.calls[0].parameters
             return all(found.settings[key] == wanted[key] for key in ("MinCapacity", "MaxCapacity"))
@@ -169,7 +169,7 @@ class _Worker:
         self.report.log(f"{_words(step)}: there already")
 
     def _retag(self, found: ResourceFound) -> None:
-        """Bring the time to live of an endpoint that is there up to date."""
+        """Update the time to live of an endpoint that is there."""
         wanted = self.plan.tags["embedfit:ttl"]
         if found.tags.get("embedfit:ttl") != wanted:
             with aws_errors(f"tagging {found.id}"):
@@ -189,7 +189,7 @@ class _Worker:
         except aws_exceptions() as error:
             if not is_already_there(error):
                 raise explain(error, f"making {_words(step)}") from error
-            # Another apply was faster, or the reply to our own call was lost and botocore repeated it.
+            # Another apply was faster, or the reply to our own call was lost and botocore repeated the call.
             self._adopt_race(step, error)
             return
         self._made(step, _arn(replies), word="made" if undo else "changed")
@@ -236,7 +236,7 @@ class _Worker:
         from boto3.s3.transfer import TransferConfig  # boto3 is an optional package
 
         size = Path(call.parameters["Filename"]).stat().st_size
-        # Small files go in one request from this very thread, so that Ctrl-C arrives here.
+        # Small files are sent in one request from this thread, so that Ctrl-C arrives here.
         config = TransferConfig(use_threads=size > 8 << 20)  # type: ignore[no-untyped-call]
         name = call.parameters["Key"].rsplit("/", 1)[-1]
         with self.report.task(f"uploading {name}", max(size, 1) / 1e6, "MB") as task:
@@ -273,7 +273,7 @@ class _Worker:
             self.report.log(f"  {line}")
 
     def _drop_what_the_plan_no_longer_has(self) -> None:
-        """Autoscaling that was on and now is off."""
+        """Delete autoscaling that was on and is off in the plan."""
         known = self.state.read().named(self.plan.name)
         planned = {(step.kind, step.name) for step in self.plan.steps}
         dropped = [
@@ -285,7 +285,7 @@ class _Worker:
             remove(self.aws, self.state, self.plan.name, resource, clock=self.clock, report=self.report)
 
     def _verify(self) -> None:
-        """Someone else's destroy may have taken away what an earlier step found."""
+        """Look again at every resource: someone else's destroy may have deleted one that an earlier step found."""
         for step in self.plan.steps:
             with aws_errors(f"looking for {_words(step)}"):
                 found = sagemaker.find(self.aws, step.kind, step.name)
@@ -293,7 +293,7 @@ class _Worker:
                 raise DeployError(f"{_words(step)} has gone again while apply ran.", remedy="Run apply again.")
 
     def _fail(self, error: BaseException) -> None:
-        """Undo, then raise. What can't be undone stays in the state file."""
+        """Undo, then raise. A resource that can't be deleted stays in the state file."""
         interrupted = not isinstance(error, Exception)
         self.report.log(f"{'Interrupted' if interrupted else 'Failed'}: deleting what was made …")
         left = self._roll_back(error)
@@ -308,7 +308,7 @@ class _Worker:
             self.report.log("Nothing that this apply made is left.")
             known = self.state.read().named(self.plan.name)
             if known is not None:
-                if self.before is not None:  # what is up is still the one of before, at its price
+                if self.before is not None:  # the earlier endpoint is still up, at its own price
                     self.state.put(dataclasses.replace(self.before, resources=known.resources))
                 self.report.log(f"Still there from before: {_names(list(known.resources))}. {again}")
         if isinstance(error, aws_exceptions()):

@@ -1,4 +1,4 @@
-"""What is deployed: a model folder, a prefix in S3 or a model of the hub, checked before anything is made."""
+"""The artefact to deploy: a model folder, a prefix in S3 or a model of the hub, checked before anything is made."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ModelFile:
 class Artefact:
     """A model that can be deployed; exactly one of folder, s3_uri and hub_id is set.
 
-    run: the label of the run that it belongs to. sha256: of the files, or of the name where the files are
-    elsewhere. state_folder: where the deployment's state is kept. notes: what is not ideal about it.
+    run: the label of the run that it belongs to. sha256: of the files, or of the name if the files are elsewhere.
+    state_folder: the folder of the deployment's state. notes: its drawbacks, for people.
     """
 
     run: str
@@ -49,7 +49,7 @@ def resolve_artefact(model: str, *, aliases: dict[str, str], user_folder: Path, 
     """The artefact that a name stands for: s3://…, a run folder, a model folder, an alias or a hub id.
 
     aliases: alias → hub id. user_folder: keeps the state of models that have no folder here.
-    Raises ModelError or UsageError with what to do.
+    Raises ModelError or UsageError, each with a remedy.
     """
     if model.startswith("s3://"):
         return _from_s3(model, user_folder)
@@ -72,7 +72,7 @@ def resolve_artefact(model: str, *, aliases: dict[str, str], user_folder: Path, 
 
 
 def state_folder_of(model: str, user_folder: Path) -> Path:
-    """Where the state of a model's deployments is kept, whether or not the model can be deployed (any more)."""
+    """The folder of the state of a model's deployments, whether or not the model can be deployed (any more)."""
     if model.startswith("s3://"):
         return user_folder / "deploy" / slug(model.removeprefix("s3://"), 80)
     path = Path(model).expanduser()
@@ -165,7 +165,7 @@ def _is_served(file: Path, folder: Path) -> bool:
 
 
 def model_folder_of(path: Path) -> Path:
-    """The model in a folder: of a run folder what its evaluation decided to ship, a model folder itself."""
+    """The model in a folder: for a run folder the one that its evaluation ships, for a model folder itself."""
     if not (path / "embedfit.toml").exists():
         return path
     ship = "merged"
@@ -183,7 +183,7 @@ def model_folder_of(path: Path) -> Path:
 
 
 def tei_problems(folder: Path) -> tuple[str, ...]:
-    """What keeps Text Embeddings Inference from booting a folder, or from pooling as the model should; empty: nothing.
+    """The faults that keep Text Embeddings Inference from booting a folder, or from pooling as the model should.
 
     TEI up to 1.9.3 wants sentence-transformers' old keys: a folder saved by version 5.4 or later does not boot.
     """
@@ -212,5 +212,5 @@ def _pooling_problems(folder: Path, modules: list[dict[str, str]]) -> list[str]:
 
 
 def _json(path: Path) -> Json:
-    """None where the file is missing."""
+    """The JSON object of a file; None if the file is missing."""
     return json_of(path) if path.exists() else None

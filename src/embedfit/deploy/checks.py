@@ -1,4 +1,4 @@
-"""What is there in an account and what is missing, found out by reading only."""
+"""Checks of an account: each finds out, by reading only, whether one requirement is there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embedfit.network.aws import aws_exceptions, is_absent, is_denied, is_withou
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountFinding:
-    """The result of one check. status: "unknown" where it could not be made. fix: a command, where there is one."""
+    """The result of one check. status: "unknown" if the check could not be made. fix: a command, or None."""
 
     check: str
     status: Literal["ok", "missing", "unknown"]
@@ -24,14 +24,14 @@ class AccountFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerIdentity:
-    """Who is asking. account: 12 digits; arn: of the user or assumed role."""
+    """The caller of AWS. account: 12 digits; arn: the user's or assumed role's."""
 
     account: str
     arn: str
 
 
 def identity(aws: Aws) -> tuple[CallerIdentity | None, AccountFinding]:
-    """Who the credentials belong to. Without any, None and what to do; expired or refused ones are an error."""
+    """The owner of the credentials; without credentials None, and a finding with the fix. Expired ones are an error."""
     try:
         reply = aws.client("sts").get_caller_identity()
     except aws_exceptions() as error:
@@ -45,7 +45,7 @@ def identity(aws: Aws) -> tuple[CallerIdentity | None, AccountFinding]:
 
 
 def trusting_role(aws: Aws, fix: str) -> tuple[str | None, AccountFinding]:
-    """The first role that lets SageMaker use it, and the finding of that. fix: the command where there is none."""
+    """The first role that lets SageMaker use it, and the finding about it. fix: the command if there is none."""
     try:
         pages = aws.client("iam").get_paginator("list_roles").paginate()
         found = next(
@@ -151,7 +151,7 @@ def image(aws: Aws, uri: str) -> AccountFinding:
 
 
 def quota(aws: Aws, instance_type: str, count: int, most: int) -> AccountFinding:
-    """Whether the account may run that many instances for endpoints. most: what autoscaling may ask for later."""
+    """Whether the account may run that many instances for endpoints. most: the most that autoscaling may add later."""
     wanted = f"{instance_type} for endpoint usage"
     try:
         pages = aws.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
@@ -186,7 +186,7 @@ def _raise_quota(aws: Aws, code: str, wanted: int) -> str:
 
 
 def rights(aws: Aws, check: str, principal: str, document: Document, fix: str) -> AccountFinding:
-    """Whether a user or role has the rights of a policy document, by simulating them. fix: gives those rights."""
+    """Whether a user or role has the rights of a policy document, by simulating them. fix: gives the rights."""
     lacking: list[str] = []
     try:
         for statement in document["Statement"]:

@@ -1,4 +1,4 @@
-"""Delete what a deployment made, and prove that nothing of it is left."""
+"""Delete the resources of a deployment, and prove that none is left."""
 
 from __future__ import annotations
 
@@ -52,11 +52,10 @@ def destroy(
     any_owner: bool = False,
     clock: Clock | None = None,
 ) -> tuple[str, ...]:
-    """Delete the deployments of a state file, or, where that knows none, those with the run's or deployment's tag.
+    """Delete the deployments of a state file or, if that has none, those with the run's or deployment's tag.
 
-    Returns the names of what was deleted; empty where there was nothing. Asks runtime.confirm first.
-    any_owner: by tag also what other people deployed. Raises DeployError if anything is left, naming each
-    resource and the command for it.
+    Returns the names of the deleted deployments. Asks runtime.confirm first. any_owner: a search by tag also takes
+    other people's deployments. Raises DeployError if anything is left, naming each resource and the command for it.
     """
     clock = clock or Clock()
     who = _who(aws)
@@ -110,7 +109,7 @@ def is_over(ttl: str, now: datetime) -> bool:
 
 
 def teardown_order(resources: Iterable[Resource]) -> list[Resource]:
-    """The reverse of the order in which they were made; the log after the endpoint that writes it."""
+    """The resources in the reverse of the order in which they were made; a log follows the endpoint that writes it."""
     return sorted(resources, key=lambda one: KINDS.index(one.kind), reverse=True)
 
 
@@ -120,7 +119,7 @@ def remove(
     """Delete one resource and wait until it is gone. One that is gone already is no error. Raises DeployError."""
     known = state is not None and state.read().named(deployment) is not None
     if state is not None and known:
-        # A full disk must not keep an endpoint alive.
+        # A full disk, which the record meets, must not keep an endpoint alive.
         with suppress(EmbedfitError, OSError):
             state.mark(deployment, replace(resource, status="deleting"))
     words = f"the {resource.kind.replace('_', ' ')} {resource.name}"
@@ -178,7 +177,7 @@ def _from_state(
 
 
 def _with_tagged(aws: Aws, deployment: Deployment, buckets: tuple[str, ...], report: Reporter) -> Doomed:
-    """A recorded deployment, with what its tags say beyond the record."""
+    """A recorded deployment, with the further resources that carry its tags."""
     with aws_errors(f"looking for what belongs to {deployment.name}"):
         found = sagemaker.discover(aws, buckets=buckets, name=deployment.name, warn=report.log)
     known = {(one.kind, one.name): one for one in deployment.resources}
@@ -307,7 +306,7 @@ def _verify(
     report: Reporter,
     hopeless: str,
 ) -> list[Left]:
-    """Look again at everything: what is still there, or can't be seen, is left."""
+    """Look again at every resource: one that is still there, or can't be seen, counts as left."""
     left = []
     for resource in teardown_order(doomed.resources):
         reason = reasons.get((resource.kind, resource.name), "")
@@ -324,7 +323,7 @@ def _verify(
 
 
 def _still_there(aws: Aws, resource: Resource) -> bool | None:
-    """None where that can't be told."""
+    """Whether a resource is still there; None if that can't be found out."""
     try:
         return sagemaker.find(aws, resource.kind, resource.name) is not None
     except aws_exceptions():
@@ -334,7 +333,7 @@ def _still_there(aws: Aws, resource: Resource) -> bool | None:
 def _unexpected(
     aws: Aws, doomed: Doomed, buckets: tuple[str, ...], report: Reporter, known: set[tuple[str, str]]
 ) -> list[tuple[Resource, str]]:
-    """What carries the deployment's tag and was on no list."""
+    """The resources that carry the deployment's tag but were on no list."""
     try:
         found = sagemaker.discover(aws, buckets=buckets, name=doomed.name, warn=report.log)
     except aws_exceptions() as error:

@@ -1,4 +1,4 @@
-"""Which of the things that a walk-through sets up by hand are there, and the command for each that is missing."""
+"""The check of an account for deploying: every requirement, and the command for each that is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embedfit.errors import EmbedfitError, ProviderError, UsageError
 from embedfit.llm.providers.bedrock import DEFAULT_FAMILY, resolve_model
 
 _ROLE = "embedfit-endpoint"
-#: The cheapest sensible CPU and GPU instance: what plans are usually made for.
+#: The cheapest sensible CPU and GPU instance, for which most plans are made.
 INSTANCE_TYPES = ("ml.c6i.2xlarge", "ml.g5.xlarge")
 
 
@@ -29,7 +29,7 @@ def diagnose(
 ) -> tuple[AccountFinding, ...]:
     """Identity, rights, execution role, language model, bucket, image and quota of an account. Changes nothing.
 
-    Without credentials only that is said. Raises DeployError where they have expired.
+    Without credentials that is the only finding. Raises DeployError if they have expired.
     """
     who, first = checks.identity(aws)
     if who is None:
@@ -47,13 +47,13 @@ def diagnose(
 
 
 def _language_model(aws: Aws) -> list[AccountFinding]:
-    """Whether the model that generating asks by default is there, and may be used."""
+    """Whether the default language model of generating is there, and may be used."""
     try:
         resolved = resolve_model(aws.client("bedrock"), None)
     except UsageError as error:
         return [AccountFinding(check="Bedrock model", status="missing", detail=error.message, fix=error.remedy or "")]
     except ProviderError:
-        return [checks.model_access(aws, DEFAULT_FAMILY[0])]  # says what may not be asked
+        return [checks.model_access(aws, DEFAULT_FAMILY[0])]  # its text names the call that was denied
     access = checks.model_access(aws, resolved.model)
     if access.status == "ok" and resolved.notice:
         access = replace(access, status="unknown", detail=resolved.notice)
@@ -74,7 +74,7 @@ def aws_findings(region: str | None = None) -> list[dict[str, str]]:
 
 
 def _names(region: str, account: str, bucket: str, role_arn: str | None) -> policies.Names:
-    """Names for any deployment of embedfit, not for a certain one."""
+    """The names in policies for any deployment of embedfit."""
     partition = images.partition_of(region).name
     image = images.split_image_uri(images.image_uri(region, "cpu"))
     owner = image.account if image else "*"

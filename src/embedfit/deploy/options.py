@@ -1,4 +1,4 @@
-"""What the user decides about a deployment."""
+"""The user's options of a deployment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from embedfit.deploy.account.images import device_of, has_local_disk
 from embedfit.display.options import CommandOption, usage_error
 from embedfit.errors import UsageError
 
-#: What invoke_endpoint accepts in one request, in bytes.
+#: The most bytes that invoke_endpoint accepts in one request.
 MAX_BODY_BYTES = 6_291_456
 
 _NAME = re.compile(r"^[a-zA-Z0-9](-*[a-zA-Z0-9])*$")
@@ -37,7 +37,7 @@ _DEFAULT_TARGET = {"cpu": 200.0, "gpu": 5000.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Autoscaling:
-    """Between how many instances, and at how many invocations a minute and instance another one is started."""
+    """Autoscaling: the least and most instances, and the invocations a minute and instance to aim at."""
 
     minimum: int
     maximum: int
@@ -69,9 +69,9 @@ def _ttl(text: str | None) -> str | None:
 
 
 class Options(BaseModel):
-    """A deployment as asked for. The commands plan and apply make their options of the fields.
+    """A deployment as the user asks for it. The commands plan and apply make their options from the fields.
 
-    model: folder, run folder, s3://bucket/prefix/, hub id or alias. Raises UsageError for what can't work.
+    model: folder, run folder, s3://bucket/prefix/, hub id or alias. Raises UsageError for options that can't work.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -149,12 +149,12 @@ class Options(BaseModel):
 
     @property
     def ttl_seconds(self) -> int | None:
-        """After so many seconds `sweep` may delete it; None: never."""
+        """The seconds after which `sweep` may delete it; None: never."""
         return parse_ttl(self.ttl) if self.ttl else None
 
     @property
     def autoscaling(self) -> Autoscaling | None:
-        """None where the number of instances is fixed."""
+        """The limits of autoscaling; None if the number of instances is fixed."""
         if self.max_instances is None:
             return None
         default = _DEFAULT_TARGET[device_of(self.instance_type)]
@@ -171,7 +171,7 @@ class Options(BaseModel):
 
     @property
     def volume_kms_key(self) -> str | None:
-        """The KMS key of the instances' storage: none where the disk is local, which SageMaker encrypts itself."""
+        """The KMS key of the instances' storage: none for a local disk, which the hardware encrypts itself."""
         return None if has_local_disk(self.instance_type) else self.kms_key
 
     @property
@@ -228,6 +228,6 @@ def refuse_serverless() -> None:
 
 
 def slug(text: str, limit: int = 40) -> str:
-    """A name's lower-case letters, digits and single hyphens; "model" where nothing is left."""
+    """A name's lower-case letters, digits and single hyphens; "model" if nothing is left."""
     cleaned = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:limit].strip("-")
     return cleaned or "model"

@@ -1,4 +1,4 @@
-"""What a deployment would do, as plain data: the exact calls, the cost, the rights. Nothing here changes anything."""
+"""The plan of a deployment as plain data: the exact calls, the cost, the rights. Nothing here changes anything."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from embedfit.errors import UsageError
 from embedfit.network.aws import Parameters
 from embedfit.path.workspace import sha256_json
 
-#: Where a name is not known, because there are no credentials or nothing was chosen. apply refuses such a plan.
+#: Stands for an unknown name, for want of credentials or of a choice. apply refuses such a plan.
 UNKNOWN_ACCOUNT = "<ACCOUNT>"
 UNKNOWN_ROLE = "<ROLE_ARN>"
-#: Of every name that the user did not choose.
+#: The beginning of every name that the user did not choose.
 DEFAULT_PREFIX = "embedfit-"
 
 
@@ -48,7 +48,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policies:
-    """IAM documents: who may take on the execution role, what it may do, what the person deploying needs."""
+    """IAM documents: the trust in the execution role, its rights, and the rights of the person who deploys."""
 
     trust: policies.Document
     execution: policies.Document
@@ -82,7 +82,7 @@ class DeployPlan:
 
     @property
     def blockers(self) -> tuple[AccountFinding, ...]:
-        """What keeps apply from going ahead."""
+        """The obstacles that keep apply from starting."""
         return tuple(finding for finding in self.findings if finding.status == "missing")
 
     def as_json(self) -> Parameters:
@@ -102,8 +102,8 @@ def make_plan(
 ) -> DeployPlan:
     """The plan of a deployment.
 
-    aws: None where boto3 is not installed; it is read from, never changed. attempt: a unique id by which this
-    apply later knows its own resources from those of another one at work at the same time.
+    aws: None if boto3 is not installed; the account is only read. attempt: a unique id by which this apply tells its
+    own resources from those of another apply at the same time.
     """
     if artefact.hub_id and options.network_isolation:
         raise UsageError(
@@ -140,7 +140,7 @@ def make_plan(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Target:
-    """What the steps are made from."""
+    """The data from which the steps are made."""
 
     options: Options
     artefact: Artefact
@@ -193,7 +193,7 @@ def _target(
 
 
 def _others(artefact: Artefact, name: str, now: datetime) -> tuple[str, ...]:
-    """What to know of endpoints of the same run that are recorded under other names, and go on costing money."""
+    """Notes on endpoints of the same run that are recorded under other names, and still cost money."""
     recorded = StateFile(artefact.state_folder, lambda: now).read().deployments
     model = shlex.quote(str(artefact.folder or artefact.s3_uri or artefact.hub_id))
     return tuple(
@@ -250,7 +250,7 @@ def _unchecked(check: str, what: str) -> AccountFinding:
 
 
 def _hash(options: Options, artefact: Artefact, image: str) -> str:
-    """What an endpoint is made of: equal hash, equal endpoint. Scaling, time to live and tags can change in place."""
+    """The hash of an endpoint's parts: equal hash, equal endpoint. Scaling, time to live and tags may change."""
     return sha256_json(
         {
             "artefact": artefact.sha256,
@@ -293,7 +293,7 @@ def default_bucket(region: str, account: str) -> str:
 
 
 def _environment(target: _Target) -> dict[str, str]:
-    """The container's settings. Never a key, whoever's is set here: it would shut /invocations out."""
+    """The container's settings. A key set in this environment is never passed on: it would lock /invocations."""
     options = target.options
     values = {
         "HF_MODEL_ID": target.artefact.hub_id or "/opt/ml/model",
@@ -356,7 +356,7 @@ def _role_step(target: _Target, documents: Policies) -> Step:
 
 
 def marker_key(name: str) -> str:
-    """The object that says whose a deployment's files in S3 are. It is written before them."""
+    """The object that names the owner of a deployment's files in S3. It is written before them."""
     return f"embedfit/{name}/artefact.json"
 
 
@@ -431,7 +431,7 @@ def _config_step(target: _Target) -> Step:
         "InitialInstanceCount": options.instance_count,
         "InitialVariantWeight": 1.0,
         "ContainerStartupHealthCheckTimeoutInSeconds": 900,
-        # The busiest instance is spared; the default sends requests at random.
+        # A request goes to the instance with the fewest open ones; by default it goes to any.
         "RoutingConfig": {"RoutingStrategy": "LEAST_OUTSTANDING_REQUESTS"},
     }
     if options.inference_ami:

@@ -1,4 +1,4 @@
-"""Does an endpoint give the local model's vectors, and how fast?"""
+"""The test of an endpoint: whether it gives the local model's vectors, and its speed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _PASSAGES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeTexts:
-    """What an endpoint is asked: each query beside the passage that answers it."""
+    """The texts that are sent to an endpoint: each query with the passage that answers it."""
 
     queries: tuple[str, ...] = _QUERIES
     passages: tuple[str, ...] = _PASSAGES
@@ -55,12 +55,12 @@ class ProbeTexts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What was measured.
+    """The measurements.
 
     lowest_cosine, mean_cosine: between the endpoint's and the local vector of the same text, queries with the
     instruction, passages without. similar_mean, different_mean: cosines, by the endpoint, of queries with their own
     passage and with another one. separated: share of queries that are nearer to their own passage.
-    texts_per_second: of all passages in as large requests as the endpoint takes.
+    texts_per_second: with all passages, in the largest requests that the endpoint takes.
     """
 
     endpoint: str
@@ -88,7 +88,7 @@ class ProbeResult:
 
 
 def texts_of(model: Path, limit: int = 64) -> ProbeTexts:
-    """Texts of the model's run folder, those of its test part first; built-in ones where it has none."""
+    """Texts of the model's run folder, its test part first; built-in texts if there are none."""
     workspace = Workspace(run_folder_of(model))
     if not all(workspace.path(FILES[kind]).exists() for kind in (Query, Passage)):
         return ProbeTexts()
@@ -116,13 +116,13 @@ def probe(
 ) -> ProbeResult:
     """Compare and time an endpoint against the model folder that it was made from.
 
-    requests: with one query each, to time. rows: texts in one request at most; a lower limit of the container is
-    found out. Raises CallError where the endpoint does not answer, ModelError where the folder can't be read.
+    requests: how many, of one query each, are timed. rows: texts in one request at most; a lower limit of the container
+    is found out. Raises CallError if the endpoint does not answer, ModelError if the folder can't be read.
     """
     report = report or Silent()
     report.log(f"loading {model} to compare with")
     local = LocalModel("local", model)
-    # The very text that the local model puts before a query or a passage, so that both see the same input.
+    # The text that the local model puts before a query or a passage, so that both see the same input.
     remote = sagemaker(
         endpoint,
         client=aws.client("sagemaker-runtime"),
@@ -168,7 +168,7 @@ def probe(
 
 
 def _cosines(one: Vectors, other: Vectors) -> Vectors:
-    """Cosines of unit rows: (N,). 0 where the widths differ: that is another model altogether."""
+    """Cosines of unit rows: (N,). 0 if the widths differ, because that is another model."""
     return (one * other).sum(1) if one.shape == other.shape else np.zeros(len(one), np.float32)
 
 

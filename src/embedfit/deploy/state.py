@@ -1,4 +1,4 @@
-"""What a run folder knows of its cloud resources: written before and after each call that changes one."""
+"""The record of a run's cloud resources, written before and after each call that changes one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FILE = "state.json"
 Kind = Literal[
     "role", "artefact", "model", "endpoint_config", "endpoint", "log_group", "scalable_target", "scaling_policy"
 ]
-#: In the order in which they are made; they are deleted in reverse.
+#: The kinds of resources in the order in which they are made; they are deleted in reverse.
 KINDS: tuple[Kind, ...] = (
     "role",
     "artefact",
@@ -37,7 +37,7 @@ Status = Literal["creating", "created", "adopted", "deleting"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """A cloud resource. name: what its service finds it by; id: its ARN or URI once known."""
+    """A cloud resource. name: its name in its service; id: its ARN or URI once known."""
 
     kind: Kind
     name: str
@@ -50,8 +50,8 @@ class Resource:
 class Deployment:
     """An endpoint with all that belongs to it.
 
-    expires: when sweep may delete it (ISO 8601), empty for never. usd_per_instance_hour: from the plan; None
-    where the price is not known.
+    expires: the time from which sweep may delete it (ISO 8601), empty for never. usd_per_instance_hour: from the plan;
+    None if the price is not known.
     """
 
     name: str
@@ -89,7 +89,7 @@ class StateFile:
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """The file's path."""
         return self._workspace.path(FILE)
 
     @contextmanager
@@ -99,7 +99,7 @@ class StateFile:
             yield
 
     def read(self) -> State:
-        """The state; empty where there is none yet. Raises InputError for a damaged file."""
+        """The state, empty if there is no file yet. Raises InputError for a damaged file."""
         if not self.path.exists():
             return State()
         by_tag = f"Move {self.path} away; destroy then finds what is left by its tags."

@@ -1,4 +1,4 @@
-"""What is up, what it has cost, and until when."""
+"""The status of deployments: the resources that are up, their cost, and their time to live."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class ResourceStatus:
 class DeploymentStatus:
     """A recorded deployment as it is now.
 
-    endpoint: SageMaker's word for its status, "gone" where there is none. usd_so_far: since the endpoint was made,
-    at the number of instances that it has now; None where the price is not known. up_hours: of the endpoint.
+    endpoint: SageMaker's word for its status, "gone" if the endpoint is. usd_so_far: since the endpoint was made,
+    at its present number of instances; None if the price is not known. up_hours: the endpoint's.
     """
 
     name: str

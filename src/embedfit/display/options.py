@@ -1,4 +1,4 @@
-"""How the fields of a record appear on the command line."""
+"""Notes at the fields of a record that make options of the command line of them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from embedfit.errors import UsageError
 class CommandOption:
     """A note at a field's type that a command has an option for it: Annotated[int, CommandOption("Port.")] = 3000.
 
-    help: a sentence. flags: instead of --its-name. panel: the heading under which the help lists it. shown: what the
-    help shows as default; None: the field's own. variables: environment variables that may hold it; None: the
-    upper-case name.
+    help: a sentence. flags: instead of --its-name. panel: the heading under which the help lists it. shown: the default
+    that the help shows; None: the field's own. variables: environment variables that may hold it; None: the upper-case
+    name.
     """
 
     help: str
@@ -28,12 +28,12 @@ class CommandOption:
 
 
 def option_of(metadata: list[object]) -> CommandOption | None:
-    """The note among what stands at a field's type; None for a field without an option."""
+    """The CommandOption among the annotations of a field's type; None for a field without an option."""
     return next((one for one in metadata if isinstance(one, CommandOption)), None)
 
 
 def usage_error(error: ValidationError, sources: Mapping[str, str] | None = None) -> UsageError:
-    """The error for people. sources: the environment variables that values came from, by field."""
+    """A validation error as an error for people. sources: the environment variables that values came from, by field."""
     first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0])
     source = f" (from ${sources[name]})" if sources and name in sources else ""

@@ -1,4 +1,4 @@
-"""Pages that one answer holds whole: their script and style lie in them, and nothing comes from another address."""
+"""Self-contained pages: script and style are inside them, and they load nothing from another address."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib import resources
 def whole_page(package: str, name: str) -> tuple[bytes, str]:
     """A page of a package's templates/, with NAME.css and NAME.js in it, and its content security policy.
 
-    The policy lets run the page's own script and style alone, and ask its own server alone.
+    The policy allows the page its own script and style and requests to its own server, and nothing else.
     """
     templates = resources.files(package).joinpath("templates")
     html, style, script = (templates.joinpath(f"{name}.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
@@ -25,5 +25,5 @@ def whole_page(package: str, name: str) -> tuple[bytes, str]:
 
 
 def policy_hash(text: str) -> str:
-    """How a content security policy names a script or style that it allows: by its SHA-256."""
+    """The name of a script or style in a content security policy: its SHA-256."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,7 +1,7 @@
-r"""Standard output and standard error: what is written there can be shown, and can't command the terminal.
+r"""Standard output and standard error, with texts that can always be shown and never command the terminal.
 
 Names of files, titles, queries and replies of models may hold escape sequences, which move the cursor, change the
-title or rewrite what was said. They are shown as what they are (`\x1b[2J`), on terminals and in pipes. A character
+title or rewrite what was said. They are shown spelt out (`\x1b[2J`), on terminals and in pipes. A character
 that the output's encoding lacks becomes a question mark.
 """
 
@@ -22,7 +22,7 @@ from rich.segment import Segment
 
 from embedfit.errors import EmbedfitError
 
-#: Control characters but the line end and the tab; and what turns the direction of the text around it.
+#: Control characters except line end and tab, and characters that change the direction of text.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
 
 
@@ -45,7 +45,7 @@ class SafeConsole(Console):
             yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - rich's own signature
-        """As rich does it. Raises EmbedfitError where the output can't be written."""
+        """Print as rich does. Raises EmbedfitError if the output can't be written."""
         with _written():
             super().print(*objects, **options)
 
@@ -66,7 +66,7 @@ def say(text: str) -> None:
 
 
 def write_line(stream: TextIO, text: str) -> None:
-    """Write a line at once, in what the stream's encoding has."""
+    """Write a line at once; a character that the stream's encoding lacks becomes a question mark."""
     line = visible(text) + "\n"
     with _written():
         try:
@@ -89,10 +89,10 @@ def say_json(value: object) -> None:
 
 
 def prepare() -> None:
-    """Make the standard streams usable: closed ones go nowhere, and what an encoding lacks is replaced."""
+    """Make the standard streams usable: closed ones go nowhere, and characters that an encoding lacks are replaced."""
     for name in ("stdout", "stderr"):
         stream: Any = getattr(sys, name)
-        if stream is None:  # closed by whoever started us
+        if stream is None:  # closed by the parent process
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
         elif hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -101,7 +101,7 @@ def prepare() -> None:
 
 
 def flush() -> None:
-    """Write out what is held back, so that a failure shows now. Raises BrokenPipeError where the reader is gone."""
+    """Write out the buffered text, so that a failure shows now. Raises BrokenPipeError if the reader is gone."""
     with _written():
         sys.stdout.flush()
 
@@ -119,7 +119,7 @@ def _written() -> Iterator[None]:
 
 
 def drop_output() -> None:
-    """Let what is still held back go nowhere: it can't be written, and nobody reads it."""
+    """Drop the buffered text, which can't be written and has no reader."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -1,1 +1,1 @@
-"""Models that turn texts into vectors elsewhere: behind an address, at AWS; and the table of their kinds."""
+"""Embedders: models that turn texts into vectors behind an address or at AWS, and the table of their kinds."""

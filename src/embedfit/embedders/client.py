@@ -1,6 +1,6 @@
-"""The client of embedding servers: requests that fit, tries, prompts. Written once, run with or without an event loop.
+"""The client of embedding servers: splitting, retries and prompts, written once for use with and without an event loop.
 
-A server's kind is a Wire (what its requests and replies look like) and a Sender (how a request gets there).
+A kind of server is a Wire (the form of its requests and replies) and a Sender (the way of a request to it).
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from embedfit.path.workspace import sha256_json
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-#: A coroutine function. Nothing is sent into its coroutines, and nothing comes out of them before the end.
+#: A coroutine function whose coroutines neither take values nor give any before the end.
 Job = Callable[[Item], Coroutine[None, None, Result]]
 
 _BATCH_LIMIT = re.compile(r"maximum allowed batch size (\d{1,9})")
-#: Statuses by which a server refuses what a request holds. TEI's changed from 413 to 422 with version 1.9.
+#: Statuses by which a server refuses the content of a request. TEI's changed from 413 to 422 with version 1.9.
 _REFUSALS = (400, 413, 422)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerInfo:
-    """What a server says of itself. The defaults are TEI's.
+    """A server's description of itself. The defaults are TEI's.
 
-    rows, body_bytes: what it takes in one request: texts, and bytes of the whole body. prompts: None where it does
-    not say. default_prompt: what it puts before texts of requests that name no prompt.
+    rows, body_bytes: the most texts, and bytes of the whole body, in one request. prompts: None if it does not list
+    them. default_prompt: the text that it puts before texts of requests that name no prompt.
     """
 
     rows: int = 32
@@ -50,11 +50,11 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wire:
-    """What a kind of server reads and writes.
+    """The protocol of a kind of server.
 
-    path: of requests. body: (texts, name of a prompt or None) → the request as JSON. rows: the reply's JSON → one
-    vector a text; TEI's is that already; may raise KeyError or TypeError. info_path: where the server describes
-    itself, "" for nowhere. read_info: that description as JSON → ServerInfo. info: what holds where there is none.
+    path: the address of requests. body: (texts, name of a prompt or None) → the request as JSON. rows: the reply's JSON
+    → one vector a text; TEI's is that already; may raise KeyError or TypeError. info_path: the address of the server's
+    description, "" for none. read_info: that description as JSON → ServerInfo. info: used without a description.
     """
 
     path: str
@@ -67,7 +67,7 @@ class Wire:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How often a request is tried, and how the time between two tries is spent: asleep is sleep on an event loop."""
+    """The number of tries of a request, and the waits between them: sleep blocks, asleep waits on an event loop."""
 
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     sleep: Callable[[float], None] = time.sleep
@@ -78,10 +78,10 @@ class Sender(Protocol):
     """One way to a server. Thread-safe."""
 
     def send(self, path: str, body: bytes | None) -> bytes:
-        """POST a body of JSON, or GET where it is None. The reply's body. Raises CallError."""
+        """POST a body of JSON, or GET if it is None. Returns the reply's body. Raises CallError."""
 
     async def asend(self, path: str, body: bytes | None) -> bytes:
-        """The same, without blocking the event loop."""
+        """send() without blocking the event loop."""
 
     def close(self) -> None:
         """Close the connections. The next request opens new ones."""
@@ -90,9 +90,9 @@ class Sender(Protocol):
 class ServerEmbedder:
     """An embedding model behind a server.
 
-    name: for people. address: what tells servers and models apart; with the instructions it makes the key.
-    query_instruction: put before queries here; None: the server's own prompt "query" is used, where it has one.
-    document_instruction: put before passages here; None: the server's own prompt for passages, where it has one.
+    name: for people. address: identifies server and model; with the instructions it makes the key. query_instruction:
+    the client puts it before queries; None: the server's own prompt "query" is used, if it has one.
+    document_instruction: the client puts it before passages; None: the server's own prompt for passages, if it has one.
     concurrency: requests at the same time for a long list of texts.
     """
 
@@ -120,7 +120,7 @@ class ServerEmbedder:
         self._blocking = _Blocking(sender, concurrency)
         self._on_loop = _OnLoop(sender, concurrency)
         self._info: ServerInfo | None = None
-        #: Names of prompts that a server which lists none has taken (True) or refused (False).
+        #: For a server that lists no prompts: their names, with True for those that it took and False for refused ones.
         self._takes: dict[str, bool] = {}
 
     def embed(self, texts: Sequence[str], *, is_query: bool = False) -> Vectors:
@@ -140,7 +140,7 @@ class ServerEmbedder:
             return np.zeros((0, 0), np.float32)
         info = await self._described(way)
         prefix, names = self._prompts(info, is_query)
-        # A server answers 400 to a whole batch for one empty text; a blank has the same tokens: none of its own.
+        # A server refuses a whole batch (400) for one empty text. A blank has no tokens either, and is accepted.
         prepared = [prefix + text or " " for text in texts]
         for name in names:
             if self._takes.get(name) is False:
@@ -158,10 +158,10 @@ class ServerEmbedder:
         return await self._all(way, info, prepared, None)
 
     def _prompts(self, info: ServerInfo, is_query: bool) -> tuple[str, tuple[str, ...]]:
-        """What is put before the texts here, and the names of prompts to ask the server for, until it takes one.
+        """The text to put before the texts here, and the names of prompts to ask the server for, until it takes one.
 
-        The server's own is preferred where it is the same text: only so can it leave a prompt out of the pooling.
-        The name "" asks it to put nothing there, not even its default prompt.
+        The server's own prompt is preferred if it is the same text, because only the server can leave a prompt out of
+        the pooling. The name "" asks it to put no prompt before the texts, not even its default one.
         """
         given = self._query_instruction if is_query else self._document_instruction
         if info.prompts is None:
@@ -175,7 +175,7 @@ class ServerEmbedder:
         return wanted, ("",) if info.default_prompt else ()
 
     async def _described(self, way: _Way) -> ServerInfo:
-        """The server's description; what is usual where a proxy hides it."""
+        """The server's description; the usual one if a proxy hides it."""
         if self._info is not None:
             return self._info
         info = self._wire.info
@@ -184,9 +184,9 @@ class ServerEmbedder:
                 info = self._wire.read_info(json.loads(await way.send(self._wire.info_path, None)))
             except CallError as error:
                 if error.retryable:
-                    return info  # the next call may be told
+                    return info  # not kept: the next call may get the description
             except (ValueError, TypeError, AttributeError):
-                pass  # it is another kind of page
+                pass  # the page is no description
         self._info = info
         return info
 
@@ -231,7 +231,7 @@ class ServerEmbedder:
 
 @dataclass(frozen=True, slots=True)
 class _Blocking:
-    """Awaitables that never wait for a loop, and so run to their end without one."""
+    """Awaitables that never wait for an event loop, and so run to their end without one."""
 
     sender: Sender
     concurrency: int
@@ -246,7 +246,8 @@ class _Blocking:
         if len(items) == 1:
             return [await function(items[0])]
         with ThreadPoolExecutor(min(self.concurrency, len(items))) as pool:
-            return list(pool.map(lambda item: _finish(function(item)), items))  # leaves the rest out where one fails
+            # A failure cancels the calls that have not started.
+            return list(pool.map(lambda item: _finish(function(item)), items))
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,7 +273,7 @@ class _OnLoop:
         tasks = [asyncio.ensure_future(one(item)) for item in items]
         try:
             return await asyncio.gather(*tasks)
-        finally:  # where one failed, the others are left out
+        finally:  # a failure cancels the others
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,15 +17,15 @@ from embedfit.network.addresses import checked_address
 if TYPE_CHECKING:
     import httpx
 
-#: One of httpx's that both of its clients take, such as MockTransport.
+#: A transport that both of httpx's clients take, such as MockTransport.
 Transport: TypeAlias = Any
 
 
 class HttpSender:
     """A server at a URL.
 
-    api_key: default that of the environment variable key_name; "" for none. remedy: for a server that does not
-    answer. transport: httpx's, in tests. Raises MissingDependency without httpx, UsageError for what is no address.
+    api_key: default that of the environment variable key_name; "" for none. remedy: the advice if the server does not
+    answer. transport: httpx's, in tests. Raises MissingDependency without httpx, UsageError for an invalid address.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class HttpSender:
         self._close: Callable[[], object] | None = None
 
     def send(self, path: str, body: bytes | None) -> bytes:
-        """POST, or GET without a body."""
+        """POST the body, or GET without a body."""
         import httpx
 
         client = self._client
         if client is None:
             client = self._client = httpx.Client(verify=_certificates(), **self._settings)
-            self._close = weakref.finalize(self, client.close)  # LangChain's and LlamaIndex's objects nobody closes
+            self._close = weakref.finalize(self, client.close)  # nobody closes LangChain's objects
         try:
             return self._content(client.request(_method(body), self._url + path, content=body))
         except self._failures as error:
             raise self._no_reply(error) from error
 
     async def asend(self, path: str, body: bytes | None) -> bytes:
-        """The same. A client of its own each time: an event loop can't use another loop's connections."""
+        """send() on an event loop, with a client of its own: a loop can't use another loop's connections."""
         import httpx
 
         try:
@@ -114,14 +114,14 @@ def _method(body: bytes | None) -> str:
 
 @cache
 def _certificates() -> ssl.SSLContext:
-    """Made once: reading the certificates takes longer than a request."""
+    """The certificates, read once, because reading them takes longer than a request."""
     import httpx
 
     return httpx.create_ssl_context()
 
 
 def message_in(text: str) -> str:
-    """A server's message, out of TEI's or OpenAI's JSON where it is in one."""
+    """A server's message, taken out of TEI's or OpenAI's JSON if it is in one."""
     try:
         value = json.loads(text)
         error = value.get("error") or value.get("message") or text

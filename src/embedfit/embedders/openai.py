@@ -33,9 +33,9 @@ def openai(
     query_instruction: str | None = None,
     transport: Transport = None,
 ) -> ServerEmbedder:
-    """A model of a server. The key is that of OPENAI_API_KEY.
+    """A server's model. The key is OPENAI_API_KEY's.
 
-    The protocol knows no prompts: what is needed before queries is put there here.
+    The protocol knows no prompts, so the client puts the instruction before queries.
     """
 
     def body(texts: Sequence[str], prompt: str | None) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The table of embedders: what a name such as tei:http://localhost:8080 stands for, and how it is opened.
+"""The table of embedders, which parses names such as tei:http://localhost:8080 and opens the embedder.
 
     minilm, bge-base, owner/name, a folder     a model on this machine, with its own query instruction
     titan-v2, titan-v2:256                     Amazon Titan Text Embeddings V2 through Bedrock, 1024 or 512 or 256 wide
@@ -26,13 +26,13 @@ from embedfit.runtime import Runtime
 #: Entry points of this group name an EmbedderKind as "module:NAME"; the entry point's name comes before the colon of
 #: its embedders' names.
 GROUP = "embedfit.embedders"
-#: The kind of what has no other: a model on this machine.
+#: The kind of a name without a colon: a model on this machine.
 LOCAL = "local"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """An embedder's name, taken apart. target: what follows the kind. instruction: None for the model's own."""
+    """An embedder's name, taken apart. target: the text behind the kind. instruction: None for the model's own."""
 
     name: str
     kind: str
@@ -42,7 +42,7 @@ class Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What an embedder is opened with. max_cost: USD that may be spent under the name `run`, None for no limit."""
+    """Arguments for an embedder. max_cost: USD that may be spent under the name `run`, None for no limit."""
 
     runtime: Runtime
     max_cost: float | None = None
@@ -55,7 +55,7 @@ class PaidEmbedder(ABC):
     @property
     @abstractmethod
     def usage(self) -> Usage:
-        """What the vectors asked for so far have cost, whenever they were paid for."""
+        """The cost of the vectors that were asked for so far, whenever they were paid for."""
 
     @abstractmethod
     def close(self) -> None:
@@ -68,9 +68,9 @@ class EmbedderKind:
 
     The module that holds it is imported for every run: it imports heavy packages when it opens one.
 
-    form: of its names, an example. check: raises UsageError for a target that is of another form.
-    open: makes no call yet. Raises MissingDependency, naming the extra. bills: whether somebody may send a bill for
-    the vectors of a target.
+    form: an example of its names. check: raises UsageError for a target of another form. open: opens it, without a call
+    yet. Raises MissingDependency, naming the extra. bills: whether somebody may send a bill for the vectors of a
+    target.
     """
 
     form: str
@@ -80,12 +80,12 @@ class EmbedderKind:
 
 
 def kinds() -> dict[str, EmbedderKind]:
-    """Every kind by what stands before the colon. A plug-in replaces ours of the same name."""
+    """Every kind by the text before the colon. A plug-in replaces ours of the same name."""
     return {name: found.record for name, found in plugins.table(GROUP, EmbedderKind).items()}
 
 
 def parse(name: str) -> Spec:
-    """Take an embedder's name apart. Raises UsageError that says what the form is."""
+    """Take an embedder's name apart. Raises UsageError that shows the right form."""
     text, separator, instruction = name.partition("|")
     prompt = instruction if separator else None
     if not text:
@@ -107,10 +107,10 @@ def bills(name: str) -> bool:
 
 
 def open_embedder(name: str, runtime: Runtime, *, max_cost: float | None = None, run: str = "") -> Embedder:
-    """An embedder by name. max_cost: USD that `run` may spend where it is a paid one."""
+    """An embedder by name. max_cost: USD that `run` may spend on a paid one."""
     spec = parse(name)
     if spec.kind == LOCAL:
-        from embedfit.models.local import local_model  # torch: not for those who use a server
+        from embedfit.models.local import local_model  # loads torch, which users of a server don't need
 
         return local_model(name, spec.target, query_instruction=spec.instruction)
     return kinds()[spec.kind].open(spec, Opening(runtime=runtime, max_cost=max_cost, run=run))
@@ -118,7 +118,7 @@ def open_embedder(name: str, runtime: Runtime, *, max_cost: float | None = None,
 
 @contextmanager
 def opened_embedders() -> Iterator[dict[str, Embedder]]:
-    """A dictionary for the embedders that are opened on the way; at the end their ledgers are closed."""
+    """The context of a dictionary of opened embedders; at its end their ledgers are closed."""
     opened: dict[str, Embedder] = {}
     try:
         yield opened

@@ -14,20 +14,20 @@ from embedfit.errors import UsageError
 from embedfit.llm.transport.retry import CallError, retry_after
 from embedfit.network import aws
 
-#: What invoke_endpoint takes in one request, in bytes.
+#: The most bytes that invoke_endpoint takes in one request.
 MAX_BYTES = 6_291_456
 _FORM = "sagemaker:NAME@us-east-1"
 _TARGET = re.compile(r"^(?P<name>[A-Za-z0-9](?:-?[A-Za-z0-9]){0,62})(?:@(?P<region>[a-z]{2}(?:-[a-z]+)+-\d))?$")
 
 
 class EndpointSender:
-    """An endpoint. client: of boto3's sagemaker-runtime. boto3 has no other way than to block."""
+    """An endpoint. client: boto3's sagemaker-runtime client, which always blocks."""
 
     def __init__(self, client: aws.Client, endpoint: str) -> None:
         self._client, self._endpoint = client, endpoint
 
     def send(self, path: str, body: bytes | None) -> bytes:
-        """invoke_endpoint, which knows one path alone."""
+        """Call invoke_endpoint, which has one path only."""
         try:
             reply = self._client.invoke_endpoint(
                 EndpointName=self._endpoint, ContentType="application/json", Accept="application/json", Body=body
@@ -38,7 +38,7 @@ class EndpointSender:
         return content
 
     async def asend(self, path: str, body: bytes | None) -> bytes:
-        """The same in a thread."""
+        """send() in a thread."""
         return await asyncio.to_thread(self.send, path, body)
 
     def close(self) -> None:
@@ -46,7 +46,7 @@ class EndpointSender:
         self._client.close()
 
     def _failed(self, error: Exception) -> CallError:
-        """The container's own status and message, which SageMaker wraps into a ModelError of status 424."""
+        """The error with the container's own status and message, which SageMaker wraps into a ModelError (424)."""
         reply = aws.response_of(error)
         about = reply.get("ResponseMetadata", {})
         if not reply:
@@ -67,7 +67,7 @@ class EndpointSender:
 
 
 def runtime_client(region: str | None, profile: str | None, concurrency: int) -> aws.Client:
-    """The client of sagemaker-runtime. Tries are ours, not boto3's. Raises MissingDependency without boto3."""
+    """The client of sagemaker-runtime, without retries of boto3's. Raises MissingDependency without boto3."""
     session = aws.open_session(region, profile, needed_for="A SageMaker endpoint")
     return aws.client("sagemaker-runtime", session=session, attempts=1, connections=max(10, concurrency))
 
@@ -85,8 +85,8 @@ def sagemaker(
 ) -> ServerEmbedder:
     """The model of an endpoint.
 
-    client: of boto3's sagemaker-runtime; default one of the region. rows: texts in one request at most; where
-    that is too many, the container's first refusal says how many it takes. Raises MissingDependency without boto3.
+    client: boto3's sagemaker-runtime client; default one of the region. rows: texts in one request at most; if that is
+    too many, the container's first refusal tells its limit. Raises MissingDependency without boto3.
     """
     client = client or runtime_client(region, None, concurrency)
     return ServerEmbedder(

@@ -14,13 +14,13 @@ _ROUTES = re.compile(r"/(v1|embed|embeddings|v1/embeddings)$")
 
 
 def request_body(texts: Sequence[str], prompt: str | None) -> dict[str, object]:
-    """A request to /embed. prompt: by its name; "" for none of the server's, None for its default."""
+    """A request to /embed. prompt: its name; "" for no prompt of the server's, None for its default."""
     named = {} if prompt is None else {"prompt_name": prompt}
     return {"inputs": list(texts), "truncate": True, **named}
 
 
 def read_info(value: Json) -> ServerInfo:
-    """What /info says. Only embedfit's own server lists its prompts."""
+    """The content of /info. Only embedfit's own server lists its prompts."""
     usual, prompts = ServerInfo(), value.get("prompts")
     return ServerInfo(
         rows=int(value.get("max_client_batch_size") or usual.rows),

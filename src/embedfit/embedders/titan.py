@@ -46,7 +46,7 @@ class TitanTransport:
         self._client = client
 
     def count_tokens(self, request: Request) -> int:
-        """Estimated upwards: three characters a token."""
+        """Input tokens, estimated upwards: three characters a token."""
         return len(request.messages[-1].content) // 3 + 1
 
     def close(self) -> None:
@@ -73,10 +73,10 @@ class TitanTransport:
 
 
 class Titan(PaidEmbedder):
-    """Titan V2 of one width. Vectors come from the ledger where they were paid for before.
+    """Titan V2 of one width. Vectors that were paid for before come from the ledger.
 
-    client: of bedrock-runtime, without tries of its own. opening: what the run may spend, its earlier calls included;
-    its runtime confirms before the first call that costs anything.
+    client: a bedrock-runtime client without retries. opening: limits the run's cost, its earlier calls included; its
+    runtime confirms before the first call that costs money.
     """
 
     storage: Storage = "own"
@@ -100,7 +100,7 @@ class Titan(PaidEmbedder):
         self._client = client
         self._ledger = ledger
         self._owns_ledger = owns_ledger
-        # InvokeModel takes one text a call, so calls go side by side.
+        # InvokeModel takes one text a call, so calls are made side by side.
         model = paced(TitanTransport(client), self._report)
         self._model = LedgeredModel(model, ledger, prices or load_prices(), opening.max_cost, run=opening.run)
         self._confirm = opening.runtime.confirm
@@ -135,7 +135,7 @@ class Titan(PaidEmbedder):
         return unit
 
     def _ask_consent(self, estimate: Estimate) -> None:
-        """Once: passages come first and cost nearly everything."""
+        """Ask the user once: passages come first and make up nearly all of the cost."""
         self._report.log(f"{self.name}: {estimate}")
         if estimate.calls and not self._confirmed and not self._confirm(f"Go on with {self.name} ({estimate})?"):
             raise UsageError("Nothing was spent: the calls were not confirmed.", remedy="To go on, add --yes.")
@@ -143,7 +143,7 @@ class Titan(PaidEmbedder):
 
     @property
     def usage(self) -> Usage:
-        """What the vectors asked for so far have cost, whenever they were paid for."""
+        """The cost of the vectors that were asked for so far, whenever they were paid for."""
         return self._ledger.usage_of(self._call_ids)
 
     def release(self) -> None:

@@ -1,1 +1,1 @@
-"""Files that people bring or take away: text, tables, qrels, training rows; and where they lie."""
+"""Files that people bring or take away: text, tables, qrels, training rows; and their places."""

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and what the disk says where it refuses them."""
+"""Files and folders that appear whole or not at all, and the disk's refusals as errors for people."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from embedfit.errors import EmbedfitError
 
 #: The name of a file or folder while embedfit writes it, and of the one that it is about to replace.
 _TEMPORARY = re.compile(r"^\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>tmp|old)$", re.DOTALL)
-#: Those that this process is writing just now.
+#: The paths that this process is writing just now.
 _writing: set[Path] = set()
 
 
@@ -24,7 +24,7 @@ _writing: set[Path] = set()
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or read-only disk, and a place where no folder can be made, into an error for people.
 
-    Libraries in other languages raise errors of their own, safetensors and SQLite among them: those are known by the
+    Libraries in other languages, such as safetensors and SQLite, raise errors of their own, which are recognised by the
     system's words in them.
     """
     try:
@@ -105,12 +105,12 @@ def _being_written(path: Path) -> Iterator[None]:
 def sweep(folder: Path, name: str | None = None) -> None:
     """Clean up after processes that were killed while they wrote in a folder. name: of that file or folder alone.
 
-    A folder that was moved aside for a new one, which then did not take its place, is put back. What a living
-    process writes is left alone.
+    A folder that was moved aside for a new one, which then did not take its place, is put back. Files that a living
+    process writes are left alone.
     """
     with suppress(OSError):
         found = [(path, match) for path in folder.iterdir() if (match := _TEMPORARY.match(path.name)) is not None]
-        # Those moved aside come first, the newest of them foremost: it is the one to put back.
+        # Folders that were moved aside come first, the newest first, because it is the one to put back.
         found.sort(key=lambda one: (one[1]["kind"] != "old", -one[0].lstat().st_mtime_ns))
         for path, match in found:
             if name not in (None, match["name"]) or path in _writing or _is_another_alive(int(match["process"])):
@@ -129,7 +129,7 @@ def _is_another_alive(process: int) -> bool:
     if process == os.getpid():
         return False
     if sys.platform == "win32":
-        return True  # there os.kill() ends the process that it is to ask for
+        return True  # os.kill() on Windows would end the process instead of asking for it
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

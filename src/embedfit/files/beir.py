@@ -50,7 +50,7 @@ def beir_files(folder: Path, split: str = "test") -> dict[str, Path]:
 def read_beir(folder: Path, split: str = "test") -> RetrievalData:
     """A BEIR folder: corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv. Queries without judgements are left out.
 
-    Raises InputError naming the file and line; also where no judged passage is in the corpus.
+    Raises InputError that names the file and line; also if no judged passage is in the corpus.
     """
     if not folder.is_dir():
         raise InputError(
@@ -75,7 +75,7 @@ def read_beir(folder: Path, split: str = "test") -> RetrievalData:
 
 
 def _unknown(path: Path, qrels: Qrels, queries: Mapping[str, str], corpus: Mapping[str, Entry]) -> Iterator[str]:
-    """Sentences on what the judgements name and the other two files don't have."""
+    """Sentences on queries and passages that the judgements name but the other two files lack."""
     strange = [query_id for query_id in qrels if query_id not in queries]
     if strange:
         yield (

@@ -25,9 +25,9 @@ _NAMES: dict[Format, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conversion:
-    """The outcome of `convert`. lost: what the target's format has no place for.
+    """The outcome of `convert`.
 
-    notes: what was left out in reading.
+    lost: the data that the target's format has no place for. notes: the data that reading left out.
     """
 
     source: Format
@@ -85,7 +85,7 @@ def data_of(rows: list[TrainRow]) -> RetrievalData:
 
 
 def format_of(path: Path) -> Format:
-    """The format of an existing file or folder, by its content. Raises InputError where it is none of the three."""
+    """The format of an existing file or folder, by its content. Raises InputError for any other format."""
     if not path.exists():
         raise InputError(f"{path} is not there.", remedy="Name an existing file or BEIR folder to convert.")
     if path.is_dir():
@@ -95,13 +95,13 @@ def format_of(path: Path) -> Format:
     if path.name in ("corpus.jsonl", "queries.jsonl"):
         raise InputError(f"{path} is one file of a BEIR folder.", remedy=f"Name its folder: {path.parent}")
     if path.suffix.lower() == ".jsonl":
-        return "flagembedding"  # reading it says which line is wrong
+        return "flagembedding"  # the reader's error will name the wrong line
     first = next((line for _, line in lines_of(path) if line.strip()), "")
     if first.lstrip().startswith("{"):
         try:
             record = parsed_json(first, str(path))
         except InputError:
-            return "llamaindex"  # an object over several lines; reading it says what is wrong
+            return "llamaindex"  # an object over several lines; the reader's error will name the fault
         return "flagembedding" if isinstance(record, dict) and {"query", "pos"} <= set(record) else "llamaindex"
     raise InputError(f"{path} is neither FlagEmbedding JSONL nor LlamaIndex JSON.")
 
@@ -122,7 +122,7 @@ def format_for(path: Path) -> Format:
 
 
 def convert(source: str | Path, target: str | Path) -> Conversion:
-    """Read one of the three formats and write another, both found from the paths."""
+    """Read one of the three formats and write another; the paths decide the formats."""
     source, target = Path(source), Path(target)
     origin, goal = format_of(source), format_for(target)
     if source.resolve() == target.resolve():

@@ -1,4 +1,4 @@
-"""FlagEmbedding's training rows, one JSON object a line: read and written by mining, training and merging alike."""
+"""FlagEmbedding's training rows, one JSON object a line, which mining, training and merging read and write."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _ROW = 'A row is {"query": "…", "pos": ["…"], "neg": ["…"]}; neg, pos_scor
 def read_flagembedding(path: Path) -> list[TrainRow]:
     """Rows of FlagEmbedding's training JSONL.
 
-    Takes what its tools and hands write: no `neg`, `neg: null`, one string for a list, integer scores, no scores,
-    further keys (`type`, `pos_id`), empty passages beside others. Raises InputError with file and line for anything
-    else, a row without a positive among it.
+    Takes the forms that its tools and people write: no `neg`, `neg: null`, one string for a list, integer scores, no
+    scores, further keys (`type`, `pos_id`), empty passages beside others. Raises InputError with file and line for
+    anything else, a row without a positive among it.
     """
     rows = []
     for number, record in json_lines(path):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _NAME = ".hashes.json"
-#: Smaller files are read as fast as they are looked up.
+#: Smaller files are not remembered: reading one is as fast as looking it up.
 _WORTH_KEEPING = 1 << 18
 #: A file that changed less than this long before it was read may change again within one tick of the disk's clock,
 #: and its times would not show it. Its hash is not kept.
@@ -40,7 +40,7 @@ class Hashes:
                 self._known = {key: row for key, row in value.items() if isinstance(row, list) and len(row) == 4}
 
     def of(self, path: Path) -> str:
-        """Hex SHA-256 of a file; in words why there is none, such as "can't be read: Permission denied"."""
+        """Hex SHA-256 of a file, or the reason why there is none, such as "can't be read: Permission denied"."""
         try:
             status = path.stat()
             if status.st_size < _WORTH_KEEPING:
@@ -59,7 +59,7 @@ class Hashes:
             return f"can't be read: {error.strerror or error}"
 
     def keep(self) -> None:
-        """Write what is known. A folder that can't be written to is no failure: it will be read again."""
+        """Write the known hashes. A folder that can't be written to is no failure: its files will be read again."""
         if all(self._known.get(key) == row for key, row in self._used.items()):
             return
         temporary = self._path.with_name(f"{_NAME}.{os.getpid()}.tmp")

@@ -1,10 +1,9 @@
-"""How the path of a file is kept in a run folder, so that the folder can be read from anywhere, and moved.
+"""The stored form of paths in a run folder, which lets the folder be read from anywhere, and moved.
 
 A stored path is relative to the run folder, with "/" between its parts; on another drive of Windows it is absolute.
-embedfit.toml holds for each stored path the absolute one in its table [places]. A stored path means what lies there
-from the run folder as it stands now: a run that was moved or copied together with its documents goes on with those.
-Where nothing lies there, the absolute path holds: a run that was moved alone goes on with the documents where they
-were.
+embedfit.toml holds for each stored path the absolute one in its table [places]. A stored path is first looked up from
+the run folder's present place, so a run that was moved or copied together with its documents uses those. If nothing is
+there, the absolute path counts, so a run that was moved alone uses the documents in their old place.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ PLACES = "places"
 
 
 def read_places(settings: Path) -> dict[str, str]:
-    """Stored path → absolute path, as embedfit.toml holds them. Empty where it can't be read."""
+    """Stored path → absolute path, as embedfit.toml holds them. Empty if it can't be read."""
     try:
         found = tomllib.loads(settings.read_text("utf-8")).get(PLACES, {})
     except (OSError, ValueError):
@@ -35,7 +34,7 @@ def read_places(settings: Path) -> dict[str, str]:
 def stored_path(path: str | Path, folder: Path, places: Mapping[str, str]) -> str:
     """The form in which a run folder keeps a path. places: stored path → absolute path, as kept so far.
 
-    A path that is kept already, or lies below such a one, keeps its form, also where the run was moved since.
+    A path that is stored already, or lies below a stored one, keeps its form, even if the run was moved since.
     """
     absolute = os.path.abspath(os.path.expanduser(path))
     for stored, place in places.items():
@@ -45,11 +44,11 @@ def stored_path(path: str | Path, folder: Path, places: Mapping[str, str]) -> st
             return stored
         if PurePath(absolute).is_relative_to(place):
             return f"{stored}/{PurePath(absolute).relative_to(place).as_posix()}"
-    # The last part may be a link that somebody named; what is above it is taken as it is on the disk.
+    # The last part may be a link that somebody named, so only the folders above it are resolved.
     parent, name = os.path.split(absolute)
     try:
         relative = os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(folder))
-    except ValueError:  # another drive
+    except ValueError:  # the file is on another drive
         return PurePath(absolute).as_posix()
     return PurePath(relative).as_posix()
 

@@ -1,4 +1,4 @@
-"""Which passages answer which query: judgements as BEIR and TREC write them."""
+"""Judgements of which passages answer which query, as BEIR and TREC write them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def read_qrels(path: Path) -> Qrels:
     """Judgements of a BEIR qrels file (query, passage, score) or a TREC one (query, iteration, passage, score).
 
     Columns are separated by tabs, and may then be quoted as `csv` does it, or by spaces. A header, blank lines and
-    comments (# …) are left out. A score is any number: graded and fractional ones are kept as they are, and what is
-    not above 0 is not relevant. Raises InputError with file and line, also where a pair is judged twice, differently.
+    comments (# …) are left out. A score is any number: graded and fractional ones are kept as they are, and a score of
+    0 or less means not relevant. Raises InputError with file and line, also if a pair has two different scores.
     """
     qrels: Qrels = {}
     first = True
@@ -72,7 +72,7 @@ def _check_order(columns: list[str], where: str) -> None:
 
 def _judgement(columns: list[str], where: str) -> tuple[str, str, str]:
     if len(columns) == 4 and re.fullmatch(r"\s*(Q?[0-9]+|-)\s*", columns[1], re.IGNORECASE):
-        columns = [columns[0], *columns[2:]]  # TREC's second column, the iteration, says nothing
+        columns = [columns[0], *columns[2:]]  # TREC's second column, the iteration, has no meaning
     if len(columns) != 3 or not columns[0].strip() or not columns[1].strip():
         raise InputError(
             f"{where}: expected query-id, corpus-id and score, separated by tabs.",

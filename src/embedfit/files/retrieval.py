@@ -1,4 +1,4 @@
-"""A corpus, queries and judgements, in whatever format they came."""
+"""A corpus, queries and judgements, independent of a file format."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Qrels = dict[str, dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A passage of a corpus. title may be empty. fields: what else its record holds, as it stands there."""
+    """A passage of a corpus. title may be empty. fields: the other fields of its record, unchanged."""
 
     text: str
     title: str = ""
@@ -18,7 +18,7 @@ class Entry:
 
     @property
     def content(self) -> str:
-        """Title, a space, text: what is encoded and indexed."""
+        """The text that is encoded and indexed: title, a space, text."""
         return f"{self.title} {self.text}".strip() if self.title else self.text
 
 
@@ -26,9 +26,9 @@ class Entry:
 class RetrievalData:
     """A corpus, queries, and which passages answer which query.
 
-    corpus, queries: by id, in the order of the file. qrels: query id → passage id → relevance; above 0 is
-    relevant, and the number is the gain in trec_eval's nDCG. negatives: query id → passage ids, without the queries
-    that have none. notes: what was left out in reading, in sentences for people.
+    corpus, queries: by id, in the order of the file. qrels: query id → passage id → relevance; above 0 is relevant, and
+    the number is the gain in trec_eval's nDCG. negatives: query id → passage ids, without the queries that have none.
+    notes: sentences for people about data that reading left out.
     """
 
     corpus: dict[str, Entry]

@@ -1,11 +1,11 @@
-r"""Text files of people and of other programs, line by line: their encoding, their line ends, and which line is wrong.
+r"""Text files of people and of other programs, line by line: encoding, line ends, and errors with the line.
 
 A line ends at "\n", before which one "\r" is dropped. Form feeds, vertical tabs, NEL, U+2028 and U+2029 are text:
 `str.splitlines` breaks a line at each of them, and so gives more lines than the file has.
 
-Read are UTF-8, and UTF-16 and UTF-32 with a byte order mark; UTF-16 without one where its zero bytes show it. Any
-other encoding is refused with the line, and with the command that makes a UTF-8 copy: bytes of Latin-1 and of its
-dozens of relatives do not say which of them they are.
+It reads UTF-8, UTF-16 and UTF-32 with a byte order mark, and UTF-16 without one if its zero bytes show it. Any other
+encoding is refused, with the line and the command that makes a UTF-8 copy, because bytes don't show which of Latin-1's
+dozens of relatives they are written in.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-#: A JSON value as json.loads gives it: what lies in it is for its reader to check.
+#: A JSON value as json.loads gives it; its reader checks the content.
 Json: TypeAlias = Any
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -71,7 +71,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _line(parts: list[str]) -> str:
-    # A mark within a file is left where files were put together; at the start of a line it is never text.
+    # Joining files leaves byte order marks inside; at the start of a line one is never text.
     return "".join(parts).removesuffix("\r").removeprefix("\ufeff")
 
 
@@ -103,7 +103,7 @@ def json_of(path: Path) -> object:
 
 
 def toml_of(path: Path, remedy: str | None = None) -> JsonObject:
-    """The table of a TOML file. Raises InputError with file, and line where the parser names one."""
+    """The table of a TOML file. Raises InputError with file, and with the line if the parser names it."""
     text = text_of(path)
     try:
         return tomllib.loads(text)
@@ -114,7 +114,7 @@ def toml_of(path: Path, remedy: str | None = None) -> JsonObject:
 def parsed_json(text: str, where: str) -> object:
     r"""The value of a JSON text. Halves of surrogate pairs ("\ud83d" alone) become U+FFFD: no tokenizer takes them.
 
-    where: what the error names, such as "corpus.jsonl, line 3".
+    where: the place that the error names, such as "corpus.jsonl, line 3".
     """
     try:
         value = json.loads(text)
@@ -137,9 +137,9 @@ def without_surrogates(value: Json) -> Json:
 
 
 def encoding_of(head: bytes, size: int) -> tuple[str, int]:
-    """The encoding that a file's first bytes show, and the number of bytes of its mark; UTF-8 where they show none.
+    """The encoding that a file's first bytes show, and the number of bytes of its mark; UTF-8 if they show none.
 
-    size: of the file, in bytes.
+    size: the file's, in bytes.
     """
     for mark, name in _MARKS:
         if head.startswith(mark):

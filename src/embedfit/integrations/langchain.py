@@ -26,7 +26,7 @@ except ImportError as error:
 
 
 class _Embeddings(Embeddings):
-    """What the three classes share."""
+    """The base of the three classes."""
 
     _embedder: Embedder
 
@@ -49,10 +49,10 @@ class EmbedfitEmbeddings(_Embeddings):
     """
 
     def __init__(self, model: str, *, query_instruction: str | None = None) -> None:
-        """query_instruction: instead of the model's own."""
+        """query_instruction: replaces the model's own."""
         self.model = model
         self.query_instruction = query_instruction
-        # torch: not at import, so that the remote classes work without waiting for it
+        # loads torch, which the remote classes need not wait for
         from embedfit.models.local import local_model
 
         self._embedder = local_model(model, model, query_instruction=query_instruction)
@@ -62,7 +62,7 @@ class EmbedfitEmbeddings(_Embeddings):
 
 
 class _RemoteEmbeddings(_Embeddings):
-    """What the two remote classes share."""
+    """The base of the two remote classes."""
 
     _embedder: ServerEmbedder
 
@@ -93,7 +93,7 @@ class EmbedfitServerEmbeddings(_RemoteEmbeddings):
     ) -> None:
         """base_url and api_key: default $EMBEDFIT_BASE_URL and $EMBEDFIT_API_KEY.
 
-        query_instruction: instead of the server's own prompt "query". timeout: seconds of one request.
+        query_instruction: replaces the server's own prompt "query". timeout: seconds of one request.
         """
         self.base_url = base_url or os.environ.get("EMBEDFIT_BASE_URL", "http://127.0.0.1:3000")
         key = api_key if api_key is not None else os.environ.get("EMBEDFIT_API_KEY")
@@ -128,9 +128,9 @@ class EmbedfitSagemakerEmbeddings(_RemoteEmbeddings):
         max_client_batch: int = 32,
         concurrency: int = 4,
     ) -> None:
-        """endpoint: default $EMBEDFIT_ENDPOINT. client: boto3's of sagemaker-runtime, instead of region and profile.
+        """endpoint: default $EMBEDFIT_ENDPOINT. client: of sagemaker-runtime, in place of region and profile.
 
-        query_instruction: instead of the model's own prompt "query". max_client_batch: texts in one request.
+        query_instruction: replaces the model's own prompt "query". max_client_batch: texts in one request.
         """
         self.endpoint = endpoint or os.environ.get("EMBEDFIT_ENDPOINT", "")
         if not self.endpoint:

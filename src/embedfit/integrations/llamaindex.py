@@ -20,7 +20,7 @@ except ImportError as error:
     raise MissingDependency("llama-index-core", extra="llamaindex", needed_for="The LlamaIndex integration") from error
 
 
-#: Of LlamaIndex's BaseEmbedding, such as embed_batch_size.
+#: Further arguments of LlamaIndex's BaseEmbedding, such as embed_batch_size.
 Settings: TypeAlias = Any
 
 
@@ -36,7 +36,7 @@ class EmbedfitEmbedding(BaseEmbedding):
     _embedder: Embedder = PrivateAttr()
 
     def __init__(self, embedder: Embedder, *, model_name: str, **settings: Settings) -> None:
-        """embedder: such as a model folder or a server; others come from embedders.registry.open_embedder."""
+        """embedder: any Embedder, such as one that embedders.registry.open_embedder gives."""
         super().__init__(model_name=model_name, **settings)
         self._embedder = embedder
 
@@ -50,7 +50,7 @@ class EmbedfitEmbedding(BaseEmbedding):
         cls, model: str, *, query_instruction: str | None = None, **settings: Settings
     ) -> EmbedfitEmbedding:
         """A model folder, an alias or a hub id, loaded into this process."""
-        from embedfit.models.local import local_model  # torch: not for those who use a server
+        from embedfit.models.local import local_model  # loads torch, which users of a server don't need
 
         return cls(local_model(model, model, query_instruction=query_instruction), model_name=model, **settings)
 
@@ -66,7 +66,7 @@ class EmbedfitEmbedding(BaseEmbedding):
     ) -> EmbedfitEmbedding:
         """A server that speaks TEI's protocol.
 
-        api_key: default $EMBEDFIT_API_KEY. query_instruction: instead of the server's own prompt "query".
+        api_key: default $EMBEDFIT_API_KEY. query_instruction: replaces the server's own prompt "query".
         """
         embedder = tei(base_url, api_key=api_key, query_instruction=query_instruction, timeout=timeout)
         return cls(embedder, model_name=base_url, **settings)
@@ -81,7 +81,7 @@ class EmbedfitEmbedding(BaseEmbedding):
         max_client_batch: int = 32,
         **settings: Settings,
     ) -> EmbedfitEmbedding:
-        """A SageMaker endpoint. client: of boto3's sagemaker-runtime."""
+        """A SageMaker endpoint. client: boto3's sagemaker-runtime client."""
         embedder = sagemaker(endpoint, client=client, query_instruction=query_instruction, rows=max_client_batch)
         return cls(embedder, model_name=endpoint, **settings)
 

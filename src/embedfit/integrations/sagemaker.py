@@ -1,8 +1,8 @@
 """A content handler for code that uses langchain-community's SagemakerEndpointEmbeddings.
 
-That class does not tell queries from passages: make two of them, the one for queries with
-model_kwargs={"prompt_name": "query"}. Its chunk size is 64; give embed_documents(texts, chunk_size=32) where the
-endpoint takes 32 texts. New code is better served by embedfit.integrations.langchain.
+That class does not tell queries from passages: make two of them, the one for queries with model_kwargs={"prompt_name":
+"query"}. Its chunk size is 64; give embed_documents(texts, chunk_size=32) if the endpoint takes 32 texts. For new code
+embedfit.integrations.langchain is the better choice.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class _Readable(Protocol):
 
 
 class TeiContentHandler:
-    """Between lists of texts and TEI's JSON. content_type and accepts are what SagemakerEndpointEmbeddings asks for."""
+    """Converts between lists of texts and TEI's JSON. SagemakerEndpointEmbeddings reads content_type and accepts."""
 
     content_type = "application/json"
     accepts = "application/json"

@@ -1,1 +1,1 @@
-"""What every client of a network shares: addresses and AWS clients."""
+"""Addresses of servers and clients of AWS, for every part that uses a network."""

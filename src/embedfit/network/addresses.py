@@ -1,4 +1,4 @@
-"""Addresses of servers: which are this machine or the local network, and which may get a key."""
+"""Addresses of servers: tests for local ones, and for those to which a key may be sent."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def is_private_host(host: str) -> bool:
 def checked_address(url: str, key: str, *, key_name: str, example: str) -> SplitResult:
     """A server's URL, taken apart.
 
-    key: what is sent with every request, "" for none; key_name: where it came from, for people. Raises UsageError
-    for what is no HTTP address, and where the key would travel unencrypted through the internet.
+    key: the key that is sent with every request, "" for none; key_name: its origin, for people. Raises UsageError for
+    an address that is not HTTP, and if the key would travel unencrypted through the internet.
     """
     parts = _taken_apart(url)
     if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -37,7 +37,7 @@ def checked_address(url: str, key: str, *, key_name: str, example: str) -> Split
 
 
 def _taken_apart(url: str) -> SplitResult | None:
-    """None where the host's brackets or the port are wrong."""
+    """The URL's parts; None if the host's brackets or the port are wrong."""
     try:
         parts = urlsplit(url)
         return parts if parts.port is None or parts.port > 0 else None

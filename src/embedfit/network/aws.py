@@ -1,4 +1,4 @@
-"""The one way to AWS: sessions and clients of boto3, and what their failures say."""
+"""The only module that opens AWS: sessions and clients of boto3, and the reading of their failures."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def open_session(region: str | None = None, profile: str | None = None, *, neede
     """A boto3 session of its own: boto3's shared one keeps credentials that have expired. No call is made.
 
     region: default AWS_REGION, which every SDK but boto3 reads, then what boto3 finds. profile: default AWS_PROFILE.
-    Raises MissingDependency without boto3, UsageError where the profile or the configuration can't be used.
+    Raises MissingDependency without boto3, UsageError if the profile or the configuration can't be used.
     """
     boto3 = load_boto3(needed_for)
     from botocore.exceptions import BotoCoreError  # comes with boto3
@@ -71,9 +71,9 @@ def client(
 ) -> Client:
     """A boto3 client of a service.
 
-    session: default a new one of the region. endpoint_url: of a stand-in for AWS, in tests. attempts: of one
-    call; 1 where the caller tries again itself. read_timeout: seconds. needed_for: the user's purpose, for errors.
-    Raises MissingDependency without boto3, UsageError where no region is known.
+    session: default a new one of the region. endpoint_url: the address of a stand-in for AWS, in tests. attempts: for
+    one call; 1 if the caller tries again itself. read_timeout: seconds. needed_for: the user's purpose, for errors.
+    Raises MissingDependency without boto3, UsageError if no region is known.
     """
     session = session or open_session(region, needed_for=needed_for)
     from botocore.config import Config  # comes with boto3
@@ -106,13 +106,13 @@ def aws_exceptions() -> tuple[type[Exception], ...]:
 
 
 def response_of(error: BaseException) -> Mapping[str, Any]:
-    """What AWS replied, as botocore parsed it; empty where no reply came."""
+    """AWS's reply, as botocore parsed it; empty if no reply came."""
     response = getattr(error, "response", None)
     return response if isinstance(response, dict) else {}
 
 
 def error_code(error: BaseException) -> str:
-    """AWS's code of an error ("AccessDenied"), or the exception's name where no reply came."""
+    """AWS's code of an error ("AccessDenied"), or the exception's name if no reply came."""
     response = response_of(error)
     if response:
         return str(response.get("Error", {}).get("Code", "")) or type(error).__name__
@@ -153,7 +153,7 @@ def is_without_credentials(error: BaseException) -> bool:
 
 
 def remedy_of(error: BaseException) -> str | None:
-    """What to do about an error that any call to AWS may bring, or None."""
+    """The remedy for an error that any call to AWS may bring, or None."""
     if is_without_credentials(error):
         return "Log in first: aws configure sso, then aws sso login (or set AWS_PROFILE)."
     if is_expired(error):

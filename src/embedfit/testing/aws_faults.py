@@ -10,7 +10,7 @@ from typing import Literal
 
 from embedfit.network.aws import Client, Parameters
 
-#: "refused": this call fails, nothing happened. "lost": it works, but no reply arrives, however often it is repeated.
+#: "refused": this call fails, and nothing happened. "lost": it works, but no reply to it or its repetitions arrives.
 #: "interrupted": Ctrl-C after it worked. "expired": from this call on the credentials are no longer valid.
 #: "dead": from this call on nothing answers.
 Mode = Literal["refused", "lost", "interrupted", "expired", "dead"]
@@ -20,7 +20,7 @@ Mode = Literal["refused", "lost", "interrupted", "expired", "dead"]
 class Faults:
     """Watches every call of the clients of a session, and makes one of them fail.
 
-    calls: what was called so far, as "sagemaker.CreateModel". fail_at: index into them, None for no failure.
+    calls: the calls so far, as "sagemaker.CreateModel". fail_at: index into them, None for no failure.
     only: operations that count ("sagemaker.CreateModel"); empty for all. throttle_first: every call is throttled
     that many times before it is let through. canned: replies of calls that the server behind does not know.
     refuse: given an operation and its parameters, an error (code, message), or None.
@@ -41,7 +41,7 @@ class Faults:
         session.events.register("before-send", self._before_send)
 
     def reset(self) -> None:
-        """Forget what was seen, and fail no more."""
+        """Forget the calls so far, and fail no more."""
         self.fail_at, self.mode, self.throttle_first, self.refuse = None, "refused", 0, None
         self.calls.clear()
         self.canned.clear()

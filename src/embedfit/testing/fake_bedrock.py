@@ -74,10 +74,10 @@ class _BatchJob:
 class FakeBedrock(LanguageService):
     """The service.
 
-    models: what the region has; each that is not callable on demand has a profile us.MODEL. may_list:
-    whether the credentials may list models. s3: for batch jobs. batch_states: what a job is on its
-    first, second … look; the last is final. record_fault: given a record's last user turn, an error
-    (code, message), or "missing" for a record without a line, or None.
+    models: the region's; each that is not callable on demand has a profile us.MODEL. may_list: whether the credentials
+    may list models. s3: for batch jobs. batch_states: a job's state at the first, second … look; the last is final.
+    record_fault: given a record's last user turn, an error (code, message), or "missing" for a record without a line,
+    or None.
     """
 
     def __init__(
@@ -233,7 +233,7 @@ class FakeBedrock(LanguageService):
         through_profile = [model for model in self._models.values() if not model.on_demand]
         start = int(parse_qs(query).get("nextToken", ["0"])[0])
         page: JsonObject = {"inferenceProfileSummaries": [self._profile(m) for m in through_profile[start : start + 1]]}
-        if start + 1 < len(through_profile):  # pages of one: clients must follow the token
+        if start + 1 < len(through_profile):  # one item a page, so that clients must follow the token
             page["nextToken"] = str(start + 1)
         return 200, page, {}
 
@@ -338,7 +338,7 @@ def titan_vector(text: str, dimensions: int, *, normalize: bool = True) -> list[
 
 
 def _checked(body: JsonObject, model: FakeFoundationModel) -> Ask | str:
-    """What a Converse body asks, or what Bedrock would say against it."""
+    """The request in a Converse body, or the error that Bedrock would give for it."""
     messages = body.get("messages") or []
     roles = [turn["role"] for turn in messages]
     if not messages or roles[0] != "user":

@@ -10,7 +10,7 @@ Answer = str | Reply | Failure
 
 
 class FakeModel(LanguageModel):
-    """Answers each request with answer(request), in the order given, and remembers what it was asked.
+    """Answers each request with answer(request), in the order given, and remembers the requests.
 
     answer may return the text, a whole Reply, or a Failure, or raise (which ends complete(), as a
     provider that is gone for good does). Tokens are words. order: the order in which the indices

@@ -16,9 +16,9 @@ from embedfit.testing.language_service import Ask, Behaviour, LanguageService, Q
 class FakeOpenAi(LanguageService):
     """Chat completions and the list of models.
 
-    key: what the Authorization header must hold; empty for no check. refuses: fields that the model
-    does not take, as newer models of OpenAI do. models: what /models lists. dress: from a completion, as
-    OpenAI sends it, to the body that is sent in its place: a JSON value or bytes.
+    key: the key that the Authorization header must hold; empty for no check. refuses: fields that the model does not
+    take, as newer models of OpenAI do. models: what /models lists. dress: turns a completion, as OpenAI sends it, into
+    the body that is sent in its place: a JSON value or bytes.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class FakeOpenAi(LanguageService):
 
     @property
     def base_url(self) -> str:
-        """What a client is given."""
+        """The base URL for clients."""
         return f"{self.url}/v1"
 
     def route(self, method: str, path: str, query: str, headers: Message, body: bytes) -> Response:

@@ -28,7 +28,7 @@ Fault = Literal["timeout", "drop", "late-drop", "malformed", "incomplete", "refu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a call asked for. key: the last user turn; tokens: input plus the most that may come out."""
+    """A call's request. key: the last user turn; tokens: input plus the most that may come out."""
 
     key: str
     system: str
@@ -38,13 +38,13 @@ class Ask:
 
     @property
     def tokens(self) -> int:
-        """What a token quota is charged when the call begins."""
+        """The tokens that a quota is charged when the call begins."""
         return self.input_tokens + self.max_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A call as the service saw it. at: seconds since it started; status: 200, or what was answered instead."""
+    """A call as the service saw it. at: seconds since it started; status: 200, or the error that was answered."""
 
     at: float
     key: str
@@ -53,9 +53,9 @@ class Seen:
 
 
 class Quota:
-    """So much a minute. kind: "bucket" refills steadily and holds `burst` minutes; "window" starts anew each minute.
+    """A limit per minute. kind: "bucket" refills steadily and holds `burst` minutes; "window" starts anew each minute.
 
-    minute: its length in seconds, for tests that have less time.
+    minute: its length in seconds, shorter in tests.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Quota:
         return self._level >= min(amount, self._capacity if self.kind == "bucket" else self.per_minute)
 
     def take(self, amount: float) -> None:
-        """Use some of it."""
+        """Use so much of the quota."""
         self._level -= amount
 
 
@@ -93,7 +93,7 @@ def shout(ask: Ask) -> str:
 
 @dataclass(kw_only=True)
 class Behaviour:
-    """How a fake service behaves. fault: given the number of the call (from 0) and what it asks, what goes wrong."""
+    """The behaviour of a fake service. fault: (number of the call from 0, request) → its fault, or None."""
 
     answer: Callable[[Ask], str] = shout
     fault: Callable[[int, Ask], Fault | None] = lambda number, ask: None
@@ -115,11 +115,11 @@ S = TypeVar("S", bound="LanguageService")
 
 
 class Stop(Exception):
-    """The connection is to be closed without an answer."""
+    """Ends a call: the connection is closed without an answer."""
 
 
 class LanguageService:
-    """The server. Subclasses say how a call is read and how an answer is written. Use as a context manager."""
+    """The server. Subclasses define how a call is read and an answer is written. Use as a context manager."""
 
     def __init__(self, behaviour: Behaviour | None = None, *, port: int = 0) -> None:
         self.behaviour = behaviour or Behaviour()
@@ -132,7 +132,7 @@ class LanguageService:
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The address at which it listens."""
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
@@ -162,7 +162,7 @@ class LanguageService:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop listening; calls that hang are let go."""
+        """Stop listening; hanging calls end."""
         self._closing.set()
         self._server.shutdown()
         self._server.server_close()
@@ -177,16 +177,16 @@ class LanguageService:
     ) -> None:
         self.stop()
 
-    # --- what subclasses say
+    # --- defined by subclasses
 
     def route(self, method: str, path: str, query: str, headers: Message, body: bytes) -> Response:
         """(status, JSON value or bytes, headers) of a request."""
         raise NotImplementedError
 
-    # --- what they call
+    # --- called by subclasses
 
     def serve(self, ask: Ask) -> Fault | str:
-        """Charge the quotas, wait, and say what comes out: the answer's text, or what goes wrong."""
+        """Charge the quotas and wait. Returns the answer's text, or the fault."""
         behaviour = self.behaviour
         with self._lock:
             now = time.monotonic() - self._started
@@ -225,7 +225,7 @@ class LanguageService:
 
 
 def count_tokens(text: str) -> int:
-    """The fakes' own measure: four characters."""
+    """Tokens by the fakes' own measure: four characters each."""
     return max(1, -(-len(text) // 4))
 
 
@@ -235,7 +235,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 256
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the game."""
+        """Ignore the error: tests let clients hang up."""
 
 
 def _handler(service: LanguageService) -> type[BaseHTTPRequestHandler]:

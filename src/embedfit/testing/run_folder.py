@@ -1,4 +1,4 @@
-"""A run folder of the real stages, of a few manuals and a tiny model."""
+"""A run folder that the real stages make from a few manuals and a tiny model."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 from embedfit.testing.tiny_model import make_tiny_bert
 
-#: What the manuals are about: each names its part and what is done with it.
+#: The manuals' subjects: each names a part and the actions on it.
 PARTS = ("remote", "screen", "sound bar", "lock", "tuner", "timer", "antenna", "camera", "subtitles", "cable")
 ACTS = ("mute", "reset", "pair", "disable", "update", "find", "clean", "mount", "charge", "store", "repair", "rename")
-#: Text that would run, close an element or leave an attribute if a page showed it as it stands.
+#: Text that would run, close an element or leave an attribute if a page showed it unescaped.
 HOSTILE = (
     "<script>window.pwned = 1</script>",
     "</script><script>window.pwned = 2</script><!-- <script>",
@@ -32,8 +32,8 @@ HOSTILE_NAME = 'empty " onmouseover="window.pwned=3" x=".txt'
 def build_run(folder: Path, *, human: bool = True, ship: bool = True) -> tuple[Workspace, Config]:
     """Make folder/run by every stage, from the documents in folder/manuals and with the model folder/model.
 
-    human: the evaluation asks the questions of folder/manuals, not written ones. ship: the tuned model ships, whatever
-    its gate says; else the base does.
+    human: the evaluation asks the questions of folder/manuals, not generated ones. ship: the tuned model ships,
+    whatever its gate decides; else the base does.
     """
     manuals = write_manuals(folder / "manuals")
     settings = {
@@ -98,7 +98,7 @@ def _words(manuals: Path) -> list[str]:
 
 
 def _with_hostile(number: int, text: str) -> str:
-    """Every fourth text with a hostile end, each of them in its turn."""
+    """The texts, every fourth one with a hostile end; the ends take turns."""
     turn, rest = divmod(number, 4)
     return text if rest else f"{text} {HOSTILE[turn % len(HOSTILE)]}"
 

@@ -19,10 +19,10 @@ _PATH = re.compile(r"^/endpoints/([^/]+)/invocations$")
 
 @dataclass(kw_only=True)
 class FakeRuntime:
-    """What the service does. server: URL of a TEI-like server; its /invocations is asked.
+    """The behaviour of the service. server: URL of a TEI-like server, to whose /invocations it passes requests.
 
     exists: whether an endpoint of that name is in service. throttle_next: so many requests are throttled first.
-    requests: (endpoint, size of the body) of what came in.
+    requests: (endpoint, size of the body) of the requests so far.
     """
 
     server: str
@@ -77,7 +77,7 @@ def serve(runtime: FakeRuntime) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # Headers and body are two writes; the second would wait 40 ms for an acknowledgement of the first.
+        # Headers and body are two writes; the second would wait 40 ms for the first one's acknowledgement.
         disable_nagle_algorithm = True
 
         def do_POST(self) -> None:

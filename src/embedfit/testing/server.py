@@ -37,8 +37,8 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """Start a server of a model on a free port, wait until it is ready, stop it at the end.
 
-    It asks for no key unless environment or flags give it one: the caller's own are not handed on.
-    Raises ServingError with the server's log where it does not become ready.
+    It asks for no key unless environment or flags give it one; the caller's own keys are not passed on. Raises
+    ServingError with the server's log if it does not become ready.
     """
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "server.log"

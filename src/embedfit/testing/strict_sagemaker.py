@@ -1,4 +1,4 @@
-"""What the real SageMaker refuses and simple fakes of it let through."""
+"""Refusals of the real SageMaker that simple fakes of it lack."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAKES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrictSagemaker:
-    """Refuses to make what is there already. client: a SageMaker client that is not watched itself.
+    """Refuses to make a resource that is there already. client: a SageMaker client that is not watched itself.
 
     It is the `refuse` of embedfit.testing.aws_faults.Faults.
     """

@@ -37,7 +37,7 @@ def make_tiny_bert(
 ) -> Path:
     """A random BERT of 2 layers and 32 dimensions, in the classic layout.
 
-    words: a token each, of which a vector depends more than of their order, so that the model finds something.
+    words: a token each. Vectors depend more on the words than on their order, so that searches find something.
     """
     pieces = [*_LETTERS, *("##" + letter for letter in _LETTERS)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces, *(words or _WORDS)]
@@ -66,7 +66,7 @@ def make_tiny_bert(
     rng = np.random.default_rng(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # Larger than BERT's own start, so that different texts have clearly different vectors.
+            # Larger than BERT's own initial weights, so that different texts have clearly different vectors.
             deviation = 0.06 if words and "word_embeddings" not in name else 0.3
             if parameter.ndim > 1:
                 parameter.copy_(torch.from_numpy(rng.normal(0, deviation, parameter.shape).astype(np.float32)))

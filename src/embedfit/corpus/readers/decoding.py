@@ -46,12 +46,12 @@ _IDEOGRAPHIC_STOP = re.compile("[。、，！？]")
 
 
 def read_text_file(path: Path) -> tuple[str, str]:
-    """(text, note) of a file. note says what was lost, "" for nothing. Raises UnreadableDocument for binary data."""
+    """(text, note) of a file. note: the loss in words, "" for none. Raises UnreadableDocument for binary data."""
     return decode(path.read_bytes())
 
 
 def read_markup_file(path: Path) -> tuple[str, str]:
-    """As read_text_file, for HTML and XML: the file may declare its encoding."""
+    """read_text_file for HTML and XML, which may declare their encoding."""
     data = path.read_bytes()
     return decode(data, declared=declared_encoding(data))
 
@@ -65,8 +65,8 @@ def declared_encoding(data: bytes) -> str:
 def decode(data: bytes, *, declared: str = "") -> tuple[str, str]:
     """(text, note) of a file's bytes.
 
-    Tried in order: a byte-order mark, UTF-8, UTF-16 and UTF-32 without a mark, the declared encoding, UTF-8 with a
-    few errors, and what the text is most likely written in. Every end of a line becomes a line feed.
+    Tried in order: a byte-order mark, UTF-8, UTF-16 and UTF-32 without a mark, the declared encoding, UTF-8 with a few
+    errors, and the most likely encoding of the text. Every end of a line becomes a line feed.
     """
     text, broken = _decoded(data, declared)
     if "\x1b" in text:
@@ -94,7 +94,7 @@ def _decoded(data: bytes, declared: str) -> tuple[str, int]:
     if controls > _MANY_CONTROLS * len(sample) and (wide := _wide(sample)):
         return _with_errors(data, wide)
     if named in _SEVERAL_BYTES or b"\x1b$" in sample:
-        # A few ideographs may be valid UTF-8 by chance, and ISO-2022-JP is ASCII to the eye of a machine.
+        # A few ideographs may be valid UTF-8 by chance, and the bytes of ISO-2022-JP are valid ASCII.
         try:
             return data.decode(named or "iso2022_jp"), 0
         except UnicodeDecodeError:
@@ -116,7 +116,7 @@ def _undeclared(data: bytes, sample: bytes) -> tuple[str, int]:
     text = data.decode("utf-8", "replace")
     broken = text.count("\ufffd")
     several_bytes = sum(ord(char) > 127 for char in text[:_SAMPLE]) - text[:_SAMPLE].count("\ufffd")
-    # Valid sequences of several bytes hardly occur by chance: where they prevail, it is UTF-8 with faults.
+    # Valid sequences of several bytes hardly occur by chance: if they prevail, the file is UTF-8 with faults.
     if several_bytes > broken:
         return text, broken
     encoding = encoding_of(sample)
@@ -143,7 +143,7 @@ def _encoding_named(name: str) -> str:
 
 
 def _wide(sample: bytes) -> str:
-    """Which of UTF-16 and UTF-32 without a mark the bytes are, "" for none."""
+    """The encoding of bytes in UTF-16 or UTF-32 without a mark, "" for other bytes."""
     best, signs = "", 0
     for encoding in _WIDE:
         width = 4 if "32" in encoding else 2
@@ -160,7 +160,7 @@ def _wide(sample: bytes) -> str:
 
 
 def _signs_of_text(text: str, *, has_nuls: bool) -> int:
-    """How many characters say that wide characters make a text; 0 for bytes of another encoding taken in pairs."""
+    """How many characters show that decoding as UTF-16 or UTF-32 gives a text; 0 for bytes of another encoding."""
     stops = len(_IDEOGRAPHIC_STOP.findall(text))
     if not has_nuls:
         return stops if _IDEOGRAPHS.fullmatch(text) else 0

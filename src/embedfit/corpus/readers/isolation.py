@@ -1,4 +1,4 @@
-"""Reading in a process of its own: no document can hang, exhaust or end a run."""
+"""Reading in a process of its own, so that no document can hang, exhaust or end a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DOCUMENT = TypeAdapter(ParsedDocument)
 
 
 class _Answer(TypedDict, total=False):
-    """A line of the process: that it is ready, how far it is, that its memory is full, a document or why not."""
+    """A line from the process: readiness, progress, full memory, a document, or the reason why there is none."""
 
     ready: bool
     progress: tuple[int, int]
@@ -44,8 +44,8 @@ class _Answer(TypedDict, total=False):
 class Limits:
     """Limits of reading one document.
 
-    seconds: of processor time, for a small file. seconds_per_mib: what each MiB of the file adds. wall: the same in
-    time that passes, as a multiple; it ends what waits for ever. memory: MiB of address space.
+    seconds: of processor time, for a small file. seconds_per_mib: what each MiB of the file adds. wall: the limit of
+    elapsed time, as a multiple of the processor time, for a reader that waits for ever. memory: MiB of address space.
     """
 
     seconds: int = 60
@@ -59,7 +59,7 @@ class Limits:
 
 
 class ReadingProcess:
-    """A process that reads documents, started for the first one and again after one that ended it.
+    """A process that reads documents. It starts with the first one, and again after a document that ended it.
 
     As a context manager it ends the process. Not safe for several threads.
     """
@@ -84,8 +84,7 @@ class ReadingProcess:
     def read(self, registered: Registered[Reader], path: Path, progress: Progress | None = None) -> ParsedDocument:
         """The document at path.
 
-        Raises UnreadableDocument, with the reason, whatever happens to the reader: it refuses the file, fails,
-        crashes, or exceeds a limit.
+        Raises UnreadableDocument, with the reason, if the reader refuses the file, fails, crashes or exceeds a limit.
         """
         seconds = self._limits.seconds_for(path.stat().st_size)
         if self._process is not None and self._process.poll() is not None:
@@ -127,7 +126,7 @@ class ReadingProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
-        except OSError as error:  # no fault of a document
+        except OSError as error:  # not the document's fault
             raise EmbedfitError(
                 f"The process that reads documents can't be started: {error.strerror or error} ({sys.executable}).",
                 remedy="Let this user run that program, and more processes if there are too many (ulimit -u).",
@@ -164,7 +163,7 @@ def _exit(code: int) -> str:
 
 def _send(process: subprocess.Popen[bytes], request: Request) -> None:
     assert process.stdin is not None
-    with suppress(OSError):  # a process that has ended gives no answer either
+    with suppress(OSError):  # a process that has ended takes no request
         process.stdin.write(json.dumps(request).encode("ascii") + b"\n")
         process.stdin.flush()
 

@@ -27,7 +27,7 @@ _ENCRYPTED = 0x1
 _OFFICE = "http://schemas.openxmlformats.org"
 _STRICT = "http://purl.oclc.org/ooxml"
 _OPENDOCUMENT = "urn:oasis:names:tc:opendocument:xmlns"
-#: The prefix by which the readers call a namespace, whatever the file calls it. Other namespaces have the prefix "?".
+#: The readers' prefix of each namespace, whatever prefix the file gives it. Other namespaces have the prefix "?".
 _PREFIXES = {
     **{
         f"{base}/{name}": prefix
@@ -80,7 +80,7 @@ class Package:
         self._archive.close()
 
     def read(self, name: str) -> bytes:
-        """The bytes of a part. Raises UnreadableDocument where it is not there, damaged or too large."""
+        """The bytes of a part. Raises UnreadableDocument if it is missing, damaged or too large."""
         return b"".join(self.pieces(name))
 
     def walk(self, name: str, walker: Walker) -> None:
@@ -130,7 +130,7 @@ class Package:
         return found
 
     def relations(self, part: str) -> dict[str, tuple[str, str]]:
-        """Id → (last word of the type, name of the part) of what a part points to inside the archive.
+        """Id → (last word of the type, name of the part) for the parts of the archive to which a part points.
 
         part: "" for the archive itself.
         """
@@ -147,7 +147,7 @@ class Package:
         return found
 
     def main_part(self) -> str:
-        """The name of an Office file's main part. Raises UnreadableDocument where the archive is another thing."""
+        """The name of an Office file's main part. Raises UnreadableDocument if the archive holds another format."""
         for kind, name in self.relations("").values():
             if kind == "officeDocument" and name in self.names:
                 return name

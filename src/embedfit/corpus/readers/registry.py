@@ -1,4 +1,4 @@
-"""The table of document formats: who reads which files. Ours stand in it by the same door as a stranger's plug-in."""
+"""The table of document formats and their readers. Our readers enter it as plug-ins do, by entry points."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from embedfit.plugins import Registered
 GROUP = "embedfit.readers"
 
 
-#: A reader calls it with (what is done, of how much): pages, sheets, messages.
+#: A reader calls it with (amount done, whole amount), in pages, sheets or messages.
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reader:
-    """How one format is read.
+    """The reader of one format.
 
-    The module that holds a Reader is imported for every run: it imports heavy packages inside `read` only. `read`
-    runs in a process of its own (see `isolation`), under limits of time and memory. Whatever it raises, the document
-    is listed as skipped and the run goes on.
+    The module that holds a Reader is imported for every run: it imports heavy packages inside `read` only. `read` runs
+    in a process of its own (see `isolation`), under limits of time and memory. If it raises any error, the document is
+    listed as skipped and the run continues.
 
     kind: the format's name, which is also the name of its entry point.
     extensions: in lower case, with the dot.
     read: (path, progress or None) → the document. Raises UnreadableDocument with a reason for people.
-    extra: the extra of embedfit that brings the packages that `read` imports, "" where the core has them.
-    sniff: whether a file's first bytes (up to 64 KiB) are surely of this format; None where bytes don't tell.
+    extra: the extra of embedfit that brings the packages that `read` imports, "" if the core has them.
+    sniff: whether a file's first bytes (up to 64 KiB) are surely of this format; None if bytes don't tell.
     in_memory: `read` takes the whole file into memory, so `ingest.max_file_mb` bounds its size.
     """
 
@@ -62,12 +62,12 @@ def by_extension() -> dict[str, str]:
 
 
 def sniffed(head: bytes) -> list[str]:
-    """The kinds whose readers surely know a file's first bytes. A plug-in that fails on them does not know them."""
+    """The kinds whose readers are sure of a file's first bytes. A plug-in that fails on them counts as not sure."""
     return [kind for kind, registered in readers().items() if _knows(registered.record, head)]
 
 
 def _knows(reader: Reader, head: bytes) -> bool:
     try:
         return reader.sniff is not None and reader.sniff(head)
-    except Exception:  # as in load
+    except Exception:  # a plug-in may raise anything
         return False

@@ -1,4 +1,4 @@
-"""Tables → blocks: rows as lines; a table that only arranges the page is given as what stands in its cells."""
+"""Tables → blocks: rows as lines; a table that only arranges the page is replaced by the content of its cells."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from itertools import chain, islice, zip_longest
 
 from embedfit.corpus.blocks import Block
 
-#: A cell with more text than this, in several paragraphs, is no value but a part of the page.
+#: A cell with more text than this, in several paragraphs, is a part of the page, not a value.
 _MAX_CELL = 400
 #: A table with fewer filled cells to a row than this has one column.
 _ONE_COLUMN = 1.2
 #: Characters of one block of records, so that a long sheet is cut between rows.
 _BLOCK_CHARACTERS = 1000
-#: The header is looked for among so many rows, and a column's name is at most so long.
+#: The most rows among which the header is searched, and the most characters of a column's name.
 _HEADER_SAMPLE = 20
 _MAX_NAME = 80
 _WORD = re.compile(r"[^\W\d_]")
@@ -50,7 +50,7 @@ class Table:
         self._deleted_rows.add(len(self.rows) - 1)
 
     def blocks(self) -> Iterator[Block]:
-        """The table's blocks, once all of it is there."""
+        """The table's blocks, after its last row."""
         kept = []
         for index, row in enumerate(self.rows):
             filled = [cell for cell in row if cell]
@@ -90,8 +90,8 @@ def _table_block(lines: list[str], page: int) -> Iterator[Block]:
 def record_blocks(rows: Iterable[Sequence[str]], *, page: int = 0) -> Iterator[Block]:
     """The blocks of a sheet of records: each row is a line that names its columns, "name: value; name: value".
 
-    rows: cells as clean single lines, "" for empty ones. The header is the first row of about full width, where it
-    looks like one; rows above it, and all rows of a sheet without a header, are lines with " | " between the cells.
+    rows: cells as clean single lines, "" for empty ones. The header is the first row of about full width, if it looks
+    like one; rows above it, and all rows of a sheet without a header, are lines with " | " between the cells.
     """
     iterator = iter(rows)
     first = list(islice((row for row in iterator if any(row)), _HEADER_SAMPLE))

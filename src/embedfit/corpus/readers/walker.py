@@ -1,4 +1,4 @@
-"""A walk through the XML of Office, OpenDocument and EPUB files: what happens at each element."""
+"""A walk through the XML of Office, OpenDocument and EPUB files, with an action at each element."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ MATH_SIGNS = {"m:den": "/", "m:sup": "^", "m:sub": "_", "m:d": "(", "m:rad": "âˆ
 
 
 class Walker:
-    """What a format does at each element. Elements that it does not name are passed through: their content counts.
+    """The actions of a format at each element. An element without an action is passed through, so its content counts.
 
     Names of elements have the prefixes of `package`.
 
     opens, closes: the actions at an element's start and end.
     skipped: elements that are left out with their content.
-    listed: elements that are left out too, but whose text `left_out` gets, with the reason that stands here.
-    texts: elements whose characters are text; None where all characters are.
+    listed: elements that are left out too, but whose text `left_out` gets, with the reason given here.
+    texts: elements whose characters are text; None if all characters are.
     signs: characters that stand for an element's start.
-    counted: elements of which `inside` says how many are open.
+    counted: elements whose open ones `inside` counts.
     """
 
     skipped: frozenset[str] = frozenset()
@@ -43,7 +43,7 @@ class Walker:
         }
         self.closes: dict[str, Callable[[], None]] = {"mc:AlternateContent": self._end_alternatives}
         self.inside: Counter[str] = Counter()
-        #: How many pieces of text there were so far.
+        #: The number of pieces of text so far.
         self.given = 0
         #: How deep inside a left-out element the walk is; 0 outside.
         self.skipping = 0
@@ -98,10 +98,10 @@ class Walker:
         """A piece of the document's text."""
 
     def left_out(self, reason: str, text: str) -> None:
-        """The text of an element of `listed`."""
+        """Take the text of an element of `listed`."""
 
     def _alternative(self, _: Attributes) -> None:
-        # The same content in several forms: the first form that has text is read, the others are left out.
+        # The element holds one content in several forms: the first form that has text is read, the others are left out.
         if self._alternatives and self.given > self._alternatives[-1]:
             self.skipping = 1
             self._reason = ""
@@ -112,7 +112,7 @@ class Walker:
 
 
 class TextCollector(Walker):
-    """found: the texts of some elements, clean, cut at the ends of others."""
+    """Collects texts. found: the texts of some elements, clean, cut at the ends of others."""
 
     def __init__(
         self,
@@ -139,9 +139,9 @@ class TextCollector(Walker):
 
 
 class BlockWalker(Walker):
-    """Makes blocks. A paragraph goes to the innermost sink: the document, a table's cell, what stands beside a text.
+    """Makes blocks. A paragraph goes to the innermost sink: the document, a table's cell, or a text box.
 
-    table, row, cells: what the format calls a table, its rows and its cells.
+    table, row, cells: the format's names of a table, its rows and its cells.
     """
 
     table: ClassVar[str]
@@ -165,7 +165,7 @@ class BlockWalker(Walker):
         self.sinks[-1].append(Block(kind=kind, text=text, level=level, page=self.page))
 
     def left_out(self, reason: str, text: str) -> None:
-        """Text that is not read is listed."""
+        """List text that is not read."""
         if text.strip():
             self.removed.append(Removed(page=self.page, reason=reason, preview=clean_line(text)))
 
@@ -183,7 +183,7 @@ class BlockWalker(Walker):
         self.sinks.append(self.tables[-1].cell() if self.tables else [])
 
     def close_sink(self) -> None:
-        """A cell ends, or what stands beside a text."""
+        """A cell ends, or a text box."""
         if len(self.sinks) > 1:
             self.sinks.pop()
 

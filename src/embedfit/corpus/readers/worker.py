@@ -1,8 +1,8 @@
 """The reading process: it reads one document after another and answers in lines of JSON.
 
 `isolation` starts it and sends {"place", "path", "seconds"} lines; an answer is any number of {"progress": [done,
-total]} lines, then {"document": …} or {"reason": …}. It loads a reader when a first document of its kind comes, and
-nothing of the rest of embedfit.
+total]} lines, then {"document": …} or {"reason": …}. It loads a reader with the first document of its kind, and no
+other part of embedfit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.readers import registry
 from embedfit.corpus.sources.metadata import bounded
 
-#: More text than this is no document that anybody reads; the other process would have to hold it.
+#: The most characters of a document: nobody reads more, and the parent process would have to hold it.
 _MAX_CHARACTERS = 200_000_000
 _MAX_REASON = 300
 
@@ -35,8 +35,8 @@ class Request(TypedDict):
 def main() -> None:
     """Answer requests until the input ends. The argument: MiB of memory that reading may take."""
     answers = os.fdopen(os.dup(1), "w", encoding="ascii", newline="\n")
-    os.dup2(2, 1)  # what a library prints is no answer
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process is asked, and ends this one
+    os.dup2(2, 1)  # the output of libraries must not mix with the answers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
     _limit_memory(int(sys.argv[1]))
     _answer(answers, {"ready": True})
     for line in sys.stdin.buffer:
@@ -46,7 +46,7 @@ def main() -> None:
             _answer(answers, _outcome(request, lambda done, total: _answer(answers, {"progress": [done, total]})))
         except MemoryError:
             _answer(answers, {"memory": True})
-            break  # what is left of the document may fill the memory
+            break  # the rest of the document may fill the memory
 
 
 def _answer(answers: TextIO, answer: dict[str, object]) -> None:
@@ -55,7 +55,7 @@ def _answer(answers: TextIO, answer: dict[str, object]) -> None:
 
 
 def _outcome(request: Request, progress: registry.Progress) -> dict[str, object]:
-    """The answer. Raises MemoryError, and nothing else."""
+    """The answer to a request. Raises MemoryError, and nothing else."""
     try:
         reader = registry.load(request["place"])
     except Exception as error:  # a plug-in's module may raise anything
@@ -92,7 +92,7 @@ def as_json(document: ParsedDocument) -> dict[str, object]:
 
 
 def _limit_memory(mebibytes: int) -> None:
-    """Bound the address space, where the system can (not on Windows; macOS takes the limit and ignores it)."""
+    """Bound the address space if the system can (Windows can't; macOS takes the limit and ignores it)."""
     try:
         import resource  # not on Windows
 

@@ -1,4 +1,4 @@
-"""Which files a person meant, of what kind they are, and what to call them."""
+"""From the paths that a person named to files, their kinds and their ids."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Role = Literal["train", "eval"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A file to read. problem: why it is not read, "" where it is. root, name: as in Found.
+    """A file to read. problem: the reason why it is not read, or "". root, name: as in Found.
 
-    stored: the path in the form in which the run folder keeps it, where that was asked for.
+    stored: the path in the form in which the run folder keeps it, if a form was asked for.
     """
 
     path: Path
@@ -43,8 +43,8 @@ def discover(
 ) -> list[Source]:
     """The files that paths name, folders searched, in a stable order. taken: ids that are used already.
 
-    Ids are paths relative to the folder that was named, made unique. follow_links: also read what links in the
-    folders lead to elsewhere. Raises InputError for a path that is not there.
+    Ids are paths relative to the folder that was named, made unique. follow_links: also read files outside the folders
+    to which links in them lead. Raises InputError for a path that is not there.
     """
     found = files_of(docs, follow_links=follow_links)
     ids = unique_ids([one.path for one in found], [one.name for one in found], taken)
@@ -66,7 +66,7 @@ def discover(
 
 
 def unique_ids(paths: Sequence[Path], names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:
-    """An id for each file: its relative path without spaces, with parent folders where that is not unique."""
+    """An id for each file: its relative path without spaces, with parent folders if that is not unique."""
     used = set(taken)
     candidates = [re.sub(r"\s+", "_", name) for name in names]
     twice = {name for name, count in Counter(candidates).items() if count > 1} | (used & set(candidates))

@@ -18,7 +18,7 @@ UNSUPPORTED = "unsupported"
 
 _SNIFFED = 1 << 16
 _EXTENSION = re.compile(r"\.(?=.*[a-z])[a-z0-9_+\-]{1,12}", re.I)
-#: Beginnings of formats that nobody here reads, with their names.
+#: Beginnings of formats without a reader, with their names.
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "a PNG image"), (b"\xff\xd8\xff", "a JPEG image"), (b"GIF8", "a GIF image"),
     (b"II*\x00", "a TIFF image"), (b"MM\x00*", "a TIFF image"), (b"\x00\x00\x01\x00", "an icon"),
@@ -32,13 +32,13 @@ _MAGIC = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a file of Office before 2007"),
     (b"wOFF", "a font"), (b"wOF2", "a font"), (b"OTTO", "a font"), (b"\x00\x01\x00\x00\x00", "a font"),
 )  # fmt: skip
-#: Formats that nobody here reads, and what their programs can save instead.
+#: Formats without a reader, and the formats that their programs can save instead.
 _SAVE_AS = {
     ".doc": ".docx", ".dot": ".docx", ".wps": ".docx", ".wpd": ".docx", ".pages": ".docx", ".xls": ".xlsx",
     ".xlt": ".xlsx", ".xlsb": ".xlsx", ".numbers": ".xlsx", ".ppt": ".pptx", ".pps": ".pptx", ".key": ".pptx",
     ".msg": ".eml", ".mobi": ".epub", ".azw": ".epub", ".azw3": ".epub", ".fb2": ".epub",
 }  # fmt: skip
-#: Text files without an extension that are no plain text, by how they begin.
+#: Beginnings of text files without an extension that are no plain text.
 _MARKUP = (
     (re.compile(rb"<\?xml|<[a-z][\w:.-]*[\s>/]", re.I), "XML"),
     (re.compile(rb"[\[{]\s*(?:[\[{\"\]}]|-?\d|true|false|null)"), "JSON"),
@@ -51,7 +51,7 @@ _MARKUP = (
 
 
 def kind_of(path: Path) -> tuple[str, str]:
-    """(kind, problem) of a file. problem: why it is not read, "" where it is."""
+    """(kind, problem) of a file. problem: the reason why it is not read, or ""."""
     extension = extension_of(path)
     try:
         status = path.stat()
@@ -73,9 +73,9 @@ def kind_of(path: Path) -> tuple[str, str]:
 def kind_of_bytes(head: bytes, extension: str) -> tuple[str, str]:
     """(kind, problem) of a file that begins with head.
 
-    A reader that surely knows the bytes goes before the extension: a page saved as .aspx, a .doc that is RTF. Without
-    such a reader and without a known extension only plain text without any extension (README, LICENSE) is read:
-    the words of an unknown format are mostly not what its author wrote.
+    A reader that is sure of the bytes takes precedence over the extension: a page saved as .aspx, a .doc that is RTF.
+    Without such a reader and without a known extension only plain text without any extension (README, LICENSE) is read:
+    the words in a file of unknown format are mostly not its author's.
     """
     known = by_extension().get(extension)
     sure = sniffed(head)
@@ -101,7 +101,7 @@ def extension_of(path: Path) -> str:
 
 def _magic(head: bytes) -> str:
     for start, name in _MAGIC:
-        # A text may begin with a few of the letters; it has no NUL among the first bytes.
+        # A text may begin with the same letters, but has no NUL among its first bytes.
         if head.startswith(start) and (len(start) > 6 or not start.isascii() or b"\x00" in head[:1024]):
             return name
     return ""
@@ -120,7 +120,7 @@ def _plain_text(head: bytes) -> tuple[str, str]:
 
 
 def _kind_of_jsonl(path: Path) -> tuple[str, str]:
-    """A BEIR corpus, or nothing that is read: human queries in particular never are."""
+    """The kind of a BEIR corpus; other JSONL is not read, and least of all people's queries for evaluation."""
     if path.name.startswith("queries"):
         return UNSUPPORTED, "BEIR queries are for evaluation only (--eval-beir)"
     if path.name == "corpus.jsonl":

@@ -20,31 +20,32 @@ MOST_ITEMS = 100
 MOST_DEPTH = 3
 #: Fields of a corpus. Each is a column of the index.
 MOST_OF_CORPUS = 200
-#: Who may read it: always a list, so that a filter of an access key means one thing.
+#: The field of the groups that may read a document: always a list, so that an access key's filter has one meaning.
 GROUPS = "groups"
-#: Fields that the file itself decides. What a document says under such a name is kept as "metadata.NAME".
+#: Fields that the file itself decides. A document's own field of such a name is kept as "metadata.NAME".
 OF_FILES = ("document", "folder", "file", "extension")
-#: Integers beyond are kept as text: a double, which JSON's readers use, would change them.
+#: Larger integers are kept as text, because a double, which JSON's readers use, would change them.
 _EXACT = 1 << 53
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
 
 def of_file(name: str) -> dict[str, Value]:
-    """The fields of a file. name: where it lies under the folder that was named, with "/" between the parts."""
+    """The fields of a file. name: its path under the folder that was named, with "/" between the parts."""
     path = PurePosixPath(name)
     folder = "" if path.parent == PurePosixPath(".") else path.parent.as_posix()
     return {"folder": folder, "file": path.name, "extension": path.suffix.removeprefix(".").lower()}
 
 
 def bounded(raw: Mapping[str, object]) -> tuple[dict[str, Value], list[str]]:
-    """(fields, what was left out or changed, in words) of what a document or a record says of itself.
+    """(fields, the losses in words) of the metadata of a document or record.
 
-    raw: of JSON, YAML or TOML. Objects in it become fields with dotted names; the fields of one that is called
-    "metadata" are fields of their own. Numbers and flags in a list become texts. null and empty texts are left out.
+    raw: values of JSON, YAML or TOML. Objects in it become fields with dotted names; the fields of an object called
+    "metadata" get no prefix. Numbers and flags in a list become texts. null and empty texts are left out.
     """
     fields: dict[str, Value] = {}
     notes: list[str] = []
-    ordered = sorted(raw.items(), key=lambda item: item[0] != GROUPS)  # who may read it is never one too many
+    # The groups come first, so that the limit of fields never drops them.
+    ordered = sorted(raw.items(), key=lambda item: item[0] != GROUPS)
     inner = raw.get("metadata")
     if isinstance(inner, Mapping):
         ordered = [item for item in ordered if item[0] != "metadata"]
@@ -69,7 +70,7 @@ def bounded(raw: Mapping[str, object]) -> tuple[dict[str, Value], list[str]]:
 
 
 def _flat(items: Iterable[tuple[object, object]], depth: int, notes: list[str]) -> Iterator[tuple[str, object]]:
-    """(dotted name, value) of everything that is no object; lazily, because the first fields are enough."""
+    """(dotted name, value) of every value except objects; lazily, because the first fields are enough."""
     for name, value in items:
         if not isinstance(value, Mapping):
             yield str(name), value
@@ -132,7 +133,7 @@ def _cut(name: str, text: str, notes: list[str]) -> str:
 
 
 def of_corpus(rows: Sequence[Metadata]) -> tuple[list[Metadata], list[str]]:
-    """(rows with no more fields than an index holds, what was left out). The fields of the most rows stay."""
+    """(rows with no more fields than an index holds, the fields left out). The most frequent fields stay."""
     counts = Counter(name for row in rows for name in row.values)
     if len(counts) <= MOST_OF_CORPUS:
         return list(rows), []
@@ -146,7 +147,7 @@ def of_corpus(rows: Sequence[Metadata]) -> tuple[list[Metadata], list[str]]:
 
 
 def said(notes: Mapping[str, int]) -> str:
-    """One line for people on what was cut and left out."""
+    """One line for people about the fields that were cut or left out."""
     most = sorted(notes.items(), key=lambda item: (-item[1], item[0]))
     listed = "; ".join(f"{note}{f' ({count:,} times)' if count > 1 else ''}" for note, count in most[:5])
     return listed + (f"; and {len(most) - 5:,} more" if len(most) > 5 else "")

@@ -18,7 +18,7 @@ from embedfit.progress import Reporter, Silent
 _TIMEOUT_S = 60
 _SAMPLES = Path(__file__).with_name("samples.json")
 
-#: An address → its bytes. Raises OSError where it can't be reached.
+#: An address → its bytes. Raises OSError if it can't be reached.
 Download = Callable[[str, int], bytes]
 
 
@@ -33,7 +33,7 @@ class SampleFile:
 
 
 def samples() -> dict[str, tuple[SampleFile, ...]]:
-    """The samples that there are, by name."""
+    """The known samples, by name."""
     described = json.loads(_SAMPLES.read_text("utf-8"))
     return {
         name: tuple(SampleFile(**{**file, "addresses": tuple(file["addresses"])}) for file in sample["files"])
@@ -60,8 +60,8 @@ def fetch(
 ) -> list[Path]:
     """Put the files of a sample into `to`/`name` and return their paths. Files that are there already are kept.
 
-    source: a folder to copy them from instead of fetching. Raises InputError where a file can't be
-    had, or is not the one that was published.
+    source: a folder to copy them from instead of fetching. Raises InputError if a file can't be had, or is not the
+    published one.
     """
     report = report or Silent()
     known = samples()

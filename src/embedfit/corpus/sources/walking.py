@@ -1,4 +1,4 @@
-"""Which files are the user's documents: one list for reading them and for noticing that they changed."""
+"""The list of the user's documents, one for reading them and for noticing that they changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from embedfit.errors import InputError
 
-#: Office programs leave such files beside an open document; they are no documents.
+#: Names of the files that office programs keep beside an open document; they are no documents.
 _OFFICE_LEFTOVER = "~$"
 _FOLLOW = "to read it, add --follow-links or name it on the command line"
 
@@ -20,9 +20,8 @@ _FOLLOW = "to read it, add --follow-links or name it on the command line"
 class Found:
     """A file, a link or a folder under the paths that a person named.
 
-    root: the path that was named. name: where the file lies under it, with "/" between the parts; for a file
-    that was named itself, its own name. Every character of it can be written as UTF-8.
-    problem: why it is not read, "" for a file that is.
+    root: the path that was named. name: the file's path under it, with "/" between the parts; for a file that was named
+    itself, its own name. Every character of it can be written as UTF-8. problem: the reason why it is not read, or "".
     """
 
     path: Path
@@ -36,7 +35,7 @@ def files_of(documents: Sequence[str | Path], *, follow_links: bool = False) -> 
 
     Hidden files and folders, and run folders of embedfit, are left out. A link that leads out of a named folder
     is listed with a problem and not followed, unless follow_links asks for it; a link that was itself named is
-    followed. What can't be read is listed with its problem. Raises InputError for a path that is not there.
+    followed. A file that can't be read is listed with its problem. Raises InputError for a path that is not there.
     """
     found: list[Found] = []
     for name in documents:
@@ -80,7 +79,7 @@ class _Walk:
                 yield self._found(folder, _words(error))
                 continue
             if _is_run_folder({entry.name for entry in entries}):
-                continue  # what embedfit wrote is no document
+                continue  # embedfit wrote this folder, so it holds no documents
             inner: list[Path] = []
             linked: list[Path] = []
             for entry in entries:
@@ -93,7 +92,7 @@ class _Walk:
                     linked.append(path)
                 else:
                     yield self._found(path, self._problem(path, is_link=entry.is_symlink()))
-            # Taken from the end: folders before links to folders, both in order of their names.
+            # The stack is taken from the end: folders before links to folders, both in order of their names.
             pending = [*reversed(linked), *pending, *reversed(inner)]
 
     def _found(self, path: Path, problem: str) -> Found:
@@ -107,7 +106,7 @@ class _Walk:
         target = Path(os.path.realpath(path))
         if self.follow_links or target.is_relative_to(self.real) or not os.path.lexists(target):
             return ""
-        # As the link says it: where it leads to in the end may change with each process, or where the folder lies.
+        # The link's own text, because its final target may change with the process or with the folder's place.
         return f"a link out of the documents, to {shown(os.readlink(path))}; {_FOLLOW}"
 
 
@@ -116,7 +115,7 @@ def _is_run_folder(names: set[str]) -> bool:
 
 
 def _problem_of(path: Path) -> str:
-    """Why a file is not opened for reading; "" for a regular file with a name that can be written down."""
+    """The reason why a file is not opened for reading; "" for a regular file whose name is UTF-8."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return "not a regular file"
@@ -140,7 +139,7 @@ def _words(error: OSError) -> str:
 
 
 def _each_once(found: Sequence[Found]) -> list[Found]:
-    """Each file once: under its own name rather than a link's, and where it was named first."""
+    """Each file once: under its own name rather than a link's, and under the path that was named first."""
     own = {os.path.realpath(one.path) for one in found if not one.problem and not one.path.is_symlink()}
     seen: set[str] = set()
     result: list[Found] = []

@@ -12,7 +12,7 @@ from embedfit.deploy.account.redaction import redact
 from embedfit.errors import DeployError, UsageError
 from embedfit.network import aws
 
-#: How often a call is made at most; fewer where it only informs.
+#: The most attempts at a call, and fewer for calls that only inform.
 _ATTEMPTS = {"service-quotas": 2, "ecr": 2}
 
 

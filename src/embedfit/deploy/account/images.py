@@ -1,4 +1,4 @@
-"""Which container image serves a model, by region and kind of instance."""
+"""The choice of the container image that serves a model, by region and kind of instance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedfit.errors import UsageError
 
 Device = Literal["cpu", "gpu"]
 
-#: Instance families of which TEI's images can't use the processor, with the reason.
+#: Instance families whose processor TEI's images can't use, with the reason.
 _UNUSABLE = {
     "inf": "AWS Inferentia: Text Embeddings Inference has no Neuron build",
     "trn": "AWS Trainium: Text Embeddings Inference has no Neuron build",
@@ -42,7 +42,7 @@ class _PartitionRow(TypedDict):
 
 
 class ImageTable(TypedDict):
-    """data/images.json. accounts: of the registry, by region. partitions: by the region's prefix, longest first."""
+    """data/images.json. accounts: the registry's, by region. partitions: by the region's prefix, longest first."""
 
     as_of: str
     repositories: dict[Device, _Repository]
@@ -52,7 +52,7 @@ class ImageTable(TypedDict):
 
 @lru_cache(maxsize=1)
 def table() -> ImageTable:
-    """What is known of the images."""
+    """The packaged table of images."""
     data = resources.files("embedfit.deploy.account").joinpath("data/images.json").read_text("utf-8")
     loaded: ImageTable = json.loads(data)
     return loaded
@@ -65,7 +65,7 @@ def partition_of(region: str) -> Partition:
 
 
 def family_of(instance_type: str) -> str:
-    """The family of an instance type: "g5" of "ml.g5.xlarge". Raises UsageError where it is none."""
+    """The family of an instance type: "g5" of "ml.g5.xlarge". Raises UsageError for any other text."""
     parts = instance_type.split(".")
     if len(parts) != 3 or parts[0] != "ml" or not all(parts):
         raise UsageError(
@@ -75,7 +75,7 @@ def family_of(instance_type: str) -> str:
 
 
 def device_of(instance_type: str) -> Device:
-    """Whether an instance needs the CPU or the GPU image. Raises UsageError where neither works on it."""
+    """The image that an instance needs, for CPU or GPU. Raises UsageError if neither works on it."""
     family = family_of(instance_type)
     for prefix, reason in _UNUSABLE.items():
         if family.startswith(prefix):
@@ -105,7 +105,7 @@ def _is_arm(family: str) -> bool:
 
 
 def image_uri(region: str, device: Device) -> str:
-    """AWS's image of Text Embeddings Inference. Raises UsageError where the region has none in the table."""
+    """AWS's image of Text Embeddings Inference. Raises UsageError if the table has none for the region."""
     facts = table()
     account = facts["accounts"].get(region)
     if account is None:

@@ -9,7 +9,7 @@ from embedfit.network.aws import aws_exceptions, is_absent
 
 
 def log_tail(aws: Aws, endpoint: str, lines: int = 200) -> tuple[str, ...]:
-    """The newest lines of the newest log stream, oldest first, without secrets; empty where there is no log."""
+    """The newest lines of the newest log stream, oldest first, without secrets; empty if there is no log."""
     logs = aws.client("logs")
     group = log_group_of(endpoint)
     try:

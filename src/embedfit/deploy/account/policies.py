@@ -13,9 +13,9 @@ Document: TypeAlias = Parameters
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Names:
-    """The names that policies are made of. "*" stands for what is not known yet.
+    """The names in policies. "*" stands for a name that is not known yet.
 
-    prefix: of the artefact in the bucket, with a slash at its end; bucket and prefix are None for a hub model.
+    prefix: the artefact's in the bucket, with a slash at its end; bucket and prefix are None for a hub model.
     repository: ARN of the image's ECR repository, None for an image elsewhere.
     """
 
@@ -35,7 +35,7 @@ class Names:
 
 
 def trust_policy(account: str) -> Document:
-    """Who may take on the execution role: SageMaker, on behalf of this account only."""
+    """The policy by which only SageMaker, on behalf of this account, may take on the execution role."""
     statement: Document = {
         "Effect": "Allow",
         "Principal": {"Service": "sagemaker.amazonaws.com"},
@@ -47,7 +47,7 @@ def trust_policy(account: str) -> Document:
 
 
 def execution_policy(names: Names) -> Document:
-    """What the running endpoint needs: to read its model and image, and to write its log and metrics."""
+    """The rights of the running endpoint: to read its model and image, and to write its log and metrics."""
     arn = f"arn:{names.partition}"
     log_group = f"{arn}:logs:{names.region}:{names.account}:log-group:/aws/sagemaker/Endpoints/{names.deployment}"
     statements = [
@@ -99,14 +99,14 @@ def execution_policy(names: Names) -> Document:
                     "ec2:DescribeSubnets",
                     "ec2:DescribeVpcs",
                 ],
-                ["*"],  # most of these know no resource-level rights
+                ["*"],  # most of the actions above have no resource-level rights
             )
         )
     return {"Version": "2012-10-17", "Statement": statements}
 
 
 def deployer_policy(names: Names) -> Document:
-    """What whoever runs plan, apply, status, test and destroy needs."""
+    """The rights of the person who runs plan, apply, status, test and destroy."""
     arn = f"arn:{names.partition}"
     own = [
         f"{arn}:sagemaker:{names.region}:{names.account}:{kind}/{names.deployment.lower()}"

@@ -1,4 +1,4 @@
-"""What a deployment costs, from a dated table of instance prices."""
+"""The cost of a deployment, from a dated table of instance prices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PriceTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointCost:
-    """USD of an endpoint while it is up; None where the table does not have the instance type.
+    """USD of an endpoint while it is up; None if the table lacks the instance type.
 
     low, high: with the fewest and the most instances that autoscaling may run.
     """

@@ -1,4 +1,4 @@
-"""Secrets out of texts that are shown or stored."""
+"""Removes secrets from texts that are shown or stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each kind of cloud resource is found and deleted."""
+"""Finding and deleting each kind of cloud resource."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceFound:
-    """A resource that is there. tags: empty where its kind has none. status: of an endpoint."""
+    """A resource that is there. tags: empty if its kind has none. status: an endpoint's."""
 
     id: str
     tags: dict[str, str] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class ResourceFound:
 
 
 def log_group_of(endpoint: str) -> str:
-    """Where SageMaker writes what an endpoint's containers print."""
+    """The log group to which SageMaker writes the output of an endpoint's containers."""
     return f"/aws/sagemaker/Endpoints/{endpoint}"
 
 
@@ -54,7 +54,7 @@ def _find_role(aws: Aws, name: str) -> ResourceFound | None:
 
 
 def _find_artefact(aws: Aws, name: str) -> ResourceFound | None:
-    """name: s3://bucket/embedfit/DEPLOYMENT/. settings: the marker's files and what is there, key → size."""
+    """name: s3://bucket/embedfit/DEPLOYMENT/. settings: the marker's files and the files that are there, key → size."""
     bucket, prefix = _split(name)
     pages = aws.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     there = {one["Key"]: int(one["Size"]) for page in pages for one in page.get("Contents", [])}
@@ -160,7 +160,7 @@ def _delete_artefact(aws: Aws, name: str) -> None:
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
         for one in (*page.get("Versions", []), *page.get("DeleteMarkers", []))
     ]
-    # The marker last: as long as anything is left, it says whose it is.
+    # The marker goes last, because it tells whose the remaining files are.
     versions.sort(key=lambda one: one["Key"] == marker)
     for start in range(0, len(versions), 1000):
         batch = versions[start : start + 1000]
@@ -184,9 +184,10 @@ _SCALING = f"--service-namespace {autoscaling.NAMESPACE} --scalable-dimension {a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ResourceKind:
-    """What is done with one kind of resource, by its name.
+    """The functions on one kind of resource, by its name.
 
-    find, delete: raise boto3's error for a resource that is not there. command: by which a person deletes it.
+    find, delete: raise boto3's error for a resource that is not there. command: the command by which a person deletes
+    it.
     """
 
     find: Callable[[Aws, str], ResourceFound | None]
@@ -277,7 +278,7 @@ def manual_command(resource: Resource, region: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovered:
-    """What the tags in an account say of one deployment."""
+    """One deployment as the tags in an account describe it."""
 
     name: str
     tags: dict[str, str]
@@ -287,10 +288,10 @@ class Discovered:
 def discover(
     aws: Aws, *, buckets: tuple[str, ...] = (), name: str | None = None, warn: Callable[[str], None]
 ) -> tuple[Discovered, ...]:
-    """Every deployment of embedfit in the region, by its tags; of one name where that is given.
+    """Every deployment of embedfit in the region, by its tags, or those of one name.
 
-    buckets: where to look for uploaded models, besides those that the models' own tags name. warn: is told what
-    could not be looked at for lack of a right.
+    buckets: searched for uploaded models, besides the buckets that the models' own tags name. warn: gets a message for
+    each source that it had no right to read.
     """
     found: dict[str, list[tuple[Resource, dict[str, str]]]] = {}
     # Without a name, not to be allowed to list endpoints means to find nothing: that is an error, not a warning.
@@ -323,7 +324,7 @@ def _gathered(aws: Aws, name: str, parts: list[tuple[Resource, dict[str, str]]])
 
 
 def _readable(source: Iterator[_T], warn: Callable[[str], None]) -> Iterator[_T]:
-    """What a source yields until a right is missing."""
+    """The items of a source, up to the first for which a right is missing."""
     try:
         yield from source
     except aws_exceptions() as error:
@@ -381,10 +382,10 @@ def _artefacts(aws: Aws, bucket: str, name: str | None) -> Iterator[tuple[Resour
 
 
 def _untagged(aws: Aws, name: str | None, tagged: frozenset[str]) -> Iterator[tuple[str, Resource]]:
-    """Scaling and logs, which carry no tags that can be listed: by the name of the endpoint that they belong to.
+    """Scaling and logs, whose tags can't be listed, found by the name of the endpoint that they belong to.
 
-    Without a tagged resource of that name they count as ours only under a name that embedfit gives, and only if
-    the endpoint is gone.
+    Without a tagged resource of that name they count as ours only if the name is one that embedfit gives and the
+    endpoint is gone.
     """
     client = aws.client("application-autoscaling")
     pages = client.get_paginator("describe_scalable_targets").paginate(

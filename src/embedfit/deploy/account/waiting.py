@@ -9,7 +9,7 @@ from embedfit.deploy.account.sagemaker import BUSY, ResourceFound, describe_endp
 from embedfit.errors import DeployError
 from embedfit.progress import Reporter, duration
 
-#: Seconds between two looks, and after which waiting ends. A GPU instance with a large image takes 5 to 10 minutes.
+#: Seconds between two looks, and until waiting ends. A GPU instance with a large image takes 5 to 10 minutes.
 POLL_SECONDS = 10.0
 LIMIT_SECONDS = 45 * 60
 

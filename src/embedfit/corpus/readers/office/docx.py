@@ -63,7 +63,7 @@ def read_docx(path: Path, progress: Progress | None = None) -> ParsedDocument:
 
 @dataclass(slots=True)
 class _Context:
-    """The state that the parts of one document share. notes: blocks of the notes that no text refers to so far."""
+    """The state that the parts of one document share. notes: blocks of the notes to which no text refers so far."""
 
     package: Package
     styles: Styles
@@ -93,7 +93,7 @@ def _edge_blocks(context: _Context, kind: str, relations: Mapping[str, tuple[str
 
 @dataclass(slots=True)
 class _Paragraph:
-    """A paragraph that is being read. after: what stands beside it, such as text boxes, and follows it."""
+    """A paragraph that is being read. after: blocks that stand beside it, such as text boxes, and follow it."""
 
     parts: list[str] = field(default_factory=list)
     readings: list[str] = field(default_factory=list)
@@ -113,7 +113,7 @@ class _Paragraph:
 
 
 class _FormField:
-    """A check box or list of Word's old forms, whose value is no text of the document."""
+    """A check box or list of Word's old forms, whose value is not stored as text."""
 
     def __init__(self) -> None:
         self.is_box = False
@@ -214,7 +214,7 @@ class _Body(BlockWalker):
         self.add(text)
 
     def start(self, tag: str, attributes: Attributes) -> None:
-        """As in Walker. Among properties a deletion says that the row or the paragraph's end is deleted."""
+        """As in Walker. A deletion among properties means that the row or the paragraph's end is deleted."""
         if tag == "w:del" and not self.skipping:
             if self.inside["w:trPr"] and self.tables:
                 self.tables[-1].delete_row()
@@ -273,7 +273,7 @@ class _Body(BlockWalker):
         else:
             self.emit("text", text)
 
-    # --- what stands inside or beside paragraphs
+    # --- elements inside or beside paragraphs
 
     def _open_note(self, attributes: Attributes) -> None:
         is_line = "eparat" in attributes.get("w:type", "") or attributes.get("w:type") == "continuationNotice"

@@ -1,4 +1,4 @@
-"""Styles and lists of a Word file, which say what a paragraph is, and the characters of its symbol fonts."""
+"""Styles and lists of a Word file, which tell the kind of a paragraph; and the characters of its symbol fonts."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ class Style:
 
     @property
     def is_title(self) -> bool:
-        """Whether it is the title of the whole document."""
+        """Whether the style is that of the whole document's title."""
         return self.name.lower() == "title"
 
     @property
     def is_contents(self) -> bool:
-        """Whether it is a line of the table of contents."""
+        """Whether the style is that of lines of the table of contents."""
         return self.name.lower().startswith("toc")
 
     @property
     def is_list(self) -> bool:
-        """Whether its paragraphs are list items even without numbering."""
+        """Whether the style's paragraphs are list items even without numbering."""
         return self.name.lower().startswith("list") and not self.name.lower().startswith("list paragraph")
 
 
@@ -90,7 +90,7 @@ class Styles(Walker):
         self._style = replace(self._style, **values)  # type: ignore[arg-type]
 
     def get(self, identifier: str) -> Style:
-        """A style with what it inherits. An id that is not defined is taken for the name."""
+        """A style with its inherited properties. An undefined id is taken for the style's name."""
         if identifier not in self._resolved:
             self._resolved[identifier] = self._resolve(identifier)
         return self._resolved[identifier]
@@ -163,7 +163,7 @@ class Numbering(Walker):
             self._list.levels[number(attributes, "w:ilvl") or 0] = self._level
 
     def label(self, list_id: str, level: int | None, style: str) -> str:
-        """The label of the next paragraph of a list: "•", "3.", "(b)", "2.1"; "" for a paragraph of none."""
+        """The label of the next paragraph of a list: "•", "3.", "(b)", "2.1"; "" for a paragraph outside lists."""
         found = self._lists.get(self._of_number.get(list_id, ""))
         if not list_id or list_id == "0":
             return ""

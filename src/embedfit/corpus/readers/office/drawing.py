@@ -6,14 +6,14 @@ from embedfit.corpus.blocks import Block
 from embedfit.corpus.readers.package import Package
 from embedfit.corpus.readers.walker import TextCollector
 
-#: Numbers without their names say nothing.
+#: Elements of numbers, which mean nothing without their names.
 _NUMBERS = frozenset(("c:val", "c:numRef", "c:xVal", "c:yVal", "c:externalData"))
 
 
 def drawing_blocks(package: Package, part: str, page: int = 0) -> list[Block]:
     """Titles, names of series and categories of a chart, or the texts of a diagram, each once and in order.
 
-    part: its name; where the package has none of that name, there are no blocks.
+    part: its name; a name that the package lacks gives no blocks.
     """
     if part not in package.names:
         return []

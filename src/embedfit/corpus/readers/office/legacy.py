@@ -1,8 +1,8 @@
-"""In which of the encodings before Unicode a text is written, also where it has only a few characters beyond ASCII.
+"""Detection of encodings before Unicode, even for a text with only a few characters beyond ASCII.
 
-charset-normalizer judges long texts well and short ones badly ("crème" becomes "crčme"). A few characters are enough
-where one asks whether all of them belong to the alphabet of one language: each encoding is tried with the languages
-that were written in it.
+charset-normalizer judges long texts well and short ones badly ("crème" becomes "crčme"). A few characters are enough to
+test whether all of them belong to the alphabet of one language, so each encoding is tried with the languages that were
+written in it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from charset_normalizer import from_bytes
 
 _ENOUGH = 2000
 _SURE = 0.7
-#: (encoding, letters beyond ASCII of one language); of equally good ones the first is taken.
+#: (encoding, letters beyond ASCII of one language); the first of equally good ones is taken.
 _ALPHABETS: tuple[tuple[str, str], ...] = (
     ("cp1252", ""),  # English: quotes, dashes, currencies
     ("cp1252", "äöüß"),  # German
@@ -72,7 +72,7 @@ _LATIN = re.compile("[A-Za-zªºÀ-ʯ]")
 
 
 def encoding_of(sample: bytes) -> str:
-    """The encoding of text that is not Unicode, "" where none fits. sample: its first bytes, up to 256 KiB."""
+    """The encoding of text that is not Unicode, "" if none fits. sample: its first bytes, up to 256 KiB."""
     best, score = "", 0.0
     for encoding, of_encoding in _scores(sample):
         if of_encoding > score + 1e-9:
@@ -98,7 +98,7 @@ def _scores(sample: bytes) -> Iterator[tuple[str, float]]:
 
 
 def _decoded(sample: bytes, encoding: str) -> str | None:
-    """The text, None where the bytes are not of that encoding; the last character may be cut."""
+    """The text, None if the bytes are invalid in that encoding; the last character may be cut."""
     for end in (len(sample), len(sample) - 1, len(sample) - 2, len(sample) - 3):
         try:
             return sample[:end].decode(encoding)
@@ -109,7 +109,7 @@ def _decoded(sample: bytes, encoding: str) -> str | None:
 
 
 def _alphabet_score(text: str, letters: str) -> float:
-    """Share of the characters beyond ASCII that a writer of that language would have put there."""
+    """Share of the characters beyond ASCII that fit the language's alphabet at their places."""
     known = set(letters) | set(letters.upper())
     good = count = 0.0
     for position, char in _beyond_ascii(text):
@@ -152,6 +152,6 @@ def _ideograph_score(text: str, encoding: str, common: re.Pattern[bytes]) -> flo
             good += 0.5
         elif common.fullmatch(char.encode(encoding, "ignore")):
             good += 1.0
-    # Text of a few characters is Chinese rather than Korean where both are possible.
+    # A short text that could be both is Chinese rather than Korean.
     few = encoding == "cp949" and len(chars) < 6
     return good / len(chars) - (0.01 if few else 0.0)

@@ -17,7 +17,7 @@ from embedfit.corpus.readers.walker import Attributes, BlockWalker
 _WHAT = "OpenDocument file"
 _CONTENT = "content.xml"
 _MIMETYPE = b"mimetypeapplication/vnd.oasis.opendocument."
-#: How often a cell that is said to be repeated is taken at most, and all of them together.
+#: The most repetitions of a repeated cell that are taken, and of all such cells together.
 _MAX_REPEATED = 100
 _MAX_ALL_REPEATED = 1_000_000
 
@@ -38,7 +38,7 @@ def read_opendocument(path: Path, progress: Progress | None = None) -> ParsedDoc
 
 
 class _Content(BlockWalker):
-    """Reads content.xml. Characters count inside paragraphs and headings only."""
+    """Reads content.xml. Only characters inside paragraphs and headings count."""
 
     skipped = frozenset(("office:forms", "text:sequence-decls", "text:note-citation"))
     listed: ClassVar[Mapping[str, str]] = {
@@ -54,7 +54,7 @@ class _Content(BlockWalker):
 
     def __init__(self) -> None:
         super().__init__()
-        #: Paragraphs that are open: pieces, level (0 for text), and blocks that follow.
+        #: The open paragraphs: pieces, level (0 for text), and blocks that follow.
         self._open: list[tuple[list[str], int, list[Block]]] = []
         self._sheet: list[list[str]] = []
         self._repeated: list[int] = []
@@ -139,7 +139,7 @@ class _Content(BlockWalker):
         found = list(record_blocks(self._sheet))
         self._sheet = []
         if not found and self.blocks and self.blocks[-1].kind == "heading":
-            self.blocks.pop()  # the name of an empty sheet
+            self.blocks.pop()  # leave out the heading of an empty sheet
         self.blocks += found
 
 

@@ -1,4 +1,4 @@
-"""PowerPoint files → blocks: of each slide its title, texts, tables, charts, diagrams and notes. A slide is a page."""
+"""PowerPoint files → blocks: each slide's title, texts, tables, charts, diagrams and notes. A slide is a page."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from embedfit.corpus.readers.registry import Progress, Reader
 from embedfit.corpus.readers.walker import MATH_SIGNS, BlockWalker, TextCollector
 
 _TITLES = ("title", "ctrTitle")
-#: Placeholders for what stands on every slide. Footers are listed, numbers and dates are not.
+#: Placeholders of text that is on every slide. Footers are listed as removed, numbers and dates are not.
 _RUNNING = ("sldNum", "dt", "ftr", "hdr")
 _NUMBERS = ("sldNum", "dt")
 _COMMENT_TEXTS = frozenset(("p:text", "a:t"))
-#: A title that goes on after so many characters is text.
+#: A longer title is text.
 _MAX_TITLE = 350
 
 

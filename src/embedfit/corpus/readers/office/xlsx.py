@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from openpyxl.cell import Cell
     from openpyxl.worksheet.worksheet import Worksheet
 
-#: Cells that are looked at, empty ones between filled ones included: a sheet has room for 17 billion. A row takes the
-#: time of some cells more; rows without cells are only counted.
+#: The most cells that are read, with the empty ones between filled ones: a sheet has room for 17 billion. A row costs
+#: the time of some more cells; rows without cells are only counted.
 _MAX_CELLS = 1_000_000
 _CELLS_OF_A_ROW = 4
 _MAX_ROWS = 2_000_000
@@ -50,7 +50,7 @@ def read_xlsx(path: Path, progress: Progress | None = None) -> ParsedDocument:
     with Package(path, "Excel workbook") as package:
         package.main_part()
         beside = _Beside(package)
-    with zipfile.ZipFile(path) as archive:  # unpacking stops at the size that is stated here
+    with zipfile.ZipFile(path) as archive:  # zipfile unpacks no more than this stated size
         if sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith(".xml")) > MAX_BYTES:
             raise UnreadableDocument(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
     import openpyxl  # an extra
@@ -58,9 +58,9 @@ def read_xlsx(path: Path, progress: Progress | None = None) -> ParsedDocument:
     blocks: list[Block] = []
     budget = _Budget()
     try:
-        # As an open file: of a path openpyxl takes the extension, which may be another.
+        # An open file, because openpyxl judges a path by its extension, which may be wrong.
         with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # about parts of the file that are not its text
+            warnings.simplefilter("ignore")  # its warnings are about parts of the file without text
             workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
             sheets = workbook.worksheets
             for number, sheet in enumerate(sheets, 1):
@@ -73,7 +73,7 @@ def read_xlsx(path: Path, progress: Progress | None = None) -> ParsedDocument:
             workbook.close()
     except (UnreadableDocument, MemoryError):
         raise
-    except Exception as error:  # what openpyxl raises on a damaged file is not documented
+    except Exception as error:  # openpyxl's errors for damaged files are not documented
         raise UnreadableDocument(f"not a readable Excel workbook: {type(error).__name__}") from error
     notes = filter(None, (budget.note, beside.note, budget.errors))
     return ParsedDocument(blocks=(*blocks, *beside.blocks), note="; ".join(notes), removed=tuple(beside.removed))
@@ -82,8 +82,8 @@ def read_xlsx(path: Path, progress: Progress | None = None) -> ParsedDocument:
 class _Beside:
     """The content of a workbook beside the values of its cells.
 
-    blocks: words of charts, diagrams and text boxes. removed: comments. note: formulas whose value was never stored,
-    as programs leave them that write workbooks and can't calculate.
+    blocks: words of charts, diagrams and text boxes. removed: comments. note: formulas without a stored value, as
+    programs leave them that write workbooks but can't calculate.
     """
 
     def __init__(self, package: Package) -> None:
@@ -104,7 +104,7 @@ class _Beside:
 
 
 def _formulas_without_value(pieces: Iterable[bytes]) -> int:
-    """How many cells of a sheet's XML have a formula and no value. openpyxl gives either the one or the other."""
+    """How many cells of a sheet's XML have a formula but no value. openpyxl gives either formulas or values."""
     found = 0
     held = b""
     for piece in pieces:
@@ -118,7 +118,7 @@ def _formulas_without_value(pieces: Iterable[bytes]) -> int:
 
 
 class _Budget:
-    """Gives the rows of sheets until their cells are used up. note: what was not read."""
+    """Gives the rows of sheets until their cells are used up. note: the cells that were not read, in words."""
 
     def __init__(self) -> None:
         self._cells = _MAX_CELLS

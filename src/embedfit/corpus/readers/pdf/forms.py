@@ -1,4 +1,4 @@
-"""Text that people typed into a PDF: values of form fields and text boxes, which are no part of a page's own text."""
+"""Text that people typed into a PDF: values of form fields and text boxes, which are not in a page's own text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_VALUE = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """Something typed. box: left, bottom, right, top in points. name: what the field asks for, "" if nobody says.
+    """Something typed. box: left, bottom, right, top in points. name: the field's label, "" without one.
 
     is_comment: a remark about the page, not a part of it. is_mark: a ticked box.
     """
@@ -37,7 +37,7 @@ class Entry:
 
 
 def entries(document: pypdfium2.PdfDocument, page: pypdfium2.PdfPage, seen: set[str]) -> Iterator[Entry]:
-    """The entries of a page. seen: names of fields already given, for a field may stand in several places."""
+    """The entries of a page. seen: names of fields already given, because a field may be in several places."""
     form = document.formenv.raw if document.formenv is not None else None
     for index in range(min(pdfium.FPDFPage_GetAnnotCount(page), _MAX_ANNOTATIONS)):
         annotation = pdfium.FPDFPage_GetAnnot(page, index)
@@ -102,7 +102,7 @@ def _box(annotation: pdfium.FPDF_ANNOTATION) -> tuple[float, float, float, float
 
 
 def _string(call: Callable[..., int]) -> str:
-    """The UTF-16 text that a C function writes into a buffer; called without one it says the size in bytes."""
+    """The UTF-16 text that a C function writes into a buffer; called without one, it returns the size in bytes."""
     size = min(call(None, 0), _MAX_VALUE)
     if size <= 2:
         return ""

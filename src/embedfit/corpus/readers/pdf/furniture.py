@@ -1,4 +1,4 @@
-"""Lines that are no text of the document: running headers and footers, page numbers, tables of contents."""
+"""Lines outside the document's text: running headers and footers, page numbers, tables of contents."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _shape(text: str) -> str:
 def without_running_lines(pages: Pages) -> tuple[list[list[Line]], list[Removed]]:
     """Pages without lines that stand at the top or bottom of many pages, digits apart, and without page numbers.
 
-    A line counts as running at 5 pages, or at 3 of a short document, at about the same height.
+    A line counts as running if it is on 5 pages, or on 3 of a short document, at about the same height.
     """
     edges = [_edge_indices(page) for page in pages]
     places: dict[str, list[float]] = defaultdict(list)

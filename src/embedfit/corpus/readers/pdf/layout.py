@@ -1,6 +1,6 @@
-"""Lines of a PDF's pages → blocks: what is a heading, a paragraph, a list item, a table.
+"""Lines of a PDF's pages → blocks: headings, paragraphs, list items and tables.
 
-Each line is looked at alone (its type, its words), then beside the line before it, then beside the line after it. Lines
+Each line is judged alone (its type, its words), then with the line before it, then with the line after it. Lines
 of one kind that belong together become a block.
 """
 
@@ -56,7 +56,7 @@ _CAPITALS, _ITALICS = 4.0, 5.0
 #: Prose sets a character in about 0.45 of its size; a line much wider than its text has columns.
 _SPARSE = 0.75
 
-#: How high a heading is: the smallest is the highest. () for what is no heading.
+#: A heading's rank: the smallest is the highest. () for other lines.
 Rank = tuple[float, ...]
 
 
@@ -73,7 +73,7 @@ class _Usual:
 
 @dataclass(slots=True)
 class _Seen:
-    """A line, what is usual around it, and what it looks to be."""
+    """A line, the usual type around it, and the kind that it seems to be."""
 
     line: Line
     usual: _Usual
@@ -82,16 +82,16 @@ class _Seen:
 
     @property
     def is_small(self) -> bool:
-        """Whether its type is smaller than that of the text."""
+        """Whether the line's type is smaller than the text's."""
         return self.line.size < 0.93 * self.usual.size
 
     @property
     def is_short(self) -> bool:
-        """Whether it could be a label."""
+        """Whether the line is short enough for a label."""
         return len(self.line.text) < _SHORT
 
     def follows(self, above: _Seen) -> bool:
-        """Whether it stands directly under another line, as the next line of the same paragraph does."""
+        """Whether the line is directly under another line, as the next line of the same paragraph is."""
         gap = above.line.y - self.line.y
         return above.line.page == self.line.page and 0 < gap <= 1.3 * max(self.usual.leading, self.line.size * 1.05)
 
@@ -106,7 +106,7 @@ class _Group:
 
 
 def blocks_of(pages: Pages) -> tuple[tuple[Block, ...], tuple[Removed, ...]]:
-    """The blocks of a document, and what was left out: running headers, page numbers, tables of contents."""
+    """The blocks of a document, and the removed texts: running headers, page numbers, tables of contents."""
     kept, headers = without_running_lines(pages)
     kept, contents = without_contents(kept)
     words = vocabulary(line.text for page in kept for line in page)
@@ -123,7 +123,7 @@ def _cleaned(line: Line, words: Vocabulary) -> Line:
     return replace(line, text=clean_line(text) + hyphen)
 
 
-# --- what is usual
+# --- the usual type and distances
 
 
 def _usual(lines: Sequence[Line]) -> _Usual:
@@ -151,7 +151,7 @@ def _usual_gap(gaps: Sequence[float]) -> float:
 
 
 def _with_usual(lines: Sequence[Line]) -> list[_Seen]:
-    """The lines with what is usual around their page: exhibits and appendices are often set in another size."""
+    """The lines with the usual type around their page, because exhibits and appendices often have another size."""
     by_page: dict[int, list[Line]] = defaultdict(list)
     for line in lines:
         by_page[line.page].append(line)
@@ -163,11 +163,11 @@ def _with_usual(lines: Sequence[Line]) -> list[_Seen]:
     return [_Seen(line, usual[line.page]) for line in lines]
 
 
-# --- what a line is
+# --- the kind of a line
 
 
 def _judged(lines: Sequence[Line]) -> list[_Seen]:
-    """The lines with what they are, noise left out."""
+    """The lines with their kinds, without noise."""
     seen = _with_usual(lines)
     for above, one in zip([None, *seen], seen, strict=False):
         one.rank = _rank(one, continues=above is not None and above.kind == "heading" and one.follows(above))
@@ -190,7 +190,7 @@ def _is_sparse(line: Line) -> bool:
 
 
 def _is_row(line: Line) -> bool:
-    """Whether a line is of a table: columns with gaps, or mostly numbers."""
+    """Whether a line belongs to a table: it has columns with gaps, or mostly numbers."""
     tokens = line.text.split()
     if not _FIGURE.search(line.text):
         return 2 <= len(tokens) <= 12 and _is_sparse(line)
@@ -201,7 +201,7 @@ def _is_row(line: Line) -> bool:
 
 
 def _rank(one: _Seen, *, continues: bool) -> Rank:
-    """How high a heading a line looks to be, () where it is none.
+    """The rank of a line as a heading, () for other lines.
 
     continues: the line before is a heading, and this one may be the rest of it.
     """
@@ -231,7 +231,7 @@ def _rank(one: _Seen, *, continues: bool) -> Rank:
 
 
 def _beside_others(one: _Seen, above: _Seen | None, below: _Seen | None) -> None:
-    """Labels between the rows of a table are rows; a bold line that stands off above a table is a heading."""
+    """Labels between the rows of a table become rows; a bold line set off above a table becomes a heading."""
     line, usual = one.line, one.usual
     under_row, over_row = above is not None and above.kind == "row", below is not None and below.kind == "row"
     if one.kind == "heading" and over_row and not (_PART.match(line.text) or DIVISION.match(line.text)):
@@ -261,7 +261,7 @@ def _ends_paragraph(above: _Seen, one: _Seen) -> bool:
 
 
 def _above_another(one: _Seen, below: _Seen) -> None:
-    """Whole paragraphs in capitals or italics are text; column heads stand in small type, several lines deep."""
+    """Whole paragraphs in capitals or italics become text, and lines of small type above rows column heads."""
     if one.kind == "heading" and below.kind == "text" and one.rank[0] >= _CAPITALS and below.follows(one):
         if below.line.text.isupper() if one.rank == (_CAPITALS,) else below.line.italic:
             one.kind = "text"
@@ -270,7 +270,7 @@ def _above_another(one: _Seen, below: _Seen) -> None:
 
 
 def _is_refrain(one: _Seen, count: int) -> bool:
-    """Whether it is a sentence that comes again and again as a heading: "The accompanying notes are …"."""
+    """Whether a line is a sentence that recurs as a heading: "The accompanying notes are …"."""
     text = one.line.text
     return one.kind == "heading" and count > 1 and text.endswith(".") and len(text.split()) >= 6
 
@@ -292,14 +292,14 @@ def _grouped(seen: Sequence[_Seen]) -> list[_Group]:
 
 
 def _joins(group: _Group, above: _Seen, one: _Seen) -> bool:
-    """Whether a line goes on with the group whose last line is above."""
+    """Whether a line continues the group whose last line is above."""
     if one.kind == "row":
         return group.kind == "table"
     if one.kind == "text":
         return group.kind in ("text", "item") and not _starts_paragraph(group, above.line, one)
     if group.kind != "heading" or not one.follows(above):
         return False
-    # "Item 7." is followed by the second line of its name.
+    # The name of "Item 7." continues on a second line.
     named = group.rank in ((0.0,), (1.0,)) and one.rank[0] == 2.0
     return named or (group.rank == one.rank and sum(len(line.text) for line in group.lines) < _MAX_HEADING)
 

@@ -1,4 +1,4 @@
-"""PDF → lines with their place and font. What the lines mean is pdf_layout's business."""
+"""PDF → lines with their place and font. `layout` finds out what the lines are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from embedfit.corpus.readers.pdf.furniture import Line
 from embedfit.corpus.readers.pdf.layout import blocks_of
 from embedfit.corpus.readers.registry import Progress, Reader
 
-#: A page with fewer characters than this has no text worth the name: a scan, a figure, a blank.
+#: A page with fewer characters than this counts as without text: a scan, a figure, a blank.
 _MIN_PAGE_CHARACTERS = 20
 _WORD_START = re.compile(r"(?<=[ \ufffe\u00ad])\S")
 _FONT_NAME_BYTES = 256
@@ -31,9 +31,9 @@ _MAX_CHARACTERS = 64_000_000
 
 
 def read_pdf(path: Path, progress: Progress | None = None) -> ParsedDocument:
-    """The blocks of a PDF, with what was typed into its form and its text boxes. Comments are listed as removed.
+    """The blocks of a PDF, with the text typed into its form and text boxes. Comments are listed as removed.
 
-    Raises UnreadableDocument where no text can be had, and says why.
+    Raises UnreadableDocument, with the reason, if it gives no text.
     """
     document = _open(path)
     try:
@@ -80,7 +80,7 @@ def _pages(document: pypdfium2.PdfDocument, progress: Progress | None) -> _Found
 
 
 def _notes(document: pypdfium2.PdfDocument, found: _Found, path: Path) -> list[str]:
-    """Notes on what could not be read. Raises UnreadableDocument if nothing could."""
+    """Notes on the parts that could not be read. Raises UnreadableDocument if no part could."""
     total = len(document)
     read = len(found.pages)
     blank = sum(sum(len(line.text) for line in page) < _MIN_PAGE_CHARACTERS for page in found.pages)
@@ -129,13 +129,13 @@ def _cut_short(path: Path) -> bool:
 
 
 def _lines(document: pypdfium2.PdfDocument, index: int, fields: set[str], comments: list[Removed]) -> list[Line]:
-    """The lines of a page, with what was typed on it in its place. fields and comments are added to."""
+    """The lines of a page, with the typed text in its place. fields and comments: extended with the page's."""
     page = document[index]
     try:
         lines, turn = _printed(page, index + 1)
         upright = -90 * turn % 360
         if lines and upright != page.get_rotation():
-            # PDFium takes text of a page that nobody turned apart, and puts it together backwards.
+            # PDFium cuts the text of an unturned page into pieces and joins them backwards, so the page is turned.
             page.set_rotation(upright)
             lines, turn = _printed(page, index + 1)
         for entry in entries(document, page, fields):
@@ -168,7 +168,7 @@ def _printed(page: pypdfium2.PdfPage, number: int) -> tuple[list[Line], int]:
 
 
 def _index_of(text_page: pypdfium2.PdfTextPage, raw: str, position: int) -> int:
-    """The number of the character with which a line's text begins; -1 where PDFium has none for it."""
+    """The number of the character with which a line's text begins; -1 if PDFium has none for it."""
     number: int = pdfium.FPDFText_GetCharIndexFromTextIndex(text_page, position + len(raw) - len(raw.lstrip()))
     return number
 
@@ -185,7 +185,7 @@ def _upright(x: float, y: float, turn: int) -> tuple[float, float]:
 
 
 def _visual_lines(text_page: pypdfium2.PdfTextPage, raw: str, first: int, turn: int, page: int) -> Iterator[Line]:
-    """PDFium runs some visual lines into one (after bullets, dashes, hyphens): cut where the baseline jumps.
+    """Cut at jumps of the baseline, because PDFium joins some visual lines (after bullets, dashes, hyphens).
 
     first: the number of the line's first character, see `_index_of`.
     """
@@ -229,7 +229,7 @@ def _upright_box(box: tuple[float, float, float, float], turn: int) -> tuple[flo
 
 def _line(text_page: pypdfium2.PdfTextPage, text: str, first: int, baseline: float, turn: int, page: int) -> Line:
     last = first + max(0, len(text.rstrip()) - 1)
-    # A bullet is often set in another font, and some characters have no box: the middle of three sizes.
+    # The middle of three sizes, because a bullet often has another font, and some characters have no box.
     boxes = [_box(text_page, index, turn) for index in (first, (first + last) // 2, last)]
     styles = [_font(text_page, index) for index in (first, (first + last) // 2, last)]
     return Line(
@@ -245,7 +245,7 @@ def _line(text_page: pypdfium2.PdfTextPage, text: str, first: int, baseline: flo
 
 
 def _insert(lines: list[Line], entry: Entry, turn: int, page: int) -> None:
-    """Put what was typed where it stands: into the printed line beside it, or between the lines above and below."""
+    """Put typed text into its place: into the printed line beside it, or between the lines above and below."""
     text = clean_line(entry.text)
     if not text:
         return

@@ -38,7 +38,7 @@ def read_delimited(path: Path, progress: Progress | None = None) -> ParsedDocume
 
 
 class _Rows:
-    """The rows of a table as clean cells. given: how many there were so far. cut: whether a limit ended them."""
+    """The rows of a table as clean cells. given: how many rows it gave so far. cut: whether a limit ended it."""
 
     def __init__(self, text: str, start: int, delimiter: str, quoting: int) -> None:
         self._reader = _parsed(_lines(text, start), delimiter, quoting)
@@ -62,7 +62,7 @@ def _parsed(lines: Iterator[str], delimiter: str, quoting: int) -> Iterator[list
 
 
 def _lines(text: str, start: int = 0) -> Iterator[str]:
-    """The lines one by one: a list of them would double the memory."""
+    """The lines one by one, because a list of them would double the memory."""
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)
         yield text[start:end]

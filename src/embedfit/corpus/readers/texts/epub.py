@@ -42,7 +42,7 @@ def read_epub(path: Path, progress: Progress | None = None) -> ParsedDocument:
         removed: list[Removed] = []
         lost = 0
         spelt = {name.lower(): name for name in package.names}
-        # Files that no list of chapters names, such as notes that links lead to, follow at the end.
+        # Files outside the list of chapters, such as notes to which links lead, follow at the end.
         keys = list(dict.fromkeys((*spine, *items)))
         for number, key in enumerate(keys, 1):
             item = items.get(key, _Item())

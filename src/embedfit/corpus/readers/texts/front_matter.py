@@ -32,8 +32,8 @@ _NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,30})?(?:\.[0-9]{1,40})?(?:[eE][-+]
 class FrontMatter:
     """The fields that stand before a text.
 
-    title: as it is written there. others: the other lines in one. fields: by name, without the title. problem: why it
-    can't be parsed, "" where it can; then `lines` are the other lines, and they are text.
+    title: as it is written. others: the other lines, joined. fields: by name, without the title. problem: the reason
+    why it can't be parsed, or ""; with a problem, `lines` are the other lines, which count as text.
     """
 
     title: str = ""
@@ -83,12 +83,12 @@ def _read(lines: list[str], *, is_toml: bool) -> FrontMatter:
 
 
 def _yaml(source: str) -> object:
-    """The value of YAML: texts, numbers, true, false, null, lists and objects. Raises ValueError.
+    """The value of a YAML text: texts, numbers, true, false, null, lists and objects. Raises ValueError.
 
-    As YAML 1.2 has it: `no` and `on` are words, and a date is the text that stands there. Aliases, with which a short
-    file says something very large, and tags, which name types of a programming language, are refused.
+    As in YAML 1.2, `no` and `on` are words, and a date is a text. Aliases, by which a short file becomes something very
+    large, and tags, which name types of a programming language, are refused.
     """
-    import yaml  # needed by the process that reads only
+    import yaml  # only the reading process needs it
 
     found: list[object] = []
     open_ones: list[list[object]] = [found]

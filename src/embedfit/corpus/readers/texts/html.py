@@ -1,4 +1,4 @@
-"""HTML → blocks: what a page shows and what it has folded away, without navigation, scripts and cookie banners."""
+"""HTML → blocks: the text that a page shows or has folded away, without navigation, scripts and cookie banners."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ _MAX_COOKIE_TEXT = 5000
 #: From this length on, in characters, an image's alternative text is a sentence and no caption of an icon.
 _LONG_ALT = 30
 _LONGEST_SIGN = 200
-#: Names under which pages say the same of themselves.
+#: Names of the same field in descriptions of pages.
 _METADATA = {
     "author": "author", "dc.creator": "author", "dcterms.creator": "author", "article:author": "author",
     "date": "date", "dc.date": "date", "dcterms.date": "date", "article:published_time": "date",
     "keywords": "keywords",
 }  # fmt: skip
 _MAX_METADATA = 10_000
-#: Attributes by which elements of the page's makers are called, and the elements of the standard, which show none.
+#: Attributes that label elements which the page's makers invented, and the standard's elements, which show none.
 _TITLES = ("title", "label", "heading", "header", "question", "summary", "caption")
 _ELEMENTS = frozenset(
     "html head body base basefont bgsound link meta title style script noscript template slot address article aside "
@@ -71,12 +71,12 @@ _ELEMENTS = frozenset(
     "param applet audio video canvas center marquee dir listing plaintext xmp isindex keygen portal fencedframe".split()
 )
 _PREVIEW = 120
-#: Browsers nest 512 deep, libxml2 looks through all open elements at each end tag; no page for people comes near.
+#: Browsers nest 512 deep, and libxml2 searches all open elements at each end tag; no page for people nests that deep.
 _MAX_DEPTH = 300
 _TAG = re.compile(rb"</?([a-z][a-z0-9:-]*)[^<>]*>", re.I)
 _SECTION = "<![CDATA["
 _OWN_RULES = frozenset("script style title textarea iframe noframes noembed xmp".split())
-#: An error ends the parse at the end of a piece only.
+#: Characters of a piece; an error ends the parse only at the end of a piece.
 _PIECE = 1 << 14
 
 
@@ -92,7 +92,7 @@ def blocks_of(markup: str) -> tuple[Block, ...]:
 
 
 def parse(markup: str, note: str = "") -> ParsedDocument:
-    """The document of a page; `removed` lists navigation, banners and the rest that is left out. Takes linear time."""
+    """The document of a page; `removed` lists navigation, banners and other removed text. Takes linear time."""
     page = _page_of(markup)
     blocks, removed = page.finish()
     return ParsedDocument(blocks=blocks, removed=removed, note=note, metadata=page.metadata)
@@ -122,7 +122,7 @@ def _open_sections(markup: str) -> str:
 
 
 def _parsed(data: bytes, framed: bool) -> _Page:
-    from lxml.etree import HTMLParser  # C code, needed by the process that reads only
+    from lxml.etree import HTMLParser  # C code, which only the reading process needs
 
     page = _Page(framed=framed)
     parser = HTMLParser(target=page, encoding="utf-8", huge_tree=True)
@@ -134,7 +134,7 @@ def _parsed(data: bytes, framed: bool) -> _Page:
 
 
 def _flat(tag: re.Match[bytes]) -> bytes:
-    """A tag of a page that nests too deeply: text stays in its lines and paragraphs, and nothing nests."""
+    """A tag of a page that nests too deeply, made flat: text keeps its lines and paragraphs, but nothing nests."""
     name = tag[1].decode("ascii").lower()
     if name in _OWN_RULES:
         return tag[0]
@@ -142,7 +142,7 @@ def _flat(tag: re.Match[bytes]) -> bytes:
 
 
 def is_element(tag: str) -> bool:
-    """Whether HTML knows an element, or another standard that pages use."""
+    """Whether HTML, or another standard that pages use, defines an element."""
     return tag in _ELEMENTS or tag in _SILENT or _inline(tag)
 
 
@@ -156,7 +156,7 @@ class _TooDeep(Exception):
 
 @dataclass(slots=True)
 class _Part:
-    """Blocks of an element that is judged as a whole when it ends. words: of each block, those outside links."""
+    """Blocks of an element that is judged as a whole when it ends. words: the words of each block outside links."""
 
     why: str
     blocks: list[Block] = field(default_factory=list)
@@ -165,7 +165,7 @@ class _Part:
 
 @dataclass(slots=True)
 class _Table:
-    """rows: of cells. plain: no cell holds headings, code or a further table."""
+    """A table that is being read. rows: rows of cells. plain: no cell holds headings, code or a further table."""
 
     rows: list[list[_Part]] = field(default_factory=list)
     plain: bool = True
@@ -181,7 +181,7 @@ class _Page:
         self._linked = 0
         self._alts: list[str] = []
         self._title: list[str] = []
-        #: Characters of an element that is dealt with when it ends.
+        #: The characters of an element that is handled when it ends.
         self._markup: list[str] = []
         self._breaks = 0
         self._counts = dict.fromkeys(("silent", "link", "item", "pre", "svg", "section"), 0)
@@ -192,7 +192,7 @@ class _Page:
         self._removed: list[Removed] = []
         self.metadata: dict[str, str | list[str]] = {}
 
-    # --- what lxml calls
+    # --- called by lxml
 
     def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         """An element begins."""
@@ -246,7 +246,7 @@ class _Page:
                 self._linked += len(text.split())
 
     def comment(self, text: str) -> None:
-        """Comments are not for readers of the page."""
+        """Skip a comment."""
 
     def close(self) -> None:
         """The page ends."""
@@ -254,7 +254,7 @@ class _Page:
     # --- elements
 
     def _what(self, tag: str, attributes: Mapping[str, str]) -> str:
-        """The part that an element plays, "" for none."""
+        """The role of an element, "" for none."""
         if tag in _SILENT:
             return "silent"
         if (_inline(tag) or "icon" in tag) and _SIGNS.search(attributes.get("class") or ""):
@@ -357,7 +357,7 @@ class _Page:
             self._parts.append(f" {attributes.get('value') or attributes.get('placeholder') or ''} ")
 
     def _component(self, attributes: Mapping[str, str]) -> None:
-        """An element that the page's makers invented, such as an accordion, shows what these attributes say."""
+        """Add the attributes that an element of the page's makers, such as an accordion, shows as text."""
         for name in _TITLES:
             if value := attributes.get(name):
                 self._parts.append(value)
@@ -447,7 +447,7 @@ class _Page:
         self._collected[-1].words += part.words
 
     def _judge(self) -> None:
-        """Take the last part out where it is no text of the page; list it where it is of some size."""
+        """Take the last part out if it is no text of the page; list it as removed if it is large enough."""
         if len(self._collected) < 2 or self._collected[-1].why not in _JUDGED:
             return
         part = self._collected.pop()
@@ -465,9 +465,9 @@ class _Page:
             self._keep(part)
 
     def _keep_prose(self, part: _Part) -> None:
-        """Keep the sentences of navigation and footers, for people write warnings there, and the page's own title.
+        """Keep the sentences of navigation and footers, because people write warnings there, and the page's own title.
 
-        A <menu> may be any list: everything in it that is no link stays.
+        A <menu> may be any list, so all its text outside links stays.
         """
         fewest = _PROSE if part.why == "navigation" else 1
         kept, gone = _Part(part.why), []
@@ -486,7 +486,7 @@ class _Page:
             self._removed.append(Removed(page=0, reason=reason, preview=text[:_PREVIEW]))
 
     def finish(self) -> tuple[tuple[Block, ...], tuple[Removed, ...]]:
-        """(blocks, what was left out). The page's title comes first where it has no <h1>."""
+        """(blocks, removed texts). The page's title comes first if it has no <h1>."""
         while self._open:
             self._end(*self._open.pop())
         self._flush()

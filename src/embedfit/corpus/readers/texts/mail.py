@@ -1,4 +1,4 @@
-"""E-mails and mailboxes → blocks: the subject as the heading, who wrote to whom, and the text of the message."""
+"""E-mails and mailboxes → blocks: the subject as the heading, sender and recipients, and the text of the message."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def read_mailbox(path: Path, progress: Progress | None = None) -> ParsedDocument
 def _parsed(data: bytes) -> email.message.Message:
     data = _KIND.sub(lambda match: match[0][: _MAX_KIND if len(match[0]) > _LONGEST_KIND else None], data)
     try:
-        # The older policy: the newer one takes minutes for some malformed headers.
+        # The older policy, because the newer one takes minutes for some malformed headers.
         return email.message_from_bytes(data)
     except RecursionError as error:
         raise UnreadableDocument("its parts are nested too deep") from error
@@ -94,7 +94,7 @@ def _message_blocks(message: email.message.Message, attached: list[str], depth: 
 
 
 def _part_blocks(part: email.message.Message, attached: list[str], depth: int) -> Iterator[Block]:
-    """The text of a message or of a part of it. attached: takes the names of what is not text."""
+    """The text of a message or of a part of it. attached: extended with the names of parts that are not text."""
     kind = part.get_content_type()
     if depth > _MAX_DEPTH:
         attached.append("parts nested too deep")
@@ -119,12 +119,12 @@ def _children(part: email.message.Message) -> list[email.message.Message]:
 
 
 def _is_body(kind: str) -> bool:
-    # A part that says that it has parts, and has none, is text that something cut or mangled.
+    # A part that claims to have parts but has none is text that some program cut or mangled.
     return kind in _TEXT or kind in _PAGES or kind in _MARKDOWN or kind.startswith("multipart/")
 
 
 def _unwrapped(inner: email.message.Message, outer: email.message.Message) -> email.message.Message:
-    """A forwarded message, which some programs encode as a whole although the standard forbids it."""
+    """A forwarded message, decoded: some programs encode it as a whole although the standard forbids that."""
     encoding = str(outer.get("Content-Transfer-Encoding", "")).strip().lower()
     if inner.keys() or encoding not in ("base64", "quoted-printable"):
         return inner
@@ -133,7 +133,7 @@ def _unwrapped(inner: email.message.Message, outer: email.message.Message) -> em
 
 
 def _bytes(part: email.message.Message) -> bytes:
-    """A part's content. Lines that are no base64 in a part that claims it, such as a mailing list's, stay."""
+    """A part's content. Lines without base64 in a base64 part, such as a mailing list's footer, stay."""
     payload = part.get_payload()
     if isinstance(payload, str) and str(part.get("Content-Transfer-Encoding", "")).strip().lower() == "base64":
         lines = payload.splitlines()

@@ -23,7 +23,7 @@ _NOTE = re.compile(r"^ {0,3}\[\^([^\]\s]{1,80})\]:", re.M)
 _REFERENCE = re.compile(r"\[\^([^\]\s]{1,80})\](?!:)")
 _TAG = re.compile(r"<(/?)([a-z][a-z0-9-]{0,40})\b([^<>]{0,300})>", re.I)
 _BLOCK_END = frozenset("p li h1 h2 h3 h4 h5 h6 td th dd dt blockquote".split())
-#: Elements in which everything up to their end is no text.
+#: Elements whose whole content is no text.
 _SWALLOWS = frozenset("title textarea style xmp iframe noembed noframes script plaintext".split())
 
 
@@ -39,15 +39,15 @@ def blocks_of(text: str) -> tuple[Block, ...]:
 
 
 def parse(text: str, note: str = "") -> ParsedDocument:
-    """The document of Markdown text; `removed` lists what else front matter says, `metadata` its fields."""
-    from cmarkgfm import cmark  # C code, needed by the process that reads only
+    """The document of Markdown text; `removed` lists the rest of the front matter, `metadata` its fields."""
+    from cmarkgfm import cmark  # C code, which only the reading process needs
 
     render: Callable[..., str] = cmark.markdown_to_html_with_extensions
     front, text = front_matter(text.removeprefix("\ufeff"))
     text = _with_all_notes(_with_wide_tables(text))
     page = render(
         text.encode("utf-8", "ignore").decode("utf-8"),
-        cmark.Options.CMARK_OPT_UNSAFE | cmark.Options.CMARK_OPT_FOOTNOTES,  # the HTML in it is read, never shown
+        cmark.Options.CMARK_OPT_UNSAFE | cmark.Options.CMARK_OPT_FOOTNOTES,  # safe: the HTML in it is read, never shown
         ["table", "strikethrough"],
     )
     parsed = html.parse(_with_names_in_angles(page), "; ".join(filter(None, (note, front.problem))))
@@ -60,7 +60,7 @@ def parse(text: str, note: str = "") -> ParsedDocument:
 
 
 def _with_wide_tables(text: str) -> str:
-    """The text with every table as wide as its widest row: GitHub leaves out the cells beyond the header's."""
+    """The text with every table as wide as its widest row, because GitHub's parser drops cells beyond the header's."""
     if "|" not in text or "-" not in text:
         return text
     lines = text.split("\n")
@@ -89,7 +89,7 @@ def _columns(line: str) -> int:
 
 
 def _with_all_notes(text: str) -> str:
-    """The text with a reference to each footnote that has none, for those would be left out."""
+    """The text with a reference to each footnote that has none, because the parser would drop it."""
     if "[^" not in text:
         return text
     used = set(_REFERENCE.findall(text))
@@ -98,10 +98,10 @@ def _with_all_notes(text: str) -> str:
 
 
 def _with_names_in_angles(page: str) -> str:
-    """The page with what only looks like a tag as text: a name to fill in, or an element that is talked about.
+    """The page with false tags escaped as text, such as a name to fill in or an element that the text mentions.
 
-    A tag is one that HTML knows, or that has a value or an end. An element that hides what it holds needs its end in
-    the same paragraph, unless it begins a line.
+    A tag is one that HTML knows, or that has a value or an end. An element that hides its content needs its end in the
+    same paragraph, unless it begins a line.
     """
     ended = {match[2].lower() for match in _TAG.finditer(page) if match[1] or match[3].endswith("/")}
     text_at: set[int] = set()

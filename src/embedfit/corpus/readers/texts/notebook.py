@@ -1,4 +1,4 @@
-"""Jupyter notebooks → blocks: Markdown and code as they stand, and what the code printed. Pictures are left out."""
+"""Jupyter notebooks → blocks: Markdown, code and printed output. Pictures are left out."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_notebook(path: Path, progress: Progress | None = None) -> ParsedDocumen
 
 def _cells(notebook: object) -> Iterator[dict[str, object]]:
     if isinstance(notebook, dict):
-        sheets = notebook.get("worksheets")  # of format 3
+        sheets = notebook.get("worksheets")  # notebooks of format 3
         for holder in [notebook, *(sheets if isinstance(sheets, list) else ())]:
             cells = holder.get("cells") if isinstance(holder, dict) else None
             yield from (cell for cell in (cells if isinstance(cells, list) else ()) if isinstance(cell, dict))
@@ -80,7 +80,7 @@ def _code(text: str) -> Iterator[Block]:
 
 
 def _printed(output: dict[str, object]) -> tuple[str, str]:
-    """(format, text) of what an output shows: what was printed, a value, a page, or an error's message."""
+    """(format, text) of an output: printed text, a value, a page, or an error's message."""
     if output.get("output_type") in ("error", "pyerr"):
         return "", f"{_text(output.get('ename'))}: {_text(output.get('evalue'))}"
     found = output.get("data")
@@ -88,7 +88,7 @@ def _printed(output: dict[str, object]) -> tuple[str, str]:
     text = _ESCAPE.sub("", _text(output.get("text") or data.get("text/plain")))
     if "png" in output or any(str(key).startswith("image/") for key in data):
         return "", ""
-    # The plain form of a text that was made to be shown is the name of a class.
+    # The plain form of a displayed text is only the name of a class.
     named = not text.strip() or _OBJECT.fullmatch(text) is not None
     for kind in ("text/markdown", "text/html", "text/latex"):
         if (named or kind == "text/markdown") and (shown := _text(data.get(kind))):
@@ -97,7 +97,7 @@ def _printed(output: dict[str, object]) -> tuple[str, str]:
 
 
 def _text(value: object) -> str:
-    """Text is given as one string or as a list of lines."""
+    """The text of a field, which is one string or a list of lines."""
     if isinstance(value, list):
         return "".join(part for part in value if isinstance(part, str))
     return value if isinstance(value, str) else ""

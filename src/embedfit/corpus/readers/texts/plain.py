@@ -94,7 +94,7 @@ def _dedented(lines: list[str]) -> str:
 
 
 def _prose(lines: list[str], words: Vocabulary, page: int) -> Iterator[Block]:
-    """A block for each bullet, and one for what stands before the first."""
+    """A block for each bullet, and one for the text before the first."""
     items: list[tuple[BlockKind, list[str]]] = []
     for line in lines:
         if not (cleaned := clean_line(line)):

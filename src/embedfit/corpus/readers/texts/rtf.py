@@ -17,7 +17,7 @@ _TOKEN = re.compile(
     rb"\\(?P<word>[a-zA-Z]{1,32})(?P<number>-?\d{1,10})? ?|\\'(?P<hex>[0-9a-fA-F]{2})|\\(?P<sign>[^a-zA-Z])"
     rb"|(?P<brace>[{}])|(?P<text>[^\\{}\r\n]+)"
 )
-#: Groups whose content is no text of the document. Groups that begin with \* are left out too, but for _KNOWN.
+#: Groups whose content is no text of the document. Groups that begin with \* are left out too, except _KNOWN.
 _SKIPPED = frozenset(
     "fonttbl colortbl stylesheet info pict objdata fldinst listtable listoverridetable rsidtbl xmlnstbl themedata "
     "colorschememapping latentstyles datastore generator filetbl revtbl bkmkstart bkmkend xe tc nonshppict "
@@ -25,7 +25,7 @@ _SKIPPED = frozenset(
 )
 _KNOWN = frozenset(("shpinst", "shptxt", "annotation", "footnote", "ud", "shprslt"))
 _CODECS = {"mac": "mac_roman", "pc": "cp437", "pca": "cp850"}
-#: Groups that are paragraphs of their own: read where they stand, after the paragraph that holds them.
+#: Groups that are paragraphs of their own: they are read after the paragraph that holds them.
 _APART = frozenset("footnote header headerl headerr headerf footer footerl footerr footerf annotation shptxt".split())
 _CHARACTERS = {
     "tab": " ", "line": " ", "lbr": " ", "emdash": "—", "endash": "–", "bullet": "•", "lquote": "‘", "rquote": "’",
@@ -39,7 +39,7 @@ _CHARSETS = {
     162: "cp1254", 163: "cp1258", 177: "cp1255", 178: "cp1256", 186: "cp1257", 204: "cp1251", 222: "cp874",
     238: "cp1250", 255: "cp437",
 }  # fmt: skip
-#: Fonts whose letters are pictures: their codes say nothing.
+#: Fonts whose letters are pictures, so that their codes have no meaning as text.
 _SYMBOL_CHARSET = 2
 _HEADING = re.compile(r"heading (\d)", re.I)
 _MAX_HEADING = 350
@@ -59,7 +59,7 @@ def read_rtf(path: Path, progress: Progress | None = None) -> ParsedDocument:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """Settings that hold inside a group. skip: whether its text is left out. group: its destination."""
+    """Settings that hold inside a group. skip: whether its text is left out. group: the group's destination."""
 
     skip: bool = False
     group: str = ""
@@ -144,7 +144,7 @@ class _Rtf:
         if len(self._stack) >= _MAX_DEPTH:
             raise UnreadableDocument(f"its groups are nested more than {_MAX_DEPTH:,} deep")
         self._stack.append(self._state)
-        # \upr holds the text twice: for old programs, and in Unicode, which is read.
+        # \upr holds the text twice, for old programs and in Unicode; the second one is read.
         is_old_form = self._state.group == "upr"
         self._state = replace(self._state, group="", starred=False, fresh=True, skip=self._state.skip or is_old_form)
 
@@ -158,7 +158,7 @@ class _Rtf:
             self._end_deleted()
 
     def _end_apart(self) -> None:
-        """Footnotes, boxes and headers follow the paragraph in which they stand; comments are listed."""
+        """End a footnote, box or header, which follows the paragraph that holds it, or a comment, which is listed."""
         _, before, outer, table = self._outer.pop()
         self._end_paragraph()
         self._end_table()
@@ -186,7 +186,7 @@ class _Rtf:
         self._state = replace(self._state, fresh=False)
 
     def _begins_group(self, word: str) -> bool:
-        """Whether a word says what the group is that it stands in."""
+        """Handle a word that names the destination of its group. Returns whether it is one."""
         state = self._state
         if word == "upr":
             self._state = replace(state, group=word)
@@ -203,7 +203,7 @@ class _Rtf:
         return True
 
     def _sets_characters(self, word: str, number: int | None) -> bool:
-        """Whether a word says how the bytes of the text are to be read: its font, its code page, its fallbacks."""
+        """Handle a word that decides how bytes become text: font, code page, fallbacks. Returns whether it is one."""
         state = self._state
         if word == "f":
             self._state = replace(state, font=number or 0)
@@ -225,7 +225,7 @@ class _Rtf:
         return True
 
     def _layout(self, word: str, number: int | None) -> None:
-        """Words that begin, end and describe paragraphs and tables."""
+        """Handle a word that begins, ends or describes a paragraph or table."""
         if word in _CHARACTERS:
             self._text(_CHARACTERS[word])
         elif word in ("par", "sect", "page", "column", "softpage"):
