@@ -271,7 +271,7 @@ def _aliases() -> dict[str, str]:
 
 
 def _local_model(model: str) -> Path:
-    """The folder to compare an endpoint with."""
+    """The local folder of the model that an endpoint is compared with."""
     if model.startswith("s3://"):
         raise UsageError(
             "An endpoint is compared with a model on this disk.",
@@ -289,7 +289,7 @@ def _user_folder() -> Path:
 
 
 def _aws(region: str | None, profile: str | None) -> Aws | None:
-    """The account; None where boto3 is not installed."""
+    """The AWS account, None if boto3 is not installed."""
     try:
         return Aws.open(region, profile)
     except MissingDependency:
@@ -377,7 +377,7 @@ def _cost_words(plan: DeployPlan) -> str:
 
 
 def result_table(result: dict[str, object]) -> Table:
-    """The result of `test` as a table."""
+    """The table of the results of `deploy sagemaker test`."""
     table = Table("", "", box=None, pad_edge=False, show_header=False)
     for key, value in result.items():
         listed = f"{value:.4f}" if isinstance(value, float) else str(value)

@@ -83,7 +83,7 @@ def index(
 def _check_index(
     run_folder: Path | None, to_folder: Path | None, *, of_documents: bool, written: bool | None, both: bool
 ) -> None:
-    """Whether the options of `index` fit together. Raises UsageError."""
+    """Raise UsageError if the options of `index` don't fit together."""
     if (run_folder is None) == (to_folder is None):
         raise UsageError(
             "Name either a run or documents and a folder.",
@@ -158,7 +158,7 @@ def search(
 
 
 def _check_many(queries: Path | None, trec: Path | None, *, as_json: bool) -> None:
-    """Whether the options of a search for many queries fit. Raises UsageError."""
+    """Raise UsageError if the options of a search for many queries don't fit together."""
     if queries is None:
         if trec is not None:
             raise UsageError("--trec is for a file of queries.", remedy="Add: --queries FILE, in place of the query")
@@ -167,7 +167,7 @@ def _check_many(queries: Path | None, trec: Path | None, *, as_json: bool) -> No
         raise UsageError("--queries writes a TREC run.", remedy=f"Add: --trec {queries.with_suffix('.trec')}")
     if as_json:
         raise UsageError("--queries writes a TREC run and prints no JSON.", remedy="Leave out --json")
-    with suppress(OSError):  # one of them is not there, or can't be
+    with suppress(OSError):  # a file may be missing, or its path impossible
         if not trec.samefile(queries):
             return
         raise UsageError(f"--trec would overwrite the queries {queries}.", remedy="Name another file for the run.")
@@ -191,7 +191,7 @@ def _print(opened: Index, query: str, hits: list[Hit], base: list[Hit]) -> None:
 
 
 def _say_empty(opened: Index, where: Filter) -> None:
-    """No passage was found: which values the named fields have."""
+    """Say that no passage was found, and which values the named fields have."""
     catalogue = opened.stored.catalogue
     allowed = catalogue.allowed(where)
     if allowed is not None and allowed.any():

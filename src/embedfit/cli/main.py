@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-#: In the order of `embedfit --help`. The name of a command is its function's, with - for _.
+#: The commands in the order of `embedfit --help`. A command has its function's name, with - for _.
 COMMANDS: tuple[Callable[..., None], ...] = (
     path.run,
     path.ingest,
@@ -62,7 +62,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 class _Signals:
-    """Ctrl-C and a polite kill: both stop the work as KeyboardInterrupt, so that what is there is kept."""
+    """Makes Ctrl-C and a termination signal stop the work by KeyboardInterrupt, so that finished work is kept."""
 
     def __init__(self) -> None:
         self.received = False
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             terminal.console(stderr=True).print(f"[red]Error:[/] {shown(str(error))}", highlight=False, soft_wrap=True)
             sys.exit(error.exit_code)
         except BrokenPipeError:
-            # The reader of our output is gone (| head); nothing is left to say.
+            # The reader of our output is gone (| head), so no message can reach it.
             terminal.drop_output()
             sys.exit(1)
         except SystemExit:

@@ -1,4 +1,4 @@
-"""Options of a command, made of the fields of a record: the name, type, default and text of each stand there alone."""
+"""Options of a command, made from the fields of a record, which hold each option's name, type, default and text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embedfit.display.options import CommandOption, option_of
 def with_options(record: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each field of a record that has a CommandOption.
 
-    The command takes what was given as `given`, by the names of fields; a field that is not in it was not given.
+    The command gets the options that the user gave as `given`, by the names of fields, and no others.
     """
 
     def decorate(run: Callable[..., None]) -> Callable[..., None]:
@@ -56,7 +56,7 @@ def _parameter(name: str, field: FieldInfo, option: CommandOption) -> inspect.Pa
 
 
 def _kind(annotation: object) -> object:
-    """What the command line reads for a field of this type; the record checks the rest."""
+    """The type that the command line reads for a field of this type. The record checks the value."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return _kind(next(one for one in get_args(annotation) if one is not NoneType))

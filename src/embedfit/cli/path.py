@@ -157,7 +157,7 @@ def choose(
 
 
 def _stage(name: str, help_text: str) -> Callable[..., None]:
-    """The command of a stage that has no options of its own."""
+    """The command of a stage without options of its own."""
 
     def command(
         run_folder: RunFolder,
@@ -176,7 +176,7 @@ def _stage(name: str, help_text: str) -> Callable[..., None]:
     return command
 
 
-#: The stages that have no options of their own.
+#: The commands of the stages without options of their own.
 STAGES = tuple(
     _stage(name, text)
     for name, text in (

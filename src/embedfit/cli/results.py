@@ -1,4 +1,4 @@
-"""The results of a run or a benchmark, on the terminal."""
+"""Shows the results of a run or a benchmark on the terminal."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def serve(
     if named is None:
         raise UsageError("No model is named.", remedy="For example: embedfit serve runs/em/merged --port 8081")
     settings = from_environment(overrides=given)
-    # An extra, and slower to import than a wrong setting deserves.
+    # Imported late: it is an extra, and a wrong setting shall be reported before so slow an import.
     from embedfit.serving.server import logger
     from embedfit.serving.server import serve as serve_model
 
@@ -55,7 +55,7 @@ def serve(
 
 
 class _LogLines(LogLines):
-    """Lines of progress that go where the server's own go."""
+    """Lines of progress, written where the server's own lines go."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class _LogLines(LogLines):
 
 
 def _opener(named: str, report: Reporter) -> Callable[[], Index] | None:
-    """Opens the index of a run or index folder, and builds it if a run has none. None: `named` is a model."""
+    """A function that opens the index of a run or index folder, building a run's if it has none. None for a model."""
     from embedfit.index.store.manifest import is_searchable
 
     folder = Path(named).expanduser()

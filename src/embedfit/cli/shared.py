@@ -1,4 +1,4 @@
-"""Options that several commands have, and the runtime that they make."""
+"""Options that several commands share, and the runtime made from them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without 
 
 
 def runtime_for(*, ledger: Path | None = None, processes: int = 1, workers: str = INLINE) -> Runtime:
-    """The runtime of a command: progress on standard error, and questions where somebody can answer them."""
+    """The runtime of a command. Progress goes to standard error; questions are asked only if somebody can answer."""
     confirm = typer.confirm if sys.stdin.isatty() else None
     runtime = runs.make_runtime(reporter_for(sys.stderr), ledger=ledger, confirm=confirm, processes=processes)
     return replace(runtime, executor=open_executor(workers))

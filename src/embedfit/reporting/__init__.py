@@ -1,1 +1,1 @@
-"""The report for people and the model card."""
+"""The report of a run and the model card."""

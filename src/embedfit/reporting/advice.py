@@ -1,4 +1,4 @@
-"""What the numbers mean for the reader: findings beside the verdict, and what to do next."""
+"""Advice in the report: findings beside the verdict, and the next steps."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from embedfit.path.artefacts import Summary
 from embedfit.reporting.evidence import Evidence
 from embedfit.reporting.wording import count, difference, headline, plural, points, score
 
-#: Below this many clusters a bootstrap interval is known to be too narrow.
+#: With fewer clusters than this, a bootstrap interval is known to be too narrow.
 FEW_CLUSTERS = 20
-#: Below this rate of kept queries, the generator is the bottleneck.
+#: If a smaller share of the queries is kept, the generator is the bottleneck.
 FEW_KEPT = 0.4
 
-#: What is said of a pair of systems by what is known of their difference.
+#: Sentences on pairs of systems, by the verdict on their difference.
 _PAIRS = {
     ("chosen", "default"): {
         "better": "The retriever that was chosen finds more than the safe default: {difference}.",
@@ -41,7 +41,7 @@ _PAIRS = {
 
 
 def findings(evidence: Evidence) -> list[str]:
-    """Sentences that a sceptic would otherwise have to find alone."""
+    """Sentences on the weak points of the evaluation and on further comparisons."""
     summary = evidence.summary
     said = []
     for pair, sentences in _PAIRS.items():
@@ -71,7 +71,7 @@ def findings(evidence: Evidence) -> list[str]:
 
 
 def _model_alone(summary: Summary) -> str:
-    """What tuning is worth where a passage is one vector and nothing else is searched."""
+    """A sentence on the gain by tuning if a passage is one vector and nothing else is searched."""
     comparison, systems = summary.comparison("merged"), summary.systems
     if comparison is None or summary.decision.over == "base" or not {"base", "merged"} <= systems.keys():
         return ""
@@ -87,7 +87,7 @@ def _model_alone(summary: Summary) -> str:
 
 
 def next_steps(evidence: Evidence) -> list[str]:
-    """What would most likely help, most useful first."""
+    """The steps that would most likely help, the most useful first."""
     run = shlex.quote(evidence.root)
     steps = [
         f'Build the index and search it: embedfit index --run {run}, then embedfit search --run {run} "…". '

@@ -1,4 +1,4 @@
-"""The model card: what the Hub and a colleague need to know, and no text of any document."""
+"""The model card for the Hub and for colleagues. It holds no text of any document."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ TAGS = (
     "text-embeddings-inference",
     "embedfit",
 )
-#: Columns of the card's table, and the system of each.
+#: The columns of the card's table, and the system in each.
 COLUMNS = {"Base": "base", "This model": "merged", "BM25": "bm25", "Retriever over it": "default"}
-#: Used where the card is not yet bound for a repository.
+#: Stands for the repository's id while there is none.
 UNNAMED = "PATH-OR-HUB-ID"
 
 
 def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
     """README.md of the merged model: metadata as YAML, then Markdown.
 
-    model_id: how readers will load it. No paths, names or texts of documents are in it.
+    model_id: the name under which readers load the model. The card holds no paths, names or texts of documents.
     """
     if evidence.layout is None:
         raise ArtifactMissing(
@@ -67,7 +67,7 @@ def _snippet(model_id: str, name: str) -> Markup:
 
 
 def metadata(evidence: Evidence, model_id: str = UNNAMED) -> ModelCardData:
-    """The YAML block in the Hub's terms. What is not known (licence, language) is left out, never guessed."""
+    """The YAML block in the Hub's terms. Unknown facts (licence, language) are left out, never guessed."""
     base, results = usage.hub_id(evidence.config.model), _results(evidence.summary)
     return ModelCardData(
         base_model=base,
@@ -104,7 +104,7 @@ def _language(evidence: Evidence) -> str | None:
     language = evidence.config.generate.language.strip().lower()
     if re.fullmatch(r"[a-z]{2,3}", language):
         return language
-    # The named models are English ones; another language of the queries in words can't be mapped safely.
+    # Models with an alias are English; a language that the settings describe in words can't be mapped safely.
     return "en" if not language and evidence.config.model in EMBEDDERS else None
 
 
@@ -139,7 +139,7 @@ def _verdict(summary: Summary) -> str:
 
 
 def _retriever(summary: Summary) -> str:
-    """What embedfit's retriever finds with it, against one vector a passage of the base, and what tuning adds there."""
+    """The sentence on embedfit's retriever over the model, against one vector a passage of the base, and on tuning."""
     comparison = summary.comparison("default")
     if comparison is None or "default" not in summary.systems:
         return ""
@@ -153,7 +153,7 @@ def _retriever(summary: Summary) -> str:
 
 
 def _data(evidence: Evidence) -> list[str]:
-    """Counts and kinds, in sentences."""
+    """Sentences on the training data: numbers of documents, passages, questions and rows."""
     data, config = evidence.summary.data, evidence.config
     sentences = []
     if data.documents and data.passages:
@@ -195,14 +195,14 @@ def _value(summary: Summary, system: str, metric: str) -> str:
 
 
 def _cell(text: str) -> Markup:
-    """Text for a table's cell or a code span inside one: on one line, with no way out of either."""
+    """Text for a table's cell, or for a code span inside one. It is on one line and can't end either."""
     plain = " ".join(str(text).split()).replace("`", "'").replace("|", "\\|")
     return escape(plain)
 
 
 def _code(text: str) -> Markup:
-    """A code span for a table's cell, exact to the character: in a code span Markdown escapes HTML by itself."""
+    """A code span for a table's cell, exact to the character, because Markdown itself escapes HTML in a code span."""
     plain = re.sub(r"[\r\n]", " ", text).replace("|", "\\|")
     fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
-    # Markdown strips one space on each side, and needs one beside a backtick.
+    # A code span needs a space beside a backtick, and Markdown strips one space on each side.
     return Markup(f"{fence} {plain} {fence}")

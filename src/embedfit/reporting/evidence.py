@@ -1,4 +1,4 @@
-"""What a run folder says, read once: the only source of the report and of the model card."""
+"""The facts of a run folder, read once. They are the only source of the report and of the model card."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ W = TypeVar("W", bound=Whole)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Funnel:
-    """How many documents, passages and queries there were, and why the others are not there.
+    """Numbers of documents, passages and queries, and the reasons why others were dropped.
 
     passage_reasons, query_reasons: (reason, number, example). splits: passages of each. styles: (style, written, kept).
     """
@@ -61,9 +61,9 @@ class Funnel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """Everything the report may say. What is not there is empty, and its file is among `missing`.
+    """All facts that the report may show. A fact whose file is missing is empty, and `missing` names the file.
 
-    losses: (step, loss). layout: None where merged/ is not a whole model folder.
+    losses: (step, loss). layout: None if merged/ is not a whole model folder.
     """
 
     root: str
@@ -82,7 +82,7 @@ class Evidence:
 
     @property
     def dev_scores(self) -> tuple[tuple[float, float], ...]:
-        """(step, nDCG@10) of the dev questions, the base's at step 0."""
+        """(step, nDCG@10) on the dev questions; step 0 is the base."""
         scores = self.training.dev_ndcg10
         first = () if scores.base is None else ((0, scores.base),)
         return (*first, *((one.step, one.ndcg10) for one in scores.after))
@@ -108,7 +108,7 @@ class _Reader:
         return self.workspace.read(record_type) if self.has(record_type) else []
 
     def losses(self) -> Iterable[tuple[float, float]]:
-        """Of a log that a killed run may have cut in the middle of a line."""
+        """(step, loss) of the training log. A line that a killed run cut is skipped."""
         path = FILES[TrainingStep]
         for line in self.workspace.existing(path).read_bytes().split(b"\n") if self.has(TrainingStep) else ():
             try:
@@ -126,7 +126,7 @@ class _Reader:
 
 
 def gather(workspace: Workspace, config: Config) -> Evidence:
-    """Read a run folder. Only summary.json must be there; raises ArtifactMissing without it."""
+    """Read a run folder. Raises ArtifactMissing without summary.json, the only file that must be there."""
     summary = workspace.load(Summary)
     reader = _Reader(workspace)
     documents = reader.records(Document)
@@ -142,7 +142,7 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
         evaluation=reader.whole(Evaluation()),
         losses=tuple(reader.losses()),
         training=reader.whole(TrainingLog()),
-        # The report's own is written after it.
+        # The report's own manifest is written after the report.
         manifests=tuple(m for stage in STAGES[:-1] if (m := workspace.read_manifest(stage.name)) is not None),
         layout=reader.layout(),
         missing=tuple(reader.missing),
@@ -150,7 +150,7 @@ def gather(workspace: Workspace, config: Config) -> Evidence:
 
 
 def _document_names(documents: list[Document]) -> dict[str, str]:
-    """File names; where documents share a file, as those of a BEIR corpus do, their ids."""
+    """Document id → name for people: the file's name, or the id if documents share a file, as in a BEIR corpus."""
     sharing = Counter(document.path for document in documents)
     return {
         d.document_id: d.document_id if sharing[d.path] > 1 else d.path.replace("\\", "/").rsplit("/", 1)[-1]
@@ -159,11 +159,11 @@ def _document_names(documents: list[Document]) -> dict[str, str]:
 
 
 def ranked(dropped: Iterable[tuple[str, str]]) -> tuple[tuple[str, int, str], ...]:
-    """(reason, number, the beginning of an example) of (reason, text) pairs, the most frequent reason first."""
+    """(reason, number, the beginning of an example) from pairs (reason, text), the most frequent reason first."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for reason, text in dropped:
-        # "running header (12 pages)" and "running header (3 pages)" are one reason.
+        # "running header (12 pages)" and "running header (3 pages)" count as one reason.
         name = _DETAIL.sub("", reason) or "no reason recorded"
         counts[name] += 1
         if text and name not in examples:

@@ -38,7 +38,7 @@ class Line:
 
 
 def intervals(name: str, title: str, rows: Sequence[Dot]) -> Markup:
-    """Dots with 95% intervals, one row a system, on a shared axis."""
+    """A figure of dots with 95% intervals, one row for each system, on a shared axis."""
     step, top, left, right = 27.0, 6.0, 134.0, 50.0
     bottom = top + step * len(rows)
     ends = [end for row in rows for end in (row.interval or (row.value, row.value))] + [row.value for row in rows]
@@ -70,7 +70,7 @@ def curves(
     mark: tuple[float, str] | None = None,
     height: float = 220.0,
 ) -> Markup:
-    """Lines over a shared x axis. mark: an x to point out, such as the chosen weight, and its label."""
+    """A figure of lines over a shared x axis. mark: an x to point out, such as the chosen weight, and its label."""
     every = [point for line in lines for point in line.points]
     left, right, top, bottom = 44.0, WIDTH - 12, 26.0, height - 38
     x_low, x_high = min(p[0] for p in every), max(p[0] for p in every)
@@ -96,7 +96,7 @@ def curves(
 
 
 def cosines(name: str, title: str, rows: Sequence[tuple[str, Separation]]) -> Markup:
-    """Every pair's cosine as a thin tick: similar above different, one pair of strips a system, medians marked."""
+    """A figure of cosines: each system has a strip of similar and one of different pairs, a tick each, with medians."""
     strip, gap, top, left = 17.0, 32.0, 20.0, 76.0
     block = 2 * strip + 4 + gap
     bottom = top + block * len(rows) - gap + 8
@@ -126,7 +126,7 @@ def cosines(name: str, title: str, rows: Sequence[tuple[str, Separation]]) -> Ma
 
 
 def tone(interval: Interval | None) -> str:
-    """The class that colours a difference: "up" or "down" where its interval leaves out zero, else "flat"."""
+    """The class that colours a difference: "up" or "down" if its interval leaves out zero, else "flat"."""
     low, high = interval or (-1.0, 1.0)
     return "up" if low > 0 else "down" if high < 0 else "flat"
 
@@ -147,7 +147,7 @@ def delta_bar(delta: float, interval: Interval | None, reach: float) -> Markup:
 
 
 def share_bar(parts: Sequence[tuple[float, str]], whole: float, width: float = 320.0) -> Markup:
-    """A bar of stacked amounts, each (amount, class), out of a whole; its numbers stand beside it in text."""
+    """A bar of stacked amounts (amount, class) out of a whole. The text beside it gives the numbers."""
     drawn, start = [], 0.0
     for amount, kind in parts:
         length = width * amount / whole if whole else 0.0
@@ -160,7 +160,7 @@ def share_bar(parts: Sequence[tuple[float, str]], whole: float, width: float = 3
 
 
 def smoothed(points: Sequence[tuple[float, float]], share: float = 0.08) -> list[tuple[float, float]]:
-    """The mean of y over a centred window of that share of all points: unlike a running mean it does not lag."""
+    """The mean of y over a centred window with this share of all points. Unlike a running mean, it does not lag."""
     reach = max(2, round(len(points) * share / 2))
     result = []
     for number, (x, _) in enumerate(points):
@@ -171,7 +171,7 @@ def smoothed(points: Sequence[tuple[float, float]], share: float = 0.08) -> list
 
 
 def thinned(points: Sequence[tuple[float, float]], limit: int = 400) -> list[tuple[float, float]]:
-    """At most about limit points, each the mean of its neighbours, so that a long run's page stays small."""
+    """At most about `limit` points, each the mean of its neighbours, so that a long run's page stays small."""
     size = -(-len(points) // limit) if points else 1
     groups = (points[start : start + size] for start in range(0, len(points), size))
     return [(sum(p[0] for p in group) / len(group), sum(p[1] for p in group) / len(group)) for group in groups]

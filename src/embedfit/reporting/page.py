@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, from the evidence of a run."""
+"""The report: one HTML file that needs no other file, made from the evidence of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ METRICS = (
     "recall@100",
     "precision@10",
 )
-#: The metrics that have a picture, with what each means.
+#: The metrics that have a figure, with the meaning of each.
 PANELS = {
     METRIC: "How high the right passages stand among the first ten.",
     "mrr@10": "One over the rank of the first right passage.",
@@ -46,17 +46,17 @@ SLICE_NAMES = {
     "document": "Document",
 }
 PART_NAMES = {"one": "one vector", "words_and_queries": "words and written queries", "queries": "written queries"}
-#: Longer lists say how many more there are.
+#: The most entries of a list; a longer one says how many more there are.
 MOST_ROWS = 15
-#: Characters of a passage that the page carries; a whole corpus would make it too heavy to open.
+#: The most characters of a passage in the page; a whole corpus would make it too large to open.
 MOST_CHARACTERS = 1200
 
 
 def data_island(value: object) -> Markup:
-    """JSON that can stand inside a script element whatever its strings hold.
+    """JSON that is safe inside a script element, whatever its strings hold.
 
-    Escaping <, > and & in the JSON itself means that no string can close the element or open a comment
-    (HTML, "Restrictions for contents of script elements"); U+2028 and U+2029 would end a line of JavaScript.
+    <, > and & are escaped in the JSON itself, so that no string can close the element or open a comment (HTML,
+    "Restrictions for contents of script elements"). So are U+2028 and U+2029, which end a line of JavaScript.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text = text.encode("utf-8", "replace").decode("utf-8")
@@ -66,7 +66,7 @@ def data_island(value: object) -> Markup:
 
 
 def render(evidence: Evidence) -> str:
-    """The whole page. Everything that came from documents, queries or models is escaped."""
+    """The whole page. All text from documents, queries or models is escaped."""
     style, script = asset("report.css"), asset("report.js")
     summary, led = evidence.summary, _led(evidence.summary)
     others = [one.name for one in SYSTEMS if not one.leads and one.name not in led and one.name in summary.systems]
@@ -105,7 +105,7 @@ def render(evidence: Evidence) -> str:
             training_facts=_training_facts(evidence),
             sweep=_sweep_figures(evidence),
             cosines=_cosine_figure(evidence),
-            # Wall time of each stage: its manifest's, else summary.json's.
+            # Wall time of each stage, from its manifest or else from summary.json.
             seconds={**summary.timings_s, **{m.stage: m.seconds for m in evidence.manifests}},
             snippets=snippets(evidence),
             settings=_settings(evidence),
@@ -115,7 +115,7 @@ def render(evidence: Evidence) -> str:
 
 
 def _led(summary: Summary) -> list[str]:
-    """The retrievers that the report leads with; of a run of embedfit 0.1 its models and BM25."""
+    """The retrievers that the report begins with. In a run of embedfit 0.1 they are its models and BM25."""
     doubled = ("chosen", "chosen_base") if summary.same_as_default else ()
     names = [one.name for one in SYSTEMS if one.leads and one.name in summary.systems and one.name not in doubled]
     if summary.lead not in names and summary.lead in summary.systems:
@@ -124,7 +124,7 @@ def _led(summary: Summary) -> list[str]:
 
 
 def _comparisons(summary: Summary, led: Sequence[str]) -> tuple[list[Comparison], ...]:
-    """On nDCG@10: of the retrievers that the report leads with, then the others; and all on other metrics."""
+    """Three lists: on nDCG@10 those of the retrievers in `led`, then the others; then all on other metrics."""
     doubled = ("chosen", "chosen_base") if summary.same_as_default else ()
     shown = [one for one in summary.comparisons if one.a not in doubled]
     main = [one for one in shown if one.metric == METRIC]
@@ -133,7 +133,7 @@ def _comparisons(summary: Summary, led: Sequence[str]) -> tuple[list[Comparison]
 
 
 def _note(summary: Summary, name: str) -> str:
-    """What a retriever is made of, in a few words."""
+    """The parts of a retriever, in a few words."""
     row = summary.retrievers.get(name)
     if name == "base":
         return "one vector a passage, untuned"
@@ -147,7 +147,7 @@ def _note(summary: Summary, name: str) -> str:
 
 
 def _panels(summary: Summary, led: Sequence[str]) -> list[tuple[str, str, Markup]]:
-    """(metric, note, figure) of the metrics worth a picture, of the retrievers that the report leads with."""
+    """(metric, note, figure) for each metric that has a figure. The figures show the retrievers in `led`."""
     result: list[tuple[str, str, Markup]] = []
     for metric, note in PANELS.items():
         dots = [
@@ -172,7 +172,7 @@ def _short(label: str, longest: int = 18) -> str:
 
 
 def _slices(evidence: Evidence) -> list[tuple[str, list[tuple[Slice, str, Markup]], int]]:
-    """(heading, [(slice, label, bar)], number left out) of every way to group the questions."""
+    """(heading, [(slice, label, bar)], number left out) for every way to group the questions."""
     result: list[tuple[str, list[tuple[Slice, str, Markup]], int]] = []
     for name, rows in evidence.evaluation.slices.items():
         if len(rows) < 2 or not any(row.delta for row in rows):
@@ -188,7 +188,7 @@ def _slices(evidence: Evidence) -> list[tuple[str, list[tuple[Slice, str, Markup
 
 
 def _explorer(evidence: Evidence) -> dict[str, object]:
-    """What the page's script shows: entries, and each passage once."""
+    """The data of the page's script: entries, and each passage once."""
     evaluation = evidence.evaluation
     outcomes = (*evaluation.wins, *evaluation.losses)
     entries = [
@@ -220,7 +220,7 @@ def _cut(text: str) -> str:
 
 
 def _training_figures(evidence: Evidence) -> list[tuple[str, Markup]]:
-    """(caption, figure) of loss and dev score over steps."""
+    """(caption, figure) for the loss and for the dev score, over steps."""
     result = []
     if evidence.losses:
         raw = figures.thinned(evidence.losses)
@@ -246,7 +246,7 @@ def _training_figures(evidence: Evidence) -> list[tuple[str, Markup]]:
 
 
 def _training_facts(evidence: Evidence) -> str:
-    """How training went, in a sentence."""
+    """A sentence on the training: steps, rows, speed, precision, memory."""
     log = evidence.training
     facts = []
     if log.steps:
@@ -262,7 +262,7 @@ def _training_facts(evidence: Evidence) -> str:
 
 
 def _sweep_figures(evidence: Evidence) -> list[tuple[str, Markup]]:
-    """(caption, figure) of the weights that the merge tried: score on dev, and retention."""
+    """(caption, figure) for the dev score and for the retention, over the weights that the merge tried."""
     tried = sorted(evidence.merge.alphas, key=lambda point: point.alpha)
     chosen = evidence.summary.decision.alpha
     mark = None if chosen is None else (chosen, f"chosen: {chosen:g}")
@@ -298,6 +298,6 @@ def _cosine_figure(evidence: Evidence) -> Markup | None:
 
 
 def _settings(evidence: Evidence) -> str:
-    """The configuration as the run keeps it, without credentials that somebody put into an address."""
+    """The configuration as the run keeps it, without credentials in addresses."""
     text = tomli_w.dumps(stored_settings(evidence.config, Path(evidence.root) / "embedfit.toml")[0])
     return re.sub(r"://[^/@\s\"]+@", "://…@", text)

@@ -28,13 +28,13 @@ LOGIN = "Run: hf auth login  (or set HF_TOKEN to a token that may write)"
 
 
 class Hub(Protocol):
-    """What push needs of huggingface_hub.HfApi."""
+    """The two calls of huggingface_hub.HfApi that push makes."""
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> object:
         """Make a repository."""
 
     def create_commit(self, repo_id: str, operations: list[CommitOperationAdd], *, commit_message: str) -> object:
-        """Add files. Returns what has the repository's address in `repo_url`."""
+        """Add files. Returns an object with the repository's address in `repo_url`."""
 
 
 def push(
@@ -48,10 +48,9 @@ def push(
 ) -> str:
     """Upload merged/ of a run, with a card that names the repository, as one commit. Returns the address.
 
-    repo_id: OWNER/NAME; made where it is not there, private unless private is False.
-    token: default, that of `hf auth login` or HF_TOKEN.
-    Raises UsageError for a bad repo_id, ArtifactMissing for an unfinished run, EmbedfitError where the
-    run kept the base, or the Hub can't be reached or refuses.
+    repo_id: OWNER/NAME. A new repository is made if there is none, private unless `private` is False. token: default:
+    that of `hf auth login` or HF_TOKEN. Raises UsageError for a bad repo_id, ArtifactMissing for an unfinished run,
+    EmbedfitError if the run kept the base, and if the Hub can't be reached or refuses.
     """
     log = (report or Silent()).log
     owner, slash, _ = repo_id.partition("/")
@@ -83,7 +82,7 @@ def push(
 
 
 def _files(folder: Path) -> list[str]:
-    """What belongs to a model: hidden files, temporary ones and the local card stay here."""
+    """The files of a model folder to upload, without hidden files, temporary ones and the local card."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     kept = [path for path in files if not any(part.startswith(".") for part in path.parts)]
     if not any(path.name == "model.safetensors" for path in kept):
@@ -93,7 +92,7 @@ def _files(folder: Path) -> list[str]:
 
 @contextmanager
 def _hub_errors(repo_id: str) -> Iterator[None]:
-    """Failures of the Hub, in words and with a remedy. Tokens are in no message."""
+    """Turns the Hub's failures into errors with a remedy. No message holds a token."""
     try:
         yield
     except LocalTokenNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Templates of this package, and the words in which they show numbers."""
+"""The templates of this package, and their filters, which show numbers in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embedfit.reporting import figures, wording
 
 
 def environment(*, escapes: bool = True) -> Environment:
-    """escapes: every text that a template shows is escaped for HTML."""
+    """The environment of the templates. escapes: whether every text that a template shows is escaped for HTML."""
     made = Environment(
         loader=PackageLoader("embedfit.reporting"),
         autoescape=escapes,
@@ -45,5 +45,5 @@ def environment(*, escapes: bool = True) -> Environment:
 
 
 def asset(name: str) -> Markup:
-    """A file beside the templates, as it is."""
+    """The unchanged content of a file beside the templates."""
     return Markup(resources.files("embedfit.reporting").joinpath("templates", name).read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""Scores and records of a run → report.html and the model card."""
+"""The stage `report`: it turns scores and records of a run into report.html and the model card."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from embedfit.runtime import Runtime
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
-    """Write report.html and merged/README.md. Files that are missing are named in the report.
+    """Write report.html and merged/README.md. The report names files that are missing.
 
-    Raises ArtifactMissing where there is no summary.json.
+    Raises ArtifactMissing if there is no summary.json.
     """
     evidence = gather(workspace, config)
     for name in evidence.missing:

@@ -1,4 +1,4 @@
-"""SVG elements, axes and ticks: text is always escaped, colours come from the page's classes."""
+"""SVG elements, axes and ticks. Text is always escaped, and colours come from the page's classes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
 
 
 def _text(value: object) -> str:
-    # A hundredth of a unit is finer than any screen; longer numbers only make the page heavier.
+    # A hundredth of a unit is finer than any screen; longer numbers only make the page larger.
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def picture(name: str, title: str, description: str, width: float, height: float, *children: str) -> Markup:
-    """A figure that a screen reader speaks as its title and description. name: unique on the page."""
+    """A figure whose title and description a screen reader speaks. name: unique on the page."""
     return Markup(
         '<svg role="img" aria-labelledby="{0}-title {0}-desc" viewBox="0 0 {3} {4}" class="figure">{1}{2}{5}</svg>'
     ).format(
@@ -80,6 +80,6 @@ def tick_label(value: float, step: float) -> str:
 
 
 def tick_labels(values: list[float]) -> list[tuple[float, str]]:
-    """Ticks with their labels, all of the same number of decimals."""
+    """Ticks with their labels, all with the same number of decimals."""
     step = values[1] - values[0] if len(values) > 1 else values[0]
     return [(value, tick_label(value, round(step, 12))) for value in values]

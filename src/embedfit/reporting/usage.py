@@ -1,4 +1,4 @@
-"""Code that readers copy: index, search, serve, load, deploy, push. It stands in templates/usage; tests run it."""
+"""Code for readers to copy: index, search, serve, load, deploy, push. It is in templates/usage, and tests run it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedfit.reporting.rendering import environment
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snippet:
-    """A piece of code with what it does."""
+    """A piece of code with a title and a note."""
 
     title: str
     note: str
@@ -20,7 +20,7 @@ class Snippet:
     code: str
 
 
-#: Under "Use it": the file in templates/usage, the title, the note. The last two are of a tuned model that ships.
+#: Under "Use it": the file in templates/usage, the title, the note. The last two appear only if a tuned model ships.
 _SHOWN = (
     ("index.sh", "Build the index and search it", "The retriever that ships, as the rows above measure it."),
     ("search.py", "Search from Python", ""),
@@ -59,10 +59,10 @@ def hub_id(model: str) -> str | None:
 
 
 def shipped_model(evidence: Evidence) -> str:
-    """What to give SentenceTransformer(...).
+    """The argument for SentenceTransformer(...): the folder merged/, or the base's name if merged/ holds other weights.
 
-    merged/ holds the fine-tuned weights at weight 1 and the base's at weight 0, then with the query
-    instruction that the base's own folder often lacks.
+    merged/ holds the fine-tuned weights at weight 1, and the base's at weight 0, with the query instruction that the
+    base's own folder often lacks.
     """
     decision = evidence.summary.decision
     if decision.ship == "base" and decision.alpha != 0:
@@ -71,7 +71,7 @@ def shipped_model(evidence: Evidence) -> str:
 
 
 def code(name: str, *, model: str = "", run: str = "", folder: bool = False) -> str:
-    """The code of a file in templates/usage. model: a hub id, or a path where folder is set; run: a run's folder."""
+    """The code of a file in templates/usage. model: a hub id, or a path if `folder` is set; run: a run's folder."""
     return environment(escapes=False).get_template(f"usage/{name}.j2").render(model=model, run=run, folder=folder)
 
 

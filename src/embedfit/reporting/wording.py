@@ -1,4 +1,4 @@
-"""Numbers and verdicts in words that people read without a manual."""
+"""Words for numbers and verdicts that people understand without a manual."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METRIC_NAMES = {"ndcg": "nDCG", "mrr": "MRR", "map": "MAP", "hit": "Hit", "recal
 
 
 def metric_name(metric: str) -> str:
-    """As papers write it: "ndcg@10" → "nDCG@10"."""
+    """A metric's name as papers write it: "ndcg@10" → "nDCG@10"."""
     kind, at, cutoff = metric.partition("@")
     return METRIC_NAMES.get(kind, kind) + at + cutoff
 
@@ -27,7 +27,7 @@ def score(value: float | None) -> str:
 
 
 def points(delta: float | None) -> str:
-    """A difference of metrics in points (hundredths), signed, one decimal; what rounds to zero has no sign."""
+    """A difference of metrics in points (hundredths), with sign and one decimal. A rounded zero has no sign."""
     if delta is None:
         return "–"
     text = f"{100 * delta:+.1f}"
@@ -59,7 +59,7 @@ def plural(number: float, noun: str) -> str:
 
 
 def money(usd: float) -> str:
-    """US dollars; cents where they matter."""
+    """US dollars, with cents if they matter."""
     if usd == 0:
         return "$0"
     return f"${usd:,.2f}" if usd >= 0.01 else "under $0.01"
@@ -73,7 +73,7 @@ def size(number: float | None) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """As "1.4 ms"; tenths only where they matter."""
+    """A duration such as "1.4 ms", with tenths only if they matter."""
     if value is None:
         return "–"
     return f"{value:.1f}{NBSP}ms" if value < 10 else f"{value:,.0f}{NBSP}ms"
@@ -84,7 +84,7 @@ Tone = Literal["better", "unsure", "worse"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
-    """The report's first sentence. action: what to do; sentence: with its evidence."""
+    """The report's first sentence. action: the advice; sentence: its evidence."""
 
     tone: Tone
     action: str
@@ -93,7 +93,7 @@ class Headline:
 
 
 def headline(summary: Summary) -> Headline:
-    """One sentence that a colleague can quote: what to search with, by how much it is better, how sure that is."""
+    """One sentence to quote: the retriever to search with, its gain, and how sure the gain is."""
     found = summary.comparison(summary.lead)
     shown = _measured(summary, found) if found and {"base", summary.lead} <= summary.systems.keys() else ""
     tone = tone_of(found)
@@ -121,24 +121,24 @@ def _measured(summary: Summary, comparison: Comparison) -> str:
 
 
 def tone_of(comparison: Comparison | None) -> Tone:
-    """What is known of a difference: nothing where it was not measured."""
+    """The verdict on a difference, which is none if it was not measured."""
     return "unsure" if comparison is None else comparison.verdict
 
 
 def questions(summary: Summary) -> str:
-    """How many queries the evaluation asked and who wrote them."""
+    """The number of the evaluation's queries, and who wrote them."""
     who = "that people asked" if summary.human else "written by a language model and held out from training"
     return f"{plural(summary.data.eval_queries, 'question')} {who}"
 
 
 def difference(comparison: Comparison) -> str:
-    """As "+1.4 points, 95% interval +0.2 to +2.5"."""
+    """A comparison's difference, such as "+1.4 points, 95% interval +0.2 to +2.5"."""
     interval = f", 95% interval {points_between(comparison.ci95)}" if comparison.ci95 else ""
     return f"{points(comparison.delta)}{NBSP}points{interval}"
 
 
 def retriever_name(summary: Summary) -> str:
-    """What ships, in words."""
+    """The retriever that ships, in words."""
     lead, decision = summary.lead, summary.decision
     if lead not in ("default", "chosen"):
         return f"the {label_of(lead).lower()} model"
@@ -154,7 +154,7 @@ def retriever_name(summary: Summary) -> str:
 
 
 def tuning(summary: Summary) -> str:
-    """What tuning added, told against the same retriever over the untuned base. Empty where it was not measured."""
+    """A sentence on the gain by tuning, against the same retriever over the base. Empty if it was not measured."""
     if summary.decision.over == "base":
         return "Nothing of the tuning ships: no tuned model was found to be surely better than the base."
     chosen = "chosen_base" in summary.systems
@@ -170,7 +170,7 @@ def tuning(summary: Summary) -> str:
 
 
 def lead_lines(summary: Summary, run: str) -> list[str]:
-    """What a terminal shows of a run: what to search with, what tuning added, what to do next. run: its folder."""
+    """A run's result for the terminal: the retriever to use, the gain by tuning, the next step. run: its folder."""
     first, word = headline(summary), shlex.quote(run)
     lines = [
         f"{first.action}: {first.sentence}.",

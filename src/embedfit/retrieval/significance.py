@@ -48,11 +48,11 @@ class Difference:
 def clusters_of(documents: Sequence[str], passages: Sequence[str]) -> tuple[Ints, ClusterBy]:
     """The cluster of each query, from the document and passage that answer it.
 
-    Returns (Q,) numbers from 0, and what a cluster is: a document where there are at least
-    MIN_DOCUMENTS of them and they group passages, else a passage.
+    Returns (Q,) numbers from 0, and the kind of cluster: documents if there are at least MIN_DOCUMENTS of them and they
+    group passages, else passages.
     """
     found = len(set(documents))
-    # As many documents as passages: each passage is its own document, and calling it one would promise more.
+    # With as many documents as passages, each passage is its own document; "documents" would promise too much.
     by: ClusterBy = "document" if MIN_DOCUMENTS <= found < len(set(passages)) else "passage"
     return number(documents if by == "document" else passages), by
 
