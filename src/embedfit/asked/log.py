@@ -65,8 +65,8 @@ class Log:
         repeated = self.lines - len(self.questions)
         if self.is_sample:
             yield (
-                f"queries: {self.lines:,} questions; of more than {len(self.questions):,} different ones these many "
-                "stay, drawn by how often they were asked"
+                f"queries: {self.lines:,} questions; more than {len(self.questions):,} are different, and a sample of "
+                "that size is kept, drawn by how often they were asked"
             )
         else:
             share = f", {repeated / self.lines:.0%} repeat another one" if repeated else ""
@@ -94,7 +94,7 @@ def read_log(
 ) -> Log:
     """Read files of questions. leave_out: keys (see key_of) of questions that were forgotten.
 
-    Raises InputError where a file is missing, is no text, or all of them hold no question.
+    Raises InputError if a file is missing or is no text, or if no file holds a question.
     """
     reader = _Reader(most=most, leave_out=leave_out, rng=np.random.default_rng([seed, _SAMPLE_STREAM]))
     for path in map(Path, paths):

@@ -70,8 +70,8 @@ def too_few(count: int) -> str:
     if count >= ENOUGH_TO_CHOOSE:
         return ""
     return (
-        f"queries: {count:,} different questions are too few to choose a retriever by; {ENOUGH_TO_CHOOSE} are the "
-        "least, fifty are good"
+        f"queries: {count:,} different questions are too few to choose a retriever by; at least {ENOUGH_TO_CHOOSE} are "
+        "needed, and fifty are good"
     )
 
 
@@ -124,6 +124,6 @@ def other_language(questions: Sequence[str], passages: Sequence[Passage]) -> str
     if not foreign or not written:
         return ""
     return (
-        f"queries: they are in {name_of(foreign[0])}, it seems, and the documents in {name_of(written[0])}: words "
-        "will not meet, and only a model that knows both finds anything"
+        f"queries: the questions seem to be in {name_of(foreign[0])}, and the documents in {name_of(written[0])}: "
+        "words will not match, and only a model that knows both languages finds anything"
     )

@@ -29,7 +29,7 @@ def _dcg(gains: Sequence[float]) -> float:
 
 
 def ungraded(ranking: Sequence[str], grades: Mapping[str, int], k: int) -> int:
-    """How many of the first k passages have no grade."""
+    """The number of the first k passages without a grade."""
     return sum(passage not in grades for passage in ranking[:k])
 
 

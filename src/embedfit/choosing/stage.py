@@ -80,7 +80,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     runtime.report.log(f"choose: {name} over {choice.model}. {choice.why}")
     if judged is not None and judged.over_budget:
         raise PaidInPart(
-            f"{judged.over_budget:,} search results were not graded: with them the cost could pass --max-cost "
+            f"{judged.over_budget:,} search results were not graded, because their cost could exceed --max-cost "
             f"${config.generate.max_cost:,.2f}.",
             remedy="Every grade so far is in the ledger. Allow more with --max-cost.",
         )
@@ -210,7 +210,7 @@ def _evidence(
     judged, failed = _judged(run_, pools, recorded)
     person, begun = _person(run_.workspace, pools)
     if judged is None and not person:
-        many = f"{len(questions):,} {'question was' if len(questions) == 1 else 'questions were'} asked"
+        many = f"people asked {len(questions):,} {'question' if len(questions) == 1 else 'questions'}"
         why = failed or f"{many}, but nobody said what answers them (embedfit grade, or --judge)"
         return labels, None, why if labels is None else _few(labels, why)
     about = ChoiceEvidence(

@@ -30,7 +30,7 @@ def convert(
         Path, typer.Argument(metavar="TO", help=".jsonl FlagEmbedding, .json LlamaIndex, a folder BEIR.")
     ],
 ) -> None:
-    """Between FlagEmbedding JSONL, LlamaIndex EmbeddingQAFinetuneDataset JSON and BEIR."""
+    """Convert between FlagEmbedding JSONL, LlamaIndex EmbeddingQAFinetuneDataset JSON and BEIR."""
     from embedfit.files.conversion import convert as run_convert
 
     say(f"{run_convert(source, target)}")

@@ -29,7 +29,7 @@ from embedfit.errors import DeployError, MissingDependency, UsageError
 from embedfit.progress import Silent, reporter_for
 from embedfit.runtime import Runtime
 
-app = typer.Typer(help="The model behind a managed endpoint, and away again.", no_args_is_help=True)
+app = typer.Typer(help="Deploy a model to a managed endpoint, and delete it again.", no_args_is_help=True)
 sagemaker = typer.Typer(help="Plan, make, test and delete a SageMaker endpoint.", no_args_is_help=True)
 app.add_typer(sagemaker, name="sagemaker")
 
@@ -46,7 +46,9 @@ Name = Annotated[
 ]
 Run = Annotated[
     str | None,
-    typer.Option("--run-label", help="What groups deployments; default: the run folder's name.", show_default=False),
+    typer.Option(
+        "--run-label", help="Label of several deployments; default: the run folder's name.", show_default=False
+    ),
 ]
 Bucket = Annotated[
     str | None, typer.Option(help="Bucket for the model; default: sagemaker-REGION-ACCOUNT.", show_default=False)
@@ -83,7 +85,7 @@ def plan(
     *,
     given: Mapping[str, object],
 ) -> None:
-    """What apply would do, cost and need. Changes nothing, and needs no credentials."""
+    """List the calls of apply, their cost and the permissions they need. Changes nothing; needs no credentials."""
     aws = _aws(region, profile)
     made = _planned(model, aws, region, prices, serverless, given)
     if policies_to is not None:
@@ -153,7 +155,7 @@ def status(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """What is up, what it has cost, and until when."""
+    """List the deployments that are up, their cost so far, and when they expire."""
     from embedfit.deploy.status import status as look
 
     found = [
@@ -228,7 +230,7 @@ def destroy(
     name: Name = None,
     run_label_option: Run = None,
     bucket: Bucket = None,
-    any_owner: Annotated[bool, typer.Option("--any-owner", help="By tag also what other people deployed.")] = False,
+    any_owner: Annotated[bool, typer.Option("--any-owner", help="Include other people's, found by tag.")] = False,
     yes: Yes = False,
 ) -> None:
     """Delete everything that apply made, by the state file or by tags, and verify that nothing is left."""

@@ -50,14 +50,14 @@ def index(
         ),
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", help="Where its passages and vectors go too: parquet:DIR or jsonl:DIR.")
+        str | None, typer.Option("--to", help="Also export passages and vectors: parquet:DIR or jsonl:DIR.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build it although it is up to date.")] = False,
 ) -> None:
-    """The best retriever of documents or of a run, as a folder that `search` reads.
+    """Build the index of documents or of a run, a folder that `search` reads.
 
-    Without a run nothing is trained and no language model is asked: one vector, windows, words and late interaction
-    with fixed weights. It takes seconds to minutes.
+    Without a run, nothing is trained and no language model is asked: the retriever adds one vector, windows, words and
+    late interaction with fixed weights. It takes seconds to minutes.
     """
     from embedfit.commands.indexing import index_documents, index_run, update_index  # torch
     from embedfit.index.sinks.sink import export, open_sink
@@ -119,7 +119,7 @@ def search(
         bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")
     ] = False,
 ) -> None:
-    """The best passages for a query, where each stands, which part found it, and what the base would have given."""
+    """Find the best passages for a query, with each one's place, its scores by part, and its rank under the base."""
     from embedfit.asked.reading import read_queries
     from embedfit.commands.indexing import load, load_or_build  # torch
     from embedfit.commands.trec import write_trec

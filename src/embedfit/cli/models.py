@@ -36,7 +36,7 @@ def benchmark(
     ledger: LedgerPath = None,
     yes: Yes = False,
 ) -> None:
-    """Any models, and BM25, side by side on any BEIR folder."""
+    """Compare any models, and BM25, on a BEIR folder."""
     from embedfit.evaluation.benchmark import benchmark as run_benchmark  # torch
 
     runtime = runtime_for(ledger=ledger)
@@ -66,7 +66,7 @@ def encode(
     ] = False,
     window_tokens: WindowTokens = WINDOW_TOKENS,
 ) -> None:
-    """Texts → vectors."""
+    """Encode texts: write their vectors to a file."""
     from embedfit.models.store.files import encode_file, encode_windows  # torch
 
     if windows and query:

@@ -40,7 +40,7 @@ def run(
     config: shared.SettingsFile = None,
     follow_links: shared.FollowLinks = None,
     assignments: Set = None,
-    seed: Annotated[int | None, typer.Option(help="For everything that is drawn by chance.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn by chance.")] = None,
     max_cost: shared.MaxCost = None,
     judge: shared.JudgeSpec = None,
     examples: Annotated[Path | None, typer.Option(help="The users' own queries, one a line, for the prompt.")] = None,
@@ -54,9 +54,9 @@ def run(
         bool, typer.Option(help="Exit with 3 if the result is not better than the base.")
     ] = False,
 ) -> None:
-    """The whole path: documents to a measured, merged model and its report.
+    """Run the whole path, from documents to a measured, merged model and its report.
 
-    What is up to date is not done again; what was interrupted goes on.
+    Stages that are up to date are not run again, and an interrupted stage resumes.
     """
     generate = {"generator": generator, "max_cost": max_cost, "examples": str(examples) if examples else None}
     result = runs.run(
@@ -89,7 +89,7 @@ def ingest(
     run_folder: RunFolder = Path("runs/embedfit"),
     eval_docs: shared.EvalDocs = None,
     eval_beir: shared.EvalBeir = None,
-    model: Annotated[str | None, typer.Option(help="Whose window the passages must fit.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model whose window the passages must fit.")] = None,
     preset: shared.Preset = None,
     config: shared.SettingsFile = None,
     follow_links: shared.FollowLinks = None,
@@ -143,7 +143,7 @@ def choose(
     ledger: LedgerPath = None,
     yes: Yes = False,
 ) -> None:
-    """Which retriever ships, and on what evidence."""
+    """Choose the retriever that ships, and record the evidence."""
     settings: dict[str, object] = {"choose": {"judge": judge}} if judge else {}
     runs.run_stage(
         "choose",
@@ -196,10 +196,10 @@ def grade(
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
-    """Grade what the candidate retrievers find for questions that people asked, in a page on this machine.
+    """Grade, in a page on this machine, the passages that the candidate retrievers find for people's questions.
 
-    Keys 0 to 3, `u` takes the last one back, every grade is saved at once. The gate then chooses the retriever by your
-    grades, or corrects a judge with them.
+    Keys 0 to 3 give a grade, `u` takes the last one back, and every grade is saved at once. The gate then chooses the
+    retriever by your grades, or corrects a judge with them.
     """
     from embedfit.commands.grading import grade as run_grade  # torch, starlette
 
@@ -216,7 +216,7 @@ def grade(
 
 
 def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = False) -> None:
-    """Which stages are fresh, stale, partial or missing, and why; what to do; and what was spent."""
+    """List which stages are fresh, stale, partial or missing, and why, the next step, and the cost so far."""
     workspace = Workspace(run_folder)
     config = runs.stored_config(workspace)
     found = all_freshness(workspace, config)

@@ -19,9 +19,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; 
 EvalBeir = Annotated[Path | None, typer.Option("--eval-beir", help="Evaluate on human queries in BEIR layout.")]
 EvalDocs = Annotated[list[Path] | None, typer.Option("--eval-docs", help="Evaluate on these documents.")]
 FollowLinks = Annotated[
-    bool | None, typer.Option("--follow-links", help="Read what links in the documents' folders lead to elsewhere.")
+    bool | None, typer.Option("--follow-links", help="Follow links that lead out of the documents' folders.")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Do it again although it is up to date.")]
+Force = Annotated[bool, typer.Option("--force", help="Run it again even if it is up to date.")]
 Generator = Annotated[
     str | None,
     typer.Option(help="bedrock, bedrock-batch, openai, local, recorded:FILE or a plug-in's; NAME:MODEL."),

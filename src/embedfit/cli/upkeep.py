@@ -29,7 +29,7 @@ def doctor(
     region: Annotated[str | None, typer.Option(help="AWS region.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hardware, packages, models, credentials: what works, what does not, and the fix."""
+    """Check hardware, packages, models and credentials, and say how to fix what does not work."""
     if model is not None:
         _doctor_model(model, against, as_json=as_json)
         return

@@ -112,7 +112,7 @@ def _index_folder(folder: PathLike, *, is_new: bool) -> Workspace:
         return workspace
     if (workspace.root / MANIFEST).exists():
         raise UsageError(
-            f"{workspace.root} is what an index consists of, not the folder that it was built in.",
+            f"{workspace.root} is the index itself, not the folder that it was built in.",
             remedy=f"Name the folder above it: --to-folder {workspace.root.parent}",
         )
     if not is_new:
@@ -284,7 +284,7 @@ def _asked(workspace: Workspace, config: Config, runtime: Runtime) -> list[str]:
         if note := other_language(found, workspace.read(Passage)):
             runtime.report.log(note)
     if not found:
-        runtime.report.log("index: every question that people asked judges retrievers, and none sets a constant")
+        runtime.report.log("index: all questions that people asked judge retrievers, so none sets a constant")
         return []
     if len(found) < ENOUGH_ASKED:
         runtime.report.log(
@@ -348,8 +348,8 @@ def _removed(target: Path, remove: Sequence[str], workspace: Workspace, runtime:
     made_of = _made_of(target)
     if made_of is None and (target / MANIFEST).exists():
         runtime.report.log(
-            "Note: the manifest of the index can't be read, and so it isn't known which documents were taken out with "
-            "--remove: they are in the index again. Take them out with --remove"
+            "Note: the manifest of the index can't be read, so documents that you removed earlier are in the index "
+            "again. Remove them again with --remove"
         )
     listed = made_of.removed if made_of else ()
     before = {one for one in listed if not forgotten.has_document(one)}
@@ -374,7 +374,7 @@ def load_or_build(folder: PathLike, runtime: Runtime | None = None) -> Index:
     except ArtifactMissing:
         if not is_run(Path(folder)):
             raise
-        runtime.report.log(f"{folder} has no index yet: it is built once")
+        runtime.report.log(f"{folder} has no index yet, so one is built now")
         return index_run(folder, runtime=runtime)
 
 
@@ -388,8 +388,8 @@ def _warn_of_change(folder: Path, index: Index, runtime: Runtime) -> None:
     passages = [one for one in Workspace(folder).read(Passage) if one.document_id not in removed]
     if _hash_of(sorted(passages, key=lambda one: one.passage_id)) != made_of.passages:
         runtime.report.log(
-            f"Note: the passages of {folder} have changed since its index was built, and the old ones are searched. "
-            f"For the new ones: embedfit index --run {folder}"
+            f"Note: the passages of {folder} have changed since its index was built. The old ones are searched. To "
+            f"search the new ones, run: embedfit index --run {folder}"
         )
 
 

@@ -140,7 +140,7 @@ class RunSystems:
 
         wish = config.index.queries
         if wish == "yes" and not self._written.enough:
-            wish = "auto"  # an index of these passages could not hold them
+            wish = "auto"  # too few passages have written queries for an index to hold them
         ships, human = planned(wish), self._eval_set.kind == "human"
         self.without_queries = ships.with_queries and not human
         default = replace(chosen.default, name="default")

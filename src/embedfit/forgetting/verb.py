@@ -148,14 +148,14 @@ def _say(found: Forgetting, workspace: Workspace, runtime: Runtime, *, rebuilt: 
     for place in found.places:
         log(f"forget: {place.name}: {place.count:,} {place.unit if place.count != 1 else place.unit[:-1]}")
     if rebuilt:
-        log(f"forget: {IN_RUN}: it is built again, if it was made of it")
+        log(f"forget: {IN_RUN}: the index is built again if it holds it")
     if not found.places:
-        log("forget: it is in none of the files; it is noted, so that it does not come in later")
+        log("forget: none of the files holds it; it is noted, so that it stays out later")
     for one in found.sent:
-        log(f"forget: {one} was sent it; what is kept there only the provider can delete")
+        log(f"forget: {one} was sent it; only the provider can delete what it keeps")
     log(
-        "forget: your own documents and files of questions are not touched. forgotten.json keeps hashes, by which this "
-        "run leaves them out when they are read again. Other run folders are not looked at"
+        "forget: your own documents and files of questions are not changed. forgotten.json keeps hashes, so that this "
+        "run leaves them out when it reads them again. Other run folders are not searched"
     )
 
 
@@ -172,9 +172,9 @@ def _after(workspace: Workspace, models: Sequence[str], left: Sequence[str], *, 
     elif workspace.path("finetuned").exists():
         lines.append("forget: no model was trained on it")
     if left:
-        lines.append(f"forget: still to be found in {', '.join(left)}")
+        lines.append(f"forget: these files still hold it: {', '.join(left)}")
     if workspace.path(FILES[Query]).exists():
-        lines.append(f"forget: done. What was made of it is brought up to date by: embedfit run --run {workspace.root}")
+        lines.append(f"forget: done. To bring the run's later files up to date: embedfit run --run {workspace.root}")
     else:
         lines.append("forget: done")
     return lines

@@ -65,7 +65,7 @@ _BLOCK_SCORES = 16_000_000
 
 @functools.cache
 def library() -> ModuleType | None:
-    """The library faiss, None where the extra is not installed."""
+    """The library faiss, None if the extra is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of its wrapper, from Python 3.12 on
@@ -269,7 +269,7 @@ def write(folder: Path, parts: Parts, retriever: Retriever, asked: Asked | None,
         why = f"approximate lists found {found}, and {ENOUGH_RECALL:.0%} are needed"
         report.log(f"index: search stays exact: {why}")
         return made.model_copy(update={**known, "used": False, "why": why, "parts": {}, "share": 0.0})
-    report.log(f"index: approximate lists of {rows:,} vectors find {found}; a build of other passages makes them anew")
+    report.log(f"index: approximate lists of {rows:,} vectors find {found}; other passages get new lists")
     return made.model_copy(update={**known, "share": share})
 
 

@@ -25,7 +25,7 @@ _BLOCK = 1 << 26
 
 
 def stand_ins(contents: Sequence[str], *, seed: int = 0) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """One sentence each from at most SAMPLE passages, drawn by seed, and the numbers of these passages: (S,), (S,)."""
+    """One sentence each from at most SAMPLE passages, drawn by seed, and the passages' numbers: (S,), (S,)."""
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(contents))[:SAMPLE]
     texts = []
@@ -44,7 +44,7 @@ def deviations(
     asked: Sequence[str] = (),
     seed: int = 0,
 ) -> dict[str, float]:
-    """How far a query's cosines spread over the passages: the mean deviation of each dense part.
+    """The mean deviation, over queries, of a query's cosines with the passages, for each dense part.
 
     asked: questions that people asked, in random order; the first SAMPLE are used. If there are fewer than
     ENOUGH_ASKED, sentences of the passages are used instead, each without the score of its own passage. embed: turns

@@ -77,5 +77,5 @@ def _queries(
         used = retriever.reads_queries
         return used, "the retriever that people's questions chose " + ("reads them" if used else "reads none")
     if not is_strong:
-        return False, "a small model wrote them, whose queries bring nothing there"
+        return False, "a small model wrote them, and such queries don't improve an index"
     return True, "a strong model wrote them"

@@ -7,7 +7,7 @@ by constants, so that the sum is the same on one machine, over shards and in a d
 
 A dense part's raw score is a cosine. Its deviation is how far the cosines of a query spread over the passages; it is
 one number for the whole index. The raw score of words is BM25 over the query's idf mass: the share of the query that
-the passage covers, from 0 to 1, on one scale for all queries and corpora. What the weights bring is in docs/recipe.md.
+the passage covers, from 0 to 1, on one scale for all queries and corpora. docs/recipe.md has measurements.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Written:
 
     @property
     def count(self) -> int:
-        """How many queries there are."""
+        """The number of queries."""
         return sum(map(len, self.queries))
 
     @property

@@ -57,8 +57,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     unjudged = sum(judgement.reason == OVER_BUDGET for judgement in judgements)
     if unjudged:
         raise PaidInPart(
-            f"{unjudged:,} of {len(judgements):,} queries and passages were not judged: with them the cost could pass "
-            f"--max-cost ${config.generate.max_cost:,.2f}. The rows of the others have scores.",
+            f"{unjudged:,} of {len(judgements):,} pairs of query and passage were not judged, because their cost could "
+            f"exceed --max-cost ${config.generate.max_cost:,.2f}. The rows of the others have scores.",
             remedy="For the rest, allow more with --max-cost; to go on with these, run the same command again.",
         )
 

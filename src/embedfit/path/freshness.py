@@ -44,7 +44,7 @@ def freshness(stage: Stage, workspace: Workspace, config: Config) -> Freshness:
     manifest = workspace.read_manifest(stage.name)
     if manifest is None:
         if workspace.has_scratch(stage.name):
-            return Freshness(state="partial", why="it was begun and did not end")
+            return Freshness(state="partial", why="it began and did not end")
         if any(workspace.path(name).exists() for name in stage.writes):
             return Freshness(state="partial", why="its files are there, but nothing says that they are whole")
         return Freshness(state="missing", why="it has not run yet")

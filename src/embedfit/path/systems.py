@@ -120,10 +120,10 @@ def parse(name: str) -> SystemName:
     dense = name.removeprefix("hybrid:")
     embedder = dense.removeprefix("windowed:")
     if embedder.partition("|")[0] == "bm25" or embedder.startswith(("hybrid:", "windowed:")):
-        raise UsageError(f"{name!r}: a hybrid is of a dense system and BM25.", remedy="For example: hybrid:minilm")
+        raise UsageError(f"{name!r}: hybrid takes a dense system beside BM25.", remedy="For example: hybrid:minilm")
     kind = registry.parse(embedder).kind
     if embedder != dense and kind != registry.LOCAL:
-        raise UsageError(f"{name!r}: windows are of a model on this machine.", remedy="For example: windowed:minilm")
+        raise UsageError(f"{name!r}: windowed takes a model on this machine.", remedy="For example: windowed:minilm")
     return SystemName(name=name, kind=kind, embedder=embedder, hybrid=dense != name, windowed=embedder != dense)
 
 
@@ -135,7 +135,7 @@ def check_systems(config: Config) -> None:
         system = parse(name)
         if system.windowed:
             raise UsageError(
-                f"evaluate.systems: {name}: a run measures windows of its own models alone.",
+                f"evaluate.systems: {name}: a run measures windows only of its own models.",
                 remedy=f"Run: embedfit benchmark {name} --beir FOLDER",
             )
         if system.kind != "bm25" and registry.bills(system.embedder):

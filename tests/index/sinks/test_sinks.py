@@ -106,7 +106,7 @@ def test_somebody_s_folder_is_not_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / "mine" / "manifest.json").write_text("[1]")
     with pytest.raises(UsageError, match="is not replaced"):
         open_sink(f"{name}:{tmp_path / 'mine'}")
-    with pytest.raises(UsageError, match="has no name"):
+    with pytest.raises(UsageError, match="names no folder"):
         open_sink(f"{name}:")
 
 

@@ -20,12 +20,12 @@ MANIFEST = "manifest.json"
 def checked(rest: str, form: str) -> Path:
     """The folder named after a sink's colon. Raises UsageError if it holds anything but an earlier export."""
     if not rest:
-        raise UsageError("The folder of --to has no name.", remedy=f"For example: --to {form}")
+        raise UsageError("--to names no folder.", remedy=f"For example: --to {form}")
     folder = Path(rest).expanduser()
     if folder.exists() and not _is_export(folder):
         raise UsageError(
-            f"{folder} is there, and no earlier export of an index: it is not replaced.",
-            remedy="Name a folder that is not there yet, or an empty one.",
+            f"{folder} holds something other than an earlier export of an index, so it is not replaced.",
+            remedy="Name a new folder or an empty one.",
         )
     return folder
 

@@ -38,7 +38,7 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d
 _DATE = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?)?)?)?"
 )
-_HOW = "For example: lang=de, lang=de|fr, date>=2024-01-01, groups:hr, lang!=de, url=* (there is one)"
+_HOW = "For example: lang=de, lang=de|fr, date>=2024-01-01, groups:hr, lang!=de, url=* (any value)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ def _of_object(where: Mapping[object, object]) -> Iterator[Condition]:
             continue
         if not wanted:
             raise InputError(
-                f"The filter of {_short(name)} says nothing.", remedy=f'For example: {{"{_short(name)}": "…"}}'
+                f"The filter of {_short(name)} is empty.", remedy=f'For example: {{"{_short(name)}": "…"}}'
             )
         for operator, value in wanted.items():
             known = next((one for one in OPERATORS if one == operator), None)

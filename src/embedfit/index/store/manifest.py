@@ -168,7 +168,7 @@ def read_manifest(folder: Path) -> IndexManifest:
         schema = value["schema"]
         lacking = {"files", "passages", "fields", "model", "retriever", "sha256"} - set(value)
     except PermissionError as error:
-        raise InputError(f"{path} can't be read: you may not.", remedy=f"For example: chmod u+r {path}") from error
+        raise InputError(f"You have no permission to read {path}.", remedy=f"For example: chmod u+r {path}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is not an index' manifest.", remedy=AGAIN) from error
     if schema != SCHEMA:
@@ -179,7 +179,7 @@ def read_manifest(folder: Path) -> IndexManifest:
     if lacking:
         raise InputError(f"{path} lacks {', '.join(sorted(lacking))}.", remedy=AGAIN)
     if digest_of(value) != value["sha256"]:
-        raise InputError(f"{path} is not what was written when the index was built.", remedy=AGAIN)
+        raise InputError(f"{path} has changed since the index was built.", remedy=AGAIN)
     try:
         return IndexManifest.model_validate(value)
     except ValidationError as error:
