@@ -18,8 +18,9 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/embedfit demo --run runs/demo
 
+# Half of the time the tests wait for servers and child processes: a few files run at the same time.
 test: setup lint
-	$(RUN_TESTS)
+	$(RUN_TESTS) --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-all: setup lint
 	HYPOTHESIS_PROFILE=random $(RUN_TESTS) -m ''

@@ -170,3 +170,16 @@ def test_refusals_of_one_moment_count_once():
     throttle.sent(60.0)
     throttle.failed(60.0, CallError("", status=429, throttled=True), 60.0)
     assert throttle.rate < 1.5 * pace
+
+
+@pytest.mark.parametrize("crowd", [1, 8, 64])
+def test_calls_that_are_refused_together_are_one_refusal(crowd):
+    throttle = Throttle(max_concurrency=crowd, start=crowd)
+    for _ in range(crowd):
+        throttle.sent(0.0)
+    for _ in range(crowd):
+        throttle.failed(0.0, CallError("slow down", status=429, throttled=True), 0.5)
+    assert throttle.delay(0.5, 0) <= 0.25
+    throttle.sent(1.0)
+    throttle.failed(1.0, CallError("slow down", status=429, throttled=True), 1.5)
+    assert throttle.delay(1.5, 0) == pytest.approx(0.5)  # the next one waits longer

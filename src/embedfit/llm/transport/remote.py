@@ -149,15 +149,30 @@ class _Calls:
             wait = max(self._waiting[0].due - now, model.throttle.delay(now, len(self._in_flight)))
             if wait > 0:
                 return wait
-            admitted = self._gate.admit(self._waiting[0].call)
-            if admitted is None:
+            if not self._send(now):
                 return _POLL_S
-            attempt = heapq.heappop(self._waiting)
-            if admitted:
-                model.throttle.sent(now)
-                self._in_flight[attempt.call] = now
-                threading.Thread(target=self._call, args=(attempt,), name="embedfit-call", daemon=True).start()
         return math.inf
+
+    def _send(self, now: float) -> bool:
+        """Send the next call if it is admitted, or drop it if it never can be. False if it must wait for others."""
+        attempt, started = self._waiting[0], False
+        try:
+            admitted = self._gate.admit(attempt.call)
+            if admitted is None:
+                return False
+            heapq.heappop(self._waiting)
+            if admitted:
+                self._model.throttle.sent(now)
+                self._in_flight[attempt.call] = now
+                thread = threading.Thread(target=self._call, args=(attempt,), name="embedfit-call", daemon=True)
+                started = True
+                thread.start()
+        except BaseException:  # Ctrl-C here must not leave a call counted that was never sent
+            if not started:
+                self._in_flight.pop(attempt.call, None)
+                self._gate.returned(attempt.call)
+            raise
+        return True
 
     def _call(self, attempt: _Attempt) -> None:
         """Make a call, in its own thread. The gate learns of its end first."""

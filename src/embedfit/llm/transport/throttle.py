@@ -17,7 +17,6 @@ from embedfit.llm.transport.retry import CallError
 _DECREASE = 0.93  # the factor on the pace at a refusal
 _INCREASE = 0.5  # the share that the pace gains in a minute without refusal
 _LEAST = 0.1  # calls per second, however much is refused
-_LONGEST_HOLD_S = 30.0
 
 
 class Throttle:
@@ -36,7 +35,7 @@ class Throttle:
         self._minute, self._patience_s = minute, patience_s
         self._doubling = True
         self._accepted: deque[float] = deque()  # the times at which accepted calls were sent
-        self._refusals = 0  # since the last accepted call
+        self._refusals = 0  # one after another, since the last accepted call
         self._next = self._cut_at = self._grown_at = -math.inf
 
     def delay(self, now: float, in_flight: int) -> float:
@@ -60,13 +59,12 @@ class Throttle:
     def failed(self, sent: float, error: CallError, now: float) -> None:
         """Count a call without a reply."""
         if error.throttled:
-            self._refusals += 1
+            self._refusals += sent > self._cut_at  # once for all calls that were on their way together
             self._accepted.remove(sent)
             self._slow_down(sent, now)
             # A provider that refuses everything, and does not say for how long, is asked less and less often.
-            hold = error.retry_after if error.retry_after is not None else 0.5 * 2.0 ** min(self._refusals - 2, 9)
-            longest = self._minute if error.retry_after is not None else _LONGEST_HOLD_S
-            self._next = now + min(hold, longest)
+            grown = min(self._minute / 240 * 2.0 ** (min(self._refusals, 9) - 1), self._minute / 2)
+            self._next = now + (grown if error.retry_after is None else min(error.retry_after, self._minute))
         elif error.retryable and sent > self._cut_at:  # overload or a time-out: fewer calls at once
             self.limit, self._doubling, self._cut_at = max(1.0, 0.7 * self.limit), False, now
 
