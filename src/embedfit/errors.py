@@ -99,7 +99,7 @@ class BudgetExceeded(GeneratorError):
 
 
 class PaidInPart(BudgetExceeded):
-    """--max-cost ended a stage early; its outputs are whole, and hold what was paid for."""
+    """--max-cost ended a stage early; its outputs are whole, and hold everything that was paid for."""
 
 
 class TrainingError(EmbedfitError):

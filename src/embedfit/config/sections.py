@@ -113,28 +113,28 @@ class IngestConfig(Section):
     min_characters: int = decides(60, ge=0, description="shorter passages are dropped, with the reason recorded")
     max_file_mb: int = decides(100, ge=1, description="larger text files are skipped, with the reason recorded")
     max_seconds: int = decides(
-        60, ge=1, description="for reading one document, and 10 more for each MiB; what takes longer is skipped"
+        60, ge=1, description="for reading one document, plus 10 for each MiB; slower documents are skipped"
     )
     max_memory_mb: int = decides(
-        2048, ge=256, description="memory for reading one document; what takes more is skipped (on Linux)"
+        2048, ge=256, description="memory for reading one document; those that take more are skipped (on Linux)"
     )
     follow_links: bool = decides(
         False,
-        description="read what links in the documents' folders lead to elsewhere; else they are listed as skipped",
+        description="read the files elsewhere to which links in the documents' folders lead; else they are skipped",
     )
 
 
 class GenerateConfig(Section):
     """Passages → queries."""
 
-    generator: str = decides("bedrock", description="who writes: docs/generators.md lists them, plug-ins add others")
+    generator: str = decides("bedrock", description="writes the queries: see docs/generators.md; plug-ins add others")
     llm: str | None = decides(
         None,
         description="model id at the provider, a GGUF file or model folder for local, the file of queries for "
         "recorded; default: the generator's own",
         path="model",
     )
-    base_url: str | None = incidental(None, description="of an OpenAI-compatible server")
+    base_url: str | None = incidental(None, description="address of an OpenAI-compatible server")
     region: str | None = incidental(None, description="AWS region; default: the environment's")
     batch_s3_uri: str | None = incidental(None, description="s3://bucket/prefix for bedrock-batch")
     batch_role_arn: str | None = incidental(None, description="role that Bedrock assumes for batch jobs")
@@ -144,7 +144,7 @@ class GenerateConfig(Section):
     max_passages: int = decides(
         0,
         ge=0,
-        description="write queries of at most this many passages, spread over the documents; 0: automatic",
+        description="write queries for at most this many passages, spread over the documents; 0: automatic",
     )
     styles: tuple[StyleName, ...] = decides(("question", "keywords", "conversational", "claim", "title"))
     temperature: float | None = decides(None, ge=0, le=2, description="default: .7 for local, .9 for others")
@@ -173,7 +173,7 @@ class GenerateConfig(Section):
     )
     judge: str | None = decides(
         None,
-        description="who says whether a passage answers a query: llm (the generator's own model), or a "
+        description="the judge of whether a passage answers a query: llm (the generator's own model), or a "
         "cross-encoder's folder or hub id; default: nobody",
         path="model",
     )
@@ -184,7 +184,7 @@ class GenerateConfig(Section):
         description="a query is dropped if the judge scores its passage below this, of 1; 0: no such filter",
     )
     dev_share: float = decides(0.15, gt=0, lt=1)
-    test_share: float = decides(0.15, ge=0, lt=1, description="without --eval-docs and --eval-beir")
+    test_share: float = decides(0.15, ge=0, lt=1, description="only without --eval-docs and --eval-beir")
 
     @model_validator(mode="before")
     @classmethod
@@ -270,7 +270,7 @@ class MineConfig(Section):
     )
     teacher: Literal["none", "fused", "judge"] = decides(
         "none",
-        description="whose scores train.jsonl holds for train.loss=distil: the base model's cosines (none), BM25 and "
+        description="source of the scores for train.loss=distil: the base model's cosines (none), BM25 and "
         "the base model fused, or generate.judge's",
     )
     judge_max_relative_score: float = decides(
@@ -285,7 +285,7 @@ class TrainConfig(Section):
     """Training rows → fine-tuned model."""
 
     epochs: float = decides(
-        0, ge=0, description="0: between 1 and 10, so that there are about 30 steps, or 60 with in-batch-distil"
+        0, ge=0, description="0: chosen from 1 to 10 to make about 30 steps, or 60 with in-batch-distil"
     )
     batch_size: int = decides(64, ge=2)
     learning_rate: float = decides(0.0, ge=0, description="0: chosen from the model's size")
@@ -305,7 +305,7 @@ class TrainConfig(Section):
     )
     infonce_weight: float = decides(0.1, ge=0, description="weight of InfoNCE beside distillation")
     teacher_temperature: float = decides(
-        0.3, gt=0, description="of the teacher's scores: a judge's from 0 to 1; deviations with in-batch-distil"
+        0.3, gt=0, description="divides the teacher's scores: a judge's are 0 to 1; in-batch-distil's are deviations"
     )
     teacher_weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = decides(
         (4, 2, 1),
@@ -316,19 +316,19 @@ class TrainConfig(Section):
     passage_max_tokens: int = decides(0, ge=0, description="0: the model's window, at most 512")
     dropout: float = decides(0.0, ge=0, lt=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = decides("auto")
-    memory_mb: int = incidental(0, ge=0, description="peak memory of a step; 0: from what the machine has")
+    memory_mb: int = incidental(0, ge=0, description="peak memory of a step; 0: chosen from the machine's memory")
     tokens_per_micro_batch: int = decides(0, ge=0, description="0: chosen from the precision and the cores")
     eval_every: int = decides(
         0, ge=0, description="steps between dev scores; 0: five times, or once at the end with keep=last"
     )
     keep: Literal["best", "last"] = decides(
-        "best", description="which weights: the best by dev, or the last ones, whatever dev says"
+        "best", description="the weights to keep: the best by dev score, or the last ones"
     )
     patience: int = decides(
         3, ge=0, description="dev scores without a new best before training stops; 0: never. Not with keep=last"
     )
     checkpoint_every: int = incidental(
-        0, ge=0, description="steps between checkpoints; 0: a fifth of all, or eval_every where that is less"
+        0, ge=0, description="steps between checkpoints; 0: a fifth of all, or eval_every if that is less"
     )
     compile: bool = incidental(False)
 
@@ -359,10 +359,13 @@ class MergeConfig(Section):
         0.5,
         gt=0,
         le=1,
-        description="the largest α that may be chosen: written queries overrate what is learned of them",
+        description="the largest α that may be chosen, because written queries overrate a model that learned from them",
     )
     steps: int = decides(
-        2, ge=1, le=100, description="the sweep tries so many equal steps up to max_alpha, and 1 to be seen"
+        2,
+        ge=1,
+        le=100,
+        description="equal steps of α up to max_alpha that are tried; 1 is measured too, for the report",
     )
     max_retention_loss: float = decides(
         0.01, ge=0, description="largest drop on the retention set that a merged model may show"
@@ -397,11 +400,11 @@ class ChooseConfig(Section):
 
     judge: str | None = decides(
         None,
-        description="who grades search results: bedrock:MODEL, openai:URL#MODEL, or recorded:FILE; default: nobody",
+        description="the judge of search results: bedrock:MODEL, openai:URL#MODEL, or recorded:FILE; default: nobody",
         path="spec",
     )
-    questions: int = decides(50, ge=1, le=100_000, description="people's questions that are graded, at most")
-    pool: int = decides(5, ge=1, le=100, description="the best so many passages of each candidate are graded")
+    questions: int = decides(50, ge=1, le=100_000, description="the most of people's questions that are graded")
+    pool: int = decides(5, ge=1, le=100, description="this many best passages of each candidate are graded")
 
     @field_validator("judge")
     @classmethod

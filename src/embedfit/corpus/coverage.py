@@ -52,12 +52,12 @@ def unknown_language(texts: Sequence[str], tokenizer: Tokenizer, model: str) -> 
     limit = sum(limit * counts[kind] for kind, limit in _LIMITS.items()) / letters
     dense = 2 * counts["dense"] > letters
     if share > MAX_UNKNOWN:
-        how = f"{share:.0%} of its tokens of them are “unknown”"
+        how = f"{share:.0%} of the tokens that it makes of them are “unknown”"
     elif len(ids) > limit * letters:
         how = (
             f"it takes {len(ids) / letters:.1f} tokens a letter"
             if dense
-            else (f"one of its tokens holds {letters / len(ids):.1f} letters of them, where 4 to 5 are usual")
+            else (f"one of its tokens holds {letters / len(ids):.1f} of their letters, where 4 to 5 are usual")
         )
     else:
         return ""

@@ -237,7 +237,7 @@ def _question(doomed: tuple[Doomed, ...]) -> str:
     for one in doomed:
         lines.append(f"{one.name} in {one.region}" + (f", deployed by {one.owner}" if one.owner else ""))
         lines += [f"  {resource.kind} {resource.name}" for resource in teardown_order(one.resources)]
-    return "\n".join(lines) + "\nDelete all of these?"
+    return "\n".join(lines) + "\nDelete them all?"
 
 
 # --- deleting

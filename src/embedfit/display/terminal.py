@@ -1,7 +1,7 @@
 r"""Standard output and standard error, with texts that can always be shown and never command the terminal.
 
 Names of files, titles, queries and replies of models may hold escape sequences, which move the cursor, change the
-title or rewrite what was said. They are shown spelt out (`\x1b[2J`), on terminals and in pipes. A character
+title or rewrite earlier output. They are shown spelt out (`\x1b[2J`), on terminals and in pipes. A character
 that the output's encoding lacks becomes a question mark.
 """
 

@@ -196,7 +196,7 @@ def _blocks(path: Path, file: IO[bytes], block: bytes, encoding: str) -> Iterato
 def _not_text(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> InputError:
     if encoding != "utf-8":
         return InputError(
-            f"{path}, line {line}: not {encoding.upper()} ({error.reason}), as which the file begins.",
+            f"{path}, line {line}: not {encoding.upper()} ({error.reason}), although the file begins as such.",
             remedy="Save it as UTF-8.",
         )
     if b"\0" in error.object:

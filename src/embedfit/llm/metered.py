@@ -24,7 +24,7 @@ class Estimate:
     """The estimated cost of a set of requests.
 
     calls: to be sent; cached: answered by the ledger. input_tokens, output_tokens, usd: of the calls
-    to be sent; usd is None if no price is known. ceiling_usd: what they can cost at most.
+    to be sent; usd is None if no price is known. ceiling_usd: the most that they can cost.
     basis: how the tokens were found, in words. price: the entry used.
     """
 

@@ -270,11 +270,12 @@ _NAME = re.compile(r"[^\W\d]\w{0,39}(?=\s{0,8}:)")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": " ", "f": " "}
 _CLOSING = {'"': '"', "'": "'", "“": "”", "”": "”", "„": "”", "‘": "’", "`": "`", "«": "»"}
-#: What ends a string, by its closing quote. Curly quotes are mixed up with each other and with the straight one.
+#: The pattern of a string's end, by its closing quote. Curly quotes are mixed up with each other and with the straight
+#: one.
 _STOPS = {end: re.compile(f"[\\\\{end}]") for end in _CLOSING.values()}
 _STOPS["”"] = re.compile('[\\\\”“"]')
 _STOPS["’"] = re.compile("[\\\\’‘']")
-#: What may follow the comma behind a string; else the quote before the comma belongs to the text.
+#: The text that may follow the comma behind a string; otherwise the quote before the comma belongs to the string.
 _AFTER_COMMA = re.compile(
     r"[\"'“”‘’„`«{\[\]}\d-]|/[/*]|#|(?:true|false|null|none)\b|[^\W\d]\w{0,39}\s{0,8}:|\.\.\.|…|\Z", re.I
 )

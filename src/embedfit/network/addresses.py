@@ -9,7 +9,7 @@ from embedfit.errors import UsageError
 
 
 def is_private_host(host: str) -> bool:
-    """Whether a host is this machine or in the local network, so that nobody bills for what it answers."""
+    """Whether a host is this machine or in the local network, so that nobody bills for its answers."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Asking a language model for queries: which calls, what they cost, and what each reply holds."""
+"""Asking a language model for queries: the calls, their cost, and the queries in each reply."""
 
 from __future__ import annotations
 

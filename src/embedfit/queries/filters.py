@@ -85,7 +85,7 @@ def wrong_length(candidate: Candidate) -> str:
 
 
 def talks_about_the_text(candidate: Candidate) -> str:
-    """Asks about "the passage" rather than for what is in it (28% of LlamaIndex's published queries do)."""
+    """Asks about "the passage" rather than for its content (28% of LlamaIndex's published queries do)."""
     return "talks about the text" if META.search(candidate.text) else ""
 
 

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from embedfit.llm.replies import Found, answer_of, is_musing, json_values, well_formed
 from embedfit.queries.prompts import STYLES
 
-#: What models call the styles, in the languages that they answer in, and a query of any style: "".
+#: Models' names for the styles, in the languages that they answer in, and ("") for a query of any style.
 _LABELS_OF_STYLE = {
     "question": "question|frage|pregunta|domanda|pergunta|vraag|вопрос|问题|問題|質問|질문",
     "keywords": "keywords?|key words|search terms|stichw[oö]rte[rn]?|stichworte|schlüsselw[oö]rter|schlagw[oö]rter|"
@@ -75,7 +75,7 @@ _ANSWER_HEADING = re.compile(
     r"\W{0,4}[:：]\W{0,4}\Z",
     re.IGNORECASE,
 )
-#: What a model writes in place of a query that it does not find, or copies from the form.
+#: Texts that a model writes in place of a query that it does not find, or copies from the form.
 _PLACEHOLDERS = frozenset(
     ("n/a", "none", "null", "string", "text", "...", "your query here", "query here", "not applicable", "no query",
      "unknown", "undefined", "todo", "example query")

@@ -38,7 +38,7 @@ _OTHER_FILES = 128
 
 
 def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[], Index] | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what was accepted and return.
+    """Serve until SIGTERM or SIGINT; then finish the accepted requests and return.
 
     opened: opens the index that `model` names, and may build it first; None: `model` is a model alone.
     Raises ServingError if the port is taken, and the errors of loading the model.

@@ -63,7 +63,7 @@ class Aws:
 
 
 def explain(error: Exception, doing: str) -> DeployError:
-    """The error for people. doing: what was attempted, as in "making the endpoint x"."""
+    """The error for people. doing: the attempted action, as in "making the endpoint x"."""
     return DeployError(f"AWS failed while {doing}: {redact(str(error))}", remedy=_remedy(error))
 
 

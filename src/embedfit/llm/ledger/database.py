@@ -143,7 +143,7 @@ def _for_people(error: sqlite3.Error, path: Path) -> EmbedfitError:
     return EmbedfitError(f"The ledger {path} could not be used: {text}.")
 
 
-#: SQLite's words, and what they are called for people.
+#: SQLite's words, and the words for people in their place.
 _ERRORS: tuple[tuple[tuple[str, ...], type[EmbedfitError], str, str], ...] = (
     (
         ("locked", "busy"),

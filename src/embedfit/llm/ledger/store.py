@@ -131,7 +131,7 @@ class Ledger(Database):
             connection.execute("DELETE FROM claims WHERE call_id = ?", (key,))
 
     def lost(self, key: str) -> None:
-        """Note that a call failed and may have been billed: what it can cost stays counted."""
+        """Note that a call failed and may have been billed: its possible cost stays counted."""
         with self._transaction(self._free) as connection:
             connection.execute(
                 "INSERT INTO doubts SELECT run, usd, 'no reply', ? FROM claims WHERE call_id = ?", (_now(), key)

@@ -45,7 +45,7 @@ _STALLS = 20  # polls in a row that may fail for reasons that pass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchPlace:
-    """Where jobs read and write. s3_uri: s3://bucket/prefix; role_arn: the role that Bedrock assumes there."""
+    """The place of jobs' files. s3_uri: s3://bucket/prefix; role_arn: the role that Bedrock assumes there."""
 
     s3_uri: str
     role_arn: str
@@ -108,7 +108,7 @@ class BatchModel(CountsTokens, LanguageModel):
         jobs: list[BatchJob] = []
         for job in self._ledger.open_jobs(self.provider, self.model):
             if found := [r.call_id for r in self._ledger.job_records(job.name) if r.call_id in unordered]:
-                self._report.log(f"Taking up batch job {job.name}: {len(found):,} of these calls are in it")
+                self._report.log(f"Taking up batch job {job.name}: {len(found):,} of the calls are in it")
                 jobs.append(self._create(job) if job.state == "creating" else job)
                 for key in found:
                     del unordered[key]
@@ -264,7 +264,7 @@ def _split_uri(uri: str) -> tuple[str, str]:
 
 
 def batch_place(s3_uri: str | None, role_arn: str | None) -> BatchPlace:
-    """The place of batch jobs from the settings. Raises UsageError that names what is missing."""
+    """The place of batch jobs from the settings. Raises UsageError that names the missing settings."""
     if not s3_uri or not s3_uri.startswith("s3://") or not urlsplit(s3_uri).netloc:
         raise UsageError(
             "Bedrock batch needs a place in S3 for its input and output.",

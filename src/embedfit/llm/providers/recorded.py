@@ -107,7 +107,7 @@ class RecordedModel(LanguageModel):
             retryable=False,
             unwritten=True,
             remedy=f"The ids in {self._path} must be those of passages.jsonl in the run folder, and text_start the "
-            "first words of the passage. Name the file that was written of these documents, or another generator.",
+            "first words of the passage. Name the file that was written for these documents, or another generator.",
         )
 
 

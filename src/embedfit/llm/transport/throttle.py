@@ -1,8 +1,8 @@
 """The pace of calls to a provider: additive increase, multiplicative decrease (Chiu and Jain, 1989).
 
-Two bounds learn from what happens. The number of calls in flight rises with each quick reply and falls on overload.
-The pace, in calls per second, is unbounded until the provider first says "too many"; then it drops to what was accepted
-of late, and rises again steadily.
+Two bounds learn from what happens. The number of calls in flight rises with each quick reply and falls on overload. The
+pace, in calls per second, is unbounded until the provider first says "too many"; then it drops to the rate of recently
+accepted calls, and rises again steadily.
 
 Nothing here waits or reads a clock: every method is given the time, in seconds.
 """

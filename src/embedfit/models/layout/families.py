@@ -102,6 +102,6 @@ def family_of(path: Path, config: Mapping[str, JsonValue]) -> Family:
         known = ", ".join(family.name for name, family in FAMILIES.items() if name != "static")
         raise ModelError(
             f"{path}: the model type {model_type!r} is none that embedfit has been shown to run rightly.",
-            remedy=f"It runs {known}. Use a model of these, such as --model minilm.",
+            remedy=f"It runs {known}. Choose such a model, for example --model minilm.",
         )
     return FAMILIES[model_type]

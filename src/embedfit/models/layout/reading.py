@@ -142,7 +142,7 @@ def _kind(where: Path, type_path: str) -> str:
     if name not in _READERS:
         raise ModelError(
             f"{where} lists sentence-transformers' module {name} ({type_path}), which embedfit can't compute yet.",
-            remedy=f"embedfit computes {', '.join(_READERS)}. Use a model of these, such as --model minilm.",
+            remedy=f"embedfit computes {', '.join(_READERS)}. Choose such a model: --model minilm.",
         )
     return name
 

@@ -71,7 +71,7 @@ Compute = Callable[[list[str]], Sequence[bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """The words of a progress bar: the name of the embedder, and what it counts."""
+    """The words of a progress bar: the embedder's name, and the name of the things counted."""
 
     name: str
     unit: str

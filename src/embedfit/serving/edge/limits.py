@@ -198,7 +198,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._leave()
 
     def abort(self) -> None:
-        """Cut the client off, with what it has not read."""
+        """Cut off the client, and drop the bytes that it has not read."""
         self._leave()
         self.transport.abort()
 

@@ -102,7 +102,7 @@ def trial_of(folder: Path, rows_of: RowsOf) -> Trial:
 
 
 def compare(exact: Engine, fast: Engine, trial: Trial, pad_id: int) -> GateResult:
-    """Encode with both engines and compare what they find."""
+    """Encode with both engines and compare their search results."""
     scores, vectors = [], []
     for engine in (exact, fast):
         passages = _encode(engine, trial.passages, pad_id)
