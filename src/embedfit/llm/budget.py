@@ -37,7 +37,7 @@ class Budget:
             self._in_flight += usd
 
     def settle(self, key: str, usd: float | None) -> None:
-        """Replace the money set aside by the call's cost. None: the whole amount, because the call may have been billed."""
+        """Replace the money set aside by the call's cost. None: all of it, for the call may be billed."""
         with self._lock:
             reserved = self._reserved.pop(key, 0.0)
             # exactly zero without calls in flight, so that rounding errors don't add up
