@@ -15,8 +15,8 @@ from embedfit.asked.log import key_of
 from embedfit.choosing.grades import PERSON_FILE
 from embedfit.cli.main import app
 from embedfit.commands import runs
-from embedfit.commands.indexing import index_documents, index_run, load
-from embedfit.errors import InputError, UsageError
+from embedfit.commands.indexing import index_documents, index_run, load, update_index
+from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.forgetting import files, verb
 from embedfit.forgetting.marks import Marks
 from embedfit.forgetting.target import Named, target_of
@@ -275,6 +275,23 @@ def test_a_record_of_an_index_of_documents(tmp_path, tiny_bert):
     assert len(load(folder).search("mute", 20)) == 7, "an index that is made again leaves it out"
     with pytest.raises(InputError, match="Nothing would be left"):
         forget(folder, documents=[str(corpus)], yes=True, runtime=runtime)
+
+
+def test_the_last_document_of_an_index(tmp_path, tiny_bert):
+    """Where the others were taken out with --remove, no index is left that would go on finding it."""
+    docs = [tmp_path / "a.md", tmp_path / "b.md"]
+    for path, word in zip(docs, (IN_DOCUMENT, "other"), strict=True):
+        path.write_text(f"# A heading\n\nThe sound of the tv can be muted by a button that is called {word}.\n")
+    runtime, folder = Runtime(ledger=tmp_path / "ledger.sqlite"), tmp_path / "run"
+    index_documents(docs, folder=folder, model=str(tiny_bert), runtime=runtime)
+    update_index(folder, remove=["b.md"], runtime=runtime)
+    said = Said()
+    docs[0].unlink()
+    assert forget(folder, documents=["a.md"], yes=True, runtime=replace(runtime, report=said)).done
+    assert "forget: no passage is left, so index is deleted" in said.lines
+    assert everything_holding(IN_DOCUMENT, tmp_path) == []
+    with pytest.raises(ArtifactMissing):
+        load(folder)
 
 
 def test_a_ledger_with_the_questions_of_a_judge(made, tmp_path):

@@ -15,7 +15,7 @@ from embedfit.forgetting.files import Place, leftovers, run_files
 from embedfit.forgetting.stores import ledger_rows, vectors
 from embedfit.forgetting.target import Named, Target, target_of
 from embedfit.index.store.manifest import IN_RUN, is_index, read_manifest
-from embedfit.path.artefacts import Query
+from embedfit.path.artefacts import Passage, Query
 from embedfit.path.forgotten import read_forgotten, write_forgotten
 from embedfit.path.freshness import freshness, inputs_of, outputs_of
 from embedfit.path.stages import stage_named
@@ -99,8 +99,13 @@ def _everywhere(
 
 
 def _rebuild(workspace: Workspace, runtime: Runtime) -> None:
-    """Build the index of what is left, with the same parts as before."""
+    """Build the index of what is left, with the same parts as before; with nothing left it is deleted."""
     manifest = read_manifest(workspace.path(IN_RUN))
+    taken_out = set(manifest.made_of.removed)
+    if all(passage.document_id in taken_out for passage in workspace.read(Passage)):
+        workspace.remove(IN_RUN)
+        runtime.report.log(f"forget: no passage is left, so {IN_RUN} is deleted")
+        return
     index_run(
         workspace.root,
         tokens="tokens.npy" in manifest.files,
