@@ -12,13 +12,13 @@ from embedfit.retrieval import metrics as measures
 from embedfit.runtime import Runtime
 
 
-def encode(model: str | Path, texts: Sequence[str], *, is_query: bool = False) -> Vectors:
+def encode(model: str | Path, texts: str | Sequence[str], *, is_query: bool = False) -> Vectors:
     """Vectors of texts, (N, H) float32, exactly as the model's own modules compute them.
 
-    model: an alias, a hub id, or a folder. is_query: put the model's instruction for queries before each text.
-    To encode more than once, open the model with load_base(). Raises ModelError.
+    model: an alias, a hub id, or a folder. texts: one string is one text. is_query: put the model's instruction for
+    queries before each text. To encode more than once, open the model with load_base(). Raises ModelError.
     """
-    return load_base(str(model)).encode(texts, is_query=is_query)
+    return load_base(str(model)).encode([texts] if isinstance(texts, str) else texts, is_query=is_query)
 
 
 def evaluate(
@@ -30,8 +30,13 @@ def evaluate(
 
     rankings: for each query the ids of passages, best first. relevant: for each query the grade of each relevant
     passage, or a collection of them. metrics: NAME@K, as retrieval.metrics lists them. Raises ValueError for another
-    name and for lists of different lengths.
+    name, for lists of different lengths or without a query, and for a passage that a ranking holds twice.
     """
+    if not rankings:
+        raise ValueError("there is no query to evaluate")
+    for number, ranking in enumerate(rankings):
+        if len(set(ranking)) != len(ranking):
+            raise ValueError(f"ranking {number} holds a passage twice")
     found = measures.score(measures.judge(rankings, relevant), metrics)
     return {name: float(values.mean()) for name, values in found.items()}
 
