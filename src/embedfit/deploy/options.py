@@ -9,18 +9,14 @@ from typing import Annotated
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
     model_validator,
 )
 from typing_extensions import Self
 
 from embedfit.deploy.account.images import device_of, has_local_disk
-from embedfit.display.options import CommandOption, usage_error
+from embedfit.display.options import CommandOption, CommandRecord
 from embedfit.errors import UsageError
 
 #: The most bytes that invoke_endpoint accepts in one request.
@@ -68,13 +64,11 @@ def _ttl(text: str | None) -> str | None:
     return text
 
 
-class Options(BaseModel):
+class Options(CommandRecord):
     """A deployment as the user asks for it. The commands plan and apply make their options from the fields.
 
     model: folder, run folder, s3://bucket/prefix/, hub id or alias. Raises UsageError for options that can't work.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     region: str
@@ -117,14 +111,6 @@ class Options(BaseModel):
     kms_key: Annotated[str | None, Security("KMS key for the model in S3 and the instances' storage.")] = None
     network_isolation: Annotated[bool, Security("No network for the container.", ("--network-isolation",))] = False
     inference_ami: Annotated[str | None, Security("Version of the host's AMI (driver of the GPU).")] = None
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _for_people(cls, values: object, check: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return check(values)
-        except ValidationError as error:
-            raise usage_error(error) from error
 
     @model_validator(mode="after")
     def _checked(self) -> Self:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, ValidationInfo, model_validator
+from typing_extensions import Self
 
 from embedfit.errors import UsageError
 
@@ -32,7 +33,24 @@ def option_of(metadata: list[object]) -> CommandOption | None:
     return next((one for one in metadata if isinstance(one, CommandOption)), None)
 
 
-def usage_error(error: ValidationError, sources: Mapping[str, str] | None = None) -> UsageError:
+class CommandRecord(BaseModel):
+    """A record that a command's options fill. Raises UsageError for an invalid value.
+
+    The validation's context may name the environment variables that values came from, by field: {"port": "PORT"}.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _for_people(cls, values: object, check: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
+        try:
+            return check(values)
+        except ValidationError as error:
+            raise _usage_error(error, info.context) from error
+
+
+def _usage_error(error: ValidationError, sources: Mapping[str, str] | None) -> UsageError:
     """A validation error as an error for people. sources: the environment variables that values came from, by field."""
     first = error.errors(include_url=False, include_context=False)[0]
     name = str(first["loc"][0])

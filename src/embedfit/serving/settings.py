@@ -13,18 +13,13 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ModelWrapValidatorHandler,
-    ValidationError,
-    ValidationInfo,
     model_validator,
 )
 from typing_extensions import Self
 
-from embedfit.display.options import CommandOption, option_of, usage_error
+from embedfit.display.options import CommandOption, CommandRecord, option_of
 from embedfit.errors import UsageError
 
 EngineName = Literal["auto", "openvino", "onnx", "torch"]
@@ -59,14 +54,11 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Limit = partial(CommandOption, panel="Limits")
 
 
-class ServeSettings(BaseModel):
+class ServeSettings(CommandRecord):
     """Settings of one server. Names and defaults are TEI's where TEI has the setting.
 
-    Raises UsageError for an invalid value. The validation's context may name the environment variables that
-    values came from, by field: {"port": "PORT"}.
+    Raises UsageError for an invalid value. The context of the validation is that of CommandRecord.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     # HOSTNAME, which TEI reads, is not read: shells and containers set it to the machine's name.
     host: Annotated[
@@ -122,16 +114,11 @@ class ServeSettings(BaseModel):
     keep_alive: Annotated[Seconds, Limit("Seconds that a connection may wait for its next request.")] = 75.0
     drain_timeout: Annotated[Seconds, Limit("Seconds to finish after SIGTERM.")] = 30.0
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _checked(cls, values: object, check: ModelWrapValidatorHandler[Self], info: ValidationInfo) -> Self:
-        try:
-            found = check(values)
-        except ValidationError as error:
-            raise usage_error(error, info.context) from error
-        if found.default_prompt is not None and found.default_prompt_name is not None:
+    @model_validator(mode="after")
+    def _one_default_prompt(self) -> Self:
+        if self.default_prompt is not None and self.default_prompt_name is not None:
             raise UsageError("--default-prompt and --default-prompt-name exclude each other.")
-        return found
+        return self
 
 
 def model_from_environment(environment: Mapping[str, str] = os.environ) -> str | None:

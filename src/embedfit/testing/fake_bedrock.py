@@ -153,15 +153,11 @@ class FakeBedrock(LanguageService):
         if isinstance(ask, str):
             return _error(400, ask)
         result = self.serve(ask)
-        if result in ("requests", "tokens"):
-            return _error(429, _THROTTLED[str(result)])
-        if isinstance(result, int):
-            return _error(result, f"status {result} on demand")
-        if result == "malformed":
-            return 200, b"<html>upstream connect error</html>", {}
+        if (fault := _fault(result)) is not None:
+            return fault
         if result == "incomplete":
             return 200, {"metrics": {"latencyMs": 1}}, {}
-        return 200, _converse_output(ask, result), {}
+        return 200, _converse_output(ask, str(result)), {}
 
     def _invoke(self, name: str, body: JsonObject) -> Response:
         model = self._resolved(name)
@@ -174,12 +170,8 @@ class FakeBedrock(LanguageService):
             return _error(400, "Malformed input request: 1 to 50000 characters and 256, 512 or 1024 dimensions.")
         ask = Ask(key=text, system="", turns=1, max_tokens=0, input_tokens=count_tokens(text))
         result = self.serve(ask)
-        if result in ("requests", "tokens"):
-            return _error(429, _THROTTLED[str(result)])
-        if isinstance(result, int):
-            return _error(result, f"status {result} on demand")
-        if result == "malformed":
-            return 200, b"<html>upstream connect error</html>", {}
+        if (fault := _fault(result)) is not None:
+            return fault
         vector = titan_vector(text, dimensions, normalize=body.get("normalize", True))
         by_type = {kind: vector for kind in body.get("embeddingTypes", ["float"]) if kind == "float"}
         value = {"inputTextTokenCount": ask.input_tokens, "embeddingsByType": by_type}
@@ -335,6 +327,17 @@ def titan_vector(text: str, dimensions: int, *, normalize: bool = True) -> list[
         vector[int.from_bytes(digest[:4], "little") % dimensions] += 1.0 if digest[4] & 1 else -1.0
     length = math.sqrt(sum(x * x for x in vector)) or 1.0
     return [x / length for x in vector] if normalize else vector
+
+
+def _fault(result: str | int) -> Response | None:
+    """The answer to a call that the behaviour lets fail in a way that all operations share; None for any other."""
+    if result in ("requests", "tokens"):
+        return _error(429, _THROTTLED[str(result)])
+    if isinstance(result, int):
+        return _error(result, f"status {result} on demand")
+    if result == "malformed":
+        return 200, b"<html>upstream connect error</html>", {}
+    return None
 
 
 def _checked(body: JsonObject, model: FakeFoundationModel) -> Ask | str:

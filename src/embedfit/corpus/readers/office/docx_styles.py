@@ -9,7 +9,6 @@ from embedfit.corpus.readers.walker import Attributes, Walker
 
 _HEADING_NAME = re.compile(r"heading (\d)", re.I)
 _MAX_INHERITANCE = 20
-_LEVELS = 9
 _ROMAN = ((1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"), (40, "xl"),
           (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"))  # fmt: skip
 #: The characters that the font Symbol shows for the codes 0x41 to 0x5A, 0x61 to 0x7A and a few others.
