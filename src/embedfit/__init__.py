@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedfit.forgetting.verb import forget
     from embedfit.index.search import Hit, Index
     from embedfit.models.encoder import Encoder, load_base
+    from embedfit.models.query_map import QueryMap
     from embedfit.path.workspace import Workspace
     from embedfit.reporting.push import push
     from embedfit.runtime import Runtime
@@ -30,6 +31,7 @@ __all__ = [
     "Encoder",
     "Hit",
     "Index",
+    "QueryMap",
     "RunResult",
     "Runtime",
     "Workspace",
@@ -56,6 +58,7 @@ _HOMES = {
     "Encoder": "embedfit.models.encoder",
     "Hit": "embedfit.index.search",
     "Index": "embedfit.index.search",
+    "QueryMap": "embedfit.models.query_map",
     "RunResult": "embedfit.commands.runs",
     "Runtime": "embedfit.runtime",
     "Workspace": "embedfit.path.workspace",
