@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import random
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import corpora
 import numpy as np
 
-from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.evaluation.evalset import EvalSet
 from embedfit.files.atomic import atomic_file
 from embedfit.index.build import Source, build
 from embedfit.index.constants import deviations
@@ -34,12 +34,9 @@ from embedfit.index.scoring import Asked, Scores, find
 from embedfit.models.local import local_model
 from embedfit.progress import reporter_for
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.metrics import judge, score
-from embedfit.retrieval.significance import compare
 from embedfit.runtime import default_vectors
 
 HERE = Path(__file__).parent
-DATA = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data")
 CORPORA = ("emanual", "stackfaq", "feedbackqa_cdc", "covid_qa", "annual_reports", "xquad_en")
 MOST = 300
 WEIGHTS = (0, 1, 2, 3, 4, 5, 6, 8, 10)
@@ -73,11 +70,11 @@ def sign(words: Bm25, contents: Sequence[str], log: Sequence[str]) -> float:
 
 def measured(corpus: str, *, windows: bool) -> dict[str, Any]:
     """nDCG@10 of every judging question by constants and by weight, the sign, and the clusters of the questions."""
-    eval_set = read_eval_set(DATA / corpus, "human")
-    numbers = list(range(len(eval_set.queries)))
+    whole = corpora.corpus(corpus)
+    numbers = list(range(len(whole.queries)))
     random.Random(11).shuffle(numbers)
     half = len(numbers) // 2
-    log, judging = [eval_set.queries[n] for n in numbers[:half][:MOST]], numbers[half:][:MOST]
+    log, eval_set = [whole.queries[n] for n in numbers[:half][:MOST]], corpora.only(whole, numbers[half:][:MOST])
     model, cache, report = local_model("minilm", "minilm"), default_vectors(), reporter_for(sys.stderr)
     plain = retriever(windows)
     built = build(Source(contents=eval_set.contents), model, plain, cache, report)
@@ -85,45 +82,34 @@ def measured(corpus: str, *, windows: bool) -> dict[str, Any]:
     def embed(texts: Sequence[str]) -> Any:  # noqa: ANN401 - an array
         return cache.embed(model, texts, is_query=True, report=report)
 
-    questions = [eval_set.queries[n] for n in judging]
-    scores = Scores(built.parts, Asked(texts=questions, vectors=embed(questions)))
+    scores = Scores(built.parts, Asked(texts=eval_set.queries, vectors=embed(eval_set.queries)))
     constants = {
         "sentences": {part.name: part.deviation for part in built.retriever.parts},
         "log": deviations(built.parts, eval_set.contents, embed, asked=log),
         "log of 50": deviations(built.parts, eval_set.contents, embed, asked=log[:50]),
     }
     assert isinstance(built.parts.words, Bm25)
-    clusters, _ = eval_set.clusters()
     return {
         "constants": constants,
-        "by_constants": {
-            name: values(scores, plain.with_deviations(one), eval_set, judging) for name, one in constants.items()
-        },
+        "by_constants": {name: values(scores, plain.with_deviations(one), eval_set) for name, one in constants.items()},
         "by_weight": {
-            weight: values(
-                scores, retriever(windows, float(weight)).with_deviations(constants["sentences"]), eval_set, judging
-            )
+            weight: values(scores, retriever(windows, float(weight)).with_deviations(constants["sentences"]), eval_set)
             for weight in WEIGHTS
         },
         "sign": sign(built.parts.words, eval_set.contents, log),
-        "clusters": [clusters[n] for n in judging],
+        "clusters": corpora.clusters(eval_set),
     }
 
 
-def values(scores: Scores, chosen: Retriever, eval_set: EvalSet, judging: Sequence[int]) -> Any:  # noqa: ANN401
-    """nDCG@10 of each judging question."""
-    found = []
-    for best, number in zip(find(scores, chosen, 20), judging, strict=True):
-        ids = [eval_set.passage_ids[row] for row in best.passages]
-        found.append([one for one in ids if one != eval_set.query_ids[number]])
-    return score(judge(found, [eval_set.relevant[n] for n in judging]), ("ndcg@10",))["ndcg@10"]
+def values(scores: Scores, chosen: Retriever, eval_set: EvalSet) -> corpora.Values:
+    """nDCG@10 of each question."""
+    found = find(scores, chosen, 20)
+    return corpora.ranked([[eval_set.passage_ids[row] for row in best.passages] for best in found], eval_set)
 
 
-def against(one: Any, other: Any, clusters: Sequence[Any]) -> str:  # noqa: ANN401 - arrays
+def against(one: corpora.Values, other: corpora.Values, clusters: corpora.Numbers) -> str:
     """The difference of two in points, with its 95% interval."""
-    found = compare(one[:, None], other[:, None], clusters, rng=np.random.default_rng(0))[0]
-    low, high = found.ci95
-    return f"{100 * found.delta:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return corpora.points(corpora.difference(one, other, clusters))
 
 
 def left_out(corpus: str, found: Mapping[str, Mapping[str, Any]]) -> tuple[float, float]:

@@ -31,31 +31,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from corpora import corpus, covering, difference, ranked
 
-from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.evaluation.evalset import EvalSet
 from embedfit.files.atomic import atomic_file
-from embedfit.files.beir import write_beir
-from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index import retriever as retrievers
 from embedfit.index.build import Built, Source, build
 from embedfit.index.retriever import Retriever
 from embedfit.index.scoring import Scores, find
 from embedfit.index.search import Asker, Index
-from embedfit.index.store.folder import Identity, write
+from embedfit.index.store.folder import Origin, write
+from embedfit.index.store.manifest import Identity
 from embedfit.models.local import LocalModel, local_model
 from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
 from embedfit.path.artefacts import Passage
 from embedfit.progress import reporter_for
-from embedfit.retrieval.metrics import judge, score
-from embedfit.retrieval.significance import compare
 from embedfit.runtime import default_vectors
 
 HERE = Path(__file__).parent
-DATA = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parent.parent / "shared" / "data")
 CORPORA = ("emanual", "stackfaq", "feedbackqa_cdc", "annual_reports", "covid_qa", "xquad_en", "10k_published")
 QUICK = CORPORA[:3]
 TIMED = 50
-STYLES = ("question", "keywords", "claim", "title", "conversational")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,32 +63,6 @@ class Row:
     hits: np.ndarray[Any, np.dtype[np.float64]]
     bytes_a_passage: float
     ms: float
-
-
-def strong_queries(corpus: str, ids: Sequence[str]) -> list[list[str]] | None:
-    """The strong writer's queries of each passage, where they cover nearly all of them."""
-    path = DATA / corpus / "strong_queries.jsonl"
-    if not path.exists():
-        return None
-    rows = [json.loads(line) for line in path.read_text("utf-8").split("\n") if line.strip()]
-    of = {row["id"]: [row[style] for style in STYLES if row.get(style)] for row in rows}
-    written = [of.get(identifier, []) for identifier in ids]
-    return written if sum(map(bool, written)) >= 0.95 * len(ids) else None
-
-
-def eval_set_of(corpus: str) -> EvalSet:
-    """A corpus' passages, questions and labels."""
-    if corpus != "10k_published":
-        return read_eval_set(DATA / corpus, "human")
-    value = json.loads((DATA / corpus / "val_dataset.json").read_text("utf-8"))
-    data = RetrievalData(
-        corpus={identifier: Entry(text=text) for identifier, text in value["corpus"].items()},
-        queries=value["queries"],
-        qrels={query: dict.fromkeys(relevant, 1) for query, relevant in value["relevant_docs"].items()},
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        write_beir(Path(folder), data)
-        return read_eval_set(Path(folder), "human")
 
 
 def sizes(built: Built) -> dict[str, float]:
@@ -125,19 +95,12 @@ def measure(retriever: Retriever, built: Built, asker: Asker, eval_set: EvalSet)
         took.append(1000 * (time.perf_counter() - started))
     each = sizes(built)
     names = [part.name for part in retriever.parts] + (["tokens"] if retriever.rerank else [])
-    values, hits = judged([[eval_set.passage_ids[number] for number in row] for row in found], eval_set)
+    rankings = [[eval_set.passage_ids[number] for number in row] for row in found]
     return Row(
-        name=retriever.name, values=values, hits=hits, bytes_a_passage=sum(each[name] for name in names),
+        name=retriever.name, values=ranked(rankings, eval_set), hits=ranked(rankings, eval_set, "hit@5"),
+        bytes_a_passage=sum(each[name] for name in names),
         ms=statistics.median(took),
     )  # fmt: skip
-
-
-def judged(rankings: Sequence[Sequence[str]], eval_set: EvalSet) -> tuple[Any, Any]:
-    """nDCG@10 and hit@5 of each query."""
-    # A query that is a passage itself does not find itself (BEIR's rule).
-    others = [[one for one in ids if one != query] for ids, query in zip(rankings, eval_set.query_ids, strict=True)]
-    values = score(judge(others, eval_set.relevant), ("ndcg@10", "hit@5"))
-    return values["ndcg@10"], values["hit@5"]
 
 
 def on_disk(built: Built, model: LocalModel, name: str, eval_set: EvalSet) -> float:
@@ -149,16 +112,16 @@ def on_disk(built: Built, model: LocalModel, name: str, eval_set: EvalSet) -> fl
         )
     ]
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), built, passages, Identity(name=name, key=model.key, instruction=model.instruction))
+        identity = Identity(name=name, key=model.key, instruction=model.instruction)
+        write(Path(folder), built, passages, Origin(model=identity))
         hits = list(Index.open(folder).search_all(eval_set.queries, 20))
-    values, _ = judged([[hit.passage_id for hit in row] for row in hits], eval_set)
-    return float(values.mean())
+    return float(ranked([[hit.passage_id for hit in row] for row in hits], eval_set).mean())
 
 
-def rows_of(corpus: str, name: str) -> Iterator[dict[str, Any]]:
+def rows_of(corpus_name: str, name: str) -> Iterator[dict[str, Any]]:
     """Every retriever on one corpus, as a row of the result."""
     report = reporter_for(sys.stderr)
-    eval_set = eval_set_of(corpus)
+    eval_set = corpus(corpus_name)
     model = local_model(name, name)
     started = time.perf_counter()
     built = build(Source(contents=eval_set.contents), model, retrievers.DEFAULT, default_vectors(), report)
@@ -168,7 +131,7 @@ def rows_of(corpus: str, name: str) -> Iterator[dict[str, Any]]:
     systems = (retrievers.BASE, retrievers.WINDOWS, retrievers.BM25, retrievers.RRF, plain, retrievers.DEFAULT)
     rows = [measure(system, built, asker, eval_set) for system in systems]
     disk = {"default": on_disk(built, model, name, eval_set)}
-    written = strong_queries(corpus, eval_set.passage_ids)
+    written = covering(corpus_name, eval_set.passage_ids)
     if written is not None:
         more = build(
             Source(contents=eval_set.contents, queries=written), model, retrievers.EXPANDED, default_vectors(), report
@@ -177,18 +140,14 @@ def rows_of(corpus: str, name: str) -> Iterator[dict[str, Any]]:
         disk["expanded"] = on_disk(more, model, name, eval_set)
     clusters, _ = eval_set.clusters()
     for row in rows:
-        rng = np.random.default_rng(0)
-        against = compare(row.values[:, None], rows[0].values[:, None], clusters, rng=rng)[0]
         yield {
-            "corpus": corpus,
+            "corpus": corpus_name,
             "retriever": row.name,
             "passages": len(eval_set.passage_ids),
             "queries": len(eval_set.queries),
             "ndcg@10": float(row.values.mean()),
             "hit@5": float(row.hits.mean()),
-            "delta": against.delta,
-            "ci95": list(against.ci95),
-            "p_value": against.p_value,
+            **difference(row.values, rows[0].values, clusters),
             "bytes_a_passage": row.bytes_a_passage,
             "ms_a_query": row.ms,
             "index_minus_row": disk[row.name] - float(row.values.mean()) if row.name in disk else None,
@@ -225,9 +184,9 @@ def main() -> None:
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
-    corpora = options.corpora.split(",") if options.corpora else QUICK if options.quick else CORPORA
+    names = options.corpora.split(",") if options.corpora else QUICK if options.quick else CORPORA
     load = os.getloadavg()[0]
-    rows = [row for corpus in corpora for row in rows_of(corpus, options.model)]
+    rows = [row for name in names for row in rows_of(name, options.model)]
     corrected(rows)
     show(rows)
     ours = [row for row in rows if row["retriever"] == "default"]
