@@ -106,7 +106,7 @@ def _windows(
     max_tokens: int,
 ) -> Rows:
     """Blended vectors of windows. Only passages of several windows have rows; a short one has its one vector."""
-    tokenizer = load_tokenizer(model.folder)
+    tokenizer = load_tokenizer(model.folder)  # of two towers, the passages'
     windows = windows_of_model(contents, tokenizer, model.layout, max_tokens=max_tokens)
     counts = np.diff(np.append(windows.starts, len(windows.texts)))
     several = np.flatnonzero(counts > 1)

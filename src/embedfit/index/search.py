@@ -65,7 +65,7 @@ class Asker:
         if self._space is None:
             return Asked(texts=texts, vectors=self._model.embed(texts, is_query=True))
         if self._reader is None:
-            self._reader = TokenReader(self._model.encoder())
+            self._reader = TokenReader(self._model.tower(is_query=True).encoder())
         vectors, tokens = self._reader.queries(texts, self._space)
         return Asked(texts=texts, vectors=vectors, tokens=tokens)
 

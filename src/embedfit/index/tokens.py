@@ -10,12 +10,14 @@ from itertools import chain, pairwise
 import numpy as np
 import numpy.typing as npt
 
+from embedfit.errors import ModelError
 from embedfit.index.rows import product, starts_of
 from embedfit.index.scoring import Tokens
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import Task, VectorStore
 from embedfit.models.token_vectors import text_and_token_vectors, token_vectors
+from embedfit.models.tokenizer import open_tokenizer
 from embedfit.models.windows import windows_of_model
 from embedfit.numerics.arrays import Floats, Ints
 from embedfit.path.workspace import sha256_json
@@ -58,7 +60,7 @@ class TokenSpace:
 
 
 class TokenReader:
-    """Token vectors of passages and of queries by one model."""
+    """Token vectors of passages and of queries by one tower: each of two towers has a reader of its own."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -164,8 +166,10 @@ def stored_tokens(
     """Token vectors of N passages and their space. Vectors in the cache are not computed again.
 
     are_contents: whether the texts are those of the passages' one vectors. If so, the cache gets the one vectors too,
-    which come out of the same pass of the model.
+    which come out of the same pass of the model. Raises ModelError if queries' tokens can't be compared with passages'.
     """
+    _check_towers(model)
+    model = model.tower(is_query=False)
     reader = TokenReader(model.encoder())
     made_by = {"tokens": _VERSION, "model": model.key, "width": WIDTH}
     task = Task(name=model.name, unit="axes", report=Silent())
@@ -186,6 +190,20 @@ def stored_tokens(
     width = projection.shape[1]
     rows = [np.frombuffer(one, np.int8).reshape(-1, width) for one in cache.kept(key, texts, compute, task)]
     return gathered(rows, width), space
+
+
+def _check_towers(model: LocalModel) -> None:
+    """Raise ModelError for two towers whose tokens or states are of different kinds."""
+    passages, queries = (model.tower(is_query=is_query) for is_query in (False, True))
+    if passages.layout.first == queries.layout.first:
+        return
+    words = [open_tokenizer(tower.folder, tower.layout).tokenizer.get_vocab() for tower in (passages, queries)]
+    if passages.layout.hidden_size != queries.layout.hidden_size or words[0] != words[1]:
+        raise ModelError(
+            f"{model.name}: its towers for queries and for passages have other tokens or states of another width, so "
+            "late interaction can't compare a query's tokens with a passage's.",
+            remedy="Build the index without them: embedfit index … --no-tokens",
+        )
 
 
 def gathered(passages: Sequence[npt.NDArray[np.int8]], width: int = WIDTH) -> Tokens:

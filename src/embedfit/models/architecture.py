@@ -17,6 +17,8 @@ PoolingMode = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmea
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 #: Names of prompts by role: sentence-transformers takes the first one that a model has for passages.
 PASSAGE_PROMPTS = ("document", "passage", "corpus")
+#: The routes of a model of two towers, as encode_query and encode_document take them, and the towers' folders.
+QUERY, DOCUMENT = "query", "document"
 #: Activations of a Dense module by the last part of the class's path; both forms of each are in modules.py.
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU")
 
@@ -87,7 +89,8 @@ class Architecture:
 
     prompts: by name, empty ones left out. default_prompt: the name of the one that sentence-transformers' encode()
     puts before texts. similarity: the folder's own ("cosine", "dot", …). dimensions: the length that
-    vectors are cut to at the end; None: they are not cut.
+    vectors are cut to at the end; None: they are not cut. queries: the tower that encodes queries, in a model of two
+    towers; the modules are then those of passages. None: one tower encodes both.
     """
 
     modules: tuple[Module, ...]
@@ -95,6 +98,7 @@ class Architecture:
     default_prompt: str | None = None
     similarity: str = "cosine"
     dimensions: int | None = None
+    queries: Architecture | None = None
 
     @classmethod
     def plain(
@@ -111,6 +115,12 @@ class Architecture:
         first = Transformer(model_type=model_type, hidden_size=hidden_size, max_tokens=max_tokens)
         last = (Normalize(),) if normalize else ()
         return cls(modules=(first, Pooling(modes=(pooling,)), *last), prompts=dict(prompts or {}))
+
+    def tower(self, *, is_query: bool) -> Architecture:
+        """The tower that encodes queries or passages, as an architecture of one tower."""
+        if self.queries is None:
+            return self
+        return self.queries if is_query else replace(self, queries=None)
 
     @property
     def first(self) -> Transformer | StaticEmbedding:
@@ -166,7 +176,7 @@ class Architecture:
     @property
     def query_instruction(self) -> str:
         """The text put before every query; empty where the model has none."""
-        return self.prompts.get("query", "")
+        return self.tower(is_query=True).prompts.get("query", "")
 
     @property
     def document_instruction(self) -> str:
@@ -180,10 +190,25 @@ class Architecture:
 
     def with_prompts(self, **prompts: str | None) -> Architecture:
         """A copy with other prompts by name; None leaves one as it is."""
-        return replace(self, prompts={**self.prompts, **{k: text for k, text in prompts.items() if text is not None}})
+        given = {name: text for name, text in prompts.items() if text is not None}
+        queries = None if self.queries is None else self.queries.with_prompts(**given)
+        return replace(self, prompts={**self.prompts, **given}, queries=queries)
+
+    def records(self) -> list[list[object]]:
+        """The modules as JSON values: the type's name and the fields. Paths are those in the tower's own folder."""
+        found: list[list[object]] = []
+        for module in self.modules:
+            fields = asdict(module)
+            if "path" in fields:
+                fields["path"] = in_tower(fields["path"])
+            found.append([type(module).__name__, fields])
+        return found
 
     def describe(self) -> list[str]:
-        """One line a module, for people."""
+        """One line a module, for people. Those of two towers say which texts they are for."""
+        if self.queries is not None:
+            roles = (("passages", self.tower(is_query=False)), ("queries", self.queries))
+            return [f"{role}: {line}" for role, tower in roles for line in tower.describe()]
         lines = [_described(module) for module in self.modules]
         return [*lines, f"cut to {self.dimensions} numbers"] if self.dimensions else lines
 
@@ -195,6 +220,12 @@ def document_instruction(prompts: Mapping[str, str]) -> str:
     This function finds it.
     """
     return next((prompts[name] for name in PASSAGE_PROMPTS if prompts.get(name)), "")
+
+
+def in_tower(name: str) -> str:
+    """The path of a file or module of two towers, in the folder of its own tower; any other path as it is."""
+    first, _, rest = name.partition("/")
+    return rest if first in (QUERY, DOCUMENT) else name
 
 
 def _described(module: Module) -> str:

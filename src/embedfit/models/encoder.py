@@ -144,7 +144,8 @@ class Encoder:
     """A model folder, loaded: its tokenizer, its transformer and its architecture.
 
     encode() gives the vectors that sentence-transformers gives for the folder, norms included: without a Normalize in
-    the folder their lengths differ from 1.
+    the folder their lengths differ from 1. In a model of two towers this is the tower of passages, and the one of
+    queries beside it encodes what is a query.
     """
 
     def __init__(
@@ -155,13 +156,16 @@ class Encoder:
         tokenizer: TextTokenizer,
         backbone: torch.nn.Module,
         precision: Precision,
+        queries: Encoder | None = None,
     ) -> None:
+        """queries: the tower of queries, in a model of two towers."""
         self.folder = folder
         self.layout = layout
         self.text_tokenizer = tokenizer
         self.backbone = backbone
         self.precision = precision
         self.head = Head.load(folder, layout)
+        self._queries = queries
 
     @classmethod
     def load(
@@ -171,16 +175,41 @@ class Encoder:
         precision: Precision | Literal["auto"] = "auto",
         query_instruction: str | None = None,
         layout: Architecture | None = None,
+        beside: Encoder | None = None,
     ) -> Encoder:
         """Read a folder. query_instruction: replaces the folder's. layout: the folder's, if it was read before.
 
-        Raises ModelError for an incomplete folder.
+        beside: the model's other tower, whose transformer and tokenizer are used if this one has the same. Raises
+        ModelError for an incomplete folder.
         """
         layout = (layout or read_architecture(folder)).with_prompts(query=query_instruction)
         chosen: Precision = encoding_precision() if precision == "auto" else precision
-        tokenizer = open_tokenizer(folder, layout)
-        backbone = load_backbone(folder, layout).to(device())
+        if layout.queries is not None:
+            passages = cls.load(folder, precision=chosen, layout=layout.tower(is_query=False))
+            queries = cls.load(folder, precision=chosen, layout=layout.queries, beside=passages)
+            return cls.of_towers(passages, queries, layout=layout)
+        if beside is not None and beside.folder == folder and beside.layout.first == layout.first:
+            tokenizer, backbone = beside.text_tokenizer, beside.backbone
+        else:
+            tokenizer = open_tokenizer(folder, layout)
+            backbone = load_backbone(folder, layout).to(device())
         return cls(folder, layout=layout, tokenizer=tokenizer, backbone=backbone, precision=chosen)
+
+    @classmethod
+    def of_towers(cls, passages: Encoder, queries: Encoder, *, layout: Architecture) -> Encoder:
+        """The model of two loaded towers. layout: that of the whole model."""
+        return cls(
+            passages.folder,
+            layout=layout,
+            tokenizer=passages.text_tokenizer,
+            backbone=passages.backbone,
+            precision=passages.precision,
+            queries=queries,
+        )
+
+    def tower(self, *, is_query: bool) -> Encoder:
+        """The tower that encodes queries or passages: the encoder itself if the model has one tower."""
+        return self._queries if is_query and self._queries is not None else self
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -198,6 +227,8 @@ class Encoder:
 
         is_query: None for texts that already begin with their instruction or prompt, so none is added.
         """
+        if is_query and self._queries is not None:
+            return self._queries.token_ids(texts, is_query=True, max_tokens=max_tokens)
         before = self.instruction(is_query)
         limit = min(max_tokens or self.layout.max_tokens, self.layout.max_tokens)
         return self.text_tokenizer.token_ids([before + text for text in texts], limit)
@@ -214,6 +245,8 @@ class Encoder:
 
         A text without any token has the vector that the modules give for zeros.
         """
+        if is_query and self._queries is not None:
+            return self._queries.encode(texts, is_query=True, report=report, description=description)
         distinct = list(dict.fromkeys(texts))
         row_of = {text: row for row, text in enumerate(distinct)}
         vectors = np.zeros((len(distinct), self.layout.width), np.float32)
@@ -239,9 +272,10 @@ class Encoder:
 
     def skip(self, is_query: bool) -> int:
         """How many tokens at a text's beginning belong to the instruction and are not pooled."""
-        if self.layout.pooling.include_prompt:
+        own = self.tower(is_query=is_query)
+        if own.layout.pooling.include_prompt:
             return 0
-        return self.text_tokenizer.prompt_length(self.instruction(is_query), self.layout.max_tokens)
+        return own.text_tokenizer.prompt_length(own.instruction(is_query), own.layout.max_tokens)
 
     @torch.inference_mode()
     def _forward(self, rows: list[list[int]], skip: int) -> Vectors:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import POOLING_MODES, Architecture, Dense, Pooling, StaticEmbedding
+from embedfit.models.architecture import DOCUMENT, POOLING_MODES, QUERY, Architecture, Dense, Pooling, Transformer
 from embedfit.models.layout.files import read_json, weight_files
 from embedfit.models.layout.reading import read_architecture
+from embedfit.models.layout.router import Listed
 
 if TYPE_CHECKING:
     import torch
@@ -54,9 +55,15 @@ def read_module(folder: Path) -> dict[str, torch.Tensor]:
 def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a model folder, on the CPU, in the type they are stored in.
 
-    The transformer's have the names of the bare transformer, those of dense layers their folder before the name.
+    The transformer's have the names of the bare transformer, those of dense layers their folder before the name. Raises
+    ModelError for a model of two towers.
     """
     architecture = read_architecture(folder)
+    if architecture.queries is not None:
+        raise ModelError(
+            f"{folder} has two towers, so it has no weights that can be mixed or trained as one model's.",
+            remedy=f"Use the folder of one tower: {folder / DOCUMENT} or {folder / QUERY}.",
+        )
     tensors = bare(read_module(folder / architecture.first.path), architecture.family.prefix)
     for module in architecture.modules:
         if isinstance(module, Dense):
@@ -84,46 +91,72 @@ def save_model(folder: Path, tensors: Mapping[str, torch.Tensor], *, base: Path,
 
     folder.mkdir(parents=True, exist_ok=True)
     source = base / layout.first.path
-    for name in _TRAVELLING:
-        if (source / name).exists():
-            shutil.copyfile(source / name, folder / name)
+    _copy(source, folder, _TRAVELLING)
     others = read_tensors(base) if weight_files(source) else {}
     plain = {**others, **{name: tensor.detach() for name, tensor in tensors.items()}}
     plain = {name: (tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in plain.items()}
     own = {name: tensor.contiguous().cpu().clone() for name, tensor in plain.items() if "/" not in name}
     save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
-    if isinstance(layout.first, StaticEmbedding):
-        first = "StaticEmbedding"
-    else:
+    if isinstance(layout.first, Transformer):
         _write_config(source / "config.json", folder / "config.json")
-        _write(
-            folder / "sentence_bert_config.json",
-            {"max_seq_length": layout.max_tokens, "do_lower_case": layout.first.lower_case},
-        )
-        first = "Transformer"
-    kinds = [("", first)]
+    for path, module in _write_layout(folder, layout).items():
+        start = f"{module.path}/"
+        weights = {k.removeprefix(start): v.contiguous().cpu() for k, v in plain.items() if k.startswith(start)}
+        save_file(weights, folder / path / "model.safetensors", metadata={"format": "pt"})
+
+
+def copy_model(folder: Path, *, base: Path, layout: Architecture) -> None:
+    """Write a complete model folder in the classic layout with base's own files, byte for byte.
+
+    The copy has base's key in the store of vectors. layout: base's, with its right prompts. Dense modules that base
+    lacks get their config.json; the caller writes their weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    source = base / layout.first.path
+    weights = [path.name for path in weight_files(source)]
+    _copy(source, folder, ("config.json", "model.safetensors.index.json", *weights, *_TRAVELLING))
+    for path, module in _write_layout(folder, layout).items():
+        _copy(base / module.path, folder / path, [file.name for file in weight_files(base / module.path)])
+
+
+def _copy(source: Path, folder: Path, names: Iterable[str]) -> None:
+    if source.resolve() == folder.resolve():
+        return
+    for name in names:
+        (folder / name).unlink(missing_ok=True)  # two towers share files: a copy must not write into the other's
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _write_layout(folder: Path, layout: Architecture) -> dict[str, Dense]:
+    """Write every file that says how texts become vectors; returns the Dense modules by their new paths."""
+    if isinstance(layout.first, Transformer):
+        settings = {"max_seq_length": layout.max_tokens, "do_lower_case": layout.first.lower_case}
+        write_json(folder / "sentence_bert_config.json", settings)
+    kinds = [("", type(layout.first).__name__)]
+    dense: dict[str, Dense] = {}
     for number, module in enumerate(layout.modules[1:], 1):
         path = f"{number}_{type(module).__name__}"
         kinds.append((path, type(module).__name__))
         (folder / path).mkdir(exist_ok=True)
         if isinstance(module, Pooling):
-            _write(folder / path / "config.json", _pooling(module, layout.hidden_size))
+            write_json(folder / path / "config.json", _pooling(module, layout.hidden_size))
         elif isinstance(module, Dense):
-            _write(folder / path / "config.json", _dense(module))
-            start = f"{module.path}/"
-            weights = {k.removeprefix(start): v.contiguous().cpu() for k, v in plain.items() if k.startswith(start)}
-            save_file(weights, folder / path / "model.safetensors", metadata={"format": "pt"})
-    _write(
-        folder / "modules.json",
-        [
-            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for index, (path, kind) in enumerate(kinds)
-        ],
-    )
-    _write(folder / "config_sentence_transformers.json", _texts(layout))
+            write_json(folder / path / "config.json", _dense(module))
+            dense[path] = module
+    write_modules(folder, [(f"sentence_transformers.models.{kind}", path) for path, kind in kinds])
+    write_texts(folder, layout)
+    return dense
 
 
-def _texts(layout: Architecture) -> dict[str, object]:
+def write_modules(folder: Path, listed: Listed) -> None:
+    """Write modules.json."""
+    modules = [{"idx": at, "name": str(at), "path": path, "type": kind} for at, (kind, path) in enumerate(listed)]
+    write_json(folder / "modules.json", modules)
+
+
+def write_texts(folder: Path, layout: Architecture) -> None:
+    """Write config_sentence_transformers.json: prompts, similarity and the length of vectors."""
     roles = {"query": layout.query_instruction, "document": layout.document_instruction}
     own: dict[str, object] = {
         "__version__": {"sentence_transformers": "2.7.0", "transformers": "4.40.0", "pytorch": "2.2.0"},
@@ -131,7 +164,8 @@ def _texts(layout: Architecture) -> dict[str, object]:
         "default_prompt_name": layout.default_prompt,
         "similarity_fn_name": layout.similarity,
     }
-    return own if layout.dimensions is None else {**own, "truncate_dim": layout.dimensions}
+    own |= {} if layout.dimensions is None else {"truncate_dim": layout.dimensions}
+    write_json(folder / "config_sentence_transformers.json", own)
 
 
 def _write_config(source: Path, target: Path) -> None:
@@ -141,7 +175,7 @@ def _write_config(source: Path, target: Path) -> None:
     for key in ("dtype", "torch_dtype"):
         if key in config:
             config[key] = "float32"
-    _write(target, config)
+    write_json(target, config)
 
 
 def _pooling(pooling: Pooling, width: int) -> dict[str, object]:
@@ -166,5 +200,6 @@ def _dense(dense: Dense) -> dict[str, object]:
     return {**config, "use_residual": True} if dense.residual else config
 
 
-def _write(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
+    """Write one of the folder's JSON files."""
     path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

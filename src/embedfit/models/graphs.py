@@ -39,7 +39,9 @@ def cached_graph(folder: Path, kind: str) -> Path:
 def content_key(folder: Path) -> str:
     """A name for a model's content: changes with its weights, its configuration or the converters."""
     digest = hashlib.sha256(f"{GRAPH_VERSION} {version('torch')} {version('openvino')}".encode())
-    for path in deciding_files(folder, read_architecture(folder)):
+    layout = read_architecture(folder)
+    towers = (layout,) if layout.queries is None else (layout, layout.queries)
+    for path in (path for tower in towers for path in deciding_files(folder, tower)):
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256_file(path)}\n".encode())
     return digest.hexdigest()[:24]
 

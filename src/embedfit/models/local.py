@@ -1,21 +1,20 @@
-"""A model folder as a source of stored vectors."""
+"""A model folder, of one tower or of two, as a source of stored vectors."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from embedfit.config import Config
 from embedfit.files.hashes import sha256_file
 from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
-from embedfit.models.layout.files import deciding_files
+from embedfit.models.layout.files import content_names
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.store.vectors import Storage, VectorStore
-from embedfit.models.tokenizer import load_tokenizer
+from embedfit.models.tokenizer import open_tokenizer
 from embedfit.models.windows import blended, windows_of_model
 from embedfit.numerics.arrays import Ints, Vectors
 from embedfit.numerics.machine import encoding_precision
@@ -29,7 +28,10 @@ _LOADING = threading.Lock()
 
 
 class LocalModel:
-    """A model folder as an Embedder. It is loaded when a vector is missing in the store."""
+    """A model folder as an Embedder. It is loaded when a vector is missing in the store.
+
+    A model of two towers is one LocalModel; the store keeps each tower's vectors under that tower's key.
+    """
 
     storage: Storage = "key"
 
@@ -42,17 +44,26 @@ class LocalModel:
         self.layout = (layout or read_architecture(folder)).with_prompts(query=query_instruction)
         self._encoder: Encoder | None = None
         self._key: str | None = None
+        self._towers: tuple[LocalModel, LocalModel] | None = None
+        self._beside: LocalModel | None = None  # the other tower, which may have the same transformer
+        if self.layout.queries is not None:
+            passages = LocalModel(name, folder, layout=self.layout.tower(is_query=False))
+            queries = LocalModel(name, folder, layout=self.layout.queries)
+            passages._beside, queries._beside = queries, passages
+            self._towers = passages, queries
+
+    def tower(self, *, is_query: bool) -> LocalModel:
+        """The model that encodes queries or passages: the model itself if it has one tower."""
+        return self if self._towers is None else self._towers[is_query]
 
     @property
     def key(self) -> str:
         """Hash of weights, tokenizer, layout and precision."""
+        if self._towers is not None:
+            return sha256_json({"towers": [tower.key for tower in self._towers]})
         if self._key is None:
-            paths = deciding_files(self.folder, self.layout)
-            files = {path.relative_to(self.folder).as_posix(): sha256_file(path) for path in paths}
-            layout: dict[str, object] = {
-                "modules": [[type(module).__name__, asdict(module)] for module in self.layout.modules],
-                "dimensions": self.layout.dimensions,
-            }
+            files = {name: sha256_file(path) for name, path in content_names(self.folder, self.layout).items()}
+            layout: dict[str, object] = {"modules": self.layout.records(), "dimensions": self.layout.dimensions}
             if self.layout.document_instruction:
                 layout["document"] = self.layout.document_instruction
             self._key = sha256_json(
@@ -67,18 +78,24 @@ class LocalModel:
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
         """Unit rows: (N, H)."""
-        return self.encoder().encode_unit(texts, is_query=is_query)
+        return self.tower(is_query=is_query).encoder().encode_unit(texts, is_query=is_query)
 
     def encoder(self) -> Encoder:
-        """The loaded model."""
+        """The loaded model. Of two towers each is loaded when it is first needed."""
+        if self._towers is not None:
+            passages, queries = self._towers
+            return Encoder.of_towers(passages.encoder(), queries.encoder(), layout=self.layout)
         with _LOADING:
             if self._encoder is None:
-                self._encoder = Encoder.load(self.folder, layout=self.layout)
+                beside = None if self._beside is None else self._beside._encoder
+                self._encoder = Encoder.load(self.folder, layout=self.layout, beside=beside)
             return self._encoder
 
     def release(self) -> None:
         """Drop the weights."""
         self._encoder = None
+        for tower in self._towers or ():
+            tower.release()
 
 
 def local_model(label: str, name: str, *, query_instruction: str | None = None) -> LocalModel:
@@ -94,7 +111,9 @@ def stored_windows(
 
     whole: (N, H), the passages' own vectors, which are blended into their windows'. max_tokens: a window's.
     """
-    windows = windows_of_model(contents, load_tokenizer(model.folder), model.layout, max_tokens=max_tokens)
+    passages = model.tower(is_query=False)
+    tokenizer = open_tokenizer(passages.folder, passages.layout).tokenizer
+    windows = windows_of_model(contents, tokenizer, passages.layout, max_tokens=max_tokens)
     report.log(
         f"{model.name}: {len(windows.starts):,} passages are {len(windows.texts):,} windows"
         f" of at most {max_tokens} tokens"

@@ -42,6 +42,7 @@ def text_and_token_vectors(
 
     rows: token ids with special tokens and the instruction, each of at least one token.
     """
+    encoder = encoder.tower(is_query=is_query)
     found = [torch.empty(0)] * len(rows)
     texts = np.zeros((len(rows), encoder.layout.width), np.float32)
     skip = encoder.skip(is_query)

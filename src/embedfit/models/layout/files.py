@@ -11,7 +11,7 @@ from typing import TypeAlias
 from pydantic import JsonValue
 
 from embedfit.errors import ModelError
-from embedfit.models.architecture import Architecture, Dense, StaticEmbedding, Transformer
+from embedfit.models.architecture import Architecture, Dense, StaticEmbedding, Transformer, in_tower
 
 JsonObject: TypeAlias = Mapping[str, JsonValue]
 
@@ -92,6 +92,14 @@ def deciding_files(folder: Path, architecture: Architecture) -> list[Path]:
             named = () if isinstance(module, Dense) else _DECIDING
             found += [where / name for name in named if (where / name).exists()] + weight_files(where)
     return found
+
+
+def content_names(folder: Path, architecture: Architecture) -> dict[str, Path]:
+    """deciding_files() by their names in the tower's own folder, so that a tower has the names of a plain folder."""
+    paths = deciding_files(folder, architecture)
+    whole = {path.relative_to(folder).as_posix(): path for path in paths}
+    own = {in_tower(name): path for name, path in whole.items()}
+    return own if len(own) == len(whole) else whole
 
 
 def tokenizer_window(folder: Path) -> int | None:

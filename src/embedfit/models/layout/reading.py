@@ -2,12 +2,14 @@
 
 sentence-transformers wrote folders in several forms: modules.json with old type paths (sentence_transformers.models.X)
 and new ones (since 5.4), the transformer beside modules.json or in 0_Transformer/, pooling as flags or as names, and
-folders without modules.json, which it reads as a transformer with mean pooling.
+folders without modules.json, which it reads as a transformer with mean pooling. A folder whose first module is a
+Router has two towers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from pydantic import JsonValue
@@ -15,7 +17,9 @@ from pydantic import JsonValue
 from embedfit.errors import ModelError
 from embedfit.models.architecture import (
     ACTIVATIONS,
+    DOCUMENT,
     POOLING_MODES,
+    QUERY,
     Architecture,
     Dense,
     Module,
@@ -27,6 +31,7 @@ from embedfit.models.architecture import (
 )
 from embedfit.models.layout.families import Family, family_of
 from embedfit.models.layout.files import JsonObject, check_weights, read_json, read_value, shapes, tokenizer_window
+from embedfit.models.layout.router import Listed, read_routes
 
 #: The limit of a text's tokens for a model whose folder names none, so that one text can't take all memory.
 NO_LIMIT = 32_768
@@ -84,13 +89,26 @@ def read_architecture(folder: Path) -> Architecture:
     dimensions = own.get("truncate_dim")
     if dimensions is not None and (not isinstance(dimensions, int) or dimensions is True or dimensions < 1):
         raise ModelError(f"{folder}: truncate_dim is {dimensions!r}; it must be a whole number of at least 1.")
-    return Architecture(
-        modules=_listed(folder, read_value(folder / "modules.json")),
-        prompts=prompts,
-        default_prompt=default,
-        similarity=str(own.get("similarity_fn_name") or "cosine"),
-        dimensions=dimensions,
-    )
+    where = folder / "modules.json"
+    listed = _listed(where, read_value(where))
+    routes = _routes(folder, where, listed) if _has_router(listed) else {DOCUMENT: listed}
+    towers = {
+        route: Architecture(
+            modules=_modules(folder, where, modules),
+            prompts=prompts,
+            default_prompt=default,
+            similarity=str(own.get("similarity_fn_name") or "cosine"),
+            dimensions=dimensions,
+        )
+        for route, modules in routes.items()
+    }
+    widths = {route: tower.width for route, tower in towers.items()}
+    if len(set(widths.values())) > 1:
+        raise ModelError(
+            f"{folder}: vectors of queries have {widths[QUERY]} numbers and those of passages {widths[DOCUMENT]}; "
+            "they can't be compared.",
+        )
+    return replace(towers[DOCUMENT], queries=towers.get(QUERY))
 
 
 def _prompts(folder: Path, own: JsonObject) -> tuple[dict[str, str], str | None]:
@@ -104,14 +122,34 @@ def _prompts(folder: Path, own: JsonObject) -> tuple[dict[str, str], str | None]
     return {name: text for name, text in stored.items() if isinstance(text, str) and text}, default
 
 
-def _listed(folder: Path, listed: JsonValue) -> tuple[Module, ...]:
-    where = folder / "modules.json"
-    modules: list[Module] = []
+def _listed(where: Path, listed: JsonValue) -> Listed:
+    """The class and the path of each module of modules.json."""
+    found: Listed = []
     for entry in listed if isinstance(listed, list) else (None,):
         if not isinstance(entry, dict) or "type" not in entry:
             raise ModelError(f"{where} is not a list of modules with their types.")
-        kind, path = _kind(where, str(entry["type"])), _inside(folder, where, str(entry.get("path") or ""))
-        modules.append(_READERS[kind](folder, path))
+        found.append((str(entry["type"]), str(entry.get("path") or "")))
+    return found
+
+
+def _has_router(listed: Listed) -> bool:
+    """Whether the first module is a Router; Asym is its name before version 5."""
+    kind = listed[0][0] if listed else ""
+    return kind.startswith("sentence_transformers.") and kind.rsplit(".", 1)[-1] in ("Router", "Asym")
+
+
+def _routes(folder: Path, where: Path, listed: Listed) -> dict[str, Listed]:
+    """The modules of each tower: those of the Router's route, and after them those that stand behind the Router."""
+    (_, path), behind = listed[0], listed[1:]
+    routes = read_routes(folder, _inside(folder, where, path))
+    return {route: [*modules, *behind] for route, modules in routes.items()}
+
+
+def _modules(folder: Path, where: Path, listed: Listed) -> tuple[Module, ...]:
+    modules = []
+    for kind, path in listed:
+        name = _kind(where, kind)
+        modules.append(_READERS[name](folder, _inside(folder, where, path)))
     _check_order(where, modules)
     return tuple(modules)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -65,6 +65,14 @@ class Embedder(Protocol):
         """Give back memory; embed() may be called again."""
 
 
+@runtime_checkable
+class TwoTowers(Protocol):
+    """An embedder that may have a tower for queries and one for passages; each has its own key."""
+
+    def tower(self, *, is_query: bool) -> Embedder:
+        """The tower for queries or passages; the embedder itself if it has one tower."""
+
+
 #: Turns texts into the value that is stored for each.
 Compute = Callable[[list[str]], Sequence[bytes]]
 
@@ -90,6 +98,7 @@ class VectorStore:
         self, embedder: Embedder, texts: Sequence[str], *, is_query: bool, report: Reporter | None = None
     ) -> Vectors:
         """Vectors of texts in their order: (N, H). Only texts without a stored vector are embedded, each once."""
+        embedder = _tower(embedder, is_query=is_query)
         if embedder.storage == "own":
             return _checked(embedder, embedder.embed(texts, is_query=is_query))
         keys = [_text_key(_kind(embedder, is_query), text) for text in texts]
@@ -107,6 +116,7 @@ class VectorStore:
 
     def put(self, embedder: Embedder, texts: Sequence[str], vectors: Vectors, *, is_query: bool) -> None:
         """Store vectors (N, H) that were computed with something else."""
+        embedder = _tower(embedder, is_query=is_query)
         keys = [_text_key(_kind(embedder, is_query), text) for text in texts]
         rows = [row.tobytes() for row in _checked(embedder, vectors)]
         with self._open(embedder) as store, disk_errors(self.folder):
@@ -228,6 +238,10 @@ def _checked(embedder: Embedder, vectors: Vectors) -> Vectors:
     if not np.isfinite(vectors).all():
         raise ModelError(f"{embedder.name} gave vectors with NaN or infinity, which rank nothing.")
     return vectors
+
+
+def _tower(embedder: Embedder, *, is_query: bool) -> Embedder:
+    return embedder.tower(is_query=is_query) if isinstance(embedder, TwoTowers) else embedder
 
 
 def _kind(embedder: Embedder, is_query: bool) -> str:

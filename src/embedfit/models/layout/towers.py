@@ -1,0 +1,145 @@
+"""Models of two towers: one folder that sentence-transformers opens as a Router, over two plain model folders.
+
+`query/` encodes queries and `document/` passages. Each is a complete model folder, which sentence-transformers and TEI
+open alone. The folder above them has modules.json and router_config.json, which name the towers' modules.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from embedfit.errors import ModelError
+from embedfit.files.atomic import atomic_folder
+from embedfit.files.hashes import sha256_file
+from embedfit.models.architecture import DOCUMENT, QUERY, Architecture, Dense, Normalize
+from embedfit.models.folder import copy_model, write_json, write_modules, write_texts
+from embedfit.models.layout.files import content_names, read_value
+from embedfit.models.layout.reading import read_architecture
+from embedfit.models.layout.router import CONFIG, Listed, router_config
+from embedfit.numerics.arrays import Floats
+from embedfit.path.workspace import sha256_json
+from embedfit.runtime import cache_folder
+
+
+def save_towers(folder: Path, *, query: Path, document: Path, layout: Architecture | None = None) -> None:
+    """Write a model of two towers from two plain model folders, which stay as they are.
+
+    Files that both have are stored once where the disk has hard links, and a transformer that both have is loaded once.
+    layout: document's, with its right prompts; default: as its folder says. The prompt for queries is query's own.
+    Raises ModelError for towers of different widths or that are no plain model folders.
+    """
+    layouts = {QUERY: read_architecture(query), DOCUMENT: layout or read_architecture(document)}
+    for role, source in ((QUERY, query), (DOCUMENT, document)):
+        if layouts[role].queries is not None:
+            raise ModelError(f"{source} has two towers; a tower is a plain model folder.")
+    widths = [layouts[role].width for role in (QUERY, DOCUMENT)]
+    if widths[0] != widths[1]:
+        raise ModelError(
+            f"{query} gives vectors of {widths[0]} numbers and {document} of {widths[1]}; they can't be compared."
+        )
+    prompts = {"query": layouts[QUERY].query_instruction, "document": layouts[DOCUMENT].document_instruction}
+    for role, source in ((DOCUMENT, document), (QUERY, query)):
+        layouts[role] = layouts[role].with_prompts(**prompts)
+        copy_model(folder / role, base=source, layout=layouts[role])
+    same = _linked(folder)
+    listed = {role: _listed(folder, role) for role in (QUERY, DOCUMENT)}
+    if same:
+        listed[QUERY][0] = listed[DOCUMENT][0]
+    write_json(folder / CONFIG, router_config(listed[QUERY], listed[DOCUMENT]))
+    write_modules(folder, [("sentence_transformers.models.Router", "")])
+    write_texts(folder, layouts[DOCUMENT])
+
+
+def with_query_map(base: Path, matrix: Floats, folder: Path, *, layout: Architecture | None = None) -> None:
+    """Write a copy of a model that puts its vectors through a linear map: a Dense without bias, and a Normalize.
+
+    matrix: (H, H); a vector v becomes matrix · v, divided by its length. The length of v makes no difference, so the
+    copy ranks as the map does over base's unit vectors, whether base has a Normalize or not. layout: base's, with its
+    right prompts; default: as its folder says.
+    """
+    own = (layout or read_architecture(base)).tower(is_query=True)
+    if matrix.shape != (own.width, own.width):
+        raise ModelError(f"The map is {matrix.shape}, but vectors of {base} have {own.width} numbers.")
+    whole = replace(own, dimensions=None).width
+    weight = np.zeros((own.width, whole), np.float32)  # base may cut its vectors at the end; the map does so instead
+    weight[:, : own.width] = matrix
+    path = f"{len(own.modules)}_Dense"
+    dense = Dense(path=path, inputs=whole, outputs=own.width, bias=False, activation="Identity")
+    mapped = replace(own, modules=(*own.modules, dense, Normalize()), dimensions=None)
+    copy_model(folder, base=base, layout=mapped)
+    _save(folder / path / "model.safetensors", {"linear.weight": weight})
+
+
+def tower_folder(folder: Path, *, is_query: bool) -> Path:
+    """The plain model folder of one tower; the folder itself if it has no towers.
+
+    It lies in the folder if we wrote that; for another Router it is made once, in the cache.
+    """
+    layout = read_architecture(folder)
+    if layout.queries is None:
+        return folder
+    tower = layout.tower(is_query=is_query)
+    content = _content(folder, tower)
+    plain = folder / (QUERY if is_query else DOCUMENT)
+    if (plain / "modules.json").exists() and _content(plain, read_architecture(plain)) == content:
+        return plain
+    target = cache_folder() / "towers" / content[:24]
+    if not target.exists():
+        with atomic_folder(target) as partial:
+            copy_model(partial, base=folder, layout=tower)
+    return target
+
+
+def _content(folder: Path, tower: Architecture) -> str:
+    """A hash of all that decides a tower's vectors; equal for its plain folder and for the Router's modules."""
+    files = {name: sha256_file(path) for name, path in content_names(folder, tower).items()}
+    prompts = {"query": tower.query_instruction, "document": tower.document_instruction}
+    vectors = {"modules": tower.records(), "dimensions": tower.dimensions, "similarity": tower.similarity}
+    return sha256_json({"files": files, "prompts": prompts, **vectors})
+
+
+def _listed(folder: Path, role: str) -> Listed:
+    """The class and the path of each module of a tower, from the folder above it."""
+    listed = read_value(folder / role / "modules.json")
+    found: Listed = []
+    for module in listed if isinstance(listed, list) else ():
+        assert isinstance(module, dict)  # for the type checker: copy_model wrote it
+        found.append((str(module["type"]), "/".join(part for part in (role, str(module["path"])) if part)))
+    return found
+
+
+def _linked(folder: Path) -> bool:
+    """Store equal files of the towers once; returns whether the transformers are the same in all their files."""
+    towers = {
+        role: {path.name: path for path in (folder / role).iterdir() if path.is_file()} for role in (QUERY, DOCUMENT)
+    }
+    modules = {"modules.json", "config_sentence_transformers.json"}
+    same = True
+    for name in sorted({*towers[QUERY], *towers[DOCUMENT]} - modules):
+        pair = [towers[role].get(name) for role in (QUERY, DOCUMENT)]
+        if pair[0] is None or pair[1] is None or sha256_file(pair[0]) != sha256_file(pair[1]):
+            same = False
+        elif name.endswith(".safetensors"):
+            _link(pair[1], pair[0])
+    return same
+
+
+def _link(stored: Path, copy: Path) -> None:
+    """Make a file another name of an equal one. Where the disk has no hard links it stays a copy."""
+    name = copy.with_name(f".{copy.name}.link")
+    try:
+        os.link(stored, name)
+    except OSError:
+        return
+    os.replace(name, copy)
+
+
+def _save(path: Path, tensors: Mapping[str, Floats]) -> None:
+    from safetensors.numpy import save_file
+
+    save_file(dict(tensors), path, metadata={"format": "pt"})
