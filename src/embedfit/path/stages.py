@@ -61,7 +61,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="generate",
         module="embedfit.queries.stage",
-        version=3,
+        version=4,
         reads=("passages.jsonl",),
         may_read=(FORGOTTEN,),
         writes=("queries.jsonl",),

@@ -20,6 +20,7 @@ from embedfit.llm.replies import answer_of, fault_of
 from embedfit.path.artefacts import Passage, Query
 from embedfit.queries import filters, parse, prompts
 from embedfit.queries.plan import Ask
+from embedfit.queries.rules.candidate import Candidate, Rule
 from embedfit.retrieval.languages import languages_of, name_of
 from embedfit.runtime import Runtime
 
@@ -126,7 +127,7 @@ def ask(
     writer = generator(config.generator)
     if not writer.one_query_a_call:
         calls = most_useful_first(calls, [passages[item.passage].split for item in asks])
-    rules = filters.text_rules([*prompts.EXAMPLE_QUERIES, *user_examples(config.examples)], config.language)
+    rules = filters.text_rules(user_examples(config.examples), config.language)
 
     def read(number: int, outcome: Outcome, key: str, doubtful: bool) -> tuple[list[Query], Worth]:
         wanted = [asks[place] for place in calls[number][1]]
@@ -155,9 +156,9 @@ def ask(
     return drafts
 
 
-def _why_useless(texts: Sequence[str], passage: Passage, rules: Sequence[filters.Rule]) -> str:
+def _why_useless(texts: Sequence[str], passage: Passage, rules: Sequence[Rule]) -> str:
     """The reason for which the filters will drop every query of a reply; empty if they keep one."""
-    reasons = [filters.first_reason(filters.Candidate(text, "", passage.text, passage.title), rules) for text in texts]
+    reasons = [filters.first_reason(Candidate(text, "", passage.text, passage.title), rules) for text in texts]
     return f"its queries would be dropped: {reasons[0]}" if all(reasons) else ""
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from embedfit.numerics.arrays import Vectors
 from embedfit.numerics.near_duplicates import SAME_COSINE, close_pairs
-from embedfit.queries.meta import META
+from embedfit.queries.examples import EXAMPLE_NAMES, EXAMPLE_QUERIES
+from embedfit.queries.rules import weak
+from embedfit.queries.rules.candidate import Candidate, Rule, longest_shared_run
+from embedfit.queries.rules.meta import META
 from embedfit.retrieval import languages
 from embedfit.retrieval.words import DENSE, count, size, word_set, words
 
@@ -32,20 +34,6 @@ COPIED_SPAN = 9
 SURE, RULED_OUT = 0.99, 0.001
 BARE_INSTRUCTION = 7  # words
 TWIN_COSINE, TWIN_JACCARD = 0.9, 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A query and the passage that it was written for."""
-
-    text: str
-    style: str
-    passage: str
-    title: str = ""
-
-
-#: A rule gives the reason to drop a candidate, empty if it has none.
-Rule = Callable[[Candidate], str]
 
 
 def malformed(candidate: Candidate) -> str:
@@ -121,24 +109,9 @@ def copied(candidate: Candidate) -> str:
     title = words(candidate.title)
     if title and query == title:
         return "copies the title"
-    if size(query) >= COPIED_SPAN and size(_longest_shared_run(query, words(candidate.passage))) >= COPIED_SPAN:
+    if size(query) >= COPIED_SPAN and size(longest_shared_run(query, words(candidate.passage))) >= COPIED_SPAN:
         return "copies a long span"
     return ""
-
-
-def _longest_shared_run(query: list[str], passage: list[str]) -> list[str]:
-    """The longest run of words that both have."""
-    best = end = 0
-    previous = [0] * (len(passage) + 1)
-    for place, word in enumerate(query, 1):
-        current = [0] * (len(passage) + 1)
-        for position, other in enumerate(passage, 1):
-            if word == other:
-                current[position] = previous[position - 1] + 1
-                if current[position] > best:
-                    best, end = current[position], place
-        previous = current
-    return query[end - best : end]
 
 
 def prompt_example(examples: Sequence[str]) -> Rule:
@@ -183,12 +156,14 @@ TEXT_RULES: tuple[Rule, ...] = (
     repeats_an_instruction,
     obeys_an_instruction,
     copied,
+    *weak.RULES,
 )
 
 
 def text_rules(examples: Sequence[str], language: str) -> tuple[Rule, ...]:
-    """All rules that need nothing but a query and its passage. examples: the prompt's; language: the wanted one."""
-    return (*TEXT_RULES, other_language(language), prompt_example(examples))
+    """All rules that need nothing but a query and its passage. examples: the user's; language: the wanted one."""
+    own = weak.from_an_example(EXAMPLE_QUERIES, EXAMPLE_NAMES)
+    return (*TEXT_RULES, other_language(language), prompt_example([*EXAMPLE_QUERIES, *examples]), own)
 
 
 def first_reason(candidate: Candidate, rules: Sequence[Rule] = TEXT_RULES) -> str:

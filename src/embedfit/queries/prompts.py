@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from embedfit.llm.protocol import Message, Request
 from embedfit.llm.quoting import as_data
+from embedfit.queries.examples import EXAMPLES, Example
 from embedfit.queries.filters import SENTENCE_END
 from embedfit.retrieval.words import first_words, length, pieces
 
@@ -43,57 +44,6 @@ STYLES: dict[str, Style] = {
     )
 }
 
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A passage of an invented document with a query of every style."""
-
-    title: str
-    text: str
-    queries: dict[str, str]
-
-
-#: Three fields far apart, so that a small model learns the form of a query and not a topic.
-EXAMPLES: tuple[Example, ...] = (
-    Example(
-        "Refunds and returns",
-        "Items can be sent back within 30 days of delivery. Refunds go to the original payment method and take up to "
-        "5 working days after we receive the parcel. Sale items and gift cards are excluded.",
-        {
-            "question": "How long does a refund take after sending something back?",
-            "keywords": "refund processing time returned parcel",
-            "conversational": "I want to know when my money comes back after I returned a jacket",
-            "claim": "gift cards cannot be returned for a refund",
-            "title": "Return window and refund timing",
-        },
-    ),
-    Example(
-        "Battery care",
-        "The pump's lithium battery lasts about 18 months. Replace it when the low-battery alarm sounds twice in one "
-        "day; remove the cover with a coin, and never use rechargeable cells, which can shut the device off without "
-        "warning.",
-        {
-            "question": "When should the battery of the pump be replaced?",
-            "keywords": "low-battery alarm twice in one day",
-            "conversational": "I need to find out if rechargeable batteries are safe in the pump",
-            "claim": "a pump battery lasts roughly a year and a half",
-            "title": "Replacing the pump battery",
-        },
-    ),
-    Example(
-        "Results of operations",
-        "Revenue of the Northern segment rose 12% to $48.3 million in fiscal 2019, mainly because of higher freight "
-        "rates, while operating costs grew 4% due to new warehouse leases in Oslo.",
-        {
-            "question": "Why did Northern segment revenue increase in 2019?",
-            "keywords": "Northern segment operating costs warehouse leases",
-            "conversational": "Tell me what drove the growth of the Northern freight business",
-            "claim": "Northern segment revenue grew 12% to $48.3 million in fiscal 2019",
-            "title": "Northern segment revenue and costs 2019",
-        },
-    ),
-)
-EXAMPLE_QUERIES = tuple(query for example in EXAMPLES for query in example.queries.values())
 
 _ONE = "Passages, each with search queries that people type to find it."
 _MANY = (

@@ -29,7 +29,7 @@ from embedfit.path.workspace import Workspace
 from embedfit.queries import filters
 from embedfit.queries.ask import FAILED, REJECTED, UNWRITTEN, ask, user_examples
 from embedfit.queries.plan import plan
-from embedfit.queries.prompts import EXAMPLE_QUERIES
+from embedfit.queries.rules.candidate import Candidate
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 
@@ -170,11 +170,11 @@ def _text_reasons(
 
     examples: the user's own, which the prompt has shown. language: asked for; empty: the passages' own.
     """
-    rules = filters.text_rules([*EXAMPLE_QUERIES, *examples], language)
+    rules = filters.text_rules(examples, language)
     reasons = []
     for draft in drafts:
         passage = passages[by_id[draft.passage_id]]
-        candidate = filters.Candidate(draft.text, draft.style, passage.text, passage.title)
+        candidate = Candidate(draft.text, draft.style, passage.text, passage.title)
         reasons.append(draft.reason or filters.first_reason(candidate, rules))
     alive = [number for number, reason in enumerate(reasons) if not reason]
     for number, duplicate in zip(

@@ -1,0 +1,1 @@
+"""Rules on the text of a written query."""
