@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 import embedfit
-from embedfit.path.stages import STAGES
+from embedfit.path.stages import EVERY
 from embedfit.plugins import places
 
 SOURCE = Path(embedfit.__file__).parent
@@ -111,9 +111,9 @@ def _form(value: object) -> str:
 def present() -> dict[str, dict[str, object]]:
     """The record as it should be now."""
     known = modules()
-    behind_any = {name for stage in STAGES for name in behind(stage.module, known)}
+    behind_any = {name for stage in EVERY for name in behind(stage.module, known)}
     return {
-        "versions": {stage.name: stage.version for stage in STAGES},
+        "versions": {stage.name: stage.version for stage in EVERY},
         "code": {name: fingerprint(known[name]) for name in sorted(behind_any)},
     }
 
@@ -122,7 +122,7 @@ def unsaid(record: dict[str, dict[str, object]], now: dict[str, dict[str, object
     """The stages whose code changed although their version is that of the record, each with the changed modules."""
     known = modules()
     found = []
-    for stage in STAGES:
+    for stage in EVERY:
         needed = behind(stage.module, known)
         changed = sorted(name for name in needed if record["code"].get(name) != now["code"][name])
         if changed and record["versions"].get(stage.name) == stage.version:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embedfit.path.stages import STAGES
+from embedfit.path.stages import EVERY
 from tests import stage_code
 
 
@@ -24,8 +24,8 @@ def test_a_changed_module_is_told_of_every_stage_that_uses_it(monkeypatch: pytes
     before = {"versions": now["versions"], "code": {**now["code"], "retrieval.bm25": "another"}}
     told = stage_code.unsaid(before, now)
     assert {line.split(" ")[0] for line in told} >= {"generate", "merge", "evaluate"}
-    raised = tuple(replace(stage, version=stage.version + 1) for stage in STAGES)
-    monkeypatch.setattr(stage_code, "STAGES", raised)
+    raised = tuple(replace(stage, version=stage.version + 1) for stage in EVERY)
+    monkeypatch.setattr(stage_code, "EVERY", raised)
     assert stage_code.unsaid(before, now) == []
 
 

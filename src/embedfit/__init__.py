@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from embedfit.adapting.moving import MovedVectors
+    from embedfit.commands.adapting import adapt
     from embedfit.commands.demo import demo
     from embedfit.commands.indexing import index_documents, index_run, load, update_index
     from embedfit.commands.models import compare, encode, evaluate
@@ -31,11 +33,13 @@ __all__ = [
     "Encoder",
     "Hit",
     "Index",
+    "MovedVectors",
     "QueryMap",
     "RunResult",
     "Runtime",
     "Workspace",
     "__version__",
+    "adapt",
     "compare",
     "convert",
     "demo",
@@ -58,10 +62,12 @@ _HOMES = {
     "Encoder": "embedfit.models.encoder",
     "Hit": "embedfit.index.search",
     "Index": "embedfit.index.search",
+    "MovedVectors": "embedfit.adapting.moving",
     "QueryMap": "embedfit.models.query_map",
     "RunResult": "embedfit.commands.runs",
     "Runtime": "embedfit.runtime",
     "Workspace": "embedfit.path.workspace",
+    "adapt": "embedfit.commands.adapting",
     "compare": "embedfit.commands.models",
     "convert": "embedfit.files.conversion",
     "demo": "embedfit.commands.demo",

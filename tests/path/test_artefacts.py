@@ -27,7 +27,7 @@ from embedfit.path.artefacts import (
     System,
     Whole,
 )
-from embedfit.path.stages import STAGES, WRITERS, writer_of
+from embedfit.path.stages import EVERY, WRITERS, writer_of
 from embedfit.path.workspace import FILES, Workspace, encode_whole
 
 from .keys import keys_of
@@ -50,7 +50,7 @@ def summary(*comparisons: Comparison, ship: str = "merged", systems: tuple[str, 
 
 def test_every_file_has_a_record_and_a_stage_that_writes_it() -> None:
     assert all(writer_of(name) for name in FILES.values())
-    assert len(WRITERS) == sum(len(stage.writes) + len(stage.may_write) for stage in STAGES)
+    assert len(WRITERS) == sum(len(stage.writes) + len(stage.may_write) for stage in EVERY)
     assert all(issubclass(one, Whole) == (FILES[one].endswith(".json")) for one in FILES if isinstance(one, type))
 
 

@@ -65,6 +65,12 @@ def rows_of_log(
     return rows
 
 
+def answers_of(log: Log, passages: Sequence[Passage]) -> list[list[str]]:
+    """The ids of the passages that the files name as answers of each question, none for most."""
+    known = _Answers(passages)
+    return [known.of(question)[0] for question in log.questions.values()]
+
+
 def too_few(count: int) -> str:
     """A log line if so few questions can't choose a retriever, else ""."""
     if count >= ENOUGH_TO_CHOOSE:

@@ -17,6 +17,7 @@ from embedfit.llm.ledger import Ledger, ModelTotals
 from embedfit.llm.ledger.spent import calls_of_run
 from embedfit.path import pipeline
 from embedfit.path.artefacts import Cost, Summary
+from embedfit.path.stages import STAGES, Stage
 from embedfit.path.systems import check_systems
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter
@@ -96,9 +97,25 @@ def run(
     for a new folder. settings: nested like embedfit.toml; they override the preset and the file `config`. yes: make
     paid calls without confirmation. options: see RunOptions. Raises EmbedfitError.
     """
+    workspace = Workspace(run)
+    runtime = with_consent(runtime or Runtime(), yes)
+    named = resolved(workspace, docs, runtime, preset=preset, settings=settings, config=config, **options)
+    return run_config(workspace, named, runtime, until=options.get("until"), force=options.get("force", False))
+
+
+def resolved(
+    workspace: Workspace,
+    docs: PathLike | Sequence[PathLike],
+    runtime: Runtime,
+    *,
+    preset: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    config: PathLike | None = None,
+    **options: Unpack[RunOptions],
+) -> Config:
+    """The settings of a call of run() or adapt() on a run folder. Raises EmbedfitError."""
     if unknown := options.keys() - RunOptions.__annotations__.keys():
         raise TypeError(f"run() has no argument {min(unknown)!r}")
-    workspace = Workspace(run)
     overrides: dict[str, object] = {key: value for key, value in (settings or {}).items() if value is not None}
     questions, held_out = options.get("queries", ()), options.get("eval_docs", ())
     for name, value in (("docs", docs), ("eval_docs", held_out), ("queries", questions)):
@@ -107,8 +124,7 @@ def run(
             overrides[name] = [str(path) for path in paths]
     if (eval_beir := options.get("eval_beir")) is not None:
         overrides["eval_beir"] = str(eval_beir)
-    runtime = with_consent(runtime or Runtime(), yes)
-    resolved = settings_for(
+    found = settings_for(
         workspace,
         runtime.report,
         preset=preset,
@@ -116,12 +132,12 @@ def run(
         overrides=overrides,
         assignments=tuple(options.get("assignments", ())),
     )
-    if not resolved.docs:
+    if not found.docs:
         raise UsageError("There are no documents.", remedy="Run: embedfit run DOCS... --run DIR")
-    for name in resolved.queries:
+    for name in found.queries:
         if not Path(name).is_file():  # checked before the documents are read, not an hour later
             raise InputError(f"There is no file of questions {name}.", remedy="Give another --queries FILE.")
-    return run_config(workspace, resolved, runtime, until=options.get("until"), force=options.get("force", False))
+    return found
 
 
 def settings_for(
@@ -155,14 +171,20 @@ def settings_for(
 
 
 def run_config(
-    workspace: Workspace, config: Config, runtime: Runtime, *, until: str | None = None, force: bool = False
+    workspace: Workspace,
+    config: Config,
+    runtime: Runtime,
+    *,
+    until: str | None = None,
+    force: bool = False,
+    stages: Sequence[Stage] = STAGES,
 ) -> RunResult:
-    """Store the configuration and run every stage that is not fresh under it."""
+    """Store the configuration and run every one of the stages that is not fresh under it."""
     settings_module.refuse_bills(config)
     check_systems(config)
     with workspace.lock():
         settings_module.save(config, workspace.path("embedfit.toml"))
-        pipeline.run_all(workspace, config, runtime, until=until, force=force)
+        pipeline.run_all(workspace, config, runtime, until=until, force=force, stages=stages)
     return RunResult(workspace)
 
 

@@ -1,6 +1,7 @@
 """The settings of a run: their definitions, the presets, and the joining of all sources of settings."""
 
 from embedfit.config.sections import (
+    ARRAYS,
     MODEL_ALIASES,
     RECORDED,
     WINDOW_TOKENS,
@@ -9,6 +10,7 @@ from embedfit.config.sections import (
     MergeConfig,
     StyleName,
     TrainConfig,
+    array_files,
     decides_result,
     fields,
     path_kind,
@@ -20,6 +22,7 @@ from embedfit.config.sections import (
 from embedfit.config.sources import PRESETS, change, changes, load, resolve, save, stored_settings
 
 __all__ = [
+    "ARRAYS",
     "MODEL_ALIASES",
     "PRESETS",
     "RECORDED",
@@ -29,6 +32,7 @@ __all__ = [
     "MergeConfig",
     "StyleName",
     "TrainConfig",
+    "array_files",
     "change",
     "changes",
     "decides_result",

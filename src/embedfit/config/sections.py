@@ -48,10 +48,13 @@ WINDOW_TOKENS: Final = 64
 
 
 #: The kinds of files that settings name: documents to read, a BEIR folder, one file, or a model (a folder or a name). A
-#: spec such as recorded:FILE names a file; a spec such as bedrock:MODEL does not.
-PathKind = Literal["documents", "beir", "file", "model", "spec"]
+#: spec such as recorded:FILE names a file; a spec such as bedrock:MODEL does not. Vectors are the name of an embedder,
+#: or of two files behind npy:.
+PathKind = Literal["documents", "beir", "file", "model", "spec", "vectors"]
 #: The beginning of a spec that names a file.
 RECORDED = "recorded:"
+#: The beginning of a name of vectors in files: npy:PASSAGES.npy,QUESTIONS.npy.
+ARRAYS = "npy:"
 
 
 T = TypeVar("T")
@@ -436,6 +439,42 @@ class EvaluateConfig(Section):
     )
 
 
+class AdaptConfig(Section):
+    """Vectors of an embedder that can't be changed → a map for its query vectors, and moved passage vectors."""
+
+    vectors: str | None = decides(
+        None,
+        description="the embedder of the index: titan-v2, openai:URL#MODEL, tei:URL, sagemaker:NAME@REGION, a model; "
+        "or npy:PASSAGES.npy,QUESTIONS.npy, with the ids in PASSAGES.ids.txt and QUESTIONS.ids.txt",
+        path="vectors",
+    )
+    written: Literal["auto", "yes", "no"] = decides(
+        "auto", description="whether a language model writes queries; auto: only if there is no file of questions"
+    )
+    share: float | None = decides(
+        None, ge=0, le=1, description="weight of the map beside the unchanged vector; default: chosen by the evidence"
+    )
+    move: bool = decides(False, description="write the vectors of passages, moved towards their written queries")
+    move_weight: float = decides(
+        0.3, ge=0, lt=1, description="weight of the mean of a passage's written queries in its moved vector"
+    )
+
+    @field_validator("vectors")
+    @classmethod
+    def _two_files(cls, vectors: str | None) -> str | None:
+        if vectors is not None and vectors.startswith(ARRAYS):
+            array_files(vectors)
+        return vectors
+
+
+def array_files(vectors: str) -> tuple[str, str]:
+    """The two files of npy:PASSAGES.npy,QUESTIONS.npy. Raises ValueError for another form."""
+    first, comma, second = vectors.removeprefix(ARRAYS).partition(".npy,")
+    if not first or not comma or not second.removesuffix(".npy") or not second.endswith(".npy"):
+        raise ValueError(f"{vectors!r} is not of the form {ARRAYS}PASSAGES.npy,QUESTIONS.npy")
+    return f"{first}.npy", second
+
+
 class Config(Section):
     """Everything that decides a run. Stored in the run folder as embedfit.toml."""
 
@@ -461,6 +500,12 @@ class Config(Section):
     choose: ChooseConfig = ChooseConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     index: IndexConfig = IndexConfig()
+    adapt: AdaptConfig = AdaptConfig()
+
+    @property
+    def writes_for_adapt(self) -> bool:
+        """Whether `embedfit adapt` has a language model write queries."""
+        return self.adapt.written == "yes" or (self.adapt.written == "auto" and not self.queries)
 
     @model_validator(mode="after")
     def _offline_is_free(self) -> Config:

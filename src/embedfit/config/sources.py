@@ -18,11 +18,13 @@ import tomli_w
 from pydantic import ValidationError
 
 from embedfit.config.sections import (
+    ARRAYS,
     MODEL_ALIASES,
     RECORDED,
     Config,
     PathKind,
     Section,
+    array_files,
     fields,
     path_kind,
     setting,
@@ -309,9 +311,22 @@ def _with_path(key: str, value: object, change: Callable[[PathKind, str], str]) 
     if kind == "spec":
         is_file = isinstance(value, str) and value.startswith(RECORDED)
         return RECORDED + change("file", str(value).removeprefix(RECORDED)) if is_file else value
+    if kind == "vectors":
+        return _with_arrays(str(value), change) if value is not None else None
     if isinstance(value, str):
         return [change(kind, value)] if key in _LISTS else change(kind, value)
     return [change(kind, str(item)) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _with_arrays(vectors: str, change: Callable[[PathKind, str], str]) -> str:
+    """The name of an embedder, a model's folder or two files of vectors, with every path changed."""
+    if not vectors.startswith(ARRAYS):
+        return change("model", vectors)
+    try:
+        first, second = array_files(vectors)
+    except ValueError:
+        return vectors  # the settings' check says what is wrong
+    return f"{ARRAYS}{change('file', first)},{change('file', second)}"
 
 
 def _absolute(folder: Path, kind: PathKind, name: str) -> str:

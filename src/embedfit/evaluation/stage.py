@@ -10,8 +10,7 @@ passage is longer than the base's window, the system bm25_cut shows BM25 on the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -24,10 +23,9 @@ from embedfit.evaluation.run_systems import RunFiles, RunSystems
 from embedfit.evaluation.slices import slices
 from embedfit.evaluation.storage import storage
 from embedfit.evaluation.summary import Resamples, comparisons, systems_table
-from embedfit.llm.ledger import Ledger
-from embedfit.llm.ledger.spent import calls_of_run
+from embedfit.llm.ledger.spent import cost_of
 from embedfit.models.store.vectors import Embedder
-from embedfit.path.artefacts import METRIC, Cost, Counts, Decision, Score, Summary
+from embedfit.path.artefacts import METRIC, Counts, Decision, Score, Summary
 from embedfit.path.stages import BEFORE_EVALUATE
 from embedfit.path.systems import check_systems, pairs
 from embedfit.path.workspace import Workspace
@@ -82,7 +80,9 @@ def _evaluate(
             data=_counts(files, systems),
             cluster_by=cluster_by,
             timings_s=_timings(workspace, time.monotonic() - started),
-            cost=_cost(runtime.ledger, workspace, opened.values()),
+            cost=cost_of(
+                runtime.ledger, workspace, [one.usage for one in opened.values() if isinstance(one, PaidEmbedder)]
+            ),
         )
     )
     for one in compared:
@@ -119,18 +119,3 @@ def _timings(workspace: Workspace, seconds: float) -> dict[str, float]:
     manifests = {stage: workspace.read_manifest(stage) for stage in BEFORE_EVALUATE}
     timings = {stage: manifest.seconds for stage, manifest in manifests.items() if manifest is not None}
     return {**timings, "evaluate": round(seconds, 3)}
-
-
-def _cost(ledger: Path, workspace: Workspace, embedders: Iterable[Embedder]) -> Cost:
-    """The cost of the run's language-model calls and paid vectors, including those of earlier commands."""
-    used = [embedder.usage for embedder in embedders if isinstance(embedder, PaidEmbedder)]
-    call_ids = calls_of_run(workspace)
-    if call_ids and ledger.exists():
-        with Ledger(ledger) as calls:
-            used.append(calls.usage_of(call_ids))
-    return Cost(
-        calls=sum(one.calls for one in used),
-        input_tokens=sum(one.input_tokens for one in used),
-        output_tokens=sum(one.output_tokens for one in used),
-        usd=round(sum(one.usd for one in used), 6),
-    )

@@ -11,8 +11,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from embedfit.config import RECORDED, Config, decides_result, fields, path_kind, setting
+from embedfit.config import ARRAYS, RECORDED, Config, array_files, decides_result, fields, path_kind, setting
 from embedfit.corpus.sources.discover import discover
+from embedfit.embedders.arrays import ids_file
 from embedfit.files.atomic import is_temporary
 from embedfit.files.beir import beir_files
 from embedfit.files.hashes import Hashes, files_below
@@ -21,7 +22,7 @@ from embedfit.models.sources import EMBEDDERS
 from embedfit.models.store.content import model_files
 from embedfit.path.artefacts import Manifest, Query
 from embedfit.path.forgotten import read_forgotten
-from embedfit.path.stages import STAGES, Stage
+from embedfit.path.stages import EVERY, STAGES, Stage, adapt_stages
 from embedfit.path.workspace import FILES, Workspace, written_sha256
 
 State = Literal["fresh", "stale", "partial", "missing"]
@@ -53,16 +54,27 @@ def freshness(stage: Stage, workspace: Workspace, config: Config) -> Freshness:
 
 
 def all_freshness(workspace: Workspace, config: Config) -> dict[str, Freshness]:
-    """Every stage's freshness. A stage after one that is not fresh is at best stale."""
+    """The freshness of the folder's stages. A stage after one that is not fresh is at best stale."""
     result: dict[str, Freshness] = {}
-    first = ""
-    for stage in STAGES:
-        now = freshness(stage, workspace, config)
-        if first and now.state == "fresh":
-            now = Freshness(state="stale", why=f"{first} comes before it and is not fresh")
-        first = first or (stage.name if now.state != "fresh" else "")
-        result[stage.name] = now
+    for stages in _pipelines(workspace, config):
+        first = ""
+        for stage in stages:
+            now = result.get(stage.name) or freshness(stage, workspace, config)
+            if first and now.state == "fresh":
+                now = Freshness(state="stale", why=f"{first} comes before it and is not fresh")
+            first = first or (stage.name if now.state != "fresh" else "")
+            result[stage.name] = now
     return result
+
+
+def _pipelines(workspace: Workspace, config: Config) -> Iterator[tuple[Stage, ...]]:
+    """The stages of `embedfit run`, and those of `embedfit adapt` in a folder where it ran."""
+    adapts = config.adapt.vectors is not None
+    later = [stage for stage in STAGES if stage.name not in ("ingest", "generate")]
+    if not adapts or any(workspace.path(f"{stage.name}.manifest.json").exists() for stage in later):
+        yield STAGES
+    if adapts:
+        yield adapt_stages(writes=config.writes_for_adapt)
 
 
 # --- what a stage depends on
@@ -84,6 +96,9 @@ def settings_of(stage: Stage, workspace: Workspace, config: Config) -> dict[str,
             found[key] = workspace.stored_path(path) if path else value
         elif kind == "spec" and isinstance(value, str) and value.startswith(RECORDED):
             found[key] = RECORDED
+        elif kind == "vectors" and isinstance(value, str):
+            path = None if value.startswith(ARRAYS) else model_path(key, value, config)
+            found[key] = ARRAYS if value.startswith(ARRAYS) else workspace.stored_path(path) if path else value
         elif kind not in ("beir", "file") and decides_result(key):
             found[key] = value
     return found | {f"{key} is given": bool(setting(config, key)) for key in stage.given}
@@ -116,7 +131,7 @@ def files_of_run(names: Iterable[str], workspace: Workspace, hashes: Hashes) -> 
 
 def outputs_of(stage: Stage, workspace: Workspace, hashes: Hashes) -> dict[str, str]:
     """The stage's outputs: name → SHA-256. Files that another stage adds to a folder are left out."""
-    others = {name for other in STAGES if other.name != stage.name for name in other.writes}
+    others = {name for other in EVERY if other.name != stage.name for name in other.writes}
     found = files_of_run((*stage.writes, *stage.may_write), workspace, hashes)
     return {name: value for name, value in found.items() if name not in others}
 
@@ -140,6 +155,11 @@ def _outside(key: str, workspace: Workspace, config: Config, hashes: Hashes) -> 
     names = [value] if isinstance(value, str) else [str(item) for item in value]
     if kind == "spec":
         names = [name.removeprefix(RECORDED) for name in names if name.startswith(RECORDED)]
+    if kind == "vectors":
+        if str(value).startswith(ARRAYS):
+            names = [str(file) for one in array_files(str(value)) for file in (one, ids_file(Path(one)))]
+        else:
+            kind = "model"
     if kind == "documents":
         return {f"{key}: {name}": known for name, known in _documents(names, workspace, config, hashes)}
     found: dict[str, str] = {}
@@ -175,7 +195,7 @@ def model_path(key: str, name: str, config: Config) -> Path | None:
     """The folder or file of a model that a setting names, or None for an alias, a hub id or a provider's model."""
     if key == "generate.llm" and not generator(config.generate.generator).reads_files:
         return None
-    if key == "evaluate.systems":
+    if key in ("evaluate.systems", "adapt.vectors"):
         name = name.partition("|")[0].removeprefix("hybrid:")
     if name in EMBEDDERS or (key == "generate.judge" and name == "llm"):
         return None

@@ -166,9 +166,31 @@ STAGES: tuple[Stage, ...] = (
     ),
 )
 
+#: The stages of `embedfit adapt`, after ingest and, if a language model writes queries, generate.
+ADAPTING: tuple[Stage, ...] = (
+    Stage(
+        name="adapt",
+        module="embedfit.adapting.stage",
+        version=1,
+        reads=("passages.jsonl",),
+        may_read=(FORGOTTEN,),
+        brought=("queries.jsonl", "eval", "grades.jsonl", "person_grades.jsonl"),
+        writes=("adapt",),
+        settings=(*_MODEL, "adapt", "queries", "eval_beir", "evaluate.bootstrap"),
+    ),
+    Stage(
+        name="adapt_report",
+        module="embedfit.reporting.adapted",
+        version=1,
+        reads=("adapt/adapt.json",),
+        writes=("adapt/report.html",),
+        settings=(),
+    ),
+)
+EVERY = (*STAGES, *ADAPTING)
 
 #: The stage that writes each file and folder of a run.
-WRITERS = {name: stage.name for stage in STAGES for name in (*stage.writes, *stage.may_write)}
+WRITERS = {name: stage.name for stage in EVERY for name in (*stage.writes, *stage.may_write)}
 
 
 def writer_of(name: str) -> str | None:
@@ -178,7 +200,12 @@ def writer_of(name: str) -> str | None:
 
 def stage_named(name: str) -> Stage:
     """The stage with this name."""
-    return next(stage for stage in STAGES if stage.name == name)
+    return next(stage for stage in EVERY if stage.name == name)
+
+
+def adapt_stages(*, writes: bool) -> tuple[Stage, ...]:
+    """The stages of `embedfit adapt`. writes: whether a language model writes queries."""
+    return (stage_named("ingest"), *([stage_named("generate")] if writes else ()), *ADAPTING)
 
 
 def check_order(stages: Sequence[Stage] = STAGES) -> None:

@@ -86,8 +86,20 @@ SYSTEMS = (
 BY_NAME = {one.name: one for one in SYSTEMS}
 
 
+#: The systems of `embedfit adapt`: each one's name for people, and the systems that it is compared with.
+ADAPTED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "frozen": ("Frozen vectors", ()),
+    "mapped": ("Query map", ("frozen",)),
+    "moved": ("Moved vectors", ("frozen",)),
+    "mapped_moved": ("Map and moved vectors", ("frozen", "mapped", "moved")),
+    "bm25": ("BM25", ("frozen",)),
+}
+
+
 def label_of(name: str) -> str:
-    """A system's name for people. A name that is not in the table, such as a hub id, stays as it is."""
+    """A system's name for people. A name that is not in the tables, such as a hub id, stays as it is."""
+    if name in ADAPTED:
+        return ADAPTED[name][0]
     return BY_NAME[name].label if name in BY_NAME else name
 
 

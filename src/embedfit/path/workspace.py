@@ -20,6 +20,7 @@ from embedfit.files.atomic import atomic_file, atomic_folder, disk_errors, sweep
 from embedfit.files.places import read_places, stored_path
 from embedfit.files.textfiles import lines_of
 from embedfit.path.artefacts import (
+    Adapted,
     CheckResult,
     ChosenRetriever,
     Document,
@@ -66,6 +67,7 @@ FILES: dict[type, str] = {
     ChosenRetriever: "retriever.json",
     Evaluation: "evaluation.json",
     Summary: "summary.json",
+    Adapted: "adapt/adapt.json",
 }
 T = TypeVar("T")
 W = TypeVar("W", bound=Whole)

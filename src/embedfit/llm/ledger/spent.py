@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from embedfit.path.artefacts import Grade, Judgement, Query
+from collections.abc import Iterable
+from pathlib import Path
+
+from embedfit.llm.ledger.rows import Usage
+from embedfit.llm.ledger.store import Ledger
+from embedfit.path.artefacts import Cost, Grade, Judgement, Query
 from embedfit.path.workspace import FILES, Workspace
 
 
@@ -17,3 +22,17 @@ def calls_of_run(workspace: Workspace) -> set[str]:
     if workspace.path(FILES[Grade]).exists():
         keys |= {grade.call_id for grade in workspace.read(Grade)}
     return keys - {""}
+
+
+def cost_of(ledger: Path, workspace: Workspace, further: Iterable[Usage]) -> Cost:
+    """The cost of the run's language-model calls, including those of earlier commands, and of further ones."""
+    used, call_ids = list(further), calls_of_run(workspace)
+    if call_ids and ledger.exists():
+        with Ledger(ledger) as calls:
+            used.append(calls.usage_of(call_ids))
+    return Cost(
+        calls=sum(one.calls for one in used),
+        input_tokens=sum(one.input_tokens for one in used),
+        output_tokens=sum(one.output_tokens for one in used),
+        usd=round(sum(one.usd for one in used), 6),
+    )

@@ -1,0 +1,277 @@
+"""The stage `adapt`: passages, questions and an embedder that can't be changed → a query map and moved vectors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from pydantic import JsonValue
+
+from embedfit.adapting.fitting import MapSettings, fit
+from embedfit.adapting.gate import decide
+from embedfit.adapting.measuring import Rows, measured
+from embedfit.adapting.moving import MovedVectors, moved
+from embedfit.adapting.questions import FEWEST, Questions, gather, queries_of
+from embedfit.adapting.teacher import TeacherScores, teach
+from embedfit.asked.log import cut, key_of
+from embedfit.asked.reading import rows_of
+from embedfit.config import ARRAYS, Config
+from embedfit.embedders.arrays import ArrayEmbedder
+from embedfit.embedders.registry import PaidEmbedder, open_embedder, opened_embedders
+from embedfit.errors import ArtifactMissing, InputError, UsageError
+from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.generators import generator
+from embedfit.index.written import Written, written_of
+from embedfit.llm.ledger.spent import cost_of
+from embedfit.models.local import base_model
+from embedfit.models.query_map import MapCard, QueryMap
+from embedfit.models.store.vectors import PROBES, Embedder
+from embedfit.numerics.arrays import Vectors
+from embedfit.path.artefacts import AdaptData, AdaptDecision, Adapted, Passage, Query
+from embedfit.path.workspace import Workspace, encode_whole
+from embedfit.runtime import Runtime
+
+MAP, MOVED, RESULT = "query_map.safetensors", "moved.safetensors", "adapt.json"
+#: Standard errors above zero that the vectors' opinion of the teacher's best passages must lie.
+_SURE = 2.0
+#: Questions that the check for two models needs.
+_ENOUGH_TO_TELL = 30
+
+
+def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Write adapt/: adapt.json, the query map if it ships, and the moved vectors if they are asked for."""
+    if config.adapt.vectors is None:
+        raise UsageError("No vectors are named.", remedy="For example: embedfit adapt --run DIR --vectors titan-v2")
+    with opened_embedders() as opened:
+        _Adaptation(workspace, config, runtime, opened).run(config.adapt.vectors)
+
+
+@dataclass
+class _Adaptation:
+    """One run of the stage. opened: the embedder that is closed at the end. seconds: by step. notes: for people."""
+
+    workspace: Workspace
+    config: Config
+    runtime: Runtime
+    opened: dict[str, Embedder]
+    seconds: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def run(self, vectors: str) -> None:
+        config, workspace = self.config, self.workspace
+        passages = workspace.read(Passage)
+        ids, contents = [one.passage_id for one in passages], [one.content for one in passages]
+        queries = queries_of(workspace, config)
+        eval_set = self._eval_set(passages)
+        asked_there = {key_of(text) for text in eval_set.queries} if eval_set else set()
+        questions = gather(workspace, config, passages, queries, self.runtime, leave_out=asked_there)
+        embedder = self._open(vectors, passages, queries, eval_set)
+        questions = self._known(questions, embedder)
+        texts = [one.text for one in questions.training]
+        with self._timed("vectors"):
+            frozen = self._embedded(embedder, contents, is_query=False)
+            trained = self._embedded(embedder, texts, is_query=True)
+            held_out = self._embedded(embedder, [one.text for one in questions.held_out], is_query=True)
+        with self._timed("teacher"):
+            taught = teach(base_model(config), contents, texts, questions.asked, self.runtime, seed=config.seed)
+        self._check_one_model(embedder, trained, frozen, taught.scores)
+        with self._timed("map"):
+            fitted = fit(trained, frozen, taught.scores, MapSettings(seed=config.seed))
+            decision, evidence = decide(
+                fitted, questions, held_out, frozen, ids, covered=taught.covered, fixed=config.adapt.share,
+                seed=config.seed,
+            )  # fmt: skip
+        self.runtime.report.log(f"adapt: {decision.why}")
+        made = fitted.blended(decision.share)
+        with self._timed("move"):
+            written = written_of(ids, queries)
+            new = self._moved(embedder, written, ids, frozen)
+        with self._timed("measure"):
+            rows = self._rows(eval_set, embedder, fitted.blended(decision.share or 1.0), new)
+        data = AdaptData(
+            passages=len(passages), width=frozen.shape[1], asked=questions.asked,
+            written=len(texts) - questions.asked, with_queries=len(new), covered=round(taught.covered, 4),
+            eval_queries=len(eval_set.queries) if eval_set else 0, eval_kind=eval_set.kind if eval_set else "none",
+        )  # fmt: skip
+        used = [one.usage for one in self.opened.values() if isinstance(one, PaidEmbedder)]
+        result = Adapted(
+            vectors=embedder.name, map=decision, move=self._move_decision(written), evidence=evidence, data=data,
+            systems=rows.systems if rows else {}, comparisons=rows.comparisons if rows else (),
+            cluster_by=rows.cluster_by if rows else "", notes=tuple(self.notes), timings_s=self.seconds,
+            cost=cost_of(self.runtime.ledger, workspace, used),
+        )  # fmt: skip
+        self._write(result, made, embedder, new)
+
+    # --- what goes in
+
+    def _eval_set(self, passages: Sequence[Passage]) -> EvalSet | None:
+        """The questions that the report measures on: people's, else written ones that did not train, else none."""
+        folder, kind = self.workspace.path("eval"), "synthetic"
+        if self.config.eval_beir is not None:
+            folder, kind = Path(self.config.eval_beir), "human"
+            if not folder.is_dir():
+                raise ArtifactMissing(f"There is no evaluation folder {folder}.", remedy="Give another --eval-beir.")
+        elif self.config.adapt.written == "no" or not folder.is_dir():
+            self._note("Nothing was measured: give people's questions and their answers with --eval-beir.")
+            return None
+        found = read_eval_set(folder, "human" if kind == "human" else "synthetic", passages=passages)
+        for note in found.notes:
+            self.runtime.report.log(f"adapt: {note}")
+        return found
+
+    def _open(
+        self, vectors: str, passages: Sequence[Passage], queries: Sequence[Query], eval_set: EvalSet | None
+    ) -> Embedder:
+        run, max_cost = str(self.workspace.root.resolve()), self.config.generate.max_cost
+        if not vectors.startswith(ARRAYS):
+            # The calls are booked as the stage `generate` books its own, so that --max-cost covers both.
+            self.opened[vectors] = open_embedder(vectors, self.runtime, max_cost=max_cost, run=run)
+            return self.opened[vectors]
+        texts = {one.passage_id: one.content for one in passages}
+        asked = [*_asked(self.config), *((query.query_id, query.text) for query in queries)]
+        if eval_set is not None:
+            texts |= dict(zip(eval_set.passage_ids, eval_set.contents, strict=True))
+            asked += zip(eval_set.query_ids, eval_set.queries, strict=True)
+        return ArrayEmbedder(vectors, passages=texts, questions=_by_id(asked))
+
+    def _known(self, questions: Questions, embedder: Embedder) -> Questions:
+        """The questions that have vectors: all, unless vectors come from files."""
+        if not isinstance(embedder, ArrayEmbedder):
+            return questions
+        training = [one for one in questions.training if embedder.knows(one.text)]
+        held_out = [one for one in questions.held_out if embedder.knows(one.text)]
+        lost = len(questions.training) + len(questions.held_out) - len(training) - len(held_out)
+        if lost:
+            self._note(f"{lost:,} questions have no vector in the file and were left out.")
+        if len(training) < FEWEST:
+            raise InputError(
+                f"{len(training):,} training questions have a vector; at least {FEWEST} are needed.",
+                remedy="Embed the questions with the model of the index. The id of a question is the _id of its line, "
+                "or else the line's number; that of a written query is its query_id in queries.jsonl.",
+            )
+        return replace(questions, training=training, held_out=held_out)
+
+    def _embedded(self, embedder: Embedder, texts: Sequence[str], *, is_query: bool) -> Vectors:
+        try:
+            return self.runtime.vectors.embed(embedder, texts, is_query=is_query, report=self.runtime.report)
+        finally:
+            embedder.release()
+
+    def _check_one_model(
+        self, embedder: Embedder, questions: Vectors, passages: Vectors, scores: TeacherScores
+    ) -> None:
+        """Raise InputError if arrays of questions and passages seem to be of two models of one width.
+
+        Of one model, a question's vector is nearer to the passage that the teacher likes best than to most others.
+        """
+        if not isinstance(embedder, ArrayEmbedder) or len(questions) < _ENOUGH_TO_TELL:
+            return
+        rows = np.arange(len(questions))
+        liked = scores.columns[rows, scores.scores.argmax(1)]
+        sample = passages[:: max(1, len(passages) // 1000)]
+        cosines = questions @ sample.T
+        own = (questions * passages[liked]).sum(1)
+        deviations = (own - cosines.mean(1)) / np.maximum(cosines.std(1), 1e-6)
+        error = float(deviations.std()) / np.sqrt(len(questions))
+        if float(deviations.mean()) < _SURE * error:
+            raise InputError(
+                f"The questions' vectors of {embedder.name} are no nearer to the passages that answer them than to "
+                "others: questions and passages were embedded by two models.",
+                remedy="Embed both with the model of the index.",
+            )
+
+    # --- what comes out
+
+    def _moved(self, embedder: Embedder, written: Written, ids: Sequence[str], frozen: Vectors) -> dict[str, Vectors]:
+        """Passage id → moved vector (H,), for passages whose written queries have vectors."""
+        knows = embedder.knows if isinstance(embedder, ArrayEmbedder) else lambda text: True
+        queries = {n: [one for one in of if knows(one)] for n, of in enumerate(written.queries)}
+        own = [number for number, of in queries.items() if of]
+        if not own:
+            return {}
+        flat = self._embedded(embedder, [text for number in own for text in queries[number]], is_query=True)
+        ends = np.cumsum([len(queries[number]) for number in own])
+        new = moved(frozen[own], np.split(flat, ends[:-1]), self.config.adapt.move_weight)
+        return {ids[number]: row for number, row in zip(own, new, strict=True)}
+
+    def _move_decision(self, written: Written) -> AdaptDecision:
+        share = self.config.adapt.move_weight
+        strong = generator(self.config.generate.generator).strong
+        if not written.count:
+            return AdaptDecision(share=share, why="no passage has written queries, so none was moved.")
+        have = f"{written.covered:.0%} of the passages have written queries"
+        if not written.enough:
+            return AdaptDecision(
+                share=share, why=f"keep the passages' vectors: {have}, and the others would fall back."
+            )
+        if not strong:
+            why = f"keep the passages' vectors: {have}, but a small model's queries gain nothing here."
+            return AdaptDecision(share=share, why=why)
+        return AdaptDecision(ship=True, share=share, why=f"{have}, written by a strong model.")
+
+    def _rows(
+        self, eval_set: EvalSet | None, embedder: Embedder, shown: QueryMap, new: Mapping[str, Vectors]
+    ) -> Rows | None:
+        if eval_set is None:
+            return None
+        if eval_set.kind == "synthetic" and new:
+            self._note(
+                "Moved vectors are not measured: written questions would judge vectors that they themselves moved. "
+                "Give people's questions with --eval-beir."
+            )
+            new = {}
+        draws, seed = self.config.evaluate.bootstrap, self.config.seed
+        return measured(eval_set, embedder, shown, new, self.runtime, draws=draws, seed=seed)
+
+    def _write(self, result: Adapted, made: QueryMap, embedder: Embedder, new: Mapping[str, Vectors]) -> None:
+        facts: dict[str, JsonValue] = {
+            "passages": result.data.passages,
+            "asked": result.data.asked,
+            "written": result.data.written,
+            "share": result.map.share,
+            "why": result.map.why,
+            "seed": self.config.seed,
+        }
+        with self.workspace.writing_folder("adapt") as folder:
+            if result.map.ship:
+                known = None if isinstance(embedder, ArrayEmbedder) else self._embedded(embedder, PROBES, is_query=True)
+                card = MapCard(embedder=embedder.name, made=facts)
+                replace(made, card=card, probes=known).save(folder / MAP)
+            if self.config.adapt.move and new:
+                about = {"embedder": embedder.name, "weight": f"{result.move.share:g}"}
+                MovedVectors(list(new), np.stack(list(new.values()))).save(folder / MOVED, about)
+            (folder / RESULT).write_text(encode_whole(result), "utf-8")
+
+    def _note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+        self.runtime.report.log(f"adapt: {sentence}")
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[step] = round(time.monotonic() - started, 3)
+
+
+def _asked(config: Config) -> Iterator[tuple[str, str]]:
+    """(id, text) of every question of the files, as the log keeps its text."""
+    for name in config.queries:
+        for row in rows_of(Path(name)):
+            if not row.problem:
+                yield row.identifier, cut(row.text)[0]
+
+
+def _by_id(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Questions by id. Raises InputError for an id of two questions."""
+    found: dict[str, str] = {}
+    for identifier, text in pairs:
+        if found.setdefault(identifier, text) != text:
+            raise InputError(
+                f"The id {identifier!r} is that of two questions, so their vectors can't be told apart.",
+                remedy='Give the questions of files their own ids: {"_id": "log-1", "text": "how do I …"}',
+            )
+    return found
