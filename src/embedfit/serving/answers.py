@@ -77,7 +77,7 @@ class Answers:
     metrics: Metrics = field(init=False)
 
     def __post_init__(self) -> None:
-        self.metrics = Metrics(lambda: self.service.batcher if self.service else None)
+        self.metrics = Metrics(lambda: self.service.batchers if self.service else ())
 
     def table(self) -> list[tuple[str, Operation]]:
         """Every path with the operation that answers it; a path stands once for each of its methods."""
@@ -214,7 +214,7 @@ class Answers:
 
     async def tokenize(self, request: schemas.TokenizeRequest, caller: Caller) -> Response:
         """POST /tokenize."""
-        encoder = self.ready().encoder
+        encoder = self.ready().tower(request.prompt_name).encoder
         self.metrics.received("tokenize")
         rows = await encoder.tokens(
             rows_of(request.inputs),
@@ -270,8 +270,9 @@ class Answers:
 
     async def health(self, body: None, caller: Caller) -> Response:
         """GET /health."""
-        batcher = self.ready().batcher
-        if batcher.broken:
+        for batcher in self.ready().batchers:
+            if not batcher.broken:
+                continue
             try:  # the last batch failed; a small one now shows whether the engine works again
                 await batcher.run([[1, 1]])
             except failures.RequestFailure as failure:

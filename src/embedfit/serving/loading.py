@@ -6,17 +6,19 @@ import importlib.metadata
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedfit.errors import UsageError
 from embedfit.files.hashes import sha256_file
-from embedfit.models.architecture import Architecture
+from embedfit.models.architecture import QUERY, Architecture
 from embedfit.models.graphs import content_key
 from embedfit.models.layout.files import read_json, weight_files
+from embedfit.models.layout.modules import Head
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.layout.reading import read_architecture
+from embedfit.models.layout.towers import tower_folder
 from embedfit.models.tokenizer import cached_tokenizer
 from embedfit.numerics.machine import cores
 from embedfit.runtime import cache_folder
@@ -38,10 +40,68 @@ _TEIS_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "lastto
 
 
 def load_service(model: str, settings: ServeSettings, *, log: Log) -> Service:
-    """Read the model, choose and warm its engine. Takes seconds; raises EmbedfitError."""
+    """Read the model, choose and warm its engine, or one for each tower. Takes seconds; raises EmbedfitError."""
     folder, layout = open_model(model)
+    if layout.queries is None:
+        return _load(model, _Served(folder=folder, layout=layout), settings, log)
+    passages, after = _tower(folder, layout, is_query=False), _map_of(folder, layout)
+    if after is not None:
+        service = _load(model, replace(passages, after=after), settings, log)
+        queries = replace(service, after=after)
+    elif settings.precision == "int8":
+        raise UsageError(
+            "int8 is not served for a model of two transformers: its quality is measured with one for both.",
+            remedy="Use --precision auto.",
+        )
+    else:
+        log("The tower of passages:")
+        service = _load(model, passages, settings, log)
+        log("The tower of queries:")
+        chosen = service.batcher.engine
+        same = settings.model_copy(update={"engine": chosen.name, "precision": chosen.precision})
+        queries = _load(model, _tower(folder, layout, is_query=True), same, log)
+    about = {"modules": layout.describe(), "queries": {"prompt_name": QUERY, "shares_the_engine": after is not None}}
+    return replace(service, queries=queries, info=service.info | about)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Served:
+    """A plain model folder that is served, and its architecture.
+
+    whole: the folder of both towers, for a tower. after: the map that vectors of queries go through after the engine.
+    """
+
+    folder: Path
+    layout: Architecture
+    whole: Path | None = None
+    after: Head | None = None
+
+
+def _tower(folder: Path, layout: Architecture, *, is_query: bool) -> _Served:
+    """A tower with the right prompts of the whole model."""
+    plain = tower_folder(folder, is_query=is_query)
+    own = replace(read_architecture(plain), prompts=layout.prompts, default_prompt=layout.default_prompt)
+    return _Served(folder=plain, layout=own, whole=folder)
+
+
+def _map_of(folder: Path, layout: Architecture) -> Head | None:
+    """The modules that queries go through after those of passages; None if the towers differ in more than that."""
+    queries, own = layout.tower(is_query=True), layout.modules
+    if queries.modules[: len(own)] != own or layout.dimensions is not None:
+        return None
+    return Head.load(folder, replace(queries, modules=queries.modules[len(own) :]))
+
+
+def _with_prompts_of(layout: Architecture, folder: Path, *, is_query: bool) -> Architecture:
+    """The architecture of a tower's plain folder, with the right prompts of the whole model."""
+    plain = read_architecture(tower_folder(folder, is_query=is_query))
+    return replace(plain, prompts=layout.prompts, default_prompt=layout.default_prompt)
+
+
+def _load(model: str, served: _Served, settings: ServeSettings, log: Log) -> Service:
+    folder, layout = served.folder, served.layout
     encoder = _encoder(folder, layout, settings)
-    choice = _choice(model, folder, layout, settings, encoder, log)
+    choice = _choice(model, served, settings, encoder, log)
     capacity = calibrate(choice.engine, max_tokens=layout.max_tokens, max_batch_tokens=settings.max_batch_tokens)
     log(
         f"{choice.label}: {capacity.tokens_per_second:,.0f} tokens/s in batches of {capacity.budget:,} tokens; "
@@ -111,23 +171,24 @@ def _encoder(folder: Path, layout: Architecture, settings: ServeSettings) -> Tex
         max_tokens=layout.max_tokens,
         prompts=prompts,
         default_prompt=default,
+        default_name=named,
         special=None if layout.pooling.include_prompt else tokenizer.special,
         executor=ThreadPoolExecutor(settings.tokenization_workers or cores(), thread_name_prefix="tokenizer"),
     )
 
 
-def _choice(
-    model: str, folder: Path, layout: Architecture, settings: ServeSettings, encoder: TextEncoder, log: Log
-) -> EngineChoice:
+def _choice(model: str, served: _Served, settings: ServeSettings, encoder: TextEncoder, log: Log) -> EngineChoice:
     """The fastest engine; int8 only if queries show that it finds as much."""
-    evaluation = evaluation_of(model, settings.gate_beir)
+    folder, layout = served.folder, served.layout
+    measurable = served.whole is None or served.after is not None  # else queries have another engine
+    evaluation = evaluation_of(model, settings.gate_beir) if measurable else None
     if settings.precision == "int8" and evaluation is None:
         raise UsageError(
             "int8 is served only where queries show that it finds as much as fp32.",
             remedy="Add --gate-beir with a BEIR folder or a run folder; or use --precision auto.",
         )
     tried = candidates(folder, layout, settings, threads=cores(), gated=evaluation is not None)
-    gate = None if evaluation is None else _gate(folder, evaluation, encoder, log)
+    gate = None if evaluation is None else _gate(served, evaluation, encoder, log)
     choice = choose(tried, max_tokens=layout.max_tokens, precision=settings.precision, gate=gate, log=log)
     for label, rate in choice.rates.items():
         if rate:
@@ -135,8 +196,9 @@ def _choice(
     return choice
 
 
-def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Log) -> QualityGate:
+def _gate(served: _Served, evaluation: Path, encoder: TextEncoder, log: Log) -> QualityGate:
     """The quality gate, which measures once for each content of model and queries, and keeps the result."""
+    folder, after = served.folder, served.after
 
     def rows_of(texts: Sequence[str], is_query: bool) -> list[list[int]]:
         return encoder.encode(texts, prompt=encoder.prompts["query" if is_query else "document"])
@@ -144,9 +206,9 @@ def _gate(folder: Path, evaluation: Path, encoder: TextEncoder, log: Log) -> Qua
     def gate(exact: Engine, fast: Engine, label: str) -> GateResult:
         def measure() -> GateResult:
             log(f"measuring {label} on {evaluation}")
-            return compare(exact, fast, trial_of(evaluation, rows_of), _pad_id(folder))
+            return compare(exact, fast, trial_of(evaluation, rows_of), _pad_id(folder), after=after)
 
-        name = f"{content_key(folder)}-{content_of(evaluation)}-{fast.name}-{fast.precision}.json"
+        name = f"{content_key(served.whole or folder)}-{content_of(evaluation)}-{fast.name}-{fast.precision}.json"
         return remembered(cache_folder() / "gates" / name, measure)
 
     return gate

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,9 +19,9 @@ _ADDED = re.compile(rb"^(?:# \w+ )?\w+_created\b.*\n|_total\b", re.MULTILINE)
 
 
 class Metrics:
-    """The numbers that /metrics shows of one server. batcher: the running one, None before the model is warm."""
+    """The numbers that /metrics shows of one server. batchers: the running ones, none before the model is warm."""
 
-    def __init__(self, batcher: Callable[[], Batcher | None]) -> None:
+    def __init__(self, batchers: Callable[[], Sequence[Batcher]]) -> None:
         self._registry = registry = CollectorRegistry()
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -31,7 +31,7 @@ class Metrics:
             return Histogram(name, text, buckets=bounds, registry=registry)
 
         def gauge(name: str, text: str, read: Callable[[Batcher], int]) -> None:
-            Gauge(name, text, registry=registry).set_function(lambda: read(one) if (one := batcher()) else 0)
+            Gauge(name, text, registry=registry).set_function(lambda: sum(map(read, batchers())))
 
         self._requests = counter("te_request_count", "Requests that came in", "method")
         self._successes = counter("te_request_success", "Requests that were answered", "method")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedfit.models.layout.modules import unit_rows
+from embedfit.models.architecture import QUERY
+from embedfit.models.layout.modules import Head, unit_rows
 from embedfit.numerics.arrays import Vectors
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.scheduling.batcher import Batcher
@@ -35,7 +36,8 @@ class Service:
     """A tokenizer and a batcher with an engine.
 
     info: the answer of /info. model_name: the model's name in OpenAI's route. searcher: searches the index that is
-    served beside the model; None: no index is served.
+    served beside the model; None: no index is served. queries: the tower of queries, in a model of two towers. after:
+    the modules that follow the engine's own: the map of such a tower that has the engine of the passages'.
     """
 
     encoder: TextEncoder
@@ -46,23 +48,42 @@ class Service:
     auto_truncate: bool
     info: dict[str, object]
     searcher: Searcher | None = None
+    queries: Service | None = None
+    after: Head | None = None
     clock: Callable[[], float] = time.monotonic
 
     async def embed(self, request: VectorRequest) -> tuple[Vectors, Timing]:
         """Vectors of the inputs: (N, D). Dimensions are cut first, then rows are normalised."""
-        job_results, timing = await self._run(request, token_states=False)
+        tower = self.tower(request.prompt_name)
+        job_results, timing = await tower._run(request, token_states=False)
         vectors: Vectors = np.stack(job_results)
+        if tower.after is not None:
+            vectors = tower.after.finish_arrays(vectors)
         if request.dimensions is not None:
             vectors = np.ascontiguousarray(vectors[:, : request.dimensions])
         return (unit_rows(vectors) if request.normalize else vectors), timing
 
     async def token_states(self, request: VectorRequest) -> tuple[list[Vectors], Timing]:
         """Hidden states of the inputs' tokens: N of (L, H), not normalised."""
-        return await self._run(request, token_states=True)
+        return await self.tower(request.prompt_name)._run(request, token_states=True)
+
+    def tower(self, prompt_name: str | None) -> Service:
+        """The tower for texts with a prompt of that name: the queries' for "query", else the passages'."""
+        if self.queries is None:
+            return self
+        named = self.encoder.default_name if prompt_name is None else prompt_name
+        return self.queries if named == QUERY else self
+
+    @property
+    def batchers(self) -> tuple[Batcher, ...]:
+        """The batchers of both towers, or the one that they share."""
+        own = (self.batcher,)
+        return own if self.queries is None or self.queries.batcher is self.batcher else (*own, self.queries.batcher)
 
     def close(self) -> None:
         """Stop the threads. Requests that still wait get an error."""
-        self.batcher.close()
+        for batcher in self.batchers:
+            batcher.close()
         if self.searcher is not None:
             self.searcher.close()
 

@@ -64,6 +64,8 @@ def _check_trainable(encoder: Encoder) -> None:
     layout, folder = encoder.layout, encoder.folder
     if layout.model_type == "static":
         why = "is a table of static embeddings"
+    elif layout.queries is not None:
+        why = "has a tower for queries and one for passages"
     elif not layout.pooling.include_prompt and (layout.query_instruction or layout.document_instruction):
         why = "leaves its prompt out of the pooling (include_prompt: false)"
     elif layout.dimensions is not None:

@@ -39,8 +39,8 @@ class TextEncoder:
     """The tokenizer of a model in the three forms that requests need.
 
     max_tokens: of a row, special tokens included. prompts: by name. default_prompt: put before texts of requests that
-    name none. special: ids of special tokens, for a model that leaves its prompts out of the pooling; None: all tokens
-    are pooled.
+    name none; default_name: its name, if it has one. special: ids of special tokens, for a model that leaves its
+    prompts out of the pooling; None: all tokens are pooled.
     """
 
     def __init__(
@@ -50,12 +50,14 @@ class TextEncoder:
         max_tokens: int,
         prompts: Mapping[str, str],
         default_prompt: str = "",
+        default_name: str | None = None,
         special: frozenset[int] | None = None,
         executor: Executor | None = None,
     ) -> None:
         self.max_tokens = max_tokens
         self.prompts = dict(prompts)
         self.default_prompt = default_prompt
+        self.default_name = default_name
         self.vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
         self._special = special
         self._prompt_tokens: dict[str, int] = {}

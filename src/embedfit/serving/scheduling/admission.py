@@ -15,7 +15,7 @@ from embedfit.files.atomic import atomic_file
 from embedfit.files.beir import read_beir
 from embedfit.files.hashes import sha256_file
 from embedfit.files.retrieval import RetrievalData
-from embedfit.models.layout.modules import unit_rows
+from embedfit.models.layout.modules import Head, unit_rows
 from embedfit.numerics.arrays import Vectors
 from embedfit.numerics.batching import batches_by_length
 from embedfit.retrieval.metrics import judge, ndcg
@@ -101,12 +101,15 @@ def trial_of(folder: Path, rows_of: RowsOf) -> Trial:
     )
 
 
-def compare(exact: Engine, fast: Engine, trial: Trial, pad_id: int) -> GateResult:
-    """Encode with both engines and compare their search results."""
+def compare(exact: Engine, fast: Engine, trial: Trial, pad_id: int, *, after: Head | None = None) -> GateResult:
+    """Encode with both engines and compare their search results.
+
+    after: the modules that vectors of queries go through after the engine.
+    """
     scores, vectors = [], []
     for engine in (exact, fast):
         passages = _encode(engine, trial.passages, pad_id)
-        queries = _encode(engine, trial.queries, pad_id)
+        queries = _encode(engine, trial.queries, pad_id, after)
         found, _ = top_k(queries, passages, 10)
         judged = judge([list(map(int, row)) for row in found], trial.relevant)
         scores.append(float(ndcg(judged, 10).mean()))
@@ -142,7 +145,7 @@ def content_of(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _encode(engine: Engine, rows: list[list[int]], pad_id: int) -> Vectors:
+def _encode(engine: Engine, rows: list[list[int]], pad_id: int, after: Head | None = None) -> Vectors:
     vectors: Vectors | None = None
     for indices in batches_by_length([len(row) for row in rows], _BATCH_TOKENS):
         found = engine.pooled(batch_of([rows[index] for index in indices], pad_id), 0)
@@ -151,7 +154,7 @@ def _encode(engine: Engine, rows: list[list[int]], pad_id: int) -> Vectors:
         vectors[indices] = found
     if vectors is None:
         raise InputError("There is nothing to compare engines on.")
-    return unit_rows(vectors)
+    return unit_rows(vectors if after is None else after.finish_arrays(vectors))
 
 
 def _passages(data: RetrievalData, query_ids: Sequence[str]) -> list[str]:

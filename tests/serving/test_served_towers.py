@@ -1,0 +1,138 @@
+"""Models of two towers on the server: every engine and every route takes the right tower."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Router, Transformer
+
+from embedfit.errors import UsageError
+from embedfit.integrations.langchain import EmbedfitServerEmbeddings
+from embedfit.models.folder import read_tensors, save_model
+from embedfit.models.layout.modules import unit_rows
+from embedfit.models.layout.reading import read_architecture
+from embedfit.models.layout.towers import save_towers, with_query_map
+from embedfit.numerics.arrays import Vectors
+from embedfit.serving.loading import load_service
+from embedfit.serving.schemas import EmbedRequest
+from embedfit.serving.service import Service
+from embedfit.serving.settings import ServeSettings
+from embedfit.testing.server import RunningServer, running_server
+from embedfit.testing.tiny_model import make_tiny_bert
+
+TEXTS = ["How to mute the TV", "a", "The sound is off. " * 30, "naïve 東京 🙂"]
+
+
+def mapped(root: Path, *, cut: bool = False) -> Path:
+    base = make_tiny_bert(root / "base", pooling="mean")
+    if cut:
+        config = base / "config_sentence_transformers.json"
+        config.write_text(config.read_text().replace("{", '{"truncate_dim": 8,', 1))
+    width = read_architecture(base).width
+    matrix = (np.eye(width) + np.random.default_rng(0).normal(0, 0.3, (width, width))).astype(np.float32)
+    with_query_map(base, matrix, root / "query")
+    save_towers(root / "merged", query=root / "query", document=base)
+    return root / "merged"
+
+
+def tuned(root: Path) -> Path:
+    base = make_tiny_bert(root / "base", pooling="mean")
+    tensors = {name: tensor * 1.02 if tensor.ndim > 1 else tensor for name, tensor in read_tensors(base).items()}
+    save_model(root / "query", tensors, base=base, layout=read_architecture(base))
+    save_towers(root / "merged", query=root / "query", document=base)
+    return root / "merged"
+
+
+def of_others(root: Path) -> Path:
+    """A Router as sentence-transformers saves it, without plain folders inside."""
+    base = make_tiny_bert(root / "base", pooling="mean")
+    towers = [[Transformer(str(base)), Pooling(32, "mean")] for _ in range(2)]
+    towers[0].append(Dense(32, 32))
+    model = SentenceTransformer(modules=[Router.for_query_document(*towers)], prompts={"query": "q: "}, device="cpu")
+    model.save(str(root / "theirs"))
+    return root / "theirs"
+
+
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "mapped": mapped, "tuned": tuned, "of others": of_others, "mapped and cut": lambda root: mapped(root, cut=True)
+}  # fmt: skip
+
+
+def embedded(service: Service, prompt_name: str | None) -> Vectors:
+    request = EmbedRequest.model_construct(
+        inputs=TEXTS, prompt_name=prompt_name, normalize=False, dimensions=None, truncate=None,
+        truncation_direction=None,
+    )  # fmt: skip
+    return asyncio.run(service.embed(request))[0]
+
+
+# A graph takes a process of its own: each engine that reads graphs has one kind of folder.
+@pytest.mark.parametrize(
+    ("engine", "kind"), [*(("torch", kind) for kind in KINDS), ("onnx", "mapped"), ("openvino", "tuned")]
+)
+def test_every_engine_serves_both_towers(engine: str, kind: str, tmp_path: Path) -> None:
+    folder = KINDS[kind](tmp_path)
+    settings = ServeSettings(engine=engine, precision="fp32")  # type: ignore[arg-type]
+    service = load_service(str(folder), settings, log=lambda _: None)
+    theirs = SentenceTransformer(str(folder), device="cpu")
+    expected = {"query": theirs.encode_query(TEXTS), "document": theirs.encode_document(TEXTS)}
+    assert np.abs(expected["query"] - expected["document"]).max() > 1e-2
+    try:
+        for name, role in (("query", "query"), ("document", "document"), (None, "document"), ("", "document")):
+            assert_allclose(embedded(service, name), expected[role], atol=2e-5)
+        assert [line.split(":")[0] for line in service.info["modules"]][-1] == "queries"  # type: ignore[attr-defined]
+    finally:
+        service.close()
+
+
+def test_a_map_shares_the_engine_and_a_default_prompt_names_the_tower(tmp_path: Path) -> None:
+    settings = ServeSettings(engine="torch", precision="fp32", default_prompt_name="query")
+    service = load_service(str(mapped(tmp_path)), settings, log=lambda _: None)
+    try:
+        assert service.queries is not None and len(service.batchers) == 1
+        assert_allclose(embedded(service, None), embedded(service, "query"), atol=1e-6)
+        assert np.abs(embedded(service, "document") - embedded(service, "query")).max() > 1e-2
+    finally:
+        service.close()
+
+
+def test_int8_is_refused_where_its_quality_is_not_measured(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="two transformers"):
+        load_service(str(tuned(tmp_path)), ServeSettings(precision="int8"), log=lambda _: None)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, SentenceTransformer]]:
+    folder = tuned(tmp_path_factory.mktemp("served"))
+    with running_server(folder, "--engine", "openvino", "--precision", "fp32") as server:
+        yield server, SentenceTransformer(str(folder), device="cpu")
+
+
+def test_every_route_says_in_its_own_way_what_is_a_query(running: tuple[RunningServer, SentenceTransformer]) -> None:
+    server, theirs = running
+    queries, passages = theirs.encode_query(TEXTS), theirs.encode_document(TEXTS)
+    for more, expected in (
+        ({"prompt_name": "query"}, queries),
+        ({"prompt_name": "document"}, passages),
+        ({}, passages),
+    ):
+        for path in ("/embed", "/", "/invocations", "/endpoints/any/invocations"):
+            found = httpx.post(f"{server.url}{path}", json={"inputs": TEXTS, **more}, timeout=60).json()
+            assert_allclose(found, expected, atol=2e-5, err_msg=path)
+        found = httpx.post(f"{server.url}/vertex", json={"instances": [{"inputs": TEXTS, **more}]}).json()
+        assert_allclose(found["predictions"][0], expected, atol=2e-5)
+        for path in ("/v1/embeddings", "/embeddings"):
+            found = httpx.post(f"{server.url}{path}", json={"input": TEXTS, "model": "m", **more}).json()
+            assert_allclose([row["embedding"] for row in found["data"]], expected, atol=2e-5)
+    client = EmbedfitServerEmbeddings(server.url)
+    assert_allclose(client.embed_documents(TEXTS), unit_rows(passages), atol=2e-5)
+    assert_allclose(client.embed_query(TEXTS[0]), unit_rows(queries[:1])[0], atol=2e-5)
+    assert httpx.get(f"{server.url}/health").status_code == 200
+    assert httpx.get(f"{server.url}/info").json()["queries"] == {"prompt_name": "query", "shares_the_engine": False}
