@@ -1,4 +1,4 @@
-"""LangChain embeddings of a model folder, of a TEI or embedfit server, and of a SageMaker endpoint.
+"""LangChain embeddings of a model folder, of a server, of a SageMaker endpoint, and any others with a query map.
 
 Queries and passages get the model's own instructions; requests are split to the server's limits, and the
 asynchronous methods do not block the event loop.
@@ -15,6 +15,7 @@ from embedfit.embedders.client import ServerEmbedder
 from embedfit.embedders.sagemaker import runtime_client, sagemaker
 from embedfit.embedders.tei import tei
 from embedfit.errors import MissingDependency
+from embedfit.integrations.mapping import PROBE, CheckedMap
 from embedfit.models.store.vectors import Embedder
 from embedfit.network.aws import Client
 
@@ -146,6 +147,45 @@ class EmbedfitSagemakerEmbeddings(_RemoteEmbeddings):
 
     def __repr__(self) -> str:
         return f"EmbedfitSagemakerEmbeddings({self.endpoint!r})"
+
+
+class MappedEmbeddings(Embeddings):
+    """Any embeddings with a query map that `embedfit adapt` made for them: only queries are mapped.
+
+    The first query embeds one short text more, which shows whether the map belongs to these embeddings.
+
+    Example:
+        >>> embeddings = MappedEmbeddings(OpenAIEmbeddings(), "runs/ad/adapt/query_map.safetensors")  # doctest: +SKIP
+    """
+
+    def __init__(self, inner: Embeddings, path: str | os.PathLike[str]) -> None:
+        """inner: the embeddings of the index. path: the map. Raises InputError for a file that is no map."""
+        self.inner = inner
+        self.path = os.fspath(path)
+        self._map = CheckedMap(self.path)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """The unchanged vectors of passages."""
+        return self.inner.embed_documents(texts)
+
+    def embed_query(self, text: str) -> list[float]:
+        """The mapped unit vector of a query. Raises InputError if the map is another embedder's."""
+        if self._map.needs_probe:
+            self._map.check(self.inner.embed_query(PROBE))
+        return self._map(self.inner.embed_query(text))
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """The unchanged vectors of passages."""
+        return await self.inner.aembed_documents(texts)
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """The mapped unit vector of a query."""
+        if self._map.needs_probe:
+            self._map.check(await self.inner.aembed_query(PROBE))
+        return self._map(await self.inner.aembed_query(text))
+
+    def __repr__(self) -> str:
+        return f"MappedEmbeddings({type(self.inner).__name__}, {self.path!r})"
 
 
 def _lists(vectors: npt.NDArray[np.float32]) -> list[list[float]]:

@@ -1,8 +1,9 @@
-"""LlamaIndex embeddings of a model folder, of a TEI or embedfit server, and of a SageMaker endpoint."""
+"""LlamaIndex embeddings of a model folder, of a server, of a SageMaker endpoint, and any others with a query map."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any, TypeAlias
 
 from pydantic import PrivateAttr
@@ -11,6 +12,7 @@ from embedfit.embedders.client import ServerEmbedder
 from embedfit.embedders.sagemaker import sagemaker
 from embedfit.embedders.tei import tei
 from embedfit.errors import MissingDependency
+from embedfit.integrations.mapping import PROBE, CheckedMap
 from embedfit.models.store.vectors import Embedder
 from embedfit.network.aws import Client
 
@@ -112,3 +114,50 @@ class EmbedfitEmbedding(BaseEmbedding):
             remote: list[list[float]] = (await self._embedder.aembed(texts, is_query=is_query)).tolist()
             return remote
         return await asyncio.to_thread(self._rows, texts, is_query=is_query)
+
+
+class MappedEmbeddings(BaseEmbedding):
+    """Any embedding with a query map that `embedfit adapt` made for it: only queries are mapped.
+
+    The first query embeds one short text more, which shows whether the map belongs to this embedding.
+
+    Example:
+        >>> embedding = MappedEmbeddings(OpenAIEmbedding(), "runs/ad/adapt/query_map.safetensors")  # doctest: +SKIP
+    """
+
+    _inner: BaseEmbedding = PrivateAttr()
+    _map: CheckedMap = PrivateAttr()
+
+    def __init__(self, inner: BaseEmbedding, path: str | os.PathLike[str], **settings: Settings) -> None:
+        """inner: the embedding of the index. path: the map. Raises InputError for a file that is no map."""
+        usual = {"model_name": inner.model_name, "embed_batch_size": inner.embed_batch_size}
+        super().__init__(**{**usual, **settings})
+        self._inner = inner
+        self._map = CheckedMap(os.fspath(path))
+
+    @classmethod
+    def class_name(cls) -> str:
+        """LlamaIndex's name of the class."""
+        return "MappedEmbeddings"
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        if self._map.needs_probe:
+            self._map.check(self._inner.get_query_embedding(PROBE))
+        return self._map(self._inner.get_query_embedding(query))
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._inner.get_text_embedding(text)
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return self._inner.get_text_embedding_batch(texts)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        if self._map.needs_probe:
+            self._map.check(await self._inner.aget_query_embedding(PROBE))
+        return self._map(await self._inner.aget_query_embedding(query))
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return await self._inner.aget_text_embedding(text)
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return await self._inner.aget_text_embedding_batch(texts)
