@@ -41,17 +41,21 @@ def serve(
 
     Every option can be given as an environment variable of its upper-case name, as with TEI.
     """
-    named = model or model_id or model_from_environment()
+    settings = from_environment(overrides=given)
+    named = model or model_id or (None if settings.upstream else model_from_environment())
+    if settings.upstream is not None and named is not None:
+        raise UsageError(f"Both a model and an upstream are named: {named} and --upstream.", remedy="Leave out one.")
+    if settings.upstream is not None:
+        named = "the upstream"  # its address may hold a password
     if named is None:
         raise UsageError("No model is named.", remedy="For example: embedfit serve runs/em/merged --port 8081")
-    settings = from_environment(overrides=given)
     # Imported late: it is an extra, and a wrong setting shall be reported before so slow an import.
     from embedfit.serving.server import logger
     from embedfit.serving.server import serve as serve_model
 
     log = logger(json_output=settings.json_output)
     report = _LogLines(log) if settings.json_output else reporter_for(sys.stderr)
-    serve_model(named, settings, log=log, opened=_opener(named, report))
+    serve_model(named, settings, log=log, opened=None if settings.upstream else _opener(named, report))
 
 
 class _LogLines(LogLines):

@@ -147,6 +147,10 @@ class Answers:
             raise failures.Unhealthy("The model is warming up", headers={"retry-after": "1"})
         return self.service
 
+    def retry_after(self) -> int:
+        """Seconds after which a client that is refused may try again. Raises Unhealthy before the model is warm."""
+        return self.ready().batcher.retry_after()
+
     def searcher(self) -> Searcher:
         """The searcher of the index. Raises NotFound if no index is served."""
         searcher = self.ready().searcher
@@ -162,8 +166,8 @@ class Answers:
 
     async def embed(self, request: EmbedRequest, caller: Caller) -> Response:
         """POST /embed."""
-        vectors, headers = await self._vectors(request, _kind(request))
-        return _json(vectors, headers)
+        vectors, headers = await self._vectors(request, request_kind(request))
+        return json_response(vectors, headers)
 
     async def root(self, request: EmbedRequest | schemas.SimilarityRequest, caller: Caller) -> Response:
         """POST /."""
@@ -174,31 +178,22 @@ class Answers:
     async def embed_all(self, request: EmbedRequest, caller: Caller) -> Response:
         """POST /embed_all."""
         started = time.monotonic()
-        self.metrics.received(_kind(request))
+        self.metrics.received(request_kind(request))
         states, timing = await self.ready().token_states(request)
         text = await asyncio.get_running_loop().run_in_executor(None, _nested_json, states)
-        return _response(text, self._finished(request, timing, started, _kind(request)))
+        return _response(text, self._finished(request, timing, started, request_kind(request)))
 
     async def similarity(self, request: schemas.SimilarityRequest, caller: Caller) -> Response:
         """POST /similarity."""
         vectors, headers = await self._vectors(request.as_embed_request(), "similarity")
-        return _json(unit_rows(vectors[1:]) @ unit_rows(vectors[:1])[0], headers)
+        return json_response(unit_rows(vectors[1:]) @ unit_rows(vectors[:1])[0], headers)
 
     async def openai(self, request: schemas.OpenAIRequest, caller: Caller) -> Response:
         """POST /v1/embeddings."""
-        vectors, headers = await self._vectors(request, _kind(request))
+        vectors, headers = await self._vectors(request, request_kind(request))
         tokens = int(headers["x-compute-tokens"])
         in_base64 = request.encoding_format == "base64"
-        answer = {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "embedding": _base64(row) if in_base64 else row, "index": index}
-                for index, row in enumerate(vectors)
-            ],
-            "model": self.ready().model_name,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
-        return _json(answer, headers)
+        return json_response(openai_answer(vectors, self.ready().model_name, tokens, in_base64=in_base64), headers)
 
     async def vertex(self, request: schemas.VertexRequest, caller: Caller) -> Response:
         """POST /vertex."""
@@ -206,11 +201,11 @@ class Answers:
         if sum(len(rows_of(one.inputs)) for one in request.instances) > limit:
             raise failures.BatchTooLarge(f"the instances hold more than {limit} inputs together")
         for one in request.instances:
-            self.metrics.received(_kind(one))
+            self.metrics.received(request_kind(one))
         answers = await asyncio.gather(*(service.embed(one) for one in request.instances))
         for one in request.instances:
-            self.metrics.succeeded(_kind(one))
-        return _json({"predictions": [vectors for vectors, _ in answers]})
+            self.metrics.succeeded(request_kind(one))
+        return json_response({"predictions": [vectors for vectors, _ in answers]})
 
     async def tokenize(self, request: schemas.TokenizeRequest, caller: Caller) -> Response:
         """POST /tokenize."""
@@ -222,7 +217,7 @@ class Answers:
             special=request.add_special_tokens,
         )
         self.metrics.succeeded("tokenize")
-        return _json(rows)
+        return json_response(rows)
 
     async def decode(self, request: schemas.DecodeRequest, caller: Caller) -> Response:
         """POST /decode."""
@@ -230,7 +225,7 @@ class Answers:
         rows = cast("list[list[int]]", rows_of(cast("list[Input]", request.ids)))
         texts = await self.ready().encoder.texts(rows, skip_special_tokens=request.skip_special_tokens)
         self.metrics.succeeded("decode")
-        return _json(texts)
+        return json_response(texts)
 
     async def search(self, request: schemas.SearchRequest, caller: Caller) -> Response:
         """POST and GET /search."""
@@ -302,7 +297,7 @@ class Answers:
         if service.searcher is not None and "index" in about:
             index = cast("dict[str, object]", about["index"])
             about = about | {"index": index | {"passages": service.searcher.findable(caller).size}}
-        return _json(about, _UNCACHED)
+        return json_response(about, _UNCACHED)
 
     async def fields(self, body: None, caller: Caller) -> Response:
         """GET /fields."""
@@ -311,24 +306,38 @@ class Answers:
     async def models(self, body: None, caller: Caller) -> Response:
         """GET /v1/models."""
         model = {"id": self.ready().model_name, "object": "model", "created": 0, "owned_by": "embedfit"}
-        return _json({"object": "list", "data": [model]})
+        return json_response({"object": "list", "data": [model]})
 
     async def show_metrics(self, body: None, caller: Caller) -> Response:
         """GET /metrics."""
         return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
-def _kind(request: VectorRequest) -> str:
+def request_kind(request: VectorRequest) -> str:
     """The request's name in /metrics: a batch is a list of inputs."""
     return "batch" if rows_of(request.inputs) is request.inputs else "single"
 
 
-def _json(content: object, headers: Mapping[str, str] | None = None) -> Response:
+def json_response(content: object, headers: Mapping[str, str] | None = None) -> Response:
+    """A response of JSON, which may hold arrays."""
     return _response(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), headers)
 
 
 def _response(body: bytes, headers: Mapping[str, str] | None = None) -> Response:
     return Response(body, headers=headers, media_type="application/json")
+
+
+def openai_answer(vectors: Vectors, model: str, tokens: int, *, in_base64: bool) -> dict[str, object]:
+    """Vectors (N, H) in OpenAI's form."""
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "embedding": _base64(row) if in_base64 else row, "index": index}
+            for index, row in enumerate(vectors)
+        ],
+        "model": model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
 
 
 def _base64(vector: Vectors) -> str:

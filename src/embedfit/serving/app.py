@@ -34,10 +34,20 @@ _LOG = logging.getLogger("embedfit.serving")
 class App:
     """The application of one server. One request is one call; requests share the answers' state alone."""
 
-    def __init__(self, settings: ServeSettings, *, searches: bool = False, keys: Keys | None = None) -> None:
-        """searches: an index is, or will be, served beside the model. keys: the settings', if they were read before."""
+    def __init__(
+        self,
+        settings: ServeSettings,
+        *,
+        searches: bool = False,
+        keys: Keys | None = None,
+        answers: Answers | None = None,
+    ) -> None:
+        """searches: an index is, or will be, served beside the model. keys: the settings', if they were read before.
+
+        answers: other ones than those of a model.
+        """
         self.settings = settings
-        self.answers = Answers(settings, searches)
+        self.answers = answers or Answers(settings, searches)
         self.active = 0
         self.bodies = Bodies(
             BodyLimits(
@@ -146,9 +156,9 @@ class App:
         return caller
 
     def _check_load(self) -> None:
-        batcher = self.answers.ready().batcher
+        retry_after = self.answers.retry_after()
         if self.active >= self.settings.max_concurrent_requests:
-            raise Overloaded(retry_after=batcher.retry_after())
+            raise Overloaded(retry_after=retry_after)
 
     def _check_body_headers(self, headers: Headers) -> None:
         kind = headers.get("content-type", "application/json").partition(";")[0].strip().lower()

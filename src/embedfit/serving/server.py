@@ -25,6 +25,7 @@ from embedfit.serving.edge.access import keys_of
 from embedfit.serving.edge.bodies import PaceLimits
 from embedfit.serving.edge.limits import BoundedProtocol, ConnectionLimits, Connections
 from embedfit.serving.loading import load_service, load_with_index
+from embedfit.serving.proxy import MappedAnswers, open_upstream
 from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -50,17 +51,19 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
     if settings.api_key is None and settings.access is None and not _is_loopback(listener):
         log("No key is set: everybody who reaches this address can use the server. To ask for one: EMBEDFIT_API_KEY")
 
-    app = App(settings, searches=opened is not None, keys=keys)
+    mapped = MappedAnswers(settings) if settings.upstream is not None else None
+    app = App(settings, searches=opened is not None, keys=keys, answers=mapped)
     server = uvicorn.Server(_uvicorn_config(app, settings))
     failures: list[BaseException] = []
 
     def warm_up() -> None:
         try:
-            app.answers.service = (
-                load_service(model, settings, log=log)
-                if opened is None
-                else load_with_index(opened, settings, keys, log=log)
-            )
+            if mapped is not None:
+                mapped.upstream = open_upstream(settings)
+            elif opened is not None:
+                app.answers.service = load_with_index(opened, settings, keys, log=log)
+            else:
+                app.answers.service = load_service(model, settings, log=log)
             log(f"ready: {address} ({f'search: {address}/, ' if app.answers.searches else ''}docs: {address}/docs)")
         except BaseException as error:
             failures.append(error)

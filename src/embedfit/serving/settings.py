@@ -82,6 +82,14 @@ class ServeSettings(CommandRecord):
     cors_allow_origin: Annotated[
         tuple[str, ...], BeforeValidator(_parts), CommandOption("May be given several times.")
     ] = ()
+    upstream: Annotated[
+        str | None,
+        CommandOption("Instead of a model: openai:URL#MODEL, tei:URL, sagemaker:NAME@REGION. Needs --map."),
+    ] = None
+    query_map: Annotated[
+        str | None,
+        CommandOption("The map of `embedfit adapt` for the upstream's query vectors.", ("--map", "--query-map")),
+    ] = None
     default_prompt_name: Annotated[str | None, CommandOption("Prompt of requests that name none.")] = None
     default_prompt: Annotated[str | None, CommandOption("Its text, instead of a name.")] = None
     engine: Annotated[EngineName, CommandOption("auto, openvino, onnx or torch.")] = "auto"
@@ -113,6 +121,15 @@ class ServeSettings(CommandRecord):
     write_timeout: Annotated[Seconds, Limit("Seconds that a client may read nothing of its answer.")] = 30.0
     keep_alive: Annotated[Seconds, Limit("Seconds that a connection may wait for its next request.")] = 75.0
     drain_timeout: Annotated[Seconds, Limit("Seconds to finish after SIGTERM.")] = 30.0
+
+    @model_validator(mode="after")
+    def _map_and_upstream(self) -> Self:
+        if (self.upstream is None) != (self.query_map is None):
+            raise UsageError(
+                "--map and --upstream belong together.",
+                remedy="For example: embedfit serve --map RUN/adapt/query_map.safetensors --upstream openai:URL#MODEL",
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_default_prompt(self) -> Self:
