@@ -6,7 +6,7 @@ the table as a plug-in does: an entry point of the group `embedfit.generators` n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from embedfit import plugins
@@ -56,6 +56,7 @@ class Generator:
     judges: it can say whether a passage answers a query.
     reads_files: `generate.llm` is a file or a folder here; its content counts, not its place.
     told_passage: each call says in Request.extra which passage and styles it is about.
+    styles: GenerateConfig → the names of the styles that it can write; default: every style. Raises InputError.
     temperature: of the replies, unless the settings say so.
     """
 
@@ -69,6 +70,7 @@ class Generator:
     judges: bool = True
     reads_files: bool = False
     told_passage: bool = False
+    styles: Callable[..., Collection[str]] | None = None
     temperature: float = 0.9
     wanted: Wanted = Wanted()
 

@@ -82,7 +82,10 @@ def test_the_plug_in_of_the_page_reads_and_writes(
     words = {passage["passage_id"]: passage["text"].lower() for passage in rows(run / "passages.jsonl")}
     assert not any("-->" in text for text in words.values())
     kept = [query for query in rows(run / "queries.jsonl") if query["kept"]]
-    assert {query["style"] for query in kept} == {"question", "keywords", "claim", "title", "conversational"}
+    assert {query["style"] for query in kept} == {
+        *("question", "keywords", "claim", "title"),
+        *("conversational", "cause", "problem"),
+    }
     assert all(word in words[query["passage_id"]] for query in kept for word in query["text"].split())
     assert 'generator = "rare-words"' in (run / "embedfit.toml").read_text("utf-8")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 from embedfit.config import GenerateConfig
 from embedfit.generators import Wanted, generator
@@ -23,8 +25,32 @@ def test_training_and_held_out_styles_never_meet() -> None:
     asks = plan(corpus, GenerateConfig(generator="local"), seed=1)
     styles = {split: {a.style.name for a in asks if corpus[a.passage].split == split} for split in ("train", "dev")}
     assert styles["train"] == {"question", "keywords", "claim", "title"}
-    assert styles["dev"] == {"conversational"}
+    assert styles["dev"] == {"conversational", "cause", "problem"}
     assert not {a.passage for a in asks} & {60, 61}, "gap passages get no query"
+
+
+def test_each_held_out_style_gets_a_share_of_the_passages() -> None:
+    """Even where a passage gets one query only, and a large model is asked for two at once."""
+    for generator_name, train, dev in (("local", 4, 600), ("bedrock", 4, 600), ("bedrock", 4, 20)):
+        corpus = passages(train, dev)
+        asks = [ask for ask in plan(corpus, GenerateConfig(generator=generator_name), seed=1) if ask.passage >= train]
+        shares = Counter(ask.style.name for ask in asks)
+        assert set(shares) == {"conversational", "cause", "problem"}
+        assert max(shares.values()) - min(shares.values()) <= 1 + len(asks) // 100
+        assert len({(ask.passage, ask.style.name, ask.seed) for ask in asks}) == len(asks)
+
+
+def test_a_style_that_the_generator_can_t_write_is_not_asked_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "written.jsonl"
+    path.write_text(json.dumps({"id": "p1", "question": "how", "title": "why", "problem": "no sound"}) + "\n")
+    config = GenerateConfig(generator="recorded", llm=str(path))
+    corpus = passages(10, 10)
+    asks = plan(corpus, config, seed=1)
+    assert {ask.style.name for ask in asks if ask.passage < 10} == {"question", "title"}
+    assert {ask.style.name for ask in asks if ask.passage >= 10} == {"problem"}
+    path.write_text(json.dumps({"id": "p1", "question": "how"}) + "\n")
+    styles = {ask.style.name for ask in plan(corpus, config, seed=1) if ask.passage >= 10}
+    assert styles == {"conversational", "cause", "problem"}, "the reasons then say that the file has none of them"
 
 
 def test_every_ask_is_another_call() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 import pytest
@@ -9,10 +10,44 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.judging import prompt as judging
-from embedfit.queries.prompts import STRETCH_WORDS, STYLES, Way, many_queries, stretch, trim
+from embedfit.llm.protocol import Request
+from embedfit.queries.examples import EXAMPLES
+from embedfit.queries.prompts import STRETCH_WORDS, STYLES, Style, Way, many_queries, one_query, stretch, trim
 from embedfit.retrieval.words import DENSE, count
 
+#: Of prompts as they were before there were further styles. Whoever changes one asks anew for all that was paid for.
+PROMPTS = {
+    "question": "9f0716c8e5afe536",
+    "keywords": "cbd3dc438073c5a7",
+    "conversational": "ebe6da0121383ee1",
+    "claim": "d1be89f956dcbb3a",
+    "title": "03f3576c911999af",
+}
+MANY = "24ebc271007c5d8b"
 SENTENCE = "The pump runs for {} hours before its filter must be cleaned."
+
+
+def digest(request: Request) -> str:
+    return hashlib.sha256("".join(message.content for message in request.messages).encode()).hexdigest()[:16]
+
+
+def test_a_new_style_changes_no_prompt_of_an_old_one() -> None:
+    asked = [STYLES[name] for name in ("question", "keywords", "claim", "title")]
+    passage = "Press the button for two seconds to mute it."
+    assert {name: digest(one_query("Muting", passage, STYLES[name], Way(), seed=1)) for name in PROMPTS} == PROMPTS
+    assert digest(many_queries("Muting", "Press the button.", asked, Way(), seed=1)) == MANY
+
+
+@pytest.mark.parametrize("style", STYLES.values(), ids=lambda style: style.name)
+def test_every_style_has_an_example_in_its_own_prompts(style: Style) -> None:
+    small = one_query("Muting", "Press it.", style, Way(), seed=1).messages[0].content
+    large = "".join(one.content for one in many_queries("Muting", "Press it.", [style], Way(), seed=1).messages)
+    for example in EXAMPLES:
+        assert f"\n{style.label}: {example.queries[style.name]}" in small
+        for other in STYLES.values():
+            assert (example.queries[other.name] in small) == (other.shown or other is style)
+    assert EXAMPLES[0].queries[style.name] in large
+    assert f"- {style.name}: {style.description}" in large
 
 
 def test_a_short_passage_is_kept_whole() -> None:

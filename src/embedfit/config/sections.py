@@ -40,7 +40,7 @@ MODEL_ALIASES = (
     "granite-r2",
     "e5-multilingual",
 )
-StyleName = Literal["question", "keywords", "conversational", "claim", "title"]
+StyleName = Literal["question", "keywords", "conversational", "claim", "title", "cause", "problem"]
 
 
 #: Tokens of a window, if passages have a vector for each window: docs/recipe.md has the gain.

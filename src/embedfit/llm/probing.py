@@ -80,7 +80,7 @@ class _Kind:
     faults: Counter[str] = field(default_factory=Counter)
     sample: str = ""
     remedy: str = ""
-    said: set[tuple[str, ...]] = field(default_factory=set)
+    said: set[str] = field(default_factory=set)
 
     @property
     def seen(self) -> int:
@@ -108,8 +108,8 @@ class Tally:
         """Count the outcome of a call."""
         kind, useful, fault = self._of_kind[self.kinds[number]], worth.useful, worth.fault
         if useful and worth.said:
-            useful, fault = worth.said not in kind.said, SAME
-            kind.said.add(worth.said)
+            useful, fault = not kind.said.issuperset(worth.said), SAME
+            kind.said.update(worth.said)
         if isinstance(outcome, Failure):
             kind.failed[outcome.error] += 1
             kind.remedy = kind.remedy or outcome.remedy

@@ -61,7 +61,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="generate",
         module="embedfit.queries.stage",
-        version=4,
+        version=5,
         reads=("passages.jsonl",),
         may_read=(FORGOTTEN,),
         writes=("queries.jsonl",),

@@ -26,6 +26,8 @@ EXAMPLES: tuple[Example, ...] = (
             "conversational": "I want to know when my money comes back after I returned a jacket",
             "claim": "gift cards cannot be returned for a refund",
             "title": "Return window and refund timing",
+            "cause": "why are sale items excluded from refunds",
+            "problem": "I can't get my money back for the parcel that I returned",
         },
     ),
     Example(
@@ -39,6 +41,8 @@ EXAMPLES: tuple[Example, ...] = (
             "conversational": "I need to find out if rechargeable batteries are safe in the pump",
             "claim": "a pump battery lasts roughly a year and a half",
             "title": "Replacing the pump battery",
+            "cause": "why does the pump shut off without warning",
+            "problem": "I can't get the pump to run after changing its battery",
         },
     ),
     Example(
@@ -51,6 +55,8 @@ EXAMPLES: tuple[Example, ...] = (
             "conversational": "Tell me what drove the growth of the Northern freight business",
             "claim": "Northern segment revenue grew 12% to $48.3 million in fiscal 2019",
             "title": "Northern segment revenue and costs 2019",
+            "cause": "why did warehouse costs in Oslo go up",
+            "problem": "I can't see what made Northern segment costs go up",
         },
     ),
 )

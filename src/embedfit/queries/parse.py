@@ -22,6 +22,8 @@ _LABELS_OF_STYLE = {
     "claim": "claim|fact|statement|aussage|behauptung|tatsache|affirmation|afirmación|affermazione|afirmação|"
     "утверждение|факт|陈述|陳述|主张|主張|事实|事実|진술|주장|사실",
     "title": "title|titel|titre|título|titolo|заголовок|标题|標題|タイトル|제목",
+    "cause": "cause|ursache|causa|oorzaak|причина|原因|원인",
+    "problem": "problem|trouble|störung|problème|problema|probleem|проблема|故障|トラブル|문제",
     "": "search query|query|suchanfrage|anfrage|abfrage|requête|consulta|запрос|查询|查詢|クエリ|쿼리|"
     r"q(?=\s?\d{1,2}[:：])",
 }

@@ -40,12 +40,10 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
     a model must not look better only because it has learned the form of its training queries.
     """
     wanted = generator(config.generator).wanted
-    chosen = [STYLES[name] for name in config.styles]
-    training = [style for style in chosen if not style.held_out] or chosen
+    training, held_out = _styles(config)
     favourite = STYLES.get(wanted.favourite)
     if favourite in training and len(training) > 1:
         training = [one for style in training if style is not favourite for one in (favourite, style)]
-    held_out = [style for style in STYLES.values() if style.held_out]
     rng = np.random.default_rng(seed)
     asks: list[Ask] = []
     by_split = {split: [i for i, p in enumerate(passages) if p.split == split] for split in ("train", "dev", "test")}
@@ -64,10 +62,27 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
     for split in ("dev", "test"):
         members = _spread(by_split[split], WANTED_HELD_OUT, rng)
         rounds = int(np.clip(-(-WANTED_HELD_OUT // max(len(members), 1)), 1, most_held_out))
-        for passage in members:
+        for place, passage in enumerate(members):
             for number in range(rounds):
-                asks.append(Ask(passage, held_out[number % len(held_out)], seed + 1000 + number // len(held_out)))
+                style = held_out[(place + number) % len(held_out)]
+                asks.append(Ask(passage, style, seed + 1000 + number // len(held_out)))
     return sorted(asks, key=lambda ask: ask.passage)
+
+
+def _styles(config: GenerateConfig) -> tuple[list[Style], list[Style]]:
+    """(the styles of training queries, those of dev and test queries), of those that the generator can write.
+
+    If it can write none of a kind, all are asked for, and the reason of each query says that it was not written.
+    """
+    writes = generator(config.generator).styles
+    known = STYLES.keys() if writes is None else writes(config)
+    chosen = [STYLES[name] for name in config.styles]
+    training = [style for style in chosen if not style.held_out] or chosen
+    held_out = [style for style in STYLES.values() if style.held_out]
+    return (
+        [style for style in training if style.name in known] or training,
+        [style for style in held_out if style.name in known] or held_out,
+    )
 
 
 def _spread(passages: Sequence[int], limit: int, rng: np.random.Generator) -> list[int]:

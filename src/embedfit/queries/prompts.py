@@ -24,13 +24,16 @@ class Style:
     """A way in which people search.
 
     name: as stored in queries.jsonl. label: as the prompt calls it. held_out: kept from training,
-    so that dev and test queries are of styles that no training query has.
+    so that dev and test queries are of styles that no training query has. shown: whether a small model's prompts for
+    other styles show its examples too. A style that is new has False, so that those prompts, and with them the replies
+    in the ledger, stay what they are.
     """
 
     name: str
     label: str
     description: str
     held_out: bool = False
+    shown: bool = True
 
 
 STYLES: dict[str, Style] = {
@@ -41,6 +44,8 @@ STYLES: dict[str, Style] = {
         Style("claim", "Fact", "a statement that the passage supports"),
         Style("title", "Title", "a short title of what is looked for"),
         Style("conversational", "Need", "a need in the first person, with the situation in it", held_out=True),
+        Style("cause", "Why", "a question that asks for a reason, or weighs two things", held_out=True, shown=False),
+        Style("problem", "Trouble", "what does not work, and since when or after what", held_out=True, shown=False),
     )
 }
 
@@ -119,11 +124,11 @@ class Way:
 def one_query(title: str, text: str, style: Style, way: Way, *, seed: int) -> Request:
     """A request for a single query of a small model: a text to continue, whose next line is the query.
 
-    Examples with a line of every style come first, then part of the passage, then the style's label. So all
-    requests share the examples, which are read once. As a conversation the same model writes longer, vaguer
-    lines, fewer of which find their passage again (measured: 55% against 70% kept).
+    Examples with a line of every style that is shown come first, then part of the passage, then the style's label. So
+    requests share the examples, which are read once. As a conversation the same model writes longer, vaguer lines,
+    fewer of which find their passage again (measured: 55% against 70% kept).
     """
-    parts = [_ONE + way.hint, *(_example(example) for example in EXAMPLES)]
+    parts = [_ONE + way.hint, *(_example(example, style) for example in EXAMPLES)]
     heading = f"{trim(title, 50)}. " if title else ""
     part = stretch(text, f"{style.name} {seed}")
     parts.append(f"Passage: {heading}{part}\n{style.label}:")
@@ -137,8 +142,9 @@ def one_query(title: str, text: str, style: Style, way: Way, *, seed: int) -> Re
     )
 
 
-def _example(example: Example) -> str:
-    lines = [f"{style.label}: {example.queries[style.name]}" for style in STYLES.values()]
+def _example(example: Example, asked: Style) -> str:
+    shown = [style for style in STYLES.values() if style.shown or style is asked]
+    lines = [f"{style.label}: {example.queries[style.name]}" for style in shown]
     return f"Passage: {example.title}. {example.text}\n" + "\n".join(lines)
 
 

@@ -73,6 +73,10 @@ class RecordedModel(LanguageModel):
     def _rows(self) -> dict[str, list[Row]]:
         return read_rows(self._path)
 
+    def styles(self) -> frozenset[str]:
+        """The names of the styles in which the file has queries."""
+        return frozenset(style for rows in self._rows.values() for row in rows for style in row.queries)
+
     def complete(self, requests: Sequence[Request]) -> Iterator[tuple[int, Outcome]]:
         """Yield (index, outcome) in order. A passage without a row is a Failure that says so."""
         for index, request in enumerate(requests):
@@ -152,6 +156,10 @@ def _letters(text: str) -> str:
     return _NO_LETTERS.sub("", as_data(text)).casefold()
 
 
+def _styles(settings: GenerateConfig) -> frozenset[str]:
+    return RecordedModel(settings.llm).styles()
+
+
 def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
     return RecordedModel(settings.llm)
 
@@ -163,5 +171,6 @@ GENERATOR = Generator(
     judges=False,
     reads_files=True,
     told_passage=True,
+    styles=_styles,
     wanted=Wanted(samples=1),
 )

@@ -7,7 +7,10 @@ import re
 _ENGLISH = (
     r"\b(?:(?:this|the|given|above|following|provided) (?:passage|text|paragraph|document|excerpt|article|context|"
     r"author|sentence|section)|according to the|passage (?:says|describes|mentions|above)|as an ai|language model|"
-    r"(?:i'm |i am )?sorry,? (?:but )?i|i can(?:no|')t|search quer(?:y|ies)|write (?:a|one|the) (?:question|query))\b"
+    r"(?:i'm |i am )?sorry,? (?:but )?i|i can(?:no|['’])t (?:assist|comply|provide|"
+    r"fulfil|answer (?:that|this|the)|help (?:you|with)|(?:write|generate|create) (?:a |any |search )*"
+    r"(?:quer(?:y|ies)|questions?)|see (?:a|the) passage)|search quer(?:y|ies)|"
+    r"write (?:a|one|the) (?:question|query))\b"
 )
 _GERMAN = (
     r"\b(?:diese[mnrs]?|obige[mnrs]?|vorliegende[mnrs]?|gegebene[mnrs]?|laut(?: de[mr])?|gemäß de[mr]|im)"
