@@ -29,6 +29,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"llm"}),
     frozenset({"embedders"}),
     frozenset({"judging", "index", "asked", "path.systems"}),
+    frozenset({"teaching"}),
     frozenset(
         {"corpus", "queries", "mining", "training", "merging", "choosing", "evaluation", "reporting", "serving",
          "deploy", "integrations"}
