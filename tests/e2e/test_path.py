@@ -78,6 +78,7 @@ def test_every_file_of_the_contract_is_there(finished: tuple[Workspace, Config, 
     for name in (
         "documents.jsonl", "passages.jsonl", "queries.jsonl", "train.jsonl", "eval/corpus.jsonl", "eval/queries.jsonl",
         "eval/qrels/test.tsv", "finetuned/model.safetensors", "merged/model.safetensors", "merged/README.md",
+        "finetuned/embedfit.json", "merged/embedfit.json",
         "merge.json", "check.json", "scores.jsonl", "summary.json", "report.html", "train.manifest.json",
     ):  # fmt: skip
         assert workspace.path(name).exists(), name

@@ -25,6 +25,8 @@ from embedfit.merging.stage import sweep_of
 from embedfit.merging.weights import combine, weights_from_losses
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import read_tensors
+from embedfit.models.layout.golden import read_golden
+from embedfit.models.layout.reading import read_architecture
 from embedfit.progress import Silent
 from tests.conftest import make_tiny_bert
 
@@ -191,6 +193,7 @@ def test_mixing_by_weights_and_by_examples(tmp_path: Path) -> None:
     name = "encoder.layer.0.output.dense.weight"
     torch.testing.assert_close(merged[name], 0.3 * left[name] + 0.7 * right[name])
     assert Encoder.load(tmp_path / "out").layout.query_instruction == "query: "
+    assert read_golden(tmp_path / "out", read_architecture(tmp_path / "out")) is not None
     examples = tmp_path / "examples.jsonl"
     rows = [{"query": f"what is {n}", "pos": [f"it is {n}"], "neg": ["mute the tv"]} for n in ("sound", "tv", "mute")]
     examples.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -17,23 +17,18 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
-from embedfit.models.folder import copy_model, read_tensors, save_model
+from embedfit.models.folder import copy_model, read_tensors
 from embedfit.models.layout.modules import unit_rows
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.layout.towers import save_towers, tower_folder, with_query_map
 from embedfit.models.local import LocalModel
 from embedfit.models.sources import resolve_model
 from embedfit.models.store.vectors import VectorStore
-from embedfit.numerics.arrays import Floats
 from embedfit.testing.tiny_model import make_tiny_bert
 from tests.models.tiny_families import save_family, save_static, two_dense
+from tests.models.tiny_towers import random_map, save_mapped, save_tuned
 
 TEXTS = ["how to mute the tv", "a", "", "The sound is off. " * 40, "Ｆｕｌｌ ẞ İ naïve 東京 🙂\u2028"]
-
-
-def random_map(width: int, seed: int = 0) -> Floats:
-    rng = np.random.default_rng(seed)
-    return (np.eye(width) + rng.normal(0, 0.3, (width, width))).astype(np.float32)
 
 
 def assert_same(folder: Path, *, atol: float = 1e-5) -> tuple[Encoder, SentenceTransformer]:
@@ -52,20 +47,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def mapped(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of two towers with a map on queries."""
-    root = tmp_path_factory.mktemp("mapped")
-    with_query_map(base, random_map(32), root / "query")
-    save_towers(root / "merged", query=root / "query", document=base)
-    return root / "merged"
+    return save_mapped(base, tmp_path_factory.mktemp("mapped"))
 
 
 @pytest.fixture(scope="module")
 def tuned(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of two towers with a trained transformer for queries."""
-    root = tmp_path_factory.mktemp("tuned")
-    tensors = {name: tensor * 1.02 if tensor.ndim > 1 else tensor for name, tensor in read_tensors(base).items()}
-    save_model(root / "query", tensors, base=base, layout=read_architecture(base))
-    save_towers(root / "merged", query=root / "query", document=base)
-    return root / "merged"
+    return save_tuned(base, tmp_path_factory.mktemp("tuned"))
 
 
 @pytest.mark.parametrize("kind", ["mapped", "tuned"])

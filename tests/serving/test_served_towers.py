@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,12 +14,9 @@ from numpy.testing import assert_allclose
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Router, Transformer
 
-from embedfit.errors import UsageError
+from embedfit.errors import ModelError, UsageError
 from embedfit.integrations.langchain import EmbedfitServerEmbeddings
-from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.layout.modules import unit_rows
-from embedfit.models.layout.reading import read_architecture
-from embedfit.models.layout.towers import save_towers, with_query_map
 from embedfit.numerics.arrays import Vectors
 from embedfit.serving.loading import load_service
 from embedfit.serving.schemas import EmbedRequest
@@ -26,6 +24,7 @@ from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
 from embedfit.testing.server import RunningServer, running_server
 from embedfit.testing.tiny_model import make_tiny_bert
+from tests.models.tiny_towers import save_mapped, save_tuned
 
 TEXTS = ["How to mute the TV", "a", "The sound is off. " * 30, "naïve 東京 🙂"]
 
@@ -35,19 +34,11 @@ def mapped(root: Path, *, cut: bool = False) -> Path:
     if cut:
         config = base / "config_sentence_transformers.json"
         config.write_text(config.read_text().replace("{", '{"truncate_dim": 8,', 1))
-    width = read_architecture(base).width
-    matrix = (np.eye(width) + np.random.default_rng(0).normal(0, 0.3, (width, width))).astype(np.float32)
-    with_query_map(base, matrix, root / "query")
-    save_towers(root / "merged", query=root / "query", document=base)
-    return root / "merged"
+    return save_mapped(base, root)
 
 
 def tuned(root: Path) -> Path:
-    base = make_tiny_bert(root / "base", pooling="mean")
-    tensors = {name: tensor * 1.02 if tensor.ndim > 1 else tensor for name, tensor in read_tensors(base).items()}
-    save_model(root / "query", tensors, base=base, layout=read_architecture(base))
-    save_towers(root / "merged", query=root / "query", document=base)
-    return root / "merged"
+    return save_tuned(make_tiny_bert(root / "base", pooling="mean"), root)
 
 
 def of_others(root: Path) -> Path:
@@ -136,3 +127,14 @@ def test_every_route_says_in_its_own_way_what_is_a_query(running: tuple[RunningS
     assert_allclose(client.embed_query(TEXTS[0]), unit_rows(queries[:1])[0], atol=2e-5)
     assert httpx.get(f"{server.url}/health").status_code == 200
     assert httpx.get(f"{server.url}/info").json()["queries"] == {"prompt_name": "query", "shares_the_engine": False}
+
+
+@pytest.mark.parametrize("kind", ["mapped", "tuned"])
+def test_a_folder_with_other_golden_vectors_is_not_served(kind: str, tmp_path: Path) -> None:
+    folder = KINDS[kind](tmp_path)
+    golden = json.loads((folder / "embedfit.json").read_text())
+    for one in golden["texts"]:  # as if the towers had been mixed up
+        one["role"] = {"query": "document", "document": "query"}[one["role"]]
+    (folder / "embedfit.json").write_text(json.dumps(golden))
+    with pytest.raises(ModelError, match=r"DIFFER from those in embedfit\.json"):
+        load_service(str(folder), ServeSettings(engine="torch", precision="fp32"), log=lambda _: None)

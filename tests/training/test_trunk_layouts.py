@@ -12,6 +12,7 @@ from embedfit.errors import TrainingError
 from embedfit.models.encoder import Encoder
 from embedfit.training.trunk import Trunk
 from tests.models.tiny_families import save_family, save_static, two_dense
+from tests.models.tiny_towers import save_mapped
 
 TEXTS = ["how to mute the tv", "a", "The sound is off. " * 12]
 
@@ -36,3 +37,5 @@ def test_layouts_that_can_not_be_trained_say_so(tmp_path: Path) -> None:
     folder = save_family("bert", tmp_path / "model", include_prompt=False, prompts={"query": "q: "})
     with pytest.raises(TrainingError, match="include_prompt"):
         Trunk(Encoder.load(folder, precision="fp32"))
+    with pytest.raises(TrainingError, match="a tower for queries"):
+        Trunk(Encoder.load(save_mapped(save_family("bert", tmp_path / "base"), tmp_path), precision="fp32"))

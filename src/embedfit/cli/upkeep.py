@@ -60,7 +60,7 @@ def _doctor_model(model: str, against: str | None, *, as_json: bool) -> None:
         say_json(found.as_dict())
     else:
         say("\n".join(found.lines()))
-    if found.comparison is not None and not found.comparison.same:
+    if not found.same:
         raise typer.Exit(1)
 
 

@@ -14,6 +14,7 @@ from embedfit.merging.alike import check_alike
 from embedfit.merging.weights import combine, weights_from_losses
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import read_tensors, save_model
+from embedfit.models.layout.golden import write_golden
 from embedfit.models.layout.reading import read_architecture
 from embedfit.path.artefacts import TrainRow
 from embedfit.progress import Reporter
@@ -52,6 +53,7 @@ def mix(
     merged = combine([read_tensors(model) for model in models], chosen)
     with atomic_folder(output) as folder:
         save_model(folder, merged, base=models[0], layout=read_architecture(models[0]))
+        write_golden(folder)
     return chosen
 
 

@@ -19,6 +19,7 @@ from embedfit.merging.task import RetrievalTask
 from embedfit.merging.weights import combine
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import save_model
+from embedfit.models.layout.golden import write_golden
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder
 from embedfit.numerics.arrays import Ints, Scores
@@ -90,6 +91,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         tensors = combine(weights, [1 - decision.alpha, decision.alpha])
         layout = base.layout if decision.alpha == 0 else tuned.layout
         save_model(merged, tensors, base=base.folder, layout=layout)
+        write_golden(merged)
     against_base = decision.comparison
     workspace.store(
         MergeSweep(

@@ -18,7 +18,8 @@ POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 #: Names of prompts by role: sentence-transformers takes the first one that a model has for passages.
 PASSAGE_PROMPTS = ("document", "passage", "corpus")
 #: The routes of a model of two towers, as encode_query and encode_document take them, and the towers' folders.
-QUERY, DOCUMENT = "query", "document"
+QUERY: Literal["query"] = "query"
+DOCUMENT: Literal["document"] = "document"
 #: Activations of a Dense module by the last part of the class's path; both forms of each are in modules.py.
 ACTIVATIONS = ("Identity", "Tanh", "ReLU", "Sigmoid", "SiLU", "GELU")
 

@@ -156,16 +156,16 @@ class Encoder:
         tokenizer: TextTokenizer,
         backbone: torch.nn.Module,
         precision: Precision,
-        queries: Encoder | None = None,
+        towers: tuple[Encoder, Encoder] | None = None,
     ) -> None:
-        """queries: the tower of queries, in a model of two towers."""
+        """towers: those of passages and of queries, in a model of two."""
         self.folder = folder
         self.layout = layout
         self.text_tokenizer = tokenizer
         self.backbone = backbone
         self.precision = precision
         self.head = Head.load(folder, layout)
-        self._queries = queries
+        self._towers = towers
 
     @classmethod
     def load(
@@ -204,12 +204,12 @@ class Encoder:
             tokenizer=passages.text_tokenizer,
             backbone=passages.backbone,
             precision=passages.precision,
-            queries=queries,
+            towers=(passages, queries),
         )
 
     def tower(self, *, is_query: bool) -> Encoder:
         """The tower that encodes queries or passages: the encoder itself if the model has one tower."""
-        return self._queries if is_query and self._queries is not None else self
+        return self if self._towers is None else self._towers[is_query]
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -227,8 +227,8 @@ class Encoder:
 
         is_query: None for texts that already begin with their instruction or prompt, so none is added.
         """
-        if is_query and self._queries is not None:
-            return self._queries.token_ids(texts, is_query=True, max_tokens=max_tokens)
+        if is_query and self._towers is not None:
+            return self.tower(is_query=True).token_ids(texts, is_query=True, max_tokens=max_tokens)
         before = self.instruction(is_query)
         limit = min(max_tokens or self.layout.max_tokens, self.layout.max_tokens)
         return self.text_tokenizer.token_ids([before + text for text in texts], limit)
@@ -245,8 +245,8 @@ class Encoder:
 
         A text without any token has the vector that the modules give for zeros.
         """
-        if is_query and self._queries is not None:
-            return self._queries.encode(texts, is_query=True, report=report, description=description)
+        if is_query and self._towers is not None:
+            return self.tower(is_query=True).encode(texts, is_query=True, report=report, description=description)
         distinct = list(dict.fromkeys(texts))
         row_of = {text: row for row, text in enumerate(distinct)}
         vectors = np.zeros((len(distinct), self.layout.width), np.float32)

@@ -7,24 +7,29 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedfit.errors import UsageError
+import numpy as np
+
+from embedfit.errors import EmbedfitError, UsageError
 from embedfit.files.hashes import sha256_file
-from embedfit.models.architecture import QUERY, Architecture
+from embedfit.models.architecture import DOCUMENT, QUERY, Architecture
 from embedfit.models.graphs import content_key
 from embedfit.models.layout.files import read_json, weight_files
+from embedfit.models.layout.golden import prove
 from embedfit.models.layout.modules import Head
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.layout.towers import tower_folder
 from embedfit.models.tokenizer import cached_tokenizer
+from embedfit.numerics.arrays import Vectors
 from embedfit.numerics.machine import cores
 from embedfit.runtime import cache_folder
 from embedfit.serving.edge.access import Keys
 from embedfit.serving.engines.choice import EngineChoice, QualityGate, candidates, choose
-from embedfit.serving.engines.engine import Engine
+from embedfit.serving.engines.engine import Engine, batch_of
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.engines.warmup import calibrate
 from embedfit.serving.scheduling.admission import GateResult, compare, content_of, evaluation_of, remembered, trial_of
@@ -42,6 +47,25 @@ _TEIS_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "lastto
 def load_service(model: str, settings: ServeSettings, *, log: Log) -> Service:
     """Read the model, choose and warm its engine, or one for each tower. Takes seconds; raises EmbedfitError."""
     folder, layout = open_model(model)
+    service = _whole(model, folder, layout, settings, log)
+    try:
+        prove(folder, layout, partial(_encoded, service), exact=service.batcher.engine.precision == "fp32")
+    except EmbedfitError:
+        service.close()
+        raise
+    return service
+
+
+def _encoded(service: Service, texts: list[str], is_query: bool) -> Vectors:
+    """Vectors of texts by the engine of their tower, before the server takes requests."""
+    role = QUERY if is_query else DOCUMENT
+    tower = service.tower(role)
+    rows = tower.encoder.encode(texts, prompt=tower.encoder.prompts[role])
+    vectors = np.concatenate([tower.batcher.engine.pooled(batch_of([row], tower.batcher.pad_id), 0) for row in rows])
+    return vectors if tower.after is None else tower.after.finish_arrays(vectors)
+
+
+def _whole(model: str, folder: Path, layout: Architecture, settings: ServeSettings, log: Log) -> Service:
     if layout.queries is None:
         return _load(model, _Served(folder=folder, layout=layout), settings, log)
     passages, after = _tower(folder, layout, is_query=False), _map_of(folder, layout)

@@ -16,6 +16,7 @@ from embedfit.files.flagembedding import read_flagembedding
 from embedfit.files.hashes import sha256_file
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import save_model
+from embedfit.models.layout.golden import write_golden
 from embedfit.numerics.machine import best_precision, cores, device
 from embedfit.path.artefacts import DevScores, Passage, Query, TrainingLog, written
 from embedfit.path.workspace import Workspace, encode_record, encode_whole, written_sha256
@@ -267,6 +268,7 @@ def _save(workspace: Workspace, config: Config, material: Material, outcome: Tra
     )
     with workspace.writing_folder("finetuned") as folder:
         save_model(folder, outcome.tensors, base=material.encoder.folder, layout=material.encoder.layout)
+        write_golden(folder)
         (folder / "losses.jsonl").write_text("".join(encode_record(one) + "\n" for one in state.losses), "utf-8")
         (folder / "training.json").write_text(encode_whole(log), "utf-8")
     best = next((score.ndcg10 for score in outcome.trained_dev if score.step == outcome.best_step), None)

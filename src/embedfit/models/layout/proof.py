@@ -12,8 +12,10 @@ import numpy.typing as npt
 import torch
 
 from embedfit.errors import ModelError, first_line
-from embedfit.models.architecture import PASSAGE_PROMPTS, Architecture, StaticEmbedding
+from embedfit.models.architecture import DOCUMENT, PASSAGE_PROMPTS, QUERY, Architecture, StaticEmbedding
 from embedfit.models.encoder import Encoder
+from embedfit.models.layout.golden import NAME as GOLDEN
+from embedfit.models.layout.golden import GoldenCheck, check_golden
 from embedfit.models.layout.modules import Head
 from embedfit.models.layout.prompts import open_model, prescribed
 from embedfit.models.layout.reading import read_architecture
@@ -62,12 +64,21 @@ class VectorComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
-    """A model's architecture, its prompts, and the comparison of its vectors, if one was made."""
+    """A model's architecture, its prompts, and the comparisons of its vectors that were made.
+
+    golden: with the vectors that lie in its folder.
+    """
 
     folder: Path
     layout: Architecture
     source: str
     comparison: VectorComparison | None = None
+    golden: GoldenCheck | None = None
+
+    @property
+    def same(self) -> bool:
+        """Whether no comparison found a difference."""
+        return all(one is None or one.same for one in (self.comparison, self.golden))
 
     def as_dict(self) -> dict[str, object]:
         """The result as JSON values, for --json."""
@@ -83,6 +94,7 @@ class Examination:
             "comparison": None
             if self.comparison is None
             else {**asdict(self.comparison), "same": self.comparison.same},
+            "golden": None if self.golden is None else {**asdict(self.golden), "same": self.golden.same},
         }
 
     def lines(self) -> list[str]:
@@ -103,13 +115,18 @@ class Examination:
             found.append("  queries, give its text as --set query_instruction=TEXT.")
         if layout.similarity != "cosine":
             found.append(f"  The folder names the similarity {layout.similarity!r}; embedfit ranks by cosine.")
+        if self.golden is not None:
+            found.append(f"  {self.golden.sentence()}")
         if self.comparison is not None:
             found.append(f"  {self.comparison.sentence()}")
         return found
 
 
 def examine(model: str, *, compare: bool) -> Examination:
-    """Open a model by alias, hub id or path, in fp32, and compare it with sentence-transformers if asked."""
+    """Open a model by alias, hub id or path, and compare it, in fp32, with the golden vectors in its folder.
+
+    compare: with sentence-transformers too.
+    """
     folder, layout = open_model(model)
     own = read_architecture(folder)
     if own.prompts == layout.prompts:
@@ -121,11 +138,12 @@ def examine(model: str, *, compare: bool) -> Examination:
     else:
         found = prescribed(model, folder)
         source = f"those that the authors prescribe ({found.source})" if found is not None else "the folder's own"
-    comparison = None
-    if compare:
+    comparison, golden = None, None
+    if compare or (folder / GOLDEN).exists():
         encoder = Encoder.load(folder, precision="fp32", layout=layout)
-        comparison = compare_with_sentence_transformers(encoder)
-    return Examination(folder=folder, layout=layout, source=source, comparison=comparison)
+        golden = check_golden(folder, layout, lambda texts, is_query: encoder.encode(texts, is_query=is_query))
+        comparison = compare_with_sentence_transformers(encoder) if compare else None
+    return Examination(folder=folder, layout=layout, source=source, comparison=comparison, golden=golden)
 
 
 def compare_with_sentence_transformers(encoder: Encoder, texts: Sequence[str] = TEXTS) -> VectorComparison:
@@ -136,9 +154,10 @@ def compare_with_sentence_transformers(encoder: Encoder, texts: Sequence[str] = 
     theirs = _open(encoder.folder)
     worst, least, differs = 0.0, 1.0, ""
     for is_query in (True, False):
-        prompt = encoder.instruction(is_query)
+        prompt, tower = encoder.instruction(is_query), encoder.tower(is_query=is_query)
+        beside = theirs if encoder.layout.queries is None else _route(theirs, QUERY if is_query else DOCUMENT)
         own = encoder.encode(texts, is_query=is_query)
-        other = np.asarray(theirs.encode(list(texts), prompt=prompt, show_progress_bar=False), np.float32)
+        other = np.asarray(beside.encode(list(texts), prompt=prompt, show_progress_bar=False), np.float32)
         if own.shape != other.shape:
             return VectorComparison(
                 texts=len(texts), difference=np.inf, least_cosine=0.0, differs="the number of dimensions"
@@ -147,7 +166,7 @@ def compare_with_sentence_transformers(encoder: Encoder, texts: Sequence[str] = 
         worst = max(worst, float(np.abs(own - other).max()) / max(1.0, float(lengths[1].max())))
         least = min(least, float(((own * other).sum(1) / np.maximum(lengths[0] * lengths[1], 1e-12)).min()))
         if not worst <= TOLERANCE and not differs:
-            differs = _first_difference(encoder, theirs, texts, prompt, is_query=is_query)
+            differs = _first_difference(tower, beside, texts, prompt, is_query=is_query)
     return VectorComparison(texts=2 * len(texts), difference=worst, least_cosine=least, differs=differs)
 
 
@@ -161,6 +180,15 @@ def _open(folder: Path) -> Any:  # noqa: ANN401 - sentence-transformers has no a
     except Exception as error:  # its errors have no common base class
         raise ModelError(f"sentence-transformers can't open {folder}: {first_line(error)}") from error
     return model
+
+
+def _route(router: Any, role: str) -> Any:  # noqa: ANN401
+    """The tower that sentence-transformers takes for texts of a role, as a model of its own."""
+    from sentence_transformers import SentenceTransformer
+
+    first, *rest = router.children()
+    modules = [*first.sub_modules[first._resolve_route(task=role)], *rest]
+    return SentenceTransformer(modules=modules, device="cpu", truncate_dim=router.truncate_dim)
 
 
 @torch.inference_mode()

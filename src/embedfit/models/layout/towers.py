@@ -19,6 +19,7 @@ from embedfit.files.hashes import sha256_file
 from embedfit.models.architecture import DOCUMENT, QUERY, Architecture, Dense, Normalize
 from embedfit.models.folder import copy_model, write_json, write_modules, write_texts
 from embedfit.models.layout.files import content_names, read_value
+from embedfit.models.layout.golden import write_golden
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.layout.router import CONFIG, Listed, router_config
 from embedfit.numerics.arrays import Floats
@@ -53,6 +54,8 @@ def save_towers(folder: Path, *, query: Path, document: Path, layout: Architectu
     write_json(folder / CONFIG, router_config(listed[QUERY], listed[DOCUMENT]))
     write_modules(folder, [("sentence_transformers.models.Router", "")])
     write_texts(folder, layouts[DOCUMENT])
+    for place in (folder / QUERY, folder / DOCUMENT, folder):
+        write_golden(place)
 
 
 def with_query_map(base: Path, matrix: Floats, folder: Path, *, layout: Architecture | None = None) -> None:
