@@ -1,24 +1,27 @@
-"""embedfit's default recipe beside what its peers do with the same written queries, judged by people's queries.
+"""embedfit's default recipe beside its peers' own trainers: the same strong writer's queries, judged by people's.
 
-    python benchmarks/recipe_vs_peers.py --quick      # parts of two corpora, one epoch for the peers
-    python benchmarks/recipe_vs_peers.py              # writes benchmarks/results/recipe_vs_peers.json
-    python benchmarks/recipe_vs_peers.py --corpora emanual --systems aws-blog,sentence-transformers
+    python benchmarks/recipe_vs_peers.py --quick      # parts of two corpora, six steps of everybody; under 10 minutes
+    python benchmarks/recipe_vs_peers.py              # about an hour; writes benchmarks/results/recipe_vs_peers.json
+    python benchmarks/recipe_vs_peers.py --corpora emanual --systems default,sentence-transformers --rows 0
 
-All systems start from MiniLM and train on the same queries of the train part: those that embedfit's writer wrote and
-its filters kept. So the peers are given what they don't have themselves. The systems:
+The writer is `strong_queries.jsonl` beside a corpus, read by `--generator recorded:FILE`, in the place of Llama 3 70B.
+What embedfit's filters kept, and at most --rows of it, trains every system. All start from MiniLM:
 
-* embedfit: mine, train, merge and gate of the preset offline, the shipped model.
-* aws-blog: mine, train and merge settings of that preset in embedfit (7 of the 14 hardest, .75 merge).
-* FlagEmbedding: negatives by the rule of its hn_mine (15 from ranks 3-200 of all train passages), then its own
-  trainer with its README's settings (7 of them a row, temperature .02, rate 1e-5, 2 epochs, gradient checkpointing)
-  and the published recipe's batch of 32. Texts are cut where embedfit cuts them. "FlagEmbedding, merged" is .75 of
-  it and .25 of the base, as the published recipe merges with LM-Cocktail.
-* sentence-transformers: pairs alone, MultipleNegativesRankingLoss, scale 20, its training overview's settings
-  (batch 16, rate 2e-5, one epoch, no duplicates in a batch).
+* default: mine, train and merge of embedfit's preset of that name; the model that its gate ships.
+* infonce: the default of embedfit's first edition: InfoNCE with four hard negatives, mixed by the gate.
+* aws-blog: embedfit's preset of that name: InfoNCE at temperature .02, seven of the hardest negatives, .75 of the
+  tuned model, shipped whatever the gate says.
+* FlagEmbedding 1.4.2: negatives by the rule of its hn_mine (15 from ranks 3-200 of all train passages), then its own
+  trainer with its README's rate 1e-5, temperature .02 and warm-up. A row has three of the negatives, a batch 16 rows
+  and the training one epoch; --peer-group and --peer-epochs make it more (its README has 8 and 2: six times as long).
+* sentence-transformers 6.2: pairs, MultipleNegativesRankingLoss, its training overview's settings (batch 16, rate 2e-5,
+  one epoch, no duplicates in a batch).
 
-Every model is encoded by embedfit's encoder. Differences are embedfit minus the other system, of the same queries,
-with a 95% interval (cluster bootstrap); that of the mean over corpora takes the corpora as given. Peers run in
-environments of their own, made on first use; outcomes are kept in the user's cache, so a broken off run goes on.
+Texts are cut where embedfit cuts them. Each model is judged twice, by people's questions: with one vector a passage,
+and in embedfit's default retriever (one vector, windows, words, late interaction), against the same retriever over the
+untuned model. Differences have 95% intervals (paired bootstrap by cluster); those of means take the corpora as given.
+Seconds are those of the whole tuning (mining, training, merging, start of the processes), memory is its peak. Peers run
+in environments of their own, made on first use. Outcomes are kept in the user's cache: a broken off run goes on.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,73 +44,72 @@ from typing import Any
 import numpy as np
 import platformdirs
 import torch
-from recipe import CORPORA, DEFAULT, VARIANTS, Corpus, Judge, Variant, base_values, difference, outcome
+from corpora import (
+    DATA,
+    Numbers,
+    Values,
+    clusters,
+    corpus,
+    difference,
+    judged,
+    mean_difference,
+    part,
+    points,
+    strong_file,
+)
 from train_throughput import FLAG, SBERT, SEED, Environment, machine, python_of
 
-from embedfit.config import PRESETS, Config
-from embedfit.merging.stage import read_weights
-from embedfit.merging.weights import combine
+from embedfit.config import Config, resolve
+from embedfit.evaluation.evalset import EvalSet
+from embedfit.files.atomic import atomic_file
+from embedfit.index.retriever import BASE, default_for
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import read_tensors, save_model
+from embedfit.models.local import LocalModel, local_model
+from embedfit.models.store.vectors import VectorStore
 from embedfit.numerics.machine import best_precision
+from embedfit.path import pipeline
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
-from embedfit.retrieval.significance import bootstrap_means, interval
 from embedfit.runtime import Runtime
 
 HERE = Path(__file__).resolve().parent
-#: What the mean over corpora is taken of.
-COMMON = "ndcg@10"
-#: General text, which recipe.py scores beside.
-GENERAL = Corpus("xquad_en")
-#: The fine-tuned model's share in the published recipe's merge.
-MERGED_SHARE = 0.75
-Values = dict[str, np.ndarray[Any, Any]]
+CORPORA = ("emanual", "stackfaq")
+#: Rooms of the source whose code decides a tuned model, and those that decide how it is judged.
+TUNING = ("mining", "training", "merging", "models", "numerics")
+JUDGING = ("models", "index", "retrieval", "numerics")
+#: The two ways in which a model is judged, by the names of the retrievers.
+KINDS = {"one vector": "base", "retriever": "default"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How much is trained. rows: at most, for every system (0: all). epochs, group: the peers'."""
+    """How much is trained. rows, passages: at most, for all systems; 0: all. steps: of all systems; 0: their own.
 
-    rows: int = 0
-    epochs: int = 2
-    group: int = 8
-    batch: int = 32
-    learning_rate: float = 1e-5
-    temperature: float = 0.02
-    negatives: int = 15
-    ranks: tuple[int, int] = (3, 200)
+    epochs, group, batch: FlagEmbedding's; group: passages of a row.
+    """
 
-
-FULL = Effort()
-QUICK = Effort(rows=128, epochs=1, group=4)
+    rows: int = 512
+    passages: int = 0
+    steps: int = 0
+    epochs: int = 1
+    group: int = 4
+    batch: int = 16
 
 
-class Scorer(Judge):
-    """A corpus' judge that adds nDCG@10 where the corpus is told by another metric."""
-
-    def of(self, encoder: Encoder, *, windows: bool = False) -> Values:
-        """Per-query values by kind, as Judge's, and, where it isn't the corpus' own, metric."""
-        scores = self.scores(encoder, windows=windows)
-        found = self.judged(scores)
-        if self.metric != COMMON:
-            own, self.metric = self.metric, COMMON
-            found |= {f"{kind} {COMMON}": values for kind, values in self.judged(scores).items()}
-            self.metric = own
-        return found
+QUICK = Effort(rows=96, passages=90, steps=6, group=2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What a peer trains on. rows: JSON lines of query and pos; pool: a JSON list of all train passages."""
+    """A corpus' training material. source: a run folder whose kept train queries are the rows."""
 
-    base: Encoder
-    rows: Path
-    pool: Path
-    count: int
-    out: Path
-    work: Path
+    name: str
+    source: Path
+    config: Config
+    rows: list[dict[str, Any]]
+    pool: list[str]
     effort: Effort
 
     @property
@@ -115,96 +117,152 @@ class Job:
         """Where every system cuts a text."""
         return min(self.base.layout.max_tokens, 512)
 
+    @property
+    def base(self) -> Encoder:
+        """The model that all systems start from."""
+        return load_base(self.config.model, self.config.query_instruction)
 
-@dataclass(frozen=True)
-class Peer:
-    """Another trainer. train(job, interpreter) leaves model.safetensors in job.out."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """Something that tunes.
+
+    tune(job, work, python) leaves a model folder at work/model and returns what its scripts say. decides: what, beside
+    the rows, decides its model. scripts: of peers/.
+    """
 
     name: str
-    environment: Environment
+    tune: Callable[[Job, Path, str], dict[str, Any]]
     scripts: tuple[str, ...]
-    train: Callable[[Job, str], None]
+    decides: Callable[[Effort], object]
+    environment: Environment | None = None
 
 
-def run(command: Sequence[str | Path], work: Path) -> None:
-    """Run a peer. Raises CalledProcessError after printing the last lines of what it said."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A system on a corpus. values: nDCG@10 (Q,) by retriever. seconds, peak_mb: None for the base."""
+
+    values: dict[str, Values]
+    seconds: float | None = None
+    peak_mb: int | None = None
+    note: str = ""
+
+
+def run(python: str, script: str, spec: Mapping[str, object], work: Path) -> dict[str, Any]:
+    """Run a script of peers/ with its spec. Returns its result, with peak_mb of its process.
+
+    Raises CalledProcessError after printing the last lines of what it said.
+    """
+    paths = work / f"{script}.spec.json", work / f"{script}.result.json"
+    paths[0].write_text(json.dumps(spec), "utf-8")
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    command = [python, str(HERE / "peers" / script), *map(str, paths)]
     log = work / "log.txt"
     with log.open("a") as file:
-        try:
-            subprocess.run(
-                list(map(str, command)), check=True, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=work
-            )
-        except subprocess.CalledProcessError:
-            print("\n".join(log.read_text("utf-8", "replace").splitlines()[-15:]), flush=True)
-            raise
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment, cwd=work)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        print("\n".join(log.read_text("utf-8", "replace").splitlines()[-15:]), flush=True)
+        raise subprocess.CalledProcessError(process.returncode, command)
+    found: dict[str, Any] = json.loads(paths[1].read_text("utf-8")) if paths[1].exists() else {}
+    return {**found, "peak_mb": usage.ru_maxrss >> 10}
+
+
+# --- the systems
+
+
+def embedfit(name: str, preset: str, settings: Mapping[str, Any]) -> System:
+    """A recipe of embedfit."""
+
+    def settings_of(effort: Effort, rows: int = 0) -> dict[str, Any]:
+        chosen = {"model": "minilm", "query_instruction": "", "seed": SEED, **settings}
+        batch = resolve(preset=preset, overrides=chosen).train.batch_size
+        if effort.steps and rows:
+            epochs = effort.steps / -(-rows // batch)
+            chosen = {**chosen, "train": {**settings.get("train", {}), "epochs": epochs}}
+        return chosen
+
+    def tune(job: Job, work: Path, python: str) -> dict[str, Any]:
+        chosen = settings_of(job.effort, len(job.rows))
+        spec = {"source": str(job.source), "out": str(work / "run"), "preset": preset, "settings": chosen}
+        found = run(python, "tune_embedfit.py", spec, work)
+        (work / "run" / "merged").rename(work / "model")
+        shutil.rmtree(work / "run")
+        alpha = "" if found["alpha"] is None else f", α {found['alpha']:g}"
+        return {"peak_mb": found["peak_mb"], "note": f"ships {found['ship']}{alpha}"}
+
+    def decides(effort: Effort) -> object:
+        config = resolve(preset=preset, overrides=settings_of(effort))
+        return [config.model_dump(mode="json", include={"model", "mine", "train", "merge", "seed"}), code(TUNING)]
+
+    return System(name=name, tune=tune, scripts=("tune_embedfit.py",), decides=decides)
+
+
+#: What the preset "default" was in the first edition.
+FIRST_EDITION = {
+    "mine": {"negatives": 4, "depth": 50, "max_relative_score": 0.95, "teacher": "none"},
+    "train": {"loss": "infonce", "hard_negatives": 4, "temperature": 0.05, "dropout": 0.0, "keep": "best"},
+    "merge": {"max_alpha": 0.5, "steps": 2},
+}
+
+
+def save_as_base(job: Job, trained: Path, out: Path) -> None:
+    """A peer's weights in a folder that is otherwise the base's."""
+    base = job.base
+    own = read_tensors(base.folder)
+    tensors = {key.removeprefix("bert."): tensor for key, tensor in read_tensors(trained).items()}
+    save_model(out, {key: tensors[key] for key in own if key in tensors}, base=base.folder, layout=base.layout)
 
 
 def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def train_flagembedding(job: Job, python: str) -> None:
-    """Mine as hn_mine does, then run FlagEmbedding's trainer as its README does, less DeepSpeed."""
-    effort = job.effort
-    mined = job.work / "mined.jsonl"
-    spec = {
-        "model": str(job.base.folder),
-        "rows": str(job.rows),
-        "pool": str(job.pool),
-        "mined": str(mined),
-        "pooling": job.base.layout.pooling.name,
+def tune_flagembedding(job: Job, work: Path, python: str) -> dict[str, Any]:
+    """Mine as hn_mine does, then run FlagEmbedding's trainer."""
+    effort, base = job.effort, job.base
+    common = {"model": str(base.folder), "pooling": base.layout.pooling.name, "seed": SEED, "device": device()}
+    mining = {
+        **common,
+        "rows": str(written(job, work)),
+        "pool": str(work / "pool.json"),
+        "mined": str(work / "mined.jsonl"),
         "max_tokens": job.max_tokens,
-        "range": effort.ranks,
-        "negatives": effort.negatives,
-        "seed": SEED,
-        "device": device(),
+        "range": (3, 200),
+        "negatives": 15,
     }
-    (job.work / "mine.json").write_text(json.dumps(spec), "utf-8")
-    run([python, HERE / "peers" / "mine_flagembedding.py", job.work / "mine.json"], job.work)
-    # Half precision stands where the README has --fp16, which FlagEmbedding can't use on a CPU. Sub-batches change
-    # no loss; with gradient checkpointing they keep a batch of 256 passages within a few GB.
-    half = ["--fp16", "True"] if device() != "cpu" else ["--use_cpu", "True"]
-    if device() == "cpu" and best_precision() == "bf16":
-        half += ["--bf16", "True"]
-    options: dict[str, object] = {
-        "model_name_or_path": job.base.folder,
-        "train_data": mined,
-        "cache_path": job.work / "datasets",
-        "output_dir": job.out,
-        "overwrite_output_dir": True,
-        "train_group_size": effort.group,
-        "query_max_len": job.max_tokens,
-        "passage_max_len": job.max_tokens,
-        "pad_to_multiple_of": 8,
-        "knowledge_distillation": False,
-        "learning_rate": effort.learning_rate,
-        "num_train_epochs": effort.epochs,
-        "per_device_train_batch_size": effort.batch,
-        "sub_batch_size": effort.batch,
-        "gradient_checkpointing": True,
-        "dataloader_drop_last": True,
-        "warmup_ratio": 0.1,
-        "temperature": effort.temperature,
-        "sentence_pooling_method": job.base.layout.pooling.name,
-        "normalize_embeddings": True,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": "none",
-        "seed": SEED,
+    mined = run(python, "mine_flagembedding.py", mining, work)
+    # Its own scripts have half precision, which it can't use on a CPU, and gradient checkpointing, which makes a step
+    # longer and changes no result.
+    training = {
+        **common,
+        "rows": str(work / "mined.jsonl"),
+        "out": str(work / "trained"),
+        "steps": effort.steps or effort.epochs * (len(job.rows) // effort.batch),
+        "batch": effort.batch,
+        "group": effort.group,
+        "query_tokens": job.max_tokens,
+        "passage_tokens": job.max_tokens,
+        "temperature": 0.02,
+        "learning_rate": 1e-5,
+        "drop_last": True,
+        "best": True,
+        "bf16": best_precision() == "bf16",
     }
-    arguments = [str(part) for name, value in options.items() for part in (f"--{name}", value)]
-    run([python, "-m", "FlagEmbedding.finetune.embedder.encoder_only.base", *arguments, *half], job.work)
+    found = run(python, "train_flagembedding.py", training, work)
+    save_as_base(job, work / "trained", work / "model")
+    return {"peak_mb": max(found["peak_mb"], mined["peak_mb"]), "note": f"{len(found['seconds'])} steps"}
 
 
-def train_sentence_transformers(job: Job, python: str) -> None:
+def tune_sentence_transformers(job: Job, work: Path, python: str) -> dict[str, Any]:
     """Pairs alone, as its training overview has it."""
     batch = 16
     spec = {
         "model": str(job.base.folder),
-        "rows": str(job.rows),
-        "out": str(job.out),
-        "steps": -(-job.count // batch),
+        "rows": str(written(job, work)),
+        "out": str(work / "trained"),
+        "steps": job.effort.steps or -(-len(job.rows) // batch),
         "batch": batch,
         "group": 1,
         "passage_tokens": job.max_tokens,
@@ -216,37 +274,72 @@ def train_sentence_transformers(job: Job, python: str) -> None:
         "bf16": best_precision() == "bf16",
         "device": device(),
     }
-    (job.work / "spec.json").write_text(json.dumps(spec), "utf-8")
-    script = HERE / "peers" / "train_sentence_transformers.py"
-    run([python, script, job.work / "spec.json", job.work / "result.json"], job.work)
+    found = run(python, "train_sentence_transformers.py", spec, work)
+    save_as_base(job, work / "trained", work / "model")
+    return {"peak_mb": found["peak_mb"], "note": f"{len(found['seconds'])} steps"}
 
 
-PEERS = (
-    Peer("FlagEmbedding", FLAG, ("mine_flagembedding.py",), train_flagembedding),
-    Peer("sentence-transformers", SBERT, ("train_sentence_transformers.py",), train_sentence_transformers),
+def written(job: Job, work: Path) -> Path:
+    """The rows of a job as the lines that peers read, beside all its train passages."""
+    (work / "pool.json").write_text(json.dumps(job.pool), "utf-8")
+    (work / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in job.rows), "utf-8")
+    return work / "rows.jsonl"
+
+
+SYSTEMS = (
+    embedfit("default", "default", {}),
+    embedfit("infonce", "default", FIRST_EDITION),
+    embedfit("aws-blog", "aws-blog", {}),
+    System(
+        name="FlagEmbedding",
+        tune=tune_flagembedding,
+        scripts=("mine_flagembedding.py", "train_flagembedding.py"),
+        decides=lambda effort: [effort.steps, effort.epochs, effort.group, effort.batch, FLAG.requirements],
+        environment=FLAG,
+    ),
+    System(
+        name="sentence-transformers",
+        tune=tune_sentence_transformers,
+        scripts=("train_sentence_transformers.py",),
+        decides=lambda effort: [effort.steps, SBERT.requirements],
+        environment=SBERT,
+    ),
 )
 
 
-def aws_blog(effort: Effort) -> Variant:
-    """The published recipe's settings in embedfit, without its query instruction, which is BGE's."""
-    preset = PRESETS["aws-blog"]
-    defaults = Config().model_dump(exclude_none=True)  # so that nothing of the preset offline is left
-    settings = {section: defaults[section] | preset[section] for section in ("mine", "train", "merge")}
-    settings["train"] |= {"epochs": effort.epochs, "hard_negatives": effort.group - 1}
-    what = "the settings of the published AWS recipe in embedfit"
-    return Variant("aws-blog", what, settings)
+# --- the material
 
 
-def capped(source: tuple[Workspace, Config], folder: Path, rows: int) -> tuple[Workspace, Config]:
-    """The source with at most `rows` training queries, drawn at random."""
-    workspace, config = source
-    queries = workspace.read(Query)
+def prepared(name: str, effort: Effort, home: Path) -> tuple[Job, EvalSet]:
+    """A corpus' training material and its questions. Passages, queries and filters are those of a run of embedfit."""
+    folder = DATA / name
+    questions = corpus(name)
+    if effort.passages:
+        folder = home / f"{name}-{effort.passages}"
+        questions = part(name, folder, effort.passages)
+    overrides = {
+        "docs": [str(folder / "corpus.jsonl")],
+        "eval_beir": str(folder),
+        "model": "minilm",
+        "generate": {"generator": f"recorded:{strong_file(name)}"},
+    }
+    config = resolve(preset="default", overrides=overrides)
+    workspace = Workspace(home / f"{name}-{effort.passages or 'all'}-run")
+    runtime = Runtime(report=LogLines(), confirm=lambda question: True)
+    pipeline.run_all(workspace, config, runtime, until="generate")
+    source = capped(workspace, home / f"{name}-{effort.passages or 'all'}-{effort.rows or 'all'}", effort.rows)
+    rows, pool = training_data(source)
+    return Job(name=name, source=source.root, config=config, rows=rows, pool=pool, effort=effort), questions
+
+
+def capped(source: Workspace, folder: Path, rows: int) -> Workspace:
+    """The source with at most `rows` training queries, drawn at random; 0 for all."""
+    queries = source.read(Query)
     train = [place for place, query in enumerate(queries) if query.kept and query.split == "train"]
-    if not rows or len(train) <= rows:
-        return source
-    left = {train[place] for place in np.random.default_rng(SEED).permutation(len(train))[rows:]}
+    left = {train[place] for place in np.random.default_rng(SEED).permutation(len(train))[rows or len(train) :]}
     fewer = Workspace(folder)
-    fewer.write(Passage, workspace.read(Passage))
+    fewer.root.mkdir(parents=True, exist_ok=True)
+    fewer.write(Passage, source.read(Passage))
     fewer.write(
         Query,
         [
@@ -254,7 +347,7 @@ def capped(source: tuple[Workspace, Config], folder: Path, rows: int) -> tuple[W
             for place, query in enumerate(queries)
         ],
     )
-    return fewer, config
+    return fewer
 
 
 def training_data(workspace: Workspace) -> tuple[list[dict[str, Any]], list[str]]:
@@ -271,199 +364,142 @@ def training_data(workspace: Workspace) -> tuple[list[dict[str, Any]], list[str]
     return rows, list(dict.fromkeys(passages.values()))
 
 
-def peer_outcome(
-    peer: Peer,
-    corpus: Corpus,
-    source: tuple[Workspace, Config],
-    effort: Effort,
-    judge: Judge,
-    options: argparse.Namespace,
-) -> dict[str, Any]:
-    """Values of a peer's model and of its merge with the base, or what an earlier run found."""
-    workspace, config = source
-    rows, pool = training_data(workspace)
-    identity = hashlib.sha256(json.dumps([rows, pool, config.model, effort.__dict__], sort_keys=True).encode())
-    for script in peer.scripts:
-        identity.update((HERE / "peers" / script).read_bytes())
-    identity.update("\n".join(peer.environment.requirements).encode())
-    cache = options.cache / "peers"
-    kept = cache / f"{corpus.name}-{peer.name}-{identity.hexdigest()[:20]}.json"
-    if kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
-        return found
-    work = cache / "work" / f"{corpus.name}-{peer.name}"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    base = load_base(config.model, config.query_instruction)
-    job = Job(base, work / "rows.jsonl", work / "pool.json", len(rows), work / "trained", work, effort)
-    job.rows.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    job.pool.write_text(json.dumps(pool), "utf-8")
-    print(f"{corpus.name}: {peer.name} trains on {len(rows):,} queries", flush=True)
-    started = time.monotonic()
-    peer.train(job, python_of(peer.environment, options.peers))
-    seconds = time.monotonic() - started
-    own = read_weights(base)
-    trained = {key.removeprefix("bert."): tensor.float() for key, tensor in read_tensors(job.out).items()}
-    tuned = {key: trained[key] for key in own}
-    values = {}
-    for name, share in (("finetuned", 1.0), ("merged", MERGED_SHARE)):
-        save_model(work / name, combine([own, tuned], [1 - share, share]), base=base.folder, layout=base.layout)
-        encoder = Encoder.load(work / name, query_instruction=base.layout.query_instruction)
-        for kind, array in judge.of(encoder).items():
-            values[f"{name} {kind}"] = [round(float(value), 6) for value in array]
-    result = {"values": values, "seconds": round(seconds, 1), "rows": len(rows)}
-    kept.write_text(json.dumps(result), "utf-8")
-    shutil.rmtree(work)
-    return result
+# --- outcomes, each kept as soon as it is there
 
 
-@dataclass(frozen=True)
+def code(rooms: Sequence[str]) -> str:
+    """A hash of the source of packages: other code, other outcome."""
+    digest = hashlib.sha256()
+    for room in rooms:
+        for path in sorted((HERE.parent / "src" / "embedfit" / room).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def tuned(system: System, job: Job, options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """The folder of a tuned model and what its tuning took, or those of an earlier run."""
+    scripts = [hashlib.sha256((HERE / "peers" / name).read_bytes()).hexdigest() for name in system.scripts]
+    material = [job.name, job.rows, job.pool, Path(job.source).joinpath("queries.jsonl").read_text("utf-8")]
+    identity = json.dumps([material, system.decides(job.effort), job.effort.steps, scripts], sort_keys=True)
+    home: Path = options.cache / f"{job.name}-{system.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+    told = home / "tuned.json"
+    if not told.exists():
+        shutil.rmtree(home, ignore_errors=True)
+        work = home / "work"
+        work.mkdir(parents=True)
+        python = python_of(system.environment, options.peers)
+        print(f"{job.name}: {system.name} trains on {len(job.rows):,} queries", flush=True)
+        load, started = os.getloadavg()[0], time.monotonic()
+        found = system.tune(job, work, python)
+        found |= {"seconds": round(time.monotonic() - started, 1), "load_before": load}
+        (work / "model").rename(home / "model")
+        shutil.rmtree(work)
+        with atomic_file(told) as file:
+            json.dump(found, file)
+    result: dict[str, Any] = json.loads(told.read_text("utf-8"))
+    return home / "model", result
+
+
+def scores(model: LocalModel, questions: EvalSet, cache: Path) -> dict[str, Values]:
+    """nDCG@10 by retriever, or what an earlier run found."""
+    asked = [model.key, questions.passage_ids, questions.contents, questions.query_ids, questions.queries]
+    key = hashlib.sha256(json.dumps([asked, code(JUDGING)]).encode()).hexdigest()[:20]
+    kept = cache / "scores" / f"{key}.json"
+    if not kept.exists():
+        retrievers = (BASE, default_for(len(questions.passage_ids)))
+        store = VectorStore(cache / "vectors")
+        found = judged(questions, model, retrievers, store=store, report=LogLines())
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(kept) as file:
+            json.dump({name: values.tolist() for name, values in found.items()}, file)
+        shutil.rmtree(store.folder, ignore_errors=True)
+    return {name: np.array(values) for name, values in json.loads(kept.read_text("utf-8")).items()}
+
+
+def outcome(system: System, job: Job, questions: EvalSet, options: argparse.Namespace) -> Outcome:
+    """Tune and judge."""
+    folder, told = tuned(system, job, options)
+    note = ", ".join(filter(None, (told["note"], f"load {told['load_before']:.1f} before")))
+    values = scores(LocalModel(system.name, folder), questions, options.cache)
+    return Outcome(values=values, seconds=told["seconds"], peak_mb=told["peak_mb"], note=note)
+
+
+# --- the table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A corpus' values by system, seconds by system, and the clusters of its queries."""
+    """All systems on a corpus, the base among them."""
 
-    corpus: Corpus
-    systems: dict[str, Values]
-    seconds: dict[str, float]
-    notes: dict[str, str]
+    name: str
     rows: int
-    clusters: np.ndarray[Any, Any]
+    clusters: Numbers
+    systems: dict[str, Outcome] = field(default_factory=dict)
 
-    def metrics(self) -> list[str]:
-        """The corpus' own metric and the one that all corpora share."""
-        return list(dict.fromkeys((self.corpus.metric, COMMON)))
-
-    def values(self, system: str, metric: str, kind: str = "dense") -> np.ndarray[Any, Any]:
-        """Per-query values of a system."""
-        return self.systems[system][kind if metric == self.corpus.metric else f"{kind} {metric}"]
+    def pair(self, system: str, other: str, kind: str) -> tuple[Values, Values, Numbers]:
+        """The values of two systems with the clusters of the questions."""
+        retriever = KINDS[kind]
+        return self.systems[system].values[retriever], self.systems[other].values[retriever], self.clusters
 
 
-def _part(values: Mapping[str, Iterable[float]], prefix: str) -> Values:
-    """The kinds of one model of an outcome."""
-    return {
-        name.removeprefix(prefix + " "): np.array(list(one))
-        for name, one in values.items()
-        if name.startswith(prefix + " ")
-    }
-
-
-def measure(
-    corpus: Corpus, effort: Effort, wanted: set[str], options: argparse.Namespace, runtime: Runtime
-) -> Measured:
-    """All systems on one corpus."""
-    # A corpus with two metrics has outcomes of another form than recipe.py's, so these can't be shared.
-    home = options.cache / ("quick" if options.quick else "full")
-    home = home if corpus.metric == COMMON else home / "two-metrics"
-    source = corpus.prepare(home / "sources", runtime, quick=options.quick)
-    if effort.rows:
-        source = capped(source, home / "sources" / f"{corpus.name}-{effort.rows}", effort.rows)
-    judge, general = Scorer(corpus), Judge(GENERAL)
-    home.mkdir(parents=True, exist_ok=True)
-    base = base_values(source[1], judge, home)
-    systems: dict[str, Values] = {"base": {name: base[name] for name in base if name != "bm25"}}
-    seconds: dict[str, float] = {}
-    notes: dict[str, str] = {}
-    default = next(variant for variant in VARIANTS if variant.name == DEFAULT)
-    for name, variant in (("embedfit", default), ("aws-blog", aws_blog(effort))):
-        if name in wanted:
-            found = outcome(corpus, variant, 0, home, source, judge, general, runtime)
-            systems[name], seconds[name] = _part(found["values"], "merged"), found["seconds"]
-            notes[name] = f"α {found['alpha']:g}"
-    for peer in PEERS:
-        if peer.name in wanted:
-            found = peer_outcome(peer, corpus, source, effort, judge, options)
-            systems[peer.name], seconds[peer.name] = _part(found["values"], "finetuned"), found["seconds"]
-            if peer.name == "FlagEmbedding":
-                systems["FlagEmbedding, merged"] = _part(found["values"], "merged")
-    rows = sum(query.kept and query.split == "train" for query in source[0].read(Query))
-    return Measured(corpus, systems, seconds, notes, rows, judge.clusters)
-
-
-def rows_of(one: Measured) -> list[dict[str, Any]]:
-    """A row for each metric and system of a corpus."""
-    found = []
-    for metric in one.metrics():
-        ours, base = one.values("embedfit", metric), one.values("base", metric)
-        for system in one.systems:
-            values = one.values(system, metric)
-            found.append(
-                {
-                    "corpus": one.corpus.name,
-                    "metric": metric,
-                    "system": system,
-                    "training_queries": one.rows,
-                    "score": float(values.mean()),
-                    "hybrid": float(one.values(system, metric, "hybrid").mean()),
-                    "over_base": None if system == "base" else difference(values, base, one.clusters),
-                    "embedfit_over": None if system == "embedfit" else difference(ours, values, one.clusters),
-                    "seconds": one.seconds.get(system),
-                    "note": one.notes.get(system, ""),
-                }
-            )
-    return found
-
-
-def mean_rows(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """A row for each system that all corpora have: means over corpora, each weighing the same."""
+def rows_of(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """A row for each system that all corpora have: of one corpus, or the means of several."""
     shared = [name for name in measured[0].systems if all(name in one.systems for one in measured)]
-    return [
-        {
-            "corpus": f"mean of {len(measured)}",
-            "metric": COMMON,
+
+    def against(system: str, other: str, kind: str) -> dict[str, Any] | None:
+        if system == other or not {system, other} <= set(shared):
+            return None
+        pairs = [one.pair(system, other, kind) for one in measured]
+        return difference(*pairs[0]) if len(pairs) == 1 else mean_difference(pairs)
+
+    rows = []
+    for system in shared:
+        row: dict[str, Any] = {
+            "corpus": measured[0].name if len(measured) == 1 else f"mean of {len(measured)}",
             "system": system,
-            "score": float(np.mean([one.values(system, COMMON).mean() for one in measured])),
-            "hybrid": float(np.mean([one.values(system, COMMON, "hybrid").mean() for one in measured])),
-            "over_base": None if system == "base" else mean_difference(measured, system, "base"),
-            "embedfit_over": None if system == "embedfit" else mean_difference(measured, "embedfit", system),
-            "seconds": None,
-            "note": "",
+            "training_queries": [one.rows for one in measured],
         }
-        for system in shared
-    ]
-
-
-def mean_difference(measured: Sequence[Measured], a: str, b: str) -> dict[str, Any]:
-    """Mean over corpora of a - b; the interval from resamples within each corpus."""
-    rng = np.random.default_rng(0)
-    deltas = [one.values(a, COMMON) - one.values(b, COMMON) for one in measured]
-    draws = [
-        bootstrap_means(delta[:, None], one.clusters, draws=2000, rng=rng)
-        for delta, one in zip(deltas, measured, strict=True)
-    ]
-    fewest = min(len(np.unique(one.clusters)) for one in measured)
-    low, high = interval(np.mean(draws, axis=0), fewest, bounds=(-1.0, 1.0))[0]
-    return {"delta": float(np.mean([delta.mean() for delta in deltas])), "ci95": [float(low), float(high)]}
-
-
-def points(found: Mapping[str, Any] | None) -> str:
-    if found is None:
-        return "–"
-    low, high = found["ci95"]
-    return f"{100 * found['delta']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+        for kind, retriever in KINDS.items():
+            row[kind] = {
+                "ndcg@10": float(np.mean([one.systems[system].values[retriever].mean() for one in measured])),
+                "over_untuned": against(system, "base", kind),
+                "default_over": against("default", system, kind) if system != "base" else None,
+            }
+        if len(measured) == 1:
+            found = measured[0].systems[system]
+            row |= {"seconds": found.seconds, "peak_mb": found.peak_mb, "note": found.note}
+        rows.append(row)
+    return rows
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown."""
     lines = [
-        "| corpus | metric | system | score | + BM25 | against base | embedfit against it | seconds | |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| corpus | system | one vector | tuned - untuned | default over it | retriever | tuned - untuned "
+        "| default over it | seconds | peak | |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        seconds = "–" if row["seconds"] is None else f"{row['seconds']:,.0f}"
-        lines.append(
-            f"| {row['corpus']} | {row['metric']} | {row['system']} | {row['score']:.3f} | {row['hybrid']:.3f} "
-            f"| {points(row['over_base'])} | {points(row['embedfit_over'])} | {seconds} | {row['note']} |"
-        )
+        shown = [f"{row['corpus']} | {row['system']}"]
+        for kind in KINDS:
+            one = row[kind]
+            shown.append(f"{one['ndcg@10']:.3f} | {points(one['over_untuned'])} | {points(one['default_over'])}")
+        took, peak = row.get("seconds"), row.get("peak_mb")
+        shown.append("– | –" if took is None else f"{took:,.0f} | {(peak or 0) / 1000:.1f} GB")
+        lines.append(f"| {' | '.join(shown)} | {row.get('note', '')} |")
     return "\n".join(lines)
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="parts of two corpora, one epoch for the peers")
-    parser.add_argument("--corpora", default="", help="names separated by commas")
-    parser.add_argument("--systems", default="", help="systems beside base and embedfit, separated by commas")
-    parser.add_argument("--peer-epochs", type=int, default=0, help="default: 2, with --quick 1")
+    parser.add_argument("--quick", action="store_true", help="parts of two corpora, six steps of each system")
+    parser.add_argument("--corpora", default=",".join(CORPORA), help="names separated by commas")
+    parser.add_argument("--systems", default="", help="names separated by commas; default: all")
+    parser.add_argument("--rows", type=int, help=f"training queries at most, 0 for all; default {Effort().rows}")
+    parser.add_argument("--peer-epochs", type=int, help="FlagEmbedding's; default 1")
+    parser.add_argument("--peer-group", type=int, help="FlagEmbedding's passages of a row; default 4")
     user = Path(platformdirs.user_cache_dir("embedfit"))
-    parser.add_argument("--cache", type=Path, default=user / "recipe-benchmark")
+    parser.add_argument("--cache", type=Path, default=user / "recipe-vs-peers")
     parser.add_argument("--peers", type=Path, default=user / "peers")
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/recipe_vs_peers[_quick].json")
     return parser.parse_args()
@@ -472,44 +508,40 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Compare and print the table."""
     options = arguments()
-    effort = QUICK if options.quick else FULL
-    if options.peer_epochs:
-        effort = replace(effort, epochs=options.peer_epochs)
-    known = {"aws-blog", *(peer.name for peer in PEERS)}
-    wanted = {name for name in options.systems.split(",") if name} or known
-    names = [name for name in options.corpora.split(",") if name] or (
-        ["emanual", "stackfaq"] if options.quick else [corpus.name for corpus in CORPORA]
-    )
-    if unknown := (wanted - known) | (set(names) - {corpus.name for corpus in CORPORA}):
-        sys.exit(f"There is no {', '.join(sorted(unknown))}.")
-    for peer in PEERS:
-        if peer.name in wanted:
-            python_of(peer.environment, options.peers)
+    changed = {"rows": options.rows, "epochs": options.peer_epochs, "group": options.peer_group}
+    effort = replace(QUICK if options.quick else Effort(), **{k: v for k, v in changed.items() if v is not None})
+    wanted = [name for name in options.systems.split(",") if name] or [system.name for system in SYSTEMS]
+    names = [name for name in options.corpora.split(",") if name]
+    if unknown := set(wanted) - {system.name for system in SYSTEMS}:
+        sys.exit(f"There is no system {', '.join(sorted(unknown))}.")
+    if unknown := {name for name in names if not strong_file(name).exists()}:
+        sys.exit(f"No strong writer's queries lie beside {', '.join(sorted(unknown))} in {DATA}.")
+    systems = [system for system in SYSTEMS if system.name in wanted]
+    for system in systems:
+        python_of(system.environment, options.peers)
     out = options.out or HERE / "results" / f"recipe_vs_peers{'_quick' if options.quick else ''}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {
         "machine": {**machine(), "platform": platform.platform()},
-        "versions": {"numpy": version("numpy")},
-        "peers": {
-            peer.name: [requirement for requirement in peer.environment.requirements if "==" in requirement]
-            for peer in PEERS
-        },
-        "effort": effort.__dict__,
-        "date": time.strftime("%Y-%m-%d"),
+        "versions": {name: version(name) for name in ("embedfit", "torch", "transformers", "numpy", "bm25s")},
+        "peers": {one.name: one.environment.requirements for one in systems if one.environment},
+        "effort": asdict(effort),
     }
-    runtime = Runtime(report=LogLines(), confirm=lambda question: True)
     measured: list[Measured] = []
     rows: list[dict[str, Any]] = []
-    for corpus in CORPORA:
-        if corpus.name not in names:
-            continue
-        measured.append(measure(corpus, effort, {"embedfit", *wanted}, options, runtime))
-        rows += rows_of(measured[-1])
-        print(table(rows_of(measured[-1])), flush=True)
-        document["rows"] = rows + (mean_rows(measured) if len(measured) > 1 else [])
-        out.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    print("\n" + table(document["rows"]))
-    print(f"written to {out}")
+    for name in names:
+        job, questions = prepared(name, effort, options.cache / "sources")
+        one = Measured(name=name, rows=len(job.rows), clusters=clusters(questions))
+        one.systems["base"] = Outcome(values=scores(local_model("minilm", "minilm"), questions, options.cache))
+        measured.append(one)
+        for system in systems:
+            one.systems[system.name] = outcome(system, job, questions, options)
+            print(table(rows_of([one])[-1:]).splitlines()[-1], flush=True)
+        rows += rows_of([one])
+        document["rows"] = rows + (rows_of(measured) if len(measured) > 1 else [])
+        document["machine"]["load_after"] = os.getloadavg()[0]
+        with atomic_file(out) as file:
+            file.write(json.dumps(document, indent=1) + "\n")
+    print(f"\n{table(document['rows'])}\nwritten to {out}")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Train with FlagEmbedding's own runner. Run by train_throughput.py in FlagEmbedding's environment: SPEC RESULT."""
+"""Train with FlagEmbedding's own runner, in its environment: SPEC RESULT.
+
+train_throughput.py and recipe_vs_peers.py run it.
+"""
 
 import json
 import resource
@@ -75,6 +78,7 @@ def main(spec_path: str, result_path: str) -> None:
             bf16=spec["bf16"] if best else False,
             fp16=not best and spec["device"] != "cpu",
             dataloader_num_workers=1 if best else 0,
+            dataloader_drop_last=spec.get("drop_last", False),
         ),
     )
     clock = Clock()

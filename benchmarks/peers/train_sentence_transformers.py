@@ -1,4 +1,7 @@
-"""Train with SentenceTransformerTrainer. Run by train_throughput.py in its own environment: SPEC RESULT."""
+"""Train with SentenceTransformerTrainer, in its own environment: SPEC RESULT.
+
+train_throughput.py and recipe_vs_peers.py run it.
+"""
 
 import json
 import resource

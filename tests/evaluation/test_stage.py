@@ -72,7 +72,7 @@ def test_summary_is_as_the_contract_says(workspace, tiny_bert, other_bert, runti
     assert (data["documents"], data["passages"], data["train_rows"]) == (3, 12, 2)
     assert (data["queries_generated"], data["queries_kept"], data["eval_queries"]) == (12, 9, 9)
     assert data["eval_kind"] == "synthetic"
-    assert set(summary["cost"]) == {"calls", "input_tokens", "output_tokens", "usd"}
+    assert set(summary["cost"]) == {"calls", "input_tokens", "output_tokens", "usd", "models"}
     golden = set(json.loads((Path(__file__).parents[1] / "golden" / "summary_keys.json").read_text()))
     keys = keys_of(summary)
     assert keys <= golden and all(".evidence." in key for key in golden - keys), (
@@ -210,7 +210,9 @@ def test_cost_and_timings_come_from_ledger_and_manifests(workspace, tiny_bert, r
     workspace.write_manifest(Manifest(stage="ingest", schema=1, code="0", seed=1, config="", seconds=12.5, finished=""))
     stage.run(workspace, config, runtime)
     summary = workspace.read_json("summary.json")
-    assert summary["cost"] == {"calls": 2, "input_tokens": 200, "output_tokens": 14, "usd": 0.5}
+    assert summary["cost"] == {
+        "calls": 2, "input_tokens": 200, "output_tokens": 14, "usd": 0.5, "models": ["bedrock:llama"],
+    }  # fmt: skip
     assert summary["timings_s"]["ingest"] == 12.5
     assert summary["timings_s"]["evaluate"] > 0
 

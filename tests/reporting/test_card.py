@@ -12,7 +12,7 @@ from embedfit.models.layout.reading import read_architecture
 from embedfit.reporting.card import render
 from embedfit.testing.run_folder import HOSTILE, PARTS
 from embedfit.testing.tiny_model import make_tiny_bert
-from tests.reporting.conftest import told
+from tests.reporting.conftest import summarised, told
 
 
 def configured(evidence, **settings):
@@ -97,3 +97,52 @@ def test_a_kept_base_and_an_unproven_model_are_said_so(kept, evidence):
 def test_a_broken_model_folder_has_no_card(evidence):
     with pytest.raises(ArtifactMissing, match="not a whole model folder"):
         render(replace(evidence, layout=None))
+
+
+def asked_by(evidence, *models):
+    """The evidence of a run whose calls these models answered."""
+    cost = evidence.summary.cost.model_dump()
+    return summarised(evidence, cost={**cost, "models": models})
+
+
+def test_the_licences_of_writers_and_judges_say_what_they_ask(evidence):
+    evidence = asked_by(evidence, "bedrock:meta.llama3-70b-instruct-v1:0", "openai:gpt-4o-mini", "local:SmolLM2.gguf")
+    card = render(evidence)
+    section = card.split("## Licences")[1].split("## How good")[0]
+    assert "`meta.llama3-70b-instruct-v1:0`" in section.replace("` ", "`").replace(" `", "`")
+    assert "begins its name with “Llama 3”" in section and "**Built with Meta Llama 3**" in section
+    assert "compete with OpenAI" in section
+    assert "It asks nothing of a model that is tuned on its replies." in section
+    assert section.count("https://") == 3
+    assert "not legal advice" in section
+    html = MarkdownIt().render(section)
+    assert html.count("<li>") == 3
+
+
+def test_a_judge_that_is_a_model_of_its_own_counts(evidence):
+    evidence = configured(evidence, generate={"judge": "someone/rare-judge"})
+    section = render(asked_by(evidence, "local:SmolLM2.gguf")).split("## Licences")[1]
+    assert "someone/rare-judge" in section
+    assert "read what its licence asks" in section
+
+
+@pytest.mark.parametrize(
+    ("generator", "said"),
+    [("bedrock:meta.llama3-1-8b-instruct-v1:0", "**Built with Llama**"), ("bedrock", "the model behind bedrock")],
+)
+def test_a_run_without_a_ledger_names_the_writer_of_its_settings(evidence, generator, said):
+    config = resolve(overrides={"docs": ["manuals/"], "model": "minilm", "generate": {"generator": generator}})
+    assert said in render(asked_by(replace(evidence, config=config)))
+
+
+def test_without_written_queries_no_licence_is_named(evidence):
+    data = {**evidence.summary.data.model_dump(), "queries_generated": 0}
+    assert "## Licences" not in render(summarised(asked_by(evidence), data=data))
+
+
+@pytest.mark.parametrize("model", ["openai:/home/ann/secret/thing", "openai:a`b|c\n# d", "x:<img src=x>"])
+def test_the_name_of_a_language_model_does_no_harm_to_the_card(evidence, model):
+    card = render(asked_by(evidence, model))
+    assert "/home/ann" not in card
+    assert "\n# d" not in card
+    assert "<img" not in MarkdownIt().render(card.split("## Licences")[1])

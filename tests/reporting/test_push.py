@@ -1,8 +1,11 @@
+import re
+
 import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
+from embedfit.path.artefacts import Summary
 from embedfit.reporting.push import push
 
 
@@ -40,7 +43,8 @@ def test_one_commit_holds_the_model_and_a_card_that_names_the_repository(finishe
     ((repo_id, files, _),) = hub.commits
     assert repo_id == "me/tuned"
     assert set(files) == {
-        "README.md", "config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json",
+        "README.md", "config.json", "embedfit.json", "modules.json", "1_Pooling/config.json",
+        "sentence_bert_config.json",
         "config_sentence_transformers.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json", "vocab.txt",
     }  # fmt: skip
@@ -98,3 +102,45 @@ def test_an_unfinished_run_is_refused(run_copy, name):
     workspace.path(name).rename(workspace.path("elsewhere"))
     with pytest.raises(ArtifactMissing):
         push(workspace, "me/tuned", hub=FakeHub())
+
+
+class Lines:
+    """Remembers what was logged."""
+
+    def __init__(self):
+        self.lines = []
+
+    def log(self, line):
+        self.lines.append(line)
+
+
+def asked_by(workspace, *models):
+    """A run whose calls these models answered."""
+    summary = workspace.load(Summary)
+    workspace.store(summary.model_copy(update={"cost": summary.cost.model_copy(update={"models": models})}))
+    return workspace
+
+
+def test_a_name_that_the_writers_licence_forbids_is_pushed_with_the_name_that_it_asks_for(finished):
+    hub, said = FakeHub(), Lines()
+    push(asked_by(finished, "bedrock:meta.llama3-70b-instruct-v1:0"), "me/manuals", hub=hub, report=said)
+    assert hub.commits
+    told = " ".join(said.lines)
+    assert "https://www.llama.com/llama3/license/" in told
+    remedy = re.search(r"embedfit push --run (\S+) (\S+)", told)
+    again = Lines()
+    push(finished, remedy[2], hub=hub, report=again)
+    assert (remedy[1], remedy[2]) == (finished.root.as_posix(), "me/Llama-3-manuals")
+    assert "does not begin" not in " ".join(again.lines)
+
+
+def test_a_writer_whose_licence_asks_nothing_is_not_spoken_of(finished):
+    said = Lines()
+    push(asked_by(finished, "local:SmolLM2-135M-Instruct.Q4_1.gguf"), "me/manuals", hub=FakeHub(), report=said)
+    assert [line for line in said.lines if "SmolLM2" in line or "licence" in line] == []
+
+
+def test_an_unknown_writer_is_named_with_what_to_do(finished):
+    said = Lines()
+    push(asked_by(finished, "recorded:strong.jsonl@0123456789ab"), "me/manuals", hub=FakeHub(), report=said)
+    assert any("the model that wrote strong.jsonl: read what its licence asks" in line for line in said.lines)

@@ -257,7 +257,8 @@ def cost_so_far(workspace: Workspace, path: PathLike | None = None) -> Cost:
     cost = Cost()
     if _ledger_path(path).exists():
         with Ledger(_ledger_path(path)) as ledger:
-            cost = Cost(**asdict(ledger.usage_of(calls_of_run(workspace))))
+            calls = calls_of_run(workspace)
+            cost = Cost(**asdict(ledger.usage_of(calls)), models=ledger.models_of(calls))
     return workspace.load(Summary).cost if not cost.calls and workspace.has(Summary) else cost
 
 

@@ -639,12 +639,16 @@ class Counts(Whole):
 
 
 class Cost(Whole):
-    """The cost of the run's language-model calls and paid vectors."""
+    """The cost of the run's language-model calls and paid vectors.
+
+    models: the language models that wrote or judged, each as PROVIDER:MODEL.
+    """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
+    models: tuple[str, ...] = ()
 
 
 class Summary(Whole):

@@ -131,7 +131,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="evaluate",
         module="embedfit.evaluation.stage",
-        version=4,
+        version=5,
         reads=("documents.jsonl", "passages.jsonl", "queries.jsonl", "train.jsonl", "merge.json", "retriever.json"),
         models=("finetuned", "merged"),
         may_read=("eval", "judgements.jsonl"),
@@ -142,7 +142,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="report",
         module="embedfit.reporting.stage",
-        version=3,
+        version=4,
         reads=(
             "documents.jsonl",
             "passages.jsonl",

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from markupsafe import Markup, escape
 
 from embedfit.errors import ArtifactMissing
+from embedfit.llm.licences import writers
 from embedfit.models.sources import EMBEDDERS
 from embedfit.path.artefacts import Summary
 from embedfit.reporting import usage, wording
@@ -52,6 +53,7 @@ def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
         alpha=summary.decision.alpha,
         base=usage.hub_id(evidence.config.model) or "a local model",
         data=_data(evidence),
+        writers=writers(language_models(evidence)),
         questions=wording.questions(summary),
         columns=columns,
         rows=_rows(summary, list(columns.values())),
@@ -60,6 +62,19 @@ def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
     return f"---\n{metadata(evidence, model_id).to_yaml()}\n---\n\n{text}\n"
+
+
+def language_models(evidence: Evidence) -> list[str]:
+    """The models whose replies or scores went into the run, as PROVIDER:MODEL or by name.
+
+    summary.json names them; a run of an older version, or one without its ledger, has its settings alone.
+    """
+    generate, found = evidence.config.generate, list(evidence.summary.cost.models)
+    if not found and evidence.summary.data.queries_generated:
+        found.append(f"{generate.generator}:{generate.llm or ''}")
+    if generate.judge not in (None, "llm"):
+        found.append(str(generate.judge))
+    return found
 
 
 def _snippet(model_id: str, name: str) -> Markup:

@@ -19,10 +19,11 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from embedfit.config import load
 from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
+from embedfit.llm.licences import permitted, writers
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter, Silent
 from embedfit.reporting import card
-from embedfit.reporting.evidence import gather
+from embedfit.reporting.evidence import Evidence, gather
 
 LOGIN = "Run: hf auth login  (or set HF_TOKEN to a token that may write)"
 
@@ -50,7 +51,8 @@ def push(
 
     repo_id: OWNER/NAME. A new repository is made if there is none, private unless `private` is False. token: default:
     that of `hf auth login` or HF_TOKEN. Raises UsageError for a bad repo_id, ArtifactMissing for an unfinished run,
-    EmbedfitError if the run kept the base, and if the Hub can't be reached or refuses.
+    EmbedfitError if the run kept the base, and if the Hub can't be reached or refuses. The log says what the licences
+    of the language models ask, and names a repository that they permit.
     """
     log = (report or Silent()).log
     owner, slash, _ = repo_id.partition("/")
@@ -70,6 +72,8 @@ def push(
             remedy=f"Use {evidence.config.model} itself. The report says why: {workspace.path('report.html')}",
         )
     readme = card.render(evidence, model_id=repo_id)
+    for sentence in _licences(evidence, repo_id):
+        log(f"push: {sentence}")
     operations = [CommitOperationAdd("README.md", readme.encode())]
     operations += [CommitOperationAdd(name, str(folder / name)) for name in _files(folder)]
     with _hub_errors(repo_id):
@@ -79,6 +83,20 @@ def push(
         hub.create_repo(repo_id, private=private, exist_ok=True)
         commit = hub.create_commit(repo_id, operations, commit_message="Upload the model with embedfit")
     return str(getattr(commit, "repo_url", "") or f"https://huggingface.co/{repo_id}")
+
+
+def _licences(evidence: Evidence, repo_id: str) -> Iterator[str]:
+    """What the licences of the language models ask of the tuned model, and a name that they permit."""
+    found = writers(card.language_models(evidence))
+    for one in found:
+        if one.licence is None or one.licence.asks:
+            yield f"{one.name}: {one.terms}{f' {one.licence.link}' if one.licence else ''}"
+    owner, _, name = repo_id.partition("/")
+    if (better := permitted(name, found)) != name:
+        yield (
+            f"{name} does not begin as such a licence asks. Before others can get it, name it so: "
+            f"embedfit push --run {evidence.root} {owner}/{better}"
+        )
 
 
 def _files(folder: Path) -> list[str]:

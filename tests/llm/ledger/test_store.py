@@ -244,6 +244,10 @@ def test_usage_totals_rows_and_export(ledger, tmp_path):
     assert (usage.calls, usage.input_tokens, usage.output_tokens) == (3, 30, 6)
     assert usage.usd == pytest.approx(0.03)
     assert [(total.model, total.calls) for total in ledger.totals()] == [("m", 3), ("n", 4)]
+    provider = ledger.totals()[0].provider
+    assert ledger.models_of([*keys, "unknown"]) == (f"{provider}:m", f"{provider}:n")
+    assert ledger.models_of(keys[1:2]) == (f"{provider}:m",)
+    assert ledger.models_of([]) == ()
     assert [row.call_id for row in ledger.rows()] == keys
     assert [row.reply.text for row in ledger.rows(limit=2)] == ["reply 5", "reply 6"]
     assert [row.reply.text for row in ledger.rows(model="m", limit=2)] == ["reply 3", "reply 5"]

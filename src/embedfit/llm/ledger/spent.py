@@ -27,12 +27,15 @@ def calls_of_run(workspace: Workspace) -> set[str]:
 def cost_of(ledger: Path, workspace: Workspace, further: Iterable[Usage]) -> Cost:
     """The cost of the run's language-model calls, including those of earlier commands, and of further ones."""
     used, call_ids = list(further), calls_of_run(workspace)
+    models: tuple[str, ...] = ()
     if call_ids and ledger.exists():
         with Ledger(ledger) as calls:
             used.append(calls.usage_of(call_ids))
+            models = calls.models_of(call_ids)
     return Cost(
         calls=sum(one.calls for one in used),
         input_tokens=sum(one.input_tokens for one in used),
         output_tokens=sum(one.output_tokens for one in used),
         usd=round(sum(one.usd for one in used), 6),
+        models=models,
     )

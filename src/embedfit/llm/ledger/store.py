@@ -274,6 +274,11 @@ class Ledger(Database):
         tokens_in, tokens_out, usd = (sum(column) for column in zip(*rows, strict=True)) if rows else (0, 0, 0.0)
         return Usage(calls=len(rows), input_tokens=tokens_in, output_tokens=tokens_out, usd=usd)
 
+    def models_of(self, call_ids: Collection[str]) -> tuple[str, ...]:
+        """The models that answered the given calls, each as PROVIDER:MODEL, sorted."""
+        sql = "SELECT DISTINCT provider, model FROM calls WHERE call_id IN (?)"
+        return tuple(sorted({f"{provider}:{model}" for provider, model in self._select_in(sql, call_ids)}))
+
     def totals(self) -> list[ModelTotals]:
         """One line per provider and model."""
         sql = (
