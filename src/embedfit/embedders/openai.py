@@ -10,9 +10,11 @@ import numpy as np
 
 from embedfit.embedders.client import ServerEmbedder, ServerInfo, Wire
 from embedfit.embedders.http import HttpSender, Transport
+from embedfit.embedders.ledgered import ledgered
 from embedfit.embedders.registry import EmbedderKind, Opening, Spec, http_address
 from embedfit.errors import UsageError
 from embedfit.files.textfiles import Json
+from embedfit.models.store.vectors import Embedder
 from embedfit.network.addresses import is_private_host
 
 _FORM = "openai:http://localhost:8080/v1#MODEL"
@@ -62,9 +64,12 @@ def _check(target: str) -> None:
         raise UsageError("The model is missing.", remedy=f"For example: {_FORM}")
 
 
-def _open(spec: Spec, opening: Opening) -> ServerEmbedder:
+def _open(spec: Spec, opening: Opening) -> Embedder:
     url, model = _taken_apart(spec.target)
-    return openai(url, model, name=spec.name, query_instruction=spec.instruction)
+    embedder = openai(url, model, name=spec.name, query_instruction=spec.instruction)
+    if opening.passes_on or not _bills(spec.target):
+        return embedder
+    return ledgered(embedder, model, opening, url=url)
 
 
 def _bills(target: str) -> bool:

@@ -2,7 +2,8 @@
 
     minilm, bge-base, owner/name, a folder     a model on this machine, with its own query instruction
     titan-v2, titan-v2:256                     Amazon Titan Text Embeddings V2 through Bedrock, 1024 or 512 or 256 wide
-    openai:URL#MODEL                           any OpenAI-compatible embeddings endpoint (key in OPENAI_API_KEY)
+    openai:URL#MODEL                           any OpenAI-compatible embeddings endpoint (key in OPENAI_API_KEY); calls
+                                               to one outside the local network are paid for, and go into the ledger
     tei:URL                                    Text Embeddings Inference, or `embedfit serve` (key in EMBEDFIT_API_KEY)
     sagemaker:NAME@REGION                      a SageMaker endpoint that runs either of them
 
@@ -42,11 +43,15 @@ class Spec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """Arguments for an embedder. max_cost: USD that may be spent under the name `run`, None for no limit."""
+    """Arguments for an embedder. max_cost: USD that may be spent under the name `run`, None for no limit.
+
+    passes_on: whether vectors are passed on to others, who pay for them, so that none is booked or kept.
+    """
 
     runtime: Runtime
     max_cost: float | None = None
     run: str = ""
+    passes_on: bool = False
 
 
 class PaidEmbedder(ABC):
@@ -106,14 +111,17 @@ def bills(name: str) -> bool:
     return spec.kind != LOCAL and kinds()[spec.kind].bills(spec.target)
 
 
-def open_embedder(name: str, runtime: Runtime, *, max_cost: float | None = None, run: str = "") -> Embedder:
-    """An embedder by name. max_cost: USD that `run` may spend on a paid one."""
+def open_embedder(
+    name: str, runtime: Runtime, *, max_cost: float | None = None, run: str = "", passes_on: bool = False
+) -> Embedder:
+    """An embedder by name. max_cost: USD that `run` may spend on a paid one. passes_on: as in Opening."""
     spec = parse(name)
     if spec.kind == LOCAL:
         from embedfit.models.local import local_model  # loads torch, which users of a server don't need
 
         return local_model(name, spec.target, query_instruction=spec.instruction)
-    return kinds()[spec.kind].open(spec, Opening(runtime=runtime, max_cost=max_cost, run=run))
+    opening = Opening(runtime=runtime, max_cost=max_cost, run=run, passes_on=passes_on)
+    return kinds()[spec.kind].open(spec, opening)
 
 
 @contextmanager

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
-from contextlib import closing
 
 import numpy as np
 
-from embedfit.embedders.registry import EmbedderKind, Opening, PaidEmbedder, Spec
-from embedfit.errors import ProviderError, UsageError
-from embedfit.llm.ledger import Ledger, Usage
-from embedfit.llm.metered import Estimate, LedgeredModel
-from embedfit.llm.prices import Prices, load_prices
-from embedfit.llm.protocol import Failure, Message, Reply, Request
+from embedfit.embedders.ledgered import Identity, LedgeredEmbedder, about_tokens, as_text
+from embedfit.embedders.registry import EmbedderKind, Opening, Spec
+from embedfit.errors import UsageError
+from embedfit.llm.ledger import Ledger
+from embedfit.llm.prices import Prices
+from embedfit.llm.protocol import Message, Reply, Request
 from embedfit.llm.providers.bedrock import call_aws, connect
 from embedfit.llm.transport.remote import paced
 from embedfit.llm.transport.retry import CallError
-from embedfit.models.store.vectors import Storage
 from embedfit.network.aws import Client
 from embedfit.numerics.arrays import Vectors
 
@@ -46,8 +43,8 @@ class TitanTransport:
         self._client = client
 
     def count_tokens(self, request: Request) -> int:
-        """Input tokens, estimated upwards: three characters a token."""
-        return len(request.messages[-1].content) // 3 + 1
+        """Input tokens, estimated upwards."""
+        return about_tokens(request)
 
     def close(self) -> None:
         """Close the connections."""
@@ -69,17 +66,11 @@ class TitanTransport:
             raise CallError(f"Bedrock's reply holds no vector: {error}", maybe_billed=True) from error
         if vector.shape != (width,):
             raise CallError(f"Bedrock sent {vector.shape} numbers instead of {width}.", status=200, maybe_billed=True)
-        return Reply(text=base64.b64encode(vector.tobytes()).decode(), input_tokens=tokens, output_tokens=0)
+        return Reply(text=as_text(vector), input_tokens=tokens, output_tokens=0)
 
 
-class Titan(PaidEmbedder):
-    """Titan V2 of one width. Vectors that were paid for before come from the ledger.
-
-    client: a bedrock-runtime client without retries. opening: limits the run's cost, its earlier calls included; its
-    runtime confirms before the first call that costs money.
-    """
-
-    storage: Storage = "own"
+class Titan(LedgeredEmbedder):
+    """Titan V2 of one width. client: a bedrock-runtime client without retries."""
 
     def __init__(
         self,
@@ -92,69 +83,25 @@ class Titan(PaidEmbedder):
         prices: Prices | None = None,
         owns_ledger: bool = False,
     ) -> None:
-        self.name = "titan-v2" if width == WIDTHS[0] else f"titan-v2:{width}"
-        self.key = f"{MODEL_ID}:{width}"
-        self.instruction = instruction
-        self._width = width
-        self._report = opening.runtime.report
-        self._client = client
-        self._ledger = ledger
-        self._owns_ledger = owns_ledger
+        identity = Identity(
+            name="titan-v2" if width == WIDTHS[0] else f"titan-v2:{width}",
+            key=f"{MODEL_ID}:{width}",
+            instruction=instruction,
+            request=lambda text: request_of(text[:MAX_CHARACTERS], width),
+        )
         # InvokeModel takes one text a call, so calls are made side by side.
-        model = paced(TitanTransport(client), self._report)
-        self._model = LedgeredModel(model, ledger, prices or load_prices(), opening.max_cost, run=opening.run)
-        self._confirm = opening.runtime.confirm
-        self._confirmed = False
-        self._call_ids: set[str] = set()
+        model = paced(TitanTransport(client), opening.runtime.report)
+        super().__init__(identity, model, ledger, opening, prices=prices, owns_ledger=owns_ledger)
+        self._width = width
+        self._client = client
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
-        """Unit rows: (N, width).
-
-        Raises UsageError if the user does not confirm the cost, BudgetExceeded if it may pass max_cost,
-        ProviderError naming the first text that got no vector.
-        """
-        prefix = self.instruction if is_query else ""
-        requests = [request_of((prefix + text)[:MAX_CHARACTERS], self._width) for text in texts]
-        self._ask_consent(self._model.estimate(requests))
-        vectors = np.zeros((len(texts), self._width), np.float32)
-        work = f"{self.name}: {'queries' if is_query else 'passages'}"
-        with self._report.task(work, len(texts), "texts") as task, closing(self._model.complete(requests)) as answers:
-            for index, outcome, call_id in answers:
-                if isinstance(outcome, Failure):
-                    raise ProviderError(
-                        f"{self.name} gave no vector for text {index + 1} of {len(texts)}: {outcome.error}",
-                        remedy=outcome.remedy
-                        or "Run the same command again: vectors that were paid for are in the ledger.",
-                        retryable=outcome.retryable,
-                    )
-                vectors[index] = np.frombuffer(base64.b64decode(outcome.text), "<f4")
-                self._call_ids.add(call_id)
-                task.advance()
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        unit: Vectors = vectors / np.maximum(norms, 1e-12)
-        return unit
-
-    def _ask_consent(self, estimate: Estimate) -> None:
-        """Ask the user once: passages come first and make up nearly all of the cost."""
-        self._report.log(f"{self.name}: {estimate}")
-        if estimate.calls and not self._confirmed and not self._confirm(f"Go on with {self.name} ({estimate})?"):
-            raise UsageError("Nothing was spent: the calls were not confirmed.", remedy="To go on, add --yes.")
-        self._confirmed = True
-
-    @property
-    def usage(self) -> Usage:
-        """The cost of the vectors that were asked for so far, whenever they were paid for."""
-        return self._ledger.usage_of(self._call_ids)
+        """Unit rows: (N, width). Raises as LedgeredEmbedder does."""
+        return super().embed(texts, is_query=is_query) if texts else np.zeros((0, self._width), np.float32)
 
     def release(self) -> None:
         """Close the connections; boto3 opens new ones where it needs them."""
         self._client.close()
-
-    def close(self) -> None:
-        """Close the ledger too, if it is this object's own."""
-        self.release()
-        if self._owns_ledger:
-            self._ledger.close()
 
 
 def _check(target: str) -> None:

@@ -63,7 +63,7 @@ def open_upstream(settings: ServeSettings) -> Upstream:
     assert settings.upstream is not None and settings.query_map is not None  # the settings' check
     made = QueryMap.load(settings.query_map)
     spec = parse(settings.upstream)
-    embedder = None if spec.kind == LOCAL else open_embedder(settings.upstream, Runtime())
+    embedder = None if spec.kind == LOCAL else open_embedder(settings.upstream, Runtime(), passes_on=True)
     if not isinstance(embedder, ServerEmbedder):
         raise UsageError(
             f"--upstream {settings.upstream} is no server's embedder.",
