@@ -265,7 +265,7 @@ def test_a_teacher_that_ranks_everything_alike_teaches_nothing(world: Path, tmp_
     corpus.write_text(
         '{"_id": "p0", "title": "", "text": "' + "The remote has a key to mute the sound of the set. " * 3 + '"}\n'
     )
-    with pytest.raises(InputError, match="ranks every passage alike"):
+    with pytest.raises(InputError, match="ranks all passages alike"):
         adapted(docs=corpus, queries=world / "log.txt")
 
 

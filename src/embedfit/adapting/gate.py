@@ -45,7 +45,9 @@ def decide(
     the weight that the user named; it is measured, and ships.
     """
     if len(questions.held_out) < ENOUGH:
-        return _unmeasured(covered, fixed), AdaptEvidence(kind="none", questions=len(questions.held_out))
+        return _unmeasured(covered if questions.asked else 0.0, fixed), AdaptEvidence(
+            kind="none", questions=len(questions.held_out)
+        )
     shares = sorted({0.0, *(SHARES if fixed is None else (fixed,))})
     values = {share: _values(fitted.blended(share)(vectors), questions, passages, ids) for share in shares}
     clusters = number([one.cluster for one in questions.held_out])
@@ -72,8 +74,8 @@ def _unmeasured(covered: float, fixed: float | None) -> AdaptDecision:
             ship=fixed > 0, share=fixed, why=f"{none}; the weight {fixed:g} is the one that was named."
         )
     share = 1.0 if covered >= COVERED else CAREFUL
-    words = "the passages hold the questions' words" if share == 1 else "the passages hold few of the questions' words"
-    return AdaptDecision(ship=True, share=share, why=f"weight {share:g}: {none}; {words} ({covered:.0%} on average).")
+    words = f"a passage covers {covered:.0%} of a question that people asked, on average" if covered else "nobody asked"
+    return AdaptDecision(ship=True, share=share, why=f"weight {share:g}: {none}; {words}.")
 
 
 def _measured(share: float, found: Difference, kind: str, *, fixed: bool) -> AdaptDecision:

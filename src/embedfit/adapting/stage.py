@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 from pydantic import JsonValue
 
-from embedfit.adapting.fitting import MapSettings, fit
 from embedfit.adapting.gate import decide
 from embedfit.adapting.measuring import Rows, measured
 from embedfit.adapting.moving import MovedVectors, moved
 from embedfit.adapting.questions import FEWEST, Questions, gather, queries_of
-from embedfit.adapting.teacher import TeacherScores, teach
 from embedfit.asked.log import cut, key_of
 from embedfit.asked.reading import rows_of
 from embedfit.config import ARRAYS, Config
@@ -33,9 +31,15 @@ from embedfit.models.store.vectors import PROBES, Embedder
 from embedfit.numerics.arrays import Vectors
 from embedfit.path.artefacts import AdaptData, AdaptDecision, Adapted, Passage, Query
 from embedfit.path.workspace import Workspace, encode_whole
+from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
+from embedfit.teaching.query_map import MapSettings, fit
+from embedfit.teaching.scores import TeacherScores, TeacherWeights, corpus_scores
 
 MAP, MOVED, RESULT = "query_map.safetensors", "moved.safetensors", "adapt.json"
+#: Steps of the map's training, and the temperatures of the teacher's scores. People's questions are short and say what
+#: they mean, so the teacher's best passages count more; a written query has its own passage beside them.
+STEPS, TEMPERATURE_ASKED, TEMPERATURE_WRITTEN = 400, 0.5, 1.0
 #: Standard errors above zero that the vectors' opinion of the teacher's best passages must lie.
 _SURE = 2.0
 #: Questions that the check for two models needs.
@@ -77,14 +81,18 @@ class _Adaptation:
             trained = self._embedded(embedder, texts, is_query=True)
             held_out = self._embedded(embedder, [one.text for one in questions.held_out], is_query=True)
         with self._timed("teacher"):
-            taught = teach(base_model(config), contents, texts, questions.asked, self.runtime, seed=config.seed)
-        self._check_one_model(embedder, trained, frozen, taught.scores)
+            scores = self._taught(contents, texts)
+            covered = _covered(contents, texts[: questions.asked or None])
+        self._check_one_model(embedder, trained, frozen, scores)
         with self._timed("map"):
-            fitted = fit(trained, frozen, taught.scores, MapSettings(seed=config.seed))
+            number = {one: place for place, one in enumerate(ids)}
+            labels = [{number[source]: 1.0 for source in one.sources if source in number} for one in questions.training]
+            settings = MapSettings(seed=config.seed, steps=STEPS, teacher_temperature=1.0)
+            taught = _tempered(scores, questions.asked)
+            fitted = fit(trained, frozen, taught, settings, labels=labels, report=self.runtime.report)
             decision, evidence = decide(
-                fitted, questions, held_out, frozen, ids, covered=taught.covered, fixed=config.adapt.share,
-                seed=config.seed,
-            )  # fmt: skip
+                fitted, questions, held_out, frozen, ids, covered=covered, fixed=config.adapt.share, seed=config.seed
+            )
         self.runtime.report.log(f"adapt: {decision.why}")
         made = fitted.blended(decision.share)
         with self._timed("move"):
@@ -94,7 +102,7 @@ class _Adaptation:
             rows = self._rows(eval_set, embedder, fitted.blended(decision.share or 1.0), new)
         data = AdaptData(
             passages=len(passages), width=frozen.shape[1], asked=questions.asked,
-            written=len(texts) - questions.asked, with_queries=len(new), covered=round(taught.covered, 4),
+            written=len(texts) - questions.asked, with_queries=len(new), covered=round(covered, 4),
             eval_queries=len(eval_set.queries) if eval_set else 0, eval_kind=eval_set.kind if eval_set else "none",
         )  # fmt: skip
         used = [one.usage for one in self.opened.values() if isinstance(one, PaidEmbedder)]
@@ -160,6 +168,16 @@ class _Adaptation:
             return self.runtime.vectors.embed(embedder, texts, is_query=is_query, report=self.runtime.report)
         finally:
             embedder.release()
+
+    def _taught(self, contents: Sequence[str], texts: Sequence[str]) -> TeacherScores:
+        model, seed = base_model(self.config), self.config.seed
+        try:
+            return corpus_scores(model, contents, texts, TeacherWeights(), self.runtime, seed=seed)
+        except InputError as error:
+            raise InputError(
+                error.message,
+                remedy="See whether the documents differ: embedfit search. Or name another model to teach: --model",
+            ) from error
 
     def _check_one_model(
         self, embedder: Embedder, questions: Vectors, passages: Vectors, scores: TeacherScores
@@ -255,6 +273,18 @@ class _Adaptation:
         started = time.monotonic()
         yield
         self.seconds[step] = round(time.monotonic() - started, 3)
+
+
+def _covered(contents: Sequence[str], questions: Sequence[str]) -> float:
+    """The share of a question that BM25's best passage covers, averaged over the questions."""
+    words = Bm25(contents)
+    return float(np.mean([words.coverage(text).max() for text in questions]))
+
+
+def _tempered(scores: TeacherScores, asked: int) -> TeacherScores:
+    """The scores divided by their temperatures. asked: the first so many questions are people's."""
+    divisors = np.where(np.arange(len(scores)) < asked, TEMPERATURE_ASKED, TEMPERATURE_WRITTEN)
+    return replace(scores, scores=(scores.scores / divisors[:, None]).astype(np.float32))
 
 
 def _asked(config: Config) -> Iterator[tuple[str, str]]:
