@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 
 from embedfit.deploy.artefact import run_label, state_folder_of, tei_problems
 from embedfit.errors import ModelError, UsageError
+from embedfit.models.layout.towers import plain_folders
+from embedfit.testing.tiny_model import make_tiny_bert
 from tests.deploy.fake_account import artefact_of, make_model_folder
+from tests.models.tiny_towers import SHAPES
 
 
 def test_a_model_in_a_run_folder(model_folder, tmp_path):
@@ -105,3 +109,44 @@ def test_what_the_newest_sentence_transformers_writes_is_seen_not_to_boot(tiny_b
     model = SentenceTransformer(str(tiny_bert), device="cpu")
     model.save(str(tmp_path / "new"))
     assert tei_problems(tmp_path / "new")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_endpoint_gets_the_tower_of_queries(shape, tmp_path):
+    run = tmp_path / "em"
+    run.mkdir()
+    (run / "embedfit.toml").touch()
+    merged = SHAPES[shape](make_tiny_bert(tmp_path / "base"), run)
+    whole, queries, passages = (artefact_of(path, tmp_path) for path in (run, merged / "query", merged / "document"))
+    assert whole.folder == merged / "query" and whole.sha256 == queries.sha256 != passages.sha256
+    assert {"config.json", "model.safetensors", "modules.json", "embedfit.json"} <= {file.key for file in whole.files}
+    assert not any(file.key.startswith(("query", "document")) for file in whole.files)
+    assert any(f"gets the one of queries, {merged / 'query'}" in note for note in whole.notes)
+    command = next(note.split("own: ")[1] for note in whole.notes if "of its own" in note)
+    assert shlex.split(command)[-1] == str(merged / "document")
+    assert any("encodes passages alone" in note for note in passages.notes)
+    for one in (whole, queries, passages):
+        assert one.state_folder == run / "deploy" == state_folder_of(str(one.folder), tmp_path / "user")
+        assert one.run == run_label(str(one.folder)) == "em"
+
+
+def test_the_state_of_a_lone_model_of_two_towers_lies_beside_it(tmp_path):
+    merged = SHAPES["map"](make_tiny_bert(tmp_path / "base"), tmp_path / "models")
+    for path in (merged, merged / "query", merged / "document"):
+        assert artefact_of(path, tmp_path).state_folder == tmp_path / "models" / "merged.deploy"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_graph_that_would_leave_out_the_map_is_not_uploaded(shape, tmp_path):
+    folder = SHAPES[shape](make_tiny_bert(tmp_path / "base"), tmp_path) / "query"
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"graph")
+    artefact = artefact_of(folder, tmp_path)
+    assert any(file.key == "onnx/model.onnx" for file in artefact.files) is (shape == "query")
+    assert any("has a Dense" in note for note in artefact.notes) is (shape == "map")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_towers_boot(shape, tmp_path):
+    folder = SHAPES[shape](make_tiny_bert(tmp_path / "base"), tmp_path)
+    assert [tei_problems(path) for path in plain_folders(folder)] == [(), ()]

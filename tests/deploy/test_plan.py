@@ -10,8 +10,10 @@ from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy
 from embedfit.deploy.options import Options, parse_ttl, refuse_serverless
 from embedfit.deploy.plan import make_plan
-from embedfit.errors import InputError, UsageError
+from embedfit.errors import InputError, ModelError, UsageError
+from embedfit.testing.tiny_model import make_tiny_bert
 from tests.deploy.fake_account import BUCKET, ROLE, artefact_of, options_for
+from tests.models.tiny_towers import SHAPES
 
 
 def call_of(plan, operation):
@@ -249,3 +251,39 @@ def test_other_partitions(model_folder, tmp_path, time):
     assert plan.image.startswith("450853457545.dkr.ecr.cn-north-1.amazonaws.com.cn/tei-cpu:")
     text = json.dumps(plan.as_json()["policies"])
     assert "arn:aws-cn:" in text and "arn:aws:" not in text
+
+
+@pytest.mark.parametrize(
+    ("tag", "refused"),
+    [
+        (None, True),
+        ("2.0.1-tei1.8.2-cpu-py310-ubuntu22.04", True),
+        ("2.0.1-tei1.7.0-gpu", True),
+        ("2.0.1-tei1.8.3-cpu-py310-ubuntu22.04", False),
+        ("2.0.1-tei1.10.0-gpu", False),
+        ("mine", False),
+    ],
+)
+def test_an_image_that_would_leave_out_the_map_is_refused(tmp_path, time, tag, refused):
+    """TEI reads the Dense modules of a folder on its disk from 1.8.3 on; the images of the table are older."""
+    merged = SHAPES["map"](make_tiny_bert(tmp_path / "base"), tmp_path)
+    image = None if tag is None else f"123456789012.dkr.ecr.us-east-1.amazonaws.com/tei:{tag}"
+
+    def planned(folder):
+        options = options_for(folder, image_uri=image)
+        return make_plan(options, artefact_of(folder, tmp_path), aws=None, prices=load_prices(), now=time.time)
+
+    if refused:
+        with pytest.raises(ModelError, match="would leave out the model's Dense"):
+            planned(merged)
+    else:
+        assert planned(merged).model == str(merged / "query")
+    assert planned(merged / "document").model == str(merged / "document")
+
+
+def test_the_plan_of_two_towers_says_which_is_which(tmp_path, time):
+    merged = SHAPES["query"](make_tiny_bert(tmp_path / "base"), tmp_path)
+    options = options_for(merged)
+    plan = make_plan(options, artefact_of(merged, tmp_path), aws=None, prices=load_prices(), now=time.time)
+    assert plan.model == str(merged / "query")
+    assert any(str(merged / "document") in note for note in plan.as_json()["notes"])

@@ -19,7 +19,7 @@ from embedfit.cli.options import with_options
 from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.account.images import device_of
 from embedfit.deploy.account.prices import load_prices
-from embedfit.deploy.artefact import model_folder_of, resolve_artefact, run_label, state_folder_of
+from embedfit.deploy.artefact import model_folder_of, query_tower, resolve_artefact, run_label, state_folder_of
 from embedfit.deploy.options import Options, refuse_serverless
 from embedfit.deploy.plan import DeployPlan, make_plan
 from embedfit.deploy.state import Deployment, StateFile
@@ -273,14 +273,14 @@ def _aliases() -> dict[str, str]:
 
 
 def _local_model(model: str) -> Path:
-    """The local folder of the model that an endpoint is compared with."""
+    """The local folder of the model, or of the tower, that an endpoint is compared with."""
     if model.startswith("s3://"):
         raise UsageError(
             "An endpoint is compared with a model on this disk.",
             remedy="Give the folder that was copied to S3, and the endpoint's --name.",
         )
     if Path(model).is_dir():
-        return model_folder_of(Path(model))
+        return query_tower(model_folder_of(Path(model)))
     from embedfit.models.sources import resolve_model  # for an alias or a hub id
 
     return resolve_model(model)

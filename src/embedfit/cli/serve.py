@@ -91,14 +91,15 @@ def export(
     onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/model.onnx, which TEI on CPU prefers.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Write openvino/model.xml.")] = False,
 ) -> None:
-    """Write a model as a graph into its folder, checked against torch."""
+    """Write a model as a graph into its folder, or into those of its two towers, checked against torch."""
     from embedfit.models.export import to_onnx, to_openvino  # loads torch
+    from embedfit.models.layout.towers import plain_folders
     from embedfit.models.sources import resolve_model
 
     if not onnx and not openvino:
         raise UsageError("Say which graph to write.", remedy=f"For example: embedfit export {model} --onnx")
-    folder = resolve_model(model)
-    if onnx:
-        say(str(to_onnx(folder)))
-    if openvino:
-        say(str(to_openvino(folder, folder / "openvino")))
+    for folder in plain_folders(resolve_model(model)):
+        if onnx:
+            say(str(to_onnx(folder)))
+        if openvino:
+            say(str(to_openvino(folder, folder / "openvino")))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +13,14 @@ from embedfit.deploy.options import slug
 from embedfit.errors import ModelError, UsageError
 from embedfit.files.hashes import sha256_file
 from embedfit.files.textfiles import Json, json_of
+from embedfit.models.architecture import DOCUMENT, QUERY
+from embedfit.models.layout.router import CONFIG as ROUTER
+from embedfit.models.layout.towers import tower_folder
 
 #: Endings of files that a server reads; everything else (losses, cards, checkpoints) stays here.
 _SERVED = (".json", ".safetensors", ".txt", ".model", ".onnx", ".onnx_data")
 _REQUIRED = ("config.json", "tokenizer.json", "model.safetensors")
+_GRAPHS = (".onnx", ".onnx_data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +38,8 @@ class Artefact:
     """A model that can be deployed; exactly one of folder, s3_uri and hub_id is set.
 
     run: the label of the run that it belongs to. sha256: of the files, or of the name if the files are elsewhere.
-    state_folder: the folder of the deployment's state. notes: its drawbacks, for people.
+    state_folder: the folder of the deployment's state. notes: its drawbacks, for people. has_dense: whether a Dense
+    changes its vectors after pooling, as in a query map.
     """
 
     run: str
@@ -43,6 +50,7 @@ class Artefact:
     s3_uri: str | None = None
     hub_id: str | None = None
     notes: tuple[str, ...] = ()
+    has_dense: bool = False
 
 
 def resolve_artefact(model: str, *, aliases: dict[str, str], user_folder: Path, device: str) -> Artefact:
@@ -95,19 +103,27 @@ def run_label(model: str) -> str:
     return slug(model.split("/")[-1])
 
 
+def _whole(path: Path) -> Path:
+    """The model of two towers that a folder is a tower of; the folder itself otherwise."""
+    is_tower = path.name in (QUERY, DOCUMENT) and (path.parent / ROUTER).exists()
+    return path.parent if is_tower else path
+
+
 def _state_candidates(path: Path) -> tuple[Path, ...]:
+    path = _whole(path)
     return path / "deploy", path.parent / "deploy", path.parent / f"{path.name}.deploy"
 
 
 def run_folder_of(path: Path) -> Path:
-    """The run folder of a model folder inside one; the folder itself otherwise."""
+    """The run folder of a model folder, or of a tower's, inside one; the folder itself otherwise."""
+    path = _whole(path)
     if (path / "embedfit.toml").exists():
         return path
     return path.parent if (path.parent / "embedfit.toml").exists() else path
 
 
 def _state_folder(path: Path) -> Path:
-    run = run_folder_of(path)
+    path, run = _whole(path), run_folder_of(path)
     return run / "deploy" if (run / "embedfit.toml").exists() else path.parent / f"{path.name}.deploy"
 
 
@@ -131,32 +147,65 @@ def _from_s3(uri: str, user_folder: Path) -> Artefact:
 
 
 def _from_folder(path: Path, device: str) -> Artefact:
-    folder = model_folder_of(path)
+    model = model_folder_of(path)
+    folder = query_tower(model)
     problems = tei_problems(folder)
     if problems:
         raise ModelError(
             f"Text Embeddings Inference can't load {folder}: {'; '.join(problems)}.",
             remedy="Write the folder with embedfit (merge, or models.folder.save_model): it uses the layout TEI reads.",
         )
+    # TEI's ONNX engine runs the graph and pools; it leaves out the Dense, which candle applies.
+    without = _GRAPHS if _has_dense(folder) else ()
     files = tuple(
         ModelFile(
             key=file.relative_to(folder).as_posix(), path=file, size=file.stat().st_size, sha256=sha256_file(file)
         )
         for file in sorted(folder.rglob("*"))
-        if _is_served(file, folder)
+        if _is_served(file, folder) and file.suffix not in without
     )
-    notes = []
-    if device == "cpu" and not any(file.key == "onnx/model.onnx" for file in files):
-        notes.append("There is no onnx/model.onnx: the CPU image falls back to its slower engine (candle).")
     digest = hashlib.sha256("".join(f"{file.key}\0{file.sha256}\n" for file in files).encode()).hexdigest()
     return Artefact(
-        run=slug(run_folder_of(folder).resolve().name),
+        run=slug(run_folder_of(model).resolve().name),
         sha256=digest,
-        state_folder=_state_folder(folder),
+        state_folder=_state_folder(model),
         folder=folder,
         files=files,
-        notes=tuple(notes),
+        notes=tuple(_notes(model, folder, files, device)),
+        has_dense=_has_dense(folder),
     )
+
+
+def query_tower(model: Path) -> Path:
+    """The folder that an endpoint serves: of two towers the one of queries, which search asks."""
+    return tower_folder(model, is_query=True) if (model / ROUTER).exists() else model
+
+
+def _notes(model: Path, folder: Path, files: Sequence[ModelFile], device: str) -> Iterator[str]:
+    if folder != model:
+        passages = tower_folder(model, is_query=False)
+        yield (
+            f"The model has two towers. The endpoint gets the one of queries, {folder}. Passages are encoded by the "
+            f"other, {passages}: index with it here (embedfit index), or give it an endpoint of its own: "
+            f"embedfit deploy sagemaker plan {shlex.quote(str(passages))}"
+        )
+    elif _whole(folder) != folder:
+        texts = "queries" if folder.name == QUERY else "passages"
+        yield f"This is one of a model's two towers: the endpoint encodes {texts} alone."
+    if device != "cpu":
+        return
+    if _has_dense(folder):
+        yield (
+            "The model has a Dense, which the CPU image's ONNX engine leaves out: its slower engine (candle) runs, and "
+            "onnx/model.onnx is not uploaded."
+        )
+    elif not any(file.key == "onnx/model.onnx" for file in files):
+        yield "There is no onnx/model.onnx: the CPU image falls back to its slower engine (candle)."
+
+
+def _has_dense(folder: Path) -> bool:
+    modules: list[dict[str, str]] = _json(folder / "modules.json") or []
+    return any(str(module.get("type", "")).endswith(".Dense") for module in modules)
 
 
 def _is_served(file: Path, folder: Path) -> bool:

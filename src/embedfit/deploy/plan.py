@@ -162,6 +162,8 @@ def _target(
 ) -> _Target:
     account = who.account if who else UNKNOWN_ACCOUNT
     image = options.image_uri or images.image_uri(options.region, images.device_of(options.instance_type))
+    if artefact.has_dense:
+        images.check_dense(image)
     name = options.name or _default_name(options, artefact, image)
     bucket, prefix = _location(options, artefact, account, name)
     expires = ""

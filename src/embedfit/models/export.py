@@ -16,6 +16,7 @@ import torch
 
 from embedfit.errors import MissingDependency, ModelError
 from embedfit.files.atomic import atomic_folder, disk_errors
+from embedfit.models.architecture import Dense
 from embedfit.models.encoder import load_backbone
 from embedfit.models.graphs import version
 from embedfit.models.layout.reading import read_architecture
@@ -55,9 +56,15 @@ class _HiddenStates(torch.nn.Module):
 def to_onnx(folder: Path, target: Path | None = None) -> Path:
     """Write target (default: onnx/model.onnx in the folder), which TEI on CPU prefers; returns its path.
 
-    The file is checked against torch before it takes its place. Raises ModelError if it differs, MissingDependency if
-    the extra `onnx` is not installed.
+    The file is checked against torch before it takes its place. Raises ModelError if it differs, and for a folder with
+    a Dense, which TEI would leave out of the vectors if it found a graph there; MissingDependency if the extra `onnx`
+    is not installed.
     """
+    if target is None and any(isinstance(module, Dense) for module in read_architecture(folder).modules):
+        raise ModelError(
+            f"{folder} gets no onnx/model.onnx: with it, Text Embeddings Inference would leave out the folder's Dense.",
+            remedy="Serve the folder without a graph, or with: embedfit serve … --engine onnx",
+        )
     for package in ("onnx", "onnxruntime"):
         _need(package, extra="onnx", needed_for="The ONNX export")
     target = target or folder / "onnx" / "model.onnx"

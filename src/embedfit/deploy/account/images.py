@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 from typing import Literal, TypedDict
 
-from embedfit.errors import UsageError
+from embedfit.errors import ModelError, UsageError
 
 Device = Literal["cpu", "gpu"]
 
@@ -127,6 +128,24 @@ class ImageParts:
     region: str
     repository: str
     tag: str
+
+
+#: The first version of TEI that reads the Dense modules of a folder on its disk; 1.8.2 and older ones leave them out,
+#: as backends/src/lib.rs of its source shows.
+_READS_DENSE = (1, 8, 3)
+
+
+def check_dense(uri: str) -> None:
+    """Raise ModelError for an image whose TEI would leave out a Dense, and so give other vectors without a word."""
+    named = re.search(r"tei(\d+)\.(\d+)\.(\d+)", uri)
+    if named is None or tuple(map(int, named.groups())) >= _READS_DENSE:
+        return
+    raise ModelError(
+        f"The image {uri.rpartition('/')[2]} would leave out the model's Dense (a query map, for example), and its "
+        "vectors would be another model's. Text Embeddings Inference applies a folder's Dense from version 1.8.3 on.",
+        remedy="Copy a newer image to an ECR repository and give --image-uri, or tune a whole tower: "
+        "embedfit run … --set train.tune=query",
+    )
 
 
 def split_image_uri(uri: str) -> ImageParts | None:

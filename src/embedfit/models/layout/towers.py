@@ -98,6 +98,11 @@ def tower_folder(folder: Path, *, is_query: bool) -> Path:
     return target
 
 
+def plain_folders(folder: Path) -> list[Path]:
+    """The plain model folders of both towers, the passages' first; of a model of one tower the folder itself."""
+    return list(dict.fromkeys(tower_folder(folder, is_query=is_query) for is_query in (False, True)))
+
+
 def _content(folder: Path, tower: Architecture) -> str:
     """A hash of all that decides a tower's vectors; equal for its plain folder and for the Router's modules."""
     files = {name: sha256_file(path) for name, path in content_names(folder, tower).items()}
