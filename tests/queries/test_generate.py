@@ -402,6 +402,32 @@ def test_a_log_that_changed_makes_the_stage_stale(tmp_path: Path, config: Config
     assert state(stage_, workspace, replace_beir(config)) == "stale"
 
 
+def test_what_the_report_measures_on_matters_to_a_log_alone(tmp_path: Path, config: Config) -> None:
+    workspace, runtime = workspace_with(tmp_path), Runtime(ledger=tmp_path / "ledger.sqlite")
+    measured = tmp_path / "beir"
+    for name, text in {
+        "corpus.jsonl": '{"_id": "p0", "text": "x"}',
+        "queries.jsonl": "\n".join(f'{{"_id": "q{n}", "text": "How do I mute number {n}?"}}' for n in range(9)),
+        "qrels/test.tsv": "query-id\tcorpus-id\tscore\n" + "\n".join(f"q{n}\tp0\t1" for n in range(9)),
+    }.items():
+        (measured / name).parent.mkdir(exist_ok=True, parents=True)
+        (measured / name).write_text(text + "\n")
+    plain = config.model_copy(update={"eval_beir": str(measured)})
+    logged = with_log(tmp_path, config, [f"how do I mute number {n}" for n in range(60)])
+    logged = logged.model_copy(
+        update={"eval_beir": str(measured), "choose": config.choose.model_copy(update={"questions": 5})}
+    )
+    stage_ = stage_named("generate")
+    for own, after in ((plain, "fresh"), (logged, "stale")):
+        run_stage(stage_, workspace, own, replace(runtime, language_model=FakeModel(answer)))
+        rows = {query.text: query.kept for query in workspace.read(Query) if query.split == "log"}
+        assert bool(rows) == (own is logged)
+        assert not any(rows.get(f"how do I mute number {n}") for n in range(9))
+        with (measured / "queries.jsonl").open("a") as file:
+            file.write('{"_id": "other", "text": "another"}\n')
+        assert state(stage_, workspace, own) == after
+
+
 def test_a_log_makes_stale_only_what_is_made_of_it(tmp_path: Path, config: Config) -> None:
     workspace, runtime = workspace_with(tmp_path), Runtime(ledger=tmp_path / "ledger.sqlite")
     run(workspace, replace_beir(config), replace(runtime, language_model=FakeModel(answer)))

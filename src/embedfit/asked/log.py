@@ -73,7 +73,7 @@ class Log:
             yield f"queries: {self.lines:,} questions, {len(self.questions):,} different{share}"
         most = max(self.questions.values(), key=lambda one: one.times, default=None)
         if most is not None and most.times >= max(10, 0.1 * self.lines):
-            yield f"queries: one question was asked {most.times:,} times; it counts as one, with that weight"
+            yield f"queries: one question was asked {most.times:,} times; it trains or judges once"
         for reason, (count, first) in self.skipped.items():
             yield f"queries: {count:,} {'line' if count == 1 else 'lines'} skipped: {reason} (the first: {first})"
         if self.cut:

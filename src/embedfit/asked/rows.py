@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from embedfit.asked.log import Log, Question
+from embedfit.asked.overlap import Embed, alike
 from embedfit.asked.sampling import drawn
 from embedfit.path.artefacts import ASKED, Passage, Query
 from embedfit.progress import Reporter
 from embedfit.retrieval.languages import languages_of, name_of
 
-Embed = Callable[[Sequence[str]], npt.NDArray[np.float32]]
-
+#: Why a question of the log trains nothing.
+JUDGES_TOO, MEASURES_TOO = "a question that judges asks the same", "a question of --eval-beir asks the same"
 #: The most questions from which the judging ones are drawn: encoding more would bring little.
 CANDIDATES = 5_000
 #: With fewer questions than this, the wrong retriever is chosen too often (docs/recipe.md).
@@ -63,6 +64,26 @@ def rows_of_log(
     if note := other_language([one.text for _, one in questions], passages):
         report.log(note)
     return rows
+
+
+def apart(rows: Sequence[Query], measured: Sequence[str], embed: Embed, report: Reporter) -> list[Query]:
+    """The rows, of which those of the log that ask the same as a piece of evidence are not kept.
+
+    Evidence are the rows that judge and the texts that the report measures on. embed: questions → (N, H) unit rows.
+    """
+    log = [number for number, row in enumerate(rows) if row.split == "log" and row.kept]
+    result = list(rows)
+    for evidence, reason in (
+        ([row.text for row in rows if row.split == "judge"], JUDGES_TOO),
+        (measured, MEASURES_TOO),
+    ):
+        found = alike([rows[number].text for number in log], evidence, embed)
+        for number, same in zip(log, found.tolist(), strict=True):
+            if same and result[number].kept:
+                result[number] = replace(rows[number], kept=False, reason=reason)
+        if same_ones := int(found.sum()):
+            report.log(f"queries: {same_ones:,} of the log train nothing, because {reason}")
+    return result
 
 
 def answers_of(log: Log, passages: Sequence[Passage]) -> list[list[str]]:

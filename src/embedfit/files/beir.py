@@ -47,6 +47,15 @@ def beir_files(folder: Path, split: str = "test") -> dict[str, Path]:
     return {name: folder / name for name in ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv")}
 
 
+def judged_queries(folder: Path, split: str = "test") -> list[str]:
+    """The texts of a BEIR folder's queries that have judgements; none if there is no such folder."""
+    _, asked, judged = beir_files(folder, split).values()
+    if not asked.is_file() or not judged.is_file():
+        return []
+    qrels = read_qrels(judged)
+    return [text for key, text in read_queries(asked).items() if key in qrels]
+
+
 def read_beir(folder: Path, split: str = "test") -> RetrievalData:
     """A BEIR folder: corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv. Queries without judgements are left out.
 

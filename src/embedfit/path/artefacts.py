@@ -17,7 +17,8 @@ from embedfit.index.retriever import Retriever
 #: "gap": a passage on the border of two parts, or a near-duplicate of an eval document's. It belongs to the
 #: searchable corpus, but no query is written of it and nothing is trained on it.
 Split = Literal["train", "dev", "test", "gap"]
-#: "log" and "judge": a question that people asked. Only those with "judge" may choose the retriever.
+#: "log" and "judge": a question that people asked. Those with "judge" alone may choose the retriever, and they train
+#: nothing. Those with "log" may train if they are kept.
 QuerySplit = Literal["train", "dev", "test", "gap", "log", "judge"]
 #: The style of questions that people asked, and how their ids begin.
 ASKED = "asked"
@@ -123,7 +124,7 @@ class Query:
 
     @property
     def is_asked(self) -> bool:
-        """Whether people asked it. If so, nothing is trained on it, and it is no written query."""
+        """Whether people asked it. If so, it is no written query."""
         return self.split in ("log", "judge")
 
 

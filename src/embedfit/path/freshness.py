@@ -87,7 +87,7 @@ def settings_of(stage: Stage, workspace: Workspace, config: Config) -> dict[str,
     only the content of their files matters.
     """
     found: dict[str, JsonValue] = {}
-    for key in _keys_of(stage):
+    for key in _keys_of(stage, config):
         kind, value = path_kind(key), setting(config, key)
         if kind == "documents":
             found[key] = [workspace.stored_path(name) for name in value]
@@ -104,8 +104,9 @@ def settings_of(stage: Stage, workspace: Workspace, config: Config) -> dict[str,
     return found | {f"{key} is given": bool(setting(config, key)) for key in stage.given}
 
 
-def _keys_of(stage: Stage) -> list[str]:
-    return [key for key in fields() if any(key == part or key.startswith(f"{part}.") for part in stage.settings)]
+def _keys_of(stage: Stage, config: Config) -> list[str]:
+    parts = (*stage.settings, *(stage.with_questions if config.queries else ()))
+    return [key for key in fields() if any(key == part or key.startswith(f"{part}.") for part in parts)]
 
 
 def inputs_of(stage: Stage, workspace: Workspace, config: Config, hashes: Hashes) -> dict[str, str]:
@@ -116,7 +117,7 @@ def inputs_of(stage: Stage, workspace: Workspace, config: Config, hashes: Hashes
         found[queries.name] = written_sha256(queries)
     for name in stage.models:
         found |= _of_files(name, model_files(workspace.path(name)), hashes)
-    for key in _keys_of(stage):
+    for key in _keys_of(stage, config):
         found |= _outside(key, workspace, config, hashes)
     return found
 

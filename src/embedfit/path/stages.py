@@ -23,6 +23,7 @@ class Stage:
     files that it reads only to tell how long something took; a change in them does not make it stale. settings: the
     parts of the configuration that its result depends on. If a setting names a file, a change of the content makes the
     stage stale, but a change of its place does not. given: settings for which it only matters whether they are set.
+    with_questions: settings that count only if there are questions that people asked.
     written_alone: whether only the queries that a language model wrote count in queries.jsonl, so that a log of
     questions does not make the stage stale.
     """
@@ -39,6 +40,7 @@ class Stage:
     may_write: tuple[str, ...] = ()
     glances: tuple[str, ...] = ()
     given: tuple[str, ...] = ()
+    with_questions: tuple[str, ...] = ()
     written_alone: bool = False
     run: Callable[..., None] | None = None
 
@@ -61,13 +63,14 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="generate",
         module="embedfit.queries.stage",
-        version=5,
+        version=6,
         reads=("passages.jsonl",),
         may_read=(FORGOTTEN,),
         writes=("queries.jsonl",),
         may_write=("eval",),
         settings=(*_MODEL, "generate", "queries", "choose.questions"),
         given=("eval_beir", "eval_docs"),
+        with_questions=("eval_beir",),
     ),
     Stage(
         name="mine",

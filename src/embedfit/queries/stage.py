@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.asked.log import Log, read_log
-from embedfit.asked.rows import rows_of_log
+from embedfit.asked.rows import apart, rows_of_log
 from embedfit.config import Config
 from embedfit.errors import BudgetExceeded, EmbedfitError, InputError, PaidInPart
-from embedfit.files.beir import write_beir
+from embedfit.files.beir import judged_queries, write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.judging.judge import Judge, Pair
 from embedfit.judging.opening import OWN_MODEL, opened_judge
@@ -87,12 +87,14 @@ def _asked(log: Log, passages: Sequence[Passage], config: Config, runtime: Runti
     base = local_model("base", config.model, query_instruction=config.query_instruction)
 
     def embed(texts: Sequence[str]) -> Vectors:
-        try:
-            return runtime.vectors.embed(base, texts, is_query=True, report=runtime.report)
-        finally:
-            base.release()
+        return runtime.vectors.embed(base, texts, is_query=True, report=runtime.report)
 
-    return rows_of_log(log, passages, embed, runtime.report, judged=config.choose.questions, seed=config.seed)
+    measured = judged_queries(Path(config.eval_beir)) if config.eval_beir is not None else []
+    try:
+        rows = rows_of_log(log, passages, embed, runtime.report, judged=config.choose.questions, seed=config.seed)
+        return apart(rows, measured, embed, runtime.report)
+    finally:
+        base.release()
 
 
 def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Config, runtime: Runtime) -> list[Query]:
