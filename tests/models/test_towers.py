@@ -81,6 +81,7 @@ def test_a_shared_transformer_is_stored_and_loaded_once(mapped: Path, tuned: Pat
     assert router.sub_modules["query"][0] is router.sub_modules["document"][0]
     weights = [mapped / role / "model.safetensors" for role in ("query", "document")]
     assert weights[0].samefile(weights[1])
+    assert not read_architecture(tuned).has_map
     assert Encoder.load(tuned).tower(is_query=True).backbone is not Encoder.load(tuned).backbone
     assert not (tuned / "query" / "model.safetensors").samefile(tuned / "document" / "model.safetensors")
 
@@ -123,6 +124,7 @@ def test_query_maps_rank_as_the_map_does_on_unit_vectors(kind: str, tmp_path: Pa
     with_query_map(base, matrix, tmp_path / "query")
     save_towers(tmp_path / "merged", query=tmp_path / "query", document=base)
     untuned, ours = Encoder.load(base, precision="fp32"), Encoder.load(tmp_path / "merged", precision="fp32")
+    assert ours.layout.has_map
     expected = unit_rows(untuned.encode_unit(texts, is_query=True) @ matrix.T)
     assert_allclose(ours.encode(texts, is_query=True), expected, atol=1e-5)
     assert_allclose(ours.encode(texts), untuned.encode(texts), atol=1e-6)

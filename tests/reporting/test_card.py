@@ -1,17 +1,21 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from sentence_transformers import SentenceTransformer
 
 from embedfit.config import resolve
 from embedfit.errors import ArtifactMissing
 from embedfit.models.layout.reading import read_architecture
+from embedfit.reporting import page
 from embedfit.reporting.card import render
 from embedfit.testing.run_folder import HOSTILE, PARTS
 from embedfit.testing.tiny_model import make_tiny_bert
+from tests.models.tiny_towers import SHAPES
 from tests.reporting.conftest import summarised, told
 
 
@@ -146,3 +150,24 @@ def test_the_name_of_a_language_model_does_no_harm_to_the_card(evidence, model):
     assert "/home/ann" not in card
     assert "\n# d" not in card
     assert "<img" not in MarkdownIt().render(card.split("## Licences")[1])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_card_of_two_towers_says_how_to_use_them(evidence, shape, tmp_path):
+    folder = SHAPES[shape](make_tiny_bert(tmp_path / "base", pooling="mean"), tmp_path)
+    own = replace(evidence, layout=read_architecture(folder))
+    card = render(own, model_id="me/tuned")
+    assert "**It has two towers.** Questions go through `query/`" in card
+    assert ("a map behind it" in card) == ("a linear map" in card) == ("1.8.3" in card) == (shape == "map")
+    assert "averaged with the base" not in card
+    code = card.split("```python")[1].split("```")[0].replace("me/tuned", str(folder))
+    names = {}
+    exec(compile(code, "card", "exec"), names)
+    theirs = SentenceTransformer(str(folder), device="cpu")
+    assert np.allclose(names["queries"], theirs.encode_query(["what you search for"]), atol=1e-5)
+    html = page.render(own)
+    assert "Two towers: queries go through" in html and ("a map behind it" in html) == (shape == "map")
+
+
+def test_a_card_of_one_tower_names_none(evidence):
+    assert "tower" not in render(evidence) and "Two towers" not in page.render(evidence)

@@ -1,3 +1,4 @@
+import ast
 import shlex
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from embedfit.cli.main import app
 from embedfit.commands.indexing import index_documents
 from embedfit.reporting import usage
+from tests.models.tiny_towers import SHAPES
 from tests.reporting.conftest import decided
 
 MANUAL = "# Sound\n\nPress the mute button of the tv to turn the sound off, and again to turn it on.\n"
@@ -80,6 +82,34 @@ def test_the_langchain_snippets_give_the_same_vector(tiny_bert):
     pytest.importorskip("langchain_huggingface", reason="langchain-huggingface is not installed")
     exec(compile(usage.code("langchain_alone.py", model=str(tiny_bert)), "snippet", "exec"), names)
     assert np.allclose(names["vector"], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_snippets_of_two_towers_take_the_right_one(shape, tiny_bert, tmp_path, capsys):
+    folder = str(SHAPES[shape](tiny_bert, tmp_path))
+    model = SentenceTransformer(folder)
+    query, passage = "what you search for", "title and text of a passage"
+    names = {}
+    exec(compile(usage.code("load.py", model=folder, towers=True), "snippet", "exec"), names)
+    assert np.allclose(names["queries"], model.encode_query([query]), atol=1e-5)
+    assert np.allclose(names["passages"], model.encode_document([passage]), atol=1e-5)
+    exec(compile(usage.code("langchain.py", model=folder, towers=True), "snippet", "exec"), names)
+    assert np.allclose(names["vector"], model.encode_query(query, normalize_embeddings=True), atol=1e-2)
+    # LangChain's own class passes these arguments on to encode().
+    call = ast.parse(usage.code("langchain_alone.py", model=folder, towers=True)).body[1].value
+    more = {keyword.arg: keyword.value for keyword in call.keywords}
+    found = model.encode(query, **ast.literal_eval(more["query_encode_kwargs"]))
+    assert np.allclose(found, model.encode_query(query, normalize_embeddings=True), atol=1e-5)
+    assert not np.allclose(found, model.encode(query, prompt_name="query"), atol=1e-2)
+
+
+def test_each_tower_has_a_server_of_its_own():
+    lines = usage.code("tei.sh", model="runs/a b/merged", folder=True, towers=True).replace("\\\n", "").splitlines()
+    mounts = [shlex.split(line)[shlex.split(line).index("-v") + 1] for line in lines if line.startswith("docker")]
+    assert mounts == ["$PWD/runs/a b/merged/query:/model", "$PWD/runs/a b/merged/document:/model"]
+    assert (
+        usage.code("tei.sh", model="me/tuned", towers=True).splitlines()[0] == "hf download me/tuned --local-dir model"
+    )
 
 
 @pytest.mark.parametrize(

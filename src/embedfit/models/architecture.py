@@ -124,6 +124,11 @@ class Architecture:
         return self.queries if is_query else replace(self, queries=None)
 
     @property
+    def has_map(self) -> bool:
+        """Whether queries go through the modules of passages and then through more: a map is all that differs."""
+        return self.queries is not None and self.queries.modules[: len(self.modules)] == self.modules
+
+    @property
     def first(self) -> Transformer | StaticEmbedding:
         """The module that turns tokens into states."""
         first = self.modules[0]

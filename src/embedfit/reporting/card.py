@@ -58,7 +58,8 @@ def render(evidence: Evidence, *, model_id: str = UNNAMED) -> str:
         columns=columns,
         rows=_rows(summary, list(columns.values())),
         findings=findings(evidence),
-        snippet=partial(_snippet, model_id),
+        snippet=partial(_snippet, model_id, evidence.layout.queries is not None),
+        map_alone=evidence.layout.has_map,
     )
     text = re.sub(r"\n{3,}", "\n\n", text).strip()
     return f"---\n{metadata(evidence, model_id).to_yaml()}\n---\n\n{text}\n"
@@ -77,8 +78,8 @@ def language_models(evidence: Evidence) -> list[str]:
     return found
 
 
-def _snippet(model_id: str, name: str) -> Markup:
-    return Markup(usage.code(name, model=model_id))
+def _snippet(model_id: str, towers: bool, name: str) -> Markup:
+    return Markup(usage.code(name, model=model_id, towers=towers))
 
 
 def metadata(evidence: Evidence, model_id: str = UNNAMED) -> ModelCardData:

@@ -70,22 +70,37 @@ def shipped_model(evidence: Evidence) -> str:
     return f"{evidence.root}/merged"
 
 
-def code(name: str, *, model: str = "", run: str = "", folder: bool = False) -> str:
-    """The code of a file in templates/usage. model: a hub id, or a path if `folder` is set; run: a run's folder."""
-    return environment(escapes=False).get_template(f"usage/{name}.j2").render(model=model, run=run, folder=folder)
+def code(name: str, *, model: str = "", run: str = "", folder: bool = False, towers: bool = False) -> str:
+    """The code of a file in templates/usage.
+
+    model: a hub id, or a path if `folder` is set; towers: it has one for queries and one for passages. run: a run's
+    folder.
+    """
+    template = environment(escapes=False).get_template(f"usage/{name}.j2")
+    return template.render(model=model, run=run, folder=folder, towers=towers)
+
+
+#: Notes on a model of two towers, in place of those above.
+_NOTES_OF_TOWERS = {
+    "load.py": "A sentence-transformers model of two towers: encode_query and encode_document each take theirs.",
+    "tei.sh": "A server for queries, and one for passages. A query map needs Text Embeddings Inference 1.8.3 or later.",
+    "deploy.sh": "The endpoint gets the tower of queries. The plan lists each call and its price, and changes nothing.",
+}
 
 
 def snippets(evidence: Evidence) -> list[Snippet]:
     """Everything under "Use it", for the retriever and the model that ship."""
     model, base_ships = shipped_model(evidence), evidence.summary.decision.ship == "base"
+    folder = model.startswith(evidence.root)
+    towers = folder and evidence.layout is not None and evidence.layout.queries is not None
     return [
         Snippet(
             title=title,
             note=f"{note} merged/ holds the base’s weights here, unchanged."
             if base_ships and name == "load.py"
-            else note,
+            else (_NOTES_OF_TOWERS.get(name, note) if towers else note),
             language="python" if name.endswith(".py") else "shell",
-            code=code(name, model=model, run=evidence.root, folder=model.startswith(evidence.root)),
+            code=code(name, model=model, run=evidence.root, folder=folder, towers=towers),
         )
         for name, title, note in (_SHOWN[:-2] if base_ships else _SHOWN)
     ]

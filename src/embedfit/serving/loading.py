@@ -111,7 +111,7 @@ def _tower(folder: Path, layout: Architecture, *, is_query: bool) -> _Served:
 def _map_of(folder: Path, layout: Architecture) -> Head | None:
     """The modules that queries go through after those of passages; None if the towers differ in more than that."""
     queries, own = layout.tower(is_query=True), layout.modules
-    if queries.modules[: len(own)] != own or layout.dimensions is not None:
+    if not layout.has_map or layout.dimensions is not None:
         return None
     return Head.load(folder, replace(queries, modules=queries.modules[len(own) :]))
 

@@ -26,6 +26,9 @@ from embedfit.numerics.arrays import Floats
 from embedfit.path.workspace import sha256_json
 from embedfit.runtime import cache_folder
 
+#: Files of a tower's folder that say nothing of its first module.
+_OF_THE_WHOLE = {"modules.json", "config_sentence_transformers.json", "embedfit.json"}
+
 
 def save_towers(folder: Path, *, query: Path, document: Path, layout: Architecture | None = None) -> None:
     """Write a model of two towers from two plain model folders, which stay as they are.
@@ -47,10 +50,11 @@ def save_towers(folder: Path, *, query: Path, document: Path, layout: Architectu
     for role, source in ((DOCUMENT, document), (QUERY, query)):
         layouts[role] = layouts[role].with_prompts(**prompts)
         copy_model(folder / role, base=source, layout=layouts[role])
-    same = _linked(folder)
     listed = {role: _listed(folder, role) for role in (QUERY, DOCUMENT)}
-    if same:
-        listed[QUERY][0] = listed[DOCUMENT][0]
+    for number, pair in enumerate(zip(listed[QUERY], listed[DOCUMENT], strict=False)):
+        if not _same_files(*(folder / path for _, path in pair)):
+            break
+        listed[QUERY][number] = listed[DOCUMENT][number]
     write_json(folder / CONFIG, router_config(listed[QUERY], listed[DOCUMENT]))
     write_modules(folder, [("sentence_transformers.models.Router", "")])
     write_texts(folder, layouts[DOCUMENT])
@@ -121,20 +125,17 @@ def _listed(folder: Path, role: str) -> Listed:
     return found
 
 
-def _linked(folder: Path) -> bool:
-    """Store equal files of the towers once; returns whether the transformers are the same in all their files."""
-    towers = {
-        role: {path.name: path for path in (folder / role).iterdir() if path.is_file()} for role in (QUERY, DOCUMENT)
-    }
-    modules = {"modules.json", "config_sentence_transformers.json"}
-    same = True
-    for name in sorted({*towers[QUERY], *towers[DOCUMENT]} - modules):
-        pair = [towers[role].get(name) for role in (QUERY, DOCUMENT)]
+def _same_files(query: Path, document: Path) -> bool:
+    """Whether a module has the same files in both towers. Equal weights are stored once from then on."""
+    files = [{path.name: path for path in place.iterdir() if path.is_file()} for place in (query, document)]
+    for name in sorted({*files[0], *files[1]} - _OF_THE_WHOLE):
+        pair = files[0].get(name), files[1].get(name)
         if pair[0] is None or pair[1] is None or sha256_file(pair[0]) != sha256_file(pair[1]):
-            same = False
-        elif name.endswith(".safetensors"):
-            _link(pair[1], pair[0])
-    return same
+            return False
+    for name in files[0]:
+        if name.endswith(".safetensors"):
+            _link(files[1][name], files[0][name])
+    return True
 
 
 def _link(stored: Path, copy: Path) -> None:
