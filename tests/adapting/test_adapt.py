@@ -326,3 +326,30 @@ def test_nothing_of_people_s_questions_is_in_logs_or_files(world: Path, tmp_path
         *((tmp_path / "run" / "adapt" / name).read_text("utf-8") for name in ("adapt.json", "report.html")),
     ):
         assert not [question for question in asked if question in text]
+
+
+def test_what_is_forgotten_goes_from_the_moved_vectors_and_stays_out(
+    world: Path, tmp_path: Path, adapted: Adapt
+) -> None:
+    generate = {"generator": f"recorded:{world / 'manuals' / 'written.jsonl'}", "round_trip_k": 0}
+    adapted(
+        queries=world / "log.txt",
+        vectors=f"{world / 'frozen'}|find: ",
+        settings={"generate": generate, "adapt": {"written": "yes", "move": True}},
+    )
+    run, question = tmp_path / "run", (world / "log.txt").read_text("utf-8").splitlines()[0]
+    gone = MovedVectors.load(run / "adapt" / "moved.safetensors").ids[0]
+    lines = io.StringIO()
+    runtime = Runtime(
+        report=LogLines(lines), ledger=tmp_path / "ledger.sqlite", vectors=VectorStore(tmp_path / "vectors")
+    )
+    kept = VectorStore(tmp_path / "vectors").forget(["query find: "], [question], dry=True)
+    assert kept == 1
+    found = embedfit.forget(run, documents=[gone], queries=[question], yes=True, runtime=runtime)
+    assert found.models == ("adapt/query_map.safetensors",) and "Train again: embedfit adapt" in lines.getvalue()
+    left = MovedVectors.load(run / "adapt" / "moved.safetensors")
+    assert gone not in left.ids and left.card["embedder"].endswith("frozen|find: ")
+    assert VectorStore(tmp_path / "vectors").forget(["query find: "], [question], dry=True) == 0
+    assert states(run)["adapt"] == "stale"
+    result = adapted(docs=(), vectors=None)
+    assert result.data.asked == 44 and result.data.passages == 119

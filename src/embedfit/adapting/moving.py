@@ -6,8 +6,8 @@ A moved vector has the size of the old one and replaces it: (1 - w) × passage +
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,19 +33,28 @@ def moved(passages: Vectors, queries: Sequence[Vectors], weight: float) -> Vecto
 
 @dataclass(frozen=True, eq=False)
 class MovedVectors:
-    """The new vectors of some passages. ids: (M,) of the passages; vectors: (M, H) float32 unit rows."""
+    """The new vectors of some passages.
+
+    ids: (M,) of the passages; vectors: (M, H) float32 unit rows. card: facts of their making, such as the embedder.
+    """
 
     ids: Sequence[str]
     vectors: Vectors
+    card: Mapping[str, str] = field(default_factory=dict)
 
-    def save(self, path: str | Path, card: Mapping[str, str]) -> None:
-        """Write ids and vectors as one safetensors file, whole or not at all. card: its metadata."""
+    def without(self, passages: Collection[str]) -> MovedVectors:
+        """The vectors of other passages than these."""
+        kept = [number for number, one in enumerate(self.ids) if one not in passages]
+        return replace(self, ids=[self.ids[number] for number in kept], vectors=self.vectors[kept])
+
+    def save(self, path: str | Path) -> None:
+        """Write ids, vectors and card as one safetensors file, whole or not at all."""
         lines = "".join(json.dumps(one) + "\n" for one in self.ids).encode()
         tensors: dict[str, npt.NDArray[np.generic]] = {
             "vectors": np.ascontiguousarray(self.vectors, np.float32),
             "ids": np.frombuffer(lines, np.uint8),
         }
-        about = {"format": "embedfit moved vectors", "version": str(VERSION), **card}
+        about = {"format": "embedfit moved vectors", "version": str(VERSION), **self.card}
         with atomic_file(Path(path), binary=True) as file:
             file.write(save(tensors, metadata=about))
 
@@ -57,11 +66,11 @@ class MovedVectors:
             raise InputError(f"There is no file of moved vectors {path}.", remedy=_REMEDY)
         try:
             with safe_open(path, framework="numpy") as file:
-                version = (file.metadata() or {}).get("version")
+                card = file.metadata() or {}
                 ids = [json.loads(line) for line in file.get_tensor("ids").tobytes().splitlines()]
                 vectors = file.get_tensor("vectors")
         except (SafetensorError, OSError, ValueError, TypeError) as error:
             raise InputError(f"{path} holds no moved vectors ({error}).", remedy=_REMEDY) from error
-        if version != str(VERSION) or vectors.ndim != 2 or len(ids) != len(vectors):
+        if card.get("version") != str(VERSION) or vectors.ndim != 2 or len(ids) != len(vectors):
             raise InputError(f"{path} holds no moved vectors that this embedfit reads.", remedy=_REMEDY)
-        return cls(ids, vectors)
+        return cls(ids, vectors, {name: text for name, text in card.items() if name not in ("format", "version")})

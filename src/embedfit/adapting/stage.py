@@ -261,7 +261,7 @@ class _Adaptation:
                 replace(made, card=card, probes=known).save(folder / MAP)
             if self.config.adapt.move and new:
                 about = {"embedder": embedder.name, "weight": f"{result.move.share:g}"}
-                MovedVectors(list(new), np.stack(list(new.values()))).save(folder / MOVED, about)
+                MovedVectors(list(new), np.stack(list(new.values())), about).save(folder / MOVED)
             (folder / RESULT).write_text(encode_whole(result), "utf-8")
 
     def _note(self, sentence: str) -> None:

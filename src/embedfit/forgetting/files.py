@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embedfit.adapting.moving import MovedVectors
 from embedfit.asked.log import key_of
 from embedfit.files.atomic import atomic_file
 from embedfit.forgetting.target import Target
@@ -54,6 +55,7 @@ def run_files(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Pl
     for name, rule in rules.items():
         yield from _rows(workspace, name, rule, dry=dry)
     yield from _judged(workspace, target, dry=dry)
+    yield from _moved(workspace, target, dry=dry)
     yield from _values(workspace, target, dry=dry)
     yield from _pages(workspace, target, dry=dry)
     yield from _scratch(workspace, target, dry=dry)
@@ -173,6 +175,19 @@ def _judged(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Plac
         if not dry:
             with atomic_file(path) as out:
                 out.writelines(kept)
+
+
+def _moved(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Place]:
+    """The moved vectors of the passages that go."""
+    name = "adapt/moved.safetensors"
+    if not workspace.path(name).exists():
+        return
+    vectors = MovedVectors.load(workspace.path(name))
+    left = vectors.without(target.passages)
+    if len(left.ids) < len(vectors.ids):
+        yield Place(name, len(vectors.ids) - len(left.ids), "rows")
+        if not dry:
+            left.save(workspace.path(name))
 
 
 # --- values of JSON, pages, scratch

@@ -59,7 +59,7 @@ def vectors(config: Config, workspace: Workspace, target: Target, store: VectorS
 
 def _instructions(config: Config, workspace: Workspace) -> set[str]:
     """The instructions that the run's models put before queries."""
-    found = {"", config.query_instruction or ""}
+    found = {"", config.query_instruction or "", (config.adapt.vectors or "").partition("|")[2]}
     with suppress(EmbedfitError):
         found.add(open_model(config.model, config.query_instruction)[1].query_instruction)
     for name in ("finetuned", "merged"):

@@ -22,6 +22,8 @@ from embedfit.path.stages import stage_named
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.runtime import Runtime
 
+#: The map that `embedfit adapt` wrote.
+QUERY_MAP = "adapt/query_map.safetensors"
 #: Stages whose outputs are edited in place. They stay fresh; only later stages run again.
 _EDITED = ("ingest", "generate", "mine")
 #: Keeps what a command found before it changed anything: the fresh stages, and the models that had seen the target.
@@ -69,7 +71,7 @@ def forget(
         again = bool(target.keys & before.queries) or (bool(documents) and not target.passages)
         places, sent = _everywhere(workspace, config, target, runtime, dry=True)
         rebuilt = is_index(workspace.path(IN_RUN))
-        models = tuple(sorted({*_models(workspace, places), *_begun(workspace)["models"]}))
+        models = tuple(sorted({*_models(workspace, target, places), *_begun(workspace)["models"]}))
         found = Forgetting(places=tuple(places), models=models, sent=tuple(sent))
         _say(found, workspace, runtime, rebuilt=rebuilt)
         if not runtime.confirm("Delete it there?"):
@@ -114,11 +116,12 @@ def _rebuild(workspace: Workspace, runtime: Runtime) -> None:
     )
 
 
-def _models(workspace: Workspace, places: Sequence[Place]) -> tuple[str, ...]:
-    """The folders of the models whose training rows hold the target."""
-    if not any(place.name == "train.jsonl" for place in places):
-        return ()
-    return tuple(name for name in ("finetuned", "merged") if workspace.path(name).exists())
+def _models(workspace: Workspace, target: Target, places: Sequence[Place]) -> tuple[str, ...]:
+    """The models whose training rows hold the target, and a query map, which may have learned from it."""
+    trained = any(place.name == "train.jsonl" for place in places)
+    maps = (QUERY_MAP,) if target.keys or target.queries or target.passages else ()
+    names = (*(("finetuned", "merged") if trained else ()), *maps)
+    return tuple(name for name in names if workspace.path(name).exists())
 
 
 def _begun(workspace: Workspace) -> dict[str, list[str]]:
@@ -168,9 +171,10 @@ def _after(workspace: Workspace, models: Sequence[str], left: Sequence[str], *, 
     """The last log lines. again: some of it was forgotten before, so the training rows no longer show its models."""
     lines = []
     if models:
+        command = "adapt" if models == (QUERY_MAP,) else "run"
         lines.append(
-            f"forget: {' and '.join(models)} were trained on it, and weights can't forget. Train again: embedfit run "
-            f"--run {workspace.root}. Delete copies that you made of them"
+            f"forget: {' and '.join(models)} were trained on it, and weights can't forget. Train again: embedfit "
+            f"{command} --run {workspace.root}. Delete copies that you made of them"
         )
     elif workspace.path("finetuned").exists() and again:
         lines.append("forget: it was forgotten before; which models were trained on it was said then")
