@@ -164,6 +164,8 @@ class _Adaptation:
         return replace(questions, training=training, held_out=held_out)
 
     def _embedded(self, embedder: Embedder, texts: Sequence[str], *, is_query: bool) -> Vectors:
+        if not texts:
+            return np.zeros((0, 0), np.float32)
         try:
             return self.runtime.vectors.embed(embedder, texts, is_query=is_query, report=self.runtime.report)
         finally:
