@@ -6,10 +6,13 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from embedfit.config import GenerateConfig
 from embedfit.generators import Wanted, generator
 from embedfit.path.artefacts import Passage
-from embedfit.queries.plan import plan, queries_per_passage
+from embedfit.queries.plan import limited, plan, queries_per_passage
 
 
 def passages(train: int, dev: int, test: int = 0) -> list[Passage]:
@@ -64,6 +67,16 @@ def test_a_limit_spreads_over_the_corpus() -> None:
     chosen = sorted(a.passage for a in asks if a.passage < 1000)
     assert len(chosen) == 10
     assert all(100 * n <= place < 100 * (n + 1) for n, place in enumerate(chosen))
+
+
+@given(st.sets(st.integers(0, 59)), st.integers(1, 70))
+def test_passages_that_nobody_asks_about_come_first(asked: set[int], limit: int) -> None:
+    config = GenerateConfig(generator="local", max_passages=limit, queries_per_passage=1)
+    chosen = {ask.passage for ask in plan(passages(60, 5), config, seed=3, asked_about=asked) if ask.passage < 60}
+    unasked = set(range(60)) - asked
+    assert len(chosen) == min(limit, 60)
+    assert chosen <= unasked or unasked <= chosen
+    assert limited(passages(60, 5), config) == (limit < 60)
 
 
 def test_more_passages_get_fewer_queries_each() -> None:

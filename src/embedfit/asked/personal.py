@@ -39,6 +39,6 @@ def said(counts: Mapping[str, int]) -> str:
     if not parts:
         return ""
     return (
-        f"queries: personal data, it seems: {', '.join(parts)}. Questions stay on this machine; only a judge that you "
-        "name (--judge) is shown some. `embedfit forget` takes one out."
+        f"queries: personal data, it seems: {', '.join(parts)}. Such questions stay on this machine; only a judge "
+        "that you name (--judge) is shown some. `embedfit forget` takes one out."
     )

@@ -166,6 +166,13 @@ class GenerateConfig(Section):
     examples: str | None = decides(
         None, description="file of the user's own queries, one a line, for the prompt", path="file"
     )
+    log_examples: int = decides(
+        6,
+        ge=0,
+        le=8,
+        description="questions of --queries that the prompt shows as examples if generate.examples names no file; "
+        "0: none",
+    )
     domain: str = decides("", description="a hint for the prompt, such as 'annual reports of US companies'")
     language: str = decides("", description="language of the queries; empty: the passage's own")
     max_cost: float | None = incidental(None, ge=0, description="USD, never exceeded")

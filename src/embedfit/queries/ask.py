@@ -52,9 +52,9 @@ def own_language(texts: Sequence[str]) -> str:
 
 
 def calls_for(
-    passages: Sequence[Passage], asks: Sequence[Ask], config: GenerateConfig
+    passages: Sequence[Passage], asks: Sequence[Ask], config: GenerateConfig, examples: Sequence[str] = ()
 ) -> list[tuple[Request, list[int]]]:
-    """The calls, and which asks (by index) each serves.
+    """The calls, and which asks (by index) each serves. examples: queries of these users, for the prompt.
 
     A small model is asked for one query a call. Others write all queries of a passage in one reply, so that the
     passage is paid for once.
@@ -62,7 +62,7 @@ def calls_for(
     writer = generator(config.generator)
     language = config.language or own_language([passage.text for passage in passages])
     way = prompts.Way(
-        hint=prompts.hints(config.domain, language, user_examples(config.examples)),
+        hint=prompts.hints(config.domain, language, examples),
         temperature=config.temperature if config.temperature is not None else writer.temperature,
         top_p=config.top_p,
         max_tokens=config.max_query_tokens,
@@ -115,19 +115,27 @@ def texts_of(outcome: Outcome, styles: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def ask(
-    model: LedgeredModel, passages: Sequence[Passage], asks: Sequence[Ask], config: GenerateConfig, runtime: Runtime
+    model: LedgeredModel,
+    passages: Sequence[Passage],
+    asks: Sequence[Ask],
+    config: GenerateConfig,
+    runtime: Runtime,
+    *,
+    examples: Sequence[str] = (),
 ) -> list[Query]:
     """Every ask as a query record, in order. Each reply is in the ledger before it is used.
+
+    examples: queries of these users, for the prompt.
 
     Asks for which --max-cost left no money have OVER_BUDGET as their reason. If a model's thoughts take the
     whole limit of tokens, all is asked again with a higher one, unless generate.max_reply_tokens sets it.
     Raises UsageError if the user does not confirm the cost, GeneratorError if the first replies hold no query.
     """
-    calls = calls_for(passages, asks, config)
+    calls = calls_for(passages, asks, config, examples)
     writer = generator(config.generator)
     if not writer.one_query_a_call:
         calls = most_useful_first(calls, [passages[item.passage].split for item in asks])
-    rules = filters.text_rules(user_examples(config.examples), config.language)
+    rules = filters.text_rules(examples, config.language)
 
     def read(number: int, outcome: Outcome, key: str, doubtful: bool) -> tuple[list[Query], Worth]:
         wanted = [asks[place] for place in calls[number][1]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,11 +33,21 @@ def queries_per_passage(passages: int, wanted: Wanted) -> int:
     return int(np.clip(round(wanted.queries / max(passages, 1)), wanted.least, wanted.most))
 
 
-def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> list[Ask]:
+def limited(passages: Sequence[Passage], config: GenerateConfig) -> bool:
+    """Whether only some of the training passages get queries."""
+    most = config.max_passages or generator(config.generator).wanted.passages
+    return 0 < most < sum(passage.split == "train" for passage in passages)
+
+
+def plan(
+    passages: Sequence[Passage], config: GenerateConfig, *, seed: int, asked_about: Collection[int] = frozenset()
+) -> list[Ask]:
     """The queries to ask for, in the order of the passages.
 
     Train passages get queries in the training styles, dev and test passages in the held-out ones:
     a model must not look better only because it has learned the form of its training queries.
+    asked_about: passages that people's questions seem to ask about. If only some passages get queries, the others come
+    first, because questions of people teach more about these.
     """
     wanted = generator(config.generator).wanted
     training, held_out = _styles(config)
@@ -47,7 +57,7 @@ def plan(passages: Sequence[Passage], config: GenerateConfig, *, seed: int) -> l
     rng = np.random.default_rng(seed)
     asks: list[Ask] = []
     by_split = {split: [i for i, p in enumerate(passages) if p.split == split] for split in ("train", "dev", "test")}
-    train = _spread(by_split["train"], config.max_passages or wanted.passages, rng)
+    train = _training(by_split["train"], config.max_passages or wanted.passages, asked_about, rng)
     count, most_held_out = config.queries_per_passage or queries_per_passage(len(train), wanted), wanted.held_out
     if wanted.samples:
         count = min(count, wanted.samples * len(set(training)))
@@ -83,6 +93,17 @@ def _styles(config: GenerateConfig) -> tuple[list[Style], list[Style]]:
         [style for style in training if style.name in known] or training,
         [style for style in held_out if style.name in known] or held_out,
     )
+
+
+def _training(passages: Sequence[int], limit: int, asked_about: Collection[int], rng: np.random.Generator) -> list[int]:
+    """At most `limit` of the passages: those that nobody asks about, then the others."""
+    if not limit or len(passages) <= limit:
+        return list(passages)
+    unasked = [one for one in passages if one not in asked_about]
+    if len(unasked) >= limit:
+        return _spread(unasked, limit, rng)
+    others = [one for one in passages if one in asked_about]
+    return sorted([*unasked, *_spread(others, limit - len(unasked), rng)])
 
 
 def _spread(passages: Sequence[int], limit: int, rng: np.random.Generator) -> list[int]:

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from embedfit.asked.log import Log, read_log
-from embedfit.asked.rows import apart, rows_of_log
+from embedfit.asked.log import read_log
 from embedfit.config import Config
 from embedfit.errors import BudgetExceeded, EmbedfitError, InputError, PaidInPart
-from embedfit.files.beir import judged_queries, write_beir
+from embedfit.files.beir import write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.judging.judge import Judge, Pair
 from embedfit.judging.opening import OWN_MODEL, opened_judge
@@ -28,6 +27,7 @@ from embedfit.path.forgotten import read_forgotten
 from embedfit.path.workspace import Workspace
 from embedfit.queries import filters
 from embedfit.queries.ask import FAILED, REJECTED, UNWRITTEN, ask, user_examples
+from embedfit.queries.from_log import FromLog, from_log
 from embedfit.queries.plan import plan
 from embedfit.queries.rules.candidate import Candidate
 from embedfit.retrieval.bm25 import Bm25
@@ -55,19 +55,21 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     # Read before anything is paid for, so that a file that can't be read costs nothing.
     leave_out = read_forgotten(workspace).queries
     log = read_log(config.queries, runtime.report, seed=config.seed, leave_out=leave_out) if config.queries else None
-    asks = plan(passages, config.generate, seed=config.seed)
+    asked = from_log(log, passages, config, runtime) if log else FromLog()
+    examples = user_examples(config.generate.examples) or asked.examples
+    asks = plan(passages, config.generate, seed=config.seed, asked_about=asked.about)
     payer = str(workspace.root.resolve())
     judges = config.generate.judge is not None and config.generate.judge_min > 0
     if judges and config.generate.judge == OWN_MODEL:
         runtime.report.log("generate: the judge then reads each query that passes the filters, for more calls")
     with opened_model(config.generate, runtime, run=payer) as model:
-        drafts = ask(model, passages, asks, config.generate, runtime)
-    queries = filtered(passages, drafts, config, runtime)
+        drafts = ask(model, passages, asks, config.generate, runtime, examples=examples)
+    queries = filtered(passages, drafts, config, runtime, examples=examples)
     if judges:
         workspace.write(Query, queries)  # kept in case the judge fails or the user says no
         with opened_judge(config.generate, runtime, run=payer) as judge:
             queries = judged(passages, queries, judge, config.generate.judge_min)
-    workspace.write(Query, [*queries, *(_asked(log, passages, config, runtime) if log else ())])
+    workspace.write(Query, [*queries, *asked.rows])
     _log_reasons(queries, runtime)
     short = _over_budget(queries, config.generate.max_cost)
     _check_enough(queries, short)
@@ -82,26 +84,17 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         )
 
 
-def _asked(log: Log, passages: Sequence[Passage], config: Config, runtime: Runtime) -> list[Query]:
-    """The rows of the questions that people asked. No language model sees them."""
-    base = local_model("base", config.model, query_instruction=config.query_instruction)
-
-    def embed(texts: Sequence[str]) -> Vectors:
-        return runtime.vectors.embed(base, texts, is_query=True, report=runtime.report)
-
-    measured = judged_queries(Path(config.eval_beir)) if config.eval_beir is not None else []
-    try:
-        rows = rows_of_log(log, passages, embed, runtime.report, judged=config.choose.questions, seed=config.seed)
-        return apart(rows, measured, embed, runtime.report)
-    finally:
-        base.release()
-
-
-def filtered(passages: Sequence[Passage], drafts: Sequence[Query], config: Config, runtime: Runtime) -> list[Query]:
-    """The drafts with every rule's verdict: kept, or dropped with its reason."""
+def filtered(
+    passages: Sequence[Passage],
+    drafts: Sequence[Query],
+    config: Config,
+    runtime: Runtime,
+    *,
+    examples: Sequence[str] = (),
+) -> list[Query]:
+    """The drafts with every rule's verdict: kept, or dropped with its reason. examples: those in the prompt."""
     by_id = {passage.passage_id: row for row, passage in enumerate(passages)}
-    shown = user_examples(config.generate.examples)
-    reasons = _text_reasons(passages, by_id, drafts, shown, config.generate.language)
+    reasons = _text_reasons(passages, by_id, drafts, examples, config.generate.language)
     base = local_model("base", config.model, query_instruction=config.query_instruction)
     contents = [passage.content for passage in passages]
     alive = [number for number, reason in enumerate(reasons) if not reason]
