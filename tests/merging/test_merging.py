@@ -29,6 +29,7 @@ from embedfit.models.layout.golden import read_golden
 from embedfit.models.layout.reading import read_architecture
 from embedfit.progress import Silent
 from tests.conftest import make_tiny_bert
+from tests.models.tiny_towers import save_tuned
 
 
 def test_a_mixture_is_the_weighted_sum() -> None:
@@ -199,6 +200,10 @@ def test_mixing_by_weights_and_by_examples(tmp_path: Path) -> None:
     examples.write_text("".join(json.dumps(row) + "\n" for row in rows))
     weights = mix([one, two], tmp_path / "by", weights=None, examples=examples, temperature=5, report=Silent())
     assert sum(weights) == pytest.approx(1) and all(0 < weight < 1 for weight in weights)
+    towers = save_tuned(one, tmp_path / "towers")
+    for pair in ([towers, towers], [one, towers], [towers, one]):
+        with pytest.raises(ModelError, match="two towers"):
+            mix(pair, tmp_path / "x", weights=[0.5, 0.5], examples=None, temperature=5, report=Silent())
     with pytest.raises(UsageError, match="not both"):
         mix([one, two], tmp_path / "x", weights=[1, 0], examples=examples, temperature=5, report=Silent())
     with pytest.raises(UsageError, match="at least two"):

@@ -1,12 +1,18 @@
 import re
+import shutil
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from sentence_transformers import SentenceTransformer
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, UsageError
 from embedfit.path.artefacts import Summary
 from embedfit.reporting.push import push
+from embedfit.testing.tiny_model import make_tiny_bert
+from tests.models.tiny_towers import SHAPES
 
 
 class FakeHub:
@@ -49,6 +55,25 @@ def test_one_commit_holds_the_model_and_a_card_that_names_the_repository(finishe
         "tokenizer_config.json", "vocab.txt",
     }  # fmt: skip
     assert b"SentenceTransformer('me/tuned')" in files["README.md"].path_or_fileobj
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_towers_are_pushed(finished, shape, tmp_path):
+    merged = finished.path("merged")
+    shutil.rmtree(merged)
+    SHAPES[shape](make_tiny_bert(tmp_path / "base"), finished.root)
+    hub = FakeHub()
+    push(finished, "me/tuned", hub=hub)
+    ((_, files, _),) = hub.commits
+    for name, operation in files.items():  # what a reader of the hub gets
+        target = tmp_path / "downloaded" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        given = operation.path_or_fileobj
+        target.write_bytes(given if isinstance(given, bytes) else Path(given).read_bytes())
+    assert b"It has two towers" in files["README.md"].path_or_fileobj
+    assert set(files) > {"modules.json", "router_config.json", "query/model.safetensors", "document/model.safetensors"}
+    theirs, ours = (SentenceTransformer(str(path), device="cpu") for path in (tmp_path / "downloaded", merged))
+    np.testing.assert_allclose(theirs.encode_query(["mute"]), ours.encode_query(["mute"]))
 
 
 def test_public_only_when_asked(finished):

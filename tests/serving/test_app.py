@@ -101,6 +101,14 @@ def test_the_prompt_comes_before_the_text(client):
     assert with_prompt != client.post("/embed", {"inputs": "tv"}).json()
 
 
+def test_a_models_name_can_stand_for_the_prompt_of_queries(client):
+    def embedded(**more):
+        return client.post("/v1/embeddings", {"input": "tv", **more}).json()["data"][0]["embedding"]
+
+    assert embedded(model="tiny:query") == embedded(model="tiny", prompt_name="query") != embedded(model="tiny")
+    assert embedded(model="tiny:query", prompt_name="") == embedded(model="tiny")
+
+
 def test_the_prompt_comes_before_token_ids_too(client):
     ids = ids_of(client, "mute the tv")
     assert (

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embedfit.errors import InputError, ModelError, ServingError
+from embedfit.models.architecture import Architecture, Dense
+from embedfit.models.layout.modules import Head
 from embedfit.models.layout.reading import read_architecture
 from embedfit.serving.engines.choice import EngineCandidate, candidates, choose
+from embedfit.serving.engines.engine import batch_of
 from embedfit.serving.engines.warmup import calibrate
 from embedfit.serving.scheduling.admission import GateResult, compare, content_of, evaluation_of, remembered, trial_of
 from embedfit.serving.settings import ServeSettings
@@ -136,6 +140,13 @@ def test_the_gate_lets_equal_engines_pass_and_stops_a_noisy_one(tmp_path):
     assert not noisy.passed
     assert noisy.fast < noisy.exact - 0.005
     assert "fails" in noisy.sentence("fake int8")
+    width = TimedEngine().pooled(batch_of([[1]], 0), 0).shape[1]
+    turned = np.roll(np.eye(width, dtype=np.float32), 1, axis=0)
+    module = Dense(path="map", inputs=width, outputs=width, bias=False, activation="Identity")
+    plain = Architecture.plain(pooling="mean", max_tokens=8, hidden_size=width)
+    after = Head(replace(plain, modules=(*plain.modules[:2], module)), {"map": {"linear.weight": turned}})
+    mapped = compare(TimedEngine(), TimedEngine("int8"), trial, 0, after=after)
+    assert mapped.passed and mapped.exact < same.exact  # queries, and they alone, go through the map
 
 
 def test_the_gate_finds_the_evaluation_of_the_run_that_made_the_model(tmp_path):

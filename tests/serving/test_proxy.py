@@ -14,7 +14,7 @@ import pytest
 
 from embedfit.embedders.client import Patience
 from embedfit.embedders.openai import openai
-from embedfit.embedders.tei import tei
+from embedfit.embedders.tei import read_info, tei
 from embedfit.errors import EmbedfitError, InputError, ServingError, UsageError
 from embedfit.llm.transport.retry import RetryPolicy
 from embedfit.models.query_map import QueryMap
@@ -129,6 +129,7 @@ def test_the_server_s_bounds_hold(proxied: Callable[..., Client]) -> None:
     assert client.post("/tokenize", {"inputs": "a"}, headers=ours).status_code == 404
     assert 'te_request_failure{err="payload"} 1.0' in client.get("/metrics").text
     assert "prompts" not in client.get("/info", headers=ours).json()
+    assert read_info(client.get("/info", headers=ours).json()).has_towers  # clients name the prompt of every text
 
 
 def failing(status: int, message: str = "no", **headers: str) -> Callable[[httpx.Request], httpx.Response]:

@@ -101,7 +101,8 @@ def test_int8_is_refused_where_its_quality_is_not_measured(tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunningServer, SentenceTransformer]]:
-    folder = tuned(tmp_path_factory.mktemp("served"))
+    root = tmp_path_factory.mktemp("served")  # like MiniLM, the model puts nothing before queries
+    folder = save_tuned(make_tiny_bert(root / "base", pooling="mean", instruction=""), root)
     with running_server(folder, "--engine", "openvino", "--precision", "fp32") as server:
         yield server, SentenceTransformer(str(folder), device="cpu")
 
@@ -122,6 +123,10 @@ def test_every_route_says_in_its_own_way_what_is_a_query(running: tuple[RunningS
         for path in ("/v1/embeddings", "/embeddings"):
             found = httpx.post(f"{server.url}{path}", json={"input": TEXTS, "model": "m", **more}).json()
             assert_allclose([row["embedding"] for row in found["data"]], expected, atol=2e-5)
+    named = httpx.post(f"{server.url}/v1/embeddings", json={"input": TEXTS, "model": "m:query"}).json()
+    assert_allclose([row["embedding"] for row in named["data"]], queries, atol=2e-5)
+    names = [row["id"] for row in httpx.get(f"{server.url}/v1/models").json()["data"]]
+    assert names == [names[0], f"{names[0]}:query"]
     client = EmbedfitServerEmbeddings(server.url)
     assert_allclose(client.embed_documents(TEXTS), unit_rows(passages), atol=2e-5)
     assert_allclose(client.embed_query(TEXTS[0]), unit_rows(queries[:1])[0], atol=2e-5)
@@ -138,3 +143,13 @@ def test_a_folder_with_other_golden_vectors_is_not_served(kind: str, tmp_path: P
     (folder / "embedfit.json").write_text(json.dumps(golden))
     with pytest.raises(ModelError, match=r"DIFFER from those in embedfit\.json"):
         load_service(str(folder), ServeSettings(engine="torch", precision="fp32"), log=lambda _: None)
+
+
+def test_clients_refuse_an_instruction_that_would_hide_what_is_a_query(
+    running: tuple[RunningServer, SentenceTransformer],
+) -> None:
+    client = EmbedfitServerEmbeddings(running[0].url, query_instruction="find: ")
+    with pytest.raises(UsageError, match="tells them apart by its own prompts"):
+        client.embed_query("how to mute the tv")
+    same = EmbedfitServerEmbeddings(running[0].url, query_instruction="")
+    assert_allclose(same.embed_query(TEXTS[0]), unit_rows(running[1].encode_query(TEXTS[:1]))[0], atol=2e-5)

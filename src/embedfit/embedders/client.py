@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from embedfit.errors import UsageError
 from embedfit.files.textfiles import Json
 from embedfit.llm.transport.retry import CallError, RetryPolicy
 from embedfit.models.architecture import document_instruction
@@ -39,13 +40,15 @@ class ServerInfo:
     """A server's description of itself. The defaults are TEI's.
 
     rows, body_bytes: the most texts, and bytes of the whole body, in one request. prompts: None if it does not list
-    them. default_prompt: the text that it puts before texts of requests that name no prompt.
+    them. default_prompt: the text that it puts before texts of requests that name no prompt. has_towers: it encodes
+    queries in another way than passages, and goes by the prompt's name.
     """
 
     rows: int = 32
     body_bytes: int = 2_000_000
     prompts: dict[str, str] | None = None
     default_prompt: str = ""
+    has_towers: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,9 +164,19 @@ class ServerEmbedder:
         """The text to put before the texts here, and the names of prompts to ask the server for, until it takes one.
 
         The server's own prompt is preferred if it is the same text, because only the server can leave a prompt out of
-        the pooling. The name "" asks it to put no prompt before the texts, not even its default one.
+        the pooling. The name "" asks it to put no prompt before the texts, not even its default one. Raises UsageError
+        for an instruction of the client's own where only the server's prompts tell queries from passages.
         """
         given = self._query_instruction if is_query else self._document_instruction
+        if info.has_towers:
+            theirs = (info.prompts or {}).get("query" if is_query else "document")
+            if given is not None and given != theirs:
+                raise UsageError(
+                    f"{self.name} encodes queries and passages in different ways, and tells them apart by its own "
+                    f"prompts, so it can't take {given!r} before {'queries' if is_query else 'passages'}.",
+                    remedy="Leave the instruction out: the server puts its own.",
+                )
+            return "", ("query",) if is_query else ("document",)
         if info.prompts is None:
             own = ("query",) if is_query else ("document", "passage")
             return ("", own) if given is None else (given, ("",))

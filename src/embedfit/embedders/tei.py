@@ -27,6 +27,7 @@ def read_info(value: Json) -> ServerInfo:
         body_bytes=int(value.get("payload_limit") or usual.body_bytes),
         prompts={str(name): str(text) for name, text in prompts.items()} if prompts is not None else None,
         default_prompt=str(value.get("default_prompt") or ""),
+        has_towers="queries" in value,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, cast
@@ -23,7 +23,7 @@ from embedfit.serving import failures, schemas
 from embedfit.serving.edge.access import Caller
 from embedfit.serving.engines.tokens import Input, Token
 from embedfit.serving.metrics import CONTENT_TYPE, Metrics
-from embedfit.serving.schemas import Bounds, EmbedRequest, VectorRequest, rows_of
+from embedfit.serving.schemas import QUERIES, Bounds, EmbedRequest, VectorRequest, rows_of
 from embedfit.serving.service import Service, Timing
 from embedfit.serving.settings import ServeSettings
 
@@ -304,13 +304,20 @@ class Answers:
         return _response(await self.searcher().fields(caller), _UNCACHED)
 
     async def models(self, body: None, caller: Caller) -> Response:
-        """GET /v1/models."""
-        model = {"id": self.ready().model_name, "object": "model", "created": 0, "owned_by": "embedfit"}
-        return json_response({"object": "list", "data": [model]})
+        """GET /v1/models. A model of two towers is there twice, for passages and for queries."""
+        service = self.ready()
+        names = [service.model_name, *([service.model_name + QUERIES] if service.queries is not None else [])]
+        return json_response(openai_models(names))
 
     async def show_metrics(self, body: None, caller: Caller) -> Response:
         """GET /metrics."""
         return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE})
+
+
+def openai_models(names: Iterable[str]) -> dict[str, object]:
+    """The answer of /v1/models."""
+    data = [{"id": name, "object": "model", "created": 0, "owned_by": "embedfit"} for name in names]
+    return {"object": "list", "data": data}
 
 
 def request_kind(request: VectorRequest) -> str:

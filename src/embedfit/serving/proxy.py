@@ -23,9 +23,9 @@ from embedfit.models.store.vectors import PROBES
 from embedfit.numerics.arrays import Vectors
 from embedfit.runtime import Runtime
 from embedfit.serving import failures, schemas
-from embedfit.serving.answers import Answers, Operation, json_response, openai_answer, request_kind
+from embedfit.serving.answers import Answers, Operation, json_response, openai_answer, openai_models, request_kind
 from embedfit.serving.edge.access import Caller
-from embedfit.serving.schemas import Bounds, EmbedRequest, OpenAIRequest, VectorRequest, rows_of
+from embedfit.serving.schemas import QUERIES, Bounds, EmbedRequest, OpenAIRequest, VectorRequest, rows_of
 from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:  # an extra
@@ -37,8 +37,6 @@ DEADLINE = 60.0
 _POLICY = RetryPolicy(attempts=2, base_s=0.2, cap_s=1.0)
 #: Names of prompts, and whether their texts are queries.
 _PROMPTS = {QUERY: True, "document": False, "passage": False, "": False}
-#: The end of a model's name in OpenAI's form, if the texts are queries.
-QUERIES = f":{QUERY}"
 _REFUSED = (400, 413, 422)
 
 
@@ -129,8 +127,7 @@ class MappedAnswers(Answers):
 
     async def openai(self, request: OpenAIRequest, caller: Caller) -> Response:
         """POST /v1/embeddings."""
-        named = request.model is not None and request.model.endswith(QUERIES) and request.prompt_name is None
-        vectors, headers = await self._mapped(request, named or _is_query(request.prompt_name))
+        vectors, headers = await self._mapped(request, _is_query(request.prompt_name))
         in_base64 = request.encoding_format == "base64"
         # How many tokens the upstream read is not known here.
         return json_response(openai_answer(vectors, self.reached().name, 0, in_base64=in_base64), headers)
@@ -175,6 +172,7 @@ class MappedAnswers(Answers):
             "max_client_batch_size": settings.max_client_batch_size,
             "max_concurrent_requests": settings.max_concurrent_requests,
             "payload_limit": settings.payload_limit,
+            "queries": {"prompt_name": QUERY},
             "query_map": {"embedder": upstream.map.card.embedder, "made": dict(upstream.map.card.made)},
         }
         return json_response(about, {"cache-control": "no-store"})
@@ -182,8 +180,7 @@ class MappedAnswers(Answers):
     async def models(self, body: None, caller: Caller) -> Response:
         """GET /v1/models: the model twice, for passages and for queries."""
         names = (self.reached().name, self.reached().name + QUERIES)
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "embedfit"} for name in names]
-        return json_response({"object": "list", "data": data})
+        return json_response(openai_models(names))
 
 
 def _is_query(prompt_name: str | None) -> bool:

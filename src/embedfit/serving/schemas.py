@@ -30,9 +30,12 @@ from typing_extensions import NotRequired, TypedDict
 from embedfit.errors import InputError
 from embedfit.files.textfiles import without_surrogates
 from embedfit.index.store.filters import Filter, filter_of, of_documents
+from embedfit.models.architecture import QUERY
 from embedfit.serving.engines.tokens import Direction, Input
 from embedfit.serving.failures import BatchTooLarge, Empty, Invalid, Malformed, RequestFailure
 
+#: The end of a model's name in OpenAI's form, if the texts are queries.
+QUERIES = f":{QUERY}"
 #: Passages that a query may ask for, and that all queries of a request may.
 MOST_K = 1_000
 MOST_HITS = 10_000
@@ -170,7 +173,10 @@ class EmbedRequest(Truncation):
 
 
 class OpenAIRequest(Request):
-    """OpenAI's request for vectors, with `prompt_name` as an extra field."""
+    """OpenAI's request for vectors, with `prompt_name` as an extra field.
+
+    A model's name with ":query" behind it stands for the prompt "query", for clients that can't send another field.
+    """
 
     input: Annotated[
         Text | Annotated[list[Text | TokenIds], Field(fail_fast=True)],
@@ -188,6 +194,12 @@ class OpenAIRequest(Request):
     truncate: ClassVar[None] = None
     truncation_direction: ClassVar[None] = None
     normalize: ClassVar[bool] = True
+
+    @model_validator(mode="after")
+    def _named_query(self) -> OpenAIRequest:
+        if self.prompt_name is None and self.model is not None and self.model.endswith(QUERIES):
+            self.prompt_name = QUERY
+        return self
 
     @property
     def inputs(self) -> Inputs:
