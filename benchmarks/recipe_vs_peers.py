@@ -13,7 +13,7 @@ What embedfit's filters kept, and at most --rows of it, trains every system. All
   tuned model, shipped whatever the gate says.
 * FlagEmbedding 1.4.2: negatives by the rule of its hn_mine (15 from ranks 3-200 of all train passages), then its own
   trainer with its README's rate 1e-5, temperature .02 and warm-up. A row has three of the negatives, a batch 16 rows
-  and the training one epoch; --peer-group and --peer-epochs make it more (its README has 8 and 2: six times as long).
+  and the training one epoch; --peer-group and --peer-epochs make it more (its README has 8 and 2: four times as long).
 * sentence-transformers 6.2: pairs, MultipleNegativesRankingLoss, its training overview's settings (batch 16, rate 2e-5,
   one epoch, no duplicates in a batch).
 
@@ -267,7 +267,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--corpora", default=",".join(CORPORA), help="names separated by commas")
     parser.add_argument("--systems", default="", help="names separated by commas; default: all")
     parser.add_argument("--rows", type=int, help=f"training queries at most, 0 for all; default {Effort().rows}")
-    parser.add_argument("--peer-epochs", type=int, help="FlagEmbedding's; default 1")
+    parser.add_argument("--peer-epochs", type=int, help="default 1")
     parser.add_argument("--peer-group", type=int, help="FlagEmbedding's passages of a row; default 4")
     user = Path(platformdirs.user_cache_dir("embedfit"))
     parser.add_argument("--cache", type=Path, default=user / "recipe-vs-peers")

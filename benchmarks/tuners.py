@@ -34,7 +34,7 @@ TUNING = ("mining", "training", "merging", "models", "numerics")
 class Effort:
     """How much is trained. rows, passages: at most, for all systems; 0: all. steps: of all systems; 0: their own.
 
-    epochs, group, batch: FlagEmbedding's; group: passages of a row.
+    epochs: the peers'. group, batch: FlagEmbedding's; group: passages of a row.
     """
 
     rows: int = 512
@@ -207,7 +207,7 @@ def tune_sentence_transformers(job: Job, work: Path, python: str) -> dict[str, A
         "model": str(job.base.folder),
         "rows": str(written(job, work)),
         "out": str(work / "trained"),
-        "steps": job.effort.steps or -(-len(job.rows) // batch),
+        "steps": job.effort.steps or job.effort.epochs * -(-len(job.rows) // batch),
         "batch": batch,
         "group": 1,
         "passage_tokens": job.max_tokens,
@@ -246,7 +246,7 @@ SYSTEMS = (
         name="sentence-transformers",
         tune=tune_sentence_transformers,
         scripts=("train_sentence_transformers.py",),
-        decides=lambda effort: [effort.steps, SBERT.requirements],
+        decides=lambda effort: [effort.steps, effort.epochs, SBERT.requirements],
         environment=SBERT,
     ),
 )
