@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Router, Transformer
@@ -248,8 +250,36 @@ def test_routers_that_are_refused(name: str, tuned: Path, tmp_path: Path) -> Non
     shutil.copytree(tuned, folder)
     path = folder / "router_config.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
-    with pytest.raises(ModelError, match=message):
+    with pytest.raises(ModelError, match=message) as error:
         read_architecture(folder)
+    assert "router_config.json" in error.value.message or name == "is missing on disk"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.text(max_size=4) | st.sampled_from(["query", "document", ".."]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["query", "document", "x"]), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=JSON, key=st.sampled_from(["types", "structure", "parameters", "default_route", "route_mappings", ""]))
+def test_any_router_config_is_read_or_a_clear_error(value: Any, key: str, tuned: Path) -> None:
+    path = tuned / "router_config.json"
+    before = path.read_text()
+    config = json.loads(before)
+    if key in ("types", "structure", "parameters"):
+        config[key] = value
+    elif key:
+        config["parameters"][key] = value
+    try:
+        path.write_text(json.dumps(config if key else value))
+        layout = read_architecture(tuned)
+        assert layout.queries is not None and layout.queries.width == layout.width
+    except ModelError as error:
+        assert str(tuned) in error.message
+    finally:
+        path.write_text(before)
 
 
 def test_towers_of_different_widths_are_refused(base: Path, tuned: Path, tmp_path: Path) -> None:

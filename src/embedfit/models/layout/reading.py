@@ -31,7 +31,7 @@ from embedfit.models.architecture import (
 )
 from embedfit.models.layout.families import Family, family_of
 from embedfit.models.layout.files import JsonObject, check_weights, read_json, read_value, shapes, tokenizer_window
-from embedfit.models.layout.router import Listed, read_routes
+from embedfit.models.layout.router import CONFIG, Listed, read_routes
 
 #: The limit of a text's tokens for a model whose folder names none, so that one text can't take all memory.
 NO_LIMIT = 32_768
@@ -91,7 +91,9 @@ def read_architecture(folder: Path) -> Architecture:
         raise ModelError(f"{folder}: truncate_dim is {dimensions!r}; it must be a whole number of at least 1.")
     where = folder / "modules.json"
     listed = _listed(where, read_value(where))
-    routes = _routes(folder, where, listed) if _has_router(listed) else {DOCUMENT: listed}
+    routes: dict[str, Listed] = {DOCUMENT: listed}
+    if _has_router(listed):
+        routes, where = _routes(folder, where, listed), folder / listed[0][1] / CONFIG
     towers = {
         route: Architecture(
             modules=_modules(folder, where, modules),
