@@ -181,6 +181,13 @@ class GenerateConfig(Section):
         ge=0,
         description="a training query is kept if its passage is in the top k of BM25 or the base model; 0: no check",
     )
+    margin: float | None = decides(
+        None,
+        ge=-100,
+        le=100,
+        description="a training query is dropped as vague if BM25 and the base model's windows score its passage less "
+        "than this above the best other one, in deviations; default: no check",
+    )
     judge: str | None = decides(
         None,
         description="the judge of whether a passage answers a query: llm (the generator's own model), or a "

@@ -30,6 +30,7 @@ from embedfit.queries.ask import FAILED, REJECTED, UNWRITTEN, ask, user_examples
 from embedfit.queries.from_log import FromLog, from_log
 from embedfit.queries.plan import plan
 from embedfit.queries.rules.candidate import Candidate
+from embedfit.queries.thinning import thinned
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 
@@ -117,7 +118,7 @@ def filtered(
         for number, lost in zip(alive, filters.lost_in_round_trip(ranks, limits), strict=True):
             if lost and not reasons[number]:
                 reasons[number] = ROUND_TRIP
-    return [
+    found = [
         replace(
             draft,
             kept=not reasons[number],
@@ -126,6 +127,9 @@ def filtered(
         )
         for number, draft in enumerate(drafts)
     ]
+    for number, reason in thinned(passages, found, twins, config, runtime).items():
+        found[number] = replace(found[number], kept=False, reason=reason)
+    return found
 
 
 def round_trip_limits(splits: Sequence[str], k: int) -> npt.NDArray[np.int64]:
