@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -170,6 +171,7 @@ def test_copies_have_the_key_of_the_base(base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("behind", [False, True], ids=["in the routes", "behind the router"])
 def test_routers_of_others_read_the_same(behind: bool, base: Path, tuned: Path, tmp_path: Path) -> None:
     towers = [[Transformer(str(folder)), Pooling(32, "mean")] for folder in (tuned / "query", base)]
+    torch.manual_seed(0)  # the same content in each run, because a tower of it stays in the cache
     towers[0].append(Dense(32, 32, bias=True))
     if not behind:
         for tower in towers:
@@ -329,3 +331,29 @@ def test_the_architecture_of_two_towers_names_both(mapped: Path, base: Path) -> 
     plain = read_architecture(base)
     assert plain.tower(is_query=True) is plain.tower(is_query=False) is plain
     assert isinstance(layout.queries, Architecture) and layout.queries.queries is None
+
+
+@pytest.mark.parametrize("change", ["weights", "prompt", "pooling", "missing"])
+def test_a_plain_folder_that_the_router_does_not_mean_is_not_taken(
+    change: str, mapped: Path, tuned: Path, tmp_path: Path
+) -> None:
+    """The modules of the Router decide: they are what sentence-transformers runs."""
+    folder = tmp_path / "changed"
+    shutil.copytree(mapped, folder)  # without links: the content is compared
+    assert tower_folder(folder, is_query=True) == folder / "query"
+    if change == "weights":
+        shutil.copyfile(tuned / "query" / "model.safetensors", folder / "query" / "model.safetensors")
+    elif change == "missing":
+        shutil.rmtree(folder / "query")
+        shutil.copytree(mapped / "query" / "3_Dense", folder / "query" / "3_Dense")
+    else:
+        name, key, value = {
+            "prompt": ("config_sentence_transformers.json", "prompts", {"query": "other: "}),
+            "pooling": ("1_Pooling/config.json", "pooling_mode", "max"),
+        }[change]
+        path = folder / "query" / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    found = tower_folder(folder, is_query=True)
+    assert not found.is_relative_to(folder)
+    expected = SentenceTransformer(str(folder), device="cpu").encode_query(TEXTS)
+    assert_allclose(Encoder.load(found, precision="fp32").encode(TEXTS, is_query=True), expected, atol=1e-5)

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Router, Transformer
@@ -45,6 +46,7 @@ def of_others(root: Path) -> Path:
     """A Router as sentence-transformers saves it, without plain folders inside."""
     base = make_tiny_bert(root / "base", pooling="mean")
     towers = [[Transformer(str(base)), Pooling(32, "mean")] for _ in range(2)]
+    torch.manual_seed(0)  # the same content in each run, because a tower of it stays in the cache
     towers[0].append(Dense(32, 32))
     model = SentenceTransformer(modules=[Router.for_query_document(*towers)], prompts={"query": "q: "}, device="cpu")
     model.save(str(root / "theirs"))

@@ -91,11 +91,11 @@ def tower_folder(folder: Path, *, is_query: bool) -> Path:
     if layout.queries is None:
         return folder
     tower = layout.tower(is_query=is_query)
-    content = _content(folder, tower)
     plain = folder / (QUERY if is_query else DOCUMENT)
-    if (plain / "modules.json").exists() and _content(plain, read_architecture(plain)) == content:
+    if (plain / "modules.json").exists() and _is_same(folder, tower, plain, read_architecture(plain)):
         return plain
-    target = cache_folder() / "towers" / content[:24]
+    files = {name: sha256_file(path) for name, path in content_names(folder, tower).items()}
+    target = cache_folder() / "towers" / sha256_json({"files": files, **_settings(tower)})[:24]
     if not target.exists():
         with atomic_folder(target) as partial:
             copy_model(partial, base=folder, layout=tower)
@@ -107,12 +107,25 @@ def plain_folders(folder: Path) -> list[Path]:
     return list(dict.fromkeys(tower_folder(folder, is_query=is_query) for is_query in (False, True)))
 
 
-def _content(folder: Path, tower: Architecture) -> str:
-    """A hash of all that decides a tower's vectors; equal for its plain folder and for the Router's modules."""
-    files = {name: sha256_file(path) for name, path in content_names(folder, tower).items()}
+def _is_same(folder: Path, tower: Architecture, plain: Path, own: Architecture) -> bool:
+    """Whether a plain folder gives the vectors of a tower of the Router above it."""
+    files, others = content_names(folder, tower), content_names(plain, own)
+    return (
+        own.queries is None
+        and _settings(own) == _settings(tower)
+        and files.keys() == others.keys()
+        and all(
+            path.samefile(others[name]) or sha256_file(path) == sha256_file(others[name])
+            for name, path in files.items()
+        )
+    )
+
+
+def _settings(tower: Architecture) -> dict[str, object]:
+    """Everything but files that decides a tower's vectors."""
     prompts = {"query": tower.query_instruction, "document": tower.document_instruction}
     vectors = {"modules": tower.records(), "dimensions": tower.dimensions, "similarity": tower.similarity}
-    return sha256_json({"files": files, "prompts": prompts, **vectors})
+    return {"prompts": prompts, **vectors}
 
 
 def _listed(folder: Path, role: str) -> Listed:
