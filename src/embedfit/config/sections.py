@@ -302,7 +302,7 @@ class TrainConfig(Section):
     """Training rows → fine-tuned model."""
 
     epochs: float = decides(
-        0, ge=0, description="0: chosen from 1 to 10 to make about 30 steps, or 60 with in-batch-distil"
+        0, ge=0, description="0: chosen to make about 30 steps, 60 with in-batch-distil, 150 with corpus-distil"
     )
     batch_size: int = decides(64, ge=2)
     learning_rate: float = decides(0.0, ge=0, description="0: chosen from the model's size")
@@ -311,6 +311,23 @@ class TrainConfig(Section):
     max_grad_norm: float = decides(1.0, gt=0)
     temperature: float = decides(0.05, gt=0)
     loss: str = decides("infonce", description="docs/training.md lists them, plug-ins add others")
+    tune: Literal["map", "query", "both"] = decides(
+        "both",
+        description="what changes: a linear map on query vectors (map), the tower of queries (query), one model for "
+        "queries and passages (both); map and query take train.loss=corpus-distil",
+    )
+    corpus_teacher: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = decides(
+        (0.0, 0.7, 0.3),
+        description="parts in the teacher of corpus-distil: the base model's one vector, its windows, BM25",
+    )
+    label_share: float = decides(
+        0.3,
+        ge=0,
+        le=1,
+        description="with corpus-distil, the share of a target that goes to the passage that the query was written of",
+    )
+    map_steps: int = decides(200, ge=1, le=100_000, description="steps of the query map, which takes seconds")
+    map_learning_rate: float = decides(1e-3, gt=0)
     hard_negatives: int = decides(4, ge=0, description="hard negatives of a row that a step uses")
     in_batch_negatives: bool = decides(True)
     both_directions: bool = decides(False)
@@ -322,7 +339,10 @@ class TrainConfig(Section):
     )
     infonce_weight: float = decides(0.1, ge=0, description="weight of InfoNCE beside distillation")
     teacher_temperature: float = decides(
-        0.3, gt=0, description="divides the teacher's scores: a judge's are 0 to 1; in-batch-distil's are deviations"
+        0.3,
+        gt=0,
+        description="divides the teacher's scores: a judge's are 0 to 1; of in-batch-distil and corpus-distil they are "
+        "deviations",
     )
     teacher_weights: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = decides(
         (4, 2, 1),
@@ -358,12 +378,21 @@ class TrainConfig(Section):
             raise ValueError(f"{error.message} {error.remedy}".rstrip(".")) from error
         return name
 
-    @field_validator("teacher_weights")
+    @field_validator("teacher_weights", "corpus_teacher")
     @classmethod
     def _some_weight(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
         if not sum(weights):
             raise ValueError("one of the three weights must be above 0")
         return weights
+
+    @model_validator(mode="after")
+    def _towers_need_a_corpus(self) -> TrainConfig:
+        if self.tune != "both" and self.loss != "corpus-distil":
+            raise ValueError(
+                f"train.tune={self.tune} leaves the passages' vectors as they are, which train.loss={self.loss} can't: "
+                "use train.loss=corpus-distil, or train.tune=both"
+            )
+        return self
 
 
 class MergeConfig(Section):

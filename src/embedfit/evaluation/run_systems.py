@@ -13,13 +13,16 @@ from embedfit.embedders.registry import open_embedder
 from embedfit.errors import ArtifactMissing
 from embedfit.evaluation.evalset import EvalSet, cut, read_eval_set
 from embedfit.evaluation.measure import Group, Measured, Opened, measure, of_model, of_vectors, of_words
+from embedfit.files.atomic import atomic_folder
 from embedfit.files.flagembedding import read_flagembedding
 from embedfit.generators import generator
 from embedfit.index.build import Source
 from embedfit.index.plan import IndexPlan, Wish, plan
 from embedfit.index.retriever import BASE, BM25, RRF, Retriever, default_for
 from embedfit.index.written import written_of
+from embedfit.models.layout.towers import save_towers, with_query_map
 from embedfit.models.local import LocalModel, base_model
+from embedfit.models.query_map import QueryMap
 from embedfit.models.store.vectors import Embedder
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.numerics.arrays import Vectors
@@ -29,6 +32,7 @@ from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 
+QUERY_MAP = "query_map.safetensors"
 #: BM25 on the part of each passage that the base's window holds. It is measured only if a passage is longer.
 CUT = "bm25_cut"
 #: A model's name, and whether its index holds written queries.
@@ -108,12 +112,15 @@ class RunSystems:
         windowed = bool(config.evaluate.windows and cut(contents, tokenizer, WINDOW_TOKENS)[1])
         default, chosen = self._shipped()
         self._is_default = alike(chosen, default)
+        self._has_map = workspace.path(QUERY_MAP).exists()
         #: The run's own systems, grouped by the index that they search, and the model of each.
         self._rows: dict[Key, dict[str, Retriever]] = {}
         self._model_of: dict[str, str | None] = {}
         ships = files.chosen.model
         for one in SYSTEMS:
             twice = (one.retriever == "chosen" and self._is_default) or (one.name == "chosen_base" and ships == "base")
+            # A model that is tuned by the map alone is the map.
+            twice = twice or (one.model == "mapped" and (not self._has_map or config.train.tune == "map"))
             if twice or one.name == CUT or (one.windows and not windowed):
                 continue
             model = ships if one.model == "ships" else one.model
@@ -158,7 +165,22 @@ class RunSystems:
         return Bm25(self._eval_set.contents)
 
     def _model(self, name: str) -> LocalModel:
+        if name == "mapped":
+            return self._mapped
         return self._base if name == "base" else LocalModel(name, self._workspace.existing(name))
+
+    @cached_property
+    def _mapped(self) -> LocalModel:
+        """The base with the query map before its query vectors, in a folder of the stage's own."""
+        folder = self._workspace.scratch("evaluate") / "mapped"
+        learned = QueryMap.load(self._workspace.existing(QUERY_MAP))
+        if not folder.exists():
+            with_query_map(self._base.folder, learned.matrix, folder.with_name("query"), layout=self._base.layout)
+            with atomic_folder(folder) as whole:
+                save_towers(
+                    whole, query=folder.with_name("query"), document=self._base.folder, layout=self._base.layout
+                )
+        return LocalModel("mapped", folder)
 
     def measured(self) -> dict[str, Measured]:
         """Every system, in the order of the report."""

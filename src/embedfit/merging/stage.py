@@ -7,18 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from embedfit.config import Config, MergeConfig
 from embedfit.errors import InputError
 from embedfit.files.beir import read_beir
-from embedfit.merging.alike import check_alike
 from embedfit.merging.gate import Mixture, decide, ship_anyway
 from embedfit.merging.general import Retention, built_in
+from embedfit.merging.mixtures import Mixtures, mixtures_of
 from embedfit.merging.task import RetrievalTask
-from embedfit.merging.weights import combine
-from embedfit.models.encoder import Encoder
-from embedfit.models.folder import save_model
+from embedfit.models.folder import copy_model
 from embedfit.models.layout.golden import write_golden
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder
@@ -63,18 +60,13 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
     passages, queries = workspace.read(Passage), written(workspace.read(Query))
     dev = dev_pool(passages, queries, ends, runtime)
-    check_alike(ends[0].folder, ends[1].folder)
-    base = Encoder.load(ends[0].folder, layout=ends[0].layout)
-    tuned = Encoder.load(ends[1].folder, precision=base.precision)
-    weights = [read_weights(base), read_weights(tuned)]
+    models = mixtures_of(workspace, config, ends[0])
     general = retention_set(config, [passage.content for passage in passages])
     alphas, highest = sweep_of(config.merge)
     mixtures = []
     with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
         for alpha in alphas:
-            mixed = base if alpha == 0 else tuned  # the base alone keeps its own query instruction
-            mixed.backbone.load_state_dict(combine(weights, [1 - alpha, alpha]), strict=False)
-            mixtures.append(_measured(alpha, mixed, dev, general))
+            mixtures.append(_measured(alpha, models, dev, general))
             task.advance(note=f"α {alpha:g}: dev {mixtures[-1].dev.mean():.3f}")
     decision = decide(
         mixtures,
@@ -88,9 +80,10 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         decision = ship_anyway(mixtures, decision, highest)
     runtime.report.log(f"merge: ship {decision.ship}. {decision.why}")
     with workspace.writing_folder("merged") as merged:
-        tensors = combine(weights, [1 - decision.alpha, decision.alpha])
-        layout = base.layout if decision.alpha == 0 else tuned.layout
-        save_model(merged, tensors, base=base.folder, layout=layout)
+        if decision.alpha == 0:
+            copy_model(merged, base=ends[0].folder, layout=ends[0].layout)
+        else:
+            models.save(decision.alpha, merged)
         write_golden(merged)
     against_base = decision.comparison
     workspace.store(
@@ -121,13 +114,6 @@ def sweep_of(settings: MergeConfig) -> tuple[list[float], float]:
         return sorted({0.0, settings.alpha}), settings.alpha
     steps = (round(settings.max_alpha * n / settings.steps, 4) for n in range(settings.steps + 1))
     return sorted({0.0, *steps, 1.0}), settings.max_alpha
-
-
-def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
-    """The weights of a model folder under the names of the bare transformer, fp32."""
-    own = encoder.backbone.state_dict()
-    # A copy, because the sweep loads its mixtures into the backbone.
-    return {name: tensor.detach().cpu().clone() for name, tensor in own.items() if tensor.is_floating_point()}
 
 
 def dev_pool(
@@ -193,10 +179,10 @@ def retention_set(config: Config, corpus: Sequence[str]) -> Retention:
     )
 
 
-def _measured(alpha: float, mixed: Encoder, dev: DevPool, general: Retention) -> Mixture:
+def _measured(alpha: float, models: Mixtures, dev: DevPool, general: Retention) -> Mixture:
     # The two ends were scored when the pool was drawn.
     known = {0.0: dev.base, 1.0: dev.tuned}.get(alpha)
     kept = 0.0  # with every general passage in the corpus, nothing tells what was forgotten
     if general.queries:
-        kept = float(general.ndcg10(general.scores(mixed)).mean())
-    return Mixture(alpha=alpha, dev=dev.ndcg10(dev.scores(mixed) if known is None else known), retention=kept)
+        kept = float(general.ndcg10(models.scores(alpha, general)).mean())
+    return Mixture(alpha=alpha, dev=dev.ndcg10(models.scores(alpha, dev) if known is None else known), retention=kept)

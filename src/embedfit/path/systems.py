@@ -22,15 +22,15 @@ from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF, WINDOWS, Part, Re
 class RunSystem:
     """A system that every run measures.
 
-    label: its name for people. model: the model whose vectors it ranks by; "ships" stands for the one that ships; None
-    if it reads words alone. retriever: "default" and "chosen" stand for the two that the stage `choose` wrote. against:
-    the systems that it is compared with. leads: whether the report begins with it. windows: whether it is left out if
-    every passage is one window. kind: the way a figure draws it.
+    label: its name for people. model: the model whose vectors it ranks by; "ships" stands for the one that ships,
+    "mapped" for the base with the query map; None if it reads words alone. retriever: "default" and "chosen" stand for
+    the two that the stage `choose` wrote. against: the systems that it is compared with. leads: whether the report
+    begins with it. windows: whether it is left out if every passage is one window. kind: the way a figure draws it.
     """
 
     name: str
     label: str
-    model: Literal["base", "finetuned", "merged", "ships"] | None
+    model: Literal["base", "mapped", "finetuned", "merged", "ships"] | None
     retriever: Retriever | Literal["default", "chosen"]
     against: tuple[str, ...] = ()
     leads: bool = False
@@ -46,6 +46,7 @@ _HYBRID = Retriever(
 #: In the order of summary.json and of the report.
 SYSTEMS = (
     RunSystem(name="base", label="Base", model="base", retriever=BASE, leads=True, kind="base"),
+    RunSystem(name="mapped", label="Query map", model="mapped", retriever=BASE, against=("base", "bm25")),
     RunSystem(name="finetuned", label="Fine-tuned", model="finetuned", retriever=BASE, against=("base", "bm25")),
     RunSystem(name="merged", label="Merged", model="merged", retriever=BASE, against=("base", "finetuned", "bm25")),
     RunSystem(
@@ -72,6 +73,10 @@ SYSTEMS = (
     ),
     RunSystem(
         name="default_base", label="Default, untuned", model="base", retriever="default", against=("base",), leads=True
+    ),
+    RunSystem(
+        name="default_mapped", label="Default, query map", model="mapped", retriever="default",
+        against=("default_base",),
     ),
     RunSystem(
         name="default", label="Default", model="ships", retriever="default", against=("base", "default_base", "bm25"),

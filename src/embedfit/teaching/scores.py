@@ -6,12 +6,16 @@ once, and a query once. Late interaction scores the best candidates only, if it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from embedfit.errors import InputError
+from embedfit.files.atomic import atomic_file
 from embedfit.index.build import Source, build
 from embedfit.index.retriever import Part, Retriever
 from embedfit.index.scoring import Asked, Parts, Scores
@@ -27,6 +31,8 @@ MOST_SCORED = 4_096
 CANDIDATES, SAMPLED = 1_024, 1_024
 #: Scores that are held at a time.
 _BLOCK = 16_000_000
+#: Cosines, and shares of a query's words, that are nearer than this are equal.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +115,10 @@ def corpus_scores(
 def _of_block(parts: Parts, asked: Asked, weights: dict[str, float], drawn: Ints | None) -> tuple[Ints, Floats]:
     """(columns, scores) of a block of queries, both (B, K)."""
     scores = Scores(parts, asked)
-    rows = sum(np.float32(weight) * standardised(scores.raw(name)) for name, weight in weights.items())
+    rows = sum(np.float32(weight) * _deviations(scores.raw(name)) for name, weight in weights.items())
     total: Floats = np.asarray(rows, np.float32)
     if drawn is None:
-        return np.broadcast_to(np.arange(parts.size, dtype=np.int64), total.shape), total
+        return _every(total.shape), total
     columns = best(total, CANDIDATES + len(drawn))
     for row, own in enumerate(columns):
         # The best come first, and then those of the sample that are not among them.
@@ -120,3 +126,39 @@ def _of_block(parts: Parts, asked: Asked, weights: dict[str, float], drawn: Ints
         rest = own[CANDIDATES:][~np.isin(own[CANDIDATES:], others)]
         columns[row, CANDIDATES:] = np.concatenate([others, rest])[: len(drawn)]
     return columns, np.take_along_axis(total, columns, 1)
+
+
+def _deviations(raw: Floats) -> Floats:
+    """Scores in deviations; zeros where they differ by rounding alone. (B, N)."""
+    alike = np.ptp(raw, axis=1, keepdims=True) < _ROUNDING
+    result: Floats = np.where(alike, np.float32(0), standardised(raw))
+    return result
+
+
+def stored_scores(path: Path, key: str, compute: Callable[[], TeacherScores]) -> TeacherScores:
+    """The scores from a file if it holds those of that key; else they are computed and the file is written.
+
+    key: names everything that the scores depend on.
+    """
+    if path.exists():
+        try:
+            with safe_open(path, framework="numpy") as file:
+                if (file.metadata() or {}).get("key") == key:
+                    scores = file.get_tensor("scores")
+                    whole = "columns" not in file.keys()
+                    columns = _every(scores.shape) if whole else file.get_tensor("columns")
+                    return TeacherScores(columns=columns, scores=scores, whole=whole)
+        except (SafetensorError, OSError):
+            pass  # a file that is damaged is computed again
+    found = compute()
+    tensors = {"scores": np.ascontiguousarray(found.scores)}
+    if not found.whole:
+        tensors["columns"] = np.ascontiguousarray(found.columns)
+    with atomic_file(path, binary=True) as target:
+        target.write(save(tensors, metadata={"key": key}))
+    return found
+
+
+def _every(shape: tuple[int, ...]) -> Ints:
+    """All columns in order, for each row, without memory of their own."""
+    return np.broadcast_to(np.arange(shape[1], dtype=np.int64), shape)

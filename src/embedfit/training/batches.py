@@ -23,7 +23,9 @@ class TrainingBatch:
     (B,) places in texts. passages: (P,) places in texts. group: (B, 1 + K) columns of passages, the positive first,
     then the row's own hard negatives, -1 where there are fewer. allowed: (B, P), whether the passage is in the
     denominator of the row's softmax; always true for its positive. teacher: (B, 1 + K) scores, NaN where there are
-    none. soft_labels: (B, P), a teacher's scores of all passages; None without such a teacher.
+    none. soft_labels: (B, P), a teacher's scores of all passages; None without such a teacher. frozen: (P, H) unit
+    vectors of passages that don't train, and then `passages` is empty, group has no columns, and soft_labels are target
+    probabilities, NaN for passages that are no candidates of the row; None if the passages train.
     """
 
     rows: Ints
@@ -34,6 +36,7 @@ class TrainingBatch:
     allowed: Bools
     teacher: Floats
     soft_labels: Floats | None = None
+    frozen: Floats | None = None
 
 
 class BatchTeacher(Protocol):
@@ -41,6 +44,17 @@ class BatchTeacher(Protocol):
 
     def scores(self, queries: Ints, passages: Ints) -> Floats:
         """Scores (B, P). queries: (B,), passages: (P,): numbers into the store."""
+
+
+class Composes(Protocol):
+    """A maker of batches."""
+
+    @property
+    def examples(self) -> Sequence[Example]:
+        """All examples."""
+
+    def compose(self, chosen: Ints, rng: np.random.Generator) -> TrainingBatch:
+        """The batch of the examples with these numbers, all draws by rng."""
 
 
 def epoch_batches(examples: Sequence[Example], batch_size: int, rng: np.random.Generator) -> list[Ints]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,17 +24,28 @@ _QUERIES = 500
 
 @dataclass(frozen=True, slots=True)
 class DevSet:
-    """Tokens of Q queries and of the P passages that are searched, and each query's relevant passages."""
+    """Tokens of Q queries and of the P passages that are searched, and each query's relevant passages.
+
+    frozen: (P, H) vectors of the passages if they don't train; None if they do.
+    """
 
     queries: TokenStore
     passages: TokenStore
     relevant: tuple[frozenset[int], ...]
+    frozen: Floats | None = None
 
 
 def dev_set(
-    passages: Sequence[Passage], queries: Sequence[Query], tokenise: Tokenise, rng: np.random.Generator
+    passages: Sequence[Passage],
+    queries: Sequence[Query],
+    tokenise: Tokenise,
+    rng: np.random.Generator,
+    frozen: Callable[[Sequence[str]], Floats] | None = None,
 ) -> DevSet | None:
-    """The kept dev queries, at most 500, over their passages and 500 others. None if the run has none."""
+    """The kept dev queries, at most 500, over their passages and 500 others. None if the run has none.
+
+    frozen: texts → vectors of passages that don't train.
+    """
     place = {passage.passage_id: index for index, passage in enumerate(passages)}
     chosen = [query for query in queries if query.split == "dev" and query.kept and query.passage_id in place]
     if not chosen:
@@ -48,9 +59,11 @@ def dev_set(
         others = rng.choice(others, _OTHERS, replace=False)
     pool = sorted(needed.union(others.tolist()))
     column = {index: number for number, index in enumerate(pool)}
+    contents = [passages[index].content for index in pool]
     return DevSet(
         queries=TokenStore.of(tokenise([query.text for query in chosen], True)),
-        passages=TokenStore.of(tokenise([passages[index].content for index in pool], False)),
+        passages=TokenStore.of(tokenise(contents, False) if frozen is None else []),
+        frozen=None if frozen is None else frozen(contents),
         relevant=tuple(frozenset(column[index] for index in of_query) for of_query in relevant),
     )
 
@@ -58,7 +71,7 @@ def dev_set(
 def dev_score(trunk: Trunk, dev: DevSet, micro_tokens: int, world: World) -> float:
     """nDCG@10 of the dev queries."""
     queries = encode_store(trunk, dev.queries, micro_tokens, world)
-    passages = encode_store(trunk, dev.passages, micro_tokens, world)
+    passages = encode_store(trunk, dev.passages, micro_tokens, world) if dev.frozen is None else dev.frozen
     ranked, _ = top_k(queries, passages, 10)
     return float(ndcg(judge(ranked.tolist(), dev.relevant), 10).mean())
 

@@ -18,7 +18,7 @@ from embedfit.errors import TrainingError
 from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import DevScore, TrainingStep
 from embedfit.progress import Reporter, duration
-from embedfit.training.batches import Composer, TrainingBatch, epoch_batches, micro_batches
+from embedfit.training.batches import Composes, TrainingBatch, epoch_batches, micro_batches
 from embedfit.training.checkpoint import TrainingState, differences, read_state, restore, save_checkpoint
 from embedfit.training.dev import DevSet, dev_score
 from embedfit.training.losses.loss import Targets
@@ -78,7 +78,7 @@ class TrainingOutcome:
 class Schedule:
     """The batch of each step: a pure function of the examples, the seed and the step."""
 
-    def __init__(self, composer: Composer, settings: TrainConfig, seed: int) -> None:
+    def __init__(self, composer: Composes, settings: TrainConfig, seed: int) -> None:
         self._composer, self._size, self._seed = composer, settings.batch_size, seed
         self._epoch, self._order = -1, list[Ints]()
         self.steps_per_epoch = len(self._batches(0))
@@ -175,13 +175,14 @@ class Trainer:
         where, plan = self.trunk.device, self.plan
         targets = Targets.of(batch, where)
         queries, passages = torch.from_numpy(batch.queries).to(where), torch.from_numpy(batch.passages).to(where)
+        frozen = None if batch.frozen is None else torch.from_numpy(batch.frozen).to(where)
         self.trunk.train(self.settings.dropout)
         seed = int(np.random.default_rng([plan.seed, _DROPOUT, step]).integers(2**62))
         return accumulate_gradients(
             self.trunk,
             [self.store[text] for text in batch.texts],
             micro_batches(self.store.lengths[batch.texts], self.settings.tokens_per_micro_batch),
-            lambda vectors: plan.objective(vectors[queries], vectors[passages], targets),
+            lambda vectors: plan.objective(vectors[queries], vectors[passages] if frozen is None else frozen, targets),
             memory=self.memory,
             seed=seed if self.settings.dropout else None,
             world=self.world,

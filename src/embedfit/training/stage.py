@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import JsonValue
 
 from embedfit.config import Config, TrainConfig
 from embedfit.errors import TrainingError, UsageError
@@ -17,12 +21,16 @@ from embedfit.files.hashes import sha256_file
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import save_model
 from embedfit.models.layout.golden import write_golden
+from embedfit.models.layout.towers import save_towers, with_query_map
+from embedfit.models.query_map import MapCard, QueryMap
+from embedfit.numerics.arrays import Floats
 from embedfit.numerics.machine import best_precision, cores, device
-from embedfit.path.artefacts import DevScores, Passage, Query, TrainingLog, written
-from embedfit.path.workspace import Workspace, encode_record, encode_whole, written_sha256
+from embedfit.path.artefacts import DevScores, Passage, Query, TrainingLog, TrainingStep, TrainRow, written
+from embedfit.path.workspace import Workspace, encode_record, encode_whole
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
-from embedfit.training.batches import Composer
+from embedfit.teaching.query_map import MapSettings, fit
+from embedfit.training.batches import Composer, Composes
 from embedfit.training.dev import DevSet, dev_set, encode_store
 from embedfit.training.loop import Schedule, Trainer, TrainingOutcome, TrainingPlan
 from embedfit.training.losses.loss import loss_named
@@ -33,6 +41,7 @@ from embedfit.training.optimise import automatic_epochs, learning_rate_for
 from embedfit.training.processes.launch import launch
 from embedfit.training.processes.world import World
 from embedfit.training.store import TrainingData, tokenise_rows
+from embedfit.training.teachers.corpus import CorpusComposer, CorpusTeacher, corpus_teacher
 from embedfit.training.teachers.teacher import TeacherWeights, fused_teacher
 from embedfit.training.trunk import Trunk
 
@@ -45,9 +54,9 @@ _DEV_SAMPLE = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """The model and the data of a training. settings: all decided.
+    """The model and the data of a training. settings: all decided; chosen: as the user has them.
 
-    encoder: without its transformer, which is the trunk.
+    encoder: without its transformer, which is the trunk. corpus: the teacher of a loss over the whole corpus.
     """
 
     encoder: Encoder
@@ -55,14 +64,19 @@ class Material:
     data: TrainingData
     dev: DevSet | None
     settings: TrainConfig
+    chosen: TrainConfig
+    corpus: CorpusTeacher | None = None
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
-    if runtime.processes > 1:
+    if runtime.processes > 1 and config.train.tune != "map":
+        if loss_named(config.train.loss).corpus:  # its vectors and scores are stored, and each process finds them
+            encoder = load_base(config.model, config.query_instruction)
+            corpus_teacher(workspace, config, _training_data(workspace, encoder, config, Silent()), runtime)
         if loss_named(config.train.loss).soft_labels:  # its vectors are stored, and each process finds them
             encoder = load_base(config.model, config.query_instruction)
-            data = _training_data(workspace, encoder, config.train, Silent())
+            data = _training_data(workspace, encoder, config, Silent())
             # The vectors of tokens are not stored, so each process computes them itself.
             fused_teacher(data.texts, config.model, TeacherWeights(windows=1, tokens=0, words=0), runtime)
         launch(workspace, config, runtime)
@@ -73,25 +87,30 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 def train(workspace: Workspace, config: Config, runtime: Runtime, world: World) -> None:
     """Train in one of the processes. Only the leading one writes files."""
     with process_settings(world):
-        material = gathered(workspace, config, runtime.report)
-        trainer = trainer_of(material, workspace, config, runtime, world)
-        outcome = trainer.run(workspace.scratch("train"))
-        if world.leads:
-            _save(workspace, config, material, outcome, runtime.report)
+        material = gathered(workspace, config, runtime)
+        if material.corpus is None and world.leads:
+            workspace.remove("query_map.safetensors")  # of an earlier run with another loss
+        if material.corpus is not None and world.leads:
+            _save_map(workspace, config, material, runtime.report)
+        if config.train.tune != "map":
+            trainer = trainer_of(material, workspace, config, runtime, world)
+            outcome = trainer.run(workspace.scratch("train"))
+            if world.leads:
+                _save(workspace, config, material, outcome, runtime.report)
         world.barrier()
 
 
-def gathered(workspace: Workspace, config: Config, report: Reporter) -> Material:
-    """The base, the rows of train.jsonl and the dev queries of a run folder."""
-    settings = config.train
+def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material:
+    """The base, the rows of train.jsonl, the questions that people asked, and the dev queries of a run folder."""
+    settings, loss = config.train, loss_named(config.train.loss)
     precision = best_precision() if settings.precision == "auto" else settings.precision
     encoder = load_base(config.model, config.query_instruction, precision=precision)
     trunk = Trunk(encoder, compiled=settings.compile)
-    data = _training_data(workspace, encoder, settings, report)
+    data = _training_data(workspace, encoder, config, runtime.report)
+    corpus = corpus_teacher(workspace, config, data, runtime) if loss.corpus else None
     parameters = sum(weight.numel() for weight in trunk.parameters().values())
     decided = {
-        "epochs": settings.epochs
-        or automatic_epochs(len(data.examples), settings.batch_size, loss_named(settings.loss).steps),
+        "epochs": settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, loss.steps, loss.epochs),
         "learning_rate": settings.learning_rate or learning_rate_for(parameters),
         "hard_negatives": min(settings.hard_negatives, max(len(example.negatives) for example in data.examples)),
         "tokens_per_micro_batch": settings.tokens_per_micro_batch or _micro_tokens(encoder),
@@ -100,14 +119,21 @@ def gathered(workspace: Workspace, config: Config, report: Reporter) -> Material
         encoder=encoder,
         trunk=trunk,
         data=data,
-        dev=_dev_set(workspace, encoder, config.seed),
+        dev=_dev_set(workspace, encoder, config.seed, corpus, runtime),
+        corpus=corpus,
         settings=settings.model_copy(update=decided),
+        chosen=settings,
     )
 
 
-def _training_data(workspace: Workspace, encoder: Encoder, settings: TrainConfig, report: Reporter) -> TrainingData:
-    path = workspace.existing("train.jsonl")
+def _training_data(workspace: Workspace, encoder: Encoder, config: Config, report: Reporter) -> TrainingData:
+    path, settings = workspace.existing("train.jsonl"), config.train
     rows = read_flagembedding(path)
+    if loss_named(settings.loss).corpus:
+        asked = [query.text for query in workspace.read(Query) if query.split == "log" and query.kept]
+        rows += [TrainRow(query=text, pos=(), neg=()) for text in asked]
+        if asked:
+            report.log(f"train: {len(asked):,} questions that people asked train too; nobody said what answers them")
     limits = {True: settings.query_max_tokens, False: settings.passage_max_tokens or _LONGEST}
 
     def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
@@ -150,19 +176,37 @@ def _describe(data: TrainingData, limits: dict[bool, int], window: int) -> str:
     return f"train: {len(data.examples):,} rows, {', '.join(parts)}"
 
 
-def _dev_set(workspace: Workspace, encoder: Encoder, seed: int) -> DevSet | None:
+def _dev_set(
+    workspace: Workspace, encoder: Encoder, seed: int, corpus: CorpusTeacher | None, runtime: Runtime
+) -> DevSet | None:
+    def embed(texts: Sequence[str]) -> Floats:
+        assert corpus is not None
+        try:
+            return runtime.vectors.embed(corpus.base, texts, is_query=False, report=runtime.report)
+        finally:
+            corpus.base.release()
+
     def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
         return encoder.token_ids(texts, is_query=is_query, max_tokens=_LONGEST)
 
     return dev_set(
-        workspace.read(Passage), written(workspace.read(Query)), tokenise, np.random.default_rng([seed, _DEV_SAMPLE])
+        workspace.read(Passage),
+        written(workspace.read(Query)),
+        tokenise,
+        np.random.default_rng([seed, _DEV_SAMPLE]),
+        None if corpus is None else embed,
     )
 
 
 def trainer_of(material: Material, workspace: Workspace, config: Config, runtime: Runtime, world: World) -> Trainer:
     """The trainer of the material, before its first step."""
     trunk, settings, weights = material.trunk, material.settings, material.trunk.parameters().values()
-    schedule = Schedule(_composer(material, config.model, runtime, world), settings, config.seed)
+    composer: Composes
+    if material.corpus is not None:
+        composer = CorpusComposer(examples=material.data.examples, teacher=material.corpus)
+    else:
+        composer = _composer(material, config.model, runtime, world)
+    schedule = Schedule(composer, settings, config.seed)
     part = max(1, -(-schedule.total // _PARTS))
     # If dev scores don't choose the weights, only the base's and the last one are of interest.
     eval_every = settings.eval_every or (schedule.total if settings.keep == "last" else part)
@@ -240,40 +284,93 @@ def _must_equal(workspace: Workspace, config: Config, material: Material) -> Map
         "micro-batch": material.settings.tokens_per_micro_batch,
         "train.jsonl": sha256_file(workspace.existing("train.jsonl")),
         "passages.jsonl": sha256_file(workspace.existing("passages.jsonl")),
-        "queries.jsonl": written_sha256(workspace.existing("queries.jsonl")),
+        "queries.jsonl": sha256_file(workspace.existing("queries.jsonl")),
     }
 
 
+def _save_map(workspace: Workspace, config: Config, material: Material, report: Reporter) -> None:
+    """Learn the query map and write it; with tune=map write finetuned/ with it as the tower of queries."""
+    corpus, settings, began = material.corpus, material.settings, time.monotonic()
+    assert corpus is not None
+    learned = fit(
+        corpus.queries,
+        corpus.passages,
+        corpus.scores,
+        MapSettings(
+            steps=settings.map_steps,
+            batch=settings.batch_size,
+            learning_rate=settings.map_learning_rate,
+            temperature=settings.temperature,
+            teacher_temperature=corpus.temperature,
+            label_share=corpus.share,
+            seed=config.seed,
+        ),
+        labels=corpus.labels,
+        report=report,
+    )
+    seconds = time.monotonic() - began
+    made: dict[str, JsonValue] = {"queries": len(corpus.queries), "passages": len(corpus.passages)}
+    made |= {"seconds": round(seconds, 3)}
+    card = MapCard(embedder=config.model, made=made)
+    QueryMap(learned.matrix, card).save(workspace.path("query_map.safetensors"))
+    report.log(f"train: a query map, learned from {len(corpus.queries):,} queries in {seconds:.0f} s")
+    if config.train.tune == "map":
+        log = _log(material, TrainingLog(steps=settings.map_steps, seconds=round(seconds, 3)))
+        with workspace.writing_folder("finetuned") as folder, tempfile.TemporaryDirectory() as scratch:
+            query = Path(scratch) / "query"
+            with_query_map(corpus.base.folder, learned.matrix, query, layout=material.encoder.layout)
+            save_towers(folder, query=query, document=corpus.base.folder, layout=corpus.base.layout)
+            write_golden(folder)
+            _save_log(folder, log, [])
+
+
 def _save(workspace: Workspace, config: Config, material: Material, outcome: TrainingOutcome, report: Reporter) -> None:
-    state, data = outcome.state, material.data
+    state = outcome.state
     seconds, tokens = sum(record.seconds for record in state.losses), sum(record.tokens for record in state.losses)
     log = TrainingLog(
         steps=state.step,
         best_step=outcome.best_step,
         stopped_early=state.stopped,
-        rows=len(data.examples),
-        dropped_rows=tuple(row + 1 for row in data.dropped_rows),
-        empty_texts=data.empty_texts,
         dev_ndcg10=DevScores(base=outcome.base_dev, after=outcome.trained_dev),
         seconds=round(seconds, 3),
         tokens=tokens,
         tokens_per_second=round(tokens / seconds, 1) if seconds else None,
         padding_share=round(outcome.padded, 4),
         retained_share=round(outcome.retained, 4),
-        peak_memory_mb=_peak_memory_mb(),
-        precision=material.encoder.precision,
-        device=str(device()),
-        threads=torch.get_num_threads(),
-        config=config.train.model_dump(mode="json"),
     )
-    with workspace.writing_folder("finetuned") as folder:
-        save_model(folder, outcome.tensors, base=material.encoder.folder, layout=material.encoder.layout)
+    base, layout = material.encoder.folder, material.encoder.layout
+    with workspace.writing_folder("finetuned") as folder, tempfile.TemporaryDirectory() as scratch:
+        tuned = folder if config.train.tune == "both" else Path(scratch) / "query"
+        save_model(tuned, outcome.tensors, base=base, layout=layout)
+        if tuned != folder:
+            save_towers(folder, query=tuned, document=base, layout=layout)
         write_golden(folder)
-        (folder / "losses.jsonl").write_text("".join(encode_record(one) + "\n" for one in state.losses), "utf-8")
-        (folder / "training.json").write_text(encode_whole(log), "utf-8")
+        _save_log(folder, _log(material, log), state.losses)
     best = next((score.ndcg10 for score in outcome.trained_dev if score.step == outcome.best_step), None)
     gain = "" if best is None or outcome.base_dev is None else f", dev nDCG@10 {outcome.base_dev:.4f} → {best:.4f}"
     report.log(f"train: kept the weights of step {outcome.best_step} of {state.step}{gain}")
+
+
+def _log(material: Material, log: TrainingLog) -> TrainingLog:
+    """The log with what the data and the machine say."""
+    data = material.data
+    return log.model_copy(
+        update={
+            "rows": len(data.examples),
+            "dropped_rows": tuple(row + 1 for row in data.dropped_rows),
+            "empty_texts": data.empty_texts,
+            "peak_memory_mb": _peak_memory_mb(),
+            "precision": material.encoder.precision,
+            "device": str(device()),
+            "threads": torch.get_num_threads(),
+            "config": material.chosen.model_dump(mode="json"),
+        }
+    )
+
+
+def _save_log(folder: Path, log: TrainingLog, losses: Sequence[TrainingStep]) -> None:
+    (folder / "losses.jsonl").write_text("".join(encode_record(one) + "\n" for one in losses), "utf-8")
+    (folder / "training.json").write_text(encode_whole(log), "utf-8")
 
 
 def _peak_memory_mb() -> int:

@@ -145,7 +145,7 @@ def _example(
     index: int, row: TrainRow, query: int, positives: list[int], negatives: list[int], usable: npt.NDArray[np.bool_]
 ) -> Example | None:
     kept = [place for place, text in enumerate(positives) if usable[text]]
-    if not usable[query] or not kept:
+    if not usable[query] or (row.pos and not kept):  # a question that people asked may have no passage
         return None
     known = {positives[place] for place in kept}
     # A passage that is listed as both is a positive: it answers the query.

@@ -84,13 +84,16 @@ class Loss:
     rows: the loss of each row, (B,), with a gradient to the scores; the batch's is their mean. It may not mix rows of
     different batches, and is called once for every size of train.matryoshka. needs_scores: it learns from the
     pos_scores and neg_scores of train.jsonl. soft_labels: it learns from a teacher of whole batches, whose scores are
-    `targets.soft_labels`. steps: the length of a training whose length the settings leave open.
+    `targets.soft_labels`. corpus: those scores are of the whole corpus, whose vectors don't train, and there is no
+    contrast. steps: the length of a training whose length the settings leave open; epochs: at most so many.
     """
 
     rows: Callable[[Scored], Tensor]
     needs_scores: bool = False
     soft_labels: bool = False
+    corpus: bool = False
     steps: int = 30
+    epochs: float = 10.0
 
 
 def loss_named(name: str) -> Loss:

@@ -45,7 +45,7 @@ class Objective:
         scores = queries @ passages.T / self.temperature
         batch = Scored(
             scores=scores,
-            contrast=self._contrast(scores, targets),
+            contrast=scores.new_zeros(len(scores)) if self.loss.corpus else self._contrast(scores, targets),
             targets=targets,
             infonce_weight=self.infonce_weight,
             teacher_temperature=self.teacher_temperature,

@@ -1,0 +1,185 @@
+"""Training by a teacher of the whole corpus: maps, towers of queries and single models, questions without labels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from embedfit.config import Config, resolve
+from embedfit.errors import InputError, UsageError
+from embedfit.merging import stage as merging
+from embedfit.merging.mixtures import Maps, QueryTowers, WholeModels, mixtures_of
+from embedfit.merging.task import RetrievalTask
+from embedfit.models.local import LocalModel, base_model
+from embedfit.models.query_map import QueryMap
+from embedfit.models.store.vectors import VectorStore
+from embedfit.path.artefacts import MergeSweep, Passage, Query, TrainRow
+from embedfit.path.workspace import Workspace
+from embedfit.runtime import Runtime
+from embedfit.training import loop
+from embedfit.training.stage import run
+from tests.training.conftest import make_run
+
+TEXTS = ["red green", "slow loud warm", "deep"]
+
+
+def settings(model: Path, tune: str, *extra: str) -> Config:
+    train = {"loss": "corpus-distil", "tune": tune, "epochs": 3, "batch_size": 8, "learning_rate": 1e-3}
+    train |= {"precision": "fp32", "keep": "last", "map_steps": 30}
+    return resolve(overrides={"model": str(model), "train": train}, assignments=extra)
+
+
+def runtime(folder: Path) -> Runtime:
+    return Runtime(vectors=VectorStore(folder / "vectors"))
+
+
+def trained(workspace: Workspace, config: Config) -> LocalModel:
+    run(workspace, config, runtime(workspace.root))
+    return LocalModel("finetuned", workspace.path("finetuned"))
+
+
+@pytest.mark.parametrize("tune", ["map", "query", "both"])
+def test_what_is_tuned_changes_and_the_rest_stays(tiny_bert: Path, tmp_path: Path, tune: str) -> None:
+    workspace, config = make_run(tmp_path), settings(tiny_bert, tune)
+    tuned, base = trained(workspace, config), base_model(config)
+    moved = np.abs(tuned.embed(TEXTS, is_query=True) - base.embed(TEXTS, is_query=True)).max()
+    assert moved > 1e-3
+    same = np.allclose(tuned.embed(TEXTS, is_query=False), base.embed(TEXTS, is_query=False), atol=1e-6)
+    assert same == (tune != "both")
+    learned = QueryMap.load(tmp_path / "query_map.safetensors")
+    assert np.abs(learned.matrix - np.eye(32)).max() > 1e-3
+    if tune == "map":
+        mapped = learned(base.embed(TEXTS, is_query=True))
+        np.testing.assert_allclose(tuned.embed(TEXTS, is_query=True), mapped, atol=1e-5)
+    log = json.loads((tmp_path / "finetuned" / "training.json").read_text())
+    assert log["rows"] == 24 and log["steps"] == (30 if tune == "map" else 9)
+    assert log["config"]["epochs"] == 3
+
+
+@pytest.mark.parametrize(("tune", "kind"), [("map", Maps), ("query", QueryTowers), ("both", WholeModels)])
+def test_a_mixture_ranks_as_its_saved_folder(tiny_bert: Path, tmp_path: Path, tune: str, kind: type) -> None:
+    workspace, config = make_run(tmp_path), settings(tiny_bert, tune)
+    trained(workspace, config)
+    base = base_model(config)
+    mixtures = mixtures_of(workspace, config, base)
+    assert isinstance(mixtures, kind)
+    task = RetrievalTask(queries=tuple(TEXTS), passages=("red deep", "warm slow"), relevant=(frozenset({0}),) * 3)
+    start = base.embed(TEXTS, is_query=True) @ base.embed(task.passages, is_query=False).T
+    np.testing.assert_allclose(mixtures.scores(0.0, task), start, atol=2e-2 if tune != "map" else 1e-5)
+    for alpha in (0.5, 1.0):
+        mixtures.save(alpha, tmp_path / f"mixed-{alpha}")
+        saved = LocalModel("mixed", tmp_path / f"mixed-{alpha}")
+        found = saved.embed(TEXTS, is_query=True) @ saved.embed(task.passages, is_query=False).T
+        np.testing.assert_allclose(mixtures.scores(alpha, task), found, atol=2e-2)
+    assert not np.allclose(mixtures.scores(1.0, task), start, atol=1e-3)
+
+
+@pytest.mark.parametrize("tune", ["map", "query"])
+def test_the_merge_writes_two_towers_and_a_kept_base_is_one_model(tiny_bert: Path, tmp_path: Path, tune: str) -> None:
+    workspace, config = make_run(tmp_path), settings(tiny_bert, tune, "merge.always_ship=true")
+    trained(workspace, config)
+    merging.run(workspace, config, runtime(tmp_path))
+    assert workspace.load(MergeSweep).decision.alpha > 0
+    assert (tmp_path / "merged" / "query" / "modules.json").exists()
+    merging.run(workspace, settings(tiny_bert, tune, "merge.alpha=0"), runtime(tmp_path))
+    assert workspace.load(MergeSweep).decision.ship == "base"
+    assert not (tmp_path / "merged" / "query").exists()
+    assert LocalModel("merged", tmp_path / "merged").key == base_model(config).key
+
+
+def test_questions_without_labels_train_and_questions_that_judge_do_not(tiny_bert: Path, tmp_path: Path) -> None:
+    maps = {}
+    for name, split in (("none", None), ("log", "log"), ("judge", "judge")):
+        workspace = make_run(tmp_path / name)
+        if split:
+            asked = [
+                Query(query_id=f"asked-{n}", passage_id="", text=text, style="asked", split=split, kept=True)
+                for n, text in enumerate(TEXTS)
+            ]
+            workspace.write(Query, [*workspace.read(Query), *asked])
+        trained(workspace, settings(tiny_bert, "map"))
+        maps[name] = QueryMap.load(workspace.path("query_map.safetensors")).matrix
+    assert not np.allclose(maps["log"], maps["none"], atol=1e-5)
+    np.testing.assert_array_equal(maps["judge"], maps["none"])
+
+
+def test_a_run_that_was_cut_off_ends_with_the_same_bits_and_asks_the_teacher_once(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tiny_bert, "query")
+    trained(make_run(tmp_path / "whole"), config)
+    workspace = make_run(tmp_path / "cut")
+    step = loop.Trainer.step
+
+    def dying(self: loop.Trainer, batch: object) -> object:
+        if self.state.step == 5:
+            raise KeyboardInterrupt
+        return step(self, batch)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop.Trainer, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        trained(workspace, config)
+    monkeypatch.setattr(loop.Trainer, "step", step)
+
+    def asked_again(*_: object, **__: object) -> None:
+        raise AssertionError("the teacher's scores were stored")
+
+    monkeypatch.setattr("embedfit.training.teachers.corpus.corpus_scores", asked_again)
+    trained(workspace, config)
+    one, other = (load_file(tmp_path / n / "finetuned" / "query" / "model.safetensors") for n in ("whole", "cut"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_passages_of_the_evaluation_teach_nothing(tiny_bert: Path, tmp_path: Path) -> None:
+    maps = []
+    for n, text in enumerate(("red green blue", "slow deep round flat")):
+        workspace = make_run(tmp_path / str(n))
+        test = Passage(passage_id="t", document_id="e", title="", text=text, split="test")
+        workspace.write(Passage, [*workspace.read(Passage), test])
+        trained(workspace, settings(tiny_bert, "map"))
+        maps.append(QueryMap.load(workspace.path("query_map.safetensors")).matrix)
+    np.testing.assert_array_equal(maps[0], maps[1])
+
+
+@pytest.mark.parametrize("passages", [9, 2])
+def test_a_tiny_corpus_trains(tiny_bert: Path, tmp_path: Path, passages: int) -> None:
+    workspace = make_run(tmp_path, rows=passages)
+    trained(workspace, settings(tiny_bert, "map"))
+
+
+def test_a_judges_scores_weigh_the_answers(tiny_bert: Path, tmp_path: Path) -> None:
+    workspace = make_run(tmp_path)
+    rows = workspace.read(TrainRow)
+    scored = [TrainRow(query=r.query, pos=r.pos, neg=r.neg, pos_scores=(1.0,), neg_scores=(0.9, 0.0)) for r in rows]
+    matrices = []
+    for given, teacher in ((rows, "none"), (scored, "none"), (scored, "judge")):
+        workspace.write(TrainRow, given)
+        trained(workspace, settings(tiny_bert, "map", f"mine.teacher={teacher}", "train.label_share=0.9"))
+        matrices.append(QueryMap.load(workspace.path("query_map.safetensors")).matrix)
+    np.testing.assert_array_equal(matrices[0], matrices[1])
+    assert not np.allclose(matrices[1], matrices[2], atol=1e-5)
+
+
+def test_a_teacher_that_ranks_everything_alike_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    workspace = make_run(tmp_path)
+    passages = [Passage(passage_id=f"p{n}", document_id="d", title="", text="red red", split="train") for n in range(9)]
+    workspace.write(Passage, passages)
+    with pytest.raises(InputError, match="ranks all passages alike"):
+        trained(workspace, settings(tiny_bert, "map"))
+
+
+def test_towers_need_a_loss_over_the_corpus() -> None:
+    with pytest.raises(UsageError, match=r"train\.loss=corpus-distil"):
+        resolve(assignments=["train.tune=map", "train.loss=infonce"])
+
+
+def test_another_loss_leaves_no_map_of_an_earlier_training(tiny_bert: Path, tmp_path: Path) -> None:
+    workspace = make_run(tmp_path)
+    trained(workspace, settings(tiny_bert, "map"))
+    trained(workspace, settings(tiny_bert, "both", "train.loss=infonce"))
+    assert not (tmp_path / "query_map.safetensors").exists()
