@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.adapting.gate import CAREFUL, COVERED, _halves, decide
+from embedfit.adapting.gate import CAREFUL, COVERED, WRITTEN, _halves, decide
 from embedfit.adapting.questions import ENOUGH, EvidenceKind, HeldOut, Questions, Training
 from embedfit.models.query_map import QueryMap
 from embedfit.path.artefacts import AdaptDecision, AdaptEvidence
@@ -54,15 +56,16 @@ HALF_TURN = unit(np.eye(WIDTH) + 1.2 * turn(3)).astype(np.float32)
 
 @pytest.mark.parametrize("kind", ["labelled", "written", "graded"])
 def test_a_map_that_undoes_the_skew_ships_whole(kind: EvidenceKind) -> None:
-    decision, evidence = decided(np.linalg.inv(HALF_TURN).T.astype(np.float32), HALF_TURN, kind=kind)
+    decision, evidence = decided(np.linalg.inv(HALF_TURN).T.astype(np.float32), HALF_TURN, kind=kind, covered=1.0)
     assert decision.ship and decision.share >= 0.75
     assert evidence.kind == kind and evidence.delta is not None and evidence.delta > 0.1
     assert evidence.ci95 is not None and evidence.ci95[0] > 0
-    assert 0.3 * ASKED < evidence.questions < 0.7 * ASKED  # the other half chose the weight
+    # The other half chose the weight; written questions don't choose.
+    assert evidence.questions == ASKED if kind == "written" else 0.3 * ASKED < evidence.questions < 0.7 * ASKED
 
 
 def test_a_map_that_loses_what_was_there_does_not_ship() -> None:
-    decision, evidence = decided(turn(5), np.eye(WIDTH, dtype=np.float32))
+    decision, evidence = decided(turn(5), np.eye(WIDTH, dtype=np.float32), covered=1.0)
     assert decision.share < 1 and (not decision.ship or decision.share <= 0.5)
     assert evidence.tried["1"] < evidence.tried["0"] - 0.3
     named, about = decided(turn(5), np.eye(WIDTH, dtype=np.float32), fixed=1.0)
@@ -70,13 +73,25 @@ def test_a_map_that_loses_what_was_there_does_not_ship() -> None:
     assert about.questions == ASKED
 
 
-def test_a_worse_map_in_the_deciding_half_keeps_the_frozen_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
-    questions, vectors, passages = world(np.eye(WIDTH, dtype=np.float32))
+def test_a_worse_map_in_the_deciding_half_keeps_the_frozen_vectors() -> None:
+    questions, vectors, passages = world(np.eye(WIDTH, dtype=np.float32), kind="labelled")
     chooses = _halves(questions.held_out)
     vectors[chooses] = unit(vectors[chooses] @ turn(5))  # the map is right for the half that chooses, and only there
     decision, evidence = decide(QueryMap(turn(5)), questions, vectors, passages, IDS, covered=1.0, fixed=None, seed=1)
     assert not decision.ship and decision.why.startswith("keep the frozen vectors as they are: the map is surely worse")
     assert evidence.ci95 is not None and evidence.ci95[1] < 0
+
+
+@pytest.mark.parametrize(("sources", "covered", "share"), [((), 1.0, 1.0), ((), 0.0, CAREFUL), (("p1",), 1.0, WRITTEN)])
+def test_written_questions_forbid_and_do_not_choose(sources: tuple[str, ...], covered: float, share: float) -> None:
+    questions, vectors, passages = world(np.eye(WIDTH, dtype=np.float32))
+    questions = replace(questions, training=[Training(text="a", sources=sources)])
+    slightly_worse = unit(np.eye(WIDTH) + 0.05 * turn(5))
+    options = {"covered": covered, "fixed": None, "seed": 1}
+    decision, evidence = decide(QueryMap(slightly_worse), questions, vectors, passages, IDS, **options)
+    assert decision.ship and decision.share == share and evidence.questions == ASKED
+    bad, _ = decide(QueryMap(-np.eye(WIDTH, dtype=np.float32)), questions, vectors, passages, IDS, **options)
+    assert not bad.ship or bad.share < 0.5
 
 
 def test_a_map_that_changes_nothing_is_harmless() -> None:

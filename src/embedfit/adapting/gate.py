@@ -24,6 +24,8 @@ SAME_SCORE = 0.005
 COVERED = 0.33
 #: The weight that ships unmeasured otherwise. It harmed on no corpus.
 CAREFUL = 0.5
+#: The weight of a map that learned from written queries alone, unless written questions forbid it.
+WRITTEN = 0.75
 _DEPTH = 10
 _LISTED = 100
 
@@ -39,24 +41,36 @@ def decide(
     fixed: float | None,
     seed: int,
 ) -> tuple[AdaptDecision, AdaptEvidence]:
-    """How much of the map ships. Half of the held-out questions choose the weight, the other half decides.
+    """How much of the map ships.
+
+    Half of the held-out questions choose the weight, and the other half decides. But written questions can't choose,
+    for they don't lean as people's do (docs/adapt.md): they only forbid a weight at which the map is surely worse.
 
     vectors: (E, H), those of the held-out questions. passages: (N, H), with their ids. covered: as in AdaptData. fixed:
     the weight that the user named; it is measured, and ships.
     """
     if len(questions.held_out) < ENOUGH:
-        return _unmeasured(covered if questions.asked else 0.0, fixed), AdaptEvidence(
-            kind="none", questions=len(questions.held_out)
-        )
+        none = AdaptEvidence(kind="none", questions=len(questions.held_out))
+        return _unmeasured(covered if questions.asked else 0.0, fixed), none
     shares = sorted({0.0, *(SHARES if fixed is None else (fixed,))})
     values = {share: _values(fitted.blended(share)(vectors), questions, passages, ids) for share in shares}
     clusters = number([one.cluster for one in questions.held_out])
-    chooses = _halves(questions.held_out)
-    share = fixed if fixed is not None else _best({one: value[chooses] for one, value in values.items()})
-    decides = ~chooses if fixed is None else np.ones(len(clusters), bool)
-    found = compare(
-        values[share][decides, None], values[0.0][decides, None], clusters[decides], rng=np.random.default_rng(seed)
-    )[0]
+    decides = np.ones(len(clusters), bool)
+
+    def against_frozen(share: float) -> Difference:
+        a, b = values[share][decides, None], values[0.0][decides, None]
+        return compare(a, b, clusters[decides], rng=np.random.default_rng(seed))[0]
+
+    if fixed is not None:
+        share = fixed
+    elif questions.kind == "written":
+        first = WRITTEN if not questions.asked else 1.0 if covered >= COVERED else CAREFUL
+        tried = sorted((one for one in SHARES if 0 < one <= first), reverse=True)
+        share = next((one for one in tried if against_frozen(one).ci95[1] >= 0), tried[-1])
+    else:
+        chooses = _halves(questions.held_out)
+        share, decides = _best({one: value[chooses] for one, value in values.items()}), ~chooses
+    found = against_frozen(share)
     evidence = AdaptEvidence(
         kind=questions.kind,
         questions=found.queries,

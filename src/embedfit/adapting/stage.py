@@ -39,7 +39,7 @@ from embedfit.teaching.scores import TeacherScores, TeacherWeights, corpus_score
 MAP, MOVED, RESULT = "query_map.safetensors", "moved.safetensors", "adapt.json"
 #: Steps of the map's training, and the temperatures of the teacher's scores. People's questions are short and say what
 #: they mean, so the teacher's best passages count more; a written query has its own passage beside them.
-STEPS, TEMPERATURE_ASKED, TEMPERATURE_WRITTEN = 400, 0.5, 1.0
+STEPS, TEMPERATURE_ASKED, TEMPERATURE_WRITTEN = 400, 0.5, 0.7
 #: Standard errors above zero that the vectors' opinion of the teacher's best passages must lie.
 _SURE = 2.0
 #: Questions that the check for two models needs.
