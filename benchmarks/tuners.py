@@ -20,7 +20,6 @@ import torch
 from train_throughput import FLAG, SBERT, SEED, Environment
 
 from embedfit.config import Config, resolve
-from embedfit.config.sections import TrainConfig
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import read_tensors, save_model
 from embedfit.numerics.machine import best_precision
@@ -145,11 +144,16 @@ def embedfit(name: str, preset: str, settings: Mapping[str, Any]) -> System:
 #: What the preset "default" was in the first edition: one model for queries and passages, InfoNCE, mined negatives.
 FIRST_EDITION: dict[str, dict[str, Any]] = {
     "mine": {"negatives": 4, "depth": 50, "max_relative_score": 0.95, "teacher": "none"},
-    "train": {"loss": "infonce", "hard_negatives": 4, "temperature": 0.05, "dropout": 0.0, "keep": "best"},
+    "train": {
+        "loss": "infonce",
+        "tune": "both",
+        "hard_negatives": 4,
+        "temperature": 0.05,
+        "dropout": 0.0,
+        "keep": "best",
+    },
     "merge": {"max_alpha": 0.5, "steps": 2},
 }
-if "tune" in TrainConfig.model_fields:
-    FIRST_EDITION["train"]["tune"] = "both"
 
 
 def save_as_base(job: Job, trained: Path, out: Path) -> None:
