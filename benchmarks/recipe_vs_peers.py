@@ -1,6 +1,6 @@
 """embedfit's default recipe beside its peers' own trainers: the same strong writer's queries, judged by people's.
 
-    python benchmarks/recipe_vs_peers.py --quick      # parts of two corpora, six steps of everybody; under 10 minutes
+    python benchmarks/recipe_vs_peers.py --quick      # parts of two corpora, four steps of everybody; under 10 minutes
     python benchmarks/recipe_vs_peers.py              # about an hour; writes benchmarks/results/recipe_vs_peers.json
     python benchmarks/recipe_vs_peers.py --corpora emanual --systems default,sentence-transformers --rows 0
 
@@ -263,7 +263,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="parts of two corpora, six steps of each system")
+    parser.add_argument("--quick", action="store_true", help="parts of two corpora, four steps of each system")
     parser.add_argument("--corpora", default=",".join(CORPORA), help="names separated by commas")
     parser.add_argument("--systems", default="", help="names separated by commas; default: all")
     parser.add_argument("--rows", type=int, help=f"training queries at most, 0 for all; default {Effort().rows}")

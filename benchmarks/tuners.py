@@ -44,7 +44,7 @@ class Effort:
     batch: int = 16
 
 
-QUICK = Effort(rows=96, passages=90, steps=6, group=2)
+QUICK = Effort(rows=64, passages=80, steps=4, group=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
