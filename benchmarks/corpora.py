@@ -78,7 +78,11 @@ def only(whole: EvalSet, queries: Sequence[int]) -> EvalSet:
 
 def halves(name: str) -> Halves:
     """The halves that ../shared/data/halves.py makes."""
-    whole = corpus(name)
+    return halves_of(corpus(name))
+
+
+def halves_of(whole: EvalSet) -> Halves:
+    """The halves of a corpus' questions by the rule of ../shared/data/halves.py."""
     order = sorted(range(len(whole.queries)), key=whole.query_ids.__getitem__)
     random.Random(HALVES).shuffle(order)
     log, judging = order[: len(order) // 2], order[len(order) // 2 :]
@@ -190,6 +194,15 @@ def mean_difference(pairs: Sequence[tuple[Values, Values, Numbers]]) -> dict[str
     fewest = min(len(np.unique(of)) for _, of in deltas)
     low, high = interval(np.mean(draws, axis=0), fewest, bounds=(-1.0, 1.0))[0]
     return {"delta": float(np.mean([delta.mean() for delta, _ in deltas])), "ci95": [float(low), float(high)]}
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values corrected for several comparisons (Holm 1979), in the order given."""
+    result, highest = [0.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[place]))
+        result[place] = highest
+    return result
 
 
 def points(found: Mapping[str, Any] | None) -> str:

@@ -1,15 +1,21 @@
-"""What each part of the recipe buys: ablations over corpora with people's queries, which nothing but the score sees.
+"""What tuning adds, on people's questions: corpora × sources of training queries × what is tuned.
 
-    python benchmarks/recipe.py --quick                 # small corpora parts, few variants, a few minutes
-    python benchmarks/recipe.py                         # writes benchmarks/results/recipe.json
-    python benchmarks/recipe.py --only base,plain --corpora emanual,stackfaq --seeds 1,2,3
+    python benchmarks/recipe.py --quick                              # parts of two corpora; under ten minutes
+    python benchmarks/recipe.py                                      # writes benchmarks/results/recipe.json
+    python benchmarks/recipe.py --corpora emanual --queries log --tune map,both --model mpnet
 
-Every variant is the offline preset with some settings changed or with some of the written queries left out. What is
-measured is nDCG@10 (hit@5 for 10k_published) of the fine-tuned and of the shipped model on people's queries, and
-the difference to the default recipe's shipped model with a 95% interval (cluster bootstrap over passages, of the
-mean over seeds; the seeds' own differences stand beside it); "windows" are the same models with a vector for every
-64 tokens of a passage. Outcomes are kept in the user's cache: a broken off run goes on, and a variant costs its time
-once.
+Two tables, both in nDCG@10 on questions that nothing but the score sees, with 95% intervals (paired bootstrap by
+cluster): one vector a passage, tuned against untuned; and the default retriever (one vector, windows, words, late
+interaction), tuned against the same retriever untuned. Sources of training queries:
+
+* small: embedfit's writer on this machine (SmolLM2-135M), preset offline.
+* strong: `strong_queries.jsonl` in the place of Llama 3 70B, by `--generator recorded:FILE`, preset default.
+* log: half of people's questions, without labels, beside the queries of `strong_queries.jsonl` if they cover the
+  corpus, else of the small writer. The other half judges. "apart" are questions that share no passage with the log.
+
+What is tuned: map, query and both are `train.tune` with train.loss=corpus-distil; "preset" is whatever the preset says;
+in-batch-distil and infonce are the first edition's losses. A row is the model that the gate ships; `whole` beside it is
+the tuned model before mixing. Outcomes are kept in the user's cache, so a run that broke off goes on.
 """
 
 from __future__ import annotations
@@ -18,457 +24,285 @@ import argparse
 import hashlib
 import json
 import platform
-import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import platformdirs
-from train_throughput import default_data
+from corpora import (
+    DATA,
+    Halves,
+    Values,
+    clusters,
+    corpus,
+    covering,
+    difference,
+    halves,
+    halves_of,
+    holm,
+    judged,
+    mean_difference,
+    part,
+    points,
+    strong_file,
+)
 
-from embedfit.config import WINDOW_TOKENS, Config, change, resolve
-from embedfit.files.beir import read_beir, write_beir
-from embedfit.files.llamaindex import read_llamaindex
-from embedfit.files.retrieval import RetrievalData
-from embedfit.models.encoder import Encoder, load_base
-from embedfit.models.layout.prompts import open_model
-from embedfit.models.windows import blended, max_pool, windows_of_model
-from embedfit.numerics.machine import cores, gemm_rate
-from embedfit.path import pipeline
-from embedfit.path.artefacts import Passage, Query
+from embedfit.config import Config, resolve
+from embedfit.errors import CheckFailed
+from embedfit.evaluation.evalset import EvalSet
+from embedfit.files.atomic import atomic_file
+from embedfit.files.beir import write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
+from embedfit.index.retriever import BASE, DEFAULT
+from embedfit.models.local import LocalModel, base_model
+from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
+from embedfit.path.artefacts import MergeSweep
+from embedfit.path.pipeline import run_all
 from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
-from embedfit.queries.stage import ROUND_TRIP
-from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.fusion import weighted_sum
-from embedfit.retrieval.metrics import hit, judge, ndcg, rank
-from embedfit.retrieval.own import own_passages, without_own
-from embedfit.retrieval.significance import clusters_of, compare
 from embedfit.runtime import Runtime
 
 HERE = Path(__file__).resolve().parent
-DATA = default_data()
-DEFAULT = "default"
-#: The dense scores' part beside BM25's, of one vector a passage and of one for every window.
-DENSE_WEIGHT, WINDOWED_WEIGHT = 0.5, 0.7
-
-
-def as_they_are(queries: Sequence[Query]) -> list[Query]:
-    """What the writer wrote and the filters kept."""
-    return list(queries)
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A change to the default recipe. settings: nested as in embedfit.toml. choose: which queries train."""
-
-    name: str
-    what: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    choose: Callable[[Sequence[Query]], list[Query]] = as_they_are
-
-
-def questions_alone(queries: Sequence[Query]) -> list[Query]:
-    """Without keywords, claims and titles."""
-    return [query for query in queries if query.split != "train" or query.style == "question"]
-
-
-def half_of_them(queries: Sequence[Query]) -> list[Query]:
-    """Every second training query."""
-    return [query for row, query in enumerate(queries) if query.split != "train" or row % 2]
-
-
-def without_round_trip(queries: Sequence[Query]) -> list[Query]:
-    """With the training queries whose passage neither BM25 nor the base finds."""
-    return [
-        replace(query, kept=True, reason="") if query.split == "train" and query.reason == ROUND_TRIP else query
-        for query in queries
-    ]
-
-
-def _train(**settings: object) -> dict[str, Any]:
-    return {"train": settings}
-
-
-def _hard(count: int) -> dict[str, Any]:
-    return {"mine": {"negatives": count}, "train": {"hard_negatives": count}}
-
-
-VARIANTS = (
-    Variant(DEFAULT, "the offline preset"),
-    Variant("alpha-1", "the gate may ship the fine-tuned model itself", {"merge": {"max_alpha": 1.0}}),
-    Variant("infonce", "InfoNCE, false negatives masked by the base model", _train(loss="infonce", guide_margin=0.1)),
-    Variant("plain", "InfoNCE alone", _train(loss="infonce")),
-    Variant("alpha-.5", "at most half of the fine-tuned model", {"merge": {"max_alpha": 0.5, "steps": 2}}),
-    Variant("words", "a teacher of windows and BM25, three to one", _train(teacher_weights=(3, 0, 1))),
-    Variant("no-words", "a teacher of windows and tokens", _train(teacher_weights=(1, 1, 0))),
-    Variant("windows", "a teacher of windows alone", _train(teacher_weights=(1, 0, 0))),
-    Variant("soft-1", "a teacher's temperature of 1 deviation", _train(teacher_temperature=1.0)),
-    Variant("soft-.25", "a teacher's temperature of a quarter of a deviation", _train(teacher_temperature=0.25)),
-    Variant("lr-1e-4", "learning rate 1e-4", _train(learning_rate=1e-4)),
-    Variant("tau-.02", "temperature .02, FlagEmbedding's default", _train(temperature=0.02)),
-    Variant("tau-.1", "temperature .1", _train(temperature=0.1)),
-    Variant("batch-128", "batches of 128", _train(batch_size=128)),
-    Variant("hard-4", "four mined hard negatives a row", _hard(4)),
-    Variant("epochs-3", "three epochs", _train(epochs=3)),
-    Variant("no-dropout", "no dropout", _train(dropout=0.0)),
-    Variant("questions", "questions alone, without keywords, claims and titles", choose=questions_alone),
-    Variant("half", "half of the queries", choose=half_of_them),
-    Variant("no-round-trip", "with queries that find their passage nowhere", choose=without_round_trip),
-    Variant(
-        "row-distil",
-        "distillation from BM25 and the base model over a row's own passages alone",
-        {
-            "mine": {"teacher": "fused", "negatives": 7},
-            "train": {"loss": "distil", "hard_negatives": 7, "teacher_temperature": 0.3},
-        },
+CORPORA = ("emanual", "stackfaq", "annual_reports", "covid_qa", "feedbackqa_cdc")
+SOURCES = ("small", "strong", "log")
+#: The settings of each way to tune, over the preset's.
+TUNES: dict[str, tuple[str, ...]] = {
+    "preset": (),
+    "map": ("train.loss=corpus-distil", "train.tune=map"),
+    "query": ("train.loss=corpus-distil", "train.tune=query"),
+    "both": ("train.loss=corpus-distil", "train.tune=both"),
+    "in-batch-distil": (
+        "train.loss=in-batch-distil", "train.tune=both", "train.teacher_temperature=0.5", "train.infonce_weight=0",
+        "train.learning_rate=3e-5", "train.dropout=0.1", "merge.max_alpha=0.8",
     ),
-    Variant(
-        "judge-distil",
-        "distillation from the writer, a judge of a row's own passages",
-        {
-            "generate": {"judge": "llm"},
-            "mine": {"teacher": "judge", "negatives": 3},
-            "train": {"loss": "distil", "hard_negatives": 3, "teacher_temperature": 0.3},
-        },
-    ),
-)
+    "infonce": ("train.loss=infonce", "train.tune=both", "mine.negatives=4", "train.hard_negatives=4"),
+}  # fmt: skip
+RETRIEVERS = (BASE, DEFAULT)
+QUICK_PASSAGES = 240
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """Where training passages and people's queries come from."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One training. passages: a part of the corpus; 0 for all of it."""
 
-    name: str
-    metric: str = "ndcg@10"
+    corpus: str
+    source: str
+    tune: str
+    model: str = "minilm"
+    seed: int = 13
+    passages: int = 0
+    settings: tuple[str, ...] = ()
 
-    def prepare(self, home: Path, runtime: Runtime, *, quick: bool) -> tuple[Workspace, Config]:
-        """A run folder with passages and queries, written once."""
-        if self.name == "10k_published":
-            return _published(home)
-        overrides: dict[str, Any] = {
-            "docs": [str(DATA / self.name / "corpus.jsonl")],
-            "eval_beir": str(DATA / self.name),
-        }
-        if quick:
-            overrides |= {"generate": {"max_passages": 60}}
-        config = resolve(preset="offline", overrides=overrides)
-        workspace = Workspace(home / self.name)
-        pipeline.run_all(workspace, config, runtime, until="generate")
-        return workspace, config
-
-    def people(self) -> RetrievalData:
-        """The evaluation set."""
-        if self.name == "10k_published":
-            return read_llamaindex(DATA / self.name / "val_dataset.json")
-        return read_beir(DATA / self.name)
+    @property
+    def key(self) -> str:
+        """A name of all that the outcome depends on beside the code."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:20]
 
 
-CORPORA = (Corpus("emanual"), Corpus("covid_qa"), Corpus("stackfaq"), Corpus("10k_published", "hit@5"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What judges a cell, and the log of its training."""
+
+    judging: EvalSet
+    log: tuple[str, ...] = ()
+    apart: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
 
-def _published(home: Path) -> tuple[Workspace, Config]:
-    """Lyft's published passages and queries; every seventh stretch of passages is the dev part."""
-    data = read_llamaindex(DATA / "10k_published" / "train_dataset.json")
-    folder = home / "lyft"
-    if not folder.exists():
-        write_beir(folder, data)
-    config = resolve(preset="offline", overrides={"docs": [str(folder / "corpus.jsonl")], "eval_beir": str(folder)})
-    workspace = Workspace(home / "10k_published")
-    stretch = max(1, len(data.corpus) // 21)
-    passages = [
-        Passage(
-            passage_id=key,
-            document_id=f"part-{row // stretch}",
-            title="",
-            text=entry.text,
-            split="dev" if row // stretch % 7 == 3 else "train",
-        )
-        for row, (key, entry) in enumerate(data.corpus.items())
-    ]
-    split = {passage.passage_id: passage.split for passage in passages}
-    queries = []
-    for key, text in data.queries.items():
-        source, *others = sorted(data.relevant(key))
-        queries.append(
-            Query(
-                query_id=key,
-                passage_id=source,
-                text=text,
-                style="question",
-                split=split[source],
-                kept=True,
-                also_relevant=tuple(others),
-            )
-        )
-    workspace.write(Passage, passages)
-    workspace.write(Query, queries)
-    return workspace, config
+def question_of(cell: Cell, folder: Path) -> Question:
+    """The judging questions of a cell. folder: an empty one, where its documents and BEIR folder are written."""
+    whole = part(cell.corpus, folder / "part", cell.passages) if cell.passages else corpus(cell.corpus)
+    if cell.source != "log":
+        return Question(judging=whole)
+    found: Halves = halves_of(whole) if cell.passages else halves(cell.corpus)
+    return Question(judging=found.judging, log=found.log, apart=found.apart)
 
 
-class Judge:
-    """People's queries of a corpus: encodes a model's passages and scores it."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        data = corpus.people()
-        self.metric = corpus.metric
-        self.ids = sorted(data.corpus)
-        number = {key: row for row, key in enumerate(self.ids)}
-        self.contents = [data.corpus[key].content for key in self.ids]
-        named = [key for key in sorted(data.queries) if data.relevant(key) & number.keys()]
-        self.queries = [data.queries[key] for key in named]
-        self.relevant = [{number[one] for one in data.relevant(key) if one in number} for key in named]
-        answers = [self.ids[min(rows)] for rows in self.relevant]
-        self.clusters, _ = clusters_of(answers, answers)
-        self.own = own_passages(named, self.ids)
-        index = Bm25(self.contents)
-        self.lexical = np.stack([index.scores(query) for query in self.queries])
-
-    def values(self, scores: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """The metric of each query. scores: (Q, N)."""
-        judged = judge(rank(without_own(scores, self.own), self.ids, 10).tolist(), self.relevant)
-        return hit(judged, 5) if self.metric == "hit@5" else ndcg(judged, 10)
-
-    def scores(self, encoder: Encoder, *, windows: bool) -> dict[str, np.ndarray[Any, Any]]:
-        """Scores (Q, N) of a model with one vector a passage and, if asked, with one for each of its windows."""
-        queries, passages = encoder.encode(self.queries, is_query=True), encoder.encode(self.contents)
-        found = {"dense": queries @ passages.T}
-        if windows:
-            parts = windows_of_model(self.contents, encoder.tokenizer, encoder.layout, max_tokens=WINDOW_TOKENS)
-            vectors = blended(encoder.encode(parts.texts), passages, parts.starts)
-            found["windowed"] = max_pool(queries @ vectors.T, parts.starts)
-        return found
-
-    def of(self, encoder: Encoder, *, windows: bool = False) -> dict[str, np.ndarray[Any, Any]]:
-        """Per-query values of a model alone and with BM25, of windows too if asked."""
-        return self.judged(self.scores(encoder, windows=windows))
-
-    def judged(self, found: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-        """Per-query values of scores by kind, and of each kind with BM25."""
-        values = {}
-        for kind, scores in found.items():
-            fused, weight = ("hybrid", DENSE_WEIGHT) if kind == "dense" else (f"hybrid {kind}", WINDOWED_WEIGHT)
-            values[kind] = self.values(scores)
-            values[fused] = self.values(weighted_sum(scores, self.lexical, weight=weight))
-        return values
+def beir_of(judging: EvalSet, folder: Path) -> Path:
+    """Write the corpus and its judging questions as a BEIR folder."""
+    entries = {
+        key: Entry(text=text, title=title)
+        for key, title, text in zip(judging.passage_ids, judging.titles, judging.texts, strict=True)
+    }
+    qrels = dict(zip(judging.query_ids, ({k: float(v) for k, v in of.items()} for of in judging.relevant), strict=True))
+    texts = dict(zip(judging.query_ids, judging.queries, strict=True))
+    write_beir(folder, RetrievalData(corpus=entries, queries=texts, qrels=qrels))
+    return folder
 
 
-def outcome(
-    corpus: Corpus,
-    variant: Variant,
-    seed: int,
-    home: Path,
-    source: tuple[Workspace, Config],
-    judge_: Judge,
-    general: Judge,
-    runtime: Runtime,
-) -> dict[str, Any]:
-    """Train, merge and score one variant, or what an earlier run found. general: people's queries of no corpus."""
-    workspace, config = source
-    changed = change(config, run=workspace.root, overrides={**variant.settings, "seed": seed or config.seed})
-    settings = changed.model_dump(mode="json", exclude_none=True)
-    queries = variant.choose(workspace.read(Query))
-    recipe = {key: settings[key] for key in ("model", "seed", "mine", "train")}
-    trained = _key(recipe, [asdict(query) for query in queries], _code("mining", "training"))
-    key = _key(trained, settings["merge"], _code("merging"))
-    kept = home / "outcomes" / f"{corpus.name}-{key}.json"
+def config_of(cell: Cell, question: Question, beir: Path, log: Path) -> Config:
+    """The settings of a cell's run."""
+    strong = cell.source == "strong" or (
+        cell.source == "log" and covering(cell.corpus, corpus(cell.corpus).passage_ids) is not None
+    )
+    settings: dict[str, object] = {
+        "docs": [str(beir / "corpus.jsonl")], "eval_beir": str(beir), "model": cell.model, "seed": cell.seed,
+    }  # fmt: skip
+    if strong:
+        settings["generate"] = {"generator": f"recorded:{strong_file(cell.corpus)}"}
+    if question.log:
+        log.write_text("".join(one + "\n" for one in question.log), "utf-8")
+        settings["queries"] = [str(log)]
+    preset = "offline" if not strong else "default"
+    return resolve(preset=preset, overrides=settings, assignments=[*TUNES[cell.tune], *cell.settings])
+
+
+def outcome(cell: Cell, store: Path) -> dict[str, Any]:
+    """Train, mix and judge a cell, unless its outcome is kept."""
+    kept = store / f"{cell.key}.json"
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text("utf-8"))
         return found
-    run = Workspace(home / "runs" / f"{corpus.name}-{trained}")
-    if not run.path("train.manifest.json").exists():
-        shutil.rmtree(run.root, ignore_errors=True)
-        run.root.mkdir(parents=True)
-        shutil.copyfile(workspace.path("passages.jsonl"), run.path("passages.jsonl"))
-        run.write(Query, queries)
-        for name in ("mine", "train"):
-            pipeline.run_stage(pipeline.stage_named(name), run, changed, runtime)
-    pipeline.run_stage(pipeline.stage_named("merge"), run, changed, runtime)
-    merge = run.read_json("merge.json")
-    training = json.loads((run.path("finetuned") / "training.json").read_text("utf-8"))
-    instruction = open_model(changed.model, changed.query_instruction)[1].query_instruction
-    models = {"finetuned": run.path("finetuned"), "merged": run.path("merged")}
-    values = {}
-    for name, path in models.items():
-        model = Encoder.load(path, query_instruction=instruction)
-        for kind, array in judge_.of(model, windows=name == "merged").items():
-            values[f"{name} {kind}"] = [round(float(value), 6) for value in array]
-        if name == "merged":
-            values["general"] = [round(float(value), 6) for value in general.of(model)["dense"]]
-    result = {
-        "values": values,
-        "ship": merge["decision"]["ship"],
-        "alpha": merge["decision"]["alpha"],
-        "why": merge["decision"]["why"],
-        "sweep": merge["alphas"],
-        "dev": training["dev_ndcg10"],
-        "steps": training["steps"],
-        "best_step": training["best_step"],
-        "tokens_per_second": training["tokens_per_second"],
-        "seconds": training["seconds"],
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        question = question_of(cell, folder)
+        beir = beir_of(question.judging, folder / "beir")
+        config = config_of(cell, question, beir, folder / "log.txt")
+        workspace, runtime = Workspace(folder / "run"), Runtime(report=LogLines(sys.stderr), confirm=lambda _: True)
+        workspace.root.mkdir()
+        run_all(workspace, config, runtime, until="mine")
+        began = time.perf_counter()
+        try:
+            run_all(workspace, config, runtime, until="merge")
+        except CheckFailed as error:
+            print(error.message, file=sys.stderr)
+        seconds = time.perf_counter() - began
+        sweep = workspace.load(MergeSweep)
+        models = {
+            "base": base_model(config),
+            "ships": LocalModel("merged", workspace.existing("merged")),
+            "whole": LocalModel("finetuned", workspace.existing("finetuned")),
+        }
+        values = {name: judged(question.judging, model, RETRIEVERS) for name, model in models.items()}
+        rows = len(workspace.existing("train.jsonl").read_text("utf-8").splitlines())
+    found = {
+        **asdict(cell),
+        "passages_searched": len(question.judging.passage_ids),
+        "questions": len(question.judging.queries),
+        "training_queries": rows + len(question.log),
+        "log": len(question.log),
+        "seconds_train_and_merge": round(seconds, 1),
+        "alpha": sweep.decision.alpha,
+        "clusters": clusters(question.judging).tolist(),
+        "apart": None if question.apart is None else question.apart.tolist(),
+        "values": {name: {r: v.tolist() for r, v in of.items()} for name, of in values.items()},
     }
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(result), "utf-8")
-    return result
+    store.mkdir(parents=True, exist_ok=True)
+    with atomic_file(kept) as file:
+        file.write(json.dumps(found))
+    return found
 
 
-def _key(*parts: Any) -> str:  # noqa: ANN401 - JSON
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def compared(found: Mapping[str, Any], retriever: str, which: str = "ships") -> dict[str, Any]:
+    """A cell's tuned model against its untuned one under a retriever. which: "ships" or "whole"."""
+    tuned, base, of = values_of(found, retriever, which)
+    row = {"base": float(base.mean()), "tuned": float(tuned.mean()), **difference(tuned, base, of)}
+    if found["apart"] is not None and sum(found["apart"]) > 1:
+        apart = np.array(found["apart"])
+        again = np.unique(of[apart], return_inverse=True)[1]
+        row["apart"] = {"questions": int(apart.sum()), **difference(tuned[apart], base[apart], again)}
+    return row
 
 
-def _code(*packages: str) -> str:
-    """A hash of the source of these packages: other code, other outcome."""
-    digest = hashlib.sha256()
-    for package in packages:
-        for path in sorted((HERE.parent / "src" / "embedfit" / package).glob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
+def values_of(found: Mapping[str, Any], retriever: str, which: str = "ships") -> tuple[Values, Values, Any]:
+    """(tuned, base, clusters), each (Q,)."""
+    values = found["values"]
+    return np.array(values[which][retriever]), np.array(values["base"][retriever]), np.array(found["clusters"])
 
 
-def base_values(config: Config, judge_: Judge, cache: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """The base model's and BM25's values, kept in the cache folder."""
-    kept = cache / f"base-{_key(judge_.ids, judge_.queries, judge_.metric, _code('models', 'retrieval'))}.json"
-    if not kept.exists():
-        encoder = load_base(config.model, config.query_instruction)
-        values = {name: array.tolist() for name, array in judge_.of(encoder, windows=True).items()}
-        values["bm25"] = judge_.values(judge_.lexical).tolist()
-        kept.write_text(json.dumps(values), "utf-8")
-    return {name: np.array(values) for name, values in json.loads(kept.read_text("utf-8")).items()}
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
-    lines = [
-        "| corpus | variant | seeds | base | BM25 | tuned | ships | α | to base | by seed | to default | + BM25 "
-        "| base, windows | ships, windows | + BM25 | general |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+def table(outcomes: Sequence[Mapping[str, Any]], retriever: str, title: str) -> list[dict[str, Any]]:
+    """Print a table and return its rows. The last rows are means over corpora, by source and tune."""
+    rows = [
+        {
+            **{name: one[name] for name in ("corpus", "source", "tune", "model", "seed", "alpha", "training_queries")},
+            "seconds": one["seconds_train_and_merge"],
+            "retriever": retriever,
+            **compared(one, retriever),
+            "whole": compared(one, retriever, "whole"),
+        }
+        for one in outcomes
     ]
+    for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
+        row["p_holm"] = p
+    print(f"\n{title}\n")
+    print("| corpus | queries | tune | α | s | base | tuned | difference | apart from the log | before mixing |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
-        lines.append(
-            f"| {row['corpus']} | {row['variant']} | {row['seeds']} | {row['base']:.3f} | {row['bm25']:.3f} "
-            f"| {row['finetuned']:.3f} | {row['shipped']:.3f} | {', '.join(f'{a:g}' for a in row['alphas'])} "
-            f"| {_points(row['over_base'])} | {', '.join(f'{100 * a:+.1f}' for a in row['over_base_by_seed'])} "
-            f"| {_points(row['over_default'])} | {row['hybrid']:.3f} "
-            f"| {row['base_windowed']:.3f} | {row['windowed']:.3f} | {row['hybrid_windowed']:.3f} "
-            f"| {100 * row['general']['delta']:+.1f} |"
+        print(
+            f"| {row['corpus']} | {row['source']}, {row['training_queries']:,} | {row['tune']} | {row['alpha']:g} | "
+            f"{row['seconds']:.0f} | {row['base']:.3f} | {row['tuned']:.3f} | {points(row)} | "
+            f"{points(row.get('apart'))} | {points(row['whole'])} |"
         )
-    return "\n".join(lines)
+    for kind in dict.fromkeys((one["source"], one["tune"]) for one in outcomes):
+        own = [one for one in outcomes if (one["source"], one["tune"]) == kind]
+        if len(own) > 1:
+            mean = mean_difference([values_of(one, retriever) for one in own])
+            print(f"| mean of {len(own)} | {kind[0]} | {kind[1]} | | | | | {points(mean)} | | |")
+            rows.append({"mean_of": len(own), "source": kind[0], "tune": kind[1], "retriever": retriever, **mean})
+    return rows
 
 
-def _points(difference: Mapping[str, Any] | None) -> str:
-    if difference is None:
-        return "–"
-    low, high = difference["ci95"]
-    return f"{100 * difference['delta']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-
-
-def difference(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any], clusters: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """Mean difference with its interval and p."""
-    found = compare(a[:, None], b[:, None], clusters, rng=np.random.default_rng(0))[0]
-    return {"delta": found.delta, "ci95": list(found.ci95), "p_value": found.p_value}
-
-
-def main() -> int:
-    """Run the ablations and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two corpora, 60 training passages, three variants")
-    parser.add_argument("--corpora", default="", help="names separated by commas")
-    parser.add_argument("--only", default="", help="variants separated by commas; default is always among them")
-    parser.add_argument("--seeds", default="0", help="seeds separated by commas; 0: the recipe's own")
-    parser.add_argument(
-        "--cache", type=Path, default=Path(platformdirs.user_cache_dir("embedfit")) / "recipe-benchmark"
-    )
-    parser.add_argument("--out", type=Path, help="default: benchmarks/results/recipe[_quick].json")
-    options = parser.parse_args()
-    corpora = [name for name in options.corpora.split(",") if name] or (
-        ["emanual", "stackfaq"] if options.quick else [corpus.name for corpus in CORPORA]
-    )
-    only = {name for name in options.only.split(",") if name} or (
-        {"alpha-1", "infonce"} if options.quick else {variant.name for variant in VARIANTS}
-    )
-    seeds = [int(seed) for seed in options.seeds.split(",")]
-    cache = options.cache / ("quick" if options.quick else "full")
-    runtime = Runtime(report=LogLines(), confirm=lambda question: True)
-    rows: list[dict[str, Any]] = []
-    general = Judge(Corpus("xquad_en"))
-    for corpus in CORPORA:
-        if corpus.name not in corpora:
-            continue
-        source = corpus.prepare(cache / "sources", runtime, quick=options.quick)
-        judge_ = Judge(corpus)
-        base = base_values(source[1], judge_, cache)
-        general_base = base_values(source[1], general, cache)["dense"]
-        reference: np.ndarray[Any, Any] | None = None
-        for variant in VARIANTS:
-            if variant.name != DEFAULT and variant.name not in only:
+def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
+    """The trainings that the command asks for."""
+    for name in arguments.corpora:
+        for source in arguments.queries:
+            if source == "strong" and not strong_file(name).exists():
                 continue
-            found = [outcome(corpus, variant, seed, cache, source, judge_, general, runtime) for seed in seeds]
-            mean = {
-                name: np.mean([one["values"][name] for one in found], axis=0)
-                for name in (
-                    "finetuned dense",
-                    "merged dense",
-                    "merged hybrid",
-                    "merged windowed",
-                    "merged hybrid windowed",
-                    "general",
-                )
-            }
-            if variant.name == DEFAULT:
-                reference = mean["merged dense"]
-            rows.append(
-                {
-                    "corpus": corpus.name,
-                    "metric": corpus.metric,
-                    "variant": variant.name,
-                    "what": variant.what,
-                    "seeds": len(seeds),
-                    "base": float(base["dense"].mean()),
-                    "bm25": float(base["bm25"].mean()),
-                    "base_hybrid": float(base["hybrid"].mean()),
-                    "finetuned": float(mean["finetuned dense"].mean()),
-                    "shipped": float(mean["merged dense"].mean()),
-                    "hybrid": float(mean["merged hybrid"].mean()),
-                    "base_windowed": float(base["windowed"].mean()),
-                    "windowed": float(mean["merged windowed"].mean()),
-                    "hybrid_windowed": float(mean["merged hybrid windowed"].mean()),
-                    "windowed_over_base": difference(mean["merged windowed"], base["dense"], judge_.clusters),
-                    "windowed_over_base_windowed": difference(
-                        mean["merged windowed"], base["windowed"], judge_.clusters
-                    ),
-                    "alphas": [one["alpha"] for one in found],
-                    "over_base": difference(mean["merged dense"], base["dense"], judge_.clusters),
-                    "over_base_by_seed": [
-                        float(np.mean(one["values"]["merged dense"]) - base["dense"].mean()) for one in found
-                    ],
-                    "finetuned_over_base": difference(mean["finetuned dense"], base["dense"], judge_.clusters),
-                    "over_default": None
-                    if variant.name == DEFAULT or reference is None
-                    else difference(mean["merged dense"], reference, judge_.clusters),
-                    "general_base": float(general_base.mean()),
-                    "general": difference(mean["general"], general_base, general.clusters),
-                    "sweep": [one["sweep"] for one in found],
-                    "seconds": [one["seconds"] for one in found],
-                    "tokens_per_second": [one["tokens_per_second"] for one in found],
-                }
-            )
-            print(table(rows[-1:]).splitlines()[-1], flush=True)
-    print("\n" + table(rows))
-    out = options.out or HERE / "results" / f"recipe{'_quick' if options.quick else ''}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    document = {
-        "hardware": {"machine": platform.machine(), "cores": cores(), "gemm_tflops": gemm_rate("fp32")},
-        "versions": {name: version(name) for name in ("embedfit", "torch", "transformers", "numpy")},
-        "rows": rows,
-    }
-    out.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-    print(f"written to {out}")
-    return 0
+            for tune in arguments.tune:
+                for seed in arguments.seeds:
+                    yield Cell(
+                        corpus=name, source=source, tune=tune, model=arguments.model, seed=seed,
+                        passages=QUICK_PASSAGES if arguments.quick else 0, settings=tuple(arguments.set),
+                    )  # fmt: skip
+
+
+def _words(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def main() -> None:
+    """Train, judge, print the two tables and write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--corpora", type=_words, default=None)
+    parser.add_argument("--queries", type=_words, default=None)
+    parser.add_argument("--tune", type=_words, default=None)
+    parser.add_argument("--seeds", type=lambda text: [int(one) for one in _words(text)], default=[13])
+    parser.add_argument("--model", default="minilm")
+    parser.add_argument("--set", action="append", default=[], help="a setting over the preset's, KEY=VALUE")
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--again", action="store_true", help="compute kept outcomes again")
+    arguments = parser.parse_args()
+    arguments.corpora = arguments.corpora or list(CORPORA[:2] if arguments.quick else CORPORA)
+    arguments.queries = arguments.queries or list(SOURCES[1:] if arguments.quick else SOURCES)
+    arguments.tune = arguments.tune or (["preset", "map"] if arguments.quick else ["preset", "map", "both"])
+    if not DATA.is_dir():
+        sys.exit(f"There is no folder {DATA}: set EMBEDFIT_DATA.")
+    store = Path(platformdirs.user_cache_dir("embedfit")) / "benchmarks" / "recipe"
+    found = []
+    for cell in cells(arguments):
+        if arguments.again:
+            (store / f"{cell.key}.json").unlink(missing_ok=True)
+        print(f"{cell.corpus}, {cell.source}, {cell.tune}", file=sys.stderr)
+        found.append(outcome(cell, store))
+    result = {
+        "machine": {
+            "cores": cores(), "precision": encoding_precision(), "gemm_gflops": round(gemm_rate("fp32") / 1e9),
+            "python": platform.python_version(), "torch": version("torch"), "embedfit": version("embedfit"),
+        },
+        "one_vector": table(found, BASE.name, "One vector a passage: tuned against untuned"),
+        "default_retriever": table(found, DEFAULT.name, "The default retriever: tuned against the same untuned"),
+    }  # fmt: skip
+    out = arguments.out or HERE / "results" / ("recipe_quick.json" if arguments.quick else "recipe.json")
+    with atomic_file(out) as file:
+        file.write(json.dumps(result, indent=1) + "\n")
+    print(f"\n{out.name} written")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

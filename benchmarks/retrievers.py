@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from corpora import corpus, covering, difference, ranked
+from corpora import corpus, covering, difference, holm, ranked
 
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.files.atomic import atomic_file
@@ -157,11 +157,9 @@ def rows_of(corpus_name: str, name: str) -> Iterator[dict[str, Any]]:
 
 def corrected(rows: Sequence[dict[str, Any]]) -> None:
     """Give each row of the default `holm`: Holm's corrected p-value over the corpora (Holm 1979)."""
-    tested = sorted((row for row in rows if row["retriever"] == "default"), key=lambda row: row["p_value"])
-    highest = 0.0
-    for rank, row in enumerate(tested):
-        highest = max(highest, min(1.0, (len(tested) - rank) * row["p_value"]))
-        row["holm"] = highest
+    tested = [row for row in rows if row["retriever"] == "default"]
+    for row, p_value in zip(tested, holm([row["p_value"] for row in tested]), strict=True):
+        row["holm"] = p_value
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:

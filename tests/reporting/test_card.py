@@ -67,7 +67,16 @@ def test_the_instruction_is_there_to_the_character(evidence, tmp_path):
 
 def test_no_text_path_or_name_of_a_document_is_in_the_card(evidence, tmp_path):
     card = render(replace(evidence, root=str(tmp_path / "secret-run")), model_id="me/tuned")
-    for word in (*HOSTILE, "window.pwned", *PARTS[:8], "manuals", "warranty", "secret-run", "corpus", str(tmp_path)):
+    for word in (
+        *HOSTILE,
+        "window.pwned",
+        *PARTS[:8],
+        "manuals",
+        "warranty",
+        "secret-run",
+        "corpus.jsonl",
+        str(tmp_path),
+    ):
         assert word not in card, word
     assert "12 documents, cut into 121 passages" in card
 

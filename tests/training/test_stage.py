@@ -33,6 +33,7 @@ class Log:
 
 def settings(model, *extra):
     train = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "eval_every": 2, "patience": 0, "precision": "fp32"}
+    train |= {"loss": "infonce", "keep": "best", "dropout": 0.0, "hard_negatives": 4}
     return resolve(overrides={"model": str(model), "train": train}, assignments=extra)
 
 

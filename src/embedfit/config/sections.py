@@ -298,6 +298,10 @@ class MineConfig(Section):
     )
 
 
+#: The loss that leaves the passages' vectors as they are.
+CORPUS_LOSS: Final = "corpus-distil"
+
+
 class TrainConfig(Section):
     """Training rows → fine-tuned model."""
 
@@ -311,10 +315,10 @@ class TrainConfig(Section):
     max_grad_norm: float = decides(1.0, gt=0)
     temperature: float = decides(0.05, gt=0)
     loss: str = decides("infonce", description="docs/training.md lists them, plug-ins add others")
-    tune: Literal["map", "query", "both"] = decides(
-        "both",
+    tune: Literal["auto", "map", "query", "both"] = decides(
+        "auto",
         description="what changes: a linear map on query vectors (map), the tower of queries (query), one model for "
-        "queries and passages (both); map and query take train.loss=corpus-distil",
+        "queries and passages (both); auto: map with train.loss=corpus-distil, which map and query need, else both",
     )
     corpus_teacher: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = decides(
         (0.0, 0.7, 0.3),
@@ -385,9 +389,16 @@ class TrainConfig(Section):
             raise ValueError("one of the three weights must be above 0")
         return weights
 
+    @property
+    def tuned(self) -> Literal["map", "query", "both"]:
+        """What is tuned; never "auto"."""
+        if self.tune == "auto":
+            return "map" if self.loss == CORPUS_LOSS else "both"
+        return self.tune
+
     @model_validator(mode="after")
     def _towers_need_a_corpus(self) -> TrainConfig:
-        if self.tune != "both" and self.loss != "corpus-distil":
+        if self.tuned != "both" and self.loss != CORPUS_LOSS:
             raise ValueError(
                 f"train.tune={self.tune} leaves the passages' vectors as they are, which train.loss={self.loss} can't: "
                 "use train.loss=corpus-distil, or train.tune=both"

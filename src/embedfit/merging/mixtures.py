@@ -40,7 +40,7 @@ def mixtures_of(workspace: Workspace, config: Config, base: LocalModel) -> Mixtu
     tuned = workspace.existing("finetuned")
     if read_architecture(tuned).queries is None:
         return WholeModels(base, tuned)
-    if config.train.tune == "map":
+    if config.train.tuned == "map":
         return Maps(base, QueryMap.load(workspace.existing("query_map.safetensors")))
     return QueryTowers(base, tower_folder(tuned, is_query=True))
 

@@ -104,7 +104,7 @@ STAGES: tuple[Stage, ...] = (
         may_read=("query_map.safetensors",),
         models=("finetuned",),
         writes=("merged", "merge.json"),
-        settings=(*_MODEL, "merge", "train.tune"),
+        settings=(*_MODEL, "merge", "train.tune", "train.loss"),
     ),
     Stage(
         name="check",
@@ -141,7 +141,7 @@ STAGES: tuple[Stage, ...] = (
         may_read=("eval", "judgements.jsonl", "query_map.safetensors"),
         glances=_BEFORE_EVALUATE,
         writes=("scores.jsonl", "evaluation.json", "summary.json"),
-        settings=(*_MODEL, "evaluate", "eval_beir", "index", "generate.generator", "train.tune"),
+        settings=(*_MODEL, "evaluate", "eval_beir", "index", "generate.generator", "train.tune", "train.loss"),
     ),
     Stage(
         name="report",

@@ -47,8 +47,15 @@ def build_run(folder: Path, *, human: bool = True, ship: bool = True) -> tuple[W
             "test_share": 0.4,
         },
         "mine": {"negatives": 2, "depth": 20},
-        "train": {"epochs": 2, "batch_size": 32, "hard_negatives": 1, "learning_rate": 2e-3, "precision": "fp32"},
-        "merge": {"steps": 2, "always_ship": ship, "alpha": None if ship else 0.0},
+        "train": {
+            "loss": "infonce",
+            "epochs": 2,
+            "batch_size": 32,
+            "hard_negatives": 1,
+            "learning_rate": 2e-3,
+            "precision": "fp32",
+        },
+        "merge": {"steps": 2, "max_alpha": 0.5, "always_ship": ship, "alpha": None if ship else 0.0},
         "evaluate": {"bootstrap": 100},
         "index": {"queries": "no"},
     }

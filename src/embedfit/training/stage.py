@@ -70,7 +70,7 @@ class Material:
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
-    if runtime.processes > 1 and config.train.tune != "map":
+    if runtime.processes > 1 and config.train.tuned != "map":
         if loss_named(config.train.loss).corpus:  # its vectors and scores are stored, and each process finds them
             encoder = load_base(config.model, config.query_instruction)
             corpus_teacher(workspace, config, _training_data(workspace, encoder, config, Silent()), runtime)
@@ -92,7 +92,7 @@ def train(workspace: Workspace, config: Config, runtime: Runtime, world: World) 
             workspace.remove("query_map.safetensors")  # of an earlier run with another loss
         if material.corpus is not None and world.leads:
             _save_map(workspace, config, material, runtime.report)
-        if config.train.tune != "map":
+        if config.train.tuned != "map":
             trainer = trainer_of(material, workspace, config, runtime, world)
             outcome = trainer.run(workspace.scratch("train"))
             if world.leads:
@@ -314,7 +314,7 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
     card = MapCard(embedder=config.model, made=made)
     QueryMap(learned.matrix, card).save(workspace.path("query_map.safetensors"))
     report.log(f"train: a query map, learned from {len(corpus.queries):,} queries in {seconds:.0f} s")
-    if config.train.tune == "map":
+    if config.train.tuned == "map":
         log = _log(material, TrainingLog(steps=settings.map_steps, seconds=round(seconds, 3)))
         with workspace.writing_folder("finetuned") as folder, tempfile.TemporaryDirectory() as scratch:
             query = Path(scratch) / "query"
@@ -340,7 +340,7 @@ def _save(workspace: Workspace, config: Config, material: Material, outcome: Tra
     )
     base, layout = material.encoder.folder, material.encoder.layout
     with workspace.writing_folder("finetuned") as folder, tempfile.TemporaryDirectory() as scratch:
-        tuned = folder if config.train.tune == "both" else Path(scratch) / "query"
+        tuned = folder if config.train.tuned == "both" else Path(scratch) / "query"
         save_model(tuned, outcome.tensors, base=base, layout=layout)
         if tuned != folder:
             save_towers(folder, query=tuned, document=base, layout=layout)
