@@ -75,6 +75,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         rng=np.random.default_rng(config.seed),
         max_alpha=highest,
         max_dev_loss=config.merge.max_dev_loss,
+        must_gain=config.train.tuned == "both",
     )
     if config.merge.always_ship:
         decision = ship_anyway(mixtures, decision, highest)
