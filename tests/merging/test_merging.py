@@ -262,9 +262,10 @@ def test_a_user_who_insists_gets_the_best_mixture_that_was_tried() -> None:
 def test_a_map_that_dev_does_not_show_to_be_worse_ships_and_a_worse_one_does_not() -> None:
     clusters, rng = np.arange(400), np.random.default_rng(1)
     base = rng.uniform(0.3, 0.7, 400)
+    noise = rng.normal(0, 0.2, 400)
     for loss, ship in ((0.0, "merged"), (0.1, "base")):
         tried = [Mixture(alpha=0.0, dev=base, retention=0.5)]
-        tried += [Mixture(alpha=0.5, dev=base - loss - 1e-3, retention=0.5)]
+        tried += [Mixture(alpha=0.5, dev=base + noise - noise.mean() - loss - 1e-3, retention=0.5)]
         for must_gain in (True, False):
             found = decide(
                 tried, clusters, max_retention_loss=0.01, max_dev_loss=0.03, rng=rng, max_alpha=0.5, must_gain=must_gain

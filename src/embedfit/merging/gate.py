@@ -50,8 +50,8 @@ def decide(
 ) -> GateDecision:
     """The mixture with the best dev score whose retention holds, if it is better than the base and surely not worse.
 
-    must_gain: False if a mixture ships that is surely not worse, although dev shows no gain. Written dev queries can't
-    show what a map on query vectors gains on people's (docs/recipe.md), so they only forbid.
+    must_gain: False for mixtures whose gain written dev queries can't show, such as maps on query vectors
+    (docs/recipe.md). Then dev only forbids: the largest α ships whose 95% interval is not wholly below the base.
 
     "Surely not worse" means that the 95% interval rules out a loss of more than max_dev_loss. A gate that asked for a
     sure gain would keep most gains from users, because dev queries are few, and written ones show less of a gain than
@@ -80,9 +80,9 @@ def decide(
             f"(the best on dev, α = {mixtures[best].alpha:g}, loses {100 * loss:.1f}).",
             _known(comparisons[best]),
         )
-    passing = [number for number in allowed if _passes(_known(comparisons[number]), max_dev_loss, must_gain)] or allowed
+    passing = [n for n in allowed if _passes(_known(comparisons[n]), max_dev_loss, must_gain)] or allowed
     level = max(mixtures[number].dev.mean() for number in passing) - SAME_SCORE
-    chosen = max(number for number in passing if mixtures[number].dev.mean() >= level)
+    chosen = max(number for number in passing if mixtures[number].dev.mean() >= level or not must_gain)
     comparison = _known(comparisons[chosen])
     low, high = (100 * bound for bound in comparison.ci95)
     points = f"{100 * comparison.delta:+.1f} points of nDCG@10, 95% CI [{low:+.1f}, {high:+.1f}]"
@@ -90,7 +90,9 @@ def decide(
     best_try = f"The best mixture (α = {mixtures[chosen].alpha:g})"
     if must_gain and comparison.delta <= 0:
         return _keep_base(f"{best_try} is not better than the base: {gain}.", comparison)
-    if not _passes(comparison, max_dev_loss, must_gain):
+    if not must_gain and comparison.ci95[1] < 0:
+        return _keep_base(f"{best_try} is surely worse than the base: {gain}.", comparison)
+    if must_gain and not _passes(comparison, max_dev_loss, must_gain):
         return _keep_base(
             f"{best_try} may be worse than the base by {100 * max_dev_loss:.1f} points or more: {gain}.", comparison
         )
@@ -117,7 +119,9 @@ def ship_anyway(mixtures: Sequence[Mixture], decision: GateDecision, highest: fl
 
 
 def _passes(comparison: Difference, max_dev_loss: float, must_gain: bool) -> bool:
-    return (comparison.delta > 0 or not must_gain) and comparison.ci95[0] > -max_dev_loss
+    if not must_gain:
+        return comparison.ci95[1] >= 0
+    return comparison.delta > 0 and comparison.ci95[0] > -max_dev_loss
 
 
 def _keep_base(why: str, comparison: Difference) -> GateDecision:
