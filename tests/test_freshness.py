@@ -230,9 +230,9 @@ def test_an_edited_file_makes_those_stale_that_read_it(copy: Path) -> None:
         "eval/qrels/test.tsv": {"evaluate"},
         "finetuned/losses.jsonl": {"report"},
         "finetuned/training.json": {"report"},
-        "finetuned/query/tokenizer.json": {"merge", "evaluate"},
+        "finetuned/modules.json": {"merge", "evaluate"},
         "query_map.safetensors": {"merge", "evaluate"},
-        "merged/model.safetensors": {"check", "choose", "evaluate", "report"},
+        "merged/modules.json": {"check", "choose", "evaluate", "report"},
         "check.json": {"report"},
         "train.manifest.json": {"report"},
     }
