@@ -23,13 +23,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import platform
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +50,7 @@ from corpora import (
     points,
     strong_file,
 )
+from train_throughput import machine
 
 from embedfit.config import Config, resolve
 from embedfit.errors import CheckFailed
@@ -61,7 +60,6 @@ from embedfit.files.beir import write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index.retriever import BASE, DEFAULT
 from embedfit.models.local import LocalModel, base_model
-from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
 from embedfit.path.artefacts import MergeSweep
 from embedfit.path.pipeline import run_all
 from embedfit.path.workspace import Workspace
@@ -291,10 +289,7 @@ def main() -> None:
         print(f"{cell.corpus}, {cell.source}, {cell.tune}", file=sys.stderr)
         found.append(outcome(cell, store))
     result = {
-        "machine": {
-            "cores": cores(), "precision": encoding_precision(), "gemm_gflops": round(gemm_rate("fp32") / 1e9),
-            "python": platform.python_version(), "torch": version("torch"), "embedfit": version("embedfit"),
-        },
+        "machine": machine(),
         "one_vector": table(found, BASE.name, "One vector a passage: tuned against untuned"),
         "default_retriever": table(found, DEFAULT.name, "The default retriever: tuned against the same untuned"),
     }  # fmt: skip

@@ -66,7 +66,7 @@ def test_a_mixture_ranks_as_its_saved_folder(tiny_bert: Path, tmp_path: Path, tu
     workspace, config = make_run(tmp_path), settings(tiny_bert, tune)
     trained(workspace, config)
     base = base_model(config)
-    mixtures = mixtures_of(workspace, config, base)
+    mixtures = mixtures_of(workspace, config, base, runtime(tmp_path))
     assert isinstance(mixtures, kind)
     task = RetrievalTask(queries=tuple(TEXTS), passages=("red deep", "warm slow"), relevant=(frozenset({0}),) * 3)
     start = base.embed(TEXTS, is_query=True) @ base.embed(task.passages, is_query=False).T

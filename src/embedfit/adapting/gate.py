@@ -8,6 +8,7 @@ import numpy as np
 
 from embedfit.adapting.questions import ENOUGH, HeldOut, Questions
 from embedfit.choosing import metric
+from embedfit.merging.gate import SAME_SCORE
 from embedfit.models.query_map import QueryMap
 from embedfit.numerics.arrays import Doubles, Vectors
 from embedfit.path.artefacts import AdaptDecision, AdaptEvidence
@@ -17,8 +18,6 @@ from embedfit.retrieval.topk import top_k
 
 #: The weights of the map that are tried beside the unchanged vector.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-#: Scores that are this near count as equal; of equal ones the larger weight is taken.
-SAME_SCORE = 0.005
 #: The share of a question that BM25's best passage must cover, on average, for the whole map to ship unmeasured. Below
 #: it words mislead, and with them a teacher that counts words (docs/adapt.md has the corpora).
 COVERED = 0.33

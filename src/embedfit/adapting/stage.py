@@ -25,6 +25,7 @@ from embedfit.evaluation.evalset import EvalSet, read_eval_set
 from embedfit.generators import generator
 from embedfit.index.written import Written, written_of
 from embedfit.llm.ledger.spent import cost_of
+from embedfit.models import query_map
 from embedfit.models.local import base_model
 from embedfit.models.query_map import MapCard, QueryMap
 from embedfit.models.store.vectors import PROBES, Embedder
@@ -36,7 +37,7 @@ from embedfit.runtime import Runtime
 from embedfit.teaching.query_map import MapSettings, fit
 from embedfit.teaching.scores import TeacherScores, TeacherWeights, corpus_scores
 
-MAP, MOVED, RESULT = "query_map.safetensors", "moved.safetensors", "adapt.json"
+MOVED, RESULT = "moved.safetensors", "adapt.json"
 #: Steps of the map's training, and the temperatures of the teacher's scores. People's questions are short and say what
 #: they mean, so the teacher's best passages count more; a written query has its own passage beside them.
 STEPS, TEMPERATURE_ASKED, TEMPERATURE_WRITTEN = 400, 0.5, 0.7
@@ -260,7 +261,7 @@ class _Adaptation:
             if result.map.ship:
                 known = None if isinstance(embedder, ArrayEmbedder) else self._embedded(embedder, PROBES, is_query=True)
                 card = MapCard(embedder=embedder.name, made=facts)
-                replace(made, card=card, probes=known).save(folder / MAP)
+                replace(made, card=card, probes=known).save(folder / query_map.FILE)
             if self.config.adapt.move and new:
                 about = {"embedder": embedder.name, "weight": f"{result.move.share:g}"}
                 MovedVectors(list(new), np.stack(list(new.values())), about).save(folder / MOVED)

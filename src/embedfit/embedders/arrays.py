@@ -15,6 +15,7 @@ from embedfit.config import ARRAYS, array_files
 from embedfit.errors import InputError
 from embedfit.files.hashes import sha256_file
 from embedfit.files.textfiles import lines_of
+from embedfit.models.layout.modules import unit_rows
 from embedfit.models.store.vectors import Storage
 from embedfit.numerics.arrays import Ints, Vectors
 from embedfit.path.workspace import sha256_json
@@ -131,8 +132,7 @@ class _Rows:
     def unit(self, numbers: Ints) -> Vectors:
         """Unit rows of some numbers."""
         rows = np.asarray(self._array[numbers], np.float32).reshape(len(numbers), self.width)
-        found: Vectors = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-        return found
+        return unit_rows(rows)
 
 
 def _ids(path: Path) -> list[str]:

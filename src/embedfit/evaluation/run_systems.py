@@ -20,7 +20,8 @@ from embedfit.index.build import Source
 from embedfit.index.plan import IndexPlan, Wish, plan
 from embedfit.index.retriever import BASE, BM25, RRF, Retriever, default_for
 from embedfit.index.written import written_of
-from embedfit.models.layout.towers import save_towers, with_query_map
+from embedfit.models import query_map
+from embedfit.models.layout.towers import save_mapped
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.query_map import QueryMap
 from embedfit.models.store.vectors import Embedder
@@ -32,7 +33,6 @@ from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
 
-QUERY_MAP = "query_map.safetensors"
 #: BM25 on the part of each passage that the base's window holds. It is measured only if a passage is longer.
 CUT = "bm25_cut"
 #: A model's name, and whether its index holds written queries.
@@ -112,7 +112,7 @@ class RunSystems:
         windowed = bool(config.evaluate.windows and cut(contents, tokenizer, WINDOW_TOKENS)[1])
         default, chosen = self._shipped()
         self._is_default = alike(chosen, default)
-        self._has_map = workspace.path(QUERY_MAP).exists()
+        self._has_map = workspace.path(query_map.FILE).exists()
         #: The run's own systems, grouped by the index that they search, and the model of each.
         self._rows: dict[Key, dict[str, Retriever]] = {}
         self._model_of: dict[str, str | None] = {}
@@ -173,13 +173,10 @@ class RunSystems:
     def _mapped(self) -> LocalModel:
         """The base with the query map before its query vectors, in a folder of the stage's own."""
         folder = self._workspace.scratch("evaluate") / "mapped"
-        learned = QueryMap.load(self._workspace.existing(QUERY_MAP))
+        learned = QueryMap.load(self._workspace.existing(query_map.FILE))
         if not folder.exists():
-            with_query_map(self._base.folder, learned.matrix, folder.with_name("query"), layout=self._base.layout)
             with atomic_folder(folder) as whole:
-                save_towers(
-                    whole, query=folder.with_name("query"), document=self._base.folder, layout=self._base.layout
-                )
+                save_mapped(whole, learned.matrix, base=self._base.folder, layout=self._base.layout)
         return LocalModel("mapped", folder)
 
     def measured(self) -> dict[str, Measured]:

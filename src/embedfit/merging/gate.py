@@ -90,11 +90,10 @@ def decide(
     best_try = f"The best mixture (α = {mixtures[chosen].alpha:g})"
     if must_gain and comparison.delta <= 0:
         return _keep_base(f"{best_try} is not better than the base: {gain}.", comparison)
-    if not must_gain and comparison.ci95[1] < 0:
-        return _keep_base(f"{best_try} is surely worse than the base: {gain}.", comparison)
-    if must_gain and not _passes(comparison, max_dev_loss, must_gain):
+    if not _passes(comparison, max_dev_loss, must_gain):
+        may_lose = f"may be worse than the base by {100 * max_dev_loss:.1f} points or more"
         return _keep_base(
-            f"{best_try} may be worse than the base by {100 * max_dev_loss:.1f} points or more: {gain}.", comparison
+            f"{best_try} {may_lose if must_gain else 'is surely worse than the base'}: {gain}.", comparison
         )
     alpha = mixtures[chosen].alpha
     return GateDecision(

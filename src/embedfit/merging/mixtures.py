@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from embedfit.config import Config
 from embedfit.merging.alike import check_alike
 from embedfit.merging.task import RetrievalTask
 from embedfit.merging.weights import combine
+from embedfit.models import query_map
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import save_model
+from embedfit.models.layout.golden import write_golden
 from embedfit.models.layout.reading import read_architecture
-from embedfit.models.layout.towers import save_towers, tower_folder, with_query_map
+from embedfit.models.layout.towers import save_mapped, save_towers, tower_folder
 from embedfit.models.local import LocalModel
 from embedfit.models.query_map import QueryMap
 from embedfit.numerics.arrays import Scores, Vectors
 from embedfit.path.workspace import Workspace
 from embedfit.retrieval.own import without_own
+from embedfit.runtime import Runtime
 
 
 class Mixtures(Protocol):
@@ -32,17 +35,18 @@ class Mixtures(Protocol):
         """The scores of a task's queries and passages by one mixture: (Q, N)."""
 
     def save(self, alpha: float, folder: Path) -> None:
-        """Write the mixture's model folder. α above 0."""
+        """Write the mixture's model folder with its golden vectors. α above 0."""
 
 
-def mixtures_of(workspace: Workspace, config: Config, base: LocalModel) -> Mixtures:
+def mixtures_of(workspace: Workspace, config: Config, base: LocalModel, runtime: Runtime) -> Mixtures:
     """The mixtures of a run. Raises ModelError if finetuned/ did not begin as the base."""
     tuned = workspace.existing("finetuned")
     if read_architecture(tuned).queries is None:
         return WholeModels(base, tuned)
+    frozen = Frozen(base, runtime)
     if config.train.tuned == "map":
-        return Maps(base, QueryMap.load(workspace.existing("query_map.safetensors")))
-    return QueryTowers(base, tower_folder(tuned, is_query=True))
+        return Maps(frozen, QueryMap.load(workspace.existing(query_map.FILE)))
+    return QueryTowers(frozen, tower_folder(tuned, is_query=True))
 
 
 class WholeModels:
@@ -66,65 +70,65 @@ class WholeModels:
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
+        self._write(alpha, folder)
+        write_golden(folder)
+
+    def _write(self, alpha: float, folder: Path) -> None:
         tensors = combine(self._weights, [1 - alpha, alpha])
         save_model(folder, tensors, base=self._base.folder, layout=self._tuned.layout)
 
 
-@dataclass
-class _Passages:
-    """The base's vectors of each task's passages, which no mixture changes."""
+@dataclass(frozen=True)
+class Frozen:
+    """The base, whose vectors of passages no mixture changes. They come from the store."""
 
-    base: Encoder
-    known: dict[int, Vectors] = field(default_factory=dict)
+    base: LocalModel
+    runtime: Runtime
+
+    def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
+        """The base's vectors: (N, H)."""
+        return self.runtime.vectors.embed(self.base, texts, is_query=is_query, report=self.runtime.report)
 
     def scores(self, queries: Vectors, task: RetrievalTask) -> Scores:
-        if id(task) not in self.known:
-            self.known[id(task)] = self.base.encode_unit(task.passages)
-        return without_own(queries @ self.known[id(task)].T, task.own)
+        """The scores (Q, N) of a task's passages by query vectors (Q, H)."""
+        return without_own(queries @ self.embed(task.passages, is_query=False).T, task.own)
 
 
 class QueryTowers(WholeModels):
     """Mixtures of the weights that encode queries. Passages keep the base's vectors."""
 
-    def __init__(self, base: LocalModel, tuned: Path) -> None:
-        super().__init__(base, tuned)
-        self._document = base
-        self._passages = _Passages(Encoder.load(base.folder, layout=base.layout))
+    def __init__(self, frozen: Frozen, tuned: Path) -> None:
+        super().__init__(frozen.base, tuned)
+        self._frozen = frozen
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
         """See Mixtures."""
-        return self._passages.scores(self.mixed(alpha).encode_unit(task.queries, is_query=True), task)
+        return self._frozen.scores(self.mixed(alpha).encode_unit(task.queries, is_query=True), task)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
+        base = self._frozen.base
         with tempfile.TemporaryDirectory() as scratch:
             query = Path(scratch) / "query"
-            super().save(alpha, query)
-            save_towers(folder, query=query, document=self._document.folder, layout=self._document.layout)
+            self._write(alpha, query)
+            save_towers(folder, query=query, document=base.folder, layout=base.layout)
 
 
 class Maps:
     """Blends of a map on query vectors with the identity. Nothing is encoded anew for a blend."""
 
-    def __init__(self, base: LocalModel, learned: QueryMap) -> None:
-        self._document, self._map = base, learned
-        self._encoder = Encoder.load(base.folder, layout=base.layout)
-        self._passages = _Passages(self._encoder)
-        self._queries: dict[int, Vectors] = {}
+    def __init__(self, frozen: Frozen, learned: QueryMap) -> None:
+        self._frozen, self._map = frozen, learned
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
         """See Mixtures."""
-        if id(task) not in self._queries:
-            self._queries[id(task)] = self._encoder.encode_unit(task.queries, is_query=True)
-        return self._passages.scores(self._map.blended(alpha)(self._queries[id(task)]), task)
+        queries = self._frozen.embed(task.queries, is_query=True)
+        return self._frozen.scores(self._map.blended(alpha)(queries), task)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
-        with tempfile.TemporaryDirectory() as scratch:
-            query = Path(scratch) / "query"
-            matrix = np.asarray(self._map.blended(alpha).matrix)
-            with_query_map(self._document.folder, matrix, query, layout=self._document.layout)
-            save_towers(folder, query=query, document=self._document.folder, layout=self._document.layout)
+        base = self._frozen.base
+        save_mapped(folder, self._map.blended(alpha).matrix, base=base.folder, layout=base.layout)
 
 
 def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:

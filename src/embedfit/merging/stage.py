@@ -60,7 +60,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
     passages, queries = workspace.read(Passage), written(workspace.read(Query))
     dev = dev_pool(passages, queries, ends, runtime)
-    models = mixtures_of(workspace, config, ends[0])
+    models = mixtures_of(workspace, config, ends[0], runtime)
     general = retention_set(config, [passage.content for passage in passages])
     alphas, highest = sweep_of(config.merge)
     mixtures = []
@@ -83,9 +83,9 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     with workspace.writing_folder("merged") as merged:
         if decision.alpha == 0:
             copy_model(merged, base=ends[0].folder, layout=ends[0].layout)
+            write_golden(merged)
         else:
             models.save(decision.alpha, merged)
-        write_golden(merged)
     against_base = decision.comparison
     workspace.store(
         MergeSweep(

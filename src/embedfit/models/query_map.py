@@ -21,6 +21,8 @@ from embedfit.models.layout.modules import unit_rows
 from embedfit.numerics.arrays import Floats, Vectors
 
 VERSION = 1
+#: The name of a map's file in a run folder.
+FILE = "query_map.safetensors"
 #: The widest vectors that a map may have; a wider one has a gigabyte.
 MOST_WIDTH = 16_384
 #: Cosine to the map's own vector of a probe, below which an embedder is another one. Servers round differently.

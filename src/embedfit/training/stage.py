@@ -18,10 +18,11 @@ from embedfit.config import Config, TrainConfig
 from embedfit.errors import TrainingError, UsageError
 from embedfit.files.flagembedding import read_flagembedding
 from embedfit.files.hashes import sha256_file
+from embedfit.models import query_map
 from embedfit.models.encoder import Encoder, load_base
 from embedfit.models.folder import save_model
 from embedfit.models.layout.golden import write_golden
-from embedfit.models.layout.towers import save_towers, with_query_map
+from embedfit.models.layout.towers import save_mapped, save_towers
 from embedfit.models.query_map import MapCard, QueryMap
 from embedfit.numerics.arrays import Floats
 from embedfit.numerics.machine import best_precision, cores, device
@@ -89,7 +90,7 @@ def train(workspace: Workspace, config: Config, runtime: Runtime, world: World) 
     with process_settings(world):
         material = gathered(workspace, config, runtime)
         if material.corpus is None and world.leads:
-            workspace.remove("query_map.safetensors")  # of an earlier run with another loss
+            workspace.remove(query_map.FILE)  # of an earlier run with another loss
         if material.corpus is not None and world.leads:
             _save_map(workspace, config, material, runtime.report)
         if config.train.tuned != "map":
@@ -312,15 +313,13 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
     made: dict[str, JsonValue] = {"queries": len(corpus.queries), "passages": len(corpus.passages)}
     made |= {"seconds": round(seconds, 3)}
     card = MapCard(embedder=config.model, made=made)
-    QueryMap(learned.matrix, card).save(workspace.path("query_map.safetensors"))
+    QueryMap(learned.matrix, card).save(workspace.path(query_map.FILE))
     report.log(f"train: a query map, learned from {len(corpus.queries):,} queries in {seconds:.0f} s")
     if config.train.tuned == "map":
         log = _log(material, TrainingLog(steps=settings.map_steps, seconds=round(seconds, 3)))
-        with workspace.writing_folder("finetuned") as folder, tempfile.TemporaryDirectory() as scratch:
-            query = Path(scratch) / "query"
-            with_query_map(corpus.base.folder, learned.matrix, query, layout=material.encoder.layout)
-            save_towers(folder, query=query, document=corpus.base.folder, layout=corpus.base.layout)
-            write_golden(folder)
+        base, queries = corpus.base, material.encoder.layout
+        with workspace.writing_folder("finetuned") as folder:
+            save_mapped(folder, learned.matrix, base=base.folder, layout=base.layout, queries=queries)
             _save_log(folder, log, [])
 
 
@@ -342,9 +341,10 @@ def _save(workspace: Workspace, config: Config, material: Material, outcome: Tra
     with workspace.writing_folder("finetuned") as folder, tempfile.TemporaryDirectory() as scratch:
         tuned = folder if config.train.tuned == "both" else Path(scratch) / "query"
         save_model(tuned, outcome.tensors, base=base, layout=layout)
-        if tuned != folder:
+        if tuned == folder:
+            write_golden(folder)
+        else:
             save_towers(folder, query=tuned, document=base, layout=layout)
-        write_golden(folder)
         _save_log(folder, _log(material, log), state.losses)
     best = next((score.ndcg10 for score in outcome.trained_dev if score.step == outcome.best_step), None)
     gain = "" if best is None or outcome.base_dev is None else f", dev nDCG@10 {outcome.base_dev:.4f} → {best:.4f}"

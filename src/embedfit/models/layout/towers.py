@@ -7,6 +7,7 @@ open alone. The folder above them has modules.json and router_config.json, which
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -80,6 +81,19 @@ def with_query_map(base: Path, matrix: Floats, folder: Path, *, layout: Architec
     mapped = replace(own, modules=(*own.modules, dense, Normalize()), dimensions=None)
     copy_model(folder, base=base, layout=mapped)
     _save(folder / path / "model.safetensors", {"linear.weight": weight})
+
+
+def save_mapped(
+    folder: Path, matrix: Floats, *, base: Path, layout: Architecture, queries: Architecture | None = None
+) -> None:
+    """Write a model of two towers: base for passages, and base behind a linear map for queries (with_query_map).
+
+    layout: base's, with its right prompts. queries: the same for the tower of queries; default: layout.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        query = Path(scratch) / QUERY
+        with_query_map(base, matrix, query, layout=queries or layout)
+        save_towers(folder, query=query, document=base, layout=layout)
 
 
 def tower_folder(folder: Path, *, is_query: bool) -> Path:
