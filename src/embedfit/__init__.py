@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from embedfit.errors import EmbedfitError
     from embedfit.files.conversion import convert
     from embedfit.forgetting.verb import forget
+    from embedfit.index.retriever import Retriever
     from embedfit.index.search import Hit, Index
     from embedfit.models.encoder import Encoder, load_base
     from embedfit.models.query_map import QueryMap
@@ -35,6 +36,7 @@ __all__ = [
     "Index",
     "MovedVectors",
     "QueryMap",
+    "Retriever",
     "RunResult",
     "Runtime",
     "Workspace",
@@ -64,6 +66,7 @@ _HOMES = {
     "Index": "embedfit.index.search",
     "MovedVectors": "embedfit.adapting.moving",
     "QueryMap": "embedfit.models.query_map",
+    "Retriever": "embedfit.index.retriever",
     "RunResult": "embedfit.commands.runs",
     "Runtime": "embedfit.runtime",
     "Workspace": "embedfit.path.workspace",

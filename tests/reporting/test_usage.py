@@ -47,6 +47,8 @@ def test_the_search_snippet_searches_a_runs_index(tiny_bert, tmp_path, capsys):
     names = {}
     exec(compile(usage.code("search.py", run=str(tmp_path / "run")), "snippet", "exec"), names)
     assert "manual.md" in capsys.readouterr().out and len(names["index"]) == 1
+    exec(compile(usage.code("retriever.py", run=str(tmp_path / "run")), "snippet", "exec"), names)
+    assert [one.metadata["document"] for one in names["documents"]] == ["manual.md"]
 
 
 def test_the_commands_index_and_search_run(tiny_bert, tmp_path, monkeypatch):

@@ -399,10 +399,4 @@ def _hash_of(passages: Sequence[Passage]) -> str:
 
 def load(folder: PathLike) -> Index:
     """Open the index of a run folder or an index folder. Raises ArtifactMissing if there is none."""
-    path = Path(folder)
-    inner = path / IN_RUN
-    if (inner / MANIFEST).exists() or not (path / MANIFEST).exists():
-        if is_run(path) and not (inner / MANIFEST).exists():
-            raise ArtifactMissing(f"{path} has no index yet.", remedy=f"Run: embedfit index --run {path}")
-        path = inner if inner.exists() else path
-    return Index.open(path)
+    return Index.open(folder)

@@ -73,6 +73,7 @@ class Patience:
     """The number of tries of a request, and the waits between them: sleep blocks, asleep waits on an event loop."""
 
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    rng: random.Random = field(default_factory=random.Random)
     sleep: Callable[[float], None] = time.sleep
     asleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -119,7 +120,6 @@ class ServerEmbedder:
         self._wire, self._sender = wire, sender
         self._query_instruction, self._document_instruction = query_instruction, document_instruction
         self.patience = patience or Patience()
-        self._rng = random.Random()
         self._blocking = _Blocking(sender, concurrency)
         self._on_loop = _OnLoop(sender, concurrency)
         self._info: ServerInfo | None = None
@@ -219,15 +219,7 @@ class ServerEmbedder:
 
     async def _request(self, way: _Way, texts: Sequence[str], prompt: str | None) -> Vectors:
         body = _json(self._wire.body(texts, prompt))
-        attempt = 1
-        while True:
-            try:
-                return self._unit_rows(await way.send(self._wire.path, body), len(texts))
-            except CallError as error:
-                if self.patience.policy.gives_up(error, attempt, 0.0):
-                    raise
-                await way.pause(self.patience, self.patience.policy.delay(error, attempt, self._rng))
-            attempt += 1
+        return self._unit_rows(await _patiently(way, self._wire.path, body, self.patience), len(texts))
 
     def _unit_rows(self, reply: bytes, count: int) -> Vectors:
         try:
@@ -293,6 +285,28 @@ class _OnLoop:
 
 
 _Way = _Blocking | _OnLoop
+
+
+def ask(sender: Sender, path: str, body: bytes | None, patience: Patience) -> bytes:
+    """The reply's body, after as many tries as patience allows. Raises CallError."""
+    return _finish(_patiently(_Blocking(sender, 1), path, body, patience))
+
+
+async def aask(sender: Sender, path: str, body: bytes | None, patience: Patience) -> bytes:
+    """ask() without blocking the event loop."""
+    return await _patiently(_OnLoop(sender, 1), path, body, patience)
+
+
+async def _patiently(way: _Way, path: str, body: bytes | None, patience: Patience) -> bytes:
+    attempt = 1
+    while True:
+        try:
+            return await way.send(path, body)
+        except CallError as error:
+            if patience.policy.gives_up(error, attempt, 0.0):
+                raise
+            await way.pause(patience, patience.policy.delay(error, attempt, patience.rng))
+        attempt += 1
 
 
 def _finish(coroutine: Coroutine[None, None, Result]) -> Result:

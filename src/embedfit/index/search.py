@@ -17,6 +17,7 @@ from embedfit.index.scoring import Asked, Found, Parts, Scores, find
 from embedfit.index.store.columns import Mask
 from embedfit.index.store.filters import Where, filter_of
 from embedfit.index.store.folder import Stored, read
+from embedfit.index.store.manifest import index_folder
 from embedfit.index.tokens import TokenReader, TokenSpace
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.local import LocalModel
@@ -73,7 +74,7 @@ class Asker:
 class Index:
     """An index folder, opened. `base` searches the same passages by the untuned model's one vector each.
 
-    index = Index.open("runs/mine/index")
+    index = Index.open("runs/mine")
     for hit in index.search("how do I mute the tv", k=3):
         print(hit.score, hit.document, hit.text)
     """
@@ -87,8 +88,11 @@ class Index:
 
     @classmethod
     def open(cls, folder: str | Path) -> Index:
-        """Open a folder. Raises ArtifactMissing, InputError, and ModelError if the model is no longer the same."""
-        stored = read(Path(folder))
+        """Open the index of a run folder or an index folder.
+
+        Raises ArtifactMissing, InputError, and ModelError if the model is no longer the same.
+        """
+        stored = read(index_folder(Path(folder)))
         return cls(stored, Asker(model_of(stored), stored.tokens))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""LangChain embeddings of a model folder, of a server, of a SageMaker endpoint, and any others with a query map.
+"""LangChain retrievers of an index; embeddings of a model folder, a server, an endpoint, and others with a query map.
 
 Queries and passages get the model's own instructions; requests are split to the server's limits, and the
 asynchronous methods do not block the event loop.
@@ -7,6 +7,7 @@ asynchronous methods do not block the event loop.
 from __future__ import annotations
 
 import os
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,77 @@ from embedfit.embedders.sagemaker import runtime_client, sagemaker
 from embedfit.embedders.tei import tei
 from embedfit.errors import MissingDependency
 from embedfit.integrations.mapping import PROBE, CheckedMap
+from embedfit.integrations.searching import Found, Search, Wanted, open_search
 from embedfit.models.store.vectors import Embedder
 from embedfit.network.aws import Client
 
 try:
+    from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+    from langchain_core.documents import Document
     from langchain_core.embeddings import Embeddings
-    from pydantic import SecretStr
+    from langchain_core.retrievers import BaseRetriever
+    from pydantic import PrivateAttr, SecretStr, SkipValidation
 except ImportError as error:
     raise MissingDependency("langchain-core", extra="langchain", needed_for="The LangChain integration") from error
+
+#: Conditions on fields. embedfit checks them, and pydantic must leave them as they are.
+Filter: TypeAlias = SkipValidation[Wanted]
+
+
+class EmbedfitRetriever(BaseRetriever):
+    """The passages of an index that embedfit built, or of a server that serves one, as documents.
+
+    A document has the passage's id and text; its metadata hold document, title, page (0: the format has none), score
+    and the passage's fields. k and filter can be given with each call too.
+
+    index: a run folder, an index folder or an embedfit.Index. base_url: instead of it, the address of `embedfit serve`;
+    default $EMBEDFIT_BASE_URL. api_key: default $EMBEDFIT_API_KEY. k: passages of a query. filter: conditions on
+    fields, as docs/search.md lists them. timeout: seconds of a request to the server. Raises EmbedfitError.
+
+    Example:
+        >>> retriever = EmbedfitRetriever(index="runs/em", k=3)  # doctest: +SKIP
+        >>> retriever.invoke("how do I mute the tv", filter={"lang": "en"})  # doctest: +SKIP
+    """
+
+    index: object = None
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    k: int = 10
+    filter: Filter = None
+    timeout: float = 60.0
+    _search: Search = PrivateAttr()
+
+    def model_post_init(self, context: object) -> None:
+        """Open the index, or check the address of the server, which is not asked before the first query."""
+        key = self.api_key.get_secret_value() if self.api_key else None
+        self._search = open_search(self.index, self.base_url, key, self.timeout)
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        filter: Filter = None,
+    ) -> list[Document]:
+        return [_document(one) for one in self._search.search(query, *self._wanted(k, filter))]
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        filter: Filter = None,
+    ) -> list[Document]:
+        return [_document(one) for one in await self._search.asearch(query, *self._wanted(k, filter))]
+
+    def _wanted(self, k: int | None, where: Wanted) -> tuple[int, Wanted]:
+        return self.k if k is None else k, self.filter if where is None else where
+
+
+def _document(found: Found) -> Document:
+    return Document(id=found.passage_id, page_content=found.text, metadata=found.described())
 
 
 class _Embeddings(Embeddings):

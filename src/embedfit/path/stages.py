@@ -146,7 +146,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="report",
         module="embedfit.reporting.stage",
-        version=4,
+        version=5,
         reads=(
             "documents.jsonl",
             "passages.jsonl",

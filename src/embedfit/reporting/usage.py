@@ -25,6 +25,11 @@ _SHOWN = (
     ("index.sh", "Build the index and search it", "The retriever that ships, as the rows above measure it."),
     ("search.py", "Search from Python", ""),
     (
+        "retriever.py",
+        "Search from LangChain",
+        "For LlamaIndex: embedfit.integrations.llamaindex.EmbedfitRetriever.",
+    ),
+    (
         "serve.sh",
         "Serve it",
         "A page to try it at /, /search, and vectors by the protocols of Text Embeddings Inference and of OpenAI.",

@@ -155,6 +155,16 @@ def is_searchable(folder: Path) -> bool:
     return is_index(folder) or is_index(folder / IN_RUN) or is_run(folder)
 
 
+def index_folder(folder: Path) -> Path:
+    """The folder of the index that a run folder or an index folder holds. Raises ArtifactMissing for a run without."""
+    inner = folder / IN_RUN
+    if (inner / MANIFEST).exists() or not (folder / MANIFEST).exists():
+        if is_run(folder) and not (inner / MANIFEST).exists():
+            raise ArtifactMissing(f"{folder} has no index yet.", remedy=f"Run: embedfit index --run {folder}")
+        return inner if inner.exists() else folder
+    return folder
+
+
 def read_manifest(folder: Path) -> IndexManifest:
     """The manifest of an index, checked. Raises ArtifactMissing if there is none, InputError if it is damaged."""
     path = folder / MANIFEST
