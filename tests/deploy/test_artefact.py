@@ -98,6 +98,32 @@ def test_a_folder_that_tei_does_not_boot_is_refused_before_anything_is_made(
     assert caught.value.remedy
 
 
+@pytest.mark.parametrize(
+    ("config", "device", "problem"),
+    [
+        ({"model_type": "albert"}, "cpu", "does not know ALBERT; its CPU image runs it with an ONNX graph"),
+        ({"model_type": "albert"}, "gpu", "does not know ALBERT; serve it with"),
+        ({"model_type": "deberta"}, "cpu", "does not know DeBERTa; serve it with"),
+        ({"model_type": "mistral"}, "cpu", "runs Mistral on GPUs alone"),
+        ({"model_type": "mistral", "is_causal": False}, "gpu", "would read Mistral as causal"),
+        ({"model_type": "mistral", "is_causal": False, "use_bidirectional_attention": True}, "gpu", ""),
+        ({"model_type": "qwen2", "is_causal": False}, "gpu", ""),
+        ({"model_type": "qwen3"}, "cpu", ""),
+        ({"model_type": "modernbert"}, "gpu", "has no global_rope_theta"),
+        ({"model_type": "nomic_bert"}, "gpu", "has no n_embd"),
+    ],
+)
+def test_families_that_tei_does_not_run_say_what_to_use(config, device, problem, model_folder):
+    path = model_folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    found = tei_problems(model_folder, device)
+    assert (problem in found[0]) if problem else found == ()
+    if device == "cpu":
+        (model_folder / "onnx").mkdir()
+        (model_folder / "onnx" / "model.onnx").write_bytes(b"graph")
+        assert tei_problems(model_folder, device) == ()
+
+
 def test_what_embedfit_writes_boots(tiny_bert):
     assert tei_problems(tiny_bert) == ()
 

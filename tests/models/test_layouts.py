@@ -27,7 +27,7 @@ from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.layout.modules import pool, pool_arrays
 from embedfit.models.layout.reading import read_architecture
 from tests.models import tiny_families
-from tests.models.tiny_families import FAMILIES, H, save_family, save_static, two_dense
+from tests.models.tiny_families import FAMILIES, H, save_family, save_static
 
 ODD = "Ｆｕｌｌ ẞ ß İ naïve 東京 🙂\u0000\u2028"
 TEXTS = ["how to mute the tv", "a", "", " ", "The sound is off. " * 12, ODD, "MUTE the TV"]
@@ -45,37 +45,12 @@ def assert_same(ours: Encoder, theirs: SentenceTransformer, texts: list[str], *,
     assert_allclose(ours.encode(texts, is_query=True), query, atol=atol, rtol=1e-5)
 
 
-@pytest.fixture(scope="session")
-def family_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("families")
-    after = {"gemma3_text": two_dense}
-    return {name: save_family(name, root / name, after=after.get(name), prompts={"query": QUERY}) for name in FAMILIES}
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_family_layouts_give_sentence_transformers_vectors(name: str, family_folders: dict[str, Path]) -> None:
-    ours, theirs = opened(family_folders[name])
-    assert_same(ours, theirs, TEXTS)
-    assert np.abs(ours.encode(TEXTS[:1]) - ours.encode(TEXTS[1:2])).max() > 1e-3
-    assert ours.layout.first.attention == ("causal" if name == "qwen3" else "bidirectional")
-
-
 def test_layouts_of_static_embeddings(tmp_path: Path) -> None:
     ours, theirs = opened(save_static(tmp_path / "static"))
     texts = [text for text in TEXTS if text]
     assert_allclose(ours.encode(texts), theirs.encode(texts), atol=1e-6)
     assert ours.encode([""]).tolist() == [[0.0] * 16]
     assert ours.layout.describe()[0].startswith("StaticEmbedding")
-
-
-@pytest.mark.parametrize("name", ["bert", "qwen3", "gemma3_text"])
-def test_layouts_written_by_us_read_the_same(name: str, family_folders: dict[str, Path], tmp_path: Path) -> None:
-    folder = family_folders[name]
-    before = Encoder.load(folder, precision="fp32")
-    save_model(tmp_path / "saved", read_tensors(folder), base=folder, layout=before.layout)
-    ours, theirs = opened(tmp_path / "saved")
-    assert_allclose(ours.encode(TEXTS), before.encode(TEXTS), atol=1e-6)
-    assert_same(ours, theirs, TEXTS)
 
 
 @pytest.fixture(scope="session")
@@ -426,4 +401,4 @@ def test_every_family_in_the_table_of_layouts_is_transformers_own() -> None:
     from embedfit.models.layout.families import FAMILIES as known
 
     assert set(known) - set(CONFIG_MAPPING_NAMES) == {"static"}
-    assert set(tiny_families.FAMILIES) <= set(known)
+    assert {name.split(",")[0] for name in tiny_families.FAMILIES} == set(known) - {"static"}

@@ -33,6 +33,14 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
     ),
     "albert": ("AlbertConfig", "AlbertModel", {**_BERT, "embedding_size": 16}, "mean"),
     "electra": ("ElectraConfig", "ElectraModel", {**_BERT, "embedding_size": 16}, "cls"),
+    "camembert": ("CamembertConfig", "CamembertModel", {**_BERT, "pad_token_id": 0}, "mean"),
+    "deberta": (
+        "DebertaConfig",
+        "DebertaModel",
+        {**_BERT, "relative_attention": True, "max_relative_positions": 16, "pos_att_type": ["c2p", "p2c"],
+         "position_biased_input": False, "pad_token_id": 0},
+        "cls",
+    ),
     "deberta-v2": (
         "DebertaV2Config",
         "DebertaV2Model",
@@ -47,13 +55,29 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any], str]] = {
          "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2},
         "cls",
     ),
+    "nomic_bert": ("NomicBertConfig", "NomicBertModel", {**_SMALL, "max_position_embeddings": 128}, "mean"),
     "t5": (
         "T5Config",
         "T5EncoderModel",
         {"d_model": H, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2},
         "mean",
     ),
+    "mt5": (
+        "MT5Config",
+        "MT5EncoderModel",
+        {"d_model": H, "d_kv": 16, "d_ff": 48, "num_layers": 2, "num_heads": 2},
+        "mean",
+    ),
+    "qwen2": ("Qwen2Config", "Qwen2Model", _DECODER, "lasttoken"),
     "qwen3": ("Qwen3Config", "Qwen3Model", _DECODER, "lasttoken"),
+    "llama": ("LlamaConfig", "LlamaModel", _DECODER, "lasttoken"),
+    "mistral": ("MistralConfig", "MistralModel", {**_DECODER, "sliding_window": None}, "lasttoken"),
+    "mistral, bidirectional": (
+        "MistralConfig",
+        "MistralModel",
+        {**_DECODER, "sliding_window": None, "is_causal": False},
+        "mean",
+    ),
     "gemma3_text": (
         "Gemma3TextConfig",
         "Gemma3TextModel",
@@ -86,7 +110,7 @@ def save_family(
 ) -> Path:
     """Write a family's tiny model. after: the modules after the pooling. changes: of pooling and the whole model."""
     config_name, model_name, values, mode = FAMILIES[name]
-    decoder = name == "qwen3"
+    decoder = mode == "lasttoken"
     tokenizer = make_tokenizer(
         template="$A <|end|>" if decoder else "[CLS] $A [SEP]", padding_side="left" if decoder else "right"
     )

@@ -14,6 +14,7 @@ from embedfit.errors import ModelError, UsageError
 from embedfit.files.hashes import sha256_file
 from embedfit.files.textfiles import Json, json_of
 from embedfit.models.architecture import DOCUMENT, QUERY
+from embedfit.models.layout.families import FAMILIES
 from embedfit.models.layout.router import CONFIG as ROUTER
 from embedfit.models.layout.towers import tower_folder
 
@@ -149,7 +150,7 @@ def _from_s3(uri: str, user_folder: Path) -> Artefact:
 def _from_folder(path: Path, device: str) -> Artefact:
     model = model_folder_of(path)
     folder = query_tower(model)
-    problems = tei_problems(folder)
+    problems = tei_problems(folder, device)
     if problems:
         raise ModelError(
             f"Text Embeddings Inference can't load {folder}: {'; '.join(problems)}.",
@@ -231,12 +232,19 @@ def model_folder_of(path: Path) -> Path:
     return path / ship
 
 
-def tei_problems(folder: Path) -> tuple[str, ...]:
-    """The faults that keep Text Embeddings Inference from booting a folder, or from pooling as the model should.
+def tei_problems(folder: Path, device: str = "gpu") -> tuple[str, ...]:
+    """The faults that keep Text Embeddings Inference from booting a folder, or from giving the model's vectors.
 
+    device: "cpu" or "gpu".
     TEI up to 1.9.3 wants sentence-transformers' old keys: a folder saved by version 5.4 or later does not boot.
     """
     problems = [f"{name} is missing" for name in _REQUIRED if not (folder / name).is_file()]
+    config = _json(folder / "config.json") or {}
+    family = FAMILIES.get(str(config.get("model_type")))
+    if family is not None:
+        has_graph = (folder / "onnx" / "model.onnx").exists() and not _has_dense(folder)
+        problem = family.tei_problem(config, device=device, has_graph=has_graph)
+        problems += [problem] if problem else []
     modules = _json(folder / "modules.json")
     if modules is None:
         return (*problems, "modules.json is missing, so it would guess the pooling")

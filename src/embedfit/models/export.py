@@ -18,7 +18,7 @@ from embedfit.errors import MissingDependency, ModelError
 from embedfit.files.atomic import atomic_folder, disk_errors
 from embedfit.models.architecture import Dense
 from embedfit.models.encoder import load_backbone
-from embedfit.models.graphs import version
+from embedfit.models.graphs import check_exportable, version
 from embedfit.models.layout.reading import read_architecture
 from embedfit.numerics.arrays import Floats, Ints
 
@@ -65,6 +65,7 @@ def to_onnx(folder: Path, target: Path | None = None) -> Path:
             f"{folder} gets no onnx/model.onnx: with it, Text Embeddings Inference would leave out the folder's Dense.",
             remedy="Serve the folder without a graph, or with: embedfit serve … --engine onnx",
         )
+    check_exportable(folder, "onnx")
     for package in ("onnx", "onnxruntime"):
         _need(package, extra="onnx", needed_for="The ONNX export")
     target = target or folder / "onnx" / "model.onnx"
@@ -93,6 +94,7 @@ def to_onnx(folder: Path, target: Path | None = None) -> Path:
 
 def to_openvino(folder: Path, target: Path) -> Path:
     """Write target/model.xml and model.bin in fp32; returns the path of model.xml."""
+    check_exportable(folder, "openvino")
     _need("openvino", extra="serve", needed_for="The OpenVINO engine")
     import openvino as _openvino  # an optional dependency
 
@@ -112,11 +114,6 @@ def to_openvino(folder: Path, target: Path) -> Path:
 
 def _traceable(folder: Path) -> tuple[torch.nn.Module, tuple[torch.Tensor, ...], tuple[str, ...]]:
     layout = read_architecture(folder)
-    if not layout.family.exports:
-        raise ModelError(
-            f"embedfit has not shown that its graphs of {layout.family.name} are right, so it makes none yet.",
-            remedy="Serve the model with --engine torch, which runs every family.",
-        )
     backbone = load_backbone(folder, layout)
     names = INPUTS if layout.family.takes_token_types else INPUTS[:2]
     length = min(7, layout.max_tokens)

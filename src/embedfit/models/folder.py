@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from safetensors import SafetensorError
 
 from embedfit.errors import ModelError
 from embedfit.models.architecture import DOCUMENT, POOLING_MODES, QUERY, Architecture, Dense, Pooling, Transformer
+from embedfit.models.layout.families import Family
 from embedfit.models.layout.files import read_json, weight_files
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.layout.router import Listed
@@ -19,7 +21,10 @@ from embedfit.models.layout.router import Listed
 if TYPE_CHECKING:
     import torch
 
-#: Files that belong to a tokenizer and travel unchanged from a base to a tuned model.
+#: The name of a matrix that holds those of query, key and value.
+_FUSED = ".attn.Wqkv."
+#: Files that travel unchanged from a base to a tuned model: those of the tokenizer, and bge-m3's other heads, which
+#: FlagEmbedding reads. They are copied as bytes, never read.
 _TRAVELLING = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -31,6 +36,8 @@ _TRAVELLING = (
     "spiece.model",
     "tokenizer.model",
     "added_tokens.json",
+    "sparse_linear.pt",
+    "colbert_linear.pt",
 )
 
 
@@ -64,7 +71,7 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
             f"{folder} has two towers, so it has no weights that can be mixed or trained as one model's.",
             remedy=f"Use the folder of one tower: {folder / DOCUMENT} or {folder / QUERY}.",
         )
-    tensors = bare(read_module(folder / architecture.first.path), architecture.family.prefix)
+    tensors = bare(read_module(folder / architecture.first.path), architecture.family)
     for module in architecture.modules:
         if isinstance(module, Dense):
             own = read_module(folder / module.path)
@@ -72,12 +79,42 @@ def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def bare(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Weights without the prefix that a head's class puts before them; the head's own are left out then."""
-    start = f"{prefix}."
-    if prefix and any(name.startswith(start) for name in tensors):
-        return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-    return dict(tensors)
+def bare(tensors: Mapping[str, torch.Tensor], family: Family) -> dict[str, torch.Tensor]:
+    """Weights of a transformer's files under the names of the bare transformer; those of a head are left out."""
+    start = f"{family.prefix}."
+    if family.prefix and any(name.startswith(start) for name in tensors):
+        tensors = {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+    if not family.file_names:
+        return dict(tensors)
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        for in_file, in_class in family.file_names:
+            name = name.replace(in_file, in_class)
+        if _FUSED in name:
+            parts = zip("qkv", tensor.chunk(3), strict=True)
+            found |= {name.replace(_FUSED, f".self_attn.{part}_proj."): rows for part, rows in parts}
+        else:
+            found[name] = tensor
+    return found
+
+
+def _as_in_files(tensors: Mapping[str, torch.Tensor], family: Family) -> dict[str, torch.Tensor]:
+    """bare() turned around."""
+    if not family.file_names:
+        return dict(tensors)
+    import torch
+
+    found: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if re.search(r"\.self_attn\.[kv]_proj\.", name):
+            continue
+        if ".self_attn.q_proj." in name:
+            others = [tensors[name.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
+            name, tensor = name.replace(".self_attn.q_proj.", _FUSED), torch.cat(others)
+        for in_file, in_class in family.file_names:
+            name = re.sub(rf"(?<!encoder\.){re.escape(in_class)}", in_file, name)
+        found[name] = tensor
+    return found
 
 
 def save_model(folder: Path, tensors: Mapping[str, torch.Tensor], *, base: Path, layout: Architecture) -> None:
@@ -95,7 +132,8 @@ def save_model(folder: Path, tensors: Mapping[str, torch.Tensor], *, base: Path,
     others = read_tensors(base) if weight_files(source) else {}
     plain = {**others, **{name: tensor.detach() for name, tensor in tensors.items()}}
     plain = {name: (tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in plain.items()}
-    own = {name: tensor.contiguous().cpu().clone() for name, tensor in plain.items() if "/" not in name}
+    own = _as_in_files({name: tensor for name, tensor in plain.items() if "/" not in name}, layout.family)
+    own = {name: tensor.contiguous().cpu().clone() for name, tensor in own.items()}
     save_file(own, folder / "model.safetensors", metadata={"format": "pt"})
     if isinstance(layout.first, Transformer):
         _write_config(source / "config.json", folder / "config.json")

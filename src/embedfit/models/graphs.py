@@ -4,18 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 from embedfit.errors import ModelError
 from embedfit.files.hashes import sha256_file
-from embedfit.models.layout.files import deciding_files
+from embedfit.models.layout.files import deciding_files, shapes
 from embedfit.models.layout.reading import read_architecture
 from embedfit.runtime import cache_folder
 
 #: Raised when the way a graph is made changes, so that cached graphs are made again.
 GRAPH_VERSION = 2
+
+
+#: Bytes that an ONNX file can hold: a protocol buffer is at most 2 GiB.
+_LARGEST_ONNX = (2 << 30) - (64 << 20)
+
+
+def check_exportable(folder: Path, kind: str) -> None:
+    """Raise ModelError for a folder of which no right "onnx" or "openvino" graph can be made."""
+    layout = read_architecture(folder)
+    if not layout.family.exports:
+        raise ModelError(
+            f"embedfit has not shown that its graphs of {layout.family.name} are right, so it makes none yet.",
+            remedy="Serve the model with --engine torch, which runs every family.",
+        )
+    size = 4 * sum(math.prod(shape) for shape in shapes(folder / layout.first.path).values())
+    if kind == "onnx" and size > _LARGEST_ONNX:
+        raise ModelError(
+            f"{folder} has {size / 1e9:.1f} GB of weights in fp32; one ONNX file holds at most 2.",
+            remedy="Serve the model with --engine openvino or --engine torch.",
+        )
 
 
 def cached_graph(folder: Path, kind: str) -> Path:
@@ -28,6 +49,7 @@ def cached_graph(folder: Path, kind: str) -> Path:
     target = cache_folder() / "graphs" / f"{kind}-{content_key(folder)}"
     if (target / name).exists():
         return target / name
+    check_exportable(folder, kind)
     command = [sys.executable, "-m", "embedfit.models.export", kind, str(folder.resolve()), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (target / name).exists():

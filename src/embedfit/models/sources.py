@@ -85,8 +85,9 @@ GENERATOR = NamedModel(
 
 #: Seconds in which the hub must give its first answer.
 _HUB_SECONDS = 5.0
-#: The only files that are fetched of a hub model: weights as safetensors, never pickles, and the small text files.
-HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model"]
+#: The only files that are fetched of a hub model: weights as safetensors, and the small text files. No pickle is, but
+#: for two small ones of bge-m3, which travel to its tuned models and are never read.
+HUB_FILES = ["*.json", "*.txt", "*.safetensors", "*.model", "sparse_linear.pt", "colbert_linear.pt"]
 
 
 def resolve_model(name: str) -> Path:

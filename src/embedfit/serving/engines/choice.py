@@ -66,6 +66,8 @@ def candidates(
     if engine in ("auto", "torch") and may_have_gpu() and device().type == "cuda":
         return _torch(folder, layout, precision, threads)
     found: list[EngineCandidate] = []
+    if engine == "auto" and not layout.family.exports:  # no graph of this family is right
+        engine = "torch"
     if engine in ("auto", "openvino") and _installed("openvino", engine == "openvino", "serve"):
         found = _openvino(folder, layout, precision, threads, gated=gated)
     if engine == "onnx" or (engine == "auto" and not found):
