@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
 
 from embedfit.config import Config, resolve
-from embedfit.errors import InputError, UsageError
+from embedfit.errors import InputError, TrainingError, UsageError
 from embedfit.merging import stage as merging
 from embedfit.merging.mixtures import Maps, QueryTowers, WholeModels, mixtures_of
 from embedfit.merging.task import RetrievalTask
+from embedfit.models.architecture import Dense
+from embedfit.models.layout.modules import unit_rows
+from embedfit.models.layout.reading import read_architecture
+from embedfit.models.layout.towers import save_mapped
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.query_map import QueryMap
 from embedfit.models.store.vectors import VectorStore
@@ -23,6 +29,7 @@ from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 from embedfit.training import loop
 from embedfit.training.stage import run
+from tests.models.tiny_towers import SHAPES, random_map
 from tests.training.conftest import make_run
 
 TEXTS = ["red green", "slow loud warm", "deep"]
@@ -183,3 +190,57 @@ def test_another_loss_leaves_no_map_of_an_earlier_training(tiny_bert: Path, tmp_
     trained(workspace, settings(tiny_bert, "map"))
     trained(workspace, settings(tiny_bert, "both", "train.loss=infonce"))
     assert not (tmp_path / "query_map.safetensors").exists()
+
+
+@pytest.mark.parametrize("tune", ["map", "query"])
+@pytest.mark.parametrize("before", ["map", "query", "both shapes"])
+def test_a_model_of_two_towers_is_tuned_further(tiny_bert: Path, tmp_path: Path, before: str, tune: str) -> None:
+    last = SHAPES["query" if before == "both shapes" else before](tiny_bert, tmp_path / "last")
+    if before == "both shapes":  # a tuned tower with a map behind it
+        save_mapped(tmp_path / "both", random_map(32), base=last, layout=read_architecture(last))
+        last = tmp_path / "both"
+    workspace, config = make_run(tmp_path / "run"), settings(last, tune, "merge.always_ship=true")
+    tuned, base = trained(workspace, config), base_model(config)
+    merging.run(workspace, config, runtime(tmp_path))
+    shipped = LocalModel("merged", workspace.path("merged"))
+    for model in (tuned, shipped):
+        np.testing.assert_array_equal(model.embed(TEXTS, is_query=False), base.embed(TEXTS, is_query=False))
+        assert np.abs(model.embed(TEXTS, is_query=True) - base.embed(TEXTS, is_query=True)).max() > 1e-3
+        tower = model.layout.tower(is_query=True)
+        maps = sum(isinstance(module, Dense) for module in tower.modules)
+        assert maps == (0 if (before, tune) == ("query", "query") else 1)  # a second map is multiplied into the first
+    learned = QueryMap.load(workspace.path("query_map.safetensors"))
+    if tune == "map":
+        mapped = learned(base.embed(TEXTS, is_query=True))
+        np.testing.assert_allclose(tuned.embed(TEXTS, is_query=True), mapped, atol=1e-5)
+    tasks = RetrievalTask(queries=tuple(TEXTS), passages=("red deep", "warm slow"), relevant=(frozenset({0}),) * 3)
+    start = base.embed(TEXTS, is_query=True) @ base.embed(tasks.passages, is_query=False).T
+    mixtures = mixtures_of(workspace, config, base, runtime(tmp_path))
+    np.testing.assert_allclose(mixtures.scores(0.0, tasks), start, atol=2e-2 if tune == "query" else 1e-5)
+    assert sentence_transformers_agrees(shipped)
+
+
+def sentence_transformers_agrees(model: LocalModel) -> bool:
+    """Whether sentence-transformers gives a folder's own vectors of queries."""
+    theirs = SentenceTransformer(str(model.folder), device="cpu").encode_query(TEXTS)
+    return bool(np.allclose(unit_rows(theirs), model.embed(TEXTS, is_query=True), atol=2e-2))
+
+
+def test_a_base_of_two_towers_that_stays_is_copied_whole(tiny_bert: Path, tmp_path: Path) -> None:
+    last = SHAPES["map"](tiny_bert, tmp_path / "last")
+    workspace, config = make_run(tmp_path / "run"), settings(last, "map", "merge.alpha=0")
+    trained(workspace, config)
+    merging.run(workspace, config, runtime(tmp_path))
+    assert LocalModel("merged", workspace.path("merged")).key == base_model(config).key
+
+
+def test_one_model_for_queries_and_passages_is_not_made_of_two_towers(tiny_bert: Path, tmp_path: Path) -> None:
+    last = SHAPES["map"](tiny_bert, tmp_path / "last")
+    workspace = make_run(tmp_path / "run")
+    with pytest.raises(TrainingError, match="train.tune=both trains one model") as error:
+        run(workspace, settings(last, "both"), runtime(tmp_path))
+    again = re.findall(r"--set (\S+=\S+?)[,.]?(?= |$)", str(error.value.remedy))
+    assert again == ["train.loss=corpus-distil", "train.tune=map"]
+    run(workspace, settings(last, "both", *again), runtime(tmp_path))
+    plain = str(error.value.remedy).rpartition(" ")[2]
+    run(workspace, settings(Path(plain), "both"), runtime(tmp_path))

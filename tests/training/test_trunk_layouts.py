@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from embedfit.config import TrainConfig
 from embedfit.errors import TrainingError
 from embedfit.models.encoder import Encoder
-from embedfit.training.trunk import Trunk
+from embedfit.models.layout.reading import read_architecture
+from embedfit.training.trunk import Trunk, check_trainable
 from tests.models.tiny_families import save_family, save_static, two_dense
 from tests.models.tiny_towers import save_mapped
 
@@ -31,11 +33,16 @@ def test_trunks_of_layouts_give_the_encoders_vectors_and_gradients(name: str, tm
     assert all(weight.grad is not None and torch.isfinite(weight.grad).all() for weight in trunk.parameters().values())
 
 
-def test_layouts_that_can_not_be_trained_say_so(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="static embeddings"):
-        Trunk(Encoder.load(save_static(tmp_path / "static"), precision="fp32"))
-    folder = save_family("bert", tmp_path / "model", include_prompt=False, prompts={"query": "q: "})
-    with pytest.raises(TrainingError, match="include_prompt"):
-        Trunk(Encoder.load(folder, precision="fp32"))
-    with pytest.raises(TrainingError, match="a tower for queries"):
-        Trunk(Encoder.load(save_mapped(save_family("bert", tmp_path / "base"), tmp_path), precision="fp32"))
+def test_layouts_that_can_not_be_trained_say_so_and_a_map_fits_them(tmp_path: Path) -> None:
+    folders = {
+        "static embeddings": save_static(tmp_path / "static"),
+        "include_prompt": save_family("bert", tmp_path / "model", include_prompt=False, prompts={"query": "q: "}),
+        "a tower for queries": save_mapped(save_family("bert", tmp_path / "base"), tmp_path),
+    }
+    for why, folder in folders.items():
+        layout = read_architecture(folder)
+        with pytest.raises(TrainingError, match=why) as error:
+            check_trainable(layout, str(folder), TrainConfig())
+        assert "train.tune=map" in str(error.value.remedy)
+        check_trainable(layout, str(folder), TrainConfig(loss="corpus-distil", tune="map"))
+    check_trainable(layout, str(folder), TrainConfig(loss="corpus-distil", tune="query"))  # the model of two towers

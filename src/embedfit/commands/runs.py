@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from typing_extensions import Unpack
 
 from embedfit import config as settings_module
+from embedfit.commands.preflight import refuse_hopeless
 from embedfit.config import Config
 from embedfit.errors import ArtifactMissing, InputError, UsageError
 from embedfit.llm.ledger import Ledger, ModelTotals
@@ -182,6 +183,11 @@ def run_config(
     """Store the configuration and run every one of the stages that is not fresh under it."""
     settings_module.refuse_bills(config)
     check_systems(config)
+    names = [stage.name for stage in stages]
+    ahead = stages[: names.index(until) + 1] if until in names else stages
+    train = next((stage for stage in ahead if stage.name == "train"), None)
+    if train is not None and pipeline.state(train, workspace, config) != "fresh":
+        refuse_hopeless(workspace, config)
     with workspace.lock():
         settings_module.save(config, workspace.path("embedfit.toml"))
         pipeline.run_all(workspace, config, runtime, until=until, force=force, stages=stages)

@@ -19,7 +19,7 @@ from embedfit.models.encoder import Encoder
 from embedfit.models.folder import save_model
 from embedfit.models.layout.golden import write_golden
 from embedfit.models.layout.reading import read_architecture
-from embedfit.models.layout.towers import save_mapped, save_towers, tower_folder
+from embedfit.models.layout.towers import plain_tower, save_mapped, save_towers, tower_folder
 from embedfit.models.local import LocalModel
 from embedfit.models.query_map import QueryMap
 from embedfit.numerics.arrays import Scores, Vectors
@@ -98,7 +98,8 @@ class QueryTowers(WholeModels):
     """Mixtures of the weights that encode queries. Passages keep the base's vectors."""
 
     def __init__(self, frozen: Frozen, tuned: Path) -> None:
-        super().__init__(frozen.base, tuned)
+        folder, layout = plain_tower(frozen.base.folder, frozen.base.layout, is_query=True)
+        super().__init__(LocalModel("base", folder, layout=layout), tuned)
         self._frozen = frozen
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
@@ -111,7 +112,8 @@ class QueryTowers(WholeModels):
         with tempfile.TemporaryDirectory() as scratch:
             query = Path(scratch) / "query"
             self._write(alpha, query)
-            save_towers(folder, query=query, document=base.folder, layout=base.layout)
+            passages, layout = plain_tower(base.folder, base.layout, is_query=False)
+            save_towers(folder, query=query, document=passages, layout=layout)
 
 
 class Maps:

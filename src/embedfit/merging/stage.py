@@ -15,8 +15,7 @@ from embedfit.merging.gate import Mixture, decide, ship_anyway
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.mixtures import Mixtures, mixtures_of
 from embedfit.merging.task import RetrievalTask
-from embedfit.models.folder import copy_model
-from embedfit.models.layout.golden import write_golden
+from embedfit.models.layout.towers import copy_whole
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder
 from embedfit.numerics.arrays import Ints, Scores
@@ -82,8 +81,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     runtime.report.log(f"merge: ship {decision.ship}. {decision.why}")
     with workspace.writing_folder("merged") as merged:
         if decision.alpha == 0:
-            copy_model(merged, base=ends[0].folder, layout=ends[0].layout)
-            write_golden(merged)
+            copy_whole(merged, base=ends[0].folder, layout=ends[0].layout)
         else:
             models.save(decision.alpha, merged)
     against_base = decision.comparison

@@ -9,23 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import JsonValue
 
 from embedfit.config import Config, TrainConfig
-from embedfit.errors import TrainingError, UsageError
+from embedfit.errors import TrainingError
 from embedfit.files.flagembedding import read_flagembedding
 from embedfit.files.hashes import sha256_file
 from embedfit.models import query_map
-from embedfit.models.encoder import Encoder, load_base
+from embedfit.models.encoder import Encoder
 from embedfit.models.folder import save_model
 from embedfit.models.layout.golden import write_golden
-from embedfit.models.layout.towers import save_mapped, save_towers
+from embedfit.models.layout.prompts import open_model
+from embedfit.models.layout.towers import plain_tower, save_mapped, save_towers
 from embedfit.models.query_map import MapCard, QueryMap
 from embedfit.numerics.arrays import Floats
-from embedfit.numerics.machine import best_precision, cores, device
+from embedfit.numerics.machine import Precision, best_precision, cores, device
 from embedfit.path.artefacts import DevScores, Passage, Query, TrainingLog, TrainingStep, TrainRow, written
 from embedfit.path.workspace import Workspace, encode_record, encode_whole
 from embedfit.progress import Reporter, Silent
@@ -44,7 +46,7 @@ from embedfit.training.processes.world import World
 from embedfit.training.store import TrainingData, tokenise_rows
 from embedfit.training.teachers.corpus import CorpusComposer, CorpusTeacher, corpus_teacher
 from embedfit.training.teachers.teacher import TeacherWeights, fused_teacher
-from embedfit.training.trunk import Trunk
+from embedfit.training.trunk import Trunk, check_trainable
 
 _LONGEST = 512
 #: A training has this many parts. A checkpoint ends each and, if dev scores choose the weights, a dev score.
@@ -57,11 +59,12 @@ _DEV_SAMPLE = 3
 class Material:
     """The model and the data of a training. settings: all decided; chosen: as the user has them.
 
-    encoder: without its transformer, which is the trunk. corpus: the teacher of a loss over the whole corpus.
+    encoder: the tower that trains, without its transformer, which is the trunk; trunk: None if only a map is learned.
+    corpus: the teacher of a loss over the whole corpus.
     """
 
     encoder: Encoder
-    trunk: Trunk
+    trunk: Trunk | None
     data: TrainingData
     dev: DevSet | None
     settings: TrainConfig
@@ -73,10 +76,10 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
     if runtime.processes > 1 and config.train.tuned != "map":
         if loss_named(config.train.loss).corpus:  # its vectors and scores are stored, and each process finds them
-            encoder = load_base(config.model, config.query_instruction)
+            encoder = trained_tower(config)
             corpus_teacher(workspace, config, _training_data(workspace, encoder, config, Silent()), runtime)
         if loss_named(config.train.loss).soft_labels:  # its vectors are stored, and each process finds them
-            encoder = load_base(config.model, config.query_instruction)
+            encoder = trained_tower(config)
             data = _training_data(workspace, encoder, config, Silent())
             # The vectors of tokens are not stored, so each process computes them itself.
             fused_teacher(data.texts, config.model, TeacherWeights(windows=1, tokens=0, words=0), runtime)
@@ -105,11 +108,12 @@ def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material
     """The base, the rows of train.jsonl, the questions that people asked, and the dev queries of a run folder."""
     settings, loss = config.train, loss_named(config.train.loss)
     precision = best_precision() if settings.precision == "auto" else settings.precision
-    encoder = load_base(config.model, config.query_instruction, precision=precision)
-    trunk = Trunk(encoder, compiled=settings.compile)
+    encoder = trained_tower(config, precision)
+    # A map needs no transformer with gradients, so it fits models that can't be trained here.
+    trunk = None if settings.tuned == "map" else Trunk(encoder, compiled=settings.compile)
     data = _training_data(workspace, encoder, config, runtime.report)
     corpus = corpus_teacher(workspace, config, data, runtime) if loss.corpus else None
-    parameters = sum(weight.numel() for weight in trunk.parameters().values())
+    parameters = 0 if trunk is None else sum(weight.numel() for weight in trunk.parameters().values())
     decided = {
         "epochs": settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, loss.steps, loss.epochs),
         "learning_rate": settings.learning_rate or learning_rate_for(parameters),
@@ -125,6 +129,17 @@ def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material
         settings=settings.model_copy(update=decided),
         chosen=settings,
     )
+
+
+def trained_tower(config: Config, precision: Precision | Literal["auto"] = "auto") -> Encoder:
+    """The base model's tower of queries from its plain folder; of a model of one tower the model itself.
+
+    Raises TrainingError for a model that can't be trained.
+    """
+    folder, layout = open_model(config.model, config.query_instruction)
+    check_trainable(layout, config.model, config.train)
+    plain, own = plain_tower(folder, layout, is_query=True)
+    return Encoder.load(plain, layout=own, precision=precision)
 
 
 def _training_data(workspace: Workspace, encoder: Encoder, config: Config, report: Reporter) -> TrainingData:
@@ -201,12 +216,14 @@ def _dev_set(
 
 def trainer_of(material: Material, workspace: Workspace, config: Config, runtime: Runtime, world: World) -> Trainer:
     """The trainer of the material, before its first step."""
-    trunk, settings, weights = material.trunk, material.settings, material.trunk.parameters().values()
+    trunk, settings = material.trunk, material.settings
+    assert trunk is not None  # a map has no trainer
+    weights = trunk.parameters().values()
     composer: Composes
     if material.corpus is not None:
         composer = CorpusComposer(examples=material.data.examples, teacher=material.corpus)
     else:
-        composer = _composer(material, config.model, runtime, world)
+        composer = _composer(material, trunk, config.model, runtime, world)
     schedule = Schedule(composer, settings, config.seed)
     part = max(1, -(-schedule.total // _PARTS))
     # If dev scores don't choose the weights, only the base's and the last one are of interest.
@@ -232,10 +249,10 @@ def trainer_of(material: Material, workspace: Workspace, config: Config, runtime
     )
 
 
-def _composer(material: Material, model: str, runtime: Runtime, world: World) -> Composer:
+def _composer(material: Material, trunk: Trunk, model: str, runtime: Runtime, world: World) -> Composer:
     settings, data, guide, teacher = material.settings, material.data, None, None
     if settings.guide_margin:
-        guide = encode_store(material.trunk, data.store, settings.tokens_per_micro_batch, world)
+        guide = encode_store(trunk, data.store, settings.tokens_per_micro_batch, world)
     if loss_named(settings.loss).soft_labels:
         teacher = fused_teacher(data.texts, model, TeacherWeights(*settings.teacher_weights), runtime)
     return Composer(
@@ -257,11 +274,6 @@ def _micro_tokens(encoder: Encoder) -> int:
 
 
 def _objective(settings: TrainConfig, width: int) -> Objective:
-    if any(not 0 < size <= width for size in settings.matryoshka):
-        raise UsageError(
-            f"train.matryoshka is {list(settings.matryoshka)}, but the model's vectors have {width} dimensions.",
-            remedy=f"For example: --set 'train.matryoshka=[{width}, {width // 2}, {width // 4}]'",
-        )
     sizes = tuple(sorted({*settings.matryoshka, width}, reverse=True)) if settings.matryoshka else ()
     return Objective(
         loss=loss_named(settings.loss),
@@ -317,9 +329,9 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
     report.log(f"train: a query map, learned from {len(corpus.queries):,} queries in {seconds:.0f} s")
     if config.train.tuned == "map":
         log = _log(material, TrainingLog(steps=settings.map_steps, seconds=round(seconds, 3)))
-        base, queries = corpus.base, material.encoder.layout
+        base, prompt = corpus.base, material.encoder.layout.query_instruction
         with workspace.writing_folder("finetuned") as folder:
-            save_mapped(folder, learned.matrix, base=base.folder, layout=base.layout, queries=queries)
+            save_mapped(folder, learned.matrix, base=base.folder, layout=base.layout, instruction=prompt)
             _save_log(folder, log, [])
 
 
@@ -344,7 +356,8 @@ def _save(workspace: Workspace, config: Config, material: Material, outcome: Tra
         if tuned == folder:
             write_golden(folder)
         else:
-            save_towers(folder, query=tuned, document=base, layout=layout)
+            passages, own = plain_tower(*open_model(config.model), is_query=False)
+            save_towers(folder, query=tuned, document=passages, layout=own)
         _save_log(folder, _log(material, log), state.losses)
     best = next((score.ndcg10 for score in outcome.trained_dev if score.step == outcome.best_step), None)
     gain = "" if best is None or outcome.base_dev is None else f", dev nDCG@10 {outcome.base_dev:.4f} → {best:.4f}"

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from embedfit.errors import TrainingError
+from embedfit.config import TrainConfig
+from embedfit.errors import TrainingError, UsageError
+from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder, autocast
 from embedfit.numerics.arrays import Tokens
 from embedfit.numerics.batching import pad
@@ -22,8 +24,7 @@ class Trunk:
     """
 
     def __init__(self, encoder: Encoder, *, compiled: bool = False) -> None:
-        """Take over the encoder's transformer. Raises TrainingError for a model that can't be trained here yet."""
-        _check_trainable(encoder)
+        """Take over the transformer of an encoder whose layout check_trainable() lets pass."""
         self._head, self._precision, self._pad_id = encoder.head, encoder.precision, encoder.pad_id
         self._backbone = encoder.backbone
         encoder.backbone = torch.nn.Identity()  # the trunk holds the weights now, so the encoder drops its copy
@@ -59,20 +60,35 @@ class Trunk:
                 setattr(module, "dropout_prob", dropout)  # noqa: B010 - of some attention modules, not of Module
 
 
-def _check_trainable(encoder: Encoder) -> None:
-    """Raise TrainingError for a model that encodes, but can't be trained here yet."""
-    layout, folder = encoder.layout, encoder.folder
-    if layout.model_type == "static":
+def check_trainable(layout: Architecture, model: str, settings: TrainConfig) -> None:
+    """Raise an error with a remedy if a model can't be tuned as the settings say.
+
+    model: its name, for the message. A map of query vectors fits every model.
+    """
+    if settings.tuned == "map":
+        return
+    if settings.tuned == "both" and layout.queries is not None:
+        raise TrainingError(
+            f"{model} has a tower for queries and one for passages; train.tune=both trains one model for both.",
+            remedy="Continue with its tower of queries: --set train.loss=corpus-distil --set train.tune=map, or "
+            f"train.tune=query. To train its tower of passages as a new model: --model {model}/document",
+        )
+    tower, width = layout.tower(is_query=True), layout.width
+    if tower.model_type == "static":
         why = "is a table of static embeddings"
-    elif layout.queries is not None:
-        why = "has a tower for queries and one for passages"
-    elif not layout.pooling.include_prompt and (layout.query_instruction or layout.document_instruction):
+    elif not tower.pooling.include_prompt and (tower.query_instruction or tower.document_instruction):
         why = "leaves its prompt out of the pooling (include_prompt: false)"
-    elif layout.dimensions is not None:
-        why = f"cuts its vectors to {layout.dimensions} numbers (truncate_dim)"
+    elif tower.dimensions is not None:
+        why = f"cuts its vectors to {tower.dimensions} numbers (truncate_dim)"
+    elif any(not 0 < size <= width for size in settings.matryoshka):
+        raise UsageError(
+            f"train.matryoshka is {list(settings.matryoshka)}, but the model's vectors have {width} dimensions.",
+            remedy=f"For example: --set 'train.matryoshka=[{width}, {width // 2}, {width // 4}]'",
+        )
     else:
         return
     raise TrainingError(
-        f"{folder} {why}; embedfit encodes, searches and serves such a model, but can't train it yet.",
-        remedy="Train another model, such as --model minilm, or train this one with sentence-transformers.",
+        f"{model} {why}; embedfit encodes, searches and serves such a model, but can't train its weights yet.",
+        remedy="Learn a map on its query vectors: --set train.loss=corpus-distil --set train.tune=map. Or train "
+        "another model, such as --model minilm.",
     )

@@ -18,7 +18,7 @@ from embedfit.errors import ModelError
 from embedfit.files.atomic import atomic_folder
 from embedfit.files.hashes import sha256_file
 from embedfit.models.architecture import DOCUMENT, QUERY, Architecture, Dense, Normalize
-from embedfit.models.folder import copy_model, write_json, write_modules, write_texts
+from embedfit.models.folder import copy_model, read_module, write_json, write_modules, write_texts
 from embedfit.models.layout.files import content_names, read_value
 from embedfit.models.layout.golden import write_golden
 from embedfit.models.layout.reading import read_architecture
@@ -84,16 +84,57 @@ def with_query_map(base: Path, matrix: Floats, folder: Path, *, layout: Architec
 
 
 def save_mapped(
-    folder: Path, matrix: Floats, *, base: Path, layout: Architecture, queries: Architecture | None = None
+    folder: Path, matrix: Floats, *, base: Path, layout: Architecture, instruction: str | None = None
 ) -> None:
-    """Write a model of two towers: base for passages, and base behind a linear map for queries (with_query_map).
+    """Write a model of two towers: base's for passages, and base's behind a linear map for queries (with_query_map).
 
-    layout: base's, with its right prompts. queries: the same for the tower of queries; default: layout.
+    base may have two towers itself. A map that its queries go through already is multiplied with the new one, so that
+    one Dense remains. layout: base's, with its right prompts. instruction: the new prompt for queries; default: base's.
     """
+    source, tower = plain_tower(base, layout.with_prompts(query=instruction), is_query=True)
+    passages, own = plain_tower(base, layout, is_query=False)
     with tempfile.TemporaryDirectory() as scratch:
         query = Path(scratch) / QUERY
-        with_query_map(base, matrix, query, layout=queries or layout)
-        save_towers(folder, query=query, document=base, layout=layout)
+        before = _map_of(layout, base)
+        if before is None:
+            with_query_map(source, matrix, query, layout=tower)
+        else:
+            copy_model(query, base=source, layout=tower)
+            place = tower.modules[-2]
+            assert isinstance(place, Dense)  # for the type checker: it is the map
+            joined = matrix.astype(np.float64) @ before
+            _save(query / place.path / "model.safetensors", {"linear.weight": joined.astype(np.float32)})
+        save_towers(folder, query=query, document=passages, layout=own)
+
+
+def _map_of(layout: Architecture, folder: Path) -> Floats | None:
+    """The matrix that a model's queries go through at the end, and its passages don't; None if there is no such map."""
+    *first, dense, last = layout.tower(is_query=True).modules
+    if len(first) != len(layout.modules) or not isinstance(dense, Dense) or not isinstance(last, Normalize):
+        return None
+    if dense.bias or dense.residual or dense.activation != "Identity" or dense.outputs != layout.width:
+        return None
+    matrix: Floats = read_module(folder / dense.path)["linear.weight"].float().numpy()
+    return matrix
+
+
+def copy_whole(folder: Path, *, base: Path, layout: Architecture) -> None:
+    """Write a copy of a model of one tower or of two. layout: base's, with its right prompts."""
+    if layout.queries is None:
+        copy_model(folder, base=base, layout=layout)
+        write_golden(folder)
+    else:
+        passages, own = plain_tower(base, layout, is_query=False)
+        save_towers(folder, query=plain_tower(base, layout, is_query=True)[0], document=passages, layout=own)
+
+
+def plain_tower(base: Path, layout: Architecture, *, is_query: bool) -> tuple[Path, Architecture]:
+    """The plain folder of one tower, and its architecture there with the prompts of layout, which is base's."""
+    if layout.queries is None:
+        return base, layout
+    folder = tower_folder(base, is_query=is_query)
+    prompts = {"query": layout.query_instruction, "document": layout.document_instruction}
+    return folder, read_architecture(folder).with_prompts(**prompts)
 
 
 def tower_folder(folder: Path, *, is_query: bool) -> Path:
