@@ -29,6 +29,7 @@ from tests.said import Said
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands choose and store their settings, and do no work."""
     monkeypatch.setattr("embedfit.path.pipeline.run_all", lambda *arguments, **options: [])
+    monkeypatch.setattr("embedfit.commands.runs.refuse_hopeless", lambda *arguments: None)
     monkeypatch.setattr("embedfit.path.pipeline.run_stage", lambda *arguments, **options: None)
     monkeypatch.setattr("embedfit.path.pipeline.state", lambda *arguments: "stale")
 

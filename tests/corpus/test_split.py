@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.corpus.split import MIN_PASSAGES, Item, assign
+from embedfit.corpus.split import MIN_PASSAGES, Item, as_before, assign
 from embedfit.errors import InputError
 
 
@@ -140,3 +140,23 @@ def test_passages_that_are_all_alike_cannot_be_split() -> None:
 def test_one_large_document_among_small_ones_does_not_take_over_dev() -> None:
     counts = Counter(split(items([400, *[3] * 30])))
     assert counts["dev"] < 120 and counts["train"] > 200
+
+
+@given(old=st.integers(MIN_PASSAGES, 60), new=st.integers(0, 40), seed=st.integers(0, 5), test=st.booleans())
+def test_passages_of_the_last_run_keep_their_part(old: int, new: int, seed: int, test: bool) -> None:
+    items = [Item(document_id=f"d{n // 3}", title="", cluster=n) for n in range(old + new)]
+    before = assign(items[:old], dev_share=0.15, test_share=0.15, seed=1)
+    parts = assign(items, dev_share=0.15, test_share=0.15 if test else 0.0, seed=seed)
+    found = as_before(items, parts, [*before, *[None] * new])
+    assert found is not None
+    assert found[:old] == [part if test or part != "test" else "train" for part in before]
+    assert found[old:] == parts[old:]
+
+
+def test_a_copy_of_a_known_passage_goes_where_that_one_is_and_too_few_new_ones_say_so() -> None:
+    items = [Item(document_id=f"d{n}", title="", cluster=n % 30) for n in range(31)]
+    parts = assign(items, dev_share=0.2, test_share=0.2, seed=0)
+    known = assign(items[:30], dev_share=0.2, test_share=0.2, seed=3)
+    found = as_before(items, parts, [*known, None])
+    assert found is not None and found[30] == found[0] == known[0]
+    assert as_before(items, parts, ["train"] * 30 + [None]) is None

@@ -237,7 +237,7 @@ def test_a_base_of_two_towers_that_stays_is_copied_whole(tiny_bert: Path, tmp_pa
 def test_one_model_for_queries_and_passages_is_not_made_of_two_towers(tiny_bert: Path, tmp_path: Path) -> None:
     last = SHAPES["map"](tiny_bert, tmp_path / "last")
     workspace = make_run(tmp_path / "run")
-    with pytest.raises(TrainingError, match="train.tune=both trains one model") as error:
+    with pytest.raises(TrainingError, match="trains one model for both") as error:
         run(workspace, settings(last, "both"), runtime(tmp_path))
     again = re.findall(r"--set (\S+=\S+?)[,.]?(?= |$)", str(error.value.remedy))
     assert again == ["train.loss=corpus-distil", "train.tune=map"]

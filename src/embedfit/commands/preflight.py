@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from embedfit.config import Config
 from embedfit.errors import UsageError
-from embedfit.judging.opening import NAME_A_JUDGE
 from embedfit.models.layout.prompts import open_model
 from embedfit.path.workspace import Workspace
 
 
 def refuse_hopeless(workspace: Workspace, config: Config) -> None:
     """Raise an error with a remedy if mine or train would refuse the model and the settings, whatever the documents."""
-    # Loads torch, and a command that finds nothing to do never comes here.
+    # These load torch, and a command that finds nothing to do never comes here.
+    from embedfit.judging.opening import NAME_A_JUDGE
     from embedfit.training.losses.loss import loss_named
     from embedfit.training.trunk import check_trainable
 

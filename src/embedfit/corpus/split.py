@@ -85,6 +85,25 @@ def assign(items: Sequence[Item], *, dev_share: float, test_share: float, seed: 
     return parts
 
 
+def as_before(items: Sequence[Item], parts: Sequence[Split], known: Sequence[Split | None]) -> list[Split] | None:
+    """The parts, except that passages of the last model's run keep theirs, and so do their near-duplicates.
+
+    So a passage that taught the last model doesn't measure the next one. known: the part of each passage in that run;
+    None: it was not there. Returns None if train or dev would be too small, or a test part that is asked for.
+    """
+    has_test = any(part == "test" and not item.held_out for part, item in zip(parts, items, strict=True))
+    by_cluster: dict[int, Split] = {}
+    for item, part in zip(items, known, strict=True):
+        if part is not None:
+            by_cluster.setdefault(item.cluster, part)
+    found: list[Split] = []
+    for item, part, old in zip(items, parts, known, strict=True):
+        kept = part if item.held_out else old or by_cluster.get(item.cluster) or part
+        found.append("train" if kept == "test" and not has_test and not item.held_out else kept)
+    trainable = [index for index, item in enumerate(items) if not item.held_out]
+    return found if _is_usable(found, trainable, float(has_test)) else None
+
+
 def _require(count: int) -> None:
     if count < MIN_PASSAGES:
         raise TooFew(

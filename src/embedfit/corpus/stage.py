@@ -19,14 +19,14 @@ from embedfit.corpus.readers.registry import by_extension
 from embedfit.corpus.reading import File, Reading
 from embedfit.corpus.sources import metadata
 from embedfit.corpus.sources.discover import Source, discover
-from embedfit.corpus.split import Item, TooFew, assign
+from embedfit.corpus.split import Item, TooFew, as_before, assign
 from embedfit.errors import InputError
 from embedfit.files.places import located
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.tokenizer import load_tokenizer
-from embedfit.path.artefacts import Document, DroppedPassage, Metadata, Passage
+from embedfit.path.artefacts import Document, DroppedPassage, Metadata, Passage, Split
 from embedfit.path.forgotten import read_forgotten
-from embedfit.path.workspace import Workspace
+from embedfit.path.workspace import Workspace, passages_of_model, read_jsonl
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime
 
@@ -163,9 +163,33 @@ def _split(passages: list[Passage], corpus: Corpus, config: Config, report: Repo
     except TooFew as error:
         report.log(f"Note: {error.message} They can be searched all the same: embedfit index. {error.remedy}")
         parts = ["test" if item.held_out else "train" for item in items]
+    else:
+        parts = _kept_split(passages, items, parts, config, report)
     if config.eval_docs and "test" not in parts:
         raise InputError("The documents of --eval-docs gave no passages.", remedy="Name documents that hold text.")
     return [replace(passage, split=part) for passage, part in zip(passages, parts, strict=True)]
+
+
+def _kept_split(
+    passages: Sequence[Passage], items: Sequence[Item], parts: list[Split], config: Config, report: Reporter
+) -> list[Split]:
+    """The parts, those of passages that a run made the model of (--model RUN/merged) as they were in that run."""
+    last = passages_of_model(config.model)
+    before = {} if last is None else {one.content: one.split for one in read_jsonl(last, Passage)}
+    known = [before.get(one.content) for one in passages]
+    if last is None or not any(known):
+        return parts
+    kept = as_before(items, parts, known)
+    if kept is None:
+        report.log(
+            f"Note: too few passages are new to keep those apart that {config.model} learned from. It is measured on "
+            "them too, so it looks better than it is."
+        )
+        return parts
+    report.log(
+        f"{sum(map(bool, known)):,} passages are known from {last.parent} and keep their part: train, dev or test"
+    )
+    return kept
 
 
 def _metadata(passages: Sequence[Passage], corpus: Corpus, report: Reporter) -> list[Metadata]:

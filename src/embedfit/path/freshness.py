@@ -23,7 +23,7 @@ from embedfit.models.store.content import model_files
 from embedfit.path.artefacts import Manifest, Query
 from embedfit.path.forgotten import read_forgotten
 from embedfit.path.stages import EVERY, STAGES, Stage, adapt_stages
-from embedfit.path.workspace import FILES, Workspace, written_sha256
+from embedfit.path.workspace import FILES, Workspace, passages_of_model, written_sha256
 
 State = Literal["fresh", "stale", "partial", "missing"]
 
@@ -119,6 +119,8 @@ def inputs_of(stage: Stage, workspace: Workspace, config: Config, hashes: Hashes
         found |= _of_files(name, model_files(workspace.path(name)), hashes)
     for key in _keys_of(stage, config):
         found |= _outside(key, workspace, config, hashes)
+    if stage.name == "ingest" and (last := passages_of_model(config.model)) is not None:
+        found["model: passages.jsonl of its run"] = hashes.of(last)
     return found
 
 

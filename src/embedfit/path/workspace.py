@@ -134,6 +134,14 @@ def written_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def passages_of_model(model: str) -> Path | None:
+    """The passages of the run that made a model (RUN/merged, RUN/finetuned); None for any other model."""
+    folder = Path(model).expanduser()
+    passages = folder.parent / FILES[Passage]
+    own = folder.name in ("merged", "finetuned") and (folder.parent / "merge.manifest.json").exists()
+    return passages if own and passages.exists() else None
+
+
 def sha256_json(value: object) -> str:
     """Hex SHA-256 of a JSON value in canonical form. Changing the form makes every run stale."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
