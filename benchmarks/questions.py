@@ -63,7 +63,7 @@ def sign(words: Bm25, contents: Sequence[str], log: Sequence[str]) -> float:
         best = int(words.scores(question).argmax())
         if best not in stems:
             stems[best] = set(words.analysis.query(contents[best]))
-        idfs = [words._idf(term) for term in terms]
+        idfs = [words.vocabulary.idf(term) for term in terms]
         shares.append(sum(idf for idf, term in zip(idfs, terms, strict=True) if term in stems[best]) / sum(idfs))
     return float(np.mean(shares))
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import embedfit
 from embedfit import plugins
 from embedfit.config import resolve
 from embedfit.errors import UsageError
-from embedfit.index.sinks.sink import About, Row, open_sink
+from embedfit.index.sinks.sink import kind_of
 from embedfit.scale.executor import open_executor
 from embedfit.training.losses.loss import Targets, loss_named
 from embedfit.training.losses.objective import Objective
@@ -127,17 +128,17 @@ def test_the_loss_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_sink_of_the_page_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plug_in("A sink", tmp_path, monkeypatch)
-    about = About(model="m", fingerprint="f00", instruction="", dimensions=2, windows=False, passages=2)
     given = [
-        Row(id=f"p{n}", document="d", title="", text="a, b", page=0, vector=np.array([n, 0.5], np.float32),
-            windows=None, metadata={}) for n in range(2)
+        SimpleNamespace(id=f"p{n}", text="a, b", vector=np.array([n, 0.5], np.float32)) for n in range(2)
     ]  # fmt: skip
-    open_sink(f"csv:{tmp_path / 'out.csv'}").write(about, iter([given[:1], given[1:]]))
+    handover = SimpleNamespace(about=SimpleNamespace(fingerprint="f00"), batches=lambda: iter([given[:1], given[1:]]))
+    url = f"csv:{tmp_path / 'out.csv'}"
+    kind_of(url).open(url).write(handover)
     assert (tmp_path / "out.csv").read_text().splitlines() == [
         "id,text,vectors of f00", 'p0,"a, b",0.0,0.5', 'p1,"a, b",1.0,0.5'
     ]  # fmt: skip
-    with pytest.raises(UsageError, match=r"csv:FILE, jsonl:DIR, parquet:DIR"):
-        open_sink("nowhere:x")
+    with pytest.raises(UsageError, match=r"csv:FILE, jsonl:DIR, lancedb://DIR"):
+        kind_of("nowhere:x")
 
 
 def test_the_executor_of_the_page_is_one(tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:

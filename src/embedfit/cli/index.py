@@ -20,6 +20,7 @@ from embedfit.runtime import Runtime
 
 if TYPE_CHECKING:
     from embedfit.index.search import Hit, Index
+    from embedfit.index.sinks.sink import About
     from embedfit.index.store.filters import Filter
 
 _SHOWN = 300
@@ -50,7 +51,8 @@ def index(
         ),
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", help="Also export passages and vectors: parquet:DIR or jsonl:DIR.")
+        str | None,
+        typer.Option("--to", help="Hand it over: lancedb://DIR, postgresql://…, parquet:DIR or jsonl:DIR."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build it although it is up to date.")] = False,
 ) -> None:
@@ -60,12 +62,13 @@ def index(
     late interaction with fixed weights. It takes seconds to minutes.
     """
     from embedfit.commands.indexing import index_documents, index_run, update_index  # torch
-    from embedfit.index.sinks.sink import export, open_sink
+    from embedfit.index.sinks.handover import export
+    from embedfit.index.sinks.sink import kind_of
 
     runtime = Runtime(report=reporter_for(sys.stderr))
     of_documents = bool(docs or add or model or queries)
     _check_index(run_folder, to_folder, of_documents=of_documents, written=written, both=bool(docs and (add or remove)))
-    sink = open_sink(to) if to else None
+    sink = kind_of(to).open(to) if to else None
     if run_folder is not None:
         make = partial(index_run, run_folder, remove=remove or (), written=written)
     elif to_folder is not None and (add or remove):
@@ -74,10 +77,27 @@ def index(
     else:
         make = partial(index_documents, docs or (), folder=to_folder or Path(), model=model, queries=queries or ())
     built = make(tokens=tokens, force=force, runtime=runtime)
-    if sink is not None:
-        export(built, sink, runtime.report)
+    if to and sink is not None:
+        _say_handed(to, export(built, sink, runtime.report), built)
     where = f"--run {run_folder}" if run_folder is not None else f"--index {to_folder}"
     say(f'{built.stored.folder}\nNext: embedfit search {where} "what you look for"')
+
+
+def _say_handed(url: str, about: About, built: Index) -> None:
+    """Say what lies where, and how to search it."""
+    from embedfit.index.sinks.sink import kind_of, shown
+
+    place = shown(url)
+    parts = ", ".join(about.holds)
+    say(f"{about.passages:,} passages are in {place}: {parts} (model {about.fingerprint[:12]})")
+    if kind_of(url).read is not None:
+        model = built.asker.folder.resolve()
+        say(
+            "To search them from Python:\n"
+            "  from embedfit.index.sinks.client import connect\n"
+            f'  store = connect("{place}", model="{model}")\n'
+            '  for hit in store.search("what you look for", k=5): print(hit.score, hit.document, hit.text)'
+        )
 
 
 def _check_index(

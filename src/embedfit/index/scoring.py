@@ -225,7 +225,7 @@ def find(
     found = []
     for query, (passages, row) in enumerate(short):
         best = ordered(row, depth, last_first=last_first)
-        found.append(_reranked(scores, retriever, query, passages[best], row[best], k))
+        found.append(reranked(scores, retriever, query, passages[best], row[best], k))
     return found
 
 
@@ -324,7 +324,7 @@ def _rough_first(scores: Scores, retriever: Retriever, query: int) -> tuple[Floa
     return result, bound
 
 
-def _reranked(scores: Scores, retriever: Retriever, query: int, best: Ints, first: Floats, k: int) -> Found:
+def reranked(scores: Scores, retriever: Retriever, query: int, best: Ints, first: Floats, k: int) -> Found:
     """The first `depth` of `best` in the order of the second stage, then the others in their old order.
 
     Scores of the second stage are deviations from the mean of the reordered passages. The other passages keep the

@@ -61,6 +61,11 @@ class Asker:
         self._space = space
         self._reader: TokenReader | None = None
 
+    @property
+    def folder(self) -> Path:
+        """The model's folder."""
+        return self._model.folder
+
     def ask(self, texts: Sequence[str]) -> Asked:
         """Vectors of queries and, if the index holds tokens, their token vectors."""
         if self._space is None:
@@ -166,28 +171,14 @@ class Index:
         """Numbers and scores of the k best passages of each query, block by block of queries."""
         if isinstance(queries, str):
             raise InputError("search_all takes a list of queries; one query is for search().")
-        k = self._checked(k)
-        texts = [_readable(query) for query in queries]
+        k = checked_k(k, len(self))
+        texts = [readable(query) for query in queries]
         rows = (self.parts.windows, self.parts.queries)
         most = max([1, len(self), *(len(one.vectors) for one in rows if one is not None)])
         block = max(1, min(256, _BLOCK // most))
         for start in range(0, len(texts), block):
             scores = Scores(self.parts, self.asker.ask(texts[start : start + block]))
             yield scores, find(scores, self.retriever, k, allowed)
-
-    def _checked(self, k: int) -> int:
-        """k, cut to the number of passages. Raises InputError if k is no whole number from 1 to MOST_RESULTS."""
-        try:
-            k = operator.index(k)
-        except TypeError as error:
-            raise InputError(f"k is a whole number, not {k!r}.", remedy="For example: k=10") from error
-        if k < 1:
-            raise InputError(f"k is {k}; at least one passage must be asked for.", remedy="For example: -k 10")
-        if min(k, len(self)) > MOST_RESULTS:
-            raise InputError(
-                f"k is {k:,}; a query finds at most {MOST_RESULTS:,} passages.", remedy="For example: -k 10"
-            )
-        return max(1, min(k, len(self)))
 
     def marked(self, query: str, text: str) -> list[Span]:
         """Ranges of the characters of a passage's text whose words the query asks for."""
@@ -232,7 +223,21 @@ def model_of(stored: Stored) -> LocalModel:
     return model
 
 
-def _readable(query: str) -> str:
+def checked_k(k: int, passages: int) -> int:
+    """k, cut to the number of passages. Raises InputError if k is no whole number from 1 to MOST_RESULTS."""
+    try:
+        k = operator.index(k)
+    except TypeError as error:
+        raise InputError(f"k is a whole number, not {k!r}.", remedy="For example: k=10") from error
+    if k < 1:
+        raise InputError(f"k is {k}; at least one passage must be asked for.", remedy="For example: -k 10")
+    if min(k, passages) > MOST_RESULTS:
+        raise InputError(f"k is {k:,}; a query finds at most {MOST_RESULTS:,} passages.", remedy="For example: -k 10")
+    return max(1, min(k, passages))
+
+
+def readable(query: str) -> str:
+    """A query's text, cut to what is read of it. Raises InputError for an empty one."""
     if not isinstance(query, str):
         raise InputError(
             f"A query is a text, not a {type(query).__name__}.", remedy="For several queries: index.search_all([...])"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,71 @@ from embedfit.retrieval.words import Analysis, has_letter, is_letter
 _bm25s: Any = bm25s  # its annotations lack calls that its documentation promises
 
 
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """A sparse vector over terms. numbers: (T,) of terms, ascending; values: (T,), the vector's values there."""
+
+    numbers: Ints
+    values: Scores
+
+
 def idf(passages: int, holders: int | Ints) -> Doubles:
     """The idf of terms that `holders` of the passages hold, in Lucene's form, which is above 0. Shaped as holders."""
     held = np.asarray(holders)
     result: Doubles = np.log1p((passages - held + 0.5) / (held + 0.5))
     return result
+
+
+class Vocabulary:
+    """The terms of a corpus, and how a query is read by them. A database that holds BM25's weights needs no more.
+
+    numbers: the number of each term. holders: (V,) the number of passages that hold each term, of `size` passages.
+    """
+
+    def __init__(self, analysis: Analysis, size: int, numbers: Mapping[str, int], holders: Ints) -> None:
+        self.analysis = analysis
+        self.size = size
+        self.numbers = numbers
+        self.holders = holders
+
+    def terms(self, query: str) -> list[str]:
+        """A query's terms, in order; a term that it repeats comes again."""
+        return self._widened(self.analysis.query(query))
+
+    def _widened(self, terms: list[str]) -> list[str]:
+        """A query's terms. If all are single letters of a dense script, the indexed pairs with a letter replace them.
+
+        A passage rarely holds such a letter as a term of its own. Beside longer terms a single letter says too little.
+        """
+        if not terms or not all(map(is_letter, terms)):
+            return terms
+        held = [term for term in self.numbers if any(has_letter(term, letter) for letter in terms)]
+        return held or terms
+
+    def asked(self, query: str) -> tuple[list[str], float]:
+        """A query's distinct terms, and its idf mass.
+
+        The mass is the sum of the idf of the terms, which is the score of a passage that holds each of them countless
+        times. A term that no passage holds belongs to the query, and so to the mass. But in a corpus of several
+        languages a word has a stem for each, and stems that no passage holds do not count. If pairs stand for a single
+        letter, a passage needs only one of them.
+        """
+        letters = list(dict.fromkeys(self.analysis.query(query)))
+        terms = self._widened(letters)
+        counted = [term for term in terms if term in self.numbers] if self.analysis.is_mixed else terms
+        idfs = sorted(map(self.idf, counted), reverse=True)
+        return terms, sum(idfs if terms == letters else idfs[: len(letters)])
+
+    def idf(self, term: str) -> float:
+        """A term's idf; the rarer the term, the higher."""
+        number = self.numbers.get(term)
+        return float(idf(self.size, 0 if number is None else int(self.holders[number])))
+
+    def sparse(self, query: str) -> Sparse:
+        """A query as a sparse vector. Its inner product with a passage's BM25 weights, cut at 1, is coverage()."""
+        terms, mass = self.asked(query)
+        numbers = np.array(sorted(self.numbers[term] for term in terms if term in self.numbers), np.int64)
+        return Sparse(numbers, np.full(len(numbers), 1 / (mass or 1.0), np.float32))
 
 
 class Bm25:
@@ -40,19 +102,9 @@ class Bm25:
         if not self._empty:
             self._index.index(terms, show_progress=False)
 
-    def _widened(self, terms: list[str]) -> list[str]:
-        """A query's terms. If all are single letters of a dense script, the indexed pairs with a letter replace them.
-
-        A passage rarely holds such a letter as a term of its own. Beside longer terms a single letter says too little.
-        """
-        if self._empty or not terms or not all(map(is_letter, terms)):
-            return terms
-        held = [term for term in self._index.vocab_dict if any(has_letter(term, letter) for letter in terms)]
-        return held or terms
-
     def scores(self, query: str) -> Scores:
         """The score of every passage: (N,)."""
-        terms = self._widened(self.analysis.query(query))
+        terms = self.vocabulary.terms(query)
         if self._empty or not terms:
             return np.zeros(self._size, np.float32)
         return np.asarray(self._index.get_scores(terms), np.float32)
@@ -60,30 +112,35 @@ class Bm25:
     def coverage(self, query: str) -> Scores:
         """The share of the query that each passage covers: BM25 over the query's idf mass. (N,), from 0 to 1.
 
-        The mass is the sum of the idf of the query's distinct terms, which is the score of a passage that holds each of
-        them countless times. A term that no passage holds belongs to the query, and so to the mass. But in a corpus of
-        several languages a word has a stem for each, and stems that no passage holds do not count. If pairs stand for a
-        single letter, a passage needs only one of them.
+        Vocabulary.asked says what the mass is.
         """
-        letters = list(dict.fromkeys(self.analysis.query(query)))
-        terms = self._widened(letters)
+        terms, mass = self.vocabulary.asked(query)
         if self._empty or not terms:
             return np.zeros(self._size, np.float32)
-        asked = [term for term in terms if self._holders(term)] if self.analysis.is_mixed else terms
-        idfs = sorted((self._idf(term) for term in asked), reverse=True)
-        mass = sum(idfs if terms == letters else idfs[: len(letters)])
         scores: Scores = np.asarray(self._index.get_scores(terms), np.float32) / np.float32(mass or 1.0)
         return np.minimum(scores, np.float32(1.0))
 
-    def _holders(self, term: str) -> int:
-        """The number of passages that hold a term."""
-        number = self._index.vocab_dict.get(term)
-        starts = self._index.scores["indptr"]
-        return 0 if number is None else int(starts[number + 1] - starts[number])
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The corpus's terms."""
+        if self._empty:
+            return Vocabulary(self.analysis, self._size, {}, np.zeros(0, np.int64))
+        starts = np.asarray(self._index.scores["indptr"], np.int64)
+        holders = starts[1:] - starts[:-1]
+        numbers = {term: number for term, number in self._index.vocab_dict.items() if number < len(holders)}
+        return Vocabulary(self.analysis, self._size, numbers, holders)
 
-    def _idf(self, term: str) -> float:
-        """A term's idf; the rarer the term, the higher."""
-        return float(idf(self._size, self._holders(term)))
+    def postings(self) -> tuple[Ints, Ints, Scores]:
+        """For each term by its number the passages that hold it, with the term's BM25 weights in them.
+
+        Starts (V + 1,) of each term's run in the passages (E,), which ascend, and their weights (E,). A passage's
+        scores() are the sums of the weights of the query's terms.
+        """
+        if self._empty:
+            return np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
+        stored = self._index.scores
+        starts, passages = (np.asarray(stored[name], np.int64) for name in ("indptr", "indices"))
+        return starts, passages, np.asarray(stored["data"], np.float32)
 
     @property
     def nbytes(self) -> int:

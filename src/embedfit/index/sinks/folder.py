@@ -1,27 +1,25 @@
-"""A folder of an export: the file of passages, and manifest.json beside it."""
+"""A folder of an export: the file of passages, and what says how to read it beside it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from embedfit.errors import UsageError
 from embedfit.files.atomic import atomic_folder
-from embedfit.index.sinks.sink import About
+from embedfit.index.sinks.sink import Handover, after_colon
 
 #: The member of the manifest that marks a folder as an export.
 KIND = "embedfit passages"
 MANIFEST = "manifest.json"
+QUESTIONS = "questions.npz"
 
 
-def checked(rest: str, form: str) -> Path:
-    """The folder named after a sink's colon. Raises UsageError if it holds anything but an earlier export."""
-    if not rest:
-        raise UsageError("--to names no folder.", remedy=f"For example: --to {form}")
-    folder = Path(rest).expanduser()
+def checked(url: str, form: str) -> Path:
+    """The folder that a sink's URL names. Raises UsageError if it holds anything but an earlier export."""
+    folder = after_colon(url, form)
     if folder.exists() and not _is_export(folder):
         raise UsageError(
             f"{folder} holds something other than an earlier export of an index, so it is not replaced.",
@@ -40,9 +38,10 @@ def _is_export(folder: Path) -> bool:
 
 
 @contextmanager
-def export_folder(folder: Path, file: str, about: About) -> Iterator[Path]:
+def export_folder(folder: Path, file: str, handover: Handover) -> Iterator[Path]:
     """A folder that appears whole or not at all. Yields the path for its file of passages."""
     with atomic_folder(folder) as temporary:
         yield temporary / file
-        manifest = {"kind": KIND, "schema": 1, "file": file, **asdict(about)}
+        (temporary / QUESTIONS).write_bytes(handover.questions)
+        manifest = {"kind": KIND, "schema": 1, "file": file, **handover.about.model_dump(mode="json")}
         (temporary / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", "utf-8")
