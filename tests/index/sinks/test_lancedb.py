@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import lancedb
@@ -84,17 +83,6 @@ def test_another_model_is_refused(store: Connected, other_bert: Path, tmp_path: 
     with pytest.raises(ModelError, match="can't be compared"):
         question = store.ask("pump")
         store.candidates(type(question)(fingerprint="other", vector=question.vector, words=question.words), 3)
-
-
-@pytest.fixture(scope="module")
-def other_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "other"
-    shutil.copytree(tiny_bert, folder)
-    path = folder / "model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[-2] ^= 1
-    path.write_bytes(data)
-    return folder
 
 
 def test_an_interrupted_load_goes_on_and_is_not_seen(index: Index, tiny_bert: Path, tmp_path: Path) -> None:

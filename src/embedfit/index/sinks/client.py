@@ -29,13 +29,30 @@ class Connected:
             raise UsageError(f"{shown(url)} is a file for other programs; no query can be asked there.")
         self._read = kind.read
         self._url = url
-        store = self._read(url)
-        self.model = model if isinstance(model, LocalModel) else named_model(store.about, model)
-        self._open(store)
+        self._named = model
+        self._open()
 
-    def _open(self, store: Store) -> None:
-        self.store = store
-        self.questions = Questions(store.about, store.questions, self.model)
+    def _open(self) -> None:
+        store = self._read(self._url)
+        try:
+            named = self._named
+            if not isinstance(named, LocalModel):
+                self._named = named = named_model(store.about, named)
+            self.questions = Questions(store.about, store.questions, named)
+        except BaseException:
+            store.close()
+            raise
+        self.store: Store = store
+
+    def close(self) -> None:
+        """Close the connection to the database."""
+        self.store.close()
+
+    def __enter__(self) -> Connected:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __len__(self) -> int:
         return self.store.about.passages
@@ -52,6 +69,12 @@ class Connected:
                 f"{shown(self._url)} by {self.store.about.fingerprint[:12]}: they can't be compared.",
                 remedy="Make the query with this store's own ask().",
             )
+        if len(question.vector) != self.store.about.dimensions:
+            raise ModelError(
+                f"The query's vector has {len(question.vector):,} numbers, the rows have "
+                f"{self.store.about.dimensions:,}.",
+                remedy="Make the query with this store's own ask().",
+            )
         return self.store.first(question, depth, where or Filter())
 
     def search(self, query: str, k: int = 10, *, where: Where | None = None) -> list[Hit]:
@@ -63,7 +86,8 @@ class Connected:
             except Outdated:
                 if tried == _TRIES - 1:
                     raise
-                self._open(self._read(self._url))
+                self.store.close()
+                self._open()
         raise AssertionError("unreachable")
 
     def _search(self, text: str, k: int, where: Filter) -> list[Hit]:

@@ -238,6 +238,9 @@ class LanceStore:
                 raise Outdated(self._link) from error
             raise
 
+    def close(self) -> None:
+        """Free what is open. LanceDB opens files as it reads them."""
+
     def _allowed(self, where: Filter) -> Mask | None:
         if self._catalogue is None:
             self._catalogue = Catalogue(self.about.fields, self.about.passages, self._folder)

@@ -199,6 +199,9 @@ class Store(Protocol):
         Raises InputError for a field that does not exist, Outdated if the rows were replaced.
         """
 
+    def close(self) -> None:
+        """Free its connection."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkKind:
