@@ -141,7 +141,7 @@ def test_family_merges_halfway(
     name: str, family: Callable[[str], Path], tuned: Callable[[str], Path], tmp_path: Path
 ) -> None:
     base, other, merged = family(name), tuned(name), tmp_path / "merged"
-    WholeModels(LocalModel("base", base), other).save(0.5, merged)
+    WholeModels(LocalModel("base", base), other, other / "adapter").save(0.5, merged)
     assert_sentence_transformers_vectors(merged)
     ends = [load_file(folder / "model.safetensors") for folder in (base, other)]
     found = load_file(merged / "model.safetensors")
@@ -218,7 +218,7 @@ def test_family_of_bge_m3_keeps_its_other_heads_untouched(tmp_path: Path) -> Non
     encoder = Encoder.load(base, precision="fp32")
     tensors = {name: tensor * 1.01 for name, tensor in encoder.backbone.state_dict().items()}
     save_model(tmp_path / "tuned", tensors, base=base, layout=encoder.layout)
-    WholeModels(LocalModel("base", base), tmp_path / "tuned").save(0.5, tmp_path / "merged")
+    WholeModels(LocalModel("base", base), tmp_path / "tuned", tmp_path / "none").save(0.5, tmp_path / "merged")
     for name in ("sparse_linear.pt", "colbert_linear.pt"):
         assert (tmp_path / "merged" / name).read_bytes() == (base / name).read_bytes()
     assert_sentence_transformers_vectors(tmp_path / "merged")
@@ -252,7 +252,7 @@ def test_family_of_static_embeddings(tmp_path: Path) -> None:
         base=folder,
         layout=read_architecture(folder),
     )
-    WholeModels(LocalModel("base", folder), tmp_path / "other").save(0.5, tmp_path / "merged")
+    WholeModels(LocalModel("base", folder), tmp_path / "other", tmp_path / "none").save(0.5, tmp_path / "merged")
     ours, theirs = Encoder.load(tmp_path / "merged", precision="fp32"), SentenceTransformer(str(tmp_path / "merged"))
     texts = [text for text in TEXTS if text.strip()]
     assert_allclose(ours.encode(texts), theirs.encode(texts), atol=1e-6)

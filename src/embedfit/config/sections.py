@@ -302,6 +302,18 @@ class MineConfig(Section):
 CORPUS_LOSS: Final = "corpus-distil"
 
 
+class LoraConfig(Section):
+    """An adapter that trains instead of the model's own weights."""
+
+    rank: int | None = decides(
+        None,
+        ge=0,
+        le=1024,
+        description="width of the matrices; 0: the model's own weights train. Default: 16 for models above 300 million "
+        "weights, else 0",
+    )
+
+
 class TrainConfig(Section):
     """Training rows → fine-tuned model."""
 
@@ -372,6 +384,9 @@ class TrainConfig(Section):
         0, ge=0, description="steps between checkpoints; 0: a fifth of all, or eval_every if that is less"
     )
     compile: bool = incidental(False)
+    lora: LoraConfig = decides(
+        LoraConfig(), description="lora.rank: of an adapter (LoRA) that trains instead of the model's own weights"
+    )
 
     @field_validator("loss")
     @classmethod

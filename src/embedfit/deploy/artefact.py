@@ -15,6 +15,7 @@ from embedfit.files.hashes import sha256_file
 from embedfit.files.textfiles import Json, json_of
 from embedfit.models.architecture import DOCUMENT, QUERY
 from embedfit.models.layout.families import FAMILIES
+from embedfit.models.layout.files import ADAPTER
 from embedfit.models.layout.router import CONFIG as ROUTER
 from embedfit.models.layout.towers import tower_folder
 
@@ -211,7 +212,8 @@ def _has_dense(folder: Path) -> bool:
 
 def _is_served(file: Path, folder: Path) -> bool:
     parts = file.relative_to(folder).parts
-    return file.is_file() and file.suffix in _SERVED and not any(part.startswith(".") for part in parts)
+    hidden = parts[0] == ADAPTER or any(part.startswith(".") for part in parts)
+    return file.is_file() and file.suffix in _SERVED and not hidden
 
 
 def model_folder_of(path: Path) -> Path:

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
 from embedfit.config import Config
 from embedfit.merging.alike import check_alike
+from embedfit.merging.blends import AdapterScale, Blend, Weights
 from embedfit.merging.task import RetrievalTask
-from embedfit.merging.weights import combine
 from embedfit.models import query_map
 from embedfit.models.encoder import Encoder
-from embedfit.models.folder import save_model
+from embedfit.models.layout.files import ADAPTER
 from embedfit.models.layout.golden import write_golden
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.layout.towers import plain_tower, save_mapped, save_towers, tower_folder
@@ -42,27 +40,24 @@ def mixtures_of(workspace: Workspace, config: Config, base: LocalModel, runtime:
     """The mixtures of a run. Raises ModelError if finetuned/ did not begin as the base."""
     tuned = workspace.existing("finetuned")
     if read_architecture(tuned).queries is None:
-        return WholeModels(base, tuned)
+        return WholeModels(base, tuned, tuned / ADAPTER)
     frozen = Frozen(base, runtime)
     if config.train.tuned == "map":
         return Maps(frozen, QueryMap.load(workspace.existing(query_map.FILE)))
-    return QueryTowers(frozen, tower_folder(tuned, is_query=True))
+    return QueryTowers(frozen, tower_folder(tuned, is_query=True), tuned / ADAPTER)
 
 
 class WholeModels:
     """Mixtures of all weights, which encode queries and passages."""
 
-    def __init__(self, base: LocalModel, tuned: Path) -> None:
+    def __init__(self, base: LocalModel, tuned: Path, adapter: Path) -> None:
+        """adapter: the folder of the adapter that tuned was made with; if it is there, its scale makes the mixtures."""
         check_alike(base.folder, tuned)
-        self._base = Encoder.load(base.folder, layout=base.layout)
-        self._tuned = Encoder.load(tuned, precision=self._base.precision)
-        self._weights = [read_weights(self._base), read_weights(self._tuned)]
+        self._blend: Blend = AdapterScale(base, tuned, adapter) if adapter.is_dir() else Weights(base, tuned)
 
     def mixed(self, alpha: float) -> Encoder:
         """The encoder of a mixture, until the next call. The base alone keeps its own query instruction."""
-        mixed = self._base if alpha == 0 else self._tuned
-        mixed.backbone.load_state_dict(combine(self._weights, [1 - alpha, alpha]), strict=False)
-        return mixed
+        return self._blend.mixed(alpha)
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
         """See Mixtures."""
@@ -70,12 +65,9 @@ class WholeModels:
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
-        self._write(alpha, folder)
+        self._blend.write(alpha, folder)
         write_golden(folder)
-
-    def _write(self, alpha: float, folder: Path) -> None:
-        tensors = combine(self._weights, [1 - alpha, alpha])
-        save_model(folder, tensors, base=self._base.folder, layout=self._tuned.layout)
+        self._blend.finish(alpha, folder)
 
 
 @dataclass(frozen=True)
@@ -97,9 +89,9 @@ class Frozen:
 class QueryTowers(WholeModels):
     """Mixtures of the weights that encode queries. Passages keep the base's vectors."""
 
-    def __init__(self, frozen: Frozen, tuned: Path) -> None:
+    def __init__(self, frozen: Frozen, tuned: Path, adapter: Path) -> None:
         folder, layout = plain_tower(frozen.base.folder, frozen.base.layout, is_query=True)
-        super().__init__(LocalModel("base", folder, layout=layout), tuned)
+        super().__init__(LocalModel("base", folder, layout=layout), tuned, adapter)
         self._frozen = frozen
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
@@ -111,9 +103,10 @@ class QueryTowers(WholeModels):
         base = self._frozen.base
         with tempfile.TemporaryDirectory() as scratch:
             query = Path(scratch) / "query"
-            self._write(alpha, query)
+            self._blend.write(alpha, query)
             passages, layout = plain_tower(base.folder, base.layout, is_query=False)
             save_towers(folder, query=query, document=passages, layout=layout)
+        self._blend.finish(alpha, folder)
 
 
 class Maps:
@@ -131,10 +124,3 @@ class Maps:
         """See Mixtures."""
         base = self._frozen.base
         save_mapped(folder, self._map.blended(alpha).matrix, base=base.folder, layout=base.layout)
-
-
-def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
-    """The weights of a model folder under the names of the bare transformer, fp32."""
-    own = encoder.backbone.state_dict()
-    # A copy, because mixtures are loaded into the backbone.
-    return {name: tensor.detach().cpu().clone() for name, tensor in own.items() if tensor.is_floating_point()}

@@ -15,6 +15,7 @@ from embedfit.merging.gate import Mixture, decide, ship_anyway
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.mixtures import Mixtures, mixtures_of
 from embedfit.merging.task import RetrievalTask
+from embedfit.models.layout.golden import prove_changed
 from embedfit.models.layout.towers import copy_whole
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.store.vectors import Embedder
@@ -84,6 +85,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
             copy_whole(merged, base=ends[0].folder, layout=ends[0].layout)
         else:
             models.save(decision.alpha, merged)
+            prove_changed(merged, ends[0].folder, ends[0].layout)
     against_base = decision.comparison
     workspace.store(
         MergeSweep(

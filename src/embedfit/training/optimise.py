@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import torch
 
 
-def learning_rate_for(parameters: int) -> float:
-    """The peak learning rate for a model of that size: small models need, and bear, larger rates."""
-    if parameters < 50_000_000:
-        return 5e-5
-    return 1e-5
+def learning_rate_for(parameters: int, *, adapter: bool = False) -> float:
+    """The peak learning rate for a model of that size: small models need, and bear, larger rates.
+
+    adapter: only an adapter trains. It learns best at about ten times the rate (Schulman et al., LoRA Without Regret).
+    """
+    rate = 5e-5 if parameters < 50_000_000 else 1e-5
+    return 10 * rate if adapter else rate
 
 
 def automatic_epochs(rows: int, batch_size: int, steps: int, most: float = 10.0) -> float:

@@ -21,8 +21,9 @@ from embedfit.files.flagembedding import read_flagembedding
 from embedfit.files.hashes import sha256_file
 from embedfit.models import query_map
 from embedfit.models.encoder import Encoder
-from embedfit.models.folder import save_model
-from embedfit.models.layout.golden import write_golden
+from embedfit.models.layout.adapters import rank_for
+from embedfit.models.layout.files import ADAPTER
+from embedfit.models.layout.golden import prove_changed, write_golden
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.layout.towers import plain_tower, save_mapped, save_towers
 from embedfit.models.query_map import MapCard, QueryMap
@@ -110,13 +111,19 @@ def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material
     precision = best_precision() if settings.precision == "auto" else settings.precision
     encoder = trained_tower(config, precision)
     # A map needs no transformer with gradients, so it fits models that can't be trained here.
-    trunk = None if settings.tuned == "map" else Trunk(encoder, compiled=settings.compile)
+    size = sum(weight.numel() for weight in encoder.backbone.parameters())
+    rank = rank_for(settings.lora.rank, size)
+    if rank:
+        torch.manual_seed(config.seed)  # an adapter begins at random, alike in every process
+    trunk = None if settings.tuned == "map" else Trunk(encoder, compiled=settings.compile, rank=rank)
+    if trunk is not None and rank:
+        trained = sum(weight.numel() for weight in trunk.parameters().values())
+        runtime.report.log(f"train: an adapter (LoRA) of rank {rank}: {trained:,} weights train beside {size:,}")
     data = _training_data(workspace, encoder, config, runtime.report)
     corpus = corpus_teacher(workspace, config, data, runtime) if loss.corpus else None
-    parameters = 0 if trunk is None else sum(weight.numel() for weight in trunk.parameters().values())
     decided = {
         "epochs": settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, loss.steps, loss.epochs),
-        "learning_rate": settings.learning_rate or learning_rate_for(parameters),
+        "learning_rate": settings.learning_rate or learning_rate_for(size, adapter=rank > 0),
         "hard_negatives": min(settings.hard_negatives, max(len(example.negatives) for example in data.examples)),
         "tokens_per_micro_batch": settings.tokens_per_micro_batch or _micro_tokens(encoder),
     }
@@ -218,7 +225,6 @@ def trainer_of(material: Material, workspace: Workspace, config: Config, runtime
     """The trainer of the material, before its first step."""
     trunk, settings = material.trunk, material.settings
     assert trunk is not None  # a map has no trainer
-    weights = trunk.parameters().values()
     composer: Composes
     if material.corpus is not None:
         composer = CorpusComposer(examples=material.data.examples, teacher=material.corpus)
@@ -236,14 +242,15 @@ def trainer_of(material: Material, workspace: Workspace, config: Config, runtime
         gradient_scale=256.0 if material.encoder.precision == "fp16" else 1.0,
         must_equal=_must_equal(workspace, config, material),
     )
-    limit = graph_budget(settings.memory_mb, sum(weight.numel() for weight in weights), trunk.device) // world.size
+    trained = sum(weight.numel() for weight in trunk.parameters().values())
+    limit = graph_budget(settings.memory_mb, trained, trunk.device) // world.size
     return Trainer(
         trunk,
         material.data.store,
         schedule,
         plan,
         dev=material.dev,
-        memory=MemoryBudget(limit, weights),
+        memory=MemoryBudget(limit, trunk.weights()),
         report=runtime.report,
         world=world,
     )
@@ -332,6 +339,7 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
         base, prompt = corpus.base, material.encoder.layout.query_instruction
         with workspace.writing_folder("finetuned") as folder:
             save_mapped(folder, learned.matrix, base=base.folder, layout=base.layout, instruction=prompt)
+            prove_changed(folder, *open_model(config.model, config.query_instruction))
             _save_log(folder, log, [])
 
 
@@ -349,15 +357,19 @@ def _save(workspace: Workspace, config: Config, material: Material, outcome: Tra
         padding_share=round(outcome.padded, 4),
         retained_share=round(outcome.retained, 4),
     )
-    base, layout = material.encoder.folder, material.encoder.layout
+    base, layout, trunk = material.encoder.folder, material.encoder.layout, material.trunk
+    assert trunk is not None  # a map is saved by _save_map
     with workspace.writing_folder("finetuned") as folder, tempfile.TemporaryDirectory() as scratch:
         tuned = folder if config.train.tuned == "both" else Path(scratch) / "query"
-        save_model(tuned, outcome.tensors, base=base, layout=layout)
+        trunk.save(tuned, outcome.tensors, base=base, layout=layout)
         if tuned == folder:
             write_golden(folder)
         else:
             passages, own = plain_tower(*open_model(config.model), is_query=False)
             save_towers(folder, query=tuned, document=passages, layout=own)
+        if trunk.adapter is not None:
+            trunk.adapter.save(folder / ADAPTER, alpha=1.0)
+        prove_changed(folder, *open_model(config.model, config.query_instruction))
         _save_log(folder, _log(material, log), state.losses)
     best = next((score.ndcg10 for score in outcome.trained_dev if score.step == outcome.best_step), None)
     gain = "" if best is None or outcome.base_dev is None else f", dev nDCG@10 {outcome.base_dev:.4f} → {best:.4f}"

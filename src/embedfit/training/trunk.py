@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from embedfit.config import TrainConfig
 from embedfit.errors import TrainingError, UsageError
 from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder, autocast
+from embedfit.models.folder import save_model
+from embedfit.models.layout.adapters import Adapter
 from embedfit.numerics.arrays import Tokens
 from embedfit.numerics.batching import pad
 
@@ -23,10 +26,14 @@ class Trunk:
     times in bf16 (benchmarks/results/train_trunks.json). That was too little for what it cost to keep.
     """
 
-    def __init__(self, encoder: Encoder, *, compiled: bool = False) -> None:
-        """Take over the transformer of an encoder whose layout check_trainable() lets pass."""
+    def __init__(self, encoder: Encoder, *, compiled: bool = False, rank: int = 0) -> None:
+        """Take over the transformer of an encoder whose layout check_trainable() lets pass.
+
+        rank: of an adapter that trains instead of the transformer's own weights; 0: none.
+        """
         self._head, self._precision, self._pad_id = encoder.head, encoder.precision, encoder.pad_id
         self._backbone = encoder.backbone
+        self.adapter = Adapter.new(self._backbone, rank) if rank else None
         encoder.backbone = torch.nn.Identity()  # the trunk holds the weights now, so the encoder drops its copy
         self._call: Callable[..., BaseModelOutput] = (
             torch.compile(self._backbone, dynamic=True) if compiled else self._backbone
@@ -36,7 +43,20 @@ class Trunk:
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         """The trained weights in fp32, by name, always in the same order."""
+        if self.adapter is not None:
+            return self.adapter.parameters()
         return {name: weight for name, weight in self._backbone.named_parameters() if not name.startswith("pooler.")}
+
+    def weights(self) -> list[torch.nn.Parameter]:
+        """All weights, trained or not."""
+        return list(self._backbone.parameters())
+
+    def save(self, folder: Path, tensors: Mapping[str, Tensor], *, base: Path, layout: Architecture) -> None:
+        """Write a model folder with weights that tensors() gave, now or earlier."""
+        if self.adapter is not None:
+            self.adapter.put(tensors)
+            tensors = self.adapter.merged(1.0)
+        save_model(folder, tensors, base=base, layout=layout)
 
     def forward(self, texts: Sequence[Tokens]) -> Tensor:
         """Unit vectors (n, D) in fp32 of texts of similar lengths."""
@@ -47,7 +67,9 @@ class Trunk:
         return torch.nn.functional.normalize(self._head.vectors(hidden.float(), mask), dim=-1)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The weights under the names that a model folder holds them."""
+        """The weights under the names that a model folder holds them; with an adapter its matrices alone."""
+        if self.adapter is not None:
+            return {name: weight.detach() for name, weight in self.adapter.parameters().items()}
         return {name: tensor.detach() for name, tensor in self._backbone.state_dict().items()}
 
     def train(self, dropout: float) -> None:

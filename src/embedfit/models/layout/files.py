@@ -15,6 +15,8 @@ from embedfit.models.architecture import Architecture, Dense, StaticEmbedding, T
 
 JsonObject: TypeAlias = Mapping[str, JsonValue]
 
+#: The part of a tuned model's folder that holds its adapter (LoRA) alone, for peft.
+ADAPTER = "adapter"
 #: The files beside the weights that a transformer and its tokenizer are made from.
 _DECIDING = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
              "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model")  # fmt: skip

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from embedfit.errors import ModelError
 from embedfit.models.architecture import DOCUMENT, QUERY, Architecture
+from embedfit.models.layout.reading import read_architecture
 from embedfit.numerics.arrays import Vectors
 from embedfit.path.artefacts import GoldenText, GoldenVectors
 from embedfit.path.workspace import encode_whole
@@ -44,6 +45,8 @@ _MOST_CHARACTERS = 100_000
 _MOST_BYTES = 16 << 20
 #: Largest difference of any number in fp32, for vectors of length 1. For longer vectors it grows with the length.
 TOLERANCE = 1e-4
+#: Largest difference that vectors of one model have, as a golden vector's numbers have six digits.
+_UNCHANGED = 2e-6
 #: The least cosine in a lower precision; int8 has about .999.
 LEAST_COSINE = 0.98
 
@@ -139,6 +142,24 @@ def check_golden(folder: Path, layout: Architecture, encode: Encode) -> GoldenCh
     return GoldenCheck(
         texts=len(rows), difference=difference, least_cosine=min(cosine for _, cosine, _ in rows), worst=worst
     )
+
+
+def prove_changed(folder: Path, base: Path, layout: Architecture) -> None:
+    """Raise ModelError if a tuned model's golden vectors are those of its base: then training changed nothing.
+
+    layout: base's, with the prompts that the tuned model has.
+    """
+    from embedfit.models.encoder import Encoder
+
+    encoder = Encoder.load(base, precision="fp32", layout=layout)
+    found = check_golden(
+        folder, read_architecture(folder), lambda texts, is_query: encoder.encode(texts, is_query=is_query)
+    )
+    if found is not None and found.difference <= _UNCHANGED:
+        raise ModelError(
+            f"Training changed nothing: the tuned model gives the vectors of its base, {base}.",
+            remedy="Train with more steps or a higher rate, for example --set train.learning_rate=1e-4",
+        )
 
 
 def prove(folder: Path, layout: Architecture, encode: Encode, *, exact: bool) -> None:
