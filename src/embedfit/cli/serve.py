@@ -11,7 +11,7 @@ import typer
 
 from embedfit.cli.options import with_options
 from embedfit.display.terminal import say
-from embedfit.errors import UsageError
+from embedfit.errors import MissingDependency, UsageError
 from embedfit.progress import LogLines, Reporter, reporter_for
 from embedfit.runtime import Runtime
 from embedfit.serving.settings import ServeSettings, from_environment, model_from_environment
@@ -38,6 +38,7 @@ def serve(
     """Serve a model: TEI's, OpenAI's, SageMaker's and Vertex AI's protocols on one port.
 
     If it is a run folder or a folder of `embedfit index`, its index is served too: /search, and a page to try it at /.
+    With --mcp agents search it by the Model Context Protocol.
 
     Every option can be given as an environment variable of its upper-case name, as with TEI.
     """
@@ -50,12 +51,27 @@ def serve(
     if named is None:
         raise UsageError("No model is named.", remedy="For example: embedfit serve runs/em/merged --port 8081")
     # Imported late: it is an extra, and a wrong setting shall be reported before so slow an import.
-    from embedfit.serving.server import logger
-    from embedfit.serving.server import serve as serve_model
+    try:
+        from embedfit.serving.server import logger
+        from embedfit.serving.server import serve as serve_model
+    except ImportError as error:
+        raise MissingDependency(error.name or "uvicorn", extra="serve", needed_for="embedfit serve") from error
 
     log = logger(json_output=settings.json_output)
     report = _LogLines(log) if settings.json_output else reporter_for(sys.stderr)
-    serve_model(named, settings, log=log, opened=None if settings.upstream else _opener(named, report))
+    opened = None if settings.upstream else _opener(named, report)
+    if settings.mcp is not None and opened is None:
+        raise UsageError(
+            f"{named} holds no index, and --mcp serves one.",
+            remedy="Name a run folder, or make an index: embedfit index DOCS... --model minilm --to-folder DIR",
+        )
+    if settings.mcp == "stdio":
+        from embedfit.serving.agents.stdio import serve_stdio  # an extra
+
+        assert opened is not None
+        serve_stdio(opened, settings, log=log)
+        return
+    serve_model(named, settings, log=log, opened=opened)
 
 
 class _LogLines(LogLines):

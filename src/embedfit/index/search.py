@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -142,6 +143,11 @@ class Index:
             raise IndexError(number)
         line = bytes(stored.lines[stored.starts[number] : stored.starts[number + 1]])
         return decode_record(line, Passage)
+
+    def number_of(self, passage_id: str) -> int | None:
+        """The number of the passage with this id; None if there is none."""
+        number = bisect_left(range(len(self)), passage_id, key=lambda one: self.passage(one).passage_id)
+        return number if number < len(self) and self.passage(number).passage_id == passage_id else None
 
     def passages(self) -> Iterator[Passage]:
         """All passages, by ascending id."""

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from pydantic import TypeAdapter
 from starlette.responses import Response
+from starlette.types import Scope
 from typing_extensions import TypeForm
 
 from embedfit.display.pages import whole_page
@@ -38,6 +39,14 @@ _NO_INDEX = (
 _UNCACHED = {"cache-control": "no-store"}
 
 
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """A request as it came."""
+
+    scope: Scope
+    body: bytes
+
+
 @dataclass(frozen=True)
 class Operation:
     """One method of one path.
@@ -45,7 +54,7 @@ class Operation:
     body: the record of a request, for a route that computes and may be refused under load; a GET has it in the address.
     answer: the record of the answer; None: it is not JSON. mends: halves of surrogate pairs in the body are replaced
     instead of refused. failures: the route's own errors, beside those of every route of its kind. summary: for the
-    document; "": the document leaves the route out.
+    document; "": the document leaves the route out. is_raw: answered_by takes a Raw, and checks it itself.
     """
 
     answered_by: Callable[..., Awaitable[Response]]
@@ -56,6 +65,7 @@ class Operation:
     is_open: bool = False
     is_openais: bool = False
     mends: bool = False
+    is_raw: bool = False
     failures: tuple[type[failures.RequestFailure], ...] = ()
 
     @cached_property

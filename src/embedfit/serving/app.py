@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-from embedfit.serving.answers import Answers, Operation
+from embedfit.serving.answers import Answers, Operation, Raw
 from embedfit.serving.edge.access import ANYBODY, Caller, Keys, keys_of
 from embedfit.serving.edge.bodies import Bodies, BodyLimits, PaceLimits
 from embedfit.serving.failures import (
@@ -124,6 +124,7 @@ class App:
         """Answer a request. It takes no place in a queue before its body is there."""
         headers = Headers(scope=scope)
         caller = ANYBODY if operation.is_open else self._caller(headers)
+        request: object
         if operation.reader is None:
             return await operation.answered_by(None, caller)
         self._check_load()
@@ -135,7 +136,10 @@ class App:
             is_whole = bool((scope.get("extensions") or {}).get("embedfit.whole"))
             content = await body.read(receive, is_whole=is_whole, limit=self.settings.payload_limit)
             self._check_load()
-            request = read_body(operation.reader, content, self.answers.bounds(), mends=operation.mends)
+            if operation.is_raw:
+                request = Raw(scope, bytes(content))
+            else:
+                request = read_body(operation.reader, content, self.answers.bounds(), mends=operation.mends)
             del content  # the texts are copies
             return await self._counted(operation, request, caller)
 

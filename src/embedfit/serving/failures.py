@@ -37,6 +37,12 @@ class Unauthorized(RequestFailure):
     status, kind, label = 401, "Unauthorized", "unauthorized"
 
 
+class Forbidden(RequestFailure):
+    """A page of a browser may not ask this."""
+
+    status, kind, label = 403, "Forbidden", "forbidden"
+
+
 class NotFound(RequestFailure):
     """No such route, or no index is served."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from threading import Event
+from typing import TypeVar
 
 import orjson
 
@@ -24,6 +25,7 @@ _NEW_SHARE = 0.1
 #: Values of a field that are listed, and characters of the longest.
 MOST_LISTED = 50
 _LONGEST_LISTED = 200
+Read = TypeVar("Read")
 _FIELDS = tuple(one.name for one in fields(Hit))
 
 
@@ -108,6 +110,10 @@ class Searcher:
             about = {name: getattr(one, name) for name in ("name", "kinds", "is_list", "passages")}
             found.append(about | {"values": listed, "complete": len(listed) == len(values)})
         return orjson.dumps({"passages": findable.size, "fields": found})
+
+    async def read(self, function: Callable[[Index, Mask | None], Read], caller: Caller) -> Read:
+        """The result of a function that reads the index on the search thread; the mask is that of the caller."""
+        return await asyncio.wrap_future(self._pool.submit(lambda: function(self.index, self.findable(caller).mask)))
 
     async def answer(self, request: SearchRequest, caller: Caller = ANYBODY) -> SearchAnswer:
         """The answer as JSON, from the passages that the caller may find.

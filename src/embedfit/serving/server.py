@@ -20,6 +20,7 @@ from starlette.types import ASGIApp
 
 from embedfit.display.terminal import write_line
 from embedfit.errors import ServingError
+from embedfit.serving.answers import Answers
 from embedfit.serving.app import App
 from embedfit.serving.edge.access import keys_of
 from embedfit.serving.edge.bodies import PaceLimits
@@ -44,7 +45,7 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
     opened: opens the index that `model` names, and may build it first; None: `model` is a model alone.
     Raises ServingError if the port is taken, and the errors of loading the model.
     """
-    keys = keys_of(settings)
+    keys, agents = keys_of(settings), _for_agents(settings)
     listener = listen(settings.host, settings.port)
     address = _url(listener)
     log(f"{address} is open; warming up {model}")
@@ -52,7 +53,7 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
         log("No key is set: everybody who reaches this address can use the server. To ask for one: EMBEDFIT_API_KEY")
 
     mapped = MappedAnswers(settings) if settings.upstream is not None else None
-    app = App(settings, searches=opened is not None, keys=keys, answers=mapped)
+    app = App(settings, searches=opened is not None, keys=keys, answers=mapped or agents)
     server = uvicorn.Server(_uvicorn_config(app, settings))
     failures: list[BaseException] = []
 
@@ -64,7 +65,9 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
                 app.answers.service = load_with_index(opened, settings, keys, log=log)
             else:
                 app.answers.service = load_service(model, settings, log=log)
-            log(f"ready: {address} ({f'search: {address}/, ' if app.answers.searches else ''}docs: {address}/docs)")
+            shown = f"search: {address}/, " if app.answers.searches else ""
+            shown += f"agents: {address}/mcp, " if settings.mcp else ""
+            log(f"ready: {address} ({shown}docs: {address}/docs)")
         except BaseException as error:
             failures.append(error)
             server.should_exit = True
@@ -84,6 +87,15 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
     if failures:
         raise failures[0]
     log("drained, bye")
+
+
+def _for_agents(settings: ServeSettings) -> Answers | None:
+    """The answers of a server with --mcp http; None for another."""
+    if settings.mcp != "http":
+        return None
+    from embedfit.serving.agents.http import AgentAnswers  # an extra
+
+    return AgentAnswers(settings, searches=True)
 
 
 def listen(host: str, port: int) -> socket.socket:

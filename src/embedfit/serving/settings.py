@@ -82,6 +82,10 @@ class ServeSettings(CommandRecord):
     cors_allow_origin: Annotated[
         tuple[str, ...], BeforeValidator(_parts), CommandOption("May be given several times.")
     ] = ()
+    mcp: Annotated[
+        Literal["stdio", "http"] | None,
+        CommandOption("Tools for agents: stdio, instead of a port; http, at /mcp beside the other routes."),
+    ] = None
     upstream: Annotated[
         str | None,
         CommandOption("Instead of a model: openai:URL#MODEL, tei:URL, sagemaker:NAME@REGION. Needs --map."),
@@ -129,6 +133,12 @@ class ServeSettings(CommandRecord):
                 "--map and --upstream belong together.",
                 remedy="For example: embedfit serve --map RUN/adapt/query_map.safetensors --upstream openai:URL#MODEL",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _mcp_of_an_index(self) -> Self:
+        if self.mcp is not None and self.upstream is not None:
+            raise UsageError("--mcp serves an index, and --upstream has none.", remedy="Leave out one of them.")
         return self
 
     @model_validator(mode="after")

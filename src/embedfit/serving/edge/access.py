@@ -53,13 +53,16 @@ class Keys:
         return found
 
 
-def keys_of(settings: ServeSettings, environment: Mapping[str, str] = os.environ) -> Keys:
-    """The keys of --api-key, which finds everything, and of the file of --access. Raises InputError and UsageError."""
+def keys_of(settings: ServeSettings, environment: Mapping[str, str] = os.environ, *, all_set: bool = True) -> Keys:
+    """The keys of --api-key, which finds everything, and of the file of --access. Raises InputError and UsageError.
+
+    all_set: every key that the file takes from the environment must be there; else those that are not are left out.
+    """
     callers: list[tuple[bytes, Caller]] = []
     if settings.api_key is not None:
         callers.append((hashlib.sha256(settings.api_key.encode()).digest(), Caller("--api-key")))
     if settings.access is not None:
-        callers += _of_file(Path(settings.access).expanduser(), environment)
+        callers += _of_file(Path(settings.access).expanduser(), environment, all_set=all_set)
     names = [caller.name for _, caller in callers]
     twice = next((caller.name for n, (digest, caller) in enumerate(callers) if digest in dict(callers[:n])), None)
     if twice is not None:
@@ -69,7 +72,7 @@ def keys_of(settings: ServeSettings, environment: Mapping[str, str] = os.environ
     return Keys(tuple(callers))
 
 
-def _of_file(path: Path, environment: Mapping[str, str]) -> list[tuple[bytes, Caller]]:
+def _of_file(path: Path, environment: Mapping[str, str], *, all_set: bool) -> list[tuple[bytes, Caller]]:
     table = toml_of(path, remedy=_HOW)
     entries = table.get("keys")
     if set(table) != {"keys"} or not isinstance(entries, list) or not entries:
@@ -83,7 +86,9 @@ def _of_file(path: Path, environment: Mapping[str, str]) -> list[tuple[bytes, Ca
         unknown = set(entry) - {"name", "env", "sha256", "filter", "everything"}
         if unknown:
             raise InputError(f"{where} has no setting {min(unknown)!r}.", remedy=_HOW)
-        found.append((_digest(entry, where, environment), Caller(name, _forced(entry, where))))
+        forced = _forced(entry, where)
+        if all_set or entry.get("env") is None or environment.get(str(entry["env"]), "").strip():
+            found.append((_digest(entry, where, environment), Caller(name, forced)))
     return found
 
 
