@@ -289,6 +289,7 @@ async def test_the_configuration_of_the_page_works_with_the_protocols_own_client
     assert of_http["url"] == "http://127.0.0.1:8080/mcp" and list(of_http["headers"]) == ["Authorization"]
 
 
+@pytest.mark.slow
 def test_an_index_that_can_not_be_opened_ends_the_command_with_its_error(place: Place, tmp_path: Path):
     (tmp_path / "ix").mkdir()
     (tmp_path / "ix" / "manifest.json").write_text("{}")
@@ -383,12 +384,12 @@ class Failing:
 
 @pytest.mark.parametrize(
     ("failure", "said"),
-    [(Overloaded(retry_after=7), "overloaded Try again in 7 s"),
+    [(Overloaded(retry_after=7), "Model is overloaded. Try again in 7 s."),
      (BackendFailure("The search failed"), "The search failed"), (None, "no answer within 0.05 seconds")],
 )  # fmt: skip
 async def test_a_search_that_fails_is_a_result(failure: RequestFailure | None, said: str):
     answer = await Tools(Failing(failure).ready, seconds=0.05).call("search", {"query": "x"}, ANYBODY)
-    assert answer.result is None and said.split()[0] in answer.error and said.split()[-1] in answer.error
+    assert answer.result is None and said in answer.error
 
 
 @pytest.fixture(scope="module")

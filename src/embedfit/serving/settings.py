@@ -84,7 +84,10 @@ class ServeSettings(CommandRecord):
     ] = ()
     mcp: Annotated[
         Literal["stdio", "http"] | None,
-        CommandOption("Tools for agents: stdio, instead of a port; http, at /mcp beside the other routes."),
+        CommandOption(
+            "Tools for agents: stdio, instead of a port; http, at /mcp beside the other routes.",
+            variables=("EMBEDFIT_MCP",),
+        ),
     ] = None
     upstream: Annotated[
         str | None,

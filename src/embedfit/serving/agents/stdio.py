@@ -39,6 +39,7 @@ def serve_stdio(opened: Callable[[], Index], settings: ServeSettings, *, log: Lo
     errors, and UsageError if --access is given without a key of it.
     """
     caller = _caller(settings)
+    log("MCP on standard input and output, for an agent that starts this command; the index is being opened")
     with _only_the_protocol() as (source, sink):
         asyncio.run(_serve(opened, caller, settings, _Lines(source, sink, settings.payload_limit), log))
 

@@ -173,7 +173,7 @@ class Tools:
         except RequestFailure as failure:
             if self.metrics is not None:
                 self.metrics.failed(failure.label)
-            retry = f" Try again in {failure.headers['retry-after']} s." if isinstance(failure, Overloaded) else ""
+            retry = f". Try again in {failure.headers['retry-after']} s." if isinstance(failure, Overloaded) else ""
             return Answer(error=f"{failure.message.removeprefix('`filter`: ')}{retry}")
 
     async def _answer(self, name: str, arguments: Mapping[str, object], caller: Caller) -> Answer:
