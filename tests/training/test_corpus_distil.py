@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,9 @@ from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 from embedfit.training import loop
 from embedfit.training.stage import run
+from tests.models.tiny_families import save_static
 from tests.models.tiny_towers import SHAPES, random_map
+from tests.said import Said
 from tests.training.conftest import make_run
 
 TEXTS = ["red green", "slow loud warm", "deep"]
@@ -244,3 +247,27 @@ def test_one_model_for_queries_and_passages_is_not_made_of_two_towers(tiny_bert:
     run(workspace, settings(last, "both", *again), runtime(tmp_path))
     plain = str(error.value.remedy).rpartition(" ")[2]
     run(workspace, settings(Path(plain), "both"), runtime(tmp_path))
+
+
+@pytest.mark.parametrize("tune", ["map", "both"])
+def test_rows_that_are_one_row_are_an_error_and_many_copies_a_warning(
+    tiny_bert: Path, tmp_path: Path, tune: str
+) -> None:
+    workspace = make_run(tmp_path)
+    rows = workspace.read(TrainRow)
+    workspace.write(TrainRow, [rows[0]] * 200)
+    with pytest.raises(TrainingError, match="all 200 rows are copies of one row") as error:
+        trained(workspace, settings(tiny_bert, tune))
+    assert "embedfit generate" in str(error.value.remedy)
+    workspace.write(TrainRow, [*[rows[0]] * 30, *rows[1:]])
+    said = Said()
+    run(workspace, settings(tiny_bert, tune, "train.epochs=1"), replace(runtime(tmp_path), report=said))
+    assert "train: Warning: 29 of 53 rows are copies of others" in said.lines
+
+
+def test_a_map_is_learned_behind_a_table_of_static_embeddings(tmp_path: Path) -> None:
+    workspace, config = make_run(tmp_path / "run"), settings(save_static(tmp_path / "static"), "map")
+    tuned, base = trained(workspace, config), base_model(config)
+    learned = QueryMap.load(workspace.path("query_map.safetensors"))
+    mapped = learned(base.embed(TEXTS, is_query=True))
+    np.testing.assert_allclose(tuned.embed(TEXTS, is_query=True), mapped, atol=1e-5)

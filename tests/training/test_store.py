@@ -1,5 +1,9 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from embedfit.path.artefacts import TrainRow
-from embedfit.training.store import tokenise_rows
+from embedfit.training.store import Example, doubts, tokenise_rows
 
 
 class Letters:
@@ -55,3 +59,44 @@ def test_an_instruction_that_fills_the_window_leaves_no_query():
 def test_a_passage_that_is_listed_as_both_is_a_positive():
     data = tokenise_rows([TrainRow(query="q", pos=("a",), neg=("a", "b"))], Letters())
     assert len(data.examples[0].negatives) == 1
+
+
+def example(query: int, positive: int, negatives: tuple[int, ...] = (), score: float | None = None) -> Example:
+    scores = {} if score is None else {"positive_scores": (score,), "negative_scores": (0.5,) * len(negatives)}
+    return Example(row=0, query=query, positives=(positive,), negatives=negatives, **scores)
+
+
+@pytest.mark.parametrize(
+    ("examples", "contrasts", "why"),
+    [
+        ([example(0, 1)] * 200, True, "copies of one row"),
+        ([example(0, 1)] * 200, False, "copies of one row"),
+        ([example(0, n) for n in range(1, 9)], False, "have the same query"),
+        ([example(n, 0) for n in range(1, 9)], True, "have the same passage"),
+        ([example(n, n + 20, (0,), 0.5) for n in range(1, 9)], True, "all passages have the same score"),
+    ],
+)
+def test_rows_that_teach_nothing(examples: list[Example], contrasts: bool, why: str) -> None:
+    nothing, _ = doubts(examples, contrasts=contrasts, scored=why.endswith("score"))
+    assert why in nothing
+
+
+@pytest.mark.parametrize(
+    ("examples", "warning"),
+    [
+        ([example(0, 1)] * 20 + [example(2, 3)], "19 of 21 rows are copies of others"),
+        ([example(0, n) for n in range(1, 9)] + [example(10, 11)], "8 of 9 rows have the same query"),
+        ([example(n, 0, (20 + n,)) for n in range(1, 9)], "8 of 8 rows have the same passage as an answer"),
+        ([example(1, 2, (3,), 0.5), example(4, 5, (6,), 0.9)], "in 1 of 2 rows all passages have the same score"),
+    ],
+)
+def test_rows_that_teach_badly(examples: list[Example], warning: str) -> None:
+    nothing, warnings = doubts(examples, contrasts=True, scored=True)
+    assert not nothing and any(warning in one for one in warnings)
+
+
+@given(st.integers(2, 30))
+def test_rows_of_different_queries_and_passages_raise_no_doubt(count: int) -> None:
+    examples = [example(n, 100 + n) for n in range(count)]
+    for contrasts in (True, False):
+        assert doubts(examples, contrasts=contrasts, scored=False) == ("", [])

@@ -104,10 +104,16 @@ def corpus_scores(
             scores.append(found)
             task.advance(len(own))
     result = TeacherScores(columns=np.concatenate(columns), scores=np.concatenate(scores), whole=drawn is None)
-    if float(np.ptp(result.scores, axis=1).max()) < 1e-6:
+    flat = int((np.ptp(result.scores, axis=1) < 1e-6).sum())
+    if flat == len(queries):
         raise InputError(
             "The teacher ranks all passages alike for every query, so there is nothing to learn.",
             remedy="See whether the documents differ: embedfit search. Or learn from pairs: --set train.loss=infonce",
+        )
+    if 10 * flat > len(queries):
+        runtime.report.log(
+            f"Warning: the teacher ranks all passages alike for {flat:,} of {len(queries):,} queries, which then teach "
+            "that all answer. Are they in another language than the passages?"
         )
     return result
 

@@ -44,7 +44,7 @@ from embedfit.training.memory import MemoryBudget, graph_budget, keep_heap
 from embedfit.training.optimise import automatic_epochs, learning_rate_for
 from embedfit.training.processes.launch import launch
 from embedfit.training.processes.world import World
-from embedfit.training.store import TrainingData, tokenise_rows
+from embedfit.training.store import TrainingData, doubts, tokenise_rows
 from embedfit.training.teachers.corpus import CorpusComposer, CorpusTeacher, corpus_teacher
 from embedfit.training.teachers.teacher import TeacherWeights, fused_teacher
 from embedfit.training.trunk import Trunk, check_trainable
@@ -173,11 +173,20 @@ def _training_data(workspace: Workspace, encoder: Encoder, config: Config, repor
             f"{path} holds {len(data.examples)} usable rows; a row learns from the others, so two are the least.",
             remedy=f"Generate more queries: embedfit generate --run {workspace.root} --force",
         )
-    if loss_named(settings.loss).needs_scores and not any(example.positive_scores for example in data.examples):
+    loss = loss_named(settings.loss)
+    if loss.needs_scores and not any(example.positive_scores for example in data.examples):
         raise TrainingError(
             f"train.loss is {settings.loss}, but the rows of {path} have no scores to learn from.",
             remedy="Add pos_scores and neg_scores to the rows, or use --set train.loss=infonce",
         )
+    nothing, warnings = doubts(data.examples, contrasts=not loss.corpus, scored=loss.needs_scores)
+    if nothing:
+        raise TrainingError(
+            f"{path} teaches nothing: {nothing}.",
+            remedy=f"Give more documents, or other queries: embedfit generate --run {workspace.root} --force",
+        )
+    for warning in warnings:
+        report.log(f"train: Warning: {warning}")
     report.log(_describe(data, limits, encoder.layout.max_tokens))
     return data
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -129,6 +130,38 @@ def tokenise_rows(
         empty_texts=int((~usable).sum()),
         dropped_rows=tuple(dropped),
     )
+
+
+def doubts(examples: Sequence[Example], *, contrasts: bool, scored: bool) -> tuple[str, list[str]]:
+    """(why the examples teach nothing, or "", sentences about what they teach badly).
+
+    contrasts: the loss tells an example's passages from others', its own negatives or those of other examples. scored:
+    it learns from the examples' scores.
+    """
+    queries = Counter(example.query for example in examples)
+    positives = Counter(text for example in examples for text in set(example.positives))
+    passages = positives.keys() | {text for example in examples for text in example.negatives}
+    distinct = len({(example.query, example.positives, example.negatives) for example in examples})
+    flat = sum(len({*one.positive_scores, *one.negative_scores}) == 1 for one in examples)
+    count = f"{len(examples):,} rows"
+    if distinct == 1:
+        return f"all {count} are copies of one row", []
+    if len(queries) == 1:
+        return f"all {count} have the same query", []
+    if contrasts and len(passages) == 1:
+        return f"all {count} have the same passage, and there is no other to tell it from", []
+    if scored and flat == len(examples):
+        return f"in each of the {count} all passages have the same score", []
+    found = []
+    if 2 * distinct < len(examples):
+        found.append(f"{len(examples) - distinct:,} of {count} are copies of others")
+    elif 2 * (most := max(queries.values())) > len(examples):
+        found.append(f"{most:,} of {count} have the same query")
+    if 2 * (most := max(positives.values(), default=0)) > len(examples):
+        found.append(f"{most:,} of {count} have the same passage as an answer, so it may be found for every query")
+    if scored and flat:
+        found.append(f"in {flat:,} of {count} all passages have the same score, which teaches nothing")
+    return "", found
 
 
 def _tokenised(texts: Sequence[Text], tokenise: Tokenise) -> TokenStore:
