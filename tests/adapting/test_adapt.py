@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import embedfit
 from embedfit.adapting.moving import MovedVectors
+from embedfit.commands.adapting import plan
 from embedfit.commands.runs import stored_config
 from embedfit.errors import EmbedfitError, InputError, UsageError
 from embedfit.models.local import local_model
@@ -22,6 +25,7 @@ from embedfit.path.freshness import all_freshness
 from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
+from embedfit.testing.fake_model import FakeModel
 
 Adapt = Callable[..., Adapted]
 
@@ -94,7 +98,14 @@ def test_written_queries_train_decide_and_move(world: Path, tmp_path: Path, adap
     assert result.evidence.ci95 is not None and result.map.share in (0, 0.25, 0.5, 0.75, 1)
     assert states(tmp_path / "run") == dict.fromkeys(("ingest", "generate", "adapt", "adapt_report"), "fresh")
 
+    (said,) = result.notes  # who wrote the queries, and what the licence asks: on the page and in both files
+    assert "the model that wrote written.jsonl: read what its licence asks" in said
+    if result.map.ship:
+        card = embedfit.QueryMap.load(tmp_path / "run" / "adapt" / "query_map.safetensors").card
+        assert said.endswith(str(card.made["licences"][0]))  # type: ignore[index]
+
     new = MovedVectors.load(tmp_path / "run" / "adapt" / "moved.safetensors")
+    assert said.endswith(new.card["licences"])
     workspace, frozen = Workspace(tmp_path / "run"), local_model("frozen", str(world / "frozen"))
     passages = {one.passage_id: one.content for one in workspace.read(Passage)}
     queries: dict[str, list[str]] = {}
@@ -353,3 +364,49 @@ def test_what_is_forgotten_goes_from_the_moved_vectors_and_stays_out(
     assert states(run)["adapt"] == "stale"
     result = adapted(docs=(), vectors=None)
     assert result.data.asked == 44 and result.data.passages == 119
+
+
+PAID = "openai:https://api.openai.com/v1#text-embedding-3-small"
+
+
+def test_a_plan_names_calls_and_money_and_sends_nothing(world: Path, tmp_path: Path) -> None:
+    writer = FakeModel(lambda request: "never asked")
+    runtime = Runtime(ledger=tmp_path / "l.sqlite", vectors=VectorStore(tmp_path / "v"), language_model=writer)
+    arguments: dict[str, Any] = {"run": tmp_path / "run", "vectors": PAID, "runtime": runtime}
+    docs = world / "manuals" / "corpus.jsonl"
+    settings: dict[str, object] = {"model": str(world / "teacher")}
+    lines = plan(docs, queries=world / "log.txt", eval_beir=world / "beir", settings=settings, **arguments)
+    asked = len((world / "log.txt").read_text("utf-8").splitlines())
+    judged = len((world / "beir" / "queries.jsonl").read_text("utf-8").splitlines())
+    passages = len(Workspace(tmp_path / "run").read(Passage))
+    assert [re.findall(r"([\d,]+) calls;", line) for line in lines] == [[str(passages)], [str(asked + judged)]]
+    assert all(re.search(r"[1-9][\d,]* tokens in.* about \$0\.0*[1-9]", line) for line in lines)
+    settings["adapt"] = {"written": "yes"}
+    written, *more = plan(docs, queries=world / "log.txt", settings=settings, **arguments)
+    assert re.search(r"Queries of bedrock: [\d,]+ calls", written) and len(more) == 2
+    settings["adapt"] = {"written": "no"}
+    arguments["vectors"] = str(world / "frozen")
+    assert plan(docs, queries=world / "log.txt", settings=settings, **arguments)[-1].endswith(": free")
+    assert not writer.asked and not Workspace(tmp_path / "run").has(Query)
+
+
+def test_an_embedder_that_does_not_answer_is_found_before_queries_are_paid_for(world: Path, tmp_path: Path) -> None:
+    writer = FakeModel(lambda request: "what is it")
+    runtime = Runtime(ledger=tmp_path / "l.sqlite", vectors=VectorStore(tmp_path / "v"), language_model=writer)
+    for vectors in ("openai:http://127.0.0.1:1/v1#minilm", "no-such-model"):
+        with pytest.raises(EmbedfitError) as error:
+            embedfit.adapt(
+                world / "manuals" / "corpus.jsonl",
+                run=tmp_path / "run",
+                vectors=vectors,
+                settings={"model": str(world / "teacher")},
+                runtime=runtime,
+                yes=True,
+            )
+        assert error.value.remedy and not writer.asked
+
+
+def test_passages_that_all_have_one_vector_are_refused(world: Path, arrays: Path, adapted: Adapt) -> None:
+    saved("P.npy", lambda vectors: np.repeat(vectors[:1], len(vectors), 0))(arrays)
+    with pytest.raises(InputError, match="All passages have the same vector"):
+        adapted(vectors=spec_of(arrays), queries=world / "log.txt")

@@ -19,9 +19,11 @@ from embedfit.choosing.page.app import MOST_BYTES, application
 from embedfit.choosing.page.session import PageGrade
 from embedfit.commands.grading import session_of
 from embedfit.errors import ArtifactMissing, InputError
-from embedfit.path.artefacts import Pooled, Query
+from embedfit.path.artefacts import Passage, Pooled, Query
 from embedfit.path.workspace import Workspace
+from embedfit.runtime import Runtime
 from tests.choosing.test_stage import choose, with_questions
+from tests.said import Said
 
 TOKEN = "a-secret"
 
@@ -186,6 +188,21 @@ def test_by_question_keeps_the_last_grade_of_each_pair(rows):
     assert {(q, p): g for q, of in found.items() for p, g in of.items()} == {
         pair: g for pair, g in last.items() if g is not None
     }
+
+
+def test_a_pool_of_other_passages_is_made_again_and_says_so(workspace, session):
+    pool, said = workspace.read(Pooled)[0], Said()
+    session.grade(PageGrade(question=0, passage=0, grade=2))
+    before = workspace.path("pool.jsonl").stat().st_mtime_ns
+    session_of(workspace.root, Runtime(report=said))
+    assert not said.lines and workspace.path("pool.jsonl").stat().st_mtime_ns == before
+    gone = pool.passages[0]
+    workspace.write(Passage, [one for one in workspace.read(Passage) if one.passage_id != gone])
+    again = session_of(workspace.root, Runtime(report=said))
+    assert "the results are searched again, for passages.jsonl has changed" in said.lines[0]
+    assert all(gone not in one.passages for one in workspace.read(Pooled))
+    assert by_question(person_grades(workspace)) == {pool.query_id: {gone: 2}}
+    assert again.state()["questions"][0][0] == 0
 
 
 # --- the gate reads them

@@ -25,12 +25,13 @@ from embedfit.evaluation.evalset import EvalSet, read_eval_set
 from embedfit.generators import generator
 from embedfit.index.written import Written, written_of
 from embedfit.llm.ledger.spent import cost_of
+from embedfit.llm.licences import writers
 from embedfit.models import query_map
 from embedfit.models.local import base_model
 from embedfit.models.query_map import MapCard, QueryMap
 from embedfit.models.store.vectors import PROBES, Embedder
 from embedfit.numerics.arrays import Vectors
-from embedfit.path.artefacts import AdaptData, AdaptDecision, Adapted, Passage, Query
+from embedfit.path.artefacts import AdaptData, AdaptDecision, Adapted, Cost, Passage, Query
 from embedfit.path.workspace import Workspace, encode_whole
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
@@ -43,6 +44,8 @@ MOVED, RESULT = "moved.safetensors", "adapt.json"
 STEPS, TEMPERATURE_ASKED, TEMPERATURE_WRITTEN = 400, 0.5, 0.7
 #: Standard errors above zero that the vectors' opinion of the teacher's best passages must lie.
 _SURE = 2.0
+#: Numbers of vectors that are nearer than this are equal.
+_ALIKE = 1e-4
 #: Questions that the check for two models needs.
 _ENOUGH_TO_TELL = 30
 
@@ -107,13 +110,15 @@ class _Adaptation:
             eval_queries=len(eval_set.queries) if eval_set else 0, eval_kind=eval_set.kind if eval_set else "none",
         )  # fmt: skip
         used = [one.usage for one in self.opened.values() if isinstance(one, PaidEmbedder)]
+        cost = cost_of(self.runtime.ledger, workspace, used)
+        terms = self._terms(cost) if data.written or new else []
         result = Adapted(
             vectors=embedder.name, map=decision, move=self._move_decision(written), evidence=evidence, data=data,
             systems=rows.systems if rows else {}, comparisons=rows.comparisons if rows else (),
             cluster_by=rows.cluster_by if rows else "", notes=tuple(self.notes), timings_s=self.seconds,
-            cost=cost_of(self.runtime.ledger, workspace, used),
+            cost=cost,
         )  # fmt: skip
-        self._write(result, made, embedder, new)
+        self._write(result, made, embedder, new, terms)
 
     # --- what goes in
 
@@ -141,7 +146,7 @@ class _Adaptation:
             self.opened[vectors] = open_embedder(vectors, self.runtime, max_cost=max_cost, run=run)
             return self.opened[vectors]
         texts = {one.passage_id: one.content for one in passages}
-        asked = [*_asked(self.config), *((query.query_id, query.text) for query in queries)]
+        asked = [*asked_texts(self.config), *((query.query_id, query.text) for query in queries)]
         if eval_set is not None:
             texts |= dict(zip(eval_set.passage_ids, eval_set.contents, strict=True))
             asked += zip(eval_set.query_ids, eval_set.queries, strict=True)
@@ -185,10 +190,15 @@ class _Adaptation:
     def _check_one_model(
         self, embedder: Embedder, questions: Vectors, passages: Vectors, scores: TeacherScores
     ) -> None:
-        """Raise InputError if arrays of questions and passages seem to be of two models of one width.
+        """Raise InputError if all passages have one vector, or if arrays seem to be of two models of one width.
 
         Of one model, a question's vector is nearer to the passage that the teacher likes best than to most others.
         """
+        if float(np.ptp(passages, axis=0).max()) < _ALIKE:
+            raise InputError(
+                f"All passages have the same vector from {embedder.name}, so no map can tell them apart.",
+                remedy="See what the embedder answers, and whether the documents differ.",
+            )
         if not isinstance(embedder, ArrayEmbedder) or len(questions) < _ENOUGH_TO_TELL:
             return
         rows = np.arange(len(questions))
@@ -248,7 +258,17 @@ class _Adaptation:
         draws, seed = self.config.evaluate.bootstrap, self.config.seed
         return measured(eval_set, embedder, shown, new, self.runtime, draws=draws, seed=seed)
 
-    def _write(self, result: Adapted, made: QueryMap, embedder: Embedder, new: Mapping[str, Vectors]) -> None:
+    def _terms(self, cost: Cost) -> list[str]:
+        """What the licences of the models ask that wrote queries, each in a sentence. The page notes them too."""
+        generate = self.config.generate
+        found = writers(cost.models or [f"{generate.generator}:{generate.llm or ''}"])
+        for one in found:
+            self._note(f"Queries were written by {one.sentence}")
+        return [one.sentence for one in found]
+
+    def _write(
+        self, result: Adapted, made: QueryMap, embedder: Embedder, new: Mapping[str, Vectors], terms: list[str]
+    ) -> None:
         facts: dict[str, JsonValue] = {
             "passages": result.data.passages,
             "asked": result.data.asked,
@@ -256,6 +276,7 @@ class _Adaptation:
             "share": result.map.share,
             "why": result.map.why,
             "seed": self.config.seed,
+            "licences": [*terms],
         }
         with self.workspace.writing_folder("adapt") as folder:
             if result.map.ship:
@@ -263,7 +284,7 @@ class _Adaptation:
                 card = MapCard(embedder=embedder.name, made=facts)
                 replace(made, card=card, probes=known).save(folder / query_map.FILE)
             if self.config.adapt.move and new:
-                about = {"embedder": embedder.name, "weight": f"{result.move.share:g}"}
+                about = {"embedder": embedder.name, "weight": f"{result.move.share:g}", "licences": " ".join(terms)}
                 MovedVectors(list(new), np.stack(list(new.values())), about).save(folder / MOVED)
             (folder / RESULT).write_text(encode_whole(result), "utf-8")
 
@@ -290,7 +311,7 @@ def _tempered(scores: TeacherScores, asked: int) -> TeacherScores:
     return replace(scores, scores=(scores.scores / divisors[:, None]).astype(np.float32))
 
 
-def _asked(config: Config) -> Iterator[tuple[str, str]]:
+def asked_texts(config: Config) -> Iterator[tuple[str, str]]:
     """(id, text) of every question of the files, as the log keeps its text."""
     for name in config.queries:
         for row in rows_of(Path(name)):

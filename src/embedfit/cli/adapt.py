@@ -33,6 +33,9 @@ def adapt(
     move: Annotated[
         bool | None, typer.Option("--move", help="Write the passages' vectors, moved by their written queries.")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print the calls and what they cost, and send none of them.")
+    ] = False,
     preset: shared.Preset = None,
     assignments: Set = None,
     max_cost: shared.MaxCost = None,
@@ -46,29 +49,30 @@ def adapt(
     The result is a map for query vectors, a file of about a megabyte. Without --queries a language model writes the
     questions; with --queries it writes some too if --generator names it.
     """
-    from embedfit.commands.adapting import adapt as run_adapt  # loads torch
-    from embedfit.commands.adapting import report_path
+    from embedfit.commands import adapting as command  # loads torch
     from embedfit.reporting.adapted import lead_lines
 
     generate = {"generator": generator, "max_cost": max_cost}
     adapting = {"written": "yes" if generator else None, "move": move}
-    result = run_adapt(
-        docs or (),
-        run=run_folder,
-        vectors=vectors,
-        queries=queries or (),
-        eval_beir=eval_beir,
-        preset=preset,
-        settings={
+    given = {
+        "run": run_folder,
+        "vectors": vectors,
+        "queries": queries or (),
+        "eval_beir": eval_beir,
+        "preset": preset,
+        "settings": {
             "model": model,
             "generate": {key: value for key, value in generate.items() if value is not None} or None,
             "adapt": {key: value for key, value in adapting.items() if value is not None} or None,
         },
-        assignments=assignments or (),
-        yes=yes,
-        force=force,
-        runtime=runtime_for(ledger=ledger),
-    )
+        "assignments": assignments or (),
+        "runtime": runtime_for(ledger=ledger),
+    }
+    if plan:
+        for line in command.plan(docs or (), **given):  # type: ignore[arg-type]
+            terminal.console().print(shown(line), highlight=False, soft_wrap=True)
+        return
+    result = command.adapt(docs or (), yes=yes, force=force, **given)  # type: ignore[arg-type]
     if as_json:
         say_json(result.model_dump(mode="json", by_alias=True))
         return
@@ -78,4 +82,4 @@ def adapt(
         console.print()
     for line in lead_lines(result, str(run_folder)):
         console.print(shown(line), highlight=False, soft_wrap=True)
-    console.print(f"Report: {shown(str(report_path(run_folder)))}", highlight=False, soft_wrap=True)
+    console.print(f"Report: {shown(str(command.report_path(run_folder)))}", highlight=False, soft_wrap=True)

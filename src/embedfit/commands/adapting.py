@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from typing_extensions import Unpack
 
+from embedfit.adapting.stage import asked_texts
 from embedfit.commands import runs
+from embedfit.commands.preflight import refuse_silent_embedder
 from embedfit.config import ARRAYS, Config, refuse_if_offline
 from embedfit.embedders import registry
 from embedfit.errors import UsageError
-from embedfit.path.artefacts import Adapted
+from embedfit.evaluation.evalset import read_eval_set
+from embedfit.generators import generator
+from embedfit.path import pipeline
+from embedfit.path.artefacts import Adapted, Passage, Query, written
 from embedfit.path.stages import adapt_stages
 from embedfit.path.workspace import Workspace
+from embedfit.queries.plan import plan as plan_of_queries
 from embedfit.runtime import Runtime
 
 
@@ -35,6 +42,102 @@ def adapt(
     run folder. settings: nested like embedfit.toml. yes: make paid calls without confirmation. options: as in run().
     Raises EmbedfitError.
     """
+    workspace, resolved, runtime = _prepared(
+        docs, run, runtime, vectors=vectors, settings=settings, preset=preset, yes=yes, **options
+    )
+    stages = adapt_stages(writes=resolved.writes_for_adapt)
+    if pipeline.state(pipeline.stage_named("adapt"), workspace, resolved) != "fresh":
+        refuse_silent_embedder(workspace, resolved, runtime)
+    until, force = options.get("until"), options.get("force", False)
+    runs.run_config(workspace, resolved, runtime, until=until, force=force, stages=stages)
+    return workspace.load(Adapted)
+
+
+def plan(
+    docs: runs.PathLike | Sequence[runs.PathLike] = (),
+    *,
+    run: runs.PathLike,
+    vectors: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    preset: str | None = None,
+    runtime: Runtime | None = None,
+    **options: Unpack[runs.RunOptions],
+) -> list[str]:
+    """What an adaptation would call and cost, in sentences. It reads the documents, and sends and pays nothing.
+
+    The arguments are those of adapt(). Raises EmbedfitError.
+    """
+    workspace, config, runtime = _prepared(
+        docs, run, runtime, vectors=vectors, settings=settings, preset=preset, yes=False, **options
+    )
+    stages = adapt_stages(writes=config.writes_for_adapt)
+    runs.run_config(workspace, config, runtime, until="ingest", stages=stages)
+    passages, lines = workspace.read(Passage), []
+    if config.writes_for_adapt:
+        lines.append(f"Queries of {config.generate.generator}: {_cost_of_queries(workspace, config, runtime)}")
+    name = str(config.adapt.vectors)
+    if name.startswith(ARRAYS) or not registry.bills(name):
+        return [*lines, f"Vectors of {name}: free"]
+    with registry.opened_embedders() as opened:
+        opened[name] = embedder = registry.open_embedder(name, runtime, run=str(workspace.root.resolve()))
+        assert isinstance(embedder, registry.PaidEmbedder)  # it bills
+        texts, questions = texts_of(workspace, config, passages)
+        lines.append(f"Vectors of passages, {name}: {embedder.estimate(texts, is_query=False)}")
+        lines.append(f"Vectors of questions, {name}: {embedder.estimate(questions, is_query=True)}")
+    return lines
+
+
+def _cost_of_queries(workspace: Workspace, config: Config, runtime: Runtime) -> str:
+    """What the written queries would cost: the stage is begun, and its question whether to go on is answered by no."""
+    if pipeline.state(pipeline.stage_named("generate"), workspace, config) == "fresh":
+        return "all are written"
+    if not generator(config.generate.generator).bills(config.generate):
+        return "free"
+    asked: list[str] = []
+
+    def refuse(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    try:
+        with workspace.lock():
+            pipeline.run_stage(pipeline.stage_named("generate"), workspace, config, replace(runtime, confirm=refuse))
+    except UsageError:
+        if not asked:
+            raise
+    return asked[-1].removeprefix("Go on (").removesuffix(")?") if asked else "no calls: all replies are in the ledger"
+
+
+def texts_of(workspace: Workspace, config: Config, passages: Sequence[Passage]) -> tuple[list[str], list[str]]:
+    """The texts whose vectors an adaptation asks for: passages and questions, each once.
+
+    Queries that are not written yet are counted as texts of the longest length.
+    """
+    texts, questions = [one.content for one in passages], [text for _, text in asked_texts(config)]
+    if config.eval_beir is not None:
+        found = read_eval_set(Path(config.eval_beir), "human", passages=passages)
+        texts, questions = [*texts, *found.contents], [*questions, *found.queries]
+    if config.writes_for_adapt:
+        if workspace.has(Query):
+            questions += [query.text for query in written(workspace.read(Query)) if query.kept]
+        else:
+            count = len(plan_of_queries(passages, config.generate, seed=config.seed))
+            questions += [f"{n:06} ".ljust(3 * config.generate.max_query_tokens, "x") for n in range(count)]
+    return list(dict.fromkeys(texts)), list(dict.fromkeys(questions))
+
+
+def _prepared(
+    docs: runs.PathLike | Sequence[runs.PathLike],
+    run: runs.PathLike,
+    runtime: Runtime | None,
+    *,
+    vectors: str | None,
+    settings: Mapping[str, object] | None,
+    preset: str | None,
+    yes: bool,
+    **options: Unpack[runs.RunOptions],
+) -> tuple[Workspace, Config, Runtime]:
+    """The folder, the settings and the runtime of a call of adapt() or plan()."""
     workspace = Workspace(run)
     is_new = not workspace.path("embedfit.toml").exists()
     given = dict(settings or {})
@@ -46,15 +149,7 @@ def adapt(
     runtime = runs.with_consent(runtime or Runtime(), yes)
     resolved = runs.resolved(workspace, docs, runtime, preset=preset, settings=given, **options)
     check(resolved)
-    runs.run_config(
-        workspace,
-        resolved,
-        runtime,
-        until=options.get("until"),
-        force=options.get("force", False),
-        stages=adapt_stages(writes=resolved.writes_for_adapt),
-    )
-    return workspace.load(Adapted)
+    return workspace, resolved, runtime
 
 
 def check(config: Config) -> None:

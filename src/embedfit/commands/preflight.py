@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from embedfit.config import Config
+from embedfit.config import ARRAYS, Config
 from embedfit.errors import UsageError
 from embedfit.models.layout.prompts import open_model
 from embedfit.path.workspace import Workspace
+from embedfit.runtime import Runtime
 
 
 def refuse_hopeless(workspace: Workspace, config: Config) -> None:
@@ -30,3 +31,20 @@ def refuse_hopeless(workspace: Workspace, config: Config) -> None:
             "a row none.",
             remedy="For example: --set mine.negatives=4, or --set train.loss=infonce",
         )
+
+
+def refuse_silent_embedder(workspace: Workspace, config: Config, runtime: Runtime) -> None:
+    """Raise an error if the embedder of an adaptation gives no vectors. One that bills is opened and asked nothing."""
+    from embedfit.embedders.arrays import ArrayEmbedder
+    from embedfit.embedders.registry import bills, open_embedder, opened_embedders
+    from embedfit.models.store.vectors import PROBES
+
+    vectors = str(config.adapt.vectors)
+    if vectors.startswith(ARRAYS):
+        ArrayEmbedder(vectors, passages={}, questions={})
+        return
+    with opened_embedders() as opened:
+        opened[vectors] = embedder = open_embedder(vectors, runtime, run=str(workspace.root.resolve()))
+        if not bills(vectors):
+            embedder.embed(PROBES[:1], is_query=True)
+            embedder.release()

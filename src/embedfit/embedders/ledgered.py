@@ -68,8 +68,7 @@ class LedgeredEmbedder(PaidEmbedder):
         Raises UsageError if the user does not confirm the cost, BudgetExceeded if it may pass max_cost,
         ProviderError naming the first text that got no vector.
         """
-        prefix = self.instruction if is_query else ""
-        requests = [self._request(prefix + text) for text in texts]
+        requests = self._requests(texts, is_query)
         self._ask_consent(self._model.estimate(requests))
         found: dict[int, Vectors] = {}
         work = f"{self.name}: {'queries' if is_query else 'passages'}"
@@ -90,6 +89,14 @@ class LedgeredEmbedder(PaidEmbedder):
         vectors = np.stack([found[index] for index in range(len(texts))])
         unit: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return unit
+
+    def estimate(self, texts: Sequence[str], *, is_query: bool) -> Estimate:
+        """The cost of the texts' vectors that are not in the ledger yet. It sends nothing."""
+        return self._model.estimate(self._requests(texts, is_query))
+
+    def _requests(self, texts: Sequence[str], is_query: bool) -> list[Request]:
+        prefix = self.instruction if is_query else ""
+        return [self._request(prefix + text) for text in texts]
 
     def _ask_consent(self, estimate: Estimate) -> None:
         """Ask the user once: passages come first and make up nearly all of the cost."""

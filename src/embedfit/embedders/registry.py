@@ -13,13 +13,14 @@ A name may end in |INSTRUCTION to put that text before every query, such as "bge
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from embedfit import plugins
 from embedfit.errors import UsageError
 from embedfit.llm.ledger import Usage
+from embedfit.llm.metered import Estimate
 from embedfit.models.store.vectors import Embedder
 from embedfit.network.addresses import checked_address
 from embedfit.runtime import Runtime
@@ -61,6 +62,10 @@ class PaidEmbedder(ABC):
     @abstractmethod
     def usage(self) -> Usage:
         """The cost of the vectors that were asked for so far, whenever they were paid for."""
+
+    @abstractmethod
+    def estimate(self, texts: Sequence[str], *, is_query: bool) -> Estimate:
+        """The cost of the texts' vectors that are not in the ledger yet. It sends nothing."""
 
     @abstractmethod
     def close(self) -> None:

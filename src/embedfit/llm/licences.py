@@ -33,7 +33,6 @@ class Licence:
     name: str
     models: Annotated[tuple[str, ...], AfterValidator(_compiles)]
     link: str
-    read: str
     asks: str = ""
     name_begins: str = ""
     shows: str = ""
@@ -53,6 +52,12 @@ class Writer:
             return "read what its licence asks of a model that is tuned on its replies."
         asked = self.licence.asks or "It asks nothing of a model that is tuned on its replies."
         return f"by its name under the {self.licence.name}. {asked}"
+
+    @property
+    def sentence(self) -> str:
+        """The writer's name, what its licence asks, and where the licence is checked."""
+        check = f" Check the licence at {self.licence.link}" if self.licence else ""
+        return f"{self.name}: {self.terms}{check}"
 
     def permits(self, name: str) -> bool:
         """Whether a tuned model may have this name. Case and signs between words don't count."""

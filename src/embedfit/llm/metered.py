@@ -44,11 +44,18 @@ class Estimate:
         if self.usd is not None and self.price is not None:
             dated = f", prices of {self.price.date}" if self.price.date else ""
             money = (
-                f"about ${self.usd:,.2f}, at most ${self.ceiling_usd:,.2f}{dated}" if self.price.usd(1, 1) else "free"
+                f"about {_dollars(self.usd)}, at most {_dollars(self.ceiling_usd or 0.0)}{dated}"
+                if self.price.usd(1, 1)
+                else "free"
             )
         cached = f", {self.cached:,} more from the ledger" if self.cached else ""
         tokens = f"{self.input_tokens:,} tokens in, {self.output_tokens:,} out ({self.basis})"
         return f"{self.calls:,} calls{cached}; {tokens}; {money}"
+
+
+def _dollars(usd: float) -> str:
+    """An amount for people; one below a cent is not shown as nothing."""
+    return f"${usd:,.2f}" if usd >= 0.005 or not usd else f"${usd:.1g}" if usd >= 0.0001 else "$0.0001"
 
 
 class LedgeredModel:

@@ -90,7 +90,7 @@ def _licences(evidence: Evidence, repo_id: str) -> Iterator[str]:
     found = writers(card.language_models(evidence))
     for one in found:
         if one.licence is None or one.licence.asks:
-            yield f"{one.name}: {one.terms}{f' {one.licence.link}' if one.licence else ''}"
+            yield one.sentence
     owner, _, name = repo_id.partition("/")
     if (better := permitted(name, found)) != name:
         yield (
