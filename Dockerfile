@@ -10,7 +10,7 @@ COPY src ./src
 # torch only converts the model. An index that has its CPU builds, given as
 # --build-arg PIP_EXTRA_INDEX_URL=..., makes the image several gigabytes smaller.
 ARG PIP_EXTRA_INDEX_URL=
-RUN python -m venv /opt/embedfit && /opt/embedfit/bin/pip install -c constraints.txt ".[serve]"
+RUN python -m venv /opt/embedfit && /opt/embedfit/bin/pip install -c constraints.txt ".[mcp]"
 
 FROM python:3.12-slim
 # The cache is made here so that a volume mounted on it belongs to the user.

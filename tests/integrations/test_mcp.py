@@ -278,7 +278,7 @@ async def test_the_configuration_of_the_page_works_with_the_protocols_own_client
     """docs/serving.md says how an agent starts the server: the command is run as it stands there."""
     shown = [one.text for one in blocks(ROOT / "docs" / "serving.md") if "mcpServers" in one.text]
     of_stdio, of_http = (json.loads(text)["mcpServers"]["handbook"] for text in shown)
-    assert of_stdio["command"] == "embedfit" and of_stdio["args"][:2] == ["serve", "runs/em"]
+    assert of_stdio["command"] == "embedfit" and of_stdio["args"][:2] == ["serve", "/srv/runs/em"]
     arguments = ["-m", "embedfit", "serve", str(place.folder), *of_stdio["args"][2:]]
     environment = {**os.environ, **of_stdio.get("env", {})}
     async with Client(StdioServerParameters(command=sys.executable, args=arguments, env=environment)) as client:

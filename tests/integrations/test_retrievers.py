@@ -198,6 +198,14 @@ def test_an_answer_that_is_no_answer(body: bytes):
         ServedIndex("http://there", transport=transport).search("x", 3, None)
 
 
+@given(st.dictionaries(st.sampled_from([*OWN, *(f"metadata.{name}" for name in OWN), "lang"]), st.integers()))
+def test_no_field_is_lost_by_its_name(fields: dict[str, int]):
+    found = Found(passage_id="a", score=1.0, text="t", document="d", page=3, heading="h", metadata=fields)
+    described = found.described()
+    assert {name: described.pop(name) for name in OWN} == {"document": "d", "title": "h", "page": 3, "score": 1.0}
+    assert sorted(described.values()) == sorted(fields.values())  # type: ignore[type-var]
+
+
 def test_a_busy_server_is_asked_again():
     statuses = [429, 503, 200]
     hits = [{"passage_id": "a", "score": 1.0, "text": "t", "document": "d", "page": 0, "heading": "", "metadata": {}}]

@@ -47,9 +47,14 @@ class Found(BaseModel):
 
     def described(self) -> dict[str, object]:
         """Document, title, page, score and the fields of the passage, in one dictionary."""
-        own = dict(zip(OWN, (self.document, self.heading, self.page, self.score), strict=True))
-        fields = {f"metadata.{name}" if name in own else name: value for name, value in self.metadata.items()}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()} | own
+        fields = {name: list(value) if isinstance(value, tuple) else value for name, value in self.metadata.items()}
+        for name in OWN:
+            if name in fields:
+                free = f"metadata.{name}"
+                while free in fields:
+                    free = f"metadata.{free}"
+                fields[free] = fields.pop(name)
+        return fields | dict(zip(OWN, (self.document, self.heading, self.page, self.score), strict=True))
 
 
 class Search(Protocol):
