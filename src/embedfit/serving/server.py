@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 Log = Callable[[str], None]
 
+#: Headers of MCP's clients, which a page may send only if they are named.
+_MCP_HEADERS = ("mcp-protocol-version", "mcp-method", "mcp-name")
 _KERNEL_BUFFER = 262_144
 #: Open files beside connections: libraries, the model, the log.
 _OTHER_FILES = 128
@@ -120,7 +122,7 @@ def _uvicorn_config(app: App, settings: ServeSettings) -> uvicorn.Config:
             application,
             allow_origins=list(settings.cors_allow_origin),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type"],
+            allow_headers=["authorization", "content-type", *_MCP_HEADERS],
             expose_headers=["*"],
         )
     connections = Connections(

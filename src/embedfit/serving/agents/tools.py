@@ -53,7 +53,7 @@ class SearchArguments(_Arguments):
         str, Field(min_length=1, max_length=LONGEST_QUERY, description="One question or topic, in plain words.")
     ]
     k: Annotated[int, Field(ge=1, le=MOST_K, description="The number of passages to return.")] = 5
-    filters: dict[str, object] | list[str] | None = Field(
+    filters: dict[str, object] | list[str] | str | None = Field(
         None,
         description='Conditions on fields, all of which must hold: {"lang": "de"}, {"year": {">=": 2024}}, '
         '{"lang": ["de", "fr"]} (one of them), {"groups": {"contains": "hr"}}, {"url": {"exists": true}}; '
