@@ -27,7 +27,7 @@ from embedfit.models.folder import read_tensors, save_model
 from embedfit.models.layout.modules import pool, pool_arrays
 from embedfit.models.layout.reading import read_architecture
 from tests.models import tiny_families
-from tests.models.tiny_families import FAMILIES, H, save_family, save_static
+from tests.models.tiny_families import FAMILIES, H, save_family, save_static, two_dense
 
 ODD = "Ｆｕｌｌ ẞ ß İ naïve 東京 🙂\u0000\u2028"
 TEXTS = ["how to mute the tv", "a", "", " ", "The sound is off. " * 12, ODD, "MUTE the TV"]
@@ -377,6 +377,38 @@ def test_a_dense_whose_sizes_do_not_meet_is_refused_in_layouts(tmp_path: Path) -
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": ["cls", "mean"]}))
     with pytest.raises(ModelError, match=f"takes {H} numbers, but gets {2 * H}"):
         read_architecture(folder)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [(torch.nan, "NaN or infinity"), (torch.inf, "NaN or infinity"), (None, "stored as I32")],
+)
+def test_a_dense_whose_weights_are_no_numbers_is_refused_in_layouts(
+    value: float | None, message: str, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save_family("bert", tmp_path / "dense", after=two_dense)
+    path = folder / "2_Dense" / "model.safetensors"
+    tensors = load_file(path)
+    if value is None:
+        tensors = {name: tensor.int() for name, tensor in tensors.items()}
+    else:
+        tensors["linear.weight"][3, 5] = value
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(ModelError, match=message):
+        Encoder.load(folder, precision="fp32")
+
+
+def test_own_code_of_layouts_is_never_run_and_nomic_needs_none(tmp_path: Path) -> None:
+    folder = save_family("nomic_bert", tmp_path / "nomic")
+    expected = Encoder.load(folder, precision="fp32").encode(TEXTS)
+    (folder / "modeling.py").write_text("raise SystemExit('the code of a model was run')")
+    rewrite("config.json", lambda old: {**old, "auto_map": {"AutoModel": "modeling.NomicBertModel"}})(folder)
+    assert_allclose(Encoder.load(folder, precision="fp32").encode(TEXTS), expected, atol=1e-6)
+    rewrite("config.json", lambda old: {k: v for k, v in old.items() if k != "hidden_size"} | {"n_embd": H})(folder)
+    with pytest.raises(ModelError, match="auto_map"):
+        Encoder.load(folder, precision="fp32")
 
 
 @pytest.mark.slow

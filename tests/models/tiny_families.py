@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,19 @@ def make_tokenizer(*, template: str = "[CLS] $A [SEP]", padding_side: str = "rig
 
 
 def save_family(
-    name: str, folder: Path, *, after: Callable[[], list[torch.nn.Module]] | None = None, **changes: Any
+    name: str,
+    folder: Path,
+    *,
+    after: Callable[[], list[torch.nn.Module]] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    **changes: Any,
 ) -> Path:
-    """Write a family's tiny model. after: the modules after the pooling. changes: of pooling and the whole model."""
+    """Write a family's tiny model. after: the modules after the pooling. changes: of pooling and the whole model.
+
+    sizes: values for those keys of the configuration that the family has, for a model that is not tiny.
+    """
     config_name, model_name, values, mode = FAMILIES[name]
+    values = {key: (sizes or {}).get(key, value) for key, value in values.items()}
     decoder = mode == "lasttoken"
     tokenizer = make_tokenizer(
         template="$A <|end|>" if decoder else "[CLS] $A [SEP]", padding_side="left" if decoder else "right"
@@ -127,7 +136,11 @@ def save_family(
         model.save_pretrained(raw)
         tokenizer.save_pretrained(raw)
         first = Transformer(str(raw), max_seq_length=changes.pop("max_seq_length", None))
-        pooling = Pooling(H, changes.pop("pooling_mode", mode), include_prompt=changes.pop("include_prompt", True))
+        pooling = Pooling(
+            first.get_embedding_dimension(),
+            changes.pop("pooling_mode", mode),
+            include_prompt=changes.pop("include_prompt", True),
+        )
         modules = [first, pooling, *(after() if after is not None else [Normalize()])]
         SentenceTransformer(modules=modules, device="cpu", **changes).save(str(folder))
     return folder
@@ -141,11 +154,11 @@ def save_static(folder: Path) -> Path:
     return folder
 
 
-def two_dense() -> list[torch.nn.Module]:
+def two_dense(width: int = H) -> list[torch.nn.Module]:
     """EmbeddingGemma's shape: two linear layers without bias and activation, then a norm."""
     plain = torch.nn.Identity
     return [
-        Dense(H, 48, bias=False, activation_function=plain()),
+        Dense(width, 48, bias=False, activation_function=plain()),
         Dense(48, 24, bias=False, activation_function=plain()),
         Normalize(),
     ]

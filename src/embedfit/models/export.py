@@ -19,8 +19,12 @@ from embedfit.files.atomic import atomic_folder, disk_errors
 from embedfit.models.architecture import Dense
 from embedfit.models.encoder import load_backbone
 from embedfit.models.graphs import check_exportable, version
+from embedfit.models.layout.golden import prove
+from embedfit.models.layout.modules import Head
 from embedfit.models.layout.reading import read_architecture
-from embedfit.numerics.arrays import Floats, Ints
+from embedfit.models.tokenizer import open_tokenizer
+from embedfit.numerics.arrays import Floats, Ints, Vectors
+from embedfit.numerics.batching import pad
 
 if TYPE_CHECKING:
     import transformers
@@ -86,6 +90,7 @@ def to_onnx(folder: Path, target: Path | None = None) -> Path:
                 opset_version=OPSET,
             )
         _check(folder, module, _onnx_runner(partial), names)
+        _prove(folder, _onnx_runner(partial), names)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
@@ -107,6 +112,7 @@ def to_openvino(folder: Path, target: Path) -> Path:
     graph.outputs[0].get_tensor().set_names({OUTPUT})
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     _check(folder, module, lambda feed: np.asarray(compiled(feed)[0]), names)
+    _prove(folder, lambda feed: np.asarray(compiled(feed)[0]), names)
     with atomic_folder(target) as partial:
         openvino.save_model(graph, partial / "model.xml", compress_to_fp16=False)
     return target / "model.xml"
@@ -146,6 +152,24 @@ def _check(folder: Path, module: torch.nn.Module, run: _Runner, names: tuple[str
         worst = float(np.abs(expected - found)[real].max()) / max(1.0, float(np.abs(expected[real]).max()))
         if not worst <= TOLERANCE:
             raise ModelError(f"The exported graph of {folder} differs from torch by {worst:.2g}; it was not kept.")
+
+
+def _prove(folder: Path, run: _Runner, names: tuple[str, ...]) -> None:
+    """Raise ModelError if the folder has golden vectors and the graph gives others."""
+    layout = read_architecture(folder)
+    tokenizer, head = open_tokenizer(folder, layout), Head.load(folder, layout)
+
+    def encode(texts: list[str], is_query: bool) -> Vectors:
+        prompt = layout.query_instruction if is_query else layout.document_instruction
+        skip = 0 if layout.pooling.include_prompt else tokenizer.prompt_length(prompt, layout.max_tokens)
+        found = []
+        for row in tokenizer.token_ids([prompt + text for text in texts], layout.max_tokens):
+            ids, mask = pad([row], 0)
+            hidden = run(dict(zip(names, (ids, mask, np.zeros_like(ids)), strict=False)))
+            found.append(head.vectors_of_arrays(hidden, mask, np.array([skip]) if skip else None))
+        return np.concatenate(found)
+
+    prove(folder, layout, encode, exact=True)
 
 
 def _onnx_runner(path: Path) -> _Runner:

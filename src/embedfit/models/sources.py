@@ -223,7 +223,8 @@ def _from_hub(hub_id: str, *, asked_for: str) -> Path:
         raise ModelError(
             f"{asked_for} ({hub_id}) comes from the Hugging Face hub, which can't be reached: "
             f"{reason or first_line(error)}",
-            remedy="Without the hub, use --model minilm, or --preset offline for the whole path, or give a folder.",
+            remedy="Without the hub, use --model minilm or --model mpnet (both come from the package index), or give a "
+            "folder; --preset offline makes the whole path do without the hub.",
         ) from error
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from embedfit.errors import ModelError
 from embedfit.models.architecture import Architecture, Dense, Normalize, Pooling, PoolingMode
 from embedfit.models.layout.files import weight_files
 from embedfit.numerics.arrays import Ints, Vectors
@@ -209,6 +210,11 @@ def read_arrays(folder: Path) -> dict[str, Vectors]:
             if stored["dtype"] == "BF16":  # numpy has no bf16; it is the upper half of an fp32
                 array = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
             else:
-                array = np.frombuffer(data, {"F32": "<f4", "F16": "<f2", "F64": "<f8"}[stored["dtype"]])
+                kind = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}.get(stored["dtype"])
+                if kind is None:
+                    raise ModelError(f"{path}: {name} is stored as {stored['dtype']}, which is no weight of a Dense.")
+                array = np.frombuffer(data, kind)
+            if not np.isfinite(array).all():
+                raise ModelError(f"{path}: the weight {name} holds NaN or infinity.", remedy="Fetch the model again.")
             found[name] = array.reshape(shape).astype(np.float32)
     return found
