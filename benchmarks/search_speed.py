@@ -45,7 +45,8 @@ from embedfit.index import retriever as retrievers
 from embedfit.index.build import Built
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, Tokens, find
 from embedfit.index.search import Index
-from embedfit.index.store.folder import Identity, write
+from embedfit.index.store.folder import Origin, write
+from embedfit.index.store.manifest import Identity
 from embedfit.index.tokens import WIDTH, TokenSpace
 from embedfit.models.local import local_model
 from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
@@ -120,7 +121,7 @@ def made_up(folder: Path, count: int, texts: Sequence[str], width: int, model: A
         for number, text in enumerate(texts)
     ]
     identity = Identity(name="minilm", key=model.key, instruction=model.instruction)
-    write(folder, Built(parts=parts, retriever=chosen, tokens=space), passages, identity)
+    write(folder, Built(parts=parts, retriever=chosen, tokens=space), passages, Origin(model=identity))
 
 
 def near_topics(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from embedfit.adapting.moving import MovedVectors
     from embedfit.commands.adapting import adapt
     from embedfit.commands.demo import demo
-    from embedfit.commands.indexing import index_documents, index_run, load, update_index
+    from embedfit.commands.indexing import hand_over, index_documents, index_run, load, update_index
     from embedfit.commands.models import compare, encode, evaluate
     from embedfit.commands.runs import RunResult, run, run_stage
     from embedfit.config import Config
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from embedfit.forgetting.verb import forget
     from embedfit.index.retriever import Retriever
     from embedfit.index.search import Hit, Index
+    from embedfit.index.sinks.client import connect
     from embedfit.models.encoder import Encoder, load_base
     from embedfit.models.query_map import QueryMap
     from embedfit.path.workspace import Workspace
@@ -43,11 +44,13 @@ __all__ = [
     "__version__",
     "adapt",
     "compare",
+    "connect",
     "convert",
     "demo",
     "encode",
     "evaluate",
     "forget",
+    "hand_over",
     "index_documents",
     "index_run",
     "load",
@@ -72,11 +75,13 @@ _HOMES = {
     "Workspace": "embedfit.path.workspace",
     "adapt": "embedfit.commands.adapting",
     "compare": "embedfit.commands.models",
+    "connect": "embedfit.index.sinks.client",
     "convert": "embedfit.files.conversion",
     "demo": "embedfit.commands.demo",
     "encode": "embedfit.commands.models",
     "evaluate": "embedfit.commands.models",
     "forget": "embedfit.forgetting.verb",
+    "hand_over": "embedfit.commands.indexing",
     "index_documents": "embedfit.commands.indexing",
     "index_run": "embedfit.commands.indexing",
     "load": "embedfit.commands.indexing",

@@ -94,8 +94,7 @@ def _say_handed(url: str, about: About, built: Index) -> None:
         model = built.asker.folder.resolve()
         say(
             "To search them from Python:\n"
-            "  from embedfit.index.sinks.client import connect\n"
-            f'  store = connect("{place}", model="{model}")\n'
+            f'  store = embedfit.connect("{place}", model="{model}")\n'
             '  for hit in store.search("what you look for", k=5): print(hit.score, hit.document, hit.text)'
         )
 

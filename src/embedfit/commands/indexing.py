@@ -23,6 +23,8 @@ from embedfit.index.constants import ENOUGH_ASKED, SAMPLE
 from embedfit.index.plan import Wish, plan
 from embedfit.index.retriever import Retriever
 from embedfit.index.search import Index
+from embedfit.index.sinks.handover import export
+from embedfit.index.sinks.sink import About, kind_of
 from embedfit.index.store.columns import joined
 from embedfit.index.store.folder import Base, Origin, rewrite_metadata, write
 from embedfit.index.store.manifest import (
@@ -362,6 +364,14 @@ def _removed(target: Path, remove: Sequence[str], workspace: Workspace, runtime:
                 remedy=f"Its documents are listed in {workspace.path('documents.jsonl')}.",
             )
     return before | set(remove)
+
+
+def hand_over(index: Index, url: str, *, runtime: Runtime | None = None) -> About:
+    """Put an opened index into a database or files, in place of what was handed over there. Returns its facts.
+
+    url: as in `embedfit index --to`. Raises EmbedfitError.
+    """
+    return export(index, kind_of(url).open(url), (runtime or Runtime()).report)
 
 
 def load_or_build(folder: PathLike, runtime: Runtime | None = None) -> Index:

@@ -45,12 +45,17 @@ def statement(about: About, table: str, conditions: str = "") -> str:
 
 
 def _scores(name: str, table: str) -> str:
-    """A part's raw scores. <#> is the negative inner product."""
+    """A part's raw scores, kept apart (MATERIALIZED, OFFSET 0): else the vectors themselves would be joined and sorted.
+
+    <#> is the negative inner product.
+    """
     if name not in DENSE_PARTS:
-        return f'{name} AS (SELECT number, least(1, -(weights <#> %({name})s)) AS raw FROM "{table}_{name}")'
+        score = f"least(1, -(weights <#> %({name})s))"
+        return f'{name} AS MATERIALIZED (SELECT number, {score} AS raw FROM "{table}_{name}")'
     if name == "one":
-        return f'one AS (SELECT number, -(vector <#> %(vector)s) AS raw FROM "{table}_one")'
-    return f'{name} AS (SELECT number, max(-(vector <#> %(vector)s)) AS raw FROM "{table}_{name}" GROUP BY number)'
+        return f'one AS MATERIALIZED (SELECT number, -(vector <#> %(vector)s) AS raw FROM "{table}_one")'
+    rows = f'SELECT number, -(vector <#> %(vector)s) AS raw FROM "{table}_{name}" OFFSET 0'
+    return f"{name} AS (SELECT number, max(raw) AS raw FROM ({rows}) AS rows GROUP BY number)"
 
 
 def _addend(part: Part) -> str:
@@ -121,6 +126,11 @@ class PostgresStore:
     def _content(self) -> str:
         found = self._connection.execute(f'SELECT content FROM "{self._place.table}_about"'.encode()).fetchone()
         return "" if found is None else str(found[0])
+
+    @property
+    def process(self) -> int:
+        """The number of the server's process that answers."""
+        return self._connection.info.backend_pid
 
     def close(self) -> None:
         """Close the connection."""
