@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from embedfit.cli.main import app
@@ -16,7 +17,7 @@ from embedfit.evaluation import stage
 from embedfit.evaluation.run_systems import alike
 from embedfit.files.beir import read_beir, write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
-from embedfit.index.retriever import EXPANDED, Part, Retriever, from_json
+from embedfit.index.retriever import EXPANDED, Part, Retriever
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
 from embedfit.path.artefacts import Manifest, Passage, Query, Score
@@ -304,11 +305,13 @@ def test_each_row_is_a_retriever_with_what_it_takes(workspace, tiny_bert, other_
     rows = summary["retrievers"]
     assert set(rows) == set(summary["systems"])
     for name, row in rows.items():
-        assert from_json(row["retriever"]).parts
+        assert TypeAdapter(Retriever).validate_python(row["retriever"]).parts
         assert row["bytes_a_passage"] > 0 and row["ms_a_query"] > 0, name
     assert rows["bm25"]["model"] is None
     assert [rows[name]["model"] for name in ("default_base", "default", "rrf")] == ["base", "merged", "merged"]
-    assert alike(*(from_json(rows[name]["retriever"]) for name in ("default", "default_base")))
+    assert alike(
+        *(TypeAdapter(Retriever).validate_python(rows[name]["retriever"]) for name in ("default", "default_base"))
+    )
     assert rows["chosen"] == rows["default"]
     assert summary["systems"]["chosen"] == summary["systems"]["default"]
 

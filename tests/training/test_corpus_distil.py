@@ -271,3 +271,14 @@ def test_a_map_is_learned_behind_a_table_of_static_embeddings(tmp_path: Path) ->
     learned = QueryMap.load(workspace.path("query_map.safetensors"))
     mapped = learned(base.embed(TEXTS, is_query=True))
     np.testing.assert_allclose(tuned.embed(TEXTS, is_query=True), mapped, atol=1e-5)
+
+
+def test_a_tower_of_queries_trains_further_by_an_adapter(tiny_bert: Path, tmp_path: Path) -> None:
+    last = SHAPES["query"](tiny_bert, tmp_path / "last")
+    workspace = make_run(tmp_path / "run")
+    config = settings(last, "query", "merge.always_ship=true", "train.lora.rank=4", "train.learning_rate=0.01")
+    tuned, base = trained(workspace, config), base_model(config)
+    merging.run(workspace, config, runtime(tmp_path))
+    for model in (tuned, LocalModel("merged", workspace.path("merged"))):
+        np.testing.assert_array_equal(model.embed(TEXTS, is_query=False), base.embed(TEXTS, is_query=False))
+        assert np.abs(model.embed(TEXTS, is_query=True) - base.embed(TEXTS, is_query=True)).max() > 1e-3

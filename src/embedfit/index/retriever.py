@@ -16,9 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
-
-from embedfit.errors import InputError
+from pydantic import ConfigDict, Field, JsonValue
 
 _STRICT = ConfigDict(extra="forbid")
 
@@ -101,18 +99,8 @@ class Retriever:
         return self.has("queries", "words_and_queries")
 
     def as_json(self) -> dict[str, JsonValue]:
-        """A JSON value that from_json reads."""
+        """A JSON value."""
         return asdict(self)
-
-
-def from_json(value: object) -> Retriever:
-    """A retriever from its JSON value. Raises InputError that names what is wrong."""
-    try:
-        return TypeAdapter(Retriever).validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"This is not a retriever: {where}: {first['msg']}.", remedy="Run: embedfit index") from error
 
 
 def union(retrievers: Iterable[Retriever]) -> Retriever:

@@ -260,7 +260,10 @@ def _how_to_get_more(queries: Sequence[Query]) -> str:
         return "Record queries of more passages, or name a generator that writes them, such as --generator local"
     useless = Counter(query.reason for query in queries if query.reason.startswith((REJECTED, FAILED)))
     if 2 * useless.total() < len(queries):
-        return "Give more documents, or more queries a passage: --set generate.queries_per_passage=4"
+        return (
+            "Give more documents, or more queries a passage: --set generate.queries_per_passage=4. The passages can be "
+            "searched as they are: embedfit index."
+        )
     return (
         f"Most replies were of no use ({useless.most_common(1)[0][0]}): choose another model "
         "(--set generate.llm=NAME), or allow longer replies (--set generate.max_reply_tokens=2048)."
