@@ -81,11 +81,9 @@ def decide(
 
 
 def _unmeasured(covered: float, fixed: float | None) -> AdaptDecision:
-    none = "no held-out question has a known answer, so nothing was measured"
+    none = "no question with a known answer was held out to choose it by"
     if fixed is not None:
-        return AdaptDecision(
-            ship=fixed > 0, share=fixed, why=f"{none}; the weight {fixed:g} is the one that was named."
-        )
+        return AdaptDecision(ship=fixed > 0, share=fixed, why=f"weight {fixed:g} was named: {none}.")
     share = 1.0 if covered >= COVERED else CAREFUL
     words = f"a passage covers {covered:.0%} of a question that people asked, on average" if covered else "nobody asked"
     return AdaptDecision(ship=True, share=share, why=f"weight {share:g}: {none}; {words}.")

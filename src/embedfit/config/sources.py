@@ -17,19 +17,10 @@ from typing import Final
 import tomli_w
 from pydantic import ValidationError
 
-from embedfit.config.sections import (
-    ARRAYS,
-    MODEL_ALIASES,
-    RECORDED,
-    Config,
-    PathKind,
-    Section,
-    array_files,
-    fields,
-    path_kind,
-    setting,
-    without_spec,
-)
+from embedfit.config.kinds import ARRAYS, RECORDED, PathKind, Section
+from embedfit.config.searching import array_files
+from embedfit.config.sections import MODEL_ALIASES, Config, fields, path_kind, setting
+from embedfit.config.writing import without_spec
 from embedfit.errors import InputError, UsageError
 from embedfit.files.atomic import atomic_file
 from embedfit.files.places import PLACES, located, read_places, stored_path

@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from embedfit.config.sections import IngestConfig
+from embedfit.config.writing import IngestConfig
 from embedfit.corpus.blocks import UnreadableDocument
 from embedfit.corpus.cleaning import clean_record
 from embedfit.corpus.grouping import group_records
