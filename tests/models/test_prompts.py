@@ -46,8 +46,9 @@ ZH = "为这个句子生成表示以用于检索相关文章："
         ("lightonai/modernbert-embed-large", "search_query: ", "search_document: "),
         ("BAAI/bge-large-zh-noinstruct", None, ""),
         ("gte-modernbert", "", ""),
-        ("minilm", None, ""),
-        ("bge-m3", None, ""),
+        ("minilm", "", ""),
+        ("mpnet", "", ""),
+        ("bge-m3", "", ""),
         ("my-bge-small-en-v1.5-tuned", None, ""),
     ],
 )
@@ -74,6 +75,12 @@ def test_prompts_of_other_names_do_not_hide_the_authors_and_are_shown(tmp_path: 
         lines = "\n".join(examine(str(folder), compare=False).lines())
         assert ("also holds the prompts" in lines) == (not expected)
         assert ("authors prescribe (model card" in lines) == bool(expected)
+
+
+def test_every_alias_has_an_entry_and_doctor_says_where_prompts_come_from(tmp_path: Path) -> None:
+    assert all(prescribed(alias) is not None for alias in EMBEDDERS)
+    for name, source in (("bge-m3", "none, as the authors say (model card of BAAI/bge-m3"), ("x", "none: the folder")):
+        assert source in "\n".join(examine(str(make_tiny_bert(tmp_path / name, instruction="")), compare=False).lines())
 
 
 def test_every_entry_has_its_source() -> None:

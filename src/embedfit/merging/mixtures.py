@@ -40,6 +40,7 @@ def mixtures_of(workspace: Workspace, config: Config, base: LocalModel, runtime:
     """The mixtures of a run. Raises ModelError if finetuned/ did not begin as the base."""
     tuned = workspace.existing("finetuned")
     if read_architecture(tuned).queries is None:
+        base.release()  # all it encodes is stored by now
         return WholeModels(base, tuned, tuned / ADAPTER)
     frozen = Frozen(base, runtime)
     if config.train.tuned == "map":

@@ -60,6 +60,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
     passages, queries = workspace.read(Passage), written(workspace.read(Query))
     dev = dev_pool(passages, queries, ends, runtime)
+    ends[1].release()  # the mixtures load what they need
     models = mixtures_of(workspace, config, ends[0], runtime)
     general = retention_set(config, [passage.content for passage in passages])
     alphas, highest = sweep_of(config.merge)

@@ -130,6 +130,7 @@ def save_model(folder: Path, tensors: Mapping[str, torch.Tensor], *, base: Path,
     source = base / layout.first.path
     _copy(source, folder, _TRAVELLING)
     others = read_tensors(base) if weight_files(source) else {}
+    others = {name: tensor for name, tensor in others.items() if name not in tensors}  # the rest takes memory
     plain = {**others, **{name: tensor.detach() for name, tensor in tensors.items()}}
     plain = {name: (tensor.float() if tensor.is_floating_point() else tensor) for name, tensor in plain.items()}
     own = _as_in_files({name: tensor for name, tensor in plain.items() if "/" not in name}, layout.family)

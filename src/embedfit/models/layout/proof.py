@@ -129,15 +129,15 @@ def examine(model: str, *, compare: bool) -> Examination:
     """
     folder, layout = open_model(model)
     own = read_architecture(folder)
-    if own.prompts == layout.prompts:
-        source = (
-            "the folder's own"
-            if own.prompts
-            else "none: the folder holds none, and none that its authors prescribe is known"
-        )
+    found = prescribed(model, folder)
+    if own.prompts and own.prompts == layout.prompts:
+        source = "the folder's own"
+    elif found is None:
+        source = "none: the folder holds none, and none that its authors prescribe is known"
+    elif found.query or found.passage:
+        source = f"those that the authors prescribe ({found.source})"
     else:
-        found = prescribed(model, folder)
-        source = f"those that the authors prescribe ({found.source})" if found is not None else "the folder's own"
+        source = f"none, as the authors say ({found.source})"
     comparison, golden = None, None
     if compare or (folder / GOLDEN).exists():
         encoder = Encoder.load(folder, precision="fp32", layout=layout)
