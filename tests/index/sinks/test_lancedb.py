@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import lancedb
@@ -160,6 +161,13 @@ def test_a_full_disk_is_a_clear_error_and_the_old_rows_stay(
 
 def test_a_damaged_folder_is_an_error_for_people(index: Index, tiny_bert: Path, tmp_path: Path) -> None:
     url = handed(index, tmp_path / "db")
+    opened = connect(url, tiny_bert)
+    shutil.rmtree(tmp_path / "db" / "current" / "words.lance")
+    with pytest.raises(EmbedfitError, match="could not use"):
+        opened.search("pump")
+    (tmp_path / "db" / "current" / "questions.npz").unlink()
+    with pytest.raises(EmbedfitError, match="could not use"):
+        connect(url, tiny_bert)
     (tmp_path / "db" / "current" / "index.json").write_text("{}")
     with pytest.raises(InputError, match="can read"):
         connect(url, tiny_bert)

@@ -7,15 +7,19 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from embedfit.errors import EmbedfitError, InputError, ModelError, UsageError
 from embedfit.index.search import Index
 from embedfit.index.sinks.client import Connected, connect
 from embedfit.index.sinks.handover import IndexHandover, export
 from embedfit.index.sinks.postgres import load
-from embedfit.index.sinks.sink import kind_of
+from embedfit.index.sinks.sink import Question, kind_of
+from embedfit.index.store.filters import filter_of
 from embedfit.path.artefacts import Value
 from embedfit.progress import Silent
 from tests.index.sinks.corpora import QUERIES, documents_index, expanded_index
@@ -65,6 +69,11 @@ def opened(tiny_bert: Path) -> Iterator[Callable[[str], Connected]]:
         one.store.close()
 
 
+@pytest.fixture(scope="module")
+def question(store: Connected) -> Question:
+    return store.ask("pump")
+
+
 def hand(index: Index, url: str) -> None:
     export(index, kind_of(url).open(url), Silent(), batch_rows=7)
 
@@ -101,6 +110,38 @@ def test_it_ranks_as_the_index(index: Index, store: Connected) -> None:
 )  # fmt: skip
 def test_it_filters_as_the_index(index: Index, store: Connected, where: dict[str, Value] | list[str]) -> None:
     assert_ranks_as(index, store, QUERIES[:2], where)
+
+
+VALUES = st.one_of(
+    st.sampled_from(
+        [2003, 2003.5, "2003", True, False, "a", "b'; --", "2024-01-05", "2024", "it's", "😀/ü", "%s", "\0", ""]
+    ),
+    st.integers(1995, 2045),
+)
+TESTS = st.fixed_dictionaries({}, optional={op: VALUES for op in ("=", "!=", "<", "<=", ">", ">=", "contains")}).filter(
+    bool
+)
+WHERE = st.dictionaries(
+    st.sampled_from(["year", "tags", "day", "even", "document", "folder", "file", "x"]),
+    st.one_of(TESTS, st.lists(VALUES, min_size=1, max_size=3), st.booleans().map(lambda yes: {"exists": yes})),
+    min_size=1, max_size=2,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(where=WHERE)
+def test_any_filter_means_what_it_means_in_the_index(
+    index: Index, store: Connected, question: Question, where: dict[str, object]
+) -> None:
+    """Either both refuse it, or the same passages meet it."""
+    try:
+        allowed = index.stored.catalogue.allowed(filter_of(where))
+    except InputError:
+        with pytest.raises(InputError):
+            store.candidates(question, 40, filter_of(where))
+        return
+    expected = range(40) if allowed is None else np.flatnonzero(allowed).tolist()
+    assert sorted(one.number for one in store.candidates(question, 40, filter_of(where))) == list(expected)
 
 
 @pytest.mark.parametrize("where", [{"x' OR 1=1 --": 1}, ["tags<5"], ["year<2024-01-01"], {"year": "2003"}, ["day:a"]])

@@ -64,7 +64,7 @@ class LanceDb:
     def write(self, handover: Handover) -> None:
         """Write the rows beside the old ones, move the link to them, and delete the old ones."""
         content = handover.about.content
-        with disk_errors(self.folder), _lance_errors(self.folder), _alone(self.folder):
+        with _lance_errors(self.folder), _alone(self.folder):
             target = self.folder / content
             if not (target / ABOUT).exists():
                 _load(target, handover)
@@ -107,12 +107,11 @@ def _alone(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _lance_errors(folder: Path) -> Iterator[None]:
-    """LanceDB's errors as ours. OSError is left to disk_errors, which knows a full disk."""
+    """The errors of LanceDB and of its files as ours."""
     try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, OSError) or "no space left" in str(error).lower():
-            raise
+        with disk_errors(folder):
+            yield
+    except (OSError, RuntimeError, ValueError) as error:
         raise EmbedfitError(
             f"LanceDB could not use {folder}: {first_line(error)}",
             remedy=f"If the folder was changed by hand, delete it and hand the index over again: --to lancedb://{folder}",
@@ -210,33 +209,43 @@ class LanceStore:
     """What was handed over to a folder, opened for queries."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises UsageError if nothing was handed over there."""
+        """Raises UsageError if nothing was handed over there, EmbedfitError if a file of it is missing."""
+        self._link = folder
+        self._catalogue: Catalogue | None = None
+        with _lance_errors(folder):
+            try:
+                self._open()
+            except (OSError, RuntimeError, ValueError):
+                if _current(folder) == self._name:
+                    raise
+                self._open()  # the rows were replaced meanwhile
+
+    def _open(self) -> None:
         import lancedb
 
-        self._link = folder
-        self._name = _current(folder)
-        self._folder = folder / self._name
+        self._name = _current(self._link)
+        self._folder = self._link / self._name
         if not self._name or not (self._folder / ABOUT).is_file():
             raise UsageError(
-                f"{folder} holds no index.", remedy=f"Run: embedfit index --run DIR --to lancedb://{folder}"
+                f"{self._link} holds no index.", remedy=f"Run: embedfit index --run DIR --to lancedb://{self._link}"
             )
-        self.about = read_about((self._folder / ABOUT).read_text("utf-8"), f"lancedb://{folder}")
+        self.about = read_about((self._folder / ABOUT).read_text("utf-8"), f"lancedb://{self._link}")
         self.questions = (self._folder / QUESTIONS).read_bytes()
         tables = lancedb.connect(self._folder)
         names = ("passages", *(name for name in ("windows", "queries") if name in self.about.holds), *self.about.terms)
         self._tables = {name: tables.open_table(name) for name in names}
-        self._catalogue: Catalogue | None = None
 
     def first(self, question: Question, depth: int, where: Filter) -> list[Candidate]:
         """The best `depth` passages by the first stage, best first. A filter costs a comparison of every passage."""
-        try:
-            allowed = self._allowed(where) if where.conditions else None
-            found, scores = self._best(question, depth, allowed)
-            return self._read(found, scores)
-        except (RuntimeError, ValueError, OSError) as error:
-            if _current(self._link) != self._name:
-                raise Outdated(self._link) from error
-            raise
+        with _lance_errors(self._link):
+            try:
+                allowed = self._allowed(where) if where.conditions else None
+                found, scores = self._best(question, depth, allowed)
+                return self._read(found, scores)
+            except (RuntimeError, ValueError, OSError) as error:
+                if _current(self._link) != self._name:
+                    raise Outdated(self._link) from error
+                raise
 
     def close(self) -> None:
         """Free what is open. LanceDB opens files as it reads them."""

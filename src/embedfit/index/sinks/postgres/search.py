@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from embedfit.errors import UsageError
+from embedfit.errors import InputError, UsageError
 from embedfit.index.retriever import DENSE_PARTS, Part
 from embedfit.index.sinks.postgres.connection import errors_of, opened, place_of
 from embedfit.index.sinks.postgres.filters import condition_of
@@ -95,7 +95,11 @@ class PostgresStore:
                 f"{self._place.shown} holds no index.",
                 remedy=f"Run: embedfit index --run DIR --to {self._place.shown}",
             )
-        self.about = read_about(found[0], self._place.shown)
+        try:
+            self.about = read_about(found[0], self._place.shown)
+        except InputError:
+            self._connection.close()
+            raise
         self.questions = bytes(found[1])
 
     def first(self, question: Question, depth: int, where: Filter) -> list[Candidate]:
