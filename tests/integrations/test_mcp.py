@@ -33,7 +33,7 @@ from embedfit.serving.agents.tools import Answer, Tools
 from embedfit.serving.app import App as ServerApp
 from embedfit.serving.edge.access import ANYBODY, Caller
 from embedfit.serving.failures import BackendFailure, Overloaded, RequestFailure
-from embedfit.serving.searching import Searcher
+from embedfit.serving.search.searcher import Searcher
 from embedfit.serving.server import _uvicorn_config
 from embedfit.serving.settings import ServeSettings
 from tests.docs.pages import ROOT, blocks

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
+from embedfit.commands.indexing import index_documents
+from embedfit.index.search import Index
+from embedfit.models.store.vectors import VectorStore
+from embedfit.runtime import Runtime
 from embedfit.serving.app import App
 from embedfit.serving.engines.engine import PaddedRows, Vectors
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.scheduling.batcher import Batcher, Capacity
+from embedfit.serving.search.searcher import Searcher
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
 from embedfit.testing.server import RunningServer, running_server
@@ -104,3 +111,48 @@ def server(tiny_bert: Path) -> Iterator[RunningServer]:
         "--served-model-name", "tiny",
     ) as running:  # fmt: skip
         yield running
+
+
+TOPICS = {
+    "tv": "Press the mute button to turn the sound of the tv off. Press it again to hear the tv.",
+    "lamp": "The lamp in the hall has a switch at its base. A new bulb must have forty watts at most.",
+    "oven": "Heat the oven for ten minutes before the bread goes in. The bread is done when it sounds hollow.",
+}
+
+
+def write_corpus(folder: Path) -> Path:
+    path = folder / "corpus.jsonl"
+    rows = [{"_id": f"{name}-{n}", "title": name, "text": f"{text} Note {n}."} for n in range(4)
+            for name, text in TOPICS.items()]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="session")
+def folder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents and the folder of their index."""
+    where = tmp_path_factory.mktemp("search")
+    runtime = Runtime(vectors=VectorStore(where / "vectors"))
+    index_documents(write_corpus(where), folder=where / "ix", model=str(tiny_bert), runtime=runtime)
+    return where / "ix"
+
+
+@pytest.fixture(scope="session")
+def index(folder: Path) -> Index:
+    return Index.open(folder / "index")
+
+
+@pytest.fixture
+def searcher(index: Index) -> Iterator[Searcher]:
+    made = Searcher(index=index)
+    yield made
+    made.close()
+
+
+def searching_app(searcher: Searcher, tiny_bert: Path, **changes: object) -> App:
+    """The application around an index, with the page."""
+    plain = make_app(FakeEngine(), tiny_bert, **changes)
+    assert plain.answers.service is not None
+    made = App(plain.settings, searches=True)
+    made.answers.service = replace(plain.answers.service, searcher=searcher)
+    return made

@@ -22,7 +22,7 @@ from embedfit.models.store.vectors import VectorStore
 from embedfit.runtime import Runtime
 from embedfit.serving.app import App
 from embedfit.serving.edge.access import Caller, keys_of
-from embedfit.serving.searching import Searcher
+from embedfit.serving.search.searcher import Searcher
 from embedfit.serving.settings import ServeSettings
 from tests.serving.conftest import FakeEngine, make_app
 from tests.serving.test_app import Client

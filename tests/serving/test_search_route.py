@@ -7,8 +7,9 @@ import json
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,69 +25,18 @@ from embedfit.cli.main import app as command_line
 from embedfit.commands.indexing import index_documents
 from embedfit.index import approximate
 from embedfit.index.search import Index
-from embedfit.models.store.vectors import VectorStore
-from embedfit.runtime import Runtime
 from embedfit.serving import loading
 from embedfit.serving.app import App
 from embedfit.serving.edge.access import Keys
-from embedfit.serving.searching import Searcher
+from embedfit.serving.search.searcher import Searcher
 from embedfit.testing.server import running_server
-from tests.serving.conftest import FakeEngine, make_app
+from tests.serving.conftest import FakeEngine, make_app, searching_app, write_corpus
 from tests.serving.test_app import Client
-
-TOPICS = {
-    "tv": "Press the mute button to turn the sound of the tv off. Press it again to hear the tv.",
-    "lamp": "The lamp in the hall has a switch at its base. A new bulb must have forty watts at most.",
-    "oven": "Heat the oven for ten minutes before the bread goes in. The bread is done when it sounds hollow.",
-}
-
-
-def write_corpus(folder: Path) -> Path:
-    path = folder / "corpus.jsonl"
-    rows = [{"_id": f"{name}-{n}", "title": name, "text": f"{text} Note {n}."} for n in range(4)
-            for name, text in TOPICS.items()]  # fmt: skip
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.fixture(scope="module")
-def folder(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Documents and the folder of their index."""
-    where = tmp_path_factory.mktemp("search")
-    runtime = Runtime(vectors=VectorStore(where / "vectors"))
-    index_documents(write_corpus(where), folder=where / "ix", model=str(tiny_bert), runtime=runtime)
-    return where / "ix"
-
-
-@pytest.fixture(scope="module")
-def index(folder: Path) -> Index:
-    return Index.open(folder / "index")
-
-
-@pytest.fixture
-def searcher(index: Index) -> Iterator[Searcher]:
-    made = Searcher(index=index)
-    yield made
-    made.close()
 
 
 @pytest.fixture
 def app(searcher: Searcher, tiny_bert: Path) -> App:
     return searching_app(searcher, tiny_bert)
-
-
-def searching_app(searcher: Searcher, tiny_bert: Path, **changes: object) -> App:
-    made = make_app(FakeEngine(), tiny_bert, **changes)
-    made = _with_page(made)
-    assert made.answers.service is not None
-    made.answers.service = replace(made.answers.service, searcher=searcher)
-    return made
-
-
-def _with_page(made: App) -> App:
-    searching = App(made.settings, searches=True)
-    searching.answers.service = made.answers.service
-    return searching
 
 
 @pytest.fixture
@@ -263,6 +213,9 @@ def test_searches_are_counted(client):
                  samples.get(("embedfit_search_queries_without_hits",)))  # fmt: skip
     assert samples["embedfit_search_duration_count",] == 2
     assert samples["te_request_success_total", "search"] == 2
+    steps = {labels[0]: count for (name, *labels), count in samples.items()
+             if name == "embedfit_search_step_duration_count"}  # fmt: skip
+    assert steps == {"query": 2, "vectors": 2, "words": 2, "texts": 2, "tokens": 1}  # one search found nothing
 
 
 def test_the_document_describes_both_methods(client):
@@ -343,9 +296,9 @@ def test_a_client_that_leaves_takes_its_search_out_of_the_queue(gated, tiny_bert
         first = asyncio.create_task(client.post("/search", json={"query": "tv"}))
         await until(lambda: gate.asked)
         second = asyncio.create_task(client.post("/search", json={"query": "lamp"}))
-        await until(lambda: searcher.waiting == 2)
+        await until(lambda: searcher.line.waiting["queries"] == 2)
         second.cancel()
-        await until(lambda: searcher.waiting == 1)
+        await until(lambda: searcher.line.waiting["queries"] == 1)
         gate.open.set()
         assert (await first).status_code == 200
         assert (await client.post("/search", json={"query": "oven"})).status_code == 200
@@ -356,7 +309,7 @@ def test_a_client_that_leaves_takes_its_search_out_of_the_queue(gated, tiny_bert
 
 def test_a_search_that_would_wait_too_long_is_refused(gated, tiny_bert):
     gate, searcher = gated
-    searcher._seconds = 3.0
+    searcher.line.seconds["queries"] = 3.0
     app = searching_app(searcher, tiny_bert)
 
     async def scenario(client):
@@ -368,6 +321,36 @@ def test_a_search_that_would_wait_too_long_is_refused(gated, tiny_bert):
         assert (await first).status_code == 200
 
     together(app, scenario)
+
+
+@pytest.mark.parametrize("path", ["/search", "/v1/rerank"])
+def test_twice_as_much_as_can_be_done_is_refused_politely_and_nothing_accepted_is_lost(gated, tiny_bert, path):
+    gate, searcher = gated
+    gate.open.set()
+    ask, gate.ask = gate.ask, lambda texts: (time.sleep(0.02), ask(texts))[1]  # type: ignore[method-assign]
+    gate.window, gate.tokens_of = gate.asker.window, gate.asker.tokens_of
+    app = searching_app(searcher, tiny_bert)
+    searcher.line.max_queue_seconds = 0.1
+
+    async def scenario(client):
+        texts = [f"question {number} of the tv" for number in range(120)]
+        tasks = []
+        for text in texts:
+            body = {"query": text} if path == "/search" else {"query": text, "documents": [text]}
+            tasks.append(asyncio.create_task(client.post(path, json=body | {"top_n": 1} if "rerank" in path else body)))
+            await asyncio.sleep(0.01)  # one search takes at least twice as long
+        return list(zip(texts, await asyncio.gather(*tasks), strict=True))
+
+    answers = together(app, scenario)
+    accepted = [(text, answer.json()) for text, answer in answers if answer.status_code == 200]
+    refused = [answer for _, answer in answers if answer.status_code == 429]
+    assert len(accepted) + len(refused) == len(answers) and len(accepted) > 10 and len(refused) > 10
+    for text, body in accepted:
+        assert body["query"] == text and body["hits"] if path == "/search" else len(body["results"]) == 1
+    for answer in refused:
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error_type" if path == "/search" else "type"] == "Overloaded"
+    assert app.active == 0 and not any(searcher.line.waiting.values())
 
 
 def test_a_search_that_fails_is_an_error_of_the_backend(gated, tiny_bert):

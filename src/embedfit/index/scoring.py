@@ -5,6 +5,8 @@ Evaluation, gate, index and server all score with this module, so a row of a rep
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -70,11 +72,15 @@ class Parts:
 
 
 class Scores:
-    """Raw scores of a block of queries by each part. They are computed once for all retrievers that use them."""
+    """Raw scores of a block of queries by each part. They are computed once for all retrievers that use them.
+
+    seconds: the time that words and late interaction ("tokens") took so far.
+    """
 
     def __init__(self, parts: Parts, asked: Asked) -> None:
         self.parts = parts
         self.asked = asked
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._raw: dict[str, Floats] = {}
         self._late: dict[int, dict[int, float]] = {}
 
@@ -94,7 +100,9 @@ class Scores:
             return self.parts.windows.best(self.asked.vectors, self.raw("one"))  # type: ignore[union-attr]
         if name == "queries":
             return self.parts.queries.best(self.asked.vectors, None)  # type: ignore[union-attr]
+        started = time.perf_counter()
         rows = [source.coverage(text) for text in self.asked.texts]
+        self.seconds["words"] += time.perf_counter() - started
         return np.stack(rows) if rows else np.zeros((0, self.parts.size), np.float32)
 
     def first(self, retriever: Retriever, allowed: npt.NDArray[np.bool_] | None = None) -> Floats:
@@ -158,7 +166,9 @@ class Scores:
         known = self._late.setdefault(query, {})
         new = [one for one in passages.tolist() if one not in known]
         if new:
+            started = time.perf_counter()
             known.update(zip(new, self._interaction(query, np.array(new, np.int64)).tolist(), strict=True))
+            self.seconds["tokens"] += time.perf_counter() - started
         return np.array([known[one] for one in passages.tolist()], np.float32)
 
     def _interaction(self, query: int, passages: Ints) -> Floats:
@@ -167,13 +177,7 @@ class Scores:
         vectors, weights = self.asked.tokens[query]
         if not len(vectors):
             return np.zeros(len(passages), np.float32)
-        rows, counts = self.parts.tokens.of(passages)
-        best = np.zeros((len(vectors), len(passages)), np.float32)
-        own = np.flatnonzero(counts)
-        if len(own):
-            # The starts of passages that have tokens rise strictly, as reduceat wants them.
-            starts = (np.cumsum(counts) - counts)[own]
-            best[:, own] = np.maximum.reduceat(product(vectors, rows.T), starts, axis=1)
+        best = self.parts.tokens.best(vectors, passages)
         result: Floats = product(np.ascontiguousarray(best.T), weights)
         return result
 

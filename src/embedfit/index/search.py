@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import operator
+import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+
+import numpy as np
 
 from embedfit.errors import InputError, ModelError
 from embedfit.files.textfiles import without_surrogates
 from embedfit.index import approximate
 from embedfit.index.highlight import Highlighter, Span
 from embedfit.index.retriever import BASE, Retriever
-from embedfit.index.scoring import Asked, Found, Parts, Scores, find
+from embedfit.index.scoring import Asked, Found, Parts, Scores, Tokens, find
 from embedfit.index.store.columns import Mask
 from embedfit.index.store.filters import Where, filter_of
 from embedfit.index.store.folder import Stored, read
 from embedfit.index.store.manifest import index_folder
-from embedfit.index.tokens import TokenReader, TokenSpace
+from embedfit.index.tokens import TokenReader, TokenSpace, gathered, to_bytes
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.local import LocalModel
 from embedfit.numerics.arrays import Floats
@@ -61,6 +64,7 @@ class Asker:
         self._model = model
         self._space = space
         self._reader: TokenReader | None = None
+        self._passages: TokenReader | None = None
 
     @property
     def folder(self) -> Path:
@@ -75,6 +79,39 @@ class Asker:
             self._reader = TokenReader(self._model.tower(is_query=True).encoder())
         vectors, tokens = self._reader.queries(texts, self._space)
         return Asked(texts=texts, vectors=vectors, tokens=tokens)
+
+    @property
+    def window(self) -> int:
+        """The tokens of a text that the model reads."""
+        return self._model.layout.max_tokens
+
+    def tokens_of(self, texts: Sequence[str]) -> tuple[Tokens, list[int]]:
+        """Token vectors of texts as the index holds those of passages, and how many tokens each text has.
+
+        A text is read up to the model's window. Raises InputError if the index holds no tokens.
+        """
+        if self._space is None:
+            raise InputError(
+                "The index holds no token vectors, by which passages are reranked.",
+                remedy="Build it with them: embedfit index … --tokens",
+            )
+        if self._passages is None:
+            self._passages = TokenReader(self._model.tower(is_query=False).encoder())
+        lengths, rows = self._passages.beginnings(texts)
+        return gathered([to_bytes(self._space.projected(one)) for one in rows]), lengths
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateScores:
+    """Late interaction of a query with N texts.
+
+    sums: (N,) as the second stage of a search computes them. mass: the sum of the weights of the query's tokens, so
+    that sums / mass are mean cosines. lengths: the tokens of each text, before it was cut.
+    """
+
+    sums: Floats
+    mass: float
+    lengths: tuple[int, ...]
 
 
 class Index:
@@ -163,18 +200,49 @@ class Index:
         return next(iter(self.search_all([query], k, where=where, allowed=allowed)))
 
     def search_all(
-        self, queries: Sequence[str], k: int = 10, *, where: Where | None = None, allowed: Mask | None = None
+        self,
+        queries: Sequence[str],
+        k: int = 10,
+        *,
+        where: Where | None = None,
+        allowed: Mask | None = None,
+        seconds: MutableMapping[str, float] | None = None,
     ) -> Iterator[list[Hit]]:
-        """The same for several queries, in their order."""
+        """The same for several queries, in their order. seconds: as in found(), and "texts"."""
         allowed = self.stored.catalogue.allowed(filter_of(where), allowed)
-        for scores, found in self.found(queries, k, allowed=allowed):
+        for scores, found in self.found(queries, k, allowed=allowed, seconds=seconds):
             for query, best in enumerate(found):
-                yield self._hits(scores, query, best)
+                started = time.perf_counter()
+                hits = self._hits(scores, query, best)
+                if seconds is not None:
+                    seconds["texts"] = seconds.get("texts", 0.0) + time.perf_counter() - started
+                yield hits
+
+    def asked(self, query: str) -> Asked:
+        """A query as the parts read it. Raises InputError if it is empty."""
+        return self.asker.ask([_readable(query)])
+
+    def late(self, asked: Asked, texts: Sequence[str]) -> LateScores:
+        """Late interaction of a query of asked() with N texts, which need not be in the index.
+
+        Raises InputError if the index holds no tokens.
+        """
+        tokens, lengths = self.asker.tokens_of([without_surrogates(text) for text in texts])
+        sums = Scores(Parts(size=len(texts), tokens=tokens), asked).late(0, np.arange(len(texts)))
+        return LateScores(sums=sums, mass=float(asked.tokens[0][1].sum()), lengths=tuple(lengths))
 
     def found(
-        self, queries: Sequence[str], k: int, *, allowed: Mask | None = None
+        self,
+        queries: Sequence[str],
+        k: int,
+        *,
+        allowed: Mask | None = None,
+        seconds: MutableMapping[str, float] | None = None,
     ) -> Iterator[tuple[Scores, list[Found]]]:
-        """Numbers and scores of the k best passages of each query, block by block of queries."""
+        """Numbers and scores of the k best passages of each query, block by block of queries.
+
+        seconds: gets the time of each step added: "query" (the model reads it), "vectors", "words" and "tokens".
+        """
         if isinstance(queries, str):
             raise InputError("search_all takes a list of queries; one query is for search().")
         k = checked_k(k, len(self))
@@ -183,8 +251,15 @@ class Index:
         most = max([1, len(self), *(len(one.vectors) for one in rows if one is not None)])
         block = max(1, min(256, _BLOCK // most))
         for start in range(0, len(texts), block):
+            started = time.perf_counter()
             scores = Scores(self.parts, self.asker.ask(texts[start : start + block]))
-            yield scores, find(scores, self.retriever, k, allowed)
+            asked = time.perf_counter()
+            best = find(scores, self.retriever, k, allowed)
+            if seconds is not None:
+                rest = time.perf_counter() - asked - sum(scores.seconds.values())
+                for name, took in {"query": asked - started, "vectors": rest, **scores.seconds}.items():
+                    seconds[name] = seconds.get(name, 0.0) + took
+            yield scores, best
 
     def marked(self, query: str, text: str) -> list[Span]:
         """Ranges of the characters of a passage's text whose words the query asks for."""

@@ -93,6 +93,18 @@ class TokenReader:
         own = [vectors[self._own(row)].float().cpu().numpy() for vectors, row in zip(found, flat, strict=True)]
         return single, [np.concatenate(own[start:stop]) for start, stop in pairwise(starts)]
 
+    def beginnings(self, texts: Sequence[str]) -> tuple[list[int], list[Floats]]:
+        """Tokens of each text with its special ones, and the vectors (L, 2H) of its own tokens, unit rows.
+
+        The vectors are those of the part that fits into the model's window.
+        """
+        encoder = self._encoder
+        before = encoder.instruction(False)
+        lengths = [len(row.ids) for row in encoder.tokenizer.encode_batch_fast([before + text for text in texts])]
+        ids = encoder.token_ids(texts)
+        found = zip(token_vectors(encoder, ids), ids, strict=True)
+        return lengths, [vectors[self._own(row)].float().cpu().numpy() for vectors, row in found]
+
     def holders(self, texts: Sequence[str]) -> Ints:
         """The number of passages that hold each token id: (V,)."""
         found = np.zeros(self._encoder.tokenizer.get_vocab_size(with_added_tokens=True), np.int64)

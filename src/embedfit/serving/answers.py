@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from threading import Lock
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -29,12 +33,14 @@ from embedfit.serving.service import Service, Timing
 from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:  # loads torch, which a server without an index does not need
-    from embedfit.serving.searching import Searcher
+    from embedfit.serving.search.searcher import Reranked, Searcher
 
 _NO_INDEX = (
     "This server has no index to search. Serve a run folder: embedfit serve RUN; "
     "or index documents and serve their folder: embedfit index DOCS... --model minilm --to-folder DIR"
 )
+#: The service with which a request began. It answers the whole request, even if another one has taken its place.
+_HELD: ContextVar[Service | None] = ContextVar("held", default=None)
 #: The answer depends on the key, so no cache may give it to another client.
 _UNCACHED = {"cache-control": "no-store"}
 
@@ -85,6 +91,9 @@ class Answers:
     searches: bool = False
     service: Service | None = None
     metrics: Metrics = field(init=False)
+    _requests: Counter[int] = field(default_factory=Counter)
+    _retired: dict[int, Service] = field(default_factory=dict)
+    _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         self.metrics = Metrics(lambda: self.service.batchers if self.service else ())
@@ -112,6 +121,14 @@ class Answers:
         yield "/embeddings", openai
         yield "/search", search("The best passages for a query", body=schemas.SearchRequest, mends=True)
         yield "/search", search("The same, with the query in the address", "GET", body=schemas.SearchParameters)
+        rerank = partial(
+            Operation, self.rerank, "The order of texts for a query",
+            failures=(failures.BackendFailure, failures.NotFound),
+        )  # fmt: skip
+        common = rerank(body=schemas.CommonRerankRequest, answer=schemas.RerankResponse, is_openais=True)
+        yield "/rerank", rerank(body=schemas.AnyRerankRequest, answer=list[schemas.Rank] | schemas.RerankResponse)
+        yield "/v1/rerank", common
+        yield "/v2/rerank", replace(common, summary="")
         yield (
             "/embed_all",
             compute(self.embed_all, "Vectors of every token", body=EmbedRequest, answer=list[list[schemas.Numbers]]),
@@ -152,10 +169,42 @@ class Answers:
         yield "/metrics", Operation(self.show_metrics, "Prometheus metrics", "GET", is_open=True)
 
     def ready(self) -> Service:
-        """The service. Raises Unhealthy before the model is warm."""
-        if self.service is None:
+        """The service of the present request. Raises Unhealthy before the model is warm."""
+        service = _HELD.get() or self.service
+        if service is None:
             raise failures.Unhealthy("The model is warming up", headers={"retry-after": "1"})
-        return self.service
+        return service
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """The context of one request: ready() gives the same service until its end."""
+        with self._lock:
+            service = self.service
+            self._requests[id(service)] += 1
+        held = _HELD.set(service)
+        try:
+            yield
+        finally:
+            _HELD.reset(held)
+            with self._lock:
+                self._requests[id(service)] -= 1
+                ended = self._ended()
+            for one in ended:
+                one.close()
+
+    def replace(self, service: Service) -> None:
+        """Answer new requests by another service. The present one is closed when its last request has ended."""
+        with self._lock:
+            if self.service is not None:
+                self._retired[id(self.service)] = self.service
+            self.service = service
+            ended = self._ended()
+        for one in ended:
+            one.close()
+
+    def _ended(self) -> list[Service]:
+        """Take out the replaced services that no request uses any more."""
+        return [self._retired.pop(key) for key in [*self._retired] if not self._requests[key]]
 
     def retry_after(self) -> int:
         """Seconds after which a client that is refused may try again. Raises Unhealthy before the model is warm."""
@@ -244,8 +293,23 @@ class Answers:
         answer = await searcher.answer(request, caller)
         self.metrics.succeeded("search")
         took = time.monotonic() - started
-        self.metrics.searched(len(request.queries), answer.empty, took)
+        self.metrics.searched(len(request.queries), answer.empty, took, answer.seconds)
         return _response(answer.body, _UNCACHED | {"x-total-time": f"{took * 1e3:.0f}"})
+
+    async def rerank(self, request: schemas.RerankRequest | schemas.CommonRerankRequest, caller: Caller) -> Response:
+        """POST /rerank."""
+        searcher, started = self.searcher(), time.monotonic()
+        self.metrics.received("rerank")
+        if isinstance(request, schemas.RerankRequest):
+            truncate = self.settings.auto_truncate if request.truncate is None else request.truncate
+            found = await searcher.rerank(request.query, request.texts, truncate=truncate)
+        else:
+            found = await searcher.rerank(request.query, request.documents)
+        self.metrics.succeeded("rerank")
+        took = time.monotonic() - started
+        self.metrics.reranked(took)
+        content = reranked_answer(request, found, self.ready().model_name)
+        return json_response(content, {"x-compute-tokens": str(found.tokens), "x-total-time": f"{took * 1e3:.0f}"})
 
     async def _vectors(self, request: VectorRequest, method: str) -> tuple[Vectors, dict[str, str]]:
         """Vectors of a request, and headers with the time that each step took."""
@@ -292,6 +356,8 @@ class Answers:
         except failures.Unhealthy as failure:
             status = failure.status
         content, policy = whole_page("embedfit.serving", "search")  # it loads nothing from other addresses
+        if self.settings.log_queries is not None:
+            content = content.replace(b'id="logged" hidden', b'id="logged"')
         headers = {
             "content-security-policy": policy,
             "x-content-type-options": "nosniff",
@@ -333,6 +399,25 @@ def openai_models(names: Iterable[str]) -> dict[str, object]:
 def request_kind(request: VectorRequest) -> str:
     """The request's name in /metrics: a batch is a list of inputs."""
     return "batch" if rows_of(request.inputs) is request.inputs else "single"
+
+
+def reranked_answer(
+    request: schemas.RerankRequest | schemas.CommonRerankRequest, found: Reranked, model: str
+) -> list[schemas.Rank] | schemas.RerankResponse:
+    """The answer of /rerank in the form of the request."""
+    shares = np.clip(found.scores, 0, 1).tolist()
+    if isinstance(request, schemas.RerankRequest):
+        shown = found.sums.tolist() if request.raw_scores else shares
+        ranks: list[schemas.Rank] = [{"index": number, "score": shown[number]} for number in found.order]
+        for rank in ranks if request.return_text else []:
+            rank["text"] = request.texts[rank["index"]]
+        return ranks
+    results: list[schemas.RankedDocument] = [
+        {"index": number, "relevance_score": shares[number]} for number in found.order[: request.top_n]
+    ]
+    for result in results if request.return_documents else []:
+        result["document"] = {"text": request.documents[result["index"]]}
+    return {"model": model, "results": results, "usage": {"total_tokens": found.tokens}}
 
 
 def json_response(content: object, headers: Mapping[str, str] | None = None) -> Response:

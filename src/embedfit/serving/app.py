@@ -98,7 +98,8 @@ class App:
         try:
             operation = self._operation(scope)
             is_openais = operation.is_openais
-            return await self._answered(operation, scope, receive)
+            with self.answers.holding():
+                return await self._answered(operation, scope, receive)
         except RequestFailure as failure:
             self.answers.metrics.failed(failure.label)
             return _failed(failure, is_openais=is_openais)

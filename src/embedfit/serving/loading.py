@@ -39,6 +39,7 @@ from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from embedfit.index.search import Index
+    from embedfit.serving.search.query_log import QueryLog
 
 Log = Callable[[str], None]
 _TEIS_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "lasttoken": "last_token"}
@@ -154,19 +155,22 @@ def _load(model: str, served: _Served, settings: ServeSettings, log: Log) -> Ser
     )
 
 
-def load_with_index(opened: Callable[[], Index], settings: ServeSettings, keys: Keys, *, log: Log) -> Service:
+def load_with_index(
+    opened: Callable[[], Index], settings: ServeSettings, keys: Keys, *, log: Log, query_log: QueryLog | None = None
+) -> Service:
     """The service of an index and its model. opened: opens the index, and may build it first.
 
-    Raises InputError if the filter of a key does not fit the index.
+    query_log: gets the queries that are answered. Raises InputError if the filter of a key does not fit the index.
     """
-    from embedfit.serving.searching import Searcher  # loads torch, which a model alone does not need
+    from embedfit.serving.search.searcher import Searcher  # loads torch, which a model alone does not need
 
     index = opened()
     name = index.stored.model.name
     if name.startswith("."):  # a path relative to the index folder
         name = os.path.normpath(index.stored.folder / name)
     service = load_service(name, settings, log=log)
-    searcher = Searcher(index=index, max_queue_seconds=settings.max_queue_seconds or QUEUE_SECONDS)
+    waits = settings.max_queue_seconds or QUEUE_SECONDS
+    searcher = Searcher(index, max_queue_seconds=waits, query_log=query_log)
     log(f"search: {len(index):,} passages of {index.stored.folder}")
     if index.exact_because:
         log(index.exact_because)
@@ -176,6 +180,7 @@ def load_with_index(opened: Callable[[], Index], settings: ServeSettings, keys: 
     searcher.warm_up()
     about = {"passages": len(index), "retriever": index.retriever.as_json(), "base": index.base_name}
     about |= {} if index.recall is None else {"recall": index.recall}
+    about |= {} if query_log is None else {"queries_are_logged": True}
     return replace(service, searcher=searcher, info=service.info | {"index": about})
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from embedfit.serving.scheduling.batcher import Batcher
+from embedfit.serving.search.query_log import QueryLog
 from embedfit.serving.service import Timing
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -44,6 +45,15 @@ class Metrics:
         self._queries = counter("embedfit_search_queries", "Queries that were answered")
         self._empty = counter("embedfit_search_queries_without_hits", "Queries that found nothing")
         self._search = histogram("embedfit_search_duration", "Seconds of a request of /search")
+        self._steps = Histogram(
+            "embedfit_search_step_duration",
+            "Seconds of a step of a search",
+            ("step",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._rerank = histogram("embedfit_rerank_duration", "Seconds of a request of /rerank")
+        self._reloads = counter("embedfit_reloads", "Reloads of the model and the index", "result")
         gauge("te_queue_size", "Rows that wait for a batch", lambda one: one.queued_rows)
         gauge("te_batch_next_size", "Rows of the last batch", lambda one: one.last_rows)
         gauge("te_batch_next_tokens", "Tokens of the last batch, padding included", lambda one: one.last_tokens)
@@ -69,11 +79,29 @@ class Metrics:
         for length in timing.lengths:
             self._length.observe(length)
 
-    def searched(self, queries: int, empty: int, seconds: float) -> None:
-        """A request of so many queries was answered; so many of them found nothing."""
+    def searched(self, queries: int, empty: int, seconds: float, steps: Mapping[str, float]) -> None:
+        """A request of so many queries was answered; so many of them found nothing. steps: seconds of each step."""
         self._queries.inc(queries)
         self._empty.inc(empty)
         self._search.observe(seconds)
+        for name, took in steps.items():
+            self._steps.labels(name).observe(took)
+
+    def reranked(self, seconds: float) -> None:
+        """A request of /rerank was answered."""
+        self._rerank.observe(seconds)
+
+    def reloaded(self, *, worked: bool) -> None:
+        """The model and the index were loaded again, or could not be."""
+        self._reloads.labels("done" if worked else "failed").inc()
+
+    def watch(self, log: QueryLog) -> None:
+        """Show how many queries a log got."""
+        for name, text, read in (
+            ("embedfit_queries_logged", "Queries that --log-queries wrote", lambda: log.written),
+            ("embedfit_queries_not_logged", "Queries that --log-queries could not write", lambda: log.dropped),
+        ):
+            Gauge(name, text, registry=self._registry).set_function(read)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format."""

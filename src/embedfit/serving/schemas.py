@@ -264,6 +264,54 @@ class DecodeRequest(Request):
     skip_special_tokens: bool = True
 
 
+class RerankRequest(Request):
+    """TEI's request for the order of texts."""
+
+    query: Annotated[Text, _bounded("a string"), AfterValidator(_readable_queries)]
+    texts: Annotated[Texts, _bounded("a list of strings")]
+    raw_scores: bool = Field(False, description="Scores as searches add them; else they lie from 0 to 1")
+    return_text: bool = False
+    truncate: bool | None = Field(None, description="Cut texts that are too long; default: --auto-truncate")
+    truncation_direction: Literal["Right"] | None = Field(None, description="The end that is cut")
+
+
+def _texts_of(documents: object) -> object:
+    if not isinstance(documents, list):
+        return documents
+    return [one.get("text") if isinstance(one, dict) else one for one in documents]
+
+
+class Document(TypedDict):
+    """A text as an object."""
+
+    text: str
+
+
+class CommonRerankRequest(Request):
+    """The request for the order of texts that Cohere's and Jina's clients send. Its other fields are not read."""
+
+    model: str | None = None
+    query: Annotated[Text, _bounded("a string"), AfterValidator(_readable_queries)]
+    documents: Annotated[
+        Texts,
+        _bounded("a list of strings, or of objects with a `text`"),
+        BeforeValidator(_texts_of, json_schema_input_type=list[Text | Document]),
+    ]
+    top_n: Annotated[int, Field(ge=1)] | None = Field(None, description="So many of the best; default: all")
+    return_documents: bool | None = False
+
+
+def _rerank_form(body: object) -> str:
+    has_texts = "texts" in body if isinstance(body, dict) else isinstance(body, RerankRequest)
+    return "tei" if has_texts else "common"
+
+
+#: Both forms have the same route in different servers.
+AnyRerankRequest = Annotated[
+    Annotated[RerankRequest, Tag("tei")] | Annotated[CommonRerankRequest, Tag("common")], Discriminator(_rerank_form)
+]
+
+
 class VertexRequest(Request):
     """Vertex AI's request for predictions."""
 
@@ -385,7 +433,7 @@ def _mended(escape: re.Match[bytes]) -> bytes:
 
 def _failure_of(error: ValidationError) -> Invalid | Empty:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    path = [str(part) for part in first["loc"] if part not in ("embed", "similarity")]
+    path = [str(part) for part in first["loc"] if part not in ("embed", "similarity", "tei", "common")]
     if first["type"] == "missing":
         return Invalid(f"missing field `{path[-1]}`")
     where = f"`{'.'.join(path)[:100]}`" if path else "the body"
@@ -456,6 +504,36 @@ class QueryAnswers(TypedDict):
     """The passages of a list of queries, in their order."""
 
     results: list[QueryAnswer]
+
+
+class Rank(TypedDict):
+    """A text in TEI's answer of /rerank. index: its number in the request. text: if it was asked for."""
+
+    index: int
+    score: float
+    text: NotRequired[str]
+
+
+class RankedDocument(TypedDict):
+    """A text in the common answer of /rerank."""
+
+    index: int
+    relevance_score: float
+    document: NotRequired[Document]
+
+
+class TokensRead(TypedDict):
+    """Tokens that were read."""
+
+    total_tokens: int
+
+
+class RerankResponse(TypedDict):
+    """The common answer of /rerank, best text first."""
+
+    model: str
+    results: list[RankedDocument]
+    usage: TokensRead
 
 
 class Error(TypedDict):

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
 from functools import partial
+from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, cast
 
@@ -19,7 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from embedfit.display.terminal import write_line
-from embedfit.errors import ServingError
+from embedfit.errors import EmbedfitError, ServingError
 from embedfit.serving.answers import Answers
 from embedfit.serving.app import App
 from embedfit.serving.edge.access import keys_of
@@ -27,6 +29,7 @@ from embedfit.serving.edge.bodies import PaceLimits
 from embedfit.serving.edge.limits import BoundedProtocol, ConnectionLimits, Connections
 from embedfit.serving.loading import load_service, load_with_index
 from embedfit.serving.proxy import MappedAnswers, open_upstream
+from embedfit.serving.search.query_log import query_log_of
 from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -44,10 +47,14 @@ _OTHER_FILES = 128
 def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[], Index] | None = None) -> None:
     """Serve until SIGTERM or SIGINT; then finish the accepted requests and return.
 
+    On SIGHUP the model and its index are read again. The new ones take the place of the old ones together, between two
+    requests; if they can't be read, the old ones stay.
+
     opened: opens the index that `model` names, and may build it first; None: `model` is a model alone.
     Raises ServingError if the port is taken, and the errors of loading the model.
     """
     keys, agents = keys_of(settings), _for_agents(settings)
+    query_log = query_log_of(settings, searches=opened is not None, log=log)
     listener = listen(settings.host, settings.port)
     address = _url(listener)
     log(f"{address} is open; warming up {model}")
@@ -56,29 +63,29 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
 
     mapped = MappedAnswers(settings) if settings.upstream is not None else None
     app = App(settings, searches=opened is not None, keys=keys, answers=mapped or agents)
+    if query_log is not None:
+        app.answers.metrics.watch(query_log)
     server = uvicorn.Server(_uvicorn_config(app, settings))
-    failures: list[BaseException] = []
 
-    def warm_up() -> None:
-        try:
-            if mapped is not None:
-                mapped.upstream = open_upstream(settings)
-            elif opened is not None:
-                app.answers.service = load_with_index(opened, settings, keys, log=log)
-            else:
-                app.answers.service = load_service(model, settings, log=log)
-            shown = f"search: {address}/, " if app.answers.searches else ""
-            shown += f"agents: {address}/mcp, " if settings.mcp else ""
-            log(f"ready: {address} ({shown}docs: {address}/docs)")
-        except BaseException as error:
-            failures.append(error)
-            server.should_exit = True
+    def load() -> None:
+        if mapped is not None:
+            mapped.upstream = open_upstream(settings)
+        elif opened is not None:
+            app.answers.replace(load_with_index(opened, settings, keys, log=log, query_log=query_log))
+        else:
+            app.answers.replace(load_service(model, settings, log=log))
+        shown = f"search: {address}/, " if app.answers.searches else ""
+        shown += f"agents: {address}/mcp, " if settings.mcp else ""
+        log(f"ready: {address} ({shown}docs: {address}/docs)")
 
+    loader = Loader(load, app.answers.metrics.reloaded, stop=partial(setattr, server, "should_exit", True), log=log)
     # uvicorn passes a signal on to the handler that was set before; ours ignores it, so that only the drain runs.
-    previous = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers: dict[int, Callable[..., None]] = {signal.SIGTERM: lambda *_: None, signal.SIGINT: lambda *_: None}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = hang_up_handler(loader.again)
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        # A daemon does not keep the process alive when the user stops it during warm-up.
-        Thread(target=warm_up, name="warm-up", daemon=True).start()
+        loader.start()
         server.run(sockets=[listener])
     finally:
         for number, handler in previous.items():
@@ -86,8 +93,10 @@ def serve(model: str, settings: ServeSettings, *, log: Log, opened: Callable[[],
         listener.close()
     if app.answers.service is not None:
         app.answers.service.close()
-    if failures:
-        raise failures[0]
+    if query_log is not None:
+        query_log.close()
+    if loader.failure is not None:
+        raise loader.failure
     log("drained, bye")
 
 
@@ -98,6 +107,65 @@ def _for_agents(settings: ServeSettings) -> Answers | None:
     from embedfit.serving.agents.http import AgentAnswers  # an extra
 
     return AgentAnswers(settings, searches=True)
+
+
+class Loader:
+    """Loads what is served on a thread: at the start, and whenever again() asks for it.
+
+    load: does it once. stop: called if the first load fails, whose error `failure` then is. reloaded: is told whether
+    a later one worked.
+    """
+
+    def __init__(
+        self, load: Callable[[], None], reloaded: Callable[..., None], *, stop: Callable[[], None], log: Log
+    ) -> None:
+        self.failure: BaseException | None = None
+        self._load, self._reloaded, self._stop, self._log = load, reloaded, stop, log
+        self._asked: SimpleQueue[None] = SimpleQueue()  # a signal's handler may put into it at any time
+
+    def start(self) -> None:
+        """Begin the first load."""
+        # A daemon does not keep the process alive when the user stops it during warm-up.
+        Thread(target=self._run, name="warm-up", daemon=True).start()
+
+    def again(self) -> None:
+        """Load again as soon as the present load has ended. Several calls in the meantime are one."""
+        self._asked.put(None)
+
+    def _run(self) -> None:
+        """On the thread."""
+        try:
+            self._load()
+        except BaseException as error:
+            self.failure = error
+            self._stop()
+            return
+        while True:
+            self._asked.get()
+            while not self._asked.empty():
+                self._asked.get()
+            self._log("loading again")
+            try:
+                self._load()
+            except Exception as error:
+                why = error.message if isinstance(error, EmbedfitError) else f"{type(error).__name__}: {error}"
+                self._log(f"What was to be loaded can't be served, and the old stays: {why}")
+                self._reloaded(worked=False)
+            else:
+                self._reloaded(worked=True)
+
+
+def hang_up_handler(reload: Callable[[], None]) -> Callable[..., None]:
+    """A handler of SIGHUP that reloads. If the terminal that the server was started in was closed, it ends instead."""
+    terminal = sys.stdin.fileno() if sys.stdin is not None and sys.stdin.isatty() else None
+
+    def handle(*_: object) -> None:
+        if terminal is not None and not os.isatty(terminal):
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            reload()
+
+    return handle
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -17,7 +17,7 @@ from embedfit.serving.scheduling.batcher import Batcher
 from embedfit.serving.schemas import VectorRequest, rows_of
 
 if TYPE_CHECKING:  # loads torch, which a server without an index does not need
-    from embedfit.serving.searching import Searcher
+    from embedfit.serving.search.searcher import Searcher
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

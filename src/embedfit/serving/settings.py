@@ -89,6 +89,13 @@ class ServeSettings(CommandRecord):
             variables=("EMBEDFIT_MCP",),
         ),
     ] = None
+    log_queries: Annotated[
+        str | None,
+        CommandOption("File that gets the queries of searches, one JSON object a line, for `run --queries`."),
+    ] = None
+    log_queries_bytes: Annotated[
+        Count, CommandOption("Size from which the file becomes FILE.1 and a new one is begun.")
+    ] = 50_000_000
     upstream: Annotated[
         str | None,
         CommandOption("Instead of a model: openai:URL#MODEL, tei:URL, sagemaker:NAME@REGION. Needs --map."),

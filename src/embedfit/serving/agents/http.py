@@ -6,6 +6,7 @@ Each request is answered by itself, as JSON: no session is kept, so that clients
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from urllib.parse import urlsplit
@@ -15,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message
 
-from embedfit.serving.agents.protocol import Context, server_of
+from embedfit.serving.agents.protocol import Context as Asked
+from embedfit.serving.agents.protocol import server_of
 from embedfit.serving.agents.tools import Tools
 from embedfit.serving.answers import Answers, Operation, Raw
 from embedfit.serving.edge.access import Caller
 from embedfit.serving.failures import Forbidden
-from embedfit.serving.searching import Searcher
+from embedfit.serving.search.searcher import Searcher
 
 PATH = "/mcp"
 _CALLER = "embedfit.caller"
@@ -75,7 +77,8 @@ class AgentAnswers(Answers):
         """Start what the protocol's package runs in the background, once, in the loop of the server."""
         if self._ready is None:
             self._ready = asyncio.get_running_loop().create_future()
-            self._running = asyncio.create_task(self._run(self._ready))
+            # In a context of its own: that of this request holds a service, which may be replaced.
+            self._running = Context().run(asyncio.create_task, self._run(self._ready))
         await asyncio.shield(self._ready)
 
     async def _run(self, ready: asyncio.Future[None]) -> None:
@@ -103,7 +106,7 @@ def _is_local(origin: str) -> bool:
         return False
 
 
-def _caller_of(context: Context) -> Caller:
+def _caller_of(context: Asked) -> Caller:
     request = context.request
     if not isinstance(request, Request):
         raise RuntimeError("This is a bug: a message came without its request.")

@@ -22,7 +22,8 @@ from embedfit.errors import UsageError
 from embedfit.serving.agents.protocol import server_of
 from embedfit.serving.agents.tools import Tools
 from embedfit.serving.edge.access import ANYBODY, Caller, keys_of
-from embedfit.serving.searching import Searcher
+from embedfit.serving.search.query_log import query_log_of
+from embedfit.serving.search.searcher import Searcher
 from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -38,10 +39,11 @@ def serve_stdio(opened: Callable[[], Index], settings: ServeSettings, *, log: Lo
     opened: opens the index, and may build it first; it runs beside the protocol, which answers at once. Raises its
     errors, and UsageError if --access is given without a key of it.
     """
-    caller = _caller(settings)
+    caller, query_log = _caller(settings), query_log_of(settings, searches=True, log=log)
     log("MCP on standard input and output, for an agent that starts this command; the index is being opened")
     with _only_the_protocol() as (source, sink):
-        asyncio.run(_serve(opened, caller, settings, _Lines(source, sink, settings.payload_limit), log))
+        lines = _Lines(source, sink, settings.payload_limit)
+        asyncio.run(_serve(lambda: Searcher(opened(), query_log=query_log), caller, settings, lines, log))
 
 
 def _caller(settings: ServeSettings) -> Caller:
@@ -59,7 +61,9 @@ def _caller(settings: ServeSettings) -> Caller:
     return caller
 
 
-async def _serve(opened: Callable[[], Index], caller: Caller, settings: ServeSettings, lines: _Lines, log: Log) -> None:
+async def _serve(
+    made: Callable[[], Searcher], caller: Caller, settings: ServeSettings, lines: _Lines, log: Log
+) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[Searcher] = loop.create_future()
     failure: list[BaseException] = []
@@ -78,7 +82,7 @@ async def _serve(opened: Callable[[], Index], caller: Caller, settings: ServeSet
         searcher: Searcher | None = None
         error: BaseException | None = None
         try:
-            searcher = Searcher(index=opened())
+            searcher = made()
             searcher.findable(caller)  # raises if the key's filter does not fit the index
             searcher.warm_up()
             log(f"ready: {len(searcher.index):,} passages of {searcher.index.stored.folder}, by MCP")
@@ -100,7 +104,10 @@ async def _serve(opened: Callable[[], Index], caller: Caller, settings: ServeSet
         pass  # stopped by a signal, by a failure, or because the client reads no more
     finally:
         if ready.done():
-            ready.result().close()
+            searcher = ready.result()
+            searcher.close()
+            if searcher.query_log is not None:
+                searcher.query_log.close()
     if failure:
         raise failure[0]
     log("bye")

@@ -22,7 +22,7 @@ from embedfit.serving.schemas import Bounds, SearchRequest, read_body
 
 if TYPE_CHECKING:  # loads torch
     from embedfit.index.search import Index
-    from embedfit.serving.searching import Searcher
+    from embedfit.serving.search.searcher import Searcher
 
 MOST_K = 50
 LONGEST_QUERY = 10_000
@@ -195,7 +195,7 @@ class Tools:
         answer = await searcher.answer(request, caller)
         if self.metrics is not None:
             self.metrics.succeeded("search")
-            self.metrics.searched(1, answer.empty, time.monotonic() - started)
+            self.metrics.searched(1, answer.empty, time.monotonic() - started, answer.seconds)
         hits = orjson.loads(answer.body)["hits"]
         return Answer(result=SearchResult(passages=[_found(hit) for hit in hits]))
 

@@ -1,0 +1,1 @@
+"""What a server does with an index beside its model."""
