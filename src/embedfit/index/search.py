@@ -220,7 +220,7 @@ class Index:
 
     def asked(self, query: str) -> Asked:
         """A query as the parts read it. Raises InputError if it is empty."""
-        return self.asker.ask([_readable(query)])
+        return self.asker.ask([readable(query)])
 
     def late(self, asked: Asked, texts: Sequence[str]) -> LateScores:
         """Late interaction of a query of asked() with N texts, which need not be in the index.

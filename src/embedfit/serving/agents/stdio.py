@@ -43,7 +43,7 @@ def serve_stdio(opened: Callable[[], Index], settings: ServeSettings, *, log: Lo
     log("MCP on standard input and output, for an agent that starts this command; the index is being opened")
     with _only_the_protocol() as (source, sink):
         lines = _Lines(source, sink, settings.payload_limit)
-        asyncio.run(_serve(lambda: Searcher(opened(), query_log=query_log), caller, settings, lines, log))
+        asyncio.run(_serve(lambda: Searcher(opened(), query_log=query_log), caller, lines, log))
 
 
 def _caller(settings: ServeSettings) -> Caller:
@@ -61,9 +61,7 @@ def _caller(settings: ServeSettings) -> Caller:
     return caller
 
 
-async def _serve(
-    made: Callable[[], Searcher], caller: Caller, settings: ServeSettings, lines: _Lines, log: Log
-) -> None:
+async def _serve(made: Callable[[], Searcher], caller: Caller, lines: _Lines, log: Log) -> None:
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[Searcher] = loop.create_future()
     failure: list[BaseException] = []
