@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pydantic import TypeAdapter, ValidationError
 
-from embedfit.errors import InputError
 from embedfit.index import retriever as retrievers
-from embedfit.index.retriever import Part, Rerank, Retriever, from_json
+from embedfit.index.retriever import Part, Rerank, Retriever
 from embedfit.index.scoring import Asked, Parts, Rows, Scores, Tokens, find, ordered
 from embedfit.index.store.sizes import bytes_a_passage, part_bytes
 from embedfit.index.tokens import gathered, principal_axes, to_bytes
@@ -168,7 +168,7 @@ def test_axes_keep_inner_products_where_rows_lie_in_few_dimensions():
 
 def test_a_retriever_is_data():
     retriever = retrievers.DEFAULT.with_deviations({"one": 0.11, "windows": 0.12})
-    assert from_json(retriever.as_json()) == retriever
+    assert TypeAdapter(Retriever).validate_python(retriever.as_json()) == retriever
     assert retriever.as_json()["parts"][0] == {"name": "one", "weight": 0.5, "deviation": 0.11}
 
 
@@ -178,8 +178,8 @@ def test_a_retriever_is_data():
      {"name": "x", "parts": [{"weight": 1}]}, {"name": "x", "parts": [{"name": "one", "weight": 1, "more": 2}]}],
 )  # fmt: skip
 def test_what_is_no_retriever_is_refused(value):
-    with pytest.raises(InputError):
-        from_json(value)
+    with pytest.raises(ValidationError):
+        TypeAdapter(Retriever).validate_python(value)
 
 
 def test_equal_scores_come_last_first_where_that_is_asked_for():
