@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from embedfit.errors import EmbedfitError, MissingDependency, ModelError
+from embedfit.merging import stage as merge
 from embedfit.merging.blends import AdapterScale, Weights
 from embedfit.merging.mixtures import Frozen, QueryTowers, WholeModels
 from embedfit.models.encoder import Encoder
@@ -134,6 +135,23 @@ def test_lora_of_the_tower_of_queries(tuned, tiny_bert, tmp_path):
     assert_allclose(encoder.encode(TEXTS, is_query=True), half, atol=1e-5)
     assert (tmp_path / "merged" / "adapter" / "adapter_config.json").exists()
     assert not (tower_folder(tmp_path / "merged", is_query=True) / "adapter").exists()
+
+
+def test_lora_in_the_merge_stage_ships_a_merged_model_with_its_adapter(tiny_bert, tmp_path):
+    workspace = make_run(tmp_path)
+    config = settings(tiny_bert, LORA, "train.learning_rate=1e-2", "merge.alpha=0.5", "merge.always_ship=true")
+    trained(workspace, config)
+    merge.run(workspace, config, Runtime())
+    merged = workspace.path("merged")
+    found = Encoder.load(merged).encode(TEXTS)
+    half = Weights(LocalModel("base", tiny_bert), workspace.path("finetuned")).mixed(0.5)
+    assert_allclose(found, half.encode(TEXTS), atol=1e-5)
+    assert sorted(path.name for path in (merged / "adapter").glob("adapter*")) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    sweep = json.loads(workspace.path("merge.json").read_text())
+    assert [point["alpha"] for point in sweep["alphas"]] == [0.0, 0.5]
 
 
 def test_lora_that_does_not_belong_to_the_tuned_model_is_refused(tuned, tiny_bert, tmp_path):

@@ -51,6 +51,9 @@ def doctor(
 
 
 def _doctor_model(model: str, against: str | None, *, as_json: bool) -> None:
+    from embedfit.models.sources import resolve_model
+
+    resolve_model(model)  # a model that can't be had is told before torch is loaded
     from embedfit.models.layout.proof import SENTENCE_TRANSFORMERS, examine  # torch
 
     if against not in (None, SENTENCE_TRANSFORMERS):
