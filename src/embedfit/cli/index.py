@@ -93,7 +93,7 @@ def _say_handed(url: str, about: About, built: Index) -> None:
     if kind_of(url).read is not None:
         model = built.asker.folder.resolve()
         say(
-            "To search them from Python:\n"
+            "To search them from Python:\n  import embedfit\n"
             f'  store = embedfit.connect("{place}", model="{model}")\n'
             '  for hit in store.search("what you look for", k=5): print(hit.score, hit.document, hit.text)'
         )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from benchmarks import corpora
+from embedfit.commands.indexing import index_documents
+from embedfit.errors import ModelError
 from embedfit.index.search import Index
+from embedfit.index.sinks.client import connect
 from embedfit.index.sinks.handover import export
 from embedfit.index.sinks.sink import kind_of
+from embedfit.models.sources import resolve_model
+from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Silent
+from embedfit.runtime import Runtime
 from examples import search_lancedb, search_postgresql
 from tests.index.sinks.corpora import QUERIES, documents_index
-from tests.index.sinks.ranking import DEPTH, first_stage
+from tests.index.sinks.ranking import DEPTH, assert_ranks_as, first_stage
 
 
 @pytest.fixture(scope="module")
@@ -20,18 +28,54 @@ def index(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     return documents_index(tmp_path_factory.mktemp("examples"), tiny_bert)
 
 
+@pytest.fixture(scope="module")
+def minilm() -> Path:
+    try:
+        return resolve_model("minilm")
+    except ModelError as error:
+        pytest.skip(f"MiniLM is not here: {error.message}")
+
+
+@pytest.fixture(scope="module")
+def emanual(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
+    if not (corpora.DATA / "emanual").is_dir():
+        pytest.skip("the corpora are not here: set EMBEDFIT_DATA")
+    folder = tmp_path_factory.mktemp("emanual")
+    runtime = Runtime(vectors=VectorStore(folder / "vectors"))
+    return index_documents(corpora.DATA / "emanual", folder=folder / "ix", model=str(minilm), runtime=runtime)
+
+
 @pytest.mark.parametrize("name", ["lancedb", "postgresql"])
 def test_the_example_finds_the_first_stage(
     index: Index, tiny_bert: Path, tmp_path: Path, postgres_server: str, name: str
 ) -> None:
+    assert_example_finds(index, tiny_bert, QUERIES, tmp_path, postgres_server, name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lancedb", "postgresql"])
+def test_emanual_ranks_as_in_the_index(
+    emanual: Index, minilm: Path, tmp_path: Path, postgres_server: str, name: str
+) -> None:
+    queries = corpora.corpus("emanual").queries[:60]
+    url = assert_example_finds(emanual, minilm, queries[:20], tmp_path, postgres_server, name)
+    with connect(url, minilm) as store:
+        assert_ranks_as(emanual, store, queries)
+
+
+def assert_example_finds(
+    index: Index, model: Path, queries: Sequence[str], folder: Path, server: str, name: str
+) -> str:
+    """Hand an index over, and compare what the example finds with its first stage. Returns the URL."""
     place, best = {
-        "lancedb": (str(tmp_path / "db"), search_lancedb.best),
-        "postgresql": (postgres_server, search_postgresql.best),
+        "lancedb": (str(folder / "db"), search_lancedb.best),
+        "postgresql": (server, search_postgresql.best),
     }[name]
     url = f"lancedb://{place}" if name == "lancedb" else place
     export(index, kind_of(url).open(url), Silent())
-    for query in QUERIES:
+    for query in queries:
         expected = first_stage(index).search(query, DEPTH)
-        found = best(place, str(tiny_bert), query)
+        found = best(place, str(model), query)
         assert [(one, text) for _, one, text in found] == [(hit.passage_id, hit.text) for hit in expected]
         assert [score for score, *_ in found] == pytest.approx([hit.score for hit in expected], abs=1e-4)
+    return url

@@ -48,8 +48,10 @@ class PostgresSink:
     """The tables of a database."""
 
     def __init__(self, url: str) -> None:
-        """Raises UsageError for a URL that can't be read, MissingDependency."""
+        """Raises UsageError for a URL that can't be read, EmbedfitError if the server does not answer."""
         self.place = place_of(url)
+        with errors_of(self.place), opened(self.place):
+            pass
 
     def write(self, handover: Handover) -> None:
         """Load what is missing, then point the views to it."""
