@@ -27,7 +27,7 @@ from embedfit.deploy.account.sagemaker import discover
 from embedfit.deploy.apply import apply
 from embedfit.deploy.artefact import resolve_artefact
 from embedfit.deploy.destroy import destroy
-from embedfit.deploy.options import Autoscaling, Options
+from embedfit.deploy.options import Options
 from embedfit.deploy.plan import DeployPlan, make_plan
 from embedfit.deploy.probe import probe, texts_of
 from embedfit.deploy.status import status
@@ -60,7 +60,7 @@ def main(model: str = "minilm") -> int:
         aws = fake_aws(stack, folder)
 
         step("1. plan: what would be done, and what it costs; nothing is changed")
-        plan = plan_of(folder, aws, Autoscaling(minimum=1, maximum=2, target=200.0))
+        plan = plan_of(folder, aws, max_instances=2)
         for resource in plan.steps:
             for call in resource.calls:
                 print(f"   {call.service}.{call.operation}")
@@ -71,7 +71,7 @@ def main(model: str = "minilm") -> int:
         deployment = apply(plan, aws, runtime)
 
         step("3. scale: the same command with other limits changes them in place")
-        apply(plan_of(folder, aws, Autoscaling(minimum=1, maximum=4, target=200.0)), aws, runtime)
+        apply(plan_of(folder, aws, max_instances=4), aws, runtime)
         targets = aws.client("application-autoscaling").describe_scalable_targets(ServiceNamespace="sagemaker")
         print(f"   up to {targets['ScalableTargets'][0]['MaxCapacity']} instances")
 
@@ -80,10 +80,7 @@ def main(model: str = "minilm") -> int:
             print(f"   {one.name}: {one.endpoint}, {one.instances} × {one.instance_type}, ${one.usd_per_hour}/h")
 
         step("5. test: the endpoint's vectors against the local model's, and its latency")
-        queries, passages, pairs = texts_of(folder)
-        result = probe(
-            aws, deployment.name, folder, queries=queries, passages=passages, pairs=pairs, requests=50, concurrency=2
-        )
+        result = probe(aws, deployment.name, folder, texts_of(folder), requests=50, concurrency=2)
         print(f"   lowest cosine to the local vectors {result.lowest_cosine:.6f}, agrees: {result.agrees}")
         print(f"   similar pairs {result.similar_mean:.3f}, different pairs {result.different_mean:.3f}")
         print(f"   p50 {result.p50_ms:.1f} ms, p95 {result.p95_ms:.1f} ms, p99 {result.p99_ms:.1f} ms")
@@ -108,15 +105,16 @@ def step(title: str) -> None:
     print(f"\n{title}", flush=True)
 
 
-def plan_of(folder: Path, aws: Aws, scaling: Autoscaling) -> DeployPlan:
+def plan_of(folder: Path, aws: Aws, max_instances: int) -> DeployPlan:
     """The plan of the model on a small CPU instance."""
     options = Options(
         model=str(folder),
         region=REGION,
         instance_type="ml.m5.xlarge",
         role_arn=ROLE,
-        ttl_seconds=8 * 3600,
-        autoscaling=scaling,
+        ttl="8h",
+        max_instances=max_instances,
+        target_invocations=200.0,
     )
     artefact = resolve_artefact(str(folder), aliases={}, user_folder=folder.parent, device="cpu")
     return make_plan(options, artefact, aws=aws, prices=load_prices(), now=datetime.now(timezone.utc))

@@ -45,6 +45,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     models.merge_models,
     models.push,
     upkeep.doctor,
+    upkeep.drift,
     data.sample,
     data.convert,
 )

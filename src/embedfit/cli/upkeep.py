@@ -1,4 +1,4 @@
-"""The commands that look after things: `doctor`, `ledger` and `forget`."""
+"""The commands that look after things: `doctor`, `drift`, `ledger` and `forget`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from embedfit.cli.shared import AsJson, LedgerPath, runtime_for
+from embedfit.cli.shared import AsJson, LedgerPath, RunFolder, runtime_for
 from embedfit.commands import runs
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json, shown
@@ -65,6 +65,26 @@ def _doctor_model(model: str, against: str | None, *, as_json: bool) -> None:
         say("\n".join(found.lines()))
     if not found.same:
         raise typer.Exit(1)
+
+
+def drift(
+    run: RunFolder,
+    queries: Annotated[list[Path], typer.Option("--queries", help="New questions: one a line, or JSONL.")],
+    documents: Annotated[
+        list[Path] | None, typer.Option("--documents", help="New documents, to compare their passages too.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether new questions or documents still look like those of a run. Exit code 3 if they do not."""
+    from embedfit.commands.drift import drift as compare  # torch
+
+    found = compare(run, queries=queries, documents=documents or (), runtime=runtime_for())
+    if as_json:
+        say_json(found.as_json())
+    else:
+        say("\n".join(found.sentences()))
+    if found.has_drifted:
+        raise typer.Exit(3)
 
 
 ledger_app = typer.Typer(help="The ledger of language-model calls.", no_args_is_help=True)

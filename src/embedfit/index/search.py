@@ -80,6 +80,10 @@ class Asker:
         vectors, tokens = self._reader.queries(texts, self._space)
         return Asked(texts=texts, vectors=vectors, tokens=tokens)
 
+    def passages(self, texts: Sequence[str]) -> Floats:
+        """Vectors of texts as those of passages: (N, H)."""
+        return self._model.embed(texts, is_query=False)
+
     @property
     def window(self) -> int:
         """The tokens of a text that the model reads."""
