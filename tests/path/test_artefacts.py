@@ -153,7 +153,7 @@ def records() -> list[type[BaseModel]]:
     found: list[type[BaseModel]] = [Whole]
     for one in found:
         found += one.__subclasses__()
-    return [one for one in found if one.__module__ == "embedfit.path.artefacts"]
+    return [one for one in found if one.__module__.startswith("embedfit.path.artefacts.")]
 
 
 def test_every_record_says_what_it_is() -> None:
