@@ -43,6 +43,8 @@ QUERY = "Instruct: Given a question, find passages\nQuery:"
 #: One of each shape: absolute positions, alternating local attention, causal, sliding windows and two Dense, relative.
 QUICK = ("bert", "modernbert", "qwen3", "gemma3_text", "t5")
 EVERY = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+#: Those whose shape another family has too.
+LIKE_OTHERS = ("roberta", "camembert", "electra", "mt5", "qwen2", "llama", "mistral")
 #: Those of whose graphs ONNX Runtime gives other vectors, or which can't be traced.
 WITHOUT_GRAPH = ("deberta", "gemma3_text")
 RATE = 1e-3
@@ -121,7 +123,10 @@ def assert_sentence_transformers_vectors(folder: Path) -> None:
     assert ours.layout.query_instruction == QUERY
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LIKE_OTHERS else name for name in FAMILIES],
+)
 def test_family_gives_sentence_transformers_vectors(name: str, family: Callable[[str], Path]) -> None:
     assert_sentence_transformers_vectors(family(name))
     encoder = Encoder.load(family(name), precision="fp32")

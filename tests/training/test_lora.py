@@ -32,6 +32,7 @@ from tests.training.test_stage import settings, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
 TEXTS = ["red green blue", "how to mute the tv", "a"]
+OTHERS = ("albert", "distilbert", "nomic_bert", "t5", "gemma3_text")
 LORA = "train.lora.rank=4"
 
 
@@ -90,7 +91,7 @@ def test_lora_that_was_cut_off_ends_with_the_same_bits(tiny_bert, tmp_path, monk
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
-@pytest.mark.parametrize("name", ["bert", "albert", "distilbert", "nomic_bert", "t5", "qwen3", "gemma3_text"])
+@pytest.mark.parametrize("name", ["bert", "qwen3", *(pytest.param(one, marks=pytest.mark.slow) for one in OTHERS)])
 def test_lora_of_each_family_is_merged_into_the_same_vectors(name, tmp_path):
     folder = save_family(name, tmp_path / "base", after=two_dense if name == "gemma3_text" else None)
     encoder = Encoder.load(folder, precision="fp32")
