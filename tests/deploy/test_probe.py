@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from embedfit.commands.indexing import index_documents
 from embedfit.deploy.account.calls import Aws
+from embedfit.deploy.artefact import resolve_artefact
 from embedfit.deploy.probe import probe, texts_of
+from embedfit.index.retriever import DEFAULT
 from embedfit.models.encoder import Encoder
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.workspace import Workspace
+from tests.serving.conftest import write_corpus
 
 
 class Endpoint:
@@ -101,3 +106,25 @@ def test_the_texts_of_a_run_are_its_test_queries(tmp_path):
     )
     texts = texts_of(run_folder / "merged")
     assert texts.queries == ("first", "train") and texts.passages == ("T text 2", "T text 0")
+
+
+def test_queries_are_ranked_in_the_index_of_the_run_by_both_vectors(tiny_bert, tmp_path):
+    run_folder = tmp_path / "run"
+    index_documents(write_corpus(tmp_path), folder=run_folder, model=str(tiny_bert))
+    shutil.copytree(tiny_bert, run_folder / "merged")
+    assert run(Endpoint(tiny_bert), run_folder / "merged").same_ten == 1
+    noise = np.random.default_rng(0).normal(0, 1, (100, 32))
+    result = run(Endpoint(tiny_bert, lambda vectors: vectors + noise[: len(vectors)]), run_folder / "merged")
+    assert result.same_ten < 1 and not result.agrees
+    assert run(Endpoint(tiny_bert), tiny_bert).same_ten is None
+
+
+def test_a_plan_says_where_the_other_parts_run(tiny_bert, tmp_path):
+    run_folder = tmp_path / "run"
+    shutil.copytree(tiny_bert, run_folder / "merged")
+    (run_folder / "embedfit.toml").write_text("")
+    chosen = {"retriever": DEFAULT.as_json()}
+    (run_folder / "retriever.json").write_text(json.dumps(chosen))
+    artefact = resolve_artefact(str(run_folder), aliases={}, user_folder=tmp_path, device="gpu")
+    note = next(note for note in artefact.notes if "words, tokens (late interaction) run where the index is" in note)
+    assert f"embedfit serve {run_folder}" in note

@@ -194,6 +194,7 @@ def _notes(model: Path, folder: Path, files: Sequence[ModelFile], device: str) -
     elif _whole(folder) != folder:
         texts = "queries" if folder.name == QUERY else "passages"
         yield f"This is one of a model's two towers: the endpoint encodes {texts} alone."
+    yield from _other_parts(model)
     if device != "cpu":
         return
     if _has_dense(folder):
@@ -203,6 +204,23 @@ def _notes(model: Path, folder: Path, files: Sequence[ModelFile], device: str) -
         )
     elif not any(file.key == "onnx/model.onnx" for file in files):
         yield "There is no onnx/model.onnx: the CPU image falls back to its slower engine (candle)."
+
+
+def _other_parts(model: Path) -> Iterator[str]:
+    """Where the parts of the run's retriever run that an endpoint can't compute."""
+    path = run_folder_of(model) / "retriever.json"
+    chosen = (_json(path) or {}).get("retriever", {}) if path.exists() else {}
+    names = [part["name"] for part in chosen.get("parts", ())]
+    others = [name for name in names if name not in ("one", "windows", "queries")]
+    others += ["tokens (late interaction)"] if chosen.get("rerank") else []
+    if not names:
+        return
+    dense = [name for name in names if name not in others]
+    yield (
+        f"The run's retriever has the parts {', '.join(dense + others)}. The endpoint computes the vector of a query"
+        + (f"; {', '.join(others)} run where the index is" if others else "")
+        + f": embedfit serve {shlex.quote(str(run_folder_of(model)))}, or a database (embedfit index --to URL)."
+    )
 
 
 def _has_dense(folder: Path) -> bool:

@@ -13,6 +13,10 @@ import numpy as np
 from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.artefact import run_folder_of
 from embedfit.embedders.sagemaker import sagemaker
+from embedfit.index.retriever import DENSE_PARTS
+from embedfit.index.scoring import Asked, Rows, Scores, find
+from embedfit.index.store.folder import read
+from embedfit.index.store.manifest import IN_RUN, is_index
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import Embedder
 from embedfit.numerics.arrays import Vectors
@@ -22,6 +26,8 @@ from embedfit.progress import Reporter, Silent
 
 #: The least cosine between the endpoint's and the local vector of a text. Half precision on a GPU stays above it.
 LEAST_COSINE = 0.999
+#: The least share of a query's ten best passages that are the same. Half precision swaps neighbours at the tenth place.
+LEAST_SAME = 0.95
 
 _QUERIES = (
     "how do I reset the device to factory settings",
@@ -60,7 +66,9 @@ class ProbeResult:
     lowest_cosine, mean_cosine: between the endpoint's and the local vector of the same text, queries with the
     instruction, passages without. similar_mean, different_mean: cosines, by the endpoint, of queries with their own
     passage and with another one. separated: share of queries that are nearer to their own passage.
-    texts_per_second: with all passages, in the largest requests that the endpoint takes.
+    texts_per_second: with all passages, in the largest requests that the endpoint takes. same_ten: the mean share of
+    the ten best passages of a query in the run's index that are the same with the endpoint's vectors and with the local
+    ones, by the first stage of its retriever; None if the run has no index of this model.
     """
 
     endpoint: str
@@ -80,11 +88,12 @@ class ProbeResult:
     concurrency: int
     requests_per_second: float
     texts_per_second: float
+    same_ten: float | None = None
 
     @property
     def agrees(self) -> bool:
-        """Whether endpoint and local model are the same model."""
-        return self.lowest_cosine > LEAST_COSINE
+        """Whether endpoint and local model are the same model, and find the same."""
+        return self.lowest_cosine > LEAST_COSINE and (self.same_ten is None or self.same_ten >= LEAST_SAME)
 
 
 def texts_of(model: Path, limit: int = 64) -> ProbeTexts:
@@ -132,9 +141,10 @@ def probe(
         concurrency=concurrency,
     )
     query_vectors, passage_vectors = remote.embed(texts.queries, is_query=True), remote.embed(texts.passages)
+    local_queries = local.embed(texts.queries, is_query=True)
     agreement = np.concatenate(
         [
-            _cosines(local.embed(texts.queries, is_query=True), query_vectors),
+            _cosines(local_queries, query_vectors),
             _cosines(local.embed(texts.passages, is_query=False), passage_vectors),
         ]
     )
@@ -164,7 +174,27 @@ def probe(
         concurrency=concurrency,
         requests_per_second=rate,
         texts_per_second=len(texts.passages) / seconds,
+        same_ten=_same_ten(model, texts.queries, local_queries, query_vectors),
     )
+
+
+def _same_ten(model: Path, queries: Sequence[str], local: Vectors, remote: Vectors) -> float | None:
+    """How alike the run's index ranks with both vectors of the queries. local, remote: (Q, H)."""
+    folder = run_folder_of(model) / IN_RUN
+    if not is_index(folder) or local.shape != remote.shape:
+        return None
+    stored = read(folder)
+    dense = [getattr(stored.parts, name) for name in DENSE_PARTS]
+    widths = {one.vectors.shape[1] if isinstance(one, Rows) else one.shape[1] for one in dense if one is not None}
+    if widths != {local.shape[1]}:
+        return None  # words alone, or another model's
+    first = stored.retriever.without_tokens()
+    ranked = [
+        [one.passages.tolist() for one in find(Scores(stored.parts, Asked(texts=queries, vectors=vectors)), first, 10)]
+        for vectors in (local, remote)
+    ]
+    shares = [len({*ours} & {*theirs}) / max(1, len(ours)) for ours, theirs in zip(*ranked, strict=True)]
+    return float(np.mean(shares))
 
 
 def _cosines(one: Vectors, other: Vectors) -> Vectors:
