@@ -77,7 +77,7 @@ TUNES: dict[str, tuple[str, ...]] = {
     "both": ("train.loss=corpus-distil", "train.tune=both"),
     "in-batch-distil": (
         "train.loss=in-batch-distil", "train.tune=both", "train.teacher_temperature=0.5", "train.infonce_weight=0",
-        "train.learning_rate=3e-5", "train.dropout=0.1", "merge.max_alpha=0.8",
+        "train.learning_rate=3e-5", "train.dropout=0.1", "train.passage_max_tokens=64", "merge.max_alpha=0.8",
     ),
     "infonce": ("train.loss=infonce", "train.tune=both", "mine.negatives=4", "train.hard_negatives=4"),
 }  # fmt: skip

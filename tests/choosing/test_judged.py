@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from embedfit.choosing import stage
 from embedfit.choosing.candidates import CandidateRetriever
@@ -21,7 +22,7 @@ from embedfit.choosing.questions import JudgingQuestion
 from embedfit.choosing.ranking import rank
 from embedfit.config import Config
 from embedfit.files.beir import read_beir
-from embedfit.index.retriever import from_json
+from embedfit.index.retriever import Retriever
 from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.workspace import Workspace
@@ -71,7 +72,7 @@ def test_recorded_grades_keep_words_from_where_they_harm(data_dir, minilm, tmp_p
     assert found["evidence"]["kind"] == "graded" and found["candidates"], found["why"]
     assert found["retriever"]["name"] not in ("one_words", "windows_words")
     assert rows["bm25"]["verdict"] == "worse" and rows["bm25"]["ndcg"] < rows["default"]["ndcg"] - 0.1
-    assert from_json(found["retriever"]).rerank is None
+    assert TypeAdapter(Retriever).validate_python(found["retriever"]).rerank is None
 
 
 def run_of(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from zlib import crc32
 
 import pytest
+from pydantic import TypeAdapter
 from typer.testing import CliRunner
 
 from embedfit.choosing import stage
@@ -14,7 +15,7 @@ from embedfit.choosing.gate import FEWEST, against
 from embedfit.cli.main import app
 from embedfit.config import Config, resolve, save
 from embedfit.errors import InputError, PaidInPart, ProviderError, UsageError
-from embedfit.index.retriever import DEFAULT, MOST_WITH_TOKENS, default_for, from_json
+from embedfit.index.retriever import DEFAULT, MOST_WITH_TOKENS, Retriever, default_for
 from embedfit.llm.probing import FIRST
 from embedfit.llm.protocol import Request
 from embedfit.path.artefacts import Grade, Passage, Pooled, Query
@@ -77,7 +78,7 @@ def test_without_evidence_the_safe_default_ships_over_what_the_merge_ships(works
     assert (found["schema"], found["model"], found["verdict"]) == (1, model, "no evidence")
     assert found["evidence"]["questions"] == 0 and found["evidence"]["kind"] == "none"
     assert found["why"].endswith(".") and found["retriever"] == found["default"]
-    retriever = from_json(found["retriever"])
+    retriever = TypeAdapter(Retriever).validate_python(found["retriever"])
     assert retriever.with_deviations({}) == DEFAULT
     deviations = {part.name: part.deviation for part in retriever.parts}
     assert 0 < deviations["one"] < 1 and deviations["words"] == 1
@@ -95,7 +96,7 @@ def test_labels_choose_and_every_candidate_is_told(workspace, tiny_bert):
     retrievers = ("default", "one", "windows", "one_words", "windows_words", "bm25", "rrf")
     assert names >= {(name, model) for name in retrievers for model in ("merged", "base")}
     for row in found["candidates"]:
-        from_json(row["retriever"])
+        TypeAdapter(Retriever).validate_python(row["retriever"])
         assert 0 <= row["ndcg"] <= 1 and row["ci"][0] <= row["delta"] <= row["ci"][1] and 0 < row["p"] <= 1
     # The tiny model's vectors are random, and each question shares its words with its passage.
     assert found["verdict"] == "better" and found["retriever"]["name"] in ("bm25", "one_words", "windows_words")
@@ -405,7 +406,7 @@ def test_wishes_for_the_index_hold_for_the_choice(workspace, tiny_bert, tokens, 
         for n, topic in enumerate(TOPICS)
     ]
     workspace.write(Query, of_all)
-    chosen = from_json(choose(workspace, config)["retriever"])
+    chosen = TypeAdapter(Retriever).validate_python(choose(workspace, config)["retriever"])
     assert (chosen.rerank is None) == (tokens == "no")
     assert chosen.name == ("default" if queries == "no" else "expanded")
 

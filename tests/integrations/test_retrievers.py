@@ -31,6 +31,16 @@ from tests.integrations.conftest import Place
 QUERY = "mute the tv"
 
 
+class Unknown:
+    """A value that no JSON has. Its name is the same in every process that collects the tests."""
+
+    def __repr__(self) -> str:
+        return "unknown"
+
+
+UNKNOWN = Unknown()
+
+
 class _Suite(RetrieversIntegrationTests):
     @property
     def retriever_constructor(self) -> type[langchain.EmbedfitRetriever]:
@@ -150,7 +160,7 @@ def test_a_key_of_the_server_narrows(framework: str, place: Place):
     ("given", "why"),
     [
         ({"filter": {"colour": "red"}}, "no field 'colour'"), ({"filter": {"lang": {"or": 1}}}, "no operator"),
-        ({"filter": "lang"}, "can't be read"), ({"filter": 3}, "A filter is"), ({"filter": {"year": object()}}, "year"),
+        ({"filter": "lang"}, "can't be read"), ({"filter": 3}, "A filter is"), ({"filter": {"year": UNKNOWN}}, "year"),
         ({"k": 0}, "k"), ({"k": -1}, "k"), ({"k": "many"}, "k"), ({"query": ""}, "mpty"), ({"query": " \n"}, "mpty"),
     ],
     ids=str,

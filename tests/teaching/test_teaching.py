@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedfit.config import resolve
 from embedfit.errors import InputError
+from embedfit.merging.stage import largest_weight, sweep_of
 from embedfit.models.local import LocalModel
 from embedfit.numerics.arrays import Floats
+from embedfit.path.artefacts import Passage, Query
 from embedfit.runtime import Runtime
+from embedfit.teaching.coverage import CAREFUL, COVERED, covered, covered_log
 from embedfit.teaching.query_map import MapSettings, corpus_cross_entropy, fit
 from embedfit.teaching.scores import CANDIDATES, SAMPLED, TeacherScores, TeacherWeights, corpus_scores
 from embedfit.teaching.targets import common_columns, targets
@@ -124,3 +130,57 @@ def test_candidates_of_all_passages_teach_what_the_whole_teaches() -> None:
     settings = MapSettings(steps=20)
     one, two = (fit(queries, passages, taught, settings, labels=labels) for taught in (scores, some))
     np.testing.assert_allclose(one.matrix, two.matrix, atol=1e-4)
+
+
+# --- people's questions, and what their words say
+
+
+def _run_of(contents: list[str], questions: list[str], *, split: str = "log") -> tuple[list[Passage], list[Query]]:
+    passages = [
+        Passage(passage_id=f"p{n}", document_id="d", title="", text=text, split="train")
+        for n, text in enumerate(contents)
+    ]
+    queries = [
+        Query(query_id=f"q{n}", passage_id="", text=text, style="asked", split=split, kept=True)  # type: ignore[arg-type]
+        for n, text in enumerate(questions)
+    ]
+    return passages, queries
+
+
+def test_a_question_in_a_passage_s_words_is_covered_and_one_in_others_is_not() -> None:
+    contents = [f"{word} stands by the {WORDS[place - 1]}" for place, word in enumerate(WORDS)]
+    assert covered(contents, ["red stands knife", "green stands red"]) > COVERED
+    assert covered(contents, ["entirely unknown terminology", "nothing matches here"]) == 0
+    assert covered(contents, []) == 0
+
+
+def test_only_questions_of_the_log_that_were_kept_count() -> None:
+    contents = [f"{word} stands by the {WORDS[place - 1]}" for place, word in enumerate(WORDS)]
+    passages, asked = _run_of(contents, ["red stands knife"])
+    _, judges = _run_of(contents, ["nothing matches here"], split="judge")
+    assert covered_log(passages, [*asked, *judges]) == covered(contents, ["red stands knife"])
+    assert covered_log(passages, [replace(asked[0], kept=False), *judges]) is None
+    hidden = [replace(one, split="test") if "red" in one.text else one for one in passages]
+    assert (covered_log(hidden, asked) or 0) < covered(contents, ["red stands knife"])
+
+
+@pytest.mark.parametrize(
+    ("questions", "most"), [(["red stands knife"], 1.0), (["quite other words"], CAREFUL), ([], 0.75)]
+)
+def test_how_much_of_a_map_ships_goes_by_the_words_of_the_log(questions: list[str], most: float) -> None:
+    contents = [f"{word} stands by the {WORDS[place - 1]}" for place, word in enumerate(WORDS)]
+    config = resolve(preset="default", overrides={"queries": ["log.txt"]})
+    assert largest_weight(config, *_run_of(contents, questions)).max_alpha == most
+    named = resolve(preset="default", assignments=["merge.alpha=0.3"])
+    assert sweep_of(largest_weight(named, *_run_of(contents, questions))) == ([0.0, 0.3], 0.3)
+
+
+def test_the_offline_preset_learns_a_map_from_a_log_and_a_model_from_written_queries() -> None:
+    written, asked = resolve(preset="offline"), resolve(preset="offline", overrides={"queries": ["log.txt"]})
+    assert (written.training.loss, written.training.tuned) == ("in-batch-distil", "both")
+    assert (asked.training.loss, asked.training.tuned) == ("corpus-distil", "map")
+    for tune in ("map", "query"):
+        named = resolve(preset="offline", assignments=[f"train.tune={tune}"])
+        assert (named.training.loss, named.training.tuned) == ("corpus-distil", tune)
+    both = resolve(preset="offline", overrides={"queries": ["log.txt"]}, assignments=["train.tune=both"])
+    assert (both.training.loss, both.training.tuned) == ("in-batch-distil", "both")

@@ -15,14 +15,10 @@ from embedfit.path.artefacts import AdaptDecision, AdaptEvidence
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.significance import Difference, compare, number
 from embedfit.retrieval.topk import top_k
+from embedfit.teaching.coverage import CAREFUL, COVERED
 
 #: The weights of the map that are tried beside the unchanged vector.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-#: The share of a question that BM25's best passage must cover, on average, for the whole map to ship unmeasured. Below
-#: it words mislead, and with them a teacher that counts words (docs/adapt.md has the corpora).
-COVERED = 0.33
-#: The weight that ships unmeasured otherwise. It harmed on no corpus.
-CAREFUL = 0.5
 #: The weight of a map that learned from written queries alone, unless written questions forbid it.
 WRITTEN = 0.75
 _DEPTH = 10

@@ -33,8 +33,8 @@ from embedfit.models.store.vectors import PROBES, Embedder
 from embedfit.numerics.arrays import Vectors
 from embedfit.path.artefacts import AdaptData, AdaptDecision, Adapted, Cost, Passage, Query
 from embedfit.path.workspace import Workspace, encode_whole
-from embedfit.retrieval.bm25 import Bm25
 from embedfit.runtime import Runtime
+from embedfit.teaching.coverage import covered
 from embedfit.teaching.query_map import MapSettings, fit
 from embedfit.teaching.scores import TeacherScores, TeacherWeights, corpus_scores
 
@@ -86,7 +86,7 @@ class _Adaptation:
             held_out = self._embedded(embedder, [one.text for one in questions.held_out], is_query=True)
         with self._timed("teacher"):
             scores = self._taught(contents, texts)
-            covered = _covered(contents, texts[: questions.asked or None])
+            share_covered = covered(contents, texts[: questions.asked or None])
         self._check_one_model(embedder, trained, frozen, scores)
         with self._timed("map"):
             number = {one: place for place, one in enumerate(ids)}
@@ -95,7 +95,14 @@ class _Adaptation:
             taught = _tempered(scores, questions.asked)
             fitted = fit(trained, frozen, taught, settings, labels=labels, report=self.runtime.report)
             decision, evidence = decide(
-                fitted, questions, held_out, frozen, ids, covered=covered, fixed=config.adapt.share, seed=config.seed
+                fitted,
+                questions,
+                held_out,
+                frozen,
+                ids,
+                covered=share_covered,
+                fixed=config.adapt.share,
+                seed=config.seed,
             )
         self.runtime.report.log(f"adapt: {decision.why}")
         made = fitted.blended(decision.share)
@@ -106,7 +113,7 @@ class _Adaptation:
             rows = self._rows(eval_set, embedder, fitted.blended(decision.share or 1.0), new)
         data = AdaptData(
             passages=len(passages), width=frozen.shape[1], asked=questions.asked,
-            written=len(texts) - questions.asked, with_queries=len(new), covered=round(covered, 4),
+            written=len(texts) - questions.asked, with_queries=len(new), covered=round(share_covered, 4),
             eval_queries=len(eval_set.queries) if eval_set else 0, eval_kind=eval_set.kind if eval_set else "none",
         )  # fmt: skip
         used = [one.usage for one in self.opened.values() if isinstance(one, PaidEmbedder)]
@@ -297,12 +304,6 @@ class _Adaptation:
         started = time.monotonic()
         yield
         self.seconds[step] = round(time.monotonic() - started, 3)
-
-
-def _covered(contents: Sequence[str], questions: Sequence[str]) -> float:
-    """The share of a question that BM25's best passage covers, averaged over the questions."""
-    words = Bm25(contents)
-    return float(np.mean([words.coverage(text).max() for text in questions]))
 
 
 def _tempered(scores: TeacherScores, asked: int) -> TeacherScores:

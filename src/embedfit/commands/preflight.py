@@ -22,13 +22,13 @@ def refuse_hopeless(workspace: Workspace, config: Config) -> None:
             f"The model {config.model} lies in the run folder {workspace.root}, whose stages write it anew.",
             remedy="To continue from a run's model, name another folder: --run NEW",
         )
-    check_trainable(layout, config.model, config.train)
+    check_trainable(layout, config.model, config.training)
     if config.mine.teacher == "judge" and config.generate.judge is None:
         raise UsageError("mine.teacher=judge needs a judge.", remedy=NAME_A_JUDGE)
-    if loss_named(config.train.loss).needs_scores and config.mine.teacher == "none" and not config.mine.negatives:
+    if loss_named(config.training.loss).needs_scores and config.mine.teacher == "none" and not config.mine.negatives:
         raise UsageError(
-            f"train.loss={config.train.loss} learns from the scores of a row's negatives, and mine.negatives=0 gives "
-            "a row none.",
+            f"train.loss={config.training.loss} learns from the scores of a row's negatives, and mine.negatives=0 "
+            "gives a row none.",
             remedy="For example: --set mine.negatives=4, or --set train.loss=infonce",
         )
 

@@ -63,6 +63,11 @@ class Config(Section):
     adapt: AdaptConfig = AdaptConfig()
 
     @property
+    def training(self) -> TrainConfig:
+        """The section `train` with its loss decided."""
+        return self.train.decided(asked=bool(self.queries))
+
+    @property
     def writes_for_adapt(self) -> bool:
         """Whether `embedfit adapt` has a language model write queries."""
         return self.adapt.written == "yes" or (self.adapt.written == "auto" and not self.queries)

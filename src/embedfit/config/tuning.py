@@ -36,8 +36,9 @@ class MineConfig(Section):
     )
 
 
-#: The loss that leaves the passages' vectors as they are.
+#: The loss that leaves the passages' vectors as they are, and the one that moves them.
 CORPUS_LOSS: Final = "corpus-distil"
+BATCH_LOSS: Final = "in-batch-distil"
 
 
 class LoraConfig(Section):
@@ -64,7 +65,11 @@ class TrainConfig(Section):
     weight_decay: float = decides(0.01, ge=0)
     max_grad_norm: float = decides(1.0, gt=0)
     temperature: float = decides(0.05, gt=0)
-    loss: str = decides("infonce", description="docs/training.md lists them, plug-ins add others")
+    loss: str = decides(
+        "infonce",
+        description="docs/training.md lists them, plug-ins add others; auto: corpus-distil with --queries or if tune "
+        "is map or query, else in-batch-distil",
+    )
     tune: Literal["auto", "map", "query", "both"] = decides(
         "auto",
         description="what changes: a linear map on query vectors (map), the tower of queries (query), one model for "
@@ -129,6 +134,8 @@ class TrainConfig(Section):
     @field_validator("loss")
     @classmethod
     def _registered(cls, name: str) -> str:
+        if name == "auto":
+            return name
         try:
             plugins.place_of("embedfit.losses", name)
         except UsageError as error:
@@ -142,16 +149,26 @@ class TrainConfig(Section):
             raise ValueError("one of the three weights must be above 0")
         return weights
 
+    def decided(self, *, asked: bool) -> TrainConfig:
+        """The same section with its loss decided. asked: whether people's questions train.
+
+        People's questions name no passage, and a map learns from them in seconds. docs/recipe.md has measurements.
+        """
+        if self.loss != "auto":
+            return self
+        corpus = self.tune in ("map", "query") or (asked and self.tune == "auto")
+        return self.model_copy(update={"loss": CORPUS_LOSS if corpus else BATCH_LOSS})
+
     @property
     def tuned(self) -> Literal["map", "query", "both"]:
-        """What is tuned; never "auto"."""
+        """What is tuned; never "auto". The loss must be decided."""
         if self.tune == "auto":
             return "map" if self.loss == CORPUS_LOSS else "both"
         return self.tune
 
     @model_validator(mode="after")
     def _towers_need_a_corpus(self) -> TrainConfig:
-        if self.tuned != "both" and self.loss != CORPUS_LOSS:
+        if self.tune in ("map", "query") and self.loss not in (CORPUS_LOSS, "auto"):
             raise ValueError(
                 f"train.tune={self.tune} leaves the passages' vectors as they are, which train.loss={self.loss} can't: "
                 "use train.loss=corpus-distil, or train.tune=both"

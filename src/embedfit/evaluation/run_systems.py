@@ -120,7 +120,7 @@ class RunSystems:
         for one in SYSTEMS:
             twice = (one.retriever == "chosen" and self._is_default) or (one.name == "chosen_base" and ships == "base")
             # A model that is tuned by the map alone is the map.
-            twice = twice or (one.model == "mapped" and (not self._has_map or config.train.tuned == "map"))
+            twice = twice or (one.model == "mapped" and (not self._has_map or config.training.tuned == "map"))
             if twice or one.name == CUT or (one.windows and not windowed):
                 continue
             model = ships if one.model == "ships" else one.model

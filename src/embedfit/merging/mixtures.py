@@ -43,7 +43,7 @@ def mixtures_of(workspace: Workspace, config: Config, base: LocalModel, runtime:
         base.release()  # all it encodes is stored by now
         return WholeModels(base, tuned, tuned / ADAPTER)
     frozen = Frozen(base, runtime)
-    if config.train.tuned == "map":
+    if config.training.tuned == "map":
         return Maps(frozen, QueryMap.load(workspace.existing(query_map.FILE)))
     return QueryTowers(frozen, tower_folder(tuned, is_query=True), tuned / ADAPTER)
 

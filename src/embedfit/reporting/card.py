@@ -186,7 +186,7 @@ def _data(evidence: Evidence) -> list[str]:
     if data.train_rows:
         sentences.append(
             f"{wording.plural(data.train_rows, 'training row')} with up to "
-            f"{wording.plural(config.mine.negatives, 'mined hard negative')}, loss {config.train.loss}, "
+            f"{wording.plural(config.mine.negatives, 'mined hard negative')}, loss {config.training.loss}, "
             f"temperature {config.train.temperature:g}, seed {config.seed}."
         )
     return sentences or ["The run recorded no counts."]

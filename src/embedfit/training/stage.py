@@ -61,7 +61,7 @@ class Material:
     """The model and the data of a training. settings: all decided; chosen: as the user has them.
 
     encoder: the tower that trains, without its transformer, which is the trunk; trunk: None if only a map is learned.
-    corpus: the teacher of a loss over the whole corpus.
+    corpus: the teacher of the query map and of a loss over the whole corpus; None with a loss that has no teacher.
     """
 
     encoder: Encoder
@@ -75,11 +75,11 @@ class Material:
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
-    if runtime.processes > 1 and config.train.tuned != "map":
-        if loss_named(config.train.loss).corpus:  # its vectors and scores are stored, and each process finds them
+    if runtime.processes > 1 and config.training.tuned != "map":
+        if loss_named(config.training.loss).corpus:  # its vectors and scores are stored, and each process finds them
             encoder = trained_tower(config)
             corpus_teacher(workspace, config, _training_data(workspace, encoder, config, Silent()), runtime)
-        if loss_named(config.train.loss).soft_labels:  # its vectors are stored, and each process finds them
+        if loss_named(config.training.loss).soft_labels:  # its vectors are stored, and each process finds them
             encoder = trained_tower(config)
             data = _training_data(workspace, encoder, config, Silent())
             # The vectors of tokens are not stored, so each process computes them itself.
@@ -97,7 +97,7 @@ def train(workspace: Workspace, config: Config, runtime: Runtime, world: World) 
             workspace.remove(query_map.FILE)  # of an earlier run with another loss
         if material.corpus is not None and world.leads:
             _save_map(workspace, config, material, runtime.report)
-        if config.train.tuned != "map":
+        if config.training.tuned != "map":
             trainer = trainer_of(material, workspace, config, runtime, world)
             outcome = trainer.run(workspace.scratch("train"))
             if world.leads:
@@ -107,7 +107,7 @@ def train(workspace: Workspace, config: Config, runtime: Runtime, world: World) 
 
 def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material:
     """The base, the rows of train.jsonl, the questions that people asked, and the dev queries of a run folder."""
-    settings, loss = config.train, loss_named(config.train.loss)
+    settings, loss = config.training, loss_named(config.training.loss)
     precision = best_precision() if settings.precision == "auto" else settings.precision
     encoder = trained_tower(config, precision)
     # A map needs no transformer with gradients, so it fits models that can't be trained here.
@@ -120,7 +120,7 @@ def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material
         trained = sum(weight.numel() for weight in trunk.parameters().values())
         runtime.report.log(f"train: an adapter (LoRA) of rank {rank}: {trained:,} weights train beside {size:,}")
     data = _training_data(workspace, encoder, config, runtime.report)
-    corpus = corpus_teacher(workspace, config, data, runtime) if loss.corpus else None
+    corpus = corpus_teacher(workspace, config, data, runtime) if loss.corpus or loss.soft_labels else None
     decided = {
         "epochs": settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, loss.steps, loss.epochs),
         "learning_rate": settings.learning_rate or learning_rate_for(size, adapter=rank > 0),
@@ -131,7 +131,7 @@ def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material
         encoder=encoder,
         trunk=trunk,
         data=data,
-        dev=_dev_set(workspace, encoder, config.seed, corpus, runtime),
+        dev=_dev_set(workspace, encoder, config.seed, corpus if loss.corpus else None, runtime),
         corpus=corpus,
         settings=settings.model_copy(update=decided),
         chosen=settings,
@@ -144,19 +144,23 @@ def trained_tower(config: Config, precision: Precision | Literal["auto"] = "auto
     Raises TrainingError for a model that can't be trained.
     """
     folder, layout = open_model(config.model, config.query_instruction)
-    check_trainable(layout, config.model, config.train)
+    check_trainable(layout, config.model, config.training)
     plain, own = plain_tower(folder, layout, is_query=True)
     return Encoder.load(plain, layout=own, precision=precision)
 
 
 def _training_data(workspace: Workspace, encoder: Encoder, config: Config, report: Reporter) -> TrainingData:
-    path, settings = workspace.existing("train.jsonl"), config.train
+    path, settings = workspace.existing("train.jsonl"), config.training
     rows = read_flagembedding(path)
-    if loss_named(settings.loss).corpus:
-        asked = [query.text for query in workspace.read(Query) if query.split == "log" and query.kept]
+    asked = [query.text for query in workspace.read(Query) if query.split == "log" and query.kept]
+    if asked and not loss_named(settings.loss).corpus:
+        report.log(
+            f"train: {len(asked):,} questions that people asked don't train, for train.loss={settings.loss} needs a "
+            "passage for each; train.loss=corpus-distil learns from them"
+        )
+    elif asked:
         rows += [TrainRow(query=text, pos=(), neg=()) for text in asked]
-        if asked:
-            report.log(f"train: {len(asked):,} questions that people asked train too; nobody said what answers them")
+        report.log(f"train: {len(asked):,} questions that people asked train too; nobody said what answers them")
     limits = {True: settings.query_max_tokens, False: settings.passage_max_tokens or _LONGEST}
 
     def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
@@ -235,7 +239,7 @@ def trainer_of(material: Material, workspace: Workspace, config: Config, runtime
     trunk, settings = material.trunk, material.settings
     assert trunk is not None  # a map has no trainer
     composer: Composes
-    if material.corpus is not None:
+    if material.corpus is not None and loss_named(settings.loss).corpus:
         composer = CorpusComposer(examples=material.data.examples, teacher=material.corpus)
     else:
         composer = _composer(material, trunk, config.model, runtime, world)
@@ -303,7 +307,7 @@ def _objective(settings: TrainConfig, width: int) -> Objective:
 
 def _must_equal(workspace: Workspace, config: Config, material: Material) -> Mapping[str, object]:
     """The settings and files that a checkpoint must agree in for training to resume. Memory may differ."""
-    settings = config.train.model_dump(mode="json", exclude={"memory_mb", "compile"})
+    settings = config.training.model_dump(mode="json", exclude={"memory_mb", "compile"})
     return {
         **{f"train.{key}": value for key, value in settings.items()},
         "model": config.model,
@@ -343,7 +347,7 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
     card = MapCard(embedder=config.model, made=made)
     QueryMap(learned.matrix, card).save(workspace.path(query_map.FILE))
     report.log(f"train: a query map, learned from {len(corpus.queries):,} queries in {seconds:.0f} s")
-    if config.train.tuned == "map":
+    if config.training.tuned == "map":
         log = _log(material, TrainingLog(steps=settings.map_steps, seconds=round(seconds, 3)))
         base, prompt = corpus.base, material.encoder.layout.query_instruction
         with workspace.writing_folder("finetuned") as folder:
@@ -369,7 +373,7 @@ def _save(workspace: Workspace, config: Config, material: Material, outcome: Tra
     base, layout, trunk = material.encoder.folder, material.encoder.layout, material.trunk
     assert trunk is not None  # a map is saved by _save_map
     with workspace.writing_folder("finetuned") as folder, tempfile.TemporaryDirectory() as scratch:
-        tuned = folder if config.train.tuned == "both" else Path(scratch) / "query"
+        tuned = folder if config.training.tuned == "both" else Path(scratch) / "query"
         trunk.save(tuned, outcome.tensors, base=base, layout=layout)
         if tuned == folder:
             write_golden(folder)

@@ -14,9 +14,10 @@ import numpy as np
 from embedfit.config import Config
 from embedfit.models.local import LocalModel, base_model
 from embedfit.numerics.arrays import Floats, Ints, Vectors
-from embedfit.path.artefacts import Passage
+from embedfit.path.artefacts import Passage, Query
 from embedfit.path.workspace import Workspace, sha256_json
 from embedfit.runtime import Runtime
+from embedfit.teaching.coverage import CAREFUL_TEACHER, COVERED, covered_log
 from embedfit.teaching.scores import TeacherScores, TeacherWeights, corpus_scores, stored_scores
 from embedfit.teaching.targets import Labels, common_columns, targets
 from embedfit.training.batches import TrainingBatch
@@ -50,12 +51,20 @@ def corpus_teacher(workspace: Workspace, config: Config, data: TrainingData, run
 
     Vectors come from the store, or go into it. The scores are kept in the stage's scratch folder.
     """
-    settings = config.train
+    settings = config.training
     corpus = [passage for passage in workspace.read(Passage) if passage.split != "test"]
     contents = [passage.content for passage in corpus]
     texts = [data.texts[example.query].content for example in data.examples]
     base = base_model(config)
-    weights = TeacherWeights(**dict(zip(("one", "windows", "words"), settings.corpus_teacher, strict=True)))
+    share = covered_log(corpus, workspace.read(Query))
+    parts = settings.corpus_teacher
+    if share is not None and share < COVERED:
+        parts = CAREFUL_TEACHER
+        runtime.report.log(
+            f"train: a passage covers {share:.0%} of a question that people asked, on average, so words count less in "
+            "the teacher"
+        )
+    weights = TeacherWeights(**dict(zip(("one", "windows", "words"), parts, strict=True)))
     facts = {"model": base.key, "passages": contents, "queries": texts, "weights": weights.parts, "seed": config.seed}
     scores = stored_scores(
         workspace.scratch("train") / "teacher.safetensors",
