@@ -73,14 +73,14 @@ def test_a_run_on_a_grown_corpus_pays_for_new_passages_only_and_goes_on_from_the
 ) -> None:
     desk = Desk(tmp_path, tiny_bert)
     docs = documents(tmp_path / "docs")
-    first = desk.run([docs], "run", "merge.always_ship=true")
+    first = desk.run([docs], "run", "train.tune=map", "merge.always_ship=true")
     before, old, calls = {p.passage_id: p for p in first.read(Passage)}, written(first), len(desk.writer.asked)
     last = LocalModel("last", first.path("merged"))
     assert last.layout.queries is not None
 
     # In another folder, from the last model: the same passages, whose queries are in the ledger.
     more = later(tmp_path / "more")
-    second = desk.run([docs, more], "continued", "merge.always_ship=true", model=first.path("merged"))
+    second = desk.run([docs, more], "continued", "train.tune=map", "merge.always_ship=true", model=first.path("merged"))
     now = {p.passage_id: p for p in second.read(Passage)}
     assert all(now[name].content == passage.content for name, passage in before.items())
     assert all(now[name].split == passage.split for name, passage in before.items())  # none that taught measures
@@ -92,13 +92,13 @@ def test_a_run_on_a_grown_corpus_pays_for_new_passages_only_and_goes_on_from_the
     assert shipped.tower(is_query=True).key != last.tower(is_query=True).key
 
     # In the same folder, from the base: no question is paid for twice, and the log says why each stage is done again.
-    third = desk.run([docs, more], "run", "merge.always_ship=true")
+    third = desk.run([docs, more], "run", "train.tune=map", "merge.always_ship=true")
     assert {p.passage_id: p.content for p in third.read(Passage)} == {name: p.content for name, p in now.items()}
     assert len(set(desk.writer.asked)) == len(desk.writer.asked)
     said = "\n".join(desk.said.lines)
     assert re.search(r"ingest: done again, for docs was .*more", said)
     assert re.search(r"generate: done again, for passages\.jsonl has changed", said)
-    desk.run([docs, more], "run", "merge.always_ship=true")
+    desk.run([docs, more], "run", "train.tune=map", "merge.always_ship=true")
     assert desk.said.lines[-1] == "report: up to date"
 
 

@@ -77,7 +77,7 @@ def test_every_file_of_the_contract_is_there(finished: tuple[Workspace, Config, 
     workspace = finished[0]
     for name in (
         "documents.jsonl", "passages.jsonl", "queries.jsonl", "train.jsonl", "eval/corpus.jsonl", "eval/queries.jsonl",
-        "eval/qrels/test.tsv", "finetuned/query/model.safetensors", "merged/README.md", "query_map.safetensors",
+        "eval/qrels/test.tsv", "finetuned/model.safetensors", "merged/README.md", "query_map.safetensors",
         "finetuned/embedfit.json", "merged/embedfit.json",
         "merge.json", "check.json", "scores.jsonl", "summary.json", "report.html", "train.manifest.json",
     ):  # fmt: skip
