@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedfit.config import Config
+from embedfit.config import Config, TrainConfig
 from embedfit.models.local import LocalModel, base_model
 from embedfit.numerics.arrays import Floats, Ints, Vectors
 from embedfit.path.artefacts import Passage, Query
@@ -58,7 +58,8 @@ def corpus_teacher(workspace: Workspace, config: Config, data: TrainingData, run
     base = base_model(config)
     share = covered_log(corpus, workspace.read(Query))
     parts = settings.corpus_teacher
-    if share is not None and share < COVERED:
+    by_default = parts == TrainConfig().corpus_teacher  # a teacher that somebody named stays
+    if by_default and share is not None and share < COVERED:
         parts = CAREFUL_TEACHER
         runtime.report.log(
             f"train: a passage covers {share:.0%} of a question that people asked, on average, so words count less in "
