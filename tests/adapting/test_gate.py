@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedfit.adapting.gate import CAREFUL, COVERED, WRITTEN, _halves, decide
+from embedfit.adapting.gate import WRITTEN, _halves, decide
 from embedfit.adapting.questions import ENOUGH, EvidenceKind, HeldOut, Questions, Training
 from embedfit.models.query_map import QueryMap
 from embedfit.path.artefacts import AdaptDecision, AdaptEvidence
+from embedfit.teaching.coverage import CAREFUL, COVERED
 
 WIDTH, PASSAGES, ASKED = 16, 40, 120
 IDS = [f"p{number}" for number in range(PASSAGES)]

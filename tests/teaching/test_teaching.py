@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from embedfit.config import resolve
 from embedfit.errors import InputError
-from embedfit.merging.stage import largest_weight, sweep_of
+from embedfit.merging.stage import sweep_of, sweep_settings
 from embedfit.models.local import LocalModel
 from embedfit.numerics.arrays import Floats
 from embedfit.path.artefacts import Passage, Query
@@ -170,9 +170,9 @@ def test_only_questions_of_the_log_that_were_kept_count() -> None:
 def test_how_much_of_a_map_ships_goes_by_the_words_of_the_log(questions: list[str], most: float) -> None:
     contents = [f"{word} stands by the {WORDS[place - 1]}" for place, word in enumerate(WORDS)]
     config = resolve(preset="default", overrides={"queries": ["log.txt"]})
-    assert largest_weight(config, *_run_of(contents, questions)).max_alpha == most
+    assert sweep_settings(config, *_run_of(contents, questions)).max_alpha == most
     named = resolve(preset="default", assignments=["merge.alpha=0.3"])
-    assert sweep_of(largest_weight(named, *_run_of(contents, questions))) == ([0.0, 0.3], 0.3)
+    assert sweep_of(sweep_settings(named, *_run_of(contents, questions))) == ([0.0, 0.3], 0.3)
 
 
 def test_the_offline_preset_learns_a_map_from_a_log_and_a_model_from_written_queries() -> None:

@@ -23,12 +23,11 @@ from embedfit.models.layout import adapters
 from embedfit.models.layout.towers import tower_folder
 from embedfit.models.local import LocalModel
 from embedfit.runtime import Runtime
-from embedfit.training import loop
 from embedfit.training.optimise import learning_rate_for
 from embedfit.training.trunk import Trunk
 from tests.models.tiny_families import save_family, two_dense
 from tests.training.conftest import make_run
-from tests.training.test_stage import settings, trained
+from tests.training.test_stage import cut_off, settings, trained
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
 TEXTS = ["red green blue", "how to mute the tv", "a"]
@@ -75,17 +74,8 @@ def test_lora_learns(tiny_bert, tmp_path):
 def test_lora_that_was_cut_off_ends_with_the_same_bits(tiny_bert, tmp_path, monkeypatch):
     config = settings(tiny_bert, LORA)
     whole, _, _ = trained(make_run(tmp_path / "whole"), config)
-    workspace, step = make_run(tmp_path / "cut"), loop.Trainer.step
-
-    def dying(self, batch):
-        if self.state.step == 5:
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    monkeypatch.setattr(loop.Trainer, "step", dying)
-    with pytest.raises(KeyboardInterrupt):
-        trained(workspace, config)
-    monkeypatch.setattr(loop.Trainer, "step", step)
+    workspace = make_run(tmp_path / "cut")
+    cut_off(monkeypatch, workspace, config)
     again, _, lines = trained(workspace, config)
     assert any("going on after step 4 of 9" in line for line in lines)
     assert all(torch.equal(whole[name], again[name]) for name in whole)

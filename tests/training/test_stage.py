@@ -63,11 +63,8 @@ def test_training_learns_and_leaves_a_model_folder(tiny_bert, tmp_path):
     assert not torch.equal(weights[changed], before[changed])
 
 
-@pytest.mark.parametrize("setting", ["train.dropout=0.0", "train.dropout=0.1", "train.loss=in-batch-distil"])
-def test_a_run_that_was_cut_off_ends_with_the_same_bits(tiny_bert, tmp_path, monkeypatch, setting):
-    config = settings(tiny_bert, setting)
-    whole, _, _ = trained(make_run(tmp_path / "whole"), config)
-    workspace = make_run(tmp_path / "cut")
+def cut_off(monkeypatch, workspace, config):
+    """Train in a workspace until the sixth step, which is interrupted."""
     step = loop.Trainer.step
 
     def dying(self, batch):
@@ -75,10 +72,17 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(tiny_bert, tmp_path, mon
             raise KeyboardInterrupt
         return step(self, batch)
 
-    monkeypatch.setattr(loop.Trainer, "step", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop.Trainer, "step", dying)
         trained(workspace, config)
-    monkeypatch.setattr(loop.Trainer, "step", step)
+
+
+@pytest.mark.parametrize("setting", ["train.dropout=0.0", "train.dropout=0.1", "train.loss=in-batch-distil"])
+def test_a_run_that_was_cut_off_ends_with_the_same_bits(tiny_bert, tmp_path, monkeypatch, setting):
+    config = settings(tiny_bert, setting)
+    whole, _, _ = trained(make_run(tmp_path / "whole"), config)
+    workspace = make_run(tmp_path / "cut")
+    cut_off(monkeypatch, workspace, config)
     # Less memory for graphs, too: it changes how gradients are computed, not what they are.
     again, summary, lines = trained(
         workspace, config.model_copy(update={"train": config.train.model_copy(update={"memory_mb": 1})})

@@ -15,7 +15,7 @@ from embedfit.path.artefacts import AdaptDecision, AdaptEvidence
 from embedfit.retrieval.metrics import judge, ndcg
 from embedfit.retrieval.significance import Difference, compare, number
 from embedfit.retrieval.topk import top_k
-from embedfit.teaching.coverage import CAREFUL, COVERED
+from embedfit.teaching.coverage import largest_weight
 
 #: The weights of the map that are tried beside the unchanged vector.
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -59,7 +59,7 @@ def decide(
     if fixed is not None:
         share = fixed
     elif questions.kind == "written":
-        first = WRITTEN if not questions.asked else 1.0 if covered >= COVERED else CAREFUL
+        first = largest_weight(covered) if questions.asked else WRITTEN
         tried = sorted((one for one in SHARES if 0 < one <= first), reverse=True)
         share = next((one for one in tried if against_frozen(one).ci95[1] >= 0), tried[-1])
     else:
@@ -80,7 +80,7 @@ def _unmeasured(covered: float, fixed: float | None) -> AdaptDecision:
     none = "no question with a known answer was held out to choose it by"
     if fixed is not None:
         return AdaptDecision(ship=fixed > 0, share=fixed, why=f"weight {fixed:g} was named: {none}.")
-    share = 1.0 if covered >= COVERED else CAREFUL
+    share = largest_weight(covered)
     words = f"a passage covers {covered:.0%} of a question that people asked, on average" if covered else "nobody asked"
     return AdaptDecision(ship=True, share=share, why=f"weight {share:g}: {none}; {words}.")
 

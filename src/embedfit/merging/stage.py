@@ -36,7 +36,7 @@ from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
-from embedfit.teaching.coverage import CAREFUL, COVERED, covered_log
+from embedfit.teaching.coverage import covered_log, largest_weight
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
 POOL_DEPTH = 15
@@ -64,7 +64,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     ends[1].release()  # the mixtures load what they need
     models = mixtures_of(workspace, config, ends[0], runtime)
     general = retention_set(config, [passage.content for passage in passages])
-    alphas, highest = sweep_of(largest_weight(config, passages, workspace.read(Query)))
+    alphas, highest = sweep_of(sweep_settings(config, passages, workspace.read(Query)))
     mixtures = []
     with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
         for alpha in alphas:
@@ -111,7 +111,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     )
 
 
-def largest_weight(config: Config, passages: Sequence[Passage], queries: Sequence[Query]) -> MergeConfig:
+def sweep_settings(config: Config, passages: Sequence[Passage], queries: Sequence[Query]) -> MergeConfig:
     """The settings of the sweep. How much of a map ships that learned from people's questions depends on their words.
 
     merge.alpha names the weight of any map.
@@ -119,8 +119,8 @@ def largest_weight(config: Config, passages: Sequence[Passage], queries: Sequenc
     share = covered_log(passages, queries) if config.training.tuned == "map" else None
     if share is None:
         return config.merge
-    most = 1.0 if share >= COVERED else min(CAREFUL, config.merge.max_alpha)
-    return config.merge.model_copy(update={"max_alpha": most})
+    most = largest_weight(share)
+    return config.merge.model_copy(update={"max_alpha": most if most == 1 else min(most, config.merge.max_alpha)})
 
 
 def sweep_of(settings: MergeConfig) -> tuple[list[float], float]:

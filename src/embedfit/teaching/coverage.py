@@ -18,6 +18,11 @@ CAREFUL = 0.5
 CAREFUL_TEACHER = (0.4, 0.4, 0.2)
 
 
+def largest_weight(share: float) -> float:
+    """The largest weight at which a map may ship that learned from people's questions. share: covered() of them."""
+    return 1.0 if share >= COVERED else CAREFUL
+
+
 def covered(contents: Sequence[str], questions: Sequence[str]) -> float:
     """The share of a question that BM25's best passage covers, averaged over the questions; 0 without questions."""
     if not questions:

@@ -76,12 +76,11 @@ class Material:
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
     if runtime.processes > 1 and config.training.tuned != "map":
-        if loss_named(config.training.loss).corpus:  # its vectors and scores are stored, and each process finds them
-            encoder = trained_tower(config)
-            corpus_teacher(workspace, config, _training_data(workspace, encoder, config, Silent()), runtime)
-        if loss_named(config.training.loss).soft_labels:  # its vectors are stored, and each process finds them
-            encoder = trained_tower(config)
-            data = _training_data(workspace, encoder, config, Silent())
+        loss = loss_named(config.training.loss)
+        if loss.teaches_map:  # the teachers' vectors and scores are stored, and each process finds them
+            data = _training_data(workspace, trained_tower(config), config, Silent())
+            corpus_teacher(workspace, config, data, runtime)
+        if loss.soft_labels:
             # The vectors of tokens are not stored, so each process computes them itself.
             fused_teacher(data.texts, config.model, TeacherWeights(windows=1, tokens=0, words=0), runtime)
         launch(workspace, config, runtime)
@@ -120,7 +119,7 @@ def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material
         trained = sum(weight.numel() for weight in trunk.parameters().values())
         runtime.report.log(f"train: an adapter (LoRA) of rank {rank}: {trained:,} weights train beside {size:,}")
     data = _training_data(workspace, encoder, config, runtime.report)
-    corpus = corpus_teacher(workspace, config, data, runtime) if loss.corpus or loss.soft_labels else None
+    corpus = corpus_teacher(workspace, config, data, runtime) if loss.teaches_map else None
     decided = {
         "epochs": settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, loss.steps, loss.epochs),
         "learning_rate": settings.learning_rate or learning_rate_for(size, adapter=rank > 0),

@@ -95,6 +95,11 @@ class Loss:
     steps: int = 30
     epochs: float = 10.0
 
+    @property
+    def teaches_map(self) -> bool:
+        """Whether a query map is learned before the weights: from a teacher of the whole corpus."""
+        return self.corpus or self.soft_labels
+
 
 def loss_named(name: str) -> Loss:
     """The loss of that name. Raises UsageError that lists the known ones."""

@@ -56,10 +56,10 @@ def corpus_teacher(workspace: Workspace, config: Config, data: TrainingData, run
     contents = [passage.content for passage in corpus]
     texts = [data.texts[example.query].content for example in data.examples]
     base = base_model(config)
-    share = covered_log(corpus, workspace.read(Query))
     parts = settings.corpus_teacher
     by_default = parts == TrainConfig().corpus_teacher  # a teacher that somebody named stays
-    if by_default and share is not None and share < COVERED:
+    share = covered_log(corpus, workspace.read(Query)) if by_default else None
+    if share is not None and share < COVERED:
         parts = CAREFUL_TEACHER
         runtime.report.log(
             f"train: a passage covers {share:.0%} of a question that people asked, on average, so words count less in "
