@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from embedfit.commands.adapting import adapt
     from embedfit.commands.demo import demo
     from embedfit.commands.indexing import hand_over, index_documents, index_run, load, update_index
-    from embedfit.commands.models import compare, encode, evaluate
+    from embedfit.commands.models import encode, evaluate
     from embedfit.commands.runs import RunResult, run, run_stage
+    from embedfit.comparing.compare import Compared, compare
     from embedfit.config import Config
     from embedfit.errors import EmbedfitError
     from embedfit.files.conversion import convert
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 #: The names that README and docs use. docs/extending.md lists the modules that plug-ins may import besides.
 __all__ = [
+    "Compared",
     "Config",
     "EmbedfitError",
     "Encoder",
@@ -62,6 +64,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Compared": "embedfit.comparing.compare",
     "Config": "embedfit.config",
     "EmbedfitError": "embedfit.errors",
     "Encoder": "embedfit.models.encoder",
@@ -74,7 +77,7 @@ _HOMES = {
     "Runtime": "embedfit.runtime",
     "Workspace": "embedfit.path.workspace",
     "adapt": "embedfit.commands.adapting",
-    "compare": "embedfit.commands.models",
+    "compare": "embedfit.comparing.compare",
     "connect": "embedfit.index.sinks.client",
     "convert": "embedfit.files.conversion",
     "demo": "embedfit.commands.demo",

@@ -41,6 +41,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     serve.export,
     upkeep.forget,
     models.benchmark,
+    models.compare,
     models.encode,
     models.merge_models,
     models.push,

@@ -1,4 +1,4 @@
-"""The commands for models: `benchmark`, `encode`, `merge-models` and `push`."""
+"""The commands for models: `benchmark`, `compare`, `encode`, `merge-models` and `push`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 import typer
 
 from embedfit.cli.results import print_systems
-from embedfit.cli.shared import LedgerPath, RunFolder, Yes, runtime_for
+from embedfit.cli.shared import AsJson, LedgerPath, RunFolder, Yes, runtime_for
 from embedfit.commands import runs
 from embedfit.config import WINDOW_TOKENS
+from embedfit.display import terminal
 from embedfit.display.terminal import say
 from embedfit.errors import UsageError
 from embedfit.files.atomic import atomic_file
@@ -19,6 +20,11 @@ from embedfit.path.workspace import Workspace, encode_whole
 from embedfit.progress import reporter_for
 
 WindowTokens = Annotated[int, typer.Option(min=16, help="Tokens of a window, with --windows.")]
+
+Convention = Annotated[
+    Literal["sentence-transformers", "trec_eval"],
+    typer.Option(help="How ties, grades and MAP are counted; BEIR's numbers are trec_eval's."),
+]
 
 
 def benchmark(
@@ -28,10 +34,7 @@ def benchmark(
         bool, typer.Option("--windows", help="Each model also with a vector for every window of a passage.")
     ] = False,
     window_tokens: WindowTokens = WINDOW_TOKENS,
-    convention: Annotated[
-        Literal["sentence-transformers", "trec_eval"],
-        typer.Option(help="How ties, grades and MAP are counted; BEIR's numbers are trec_eval's."),
-    ] = "sentence-transformers",
+    convention: Convention = "sentence-transformers",
     out: Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")] = None,
     ledger: LedgerPath = None,
     yes: Yes = False,
@@ -52,6 +55,41 @@ def benchmark(
         with atomic_file(out) as file:
             file.write(encode_whole(result))
     print_systems(result.systems)
+
+
+def compare(
+    systems: Annotated[
+        list[str], typer.Argument(help="Models, bm25, hybrid:MODEL, …; TREC runs; scores.jsonl#SYSTEM of a run.")
+    ],
+    beir: Annotated[Path, typer.Option(help="A folder with corpus.jsonl, queries.jsonl and qrels/test.tsv.")],
+    per_query: Annotated[Path | None, typer.Option("--per-query", help="Write a line a query here, as TSV.")] = None,
+    mteb: Annotated[Path | None, typer.Option("--mteb", help="Write results in MTEB's format to this folder.")] = None,
+    missing: Annotated[
+        Literal["error", "zero", "skip"],
+        typer.Option(help="Queries that a saved run lacks: an error, 0 for that run, or left out for all."),
+    ] = "error",
+    convention: Convention = "sentence-transformers",
+    ledger: LedgerPath = None,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare models and saved runs pair by pair: differences, intervals, and p-values corrected for all pairs."""
+    from embedfit.comparing.compare import compare as run_compare  # torch
+    from embedfit.comparing.mteb import write_mteb
+
+    runtime = runs.with_consent(runtime_for(ledger=ledger), yes)
+    found = run_compare(systems, beir, runtime=runtime, convention=convention, missing=missing)
+    if per_query is not None:
+        found.per_query(per_query)
+    files, without = write_mteb(found, beir, mteb) if mteb is not None else ([], [])
+    for name in without:
+        runtime.report.log(f"Note: {name} holds metrics and no rankings, so it has no result in MTEB's format")
+    if as_json:
+        say(found.as_json().rstrip())
+        return
+    found.print_to(terminal.console())
+    for path in (*([per_query] if per_query else []), *files):
+        say(f"{path}")
 
 
 def encode(

@@ -1,15 +1,13 @@
-"""Functions on models for Python: encode texts, score rankings, compare systems."""
+"""Functions on models for Python: encode texts, score rankings."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 
-from embedfit.evaluation.benchmark import BenchmarkResult, benchmark
 from embedfit.models.encoder import load_base
 from embedfit.numerics.arrays import Vectors
 from embedfit.retrieval import metrics as measures
-from embedfit.runtime import Runtime
 
 
 def encode(model: str | Path, texts: str | Sequence[str], *, is_query: bool = False) -> Vectors:
@@ -39,12 +37,3 @@ def evaluate(
             raise ValueError(f"ranking {number} holds a passage twice")
     found = measures.score(measures.judge(rankings, relevant), metrics)
     return {name: float(values.mean()) for name, values in found.items()}
-
-
-def compare(systems: Sequence[str], beir: str | Path, *, runtime: Runtime | None = None) -> BenchmarkResult:
-    """Measure systems on the test queries of a BEIR folder, and compare the first with all others.
-
-    systems: names as `embedfit benchmark` takes them: models, bm25, hybrid:MODEL, tei:URL, …. The result has means and
-    intervals in `systems` and pairs in `comparisons`. Raises EmbedfitError.
-    """
-    return benchmark(systems, beir, runtime or Runtime())

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedfit.errors import InputError
 from embedfit.files.atomic import atomic_file
+from embedfit.files.trec import token
 from embedfit.index.search import Index
 from embedfit.index.store.filters import Where
 from embedfit.runtime import Runtime
@@ -34,9 +35,9 @@ def write_trec(
             last = float("inf")
             for rank, hit in enumerate(hits, 1):
                 last = min(hit.score, last - 1e-6)
-                file.write(f"{name} Q0 {_token(hit.passage_id)} {rank} {last:.6f} embedfit\n")
+                file.write(f"{name} Q0 {token(hit.passage_id)} {rank} {last:.6f} embedfit\n")
                 lines += 1
-                changed |= _token(hit.passage_id) != hit.passage_id
+                changed |= token(hit.passage_id) != hit.passage_id
             task.advance(1)
     if changed:
         runtime.report.log("Note: spaces in ids of passages are written as _, because a TREC run can't hold them")
@@ -47,7 +48,7 @@ def _tokens_of(identifiers: Sequence[str], runtime: Runtime) -> list[str]:
     """The queries' ids as they are written to a TREC file. Raises InputError if two become the same."""
     found: dict[str, str] = {}
     for identifier in identifiers:
-        other = found.setdefault(_token(identifier), identifier)
+        other = found.setdefault(token(identifier), identifier)
         if other != identifier:
             raise InputError(
                 f"A TREC run holds no spaces in ids, and so {other!r} and {identifier!r} would be one query.",
@@ -57,11 +58,6 @@ def _tokens_of(identifiers: Sequence[str], runtime: Runtime) -> list[str]:
     if changed:
         runtime.report.log(
             f"Note: {len(changed):,} ids of queries have spaces, which a TREC run can't hold: "
-            f"{changed[0]!r} is written as {_token(changed[0])!r}"
+            f"{changed[0]!r} is written as {token(changed[0])!r}"
         )
-    return list(map(_token, identifiers))
-
-
-def _token(identifier: str) -> str:
-    """An id without white space, because readers of TREC files split lines there."""
-    return "_".join(identifier.split()) or "_"
+    return list(map(token, identifiers))

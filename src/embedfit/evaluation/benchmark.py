@@ -15,7 +15,7 @@ from embedfit.config import WINDOW_TOKENS
 from embedfit.embedders.registry import LOCAL, PaidEmbedder, open_embedder, opened_embedders
 from embedfit.errors import InputError, UsageError
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
-from embedfit.evaluation.measure import Group, Opened, measure, of_model, of_vectors, of_words
+from embedfit.evaluation.measure import Group, Measured, Opened, measure, of_model, of_vectors, of_words
 from embedfit.evaluation.summary import Resamples, comparisons, systems_table
 from embedfit.index.build import Source
 from embedfit.index.retriever import BM25, RRF, Part, PartName, Retriever, single
@@ -68,12 +68,10 @@ def benchmark(
     """
     systems = _systems(models, windows)
     started = time.monotonic()
-    eval_set = _eval_set(Path(beir), convention, runtime)
-    with opened_embedders() as opened:
-        room = _Benchmark(runtime=runtime, eval_set=eval_set, window_tokens=window_tokens, opened=opened)
-        found = measure(list(room.groups(systems)), eval_set, runtime.report, convention=convention)
-        described = {name: _described(embedder) for name, embedder in opened.items()}
-    measured = {one.name: found[one.name] for one in systems}
+    eval_set = read_set(Path(beir), convention, runtime, said_by="benchmark")
+    measured, described = measured_systems(
+        systems, eval_set, runtime, window_tokens=window_tokens, convention=convention
+    )
     clusters, cluster_by = eval_set.clusters()
     resamples = Resamples(clusters, draws, np.random.default_rng(seed))
     table = systems_table(measured, resamples)
@@ -85,12 +83,31 @@ def benchmark(
         cluster_by=cluster_by,
         systems={
             one.name: BenchmarkedSystem(
-                metrics=table[one.name].metrics, ci95=table[one.name].ci95, model=described.get(one.embedder, {})
+                metrics=table[one.name].metrics, ci95=table[one.name].ci95, model=described[one.name]
             )
             for one in systems
         },
         comparisons=comparisons(measured, [(one.name, systems[0].name) for one in systems[1:]], resamples),
         seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def measured_systems(
+    systems: Sequence[SystemName],
+    eval_set: EvalSet,
+    runtime: Runtime,
+    *,
+    window_tokens: int = WINDOW_TOKENS,
+    convention: Convention,
+) -> tuple[dict[str, Measured], dict[str, Mapping[str, JsonValue]]]:
+    """Each system measured, and the facts that decide its vectors, both by name in the order given."""
+    with opened_embedders() as opened:
+        room = _Benchmark(runtime=runtime, eval_set=eval_set, window_tokens=window_tokens, opened=opened)
+        found = measure(list(room.groups(systems)), eval_set, runtime.report, convention=convention)
+        facts = {name: _described(embedder) for name, embedder in opened.items()}
+    return (
+        {one.name: found[one.name] for one in systems},
+        {one.name: facts.get(one.embedder, {}) for one in systems},
     )
 
 
@@ -108,17 +125,18 @@ def _systems(names: Sequence[str], windows: bool) -> list[SystemName]:
     return found
 
 
-def _eval_set(folder: Path, convention: Convention, runtime: Runtime) -> EvalSet:
+def read_set(folder: Path, convention: Convention, runtime: Runtime, *, said_by: str) -> EvalSet:
+    """The evaluation set of a BEIR folder. Its notes are logged as those of the command `said_by`."""
     if not folder.is_dir():
         raise InputError(
             f"There is no folder {folder}.", remedy="Give a folder with corpus.jsonl, queries.jsonl, qrels/."
         )
     eval_set = read_eval_set(folder, "human")
     for note in eval_set.notes:
-        runtime.report.log(f"benchmark: {note}")
+        runtime.report.log(f"{said_by}: {note}")
     if convention != "trec_eval" and len({grade for of_query in eval_set.relevant for grade in of_query.values()}) > 1:
         runtime.report.log(
-            "benchmark: The judgements have grades. nDCG counts each relevant passage alike, as sentence-transformers "
+            f"{said_by}: The judgements have grades. nDCG counts each relevant passage alike, as sentence-transformers "
             "does. For numbers to set beside BEIR's: --convention trec_eval"
         )
     return eval_set

@@ -116,6 +116,21 @@ def randomisation_p(values: Doubles, clusters: Ints, *, draws: int, rng: np.rand
     return result
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for so many tests at once, in their order (Holm, Scandinavian Journal of Statistics 1979).
+
+    The smallest is multiplied by the number of tests, the next by one less, and so on; none falls below the one before.
+    If all below 5% count as differences, the chance that any of them is none is at most 5%, whatever the tests share.
+    """
+    order = sorted(range(len(p_values)), key=lambda number: p_values[number])
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for place, number in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - place) * p_values[number]))
+        corrected[number] = highest
+    return corrected
+
+
 def detectable_difference(means: Doubles, clusters: int, *, level: float = 0.95, power: float = 0.8) -> Doubles:
     """The smallest true difference found significant with probability `power`. (M,).
 
