@@ -19,6 +19,8 @@ EmbedfitError
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 
 class EmbedfitError(Exception):
     """A failure with a cause and a cure.
@@ -36,6 +38,16 @@ class EmbedfitError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+    def __reduce__(self) -> tuple[Callable[..., EmbedfitError], tuple[type[EmbedfitError], dict[str, object]]]:
+        """Errors cross processes, whatever arguments their classes have."""
+        return _rebuilt, (type(self), dict(self.__dict__))
+
+
+def _rebuilt(kind: type[EmbedfitError], fields: Mapping[str, object]) -> EmbedfitError:
+    error = kind.__new__(kind)
+    error.__dict__.update(fields)
+    return error
 
 
 class UsageError(EmbedfitError):

@@ -101,8 +101,8 @@ def test_running_again_gives_the_same_files(ingest, docs: Path, tmp_path: Path) 
 class LastFirst:
     """An executor whose results come in the worst order."""
 
-    def map(self, work, shards, tell=None):
-        yield from reversed(list(Inline().map(work, shards, tell)))
+    def map(self, function, shards, **how):
+        yield from reversed(list(Inline().map(function, shards, **how)))
 
 
 @pytest.mark.parametrize("executor", [Processes(2), LastFirst()], ids=["processes", "last first"])

@@ -9,38 +9,46 @@ from pathlib import Path
 import pytest
 
 from embedfit import plugins
-from embedfit.errors import EmbedfitError, InputError, UsageError
+from embedfit.errors import EmbedfitError, InputError, MissingDependency, UsageError
 from embedfit.files.textfiles import toml_of
 from embedfit.scale.executor import GROUP, Executor, open_executor
 from embedfit.scale.inline import Inline
 from embedfit.scale.processes import Processes
+from embedfit.scale.queue import MOST_FAILED
 from tests.plug_in import install
 
 
-class Square:
-    """Squares numbers, and writes down who opened and closed it."""
+class Opened:
+    """A state that writes down who opened and closed it, and counts how often a shard was begun."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, fault: str = "") -> None:
+        self.folder, self.fault = folder, fault
 
-    def __enter__(self) -> Square:
+    def __enter__(self) -> Path:
         (self.folder / f"opened-{os.getpid()}").touch()
-        return self
+        if self.fault:
+            raise InputError(self.fault)
+        return self.folder
 
     def __exit__(self, *error: object) -> None:
         (self.folder / f"closed-{os.getpid()}").touch()
 
-    def __call__(self, shard: int, tell) -> int:
-        tell(0.5)
-        if shard == -1:
-            raise InputError("a shard is wrong", remedy="Mend it.")
-        if shard == -2:
-            raise ZeroDivisionError("by a bug")
-        if shard == -3:
-            os.kill(os.getpid(), 9)
-        if shard == -4:
-            time.sleep(600)
-        return shard**2
+
+def square(folder: Path, shard: int, tell) -> int:
+    with (folder / f"begun-{shard}").open("a") as begun:
+        begun.write("x")
+    tell(0.5)
+    if shard == -1:
+        raise InputError("a shard is wrong", remedy="Mend it.")
+    if shard == -2:
+        raise ZeroDivisionError("by a bug")
+    if shard == -3 or (shard == -5 and (folder / "begun--5").stat().st_size == 1):
+        os.kill(os.getpid(), 9)
+    if shard == -4:
+        time.sleep(600)
+    if shard == -6:
+        raise MissingDependency("gold", extra="bank", needed_for="Paying")
+    return shard**2
 
 
 EXECUTORS = pytest.mark.parametrize("executor", [Inline(), Processes(2)], ids=["inline", "processes"])
@@ -56,7 +64,8 @@ def test_every_shard_is_done_once(executor: Executor, tmp_path: Path) -> None:
             taken.append(shard)
             yield shard
 
-    for number, result in executor.map(Square(tmp_path), shards(), lambda *one: told.append(one)):
+    work = executor.map(square, shards(), state=Opened(tmp_path), tell=lambda *one: told.append(one))
+    for number, result in work:
         assert number not in found and len(taken) <= len(found) + 3, "shards are taken as they are needed"
         found[number] = result
     assert found == {number: number**2 for number in range(40)}
@@ -67,26 +76,56 @@ def test_every_shard_is_done_once(executor: Executor, tmp_path: Path) -> None:
 
 @EXECUTORS
 def test_no_shard_is_no_work(executor: Executor, tmp_path: Path) -> None:
-    assert list(executor.map(Square(tmp_path), [])) == []
+    assert list(executor.map(square, [], state=Opened(tmp_path))) == []
+    assert not list(tmp_path.iterdir()), "nobody opened what nobody needs"
+
+
+def outcome(executor: Executor, folder: Path, shards: list[int]) -> tuple[list[int], BaseException]:
+    """The results of a map that fails, and its error."""
+    results = []
+    with pytest.raises(Exception) as caught:
+        results.extend(result for _, result in executor.map(square, shards, state=Opened(folder)))
+    return sorted(results), caught.value
 
 
 @EXECUTORS
-def test_an_error_ends_the_work_and_arrives_whole(executor: Executor, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a shard is wrong") as caught:
-        list(executor.map(Square(tmp_path), [1, -1, 3]))
-    assert caught.value.remedy == "Mend it."
-    with pytest.raises((ZeroDivisionError, RuntimeError), match="by a bug"):
-        list(executor.map(Square(tmp_path), [1, -2]))
+def test_an_error_names_its_shard_and_lets_the_others_finish(executor: Executor, tmp_path: Path) -> None:
+    results, error = outcome(executor, tmp_path, [1, -1, 3, -6, 4])
+    assert results == [1, 9, 16] and isinstance(error, InputError | MissingDependency)
+    assert {"-1", "-6"} == {error.message.split(":")[0], error.message.split("more failed: ")[1].rstrip(")")}
+    results, error = outcome(executor, tmp_path, [1, -1, 3])
+    assert results == [1, 9] and error.message == "-1: a shard is wrong" and error.remedy == "Mend it."
+    results, error = outcome(executor, tmp_path, [1, -2, 3])
+    assert results == [1, 9] and isinstance(error, ZeroDivisionError | RuntimeError) and "by a bug" in str(error)
 
 
-def test_a_worker_that_is_killed_is_an_error_for_people(tmp_path: Path) -> None:
-    with pytest.raises(EmbedfitError, match=r"ended in the middle of its work \(exit code -9\)") as caught:
-        list(Processes(2).map(Square(tmp_path), [1, -3, 2, 3]))
-    assert "--workers 1" in (caught.value.remedy or "")
+@EXECUTORS
+def test_many_failures_end_everything(executor: Executor, tmp_path: Path) -> None:
+    _, error = outcome(executor, tmp_path, [-1] * 100)
+    assert f"({MOST_FAILED - 1} more failed" in error.message
+    assert (tmp_path / "begun--1").stat().st_size <= MOST_FAILED + 1
+
+
+@EXECUTORS
+def test_a_state_that_does_not_open_ends_everything(executor: Executor, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^no model$"):
+        list(executor.map(square, [1, 2, 3], state=Opened(tmp_path, "no model")))
+
+
+def test_a_killed_worker_is_replaced_and_its_shard_done_again(tmp_path: Path) -> None:
+    found = dict(Processes(2).map(square, [1, -5, 2, 3], state=Opened(tmp_path)))
+    assert found == {0: 1, 1: 25, 2: 4, 3: 9}
+
+
+def test_a_shard_that_always_kills_its_worker_is_named(tmp_path: Path) -> None:
+    results, error = outcome(Processes(2), tmp_path, [1, -3, 2, 3])
+    assert results == [1, 4, 9] and isinstance(error, EmbedfitError)
+    assert error.message.startswith("-3: a worker process ended in the middle of its work (exit code -9), 3 times")
+    assert "--workers 1" in (error.remedy or "") and (tmp_path / "begun--3").stat().st_size == 3
 
 
 def test_who_has_seen_enough_waits_for_nobody(tmp_path: Path) -> None:
-    results = Processes(2).map(Square(tmp_path), [1, -4])
+    results = Processes(2).map(square, [1, -4], state=Opened(tmp_path))
     assert next(results) == (0, 1)
     results.close()
 
@@ -111,10 +150,10 @@ from embedfit.scale.executor import ExecutorKind
 
 
 class Backwards:
-    def map(self, work, shards, tell=None):
-        with work:
+    def map(self, function, shards, *, state, cpus=1, gpus=0, tell=None):
+        with state as opened:
             for number, shard in reversed(list(enumerate(shards))):
-                yield number, work(shard, lambda share: None)
+                yield number, function(opened, shard, lambda share: None)
 
 
 EXECUTOR = ExecutorKind(form="backwards", open=lambda rest: Backwards())
@@ -123,7 +162,8 @@ EXECUTOR = ExecutorKind(form="backwards", open=lambda rest: Backwards())
 
 def test_a_plug_in_takes_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path, PLUG_IN, "backwards = stranger:EXECUTOR", monkeypatch, group=GROUP)
-    assert list(open_executor("backwards").map(Square(tmp_path), [1, 2, 3])) == [(2, 9), (1, 4), (0, 1)]
-    with pytest.raises(UsageError, match=r"no 'ray' among the executors") as caught:
-        open_executor("ray:auto")
+    done = open_executor("backwards").map(square, [1, 2, 3], state=Opened(tmp_path))
+    assert list(done) == [(2, 9), (1, 4), (0, 1)]
+    with pytest.raises(UsageError, match=r"no 'dask' among the executors") as caught:
+        open_executor("dask:auto")
     assert "backwards, inline, processes" in (caught.value.remedy or "")

@@ -22,6 +22,9 @@ class File:
     path: Path
     kind: str
 
+    def __str__(self) -> str:
+        return str(self.path)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutDocument:
@@ -32,38 +35,45 @@ class CutDocument:
     chunks: tuple[Chunk, ...]
 
 
-class Reading:
-    """The work on files, as embedfit.scale defines it. Readers run in a process that it opens."""
+class Readers:
+    """What reading needs, as embedfit.scale's state: a process in which readers run, and the size of passages."""
 
     def __init__(self, limits: Limits, window: Window) -> None:
-        self._limits, self._window = limits, window
+        self.window = window
+        self._limits = limits
         self._process: ReadingProcess | None = None
 
-    def __enter__(self) -> Reading:
+    def __enter__(self) -> Readers:
         self._process = ReadingProcess(self._limits)
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._process is not None:
             self._process.close()
+            self._process = None
 
-    def __call__(self, file: File, tell: Tell) -> CutDocument | str:
-        """The document, or the reason why it can't be read."""
+    def parsed(self, file: File, tell: Tell) -> ParsedDocument:
+        """The document's blocks. Raises UnreadableDocument or OSError."""
         assert self._process is not None  # for the type checker: __enter__ set it
-        try:
-            parsed = self._process.read(
-                readers()[file.kind],
-                file.path,
-                lambda number, pages: tell(_READING_SHARE * min(number / max(pages, 1), 1)),
-            )
-        except UnreadableDocument as error:
-            return str(error)
-        except OSError as error:
-            return unreadable(error)
-        text = "\n".join(block.text for block in parsed.blocks)
-        if not text.strip():
-            return "no text in it"
-        return CutDocument(parsed=parsed, text=text, chunks=tuple(chunk(parsed.blocks, self._window)))
+        return self._process.read(
+            readers()[file.kind],
+            file.path,
+            lambda number, pages: tell(_READING_SHARE * min(number / max(pages, 1), 1)),
+        )
+
+
+def read(opened: Readers, file: File, tell: Tell) -> CutDocument | str:
+    """The document, or the reason why it can't be read."""
+    try:
+        parsed = opened.parsed(file, tell)
+    except UnreadableDocument as error:
+        return str(error)
+    except OSError as error:
+        return unreadable(error)
+    text = "\n".join(block.text for block in parsed.blocks)
+    if not text.strip():
+        return "no text in it"
+    return CutDocument(parsed=parsed, text=text, chunks=tuple(chunk(parsed.blocks, opened.window)))
 
 
 def unreadable(error: OSError) -> str:

@@ -16,7 +16,7 @@ from embedfit.corpus.duplicates import clusters
 from embedfit.corpus.gathering import Arrival, Corpus, in_both
 from embedfit.corpus.readers.isolation import Limits
 from embedfit.corpus.readers.registry import by_extension
-from embedfit.corpus.reading import File, Reading
+from embedfit.corpus.reading import File, Readers, read
 from embedfit.corpus.sources import metadata
 from embedfit.corpus.sources.discover import Source, discover
 from embedfit.corpus.split import Item, TooFew, as_before, assign
@@ -134,7 +134,8 @@ def _read_all(sources: Sequence[Source], corpus: Corpus, window: Window, config:
                 task.advance(1 - one.told, one.source.document_id)
 
         limits = Limits(seconds=config.ingest.max_seconds, memory=config.ingest.max_memory_mb)
-        with closing(runtime.executor.map(Reading(limits, window), files(), tell)) as outcomes:
+        work = runtime.executor.map(read, files(), state=Readers(limits, window), tell=tell)
+        with closing(work) as outcomes:
             for number, outcome in outcomes:
                 asked[number].outcome = outcome
                 gather()

@@ -13,38 +13,41 @@ from embedfit import plugins
 #: --workers.
 GROUP = "embedfit.executors"
 
+State = TypeVar("State")
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
-ShardIn = TypeVar("ShardIn", contravariant=True)
-ResultOut = TypeVar("ResultOut", covariant=True)
 
 #: Is called with the part of a shard that is done, 0 to 1.
 Tell = Callable[[float], None]
 #: Is called with a shard's number and the part of it that is done.
 TellOf = Callable[[int, float], None]
-
-
-class Work(AbstractContextManager["Work[ShardIn, ResultOut]"], Protocol[ShardIn, ResultOut]):
-    """The work that is done to each shard. It, the shards and the results can be pickled.
-
-    An executor enters it once, calls it for one shard after another, and leaves it at the end. So __enter__ opens what
-    many shards need, such as a model or a process. A result depends on its shard alone.
-    """
-
-    def __call__(self, shard: ShardIn, tell: Tell, /) -> ResultOut:
-        """The result of a shard. Raises EmbedfitError, which ends everything."""
+#: The work that is done to each shard: (what the worker's state opened, the shard, Tell) → result.
+Function = Callable[[State, Shard, Tell], Result]
 
 
 class Executor(Protocol):
     """Does work to shards."""
 
     def map(
-        self, work: Work[Shard, Result], shards: Iterable[Shard], tell: TellOf | None = None
+        self,
+        function: Function[State, Shard, Result],
+        shards: Iterable[Shard],
+        *,
+        state: AbstractContextManager[State],
+        cpus: int = 1,
+        gpus: float = 0,
+        tell: TellOf | None = None,
     ) -> Generator[tuple[int, Result], None, None]:
         """Yield (number of the shard, result) in any order, each number once.
 
-        Shards are taken as they are needed, so that many don't lie in memory. Closing the generator stops the work.
+        function: depends on the state and its shard alone, so whoever does a shard, and however often, gives the same
+        result. state: what many shards need, such as a model or a process. A worker enters it once, calls the function
+        for one shard after another, and leaves it at the end. cpus, gpus: what a worker needs.
         tell: is called with the progress of each shard, if the executor knows it.
+
+        Function, state, shards and results can be pickled; the function stands at the top of a module. Shards are taken
+        as they are needed, so that many don't lie in memory. Closing the generator stops the work. An error of a shard,
+        which its str() names, is raised when the other shards are done (embedfit.scale.queue).
         """
 
 
