@@ -19,6 +19,9 @@ from embedfit.cli import main as cli
 from embedfit.cli import path
 from embedfit.commands import runs
 from embedfit.errors import EmbedfitError, UsageError
+from embedfit.models.store.vectors import Task
+from embedfit.progress import Silent
+from embedfit.runtime import default_vectors
 
 
 def call(*arguments: str, code: int = 0) -> None:
@@ -30,19 +33,6 @@ def call(*arguments: str, code: int = 0) -> None:
 def test_the_module_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "embedfit", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("embedfit 0.")
-
-
-@pytest.mark.parametrize(("own", "expected"), [(None, "passive"), ("active", "active")])
-def test_threads_of_torch_wait_without_spinning_unless_the_user_says_otherwise(own: str | None, expected: str) -> None:
-    """OpenMP reads the variable when torch is loaded, so no command may load torch before it is set."""
-    code = (
-        "import os, sys; from embedfit.cli.main import main; loaded = 'torch' in sys.modules\n"
-        "try: main(['--version'])\nexcept SystemExit: print(loaded, os.environ['OMP_WAIT_POLICY'])"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"False {expected}"
 
 
 def test_errors_are_one_message_with_a_remedy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -184,3 +174,43 @@ def test_ledger_list_and_export(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out) == []
     call("ledger", "export", str(tmp_path / "calls.jsonl"), "--ledger", str(path))
     assert "0 calls" in capsys.readouterr().out
+
+
+def test_cache_list_size_and_clean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EMBEDFIT_HOME", raising=False)
+    monkeypatch.setenv("EMBEDFIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("EMBEDFIT_VECTORS_GB", "2.5")
+
+    def said(*arguments: str) -> Any:
+        call("cache", *arguments, "--json")
+        return json.loads(capsys.readouterr().out)
+
+    assert said("list") == []
+    task = Task(name="model [x]", unit="passages", report=Silent())
+    default_vectors().kept("k" * 64, ["a", "b"], lambda texts: [text.encode() * 9 for text in texts], task)
+    (tmp_path / "graphs" / "one").mkdir(parents=True)
+    (tmp_path / "graphs" / "one" / "graph.bin").write_bytes(bytes(1000))
+    vectors, graph = sorted(said("list"), key=lambda entry: entry["kind"], reverse=True)
+    assert (vectors["kind"], vectors["name"], vectors["key"], vectors["values"]) == (
+        "vectors",
+        "model [x]",
+        "k" * 40,
+        2,
+    )
+    assert (graph["kind"], graph["name"], graph["values"]) == ("graphs", "one", None)
+    sizes = said("size")
+    assert sizes["limit"] == 2.5 * (1 << 30)
+    assert sizes["bytes"]["vectors"] == vectors["bytes"] > 18
+    assert sizes["bytes"]["graphs"] == graph["bytes"] >= 1000
+    call("cache", "list")
+    call("cache", "size")
+    assert "model [x]" in (printed := capsys.readouterr().out) and "2.5 GiB" in printed
+    assert said("clean", "--to-gb", "1") == {"deleted_bytes": 0}
+    assert said("clean") == {"deleted_bytes": vectors["bytes"]}
+    assert [entry["kind"] for entry in said("list")] == ["graphs"]
+    assert said("clean", "--all") == {"deleted_bytes": graph["bytes"]}
+    assert said("list") == []
+    monkeypatch.setenv("EMBEDFIT_VECTORS_GB", "much")
+    call("cache", "size", code=2)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import platformdirs
 
+from embedfit.errors import UsageError
 from embedfit.llm.protocol import LanguageModel
 from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Reporter, Silent
 from embedfit.scale.executor import Executor
 from embedfit.scale.inline import Inline
-from embedfit.tracking import Tracking
 
 
 def _refuse(question: str) -> bool:
@@ -33,8 +33,16 @@ def default_ledger() -> Path:
 
 
 def default_vectors() -> VectorStore:
-    """The user's stored vectors, shared by all runs: in $EMBEDFIT_HOME or the cache folder."""
-    return VectorStore(Path(os.environ.get("EMBEDFIT_HOME") or cache_folder()) / "vectors")
+    """The user's stored vectors, shared by all runs: in $EMBEDFIT_HOME or the cache folder.
+
+    $EMBEDFIT_VECTORS_GB is the most that they may take. Raises UsageError if it is no number.
+    """
+    most = os.environ.get("EMBEDFIT_VECTORS_GB") or None
+    try:
+        limit = None if most is None else int(float(most) * (1 << 30))
+    except (ValueError, OverflowError):
+        raise UsageError(f"EMBEDFIT_VECTORS_GB={most} is no number of GiB.", remedy="EMBEDFIT_VECTORS_GB=20") from None
+    return VectorStore(Path(os.environ.get("EMBEDFIT_HOME") or cache_folder()) / "vectors", limit=limit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +52,7 @@ class Runtime:
     ledger: the file of paid replies. vectors: embeddings that were computed before. language_model: answers every
     prompt instead of the one that the settings name. executor: where documents are read and cut. confirm: asks the
     user a yes/no question; the default refuses, so nothing is spent by accident. processes: how many train together.
-    clock: seconds since 1970. tracking: the experiment tracker that losses and results are sent to.
+    clock: seconds since 1970.
     """
 
     report: Reporter = field(default_factory=Silent)
@@ -55,4 +63,3 @@ class Runtime:
     confirm: Callable[[str], bool] = _refuse
     processes: int = 1
     clock: Callable[[], float] = time.time
-    tracking: Tracking = field(default_factory=Tracking)

@@ -1,9 +1,9 @@
 import os
-import sqlite3
+import pickle
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from embedfit.errors import ModelError
 from embedfit.models.store.vectors import PROBES, VectorStore
@@ -113,22 +113,63 @@ def test_long_texts_are_embedded_few_at_a_time(cache):
     assert sizes == [3, 3, 1]
 
 
-def test_a_damaged_file_is_made_anew(cache):
-    cache.embed(WordsEmbedder(), TEXTS, is_query=True)
-    (path,) = cache.folder.glob("*.sqlite")
-    path.write_bytes(b"not a database at all" * 100)
+@pytest.mark.parametrize("damage", ["other", "cut", "empty", "flipped"])
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_damaged_shard_is_noticed_and_computed_again(cache, damage, opened):
+    right = cache.embed(WordsEmbedder(), TEXTS, is_query=True)
+    (path,) = cache.folder.rglob("*.shard")
+    whole = path.read_bytes()
+    damaged = {"other": b"not a shard at all" * 100, "cut": whole[:-5], "empty": b""}
+    damaged["flipped"] = whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:]
+    path.write_bytes(damaged[damage])
     again = WordsEmbedder()
-    cache.embed(again, TEXTS, is_query=True)
+    store = cache if opened else VectorStore(cache.folder)
+    assert_array_equal(store.embed(again, TEXTS, is_query=True), right)
     assert len(again.asked) == 3
+    (path,) = cache.folder.rglob("*.shard")
+    assert path.read_bytes() == whole
 
 
-def test_the_longest_unused_files_make_room(cache):
+def test_the_longest_unused_shards_make_room(cache):
     small = VectorStore(cache.folder, limit=0)
-    for number, key in enumerate(("old", "new")):
+    for key in ("old", "new"):
         small.embed(WordsEmbedder(key=key), TEXTS, is_query=True)
-        os.utime(cache.folder / f"{key}.sqlite", (number, number))
     small.embed(WordsEmbedder(key="newest"), TEXTS, is_query=True)
-    assert {path.stem for path in cache.folder.glob("*.sqlite")} == {"newest"}
+    assert {path.name for path in cache.folder.iterdir() if path.is_dir()} == {"newest"}
+    for number, key in enumerate(("a", "b")):
+        cache.embed(WordsEmbedder(key=key), TEXTS, is_query=True)
+        for path in (cache.folder / key).glob("*.shard"):
+            os.utime(path, (number, number))
+    each = next((cache.folder / "a").glob("*.shard")).stat().st_size
+    assert cache.clean(most=2 * each) == each
+    assert {one.key for one in cache.holdings()} == {"b", "newest"}
+    cache.embed(WordsEmbedder(key="b"), TEXTS, is_query=True)
+    assert [one.key for one in cache.holdings()] == ["newest", "b"], "b was used last"
+
+
+def test_old_sqlite_files_go_and_nothing_else(cache):
+    cache.folder.mkdir()
+    for name in (f"{'0a' * 20}.sqlite", f"{'0a' * 20}.sqlite-wal", "mine.sqlite", "note.txt"):
+        (cache.folder / name).write_text("x")
+    cache.embed(WordsEmbedder(), TEXTS, is_query=True)
+    assert {path.name for path in cache.folder.iterdir() if path.is_file()} == {"mine.sqlite", "note.txt"} | {".lock"}
+
+
+def test_holdings_say_what_is_stored(cache):
+    cache.embed(WordsEmbedder("one"), TEXTS, is_query=True)
+    (holding,) = cache.holdings()
+    assert (holding.name, holding.key, holding.values) == ("one", "words-key", 3)
+    assert holding.bytes == sum(path.stat().st_size for path in cache.folder.rglob("*.shard"))
+
+
+def test_vectors_stay_on_the_disk_until_they_are_read(cache):
+    texts = [f"text {n % 700}" for n in range(1000)]
+    stored = pickle.loads(pickle.dumps(cache.stored(WordsEmbedder(), texts, is_query=False)))
+    whole = cache.embed(WordsEmbedder(), texts, is_query=False)
+    assert stored.shape == whole.shape
+    assert_array_equal(stored[100:900], whole[100:900])
+    assert_array_equal(stored[np.array([5, 999, 5])], whole[[5, 999, 5]])
+    assert_array_equal(stored[7], whole[7])
 
 
 def test_vectors_that_are_not_numbers_are_refused_and_not_stored(cache):
@@ -136,10 +177,7 @@ def test_vectors_that_are_not_numbers_are_refused_and_not_stored(cache):
     embedder.embed = lambda texts, is_query: np.full((len(texts), 4), np.nan, np.float32)
     with pytest.raises(ModelError, match="NaN"):
         cache.embed(embedder, TEXTS, is_query=True)
-    (path,) = cache.folder.glob("*.sqlite")
-    with sqlite3.connect(path) as store:
-        assert store.execute("SELECT count(*) FROM vectors").fetchone() == (0,)
-    store.close()
+    assert not list(cache.folder.rglob("*.shard"))
 
 
 def test_no_texts_are_no_vectors(cache):

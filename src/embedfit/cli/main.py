@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -54,6 +53,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 for _command in COMMANDS:
     app.command()(_command)
 app.add_typer(upkeep.ledger_app, name="ledger")
+app.add_typer(upkeep.cache_app, name="cache")
 app.add_typer(deploy.app, name="deploy")
 
 
@@ -86,9 +86,6 @@ class _Signals:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Errors become one message with its remedy, and an exit code."""
-    # Read when torch is loaded, which no import above does. Its threads would wait for each other by spinning: beside
-    # other busy processes, or under a quota, a search then takes ten times as long and more.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     terminal.prepare()
     with _Signals() as signals:
         try:

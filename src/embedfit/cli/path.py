@@ -47,7 +47,6 @@ def run(
     ledger: LedgerPath = None,
     nproc: shared.Processes = 1,
     workers: shared.Workers = shared.INLINE,
-    track: shared.Track = None,
     yes: Yes = False,
     as_json: AsJson = False,
     force: Force = False,
@@ -78,7 +77,7 @@ def run(
         assignments=assignments or (),
         yes=yes,
         force=force,
-        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers, track=track),
+        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers),
     )
     show_result(result, as_json=as_json)
     if fail_if_not_better and not result.better:
@@ -166,10 +165,9 @@ def _stage(name: str, help_text: str) -> Callable[..., None]:
         force: Force = False,
         ledger: LedgerPath = None,
         nproc: shared.Processes = 1,
-        track: shared.Track = None,
         yes: Yes = False,
     ) -> None:
-        runtime = runtime_for(ledger=ledger, processes=nproc, track=track)
+        runtime = runtime_for(ledger=ledger, processes=nproc)
         runs.run_stage(name, run=run_folder, assignments=assignments or (), force=force, yes=yes, runtime=runtime)
         if name == "report":
             say(f"{Workspace(run_folder).path('report.html')}")

@@ -1,8 +1,9 @@
-"""The commands that look after things: `doctor`, `drift`, `ledger` and `forget`."""
+"""The commands that look after things: `doctor`, `drift`, `ledger`, `cache` and `forget`."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 from rich.table import Table
 
 from embedfit.cli.shared import AsJson, LedgerPath, RunFolder, runtime_for
-from embedfit.commands import runs
+from embedfit.commands import cache, runs
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json, shown
 from embedfit.errors import UsageError
@@ -108,6 +109,52 @@ def ledger_list(ledger: LedgerPath = None, as_json: AsJson = False) -> None:
 def ledger_export(target: Annotated[Path, typer.Argument(help="A JSONL file.")], ledger: LedgerPath = None) -> None:
     """Every call with its request and reply, as JSONL."""
     say(f"{target}: {runs.ledger_export(target, ledger)} calls")
+
+
+cache_app = typer.Typer(help="What can be fetched or computed again: vectors, converted models.", no_args_is_help=True)
+
+
+@cache_app.command("list")
+def cache_list(as_json: AsJson = False) -> None:
+    """Everything in the cache, the longest unused first."""
+    entries = cache.entries()
+    if as_json:
+        say_json([asdict(entry) for entry in entries])
+        return
+    table = Table("kind", "name", "key", "vectors", "MiB", "last used", box=None, pad_edge=False)
+    for one in entries:
+        used = datetime.fromtimestamp(one.used).strftime("%Y-%m-%d %H:%M") if one.used else ""
+        numbers = ("" if one.values is None else f"{one.values:,}", f"{one.bytes / (1 << 20):,.1f}", used)
+        table.add_row(one.kind, shown(one.name), one.key[:12], *numbers)
+    terminal.console().print(table)
+
+
+@cache_app.command("size")
+def cache_size(as_json: AsJson = False) -> None:
+    """The bytes of each kind, where they lie, and how many bytes vectors may have."""
+    found = cache.sizes()
+    if as_json:
+        say_json(asdict(found))
+        return
+    table = Table("kind", "MiB", "folder", box=None, pad_edge=False)
+    for kind, number in found.bytes.items():
+        table.add_row(kind, f"{number / (1 << 20):,.1f}", shown(found.folders[kind]))
+    terminal.console().print(table)
+    say(f"vectors may have {found.limit / (1 << 30):,.1f} GiB (EMBEDFIT_VECTORS_GB)")
+
+
+@cache_app.command("clean")
+def cache_clean(
+    to_gb: Annotated[float, typer.Option("--to-gb", min=0, help="Keep so many GiB of the last used vectors.")] = 0.0,
+    everything: Annotated[bool, typer.Option("--all", help="Converted models and measured settings too.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete stored vectors. Vectors that were paid for stay: they lie in the ledger."""
+    deleted = cache.clean(most=int(to_gb * (1 << 30)), everything=everything)
+    if as_json:
+        say_json({"deleted_bytes": deleted})
+    else:
+        say(f"{deleted / (1 << 20):,.1f} MiB deleted")
 
 
 def forget(

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
-from embedfit.files.atomic import atomic_file, atomic_folder, disk_errors, sweep
+from embedfit.files.atomic import atomic_file, atomic_folder, disk_errors, locked, sweep
 from embedfit.files.places import read_places, stored_path
 from embedfit.files.textfiles import lines_of
 from embedfit.path.artefacts import (
@@ -306,24 +305,14 @@ class Workspace:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Keep a second embedfit out of the run folder. The system releases the lock if we are killed."""
-        with disk_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = (self.root / ".lock").open("a+")
-        try:
-            if sys.platform != "win32":
-                import fcntl
-
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    raise EmbedfitError(
-                        f"Another embedfit is at work in {self.root}.",
-                        remedy="Wait for it to end, or choose another --run folder.",
-                    ) from error
+        with locked(self.root / ".lock", wait=False) as ours:
+            if not ours:
+                raise EmbedfitError(
+                    f"Another embedfit is at work in {self.root}.",
+                    remedy="Wait for it to end, or choose another --run folder.",
+                )
             self._sweep()
             yield
-        finally:
-            file.close()
 
     def _sweep(self) -> None:
         """Remove leftovers of killed processes wherever a stage writes. All other files here belong to the user."""

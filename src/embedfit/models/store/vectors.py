@@ -1,24 +1,28 @@
 """The store of computed and paid vectors, in which a vector is found by its embedder and its text.
 
-A file per embedder. Its name is a hash of the *weights*, tokenizer and layout, never of a model's name or path: a model
-trained again in the same folder finds no old vectors. A model behind a URL can't be hashed; a few probe texts are
-embedded first, and if their vectors are not last time's, the file is emptied.
+A folder of shards (models.store.shards) per embedder. Its name is a hash of the *weights*, tokenizer and layout, never
+of a model's name or path: a model trained again in the same folder finds no old vectors. A model behind a URL can't be
+hashed; a few probe texts are embedded first, and if their vectors are not last time's, the folder is emptied.
+
+Vectors are stored in float32, as they were computed, because in float16 a run that finds its vectors in the store would
+give other results than the run that computed them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from embedfit.errors import ModelError
-from embedfit.files.atomic import disk_errors
+from embedfit.errors import EmbedfitError, ModelError
+from embedfit.files.atomic import atomic_file, disk_errors
+from embedfit.models.store.shards import KEY_BYTES, Located, Shards, StoredVectors, count, key_of, keys_of
 from embedfit.numerics.arrays import Vectors
 from embedfit.progress import Reporter, Silent
 
@@ -31,7 +35,13 @@ SAME_MODEL = 1 - 2e-5
 # one core's work, yet enough for full batches.
 _CHUNK_TEXTS = 512
 _CHUNK_CHARACTERS = 60_000
-_SELECT = 500  # keys in one SELECT
+#: Files beside the shards: the embedder's name, and its vectors of PROBES.
+_NAME, _PROBES = "name.txt", "probes.npy"
+#: A file of vectors as embedfit 0.1 wrote it.
+_OLD = re.compile(r"[0-9a-f]{40}\.sqlite(-wal|-shm|-journal)?")
+_LEAST_LIMIT = 4 << 30
+#: How often vectors are looked for and computed if other processes delete them at the same time.
+_ATTEMPTS = 3
 
 
 #: "key": the key is a hash of the weights. "probed": the key is an address, and probes must be compared.
@@ -86,68 +96,102 @@ class Task:
     report: Reporter
 
 
-class VectorStore:
-    """Vectors in a folder, one SQLite file per embedder, the longest unused ones removed over `limit` bytes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What is stored for one embedder. name: under which it was last used. used: seconds since 1970."""
 
-    def __init__(self, folder: Path, *, limit: int = 4 << 30) -> None:
+    key: str
+    name: str
+    values: int
+    bytes: int
+    used: float
+
+
+class VectorStore:
+    """Vectors in a folder, with a folder of shards for each embedder.
+
+    If all shards together have more than `limit` bytes, the longest unused ones go, except those of the embedder whose
+    vectors are asked for.
+    """
+
+    def __init__(self, folder: Path, *, limit: int | None = None) -> None:
+        """limit: bytes; None: 4 GiB or a tenth of the disk, whichever is more."""
         self.folder = folder
-        self.limit = limit
-        self._in_use: set[Path] = set()
+        self._limit = limit
+        self._shards: dict[str, Shards] = {}
+
+    @property
+    def limit(self) -> int:
+        """The bytes that all shards may have together."""
+        if self._limit is None:
+            there = next((one for one in (self.folder, *self.folder.parents) if one.is_dir()), Path())
+            self._limit = max(_LEAST_LIMIT, shutil.disk_usage(there).total // 10)
+        return self._limit
 
     def embed(
         self, embedder: Embedder, texts: Sequence[str], *, is_query: bool, report: Reporter | None = None
     ) -> Vectors:
         """Vectors of texts in their order: (N, H). Only texts without a stored vector are embedded, each once."""
+        stored = self.stored(embedder, texts, is_query=is_query, report=report)
+        return stored if isinstance(stored, np.ndarray) else stored[:]
+
+    def stored(
+        self, embedder: Embedder, texts: Sequence[str], *, is_query: bool, report: Reporter | None = None
+    ) -> StoredVectors | Vectors:
+        """The same as embed(), but the vectors (N, H) stay on the disk, unless the embedder itself keeps them."""
         embedder = _tower(embedder, is_query=is_query)
         if embedder.storage == "own":
             return _checked(embedder, embedder.embed(texts, is_query=is_query))
-        keys = [_text_key(_kind(embedder, is_query), text) for text in texts]
-        text_of = dict(zip(keys, texts, strict=True))
         task = Task(name=embedder.name, unit="queries" if is_query else "passages", report=report or Silent())
 
         def compute(chunk: list[str]) -> list[bytes]:
             return [row.tobytes() for row in _checked(embedder, embedder.embed(chunk, is_query=is_query))]
 
-        with self._open(embedder) as store:
-            found = self._completed(store, text_of, compute, task)
-        if not texts:
-            return np.zeros((0, 0), np.float32)
-        return np.stack([np.frombuffer(found[key], np.float32) for key in keys])
+        shards = self._of_embedder(embedder)
+        return StoredVectors(self._completed(shards, _kind(embedder, is_query), texts, compute, task))
 
     def put(self, embedder: Embedder, texts: Sequence[str], vectors: Vectors, *, is_query: bool) -> None:
         """Store vectors (N, H) that were computed with something else."""
         embedder = _tower(embedder, is_query=is_query)
-        keys = [_text_key(_kind(embedder, is_query), text) for text in texts]
+        keys = [key_of(_kind(embedder, is_query), text) for text in texts]
         rows = [row.tobytes() for row in _checked(embedder, vectors)]
-        with self._open(embedder) as store, disk_errors(self.folder):
-            _write(store, dict(zip(keys, rows, strict=True)))
+        shards = self._of_embedder(embedder)
+        with disk_errors(self.folder):
+            shards.add(keys, rows)
 
     def kept(self, key: str, texts: Sequence[str], compute: Compute, task: Task) -> list[bytes]:
         """The values of texts, in their order. `compute` is called once for each text that has none stored.
 
         key: a hash of all that decides a value beside the text.
         """
-        keys = [_text_key("kept", text) for text in texts]
-        with self._file(key) as store:
-            found = self._completed(store, dict(zip(keys, texts, strict=True)), compute, task)
-        return [found[one] for one in keys]
+        return list(self._completed(self._of_key(key, task.name), "kept", texts, compute, task).values())
 
-    def _completed(
-        self, store: sqlite3.Connection, text_of: dict[bytes, str], compute: Compute, about: Task
-    ) -> dict[bytes, bytes]:
-        """The values of keys. Missing ones are computed and stored first, chunk by chunk."""
-        found = _read(store, text_of)
-        # Longest first: batches of equal length waste no padding, and too little memory shows at once.
-        missing = sorted((key for key in text_of if key not in found), key=lambda key: -len(text_of[key]))
-        with about.report.task(f"{about.name}: {about.unit}", len(text_of), about.unit) as task:
-            task.advance(len(found), note=f"{len(found):,} known" if found else "")
-            for chunk in _chunks(missing, text_of):
-                new = dict(zip(chunk, compute([text_of[key] for key in chunk]), strict=True))
-                with disk_errors(self.folder):
-                    _write(store, new)
-                found.update(new)
-                task.advance(len(chunk))
-        return found
+    def _completed(self, shards: Shards, kind: str, texts: Sequence[str], compute: Compute, about: Task) -> Located:
+        """Where the values of texts lie. Missing ones are computed and stored first, chunk by chunk."""
+        keys = keys_of([key_of(kind, text) for text in texts])
+        # Values that were found may be gone at the end, if another process makes room or finds a damaged shard.
+        for _ in range(_ATTEMPTS):
+            with disk_errors(self.folder):
+                located = shards.find(keys)
+            missing = located.missing
+            with about.report.task(f"{about.name}: {about.unit}", len(texts), about.unit) as task:
+                known = len(texts) - len(missing)
+                task.advance(known, note=f"{known:,} known" if known else "")
+                if not len(missing):
+                    return located
+                # Longest first: batches of equal length waste no padding, and too little memory shows at once.
+                distinct = missing[np.unique(keys[missing], return_index=True)[1]].tolist()
+                distinct.sort(key=lambda place: (-len(texts[place]), place))
+                task.advance(len(missing) - len(distinct))
+                for chunk in _chunks(distinct, texts):
+                    values = compute([texts[place] for place in chunk])
+                    with disk_errors(self.folder):
+                        shards.add([keys[chunk[row]].ljust(KEY_BYTES, b"\0") for row in range(len(chunk))], values)
+                    task.advance(len(chunk))
+        raise EmbedfitError(
+            f"Vectors that were just stored in {self.folder} are gone again.",
+            remedy="Another program deletes them. Choose a folder of your own: EMBEDFIT_CACHE=FOLDER",
+        )
 
     def embed_both(
         self, embedder: Embedder, passages: Sequence[str], queries: Sequence[str], *, report: Reporter | None = None
@@ -166,66 +210,77 @@ class VectorStore:
 
         kinds: "passage", and "query INSTRUCTION" for each instruction. dry: only count.
         """
-        keys = list({_text_key(kind, text) for kind in kinds for text in texts})
-        count = 0
-        for path in sorted(self.folder.glob("*.sqlite")) if self.folder.is_dir() else ():
-            with disk_errors(self.folder), suppress(sqlite3.DatabaseError), closing(_connect(path)) as store:
-                store.execute("PRAGMA secure_delete = ON")
-                for start in range(0, len(keys), _SELECT):
-                    chunk = keys[start : start + _SELECT]
-                    where = f"FROM vectors WHERE text IN ({','.join('?' * len(chunk))})"
-                    count += int(store.execute(f"SELECT count(*) {where}", chunk).fetchone()[0])
-                    if not dry:
-                        with store:
-                            store.execute(f"DELETE {where}", chunk)
-        return count
-
-    @contextmanager
-    def _open(self, embedder: Embedder) -> Iterator[sqlite3.Connection]:
-        with self._file(embedder.key) as store:
-            if embedder.storage == "probed":
-                probes = [embedder.embed(PROBES, is_query=is_query) for is_query in (False, True)]
-                _check_probes(store, np.concatenate(probes))
-            yield store
-
-    @contextmanager
-    def _file(self, key: str) -> Iterator[sqlite3.Connection]:
-        path = self.folder / f"{key[:40]}.sqlite"
+        keys = keys_of([key_of(kind, text) for kind in kinds for text in texts])
         with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._make_room(keep={path, *self._in_use})
-            try:
-                store = _connect(path)
-            except sqlite3.DatabaseError:  # damaged: it is only a cache
-                path.unlink(missing_ok=True)
-                store = _connect(path)
-        self._in_use.add(path)
-        try:
-            with closing(store):
-                yield store
-        finally:
-            self._in_use.discard(path)
-        with suppress(OSError):
-            path.touch()
+            return sum(self._in(folder).delete(keys, dry=dry) for folder in self._folders())
 
-    def _make_room(self, *, keep: set[Path]) -> None:
-        files = sorted(
-            (path for path in self.folder.glob("*.sqlite") if path not in keep), key=lambda path: path.stat().st_mtime
-        )
-        total = sum(path.stat().st_size for path in files)
-        for path in files:
-            if total <= self.limit:
-                break
-            total -= path.stat().st_size
-            path.unlink(missing_ok=True)
+    def holdings(self) -> list[Holding]:
+        """What is stored for each embedder, the longest unused first."""
+        found = []
+        for folder in self._folders():
+            paths = self._in(folder).paths()
+            states = [path.stat() for path in paths]
+            found.append(
+                Holding(
+                    key=folder.name,
+                    name=_name_in(folder),
+                    values=sum(map(count, paths)),
+                    bytes=sum(one.st_size for one in states),
+                    used=max((one.st_mtime for one in states), default=0.0),
+                )
+            )
+        return sorted(found, key=lambda one: (one.used, one.key))
+
+    def clean(self, *, most: int = 0, keep: Collection[Path] = ()) -> int:
+        """Delete the longest unused shards until at most `most` bytes are left. Returns the bytes that were deleted.
+
+        keep: files that stay, and count.
+        """
+        with disk_errors(self.folder):
+            files = [(path.stat(), path) for folder in self._folders() for path in self._in(folder).paths()]
+            total, gone = sum(state.st_size for state, _ in files), 0
+            for state, path in sorted(files, key=lambda one: (one[0].st_mtime_ns, one[1])):
+                if total - gone > most and path not in keep:
+                    path.unlink(missing_ok=True)
+                    gone += state.st_size
+                    if not self._in(path.parent).paths():
+                        shutil.rmtree(path.parent, ignore_errors=True)
+            for path in self.folder.glob("*.sqlite*"):  # of embedfit 0.1
+                if _OLD.fullmatch(path.name):
+                    gone += path.stat().st_size
+                    path.unlink()
+        return gone
+
+    def _of_embedder(self, embedder: Embedder) -> Shards:
+        """The shards of an embedder, emptied if it is at an address and has changed."""
+        shards = self._of_key(embedder.key, embedder.name)
+        if embedder.storage == "probed":
+            probes = [embedder.embed(PROBES, is_query=is_query) for is_query in (False, True)]
+            with disk_errors(self.folder):
+                _check_probes(shards, np.concatenate(probes))
+        return shards
+
+    def _of_key(self, key: str, name: str) -> Shards:
+        shards = self._in(self.folder / key[:40])
+        self.clean(most=self.limit, keep=set(shards.paths()))
+        if _name_in(shards.folder) != name:
+            with suppress(EmbedfitError), atomic_file(shards.folder / _NAME) as file:  # a cache may be read-only
+                file.write(name)
+        return shards
+
+    def _in(self, folder: Path) -> Shards:
+        return self._shards.setdefault(folder.name, Shards(folder, self.folder / ".lock"))
+
+    def _folders(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
 
 
-def _chunks(keys: Sequence[bytes], text_of: dict[bytes, str]) -> Iterator[list[bytes]]:
-    chunk: list[bytes] = []
+def _chunks(places: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
+    chunk: list[int] = []
     characters = 0
-    for key in keys:
-        chunk.append(key)
-        characters += len(text_of[key])
+    for place in places:
+        chunk.append(place)
+        characters += len(texts[place])
         if len(chunk) == _CHUNK_TEXTS or characters >= _CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0
@@ -248,49 +303,20 @@ def _kind(embedder: Embedder, is_query: bool) -> str:
     return f"query {embedder.instruction}" if is_query else "passage"
 
 
-def _text_key(kind: str, text: str) -> bytes:
-    return hashlib.sha256(f"{kind}\0{text}".encode("utf-8", "surrogatepass")).digest()[:16]
+def _name_in(folder: Path) -> str:
+    """The name under which an embedder was last used."""
+    with suppress(OSError, ValueError):
+        return (folder / _NAME).read_text("utf-8")
+    return ""
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    store = sqlite3.connect(path, timeout=60)
-    try:
-        store.execute("CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID")
-        store.execute("CREATE TABLE IF NOT EXISTS probes (number INTEGER PRIMARY KEY, vector BLOB NOT NULL)")
-        store.commit()
-    except sqlite3.DatabaseError:
-        store.close()
-        raise
-    return store
-
-
-def _read(store: sqlite3.Connection, keys: dict[bytes, str]) -> dict[bytes, bytes]:
-    found = {}
-    wanted = list(keys)
-    for start in range(0, len(wanted), _SELECT):
-        chunk = wanted[start : start + _SELECT]
-        marks = ",".join("?" * len(chunk))
-        for key, vector in store.execute(f"SELECT text, vector FROM vectors WHERE text IN ({marks})", chunk):
-            found[bytes(key)] = bytes(vector)
-    return found
-
-
-def _write(store: sqlite3.Connection, values: dict[bytes, bytes]) -> None:
-    with store:
-        store.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", list(values.items()))
-
-
-def _check_probes(store: sqlite3.Connection, now: Vectors) -> None:
-    """Empty the file unless the probes' vectors are those of last time."""
-    rows = store.execute("SELECT vector FROM probes ORDER BY number").fetchall()
-    before = [np.frombuffer(row[0], np.float32) for row in rows]
-    same = len(before) == len(now) and all(
-        old.shape == new.shape and float(old @ new) >= SAME_MODEL for old, new in zip(before, now, strict=True)
-    )
-    if not same:
-        with store:
-            store.execute("DELETE FROM vectors")
-            store.execute("DELETE FROM probes")
-            store.executemany(
-                "INSERT INTO probes VALUES (?, ?)", [(number, row.tobytes()) for number, row in enumerate(now)]
-            )
+def _check_probes(shards: Shards, now: Vectors) -> None:
+    """Empty the folder unless the probes' vectors are those of last time."""
+    path = shards.folder / _PROBES
+    before = np.zeros((0, 0), np.float32)
+    with suppress(OSError, ValueError, EOFError):
+        before = np.load(path, allow_pickle=False)
+    if before.shape != now.shape or not (np.einsum("ij,ij->i", before, now) >= SAME_MODEL).all():
+        shards.clear()
+        with atomic_file(path, binary=True) as file:
+            np.save(file, now, allow_pickle=False)
