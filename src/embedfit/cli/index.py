@@ -52,7 +52,7 @@ def index(
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="Hand it over: lancedb://DIR, postgresql://…, parquet:DIR or jsonl:DIR."),
+        typer.Option("--to", help="Hand it over: lancedb://DIR, postgresql://…, qdrant://…, parquet:DIR or jsonl:DIR."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build it although it is up to date.")] = False,
 ) -> None:

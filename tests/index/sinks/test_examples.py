@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,23 @@ from embedfit.models.sources import resolve_model
 from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Silent
 from embedfit.runtime import Runtime
-from examples import search_lancedb, search_postgresql
+from examples import search_lancedb, search_postgresql, search_qdrant
 from tests.index.sinks.corpora import QUERIES, documents_index
+from tests.index.sinks.qdrant_server import qdrant_server
 from tests.index.sinks.ranking import DEPTH, assert_ranks_as, first_stage
+
+PLACES = pytest.mark.parametrize("name", ["lancedb", "postgresql", "qdrant"])
 
 
 @pytest.fixture(scope="module")
 def index(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     return documents_index(tmp_path_factory.mktemp("examples"), tiny_bert)
+
+
+@pytest.fixture
+def qdrant_url() -> Iterator[str]:
+    with qdrant_server() as server:
+        yield f"qdrant://127.0.0.1:{server.port}/manuals"
 
 
 @pytest.fixture(scope="module")
@@ -45,33 +54,36 @@ def emanual(minilm: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
     return index_documents(corpora.DATA / "emanual", folder=folder / "ix", model=str(minilm), runtime=runtime)
 
 
-@pytest.mark.parametrize("name", ["lancedb", "postgresql"])
+@PLACES
 def test_the_example_finds_the_first_stage(
-    index: Index, tiny_bert: Path, tmp_path: Path, postgres_server: str, name: str
+    index: Index, tiny_bert: Path, tmp_path: Path, name: str, request: pytest.FixtureRequest
 ) -> None:
-    assert_example_finds(index, tiny_bert, QUERIES, tmp_path, postgres_server, name)
+    assert_example_finds(index, tiny_bert, QUERIES, tmp_path, name, request)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lancedb", "postgresql"])
+@PLACES
 def test_emanual_ranks_as_in_the_index(
-    emanual: Index, minilm: Path, tmp_path: Path, postgres_server: str, name: str
+    emanual: Index, minilm: Path, tmp_path: Path, name: str, request: pytest.FixtureRequest
 ) -> None:
     queries = corpora.corpus("emanual").queries[:60]
-    url = assert_example_finds(emanual, minilm, queries[:20], tmp_path, postgres_server, name)
+    url = assert_example_finds(emanual, minilm, queries[:20], tmp_path, name, request)
     with connect(url, minilm) as store:
         assert_ranks_as(emanual, store, queries)
 
 
 def assert_example_finds(
-    index: Index, model: Path, queries: Sequence[str], folder: Path, server: str, name: str
+    index: Index, model: Path, queries: Sequence[str], folder: Path, name: str, request: pytest.FixtureRequest
 ) -> str:
     """Hand an index over, and compare what the example finds with its first stage. Returns the URL."""
-    place, best = {
-        "lancedb": (str(folder / "db"), search_lancedb.best),
-        "postgresql": (server, search_postgresql.best),
-    }[name]
-    url = f"lancedb://{place}" if name == "lancedb" else place
+    if name == "lancedb":
+        url, place, best = f"lancedb://{folder / 'db'}", str(folder / "db"), search_lancedb.best
+    elif name == "postgresql":
+        url = place = request.getfixturevalue("postgres_server")
+        best = search_postgresql.best
+    else:
+        url = place = request.getfixturevalue("qdrant_url")
+        best = search_qdrant.best
     export(index, kind_of(url).open(url), Silent())
     for query in queries:
         expected = first_stage(index).search(query, DEPTH)

@@ -17,13 +17,13 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embedfit.errors import EmbedfitError, InputError, UsageError
+from embedfit.index.sinks.conditions import dates_of
 from embedfit.index.sinks.postgres.connection import MARK, Place, errors_of, opened, place_of
 from embedfit.index.sinks.sink import About, Handover, Row
-from embedfit.index.store.filters import date_of
 from embedfit.numerics.arrays import Floats
 from embedfit.path.artefacts import Value
 
@@ -283,7 +283,7 @@ def _columns(row: Row) -> tuple[object, ...]:
     metadata = {readable(name): _clean(value) for name, value in row.metadata.items()}
     tokens = None if row.tokens is None else row.tokens.tobytes()
     texts = (row.id, row.document, readable(row.title), readable(row.text))
-    return (row.number, *texts, row.page, Jsonb(metadata, dumps=_json), Jsonb(_dates(metadata), dumps=_json), tokens)
+    return (row.number, *texts, row.page, Jsonb(metadata, dumps=_json), Jsonb(dates_of(metadata), dumps=_json), tokens)
 
 
 def readable(text: str) -> str:
@@ -299,14 +299,3 @@ def _clean(value: Value) -> Value:
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
-def _dates(metadata: Mapping[str, Value]) -> dict[str, list[int]]:
-    """The first microsecond of each ISO date among the texts of a field, by which ranges of dates are compared."""
-    found: dict[str, list[int]] = {}
-    for name, value in metadata.items():
-        texts = [one for one in (value if isinstance(value, tuple) else (value,)) if isinstance(one, str)]
-        dates = [date[0] for text in texts if (date := date_of(text)) is not None]
-        if dates:
-            found[name] = dates
-    return found
