@@ -35,6 +35,19 @@ def test_the_module_runs() -> None:
     assert done.stdout.startswith("embedfit 0.")
 
 
+@pytest.mark.parametrize(("own", "expected"), [(None, "passive"), ("active", "active")])
+def test_threads_of_torch_wait_without_spinning_unless_the_user_says_otherwise(own: str | None, expected: str) -> None:
+    """OpenMP reads the variable when torch is loaded, so no command may load torch before it is set."""
+    code = (
+        "import os, sys; from embedfit.cli.main import main; loaded = 'torch' in sys.modules\n"
+        "try: main(['--version'])\nexcept SystemExit: print(loaded, os.environ['OMP_WAIT_POLICY'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {} if own is None else {"OMP_WAIT_POLICY": own}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == f"False {expected}"
+
+
 def test_errors_are_one_message_with_a_remedy(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     call("status", "--run", str(tmp_path / "none"), code=1)
     message = capsys.readouterr().err

@@ -21,7 +21,7 @@ LEVELS: tuple[frozenset[str], ...] = (
                "index.retriever"}),
     frozenset({"progress", "generators", "path.artefacts", "path.stages", "scale", "models.store.shards"}),
     frozenset({"path.workspace"}),
-    frozenset({"llm.protocol", "models.store.vectors"}),
+    frozenset({"llm.protocol", "models.store.vectors", "tracking"}),
     frozenset({"config", "runtime", "files"}),
     frozenset({"path.forgotten"}),
     frozenset({"retrieval"}),

@@ -16,6 +16,7 @@ from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Reporter, Silent
 from embedfit.scale.executor import Executor
 from embedfit.scale.inline import Inline
+from embedfit.tracking import Tracking
 
 
 def _refuse(question: str) -> bool:
@@ -52,7 +53,7 @@ class Runtime:
     ledger: the file of paid replies. vectors: embeddings that were computed before. language_model: answers every
     prompt instead of the one that the settings name. executor: where documents are read and cut. confirm: asks the
     user a yes/no question; the default refuses, so nothing is spent by accident. processes: how many train together.
-    clock: seconds since 1970.
+    clock: seconds since 1970. tracking: the experiment tracker that losses and results are sent to.
     """
 
     report: Reporter = field(default_factory=Silent)
@@ -63,3 +64,4 @@ class Runtime:
     confirm: Callable[[str], bool] = _refuse
     processes: int = 1
     clock: Callable[[], float] = time.time
+    tracking: Tracking = field(default_factory=Tracking)

@@ -47,6 +47,7 @@ def run(
     ledger: LedgerPath = None,
     nproc: shared.Processes = 1,
     workers: shared.Workers = shared.INLINE,
+    track: shared.Track = None,
     yes: Yes = False,
     as_json: AsJson = False,
     force: Force = False,
@@ -77,7 +78,7 @@ def run(
         assignments=assignments or (),
         yes=yes,
         force=force,
-        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers),
+        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers, track=track),
     )
     show_result(result, as_json=as_json)
     if fail_if_not_better and not result.better:
@@ -165,9 +166,10 @@ def _stage(name: str, help_text: str) -> Callable[..., None]:
         force: Force = False,
         ledger: LedgerPath = None,
         nproc: shared.Processes = 1,
+        track: shared.Track = None,
         yes: Yes = False,
     ) -> None:
-        runtime = runtime_for(ledger=ledger, processes=nproc)
+        runtime = runtime_for(ledger=ledger, processes=nproc, track=track)
         runs.run_stage(name, run=run_folder, assignments=assignments or (), force=force, yes=yes, runtime=runtime)
         if name == "report":
             say(f"{Workspace(run_folder).path('report.html')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,9 +43,6 @@ def serve(
     Every option can be given as an environment variable of its upper-case name, as with TEI.
     """
     settings = from_environment(overrides=given)
-    # Read when torch is loaded. Its threads would wait for each other by spinning: beside other busy processes, or
-    # under a quota, a search then takes ten times as long and more.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     named = model or model_id or (None if settings.upstream else model_from_environment())
     if settings.upstream is not None and named is not None:
         raise UsageError(f"Both a model and an upstream are named: {named} and --upstream.", remedy="Leave out one.")

@@ -13,6 +13,7 @@ from embedfit.commands import runs
 from embedfit.progress import reporter_for
 from embedfit.runtime import Runtime
 from embedfit.scale.executor import open_executor
+from embedfit.tracking import TRACKERS, tracking_for
 
 INLINE = "inline"
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
@@ -42,6 +43,14 @@ Processes = Annotated[int, typer.Option("--nproc", help="Processes that train.")
 RunFolder = Annotated[Path, typer.Option("--run", help="The run folder.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as train.epochs=2.")]
 SettingsFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        "--track",
+        metavar="NAME[:PROJECT]",
+        help=f"Send losses, scores and the report to {', '.join(TRACKERS)}.",
+    ),
+]
 Workers = Annotated[
     str,
     typer.Option(
@@ -51,8 +60,10 @@ Workers = Annotated[
 Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without asking.")]
 
 
-def runtime_for(*, ledger: Path | None = None, processes: int = 1, workers: str = INLINE) -> Runtime:
+def runtime_for(
+    *, ledger: Path | None = None, processes: int = 1, workers: str = INLINE, track: str | None = None
+) -> Runtime:
     """The runtime of a command. Progress goes to standard error; questions are asked only if somebody can answer."""
     confirm = typer.confirm if sys.stdin.isatty() else None
     runtime = runs.make_runtime(reporter_for(sys.stderr), ledger=ledger, confirm=confirm, processes=processes)
-    return replace(runtime, executor=open_executor(workers))
+    return replace(runtime, executor=open_executor(workers), tracking=tracking_for(track))

@@ -20,6 +20,7 @@ from embedfit.path import pipeline
 from embedfit.path.artefacts import Cost, Summary
 from embedfit.path.stages import STAGES, Stage
 from embedfit.path.systems import check_systems
+from embedfit.path.tracked import tracked
 from embedfit.path.workspace import Workspace
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime, default_ledger
@@ -190,7 +191,8 @@ def run_config(
         refuse_hopeless(workspace, config)
     with workspace.lock():
         settings_module.save(config, workspace.path("embedfit.toml"))
-        pipeline.run_all(workspace, config, runtime, until=until, force=force, stages=stages)
+        with tracked(workspace, config, runtime):
+            pipeline.run_all(workspace, config, runtime, until=until, force=force, stages=stages)
     return RunResult(workspace)
 
 
@@ -215,12 +217,13 @@ def run_stage(
     stage = pipeline.stage_named(name)
     with workspace.lock():
         settings_module.save(config, workspace.path("embedfit.toml"))
-        if not force and pipeline.state(stage, workspace, config) == "fresh":
-            runtime.report.log(f"{name}: up to date (--force does it again)")
-            return False
-        if force:
-            workspace.clear_scratch(name)
-        pipeline.run_stage(stage, workspace, config, runtime)
+        with tracked(workspace, config, runtime):
+            if not force and pipeline.state(stage, workspace, config) == "fresh":
+                runtime.report.log(f"{name}: up to date (--force does it again)")
+                return False
+            if force:
+                workspace.clear_scratch(name)
+            pipeline.run_stage(stage, workspace, config, runtime)
     return True
 
 

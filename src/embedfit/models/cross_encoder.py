@@ -13,14 +13,14 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from embedfit.errors import ModelError, first_line
-from embedfit.models.encoder import autocast, tokens_per_batch
+from embedfit.models.encoder import autocast, encoding_batches
 from embedfit.models.folder import read_module
 from embedfit.models.layout.families import FAMILIES, Family
 from embedfit.models.layout.files import tokenizer_window
 from embedfit.models.layout.reading import NO_LIMIT
 from embedfit.models.tokenizer import plain_tokenizer
 from embedfit.numerics.arrays import Scores, Tokens
-from embedfit.numerics.batching import batches_by_length, pad
+from embedfit.numerics.batching import pad
 from embedfit.numerics.machine import Precision, best_precision, device
 from embedfit.progress import Reporter, Silent
 
@@ -96,9 +96,8 @@ class CrossEncoder:
         row_of = {pair: row for row, pair in enumerate(distinct)}
         ids, types = self._encode(distinct)
         scores = np.zeros(len(distinct), np.float32)
-        budget = tokens_per_batch()
         with (report or Silent()).task(description, len(distinct), "pairs") as task:
-            for batch in batches_by_length([len(row) for row in ids], budget):
+            for batch in encoding_batches([len(row) for row in ids]):
                 scores[batch] = self._forward([ids[row] for row in batch], [types[row] for row in batch])
                 task.advance(len(batch))
         return scores[[row_of[pair] for pair in pairs]]

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from embedfit.models.encoder import Encoder, States, tokens_per_batch
+from embedfit.models.encoder import Encoder, States, encoding_batches
 from embedfit.models.layout.modules import unit_rows
 from embedfit.numerics.arrays import Ints, Vectors
-from embedfit.numerics.batching import batches_by_length
 
 #: The depth of the inner layer whose vectors are joined to the last one's, as a share of all layers. The last layer's
 #: vectors are closer to the text's meaning, inner layers' closer to its words: each wins where the other loses
@@ -55,8 +54,7 @@ def text_and_token_vectors(
 
 def _batches(encoder: Encoder, rows: Sequence[Sequence[int]]) -> Iterator[tuple[Ints, States]]:
     """Yield the numbers of rows with the transformer's states for them."""
-    budget = tokens_per_batch() // 4  # all layers' vectors are held at once
-    for batch in batches_by_length([len(row) for row in rows], budget):
+    for batch in encoding_batches([len(row) for row in rows], all_layers=True):
         yield batch, encoder.run([rows[index] for index in batch], all_layers=True)
 
 

@@ -17,7 +17,8 @@ from embedfit.config import TrainConfig
 from embedfit.errors import TrainingError
 from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import DevScore, TrainingStep
-from embedfit.progress import Reporter, duration
+from embedfit.progress import duration
+from embedfit.runtime import Runtime
 from embedfit.training.batches import Composes, TrainingBatch, epoch_batches, micro_batches
 from embedfit.training.checkpoint import TrainingState, differences, read_state, restore, save_checkpoint
 from embedfit.training.dev import DevSet, dev_score
@@ -109,11 +110,12 @@ class Trainer:
         *,
         dev: DevSet | None,
         memory: MemoryBudget,
-        report: Reporter,
+        runtime: Runtime,
         world: World = World(),  # noqa: B008 - frozen
     ) -> None:
         self.trunk, self.store, self.schedule, self.plan = trunk, store, schedule, plan
-        self.dev, self.memory, self.report, self.world = dev, memory, report, world
+        self.dev, self.memory, self.report, self.world = dev, memory, runtime.report, world
+        self.tracking = runtime.tracking
         self.settings = plan.settings
         self.optimiser = make_optimiser(trunk.parameters(), self.settings.weight_decay)
         self.state = TrainingState(step=0, settings=dict(plan.must_equal))
@@ -168,6 +170,7 @@ class Trainer:
         self._padded += result.padded
         self._retained = min(self._retained, result.retained)
         self.state = replace(self.state, step=step + 1, losses=[*self.state.losses, record])
+        self.tracking.training_step(record)
         return record
 
     def gradients(self, batch: TrainingBatch, step: int) -> StepResult:
@@ -212,6 +215,7 @@ class Trainer:
         self.trunk.train(0.0)
         score = dev_score(self.trunk, dev, self.settings.tokens_per_micro_batch, self.world)
         self.state = replace(self.state, dev=[*self.state.dev, DevScore(step=self.state.step, ndcg10=score)])
+        self.tracking.dev_score(self.state.dev[-1])
 
     def _keep_best(self) -> None:
         """Keep the weights if they are the best so far; stop if no better ones came for too long."""
@@ -243,6 +247,7 @@ class Trainer:
             self.report.log(f"train: a checkpoint is ignored: {error}")
             return
         self.state = state
+        self.tracking.past_training(state.losses, state.dev)
         self.report.log(f"train: going on after step {state.step} of {self.schedule.total}")
 
     def _estimate(self, record: TrainingStep) -> None:

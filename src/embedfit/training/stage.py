@@ -263,7 +263,7 @@ def trainer_of(material: Material, workspace: Workspace, config: Config, runtime
         plan,
         dev=material.dev,
         memory=MemoryBudget(limit, trunk.weights()),
-        report=runtime.report,
+        runtime=runtime,
         world=world,
     )
 
