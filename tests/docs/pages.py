@@ -1,18 +1,20 @@
 """The pages of the project, taken apart: blocks between fences, and what stands above them in HTML comments.
 
-`<!-- not run: reason -->` above a block of Python says why no test runs it. `<!-- before: code -->` is run before the
-block and is not seen by readers. Both belong to the next block of Python on the page.
+`<!-- not run: reason -->` above a block says why no test runs it. `<!-- before: code -->` is run before a block of
+Python and is not seen by readers. Both belong to the next block of the page.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 _PIECE = re.compile(
     r"<!--\s*(?P<key>not run|before):\s*(?P<value>.*?)\s*-->|^```(?P<lang>\w*)\n(?P<text>.*?)^```$", re.S | re.M
 )
@@ -40,12 +42,10 @@ def blocks(page: Path) -> Iterator[Block]:
             said[piece["key"]] = piece["value"]
             continue
         line = text.count("\n", 0, piece.start()) + 1
-        if piece["lang"] == "python":
-            yield Block(page, line, "python", piece["text"], said["before"], said["not run"])
-            said = {"before": "", "not run": ""}
-        else:
-            yield Block(page, line, piece["lang"], piece["text"])
-    assert not any(said.values()), f"{page.name}: a comment stands above no block of Python: {said}"
+        assert piece["lang"] == "python" or not said["before"], f"{page.name}:{line}: no Python follows"
+        yield Block(page, line, piece["lang"], piece["text"], said["before"], said["not run"])
+        said = {"before": "", "not run": ""}
+    assert not any(said.values()), f"{page.name}: a comment stands above no block: {said}"
 
 
 def inline(page: Path) -> Iterator[tuple[int, str]]:
@@ -55,3 +55,12 @@ def inline(page: Path) -> Iterator[tuple[int, str]]:
     )
     for match in re.finditer(r"`([^`]+)`", outside):
         yield outside.count("\n", 0, match.start()) + 1, " ".join(match[1].split())
+
+
+def hooks() -> ModuleType:
+    """docs/hooks.py, which makes the pages of the reference."""
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -22,7 +22,6 @@ app = typer.Typer(
     name="embedfit",
     help="Documents in, a retrieval model that is provably better on them out, with nobody labelling anything.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 #: The commands in the order of `embedfit --help`. A command has its function's name, with - for _.
@@ -94,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with _Signals() as signals:
         try:
             try:
-                app(args=arguments, standalone_mode=True)
+                app(args=arguments, prog_name="embedfit", standalone_mode=True)
             finally:
                 terminal.flush()
         except EmbedfitError as error:
