@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from embedfit.cli import shared
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json
 from embedfit.errors import UsageError
@@ -54,6 +55,8 @@ def index(
         str | None,
         typer.Option("--to", help="Hand it over: lancedb://DIR, postgresql://…, qdrant://…, parquet:DIR or jsonl:DIR."),
     ] = None,
+    workers: shared.Workers = shared.INLINE,
+    ray: shared.RayCluster = None,
     force: Annotated[bool, typer.Option("--force", help="Build it although it is up to date.")] = False,
 ) -> None:
     """Build the index of documents or of a run, a folder that `search` reads.
@@ -65,7 +68,7 @@ def index(
     from embedfit.index.sinks.handover import export
     from embedfit.index.sinks.sink import kind_of
 
-    runtime = Runtime(report=reporter_for(sys.stderr))
+    runtime = shared.runtime_for(workers=workers, ray=ray)
     of_documents = bool(docs or add or model or queries)
     _check_index(run_folder, to_folder, of_documents=of_documents, written=written, both=bool(docs and (add or remove)))
     sink = kind_of(to).open(to) if to else None

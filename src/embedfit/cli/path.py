@@ -47,6 +47,7 @@ def run(
     ledger: LedgerPath = None,
     nproc: shared.Processes = 1,
     workers: shared.Workers = shared.INLINE,
+    ray: shared.RayCluster = None,
     track: shared.Track = None,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -78,7 +79,7 @@ def run(
         assignments=assignments or (),
         yes=yes,
         force=force,
-        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers, track=track),
+        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray, track=track),
     )
     show_result(result, as_json=as_json)
     if fail_if_not_better and not result.better:
@@ -96,6 +97,7 @@ def ingest(
     follow_links: shared.FollowLinks = None,
     assignments: Set = None,
     workers: shared.Workers = shared.INLINE,
+    ray: shared.RayCluster = None,
     force: Force = False,
 ) -> None:
     """Documents → passages: the first stage alone."""
@@ -110,7 +112,7 @@ def ingest(
         assignments=assignments or (),
         until="ingest",
         force=force,
-        runtime=runtime_for(workers=workers),
+        runtime=runtime_for(workers=workers, ray=ray),
     )
 
 
@@ -121,6 +123,8 @@ def generate(
     force: Force = False,
     ledger: LedgerPath = None,
     nproc: shared.Processes = 1,
+    workers: shared.Workers = shared.INLINE,
+    ray: shared.RayCluster = None,
     yes: Yes = False,
 ) -> None:
     """Passages → queries, by a language model; filtered, with a reason for each dropped one."""
@@ -131,7 +135,7 @@ def generate(
         assignments=assignments or (),
         force=force,
         yes=yes,
-        runtime=runtime_for(ledger=ledger, processes=nproc),
+        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray),
     )
 
 
@@ -142,6 +146,8 @@ def choose(
     assignments: Set = None,
     force: Force = False,
     ledger: LedgerPath = None,
+    workers: shared.Workers = shared.INLINE,
+    ray: shared.RayCluster = None,
     yes: Yes = False,
 ) -> None:
     """Choose the retriever that ships, and record the evidence."""
@@ -153,7 +159,7 @@ def choose(
         assignments=assignments or (),
         force=force,
         yes=yes,
-        runtime=runtime_for(ledger=ledger),
+        runtime=runtime_for(ledger=ledger, workers=workers, ray=ray),
     )
 
 
@@ -166,10 +172,12 @@ def _stage(name: str, help_text: str) -> Callable[..., None]:
         force: Force = False,
         ledger: LedgerPath = None,
         nproc: shared.Processes = 1,
+        workers: shared.Workers = shared.INLINE,
+        ray: shared.RayCluster = None,
         track: shared.Track = None,
         yes: Yes = False,
     ) -> None:
-        runtime = runtime_for(ledger=ledger, processes=nproc, track=track)
+        runtime = runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray, track=track)
         runs.run_stage(name, run=run_folder, assignments=assignments or (), force=force, yes=yes, runtime=runtime)
         if name == "report":
             say(f"{Workspace(run_folder).path('report.html')}")

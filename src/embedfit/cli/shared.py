@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 
 from embedfit.commands import runs
+from embedfit.errors import UsageError
 from embedfit.progress import reporter_for
 from embedfit.runtime import Runtime
-from embedfit.scale.executor import open_executor
+from embedfit.scale.executor import Executor, open_executor
 from embedfit.tracking import TRACKERS, tracking_for
 
 INLINE = "inline"
@@ -40,6 +41,12 @@ LedgerPath = Annotated[
 MaxCost = Annotated[float | None, typer.Option("--max-cost", help="USD, never exceeded.")]
 Preset = Annotated[str | None, typer.Option(help="default, offline or aws-blog; a run keeps its own.")]
 Processes = Annotated[int, typer.Option("--nproc", help="Processes that train.")]
+RayCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="local|auto|ADDRESS", help="Work on a Ray cluster; --workers is the number of its workers."
+    ),
+]
 RunFolder = Annotated[Path, typer.Option("--run", help="The run folder.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting, such as train.epochs=2.")]
 SettingsFile = Annotated[Path | None, typer.Option("--config", help="A TOML file of settings.")]
@@ -54,16 +61,33 @@ Track = Annotated[
 Workers = Annotated[
     str,
     typer.Option(
-        "--workers", help="Processes that read documents; or an executor, such as processes:4 or a plug-in's."
+        "--workers", help="Processes that read and encode; or an executor, such as processes:4 or a plug-in's."
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Go on with paid calls without asking.")]
 
 
 def runtime_for(
-    *, ledger: Path | None = None, processes: int = 1, workers: str = INLINE, track: str | None = None
+    *,
+    ledger: Path | None = None,
+    processes: int = 1,
+    workers: str = INLINE,
+    ray: str | None = None,
+    track: str | None = None,
 ) -> Runtime:
     """The runtime of a command. Progress goes to standard error; questions are asked only if somebody can answer."""
     confirm = typer.confirm if sys.stdin.isatty() else None
     runtime = runs.make_runtime(reporter_for(sys.stderr), ledger=ledger, confirm=confirm, processes=processes)
-    return replace(runtime, executor=open_executor(workers), tracking=tracking_for(track))
+    return replace(runtime, executor=executor_for(workers, ray), tracking=tracking_for(track))
+
+
+def executor_for(workers: str, ray: str | None) -> Executor:
+    """The executor that --workers and --ray name."""
+    if ray is None:
+        return open_executor(workers)
+    if workers != INLINE and not workers.isdecimal():
+        raise UsageError(
+            f"--workers {workers} and --ray {ray} are two places to work in.",
+            remedy="With --ray, --workers is a number, or is left out: then the cluster is filled.",
+        )
+    return open_executor(f"ray:{ray}" if workers == INLINE else f"ray:{ray},{workers}")

@@ -30,9 +30,19 @@ class Queue(Generic[Shard]):
         """A shard to do; None if there is none now."""
         return self._again.popleft() if self._again else next(self._shards, None)
 
+    def is_empty(self) -> bool:
+        """Whether there is no shard to do now."""
+        if (numbered := self.next()) is not None:
+            self.give_back(numbered)
+        return numbered is None
+
     def give_back(self, numbered: Numbered[Shard]) -> None:
         """Take a shard back that nobody began."""
         self._again.appendleft(numbered)
+
+    def is_suspect(self, numbered: Numbered[Shard]) -> bool:
+        """Whether a worker ended that had this shard."""
+        return self._attempts[numbered[0]] > 0
 
     def lost(self, numbered: Numbered[Shard], reason: str) -> None:
         """Take a shard back whose worker ended. Raises as `failed` if that happened too often."""
