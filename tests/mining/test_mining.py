@@ -77,7 +77,7 @@ def test_records_of_one_document_may_be_hard_negatives_of_each_other(tmp_path: P
     vectors = unit(*zip(np.cos(angles), np.sin(angles), strict=True))
     query = Query(query_id="q", passage_id=records[2]["_id"], text="find", style="question", split="train", kept=True)
     config = resolve(overrides={"mine": {"negatives": 2, "max_relative_score": 2.0}})
-    (choice,) = chosen(corpus.passages, [query], vectors, vectors[2:3], config)
+    (choice,) = chosen(corpus.passages, [query], vectors, vectors[2:3], config, Runtime())
     assert choice.positives == (2,)
     assert set(choice.negatives) <= {0, 1, 3, 4}, "two of the four nearest, all in the document of the positive"
     assert len(choice.negatives) == 2
@@ -95,7 +95,7 @@ def test_rows_leave_out_positives_twins_and_near_copies() -> None:
     )
     config = resolve(overrides={"mine": {"negatives": 4}})
     passages = [passage(n) for n in range(5)]
-    choices = chosen(passages, [query], vectors, vectors[:1], config)
+    choices = chosen(passages, [query], vectors, vectors[:1], config, Runtime())
     (row,) = rows_of(by_base(choices, vectors[:1], vectors), [query], passages, prompt="q: ")
     assert row.pos == ("text 0", "text 3")
     assert row.neg == ("text 2", "text 4"), "p1 is a near copy of p0, p3 a twin"

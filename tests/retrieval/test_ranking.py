@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
+
 import bm25s
 import numpy as np
+import pytest
 import Stemmer
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from embedfit.numerics.ranking import ranks
+from embedfit.retrieval import topk
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import reciprocals, standardised, weighted_sum
 from embedfit.retrieval.topk import top_k
@@ -53,6 +57,50 @@ def test_top_k_is_the_sorted_beginning_whatever_the_blocks(
     expected = np.argsort(-everything, axis=1, kind="stable")[:, :k]
     np.testing.assert_array_equal(ids, expected)
     np.testing.assert_array_equal(scores, np.take_along_axis(everything, expected, 1))
+
+
+class Backwards:
+    """An executor that pickles all that it passes on, as processes do, and does the last shard first."""
+
+    def map(self, function, shards, *, state, cpus=1, gpus=0, tell=None):
+        with pickle.loads(pickle.dumps(state)) as opened:
+            for number, shard in reversed(list(enumerate(shards))):
+                yield number, pickle.loads(pickle.dumps(function(opened, shard, lambda share: None)))
+
+
+@given(
+    queries=st.integers(0, 700), passages=st.integers(1, 90), k=st.integers(0, 40), block=st.integers(1, 100),
+    columns=st.integers(1, 20), distinct=st.sampled_from([2, 1000]), seed=st.integers(0, 9),
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_whoever_does_a_shard_top_k_is_the_same_to_the_bit(
+    queries: int, passages: int, k: int, block: int, columns: int, distinct: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    scale = 1 if distinct == 2 else 7  # whole numbers are summed without rounding, so ties are ties in every product
+    left, right = (rng.integers(0, distinct, (n, 5)).astype(np.float32) / scale for n in (queries, passages))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(topk, "_COLUMNS", columns)
+        patch.setattr(topk, "_SCORES", 1000)
+        told: list[int] = []
+        ids, scores = top_k(left, right, k, block=block, tell=told.append)
+        again = top_k(left, right, k, block=block, executor=Backwards())
+    assert sum(told) == passages
+    np.testing.assert_array_equal(ids, again[0])
+    assert scores.tobytes() == again[1].tobytes()
+    blocks = [left @ right[start : start + block].T for start in range(0, passages, block)]
+    everything = np.concatenate(blocks, axis=1)
+    np.testing.assert_allclose(scores, np.take_along_axis(everything, ids, 1), rtol=1e-6)
+    if distinct == 2:
+        np.testing.assert_array_equal(ids, np.argsort(-everything, axis=1, kind="stable")[:, :k])
+
+
+def test_queries_are_cut_into_parts_of_at_least_256() -> None:
+    for count in (0, 1, 255, 256, 511, 512, 513, 1000, 5000):
+        parts = list(topk._slices(count, 7))
+        assert [first for first, _ in parts] == [0, *(last for _, last in parts[:-1])]
+        assert parts[-1][1] == count
+        assert all(min(256, count) <= last - first < 512 for first, last in parts)
 
 
 def test_ranks_count_from_one_and_break_ties_by_id() -> None:

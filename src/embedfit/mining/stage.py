@@ -16,7 +16,7 @@ from embedfit.mining.selection import select
 from embedfit.mining.teachers import Choice
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.local import local_model
-from embedfit.numerics.arrays import Vectors
+from embedfit.numerics.arrays import Rows, Vectors
 from embedfit.numerics.near_duplicates import SAME_COSINE
 from embedfit.path.artefacts import Judgement, Passage, Query, TrainRow, written
 from embedfit.path.workspace import FILES, Workspace
@@ -72,14 +72,17 @@ def _mined(
 ) -> tuple[list[Choice], list[Judgement]]:
     """Positives and hard negatives with the scores of the configured teacher, and a judge's judgements."""
     base = local_model("base", config.model, query_instruction=config.query_instruction)
-    vectors, query_vectors = runtime.vectors.embed_both(
-        base, [p.content for p in passages], [query.text for query in queries], report=runtime.report
-    )
-    choices = chosen(passages, queries, vectors, query_vectors, config)
+    try:
+        contents, texts = [passage.content for passage in passages], [query.text for query in queries]
+        vectors = runtime.vectors.stored(base, contents, is_query=False, report=runtime.report)
+        query_vectors = runtime.vectors.embed(base, texts, is_query=True, report=runtime.report)
+    finally:
+        base.release()
+    choices = chosen(passages, queries, vectors, query_vectors, config, runtime)
     if config.mine.teacher == "judge":
         return _judged(choices, queries, passages, workspace, config, runtime)
     if config.mine.teacher == "fused":
-        return teachers.fused(choices, queries, passages, query_vectors, vectors), []
+        return teachers.fused(choices, queries, passages, query_vectors, vectors[:]), []
     return teachers.by_base(choices, query_vectors, vectors), []
 
 
@@ -92,7 +95,12 @@ def positives_of(passages: Sequence[Passage], queries: Sequence[Query]) -> list[
 
 
 def chosen(
-    passages: Sequence[Passage], queries: Sequence[Query], vectors: Vectors, query_vectors: Vectors, config: Config
+    passages: Sequence[Passage],
+    queries: Sequence[Query],
+    vectors: Rows,
+    query_vectors: Vectors,
+    config: Config,
+    runtime: Runtime,
 ) -> list[Choice]:
     """Positives and hard negatives of each query. vectors: (N, H) of the passages; query_vectors: (Q, H).
 
@@ -100,7 +108,8 @@ def chosen(
     have, because some of them will turn out to be answers.
     """
     depth = min(config.mine.depth + 1, len(passages))
-    candidates, scores = top_k(query_vectors, vectors, depth)
+    with runtime.report.task("nearest passages", len(passages), "passages") as task:
+        candidates, scores = top_k(query_vectors, vectors, depth, executor=runtime.executor, tell=task.advance)
     rng = np.random.default_rng(config.seed)
     spare = config.mine.negatives // 2 if config.mine.teacher == "judge" else 0
     choices = []

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 
 from embedfit.judging.judge import Judge, Pair
-from embedfit.numerics.arrays import Scores, Vectors
+from embedfit.numerics.arrays import Rows, Scores, Vectors
 from embedfit.path.artefacts import Judgement, Passage, Query
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import weighted_sum
@@ -41,7 +41,7 @@ class Choice:
         )
 
 
-def by_base(choices: Sequence[Choice], query_vectors: Vectors, vectors: Vectors) -> list[Choice]:
+def by_base(choices: Sequence[Choice], query_vectors: Vectors, vectors: Rows) -> list[Choice]:
     """The choices with the base model's cosines. query_vectors: (Q, H); vectors: (N, H)."""
     return [
         choice.scored({row: float(query_vectors[place] @ vectors[row]) for row in choice.passages})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -21,3 +23,16 @@ Bools = npt.NDArray[np.bool_]
 Halves = npt.NDArray[np.float16]
 Bytes = npt.NDArray[np.int8]
 Hashes = npt.NDArray[np.uint64]
+
+
+class Rows(Protocol):
+    """Rows that stand for texts, (N, H), as an array or on a disk: they are in memory as far as they were asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int | slice | Ints) -> Vectors:
+        """Rows in memory, (n, H), or one row, (H,)."""
