@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from embedfit.numerics.ranking import ranks
-from embedfit.retrieval import topk
+from embedfit.retrieval import topk, weights
 from embedfit.retrieval.bm25 import Bm25
 from embedfit.retrieval.fusion import reciprocals, standardised, weighted_sum
 from embedfit.retrieval.topk import top_k
@@ -32,6 +32,29 @@ def test_bm25_agrees_with_bm25s_retrieve() -> None:
     ids, scores = Bm25(PASSAGES).search(queries, 3)
     np.testing.assert_allclose(scores, theirs.scores, rtol=1e-6)
     assert ids[0].tolist()[:2] == theirs.documents[0].tolist()[:2]
+
+
+@given(
+    texts=st.lists(st.lists(st.sampled_from(["cat", "cats", "dog", "the", "运动鞋", "a1"]), max_size=6), max_size=40),
+    block=st.integers(1, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_weights_that_are_counted_in_shards_are_those_of_bm25s_to_the_bit(texts: list[list[str]], block: int) -> None:
+    passages = [" ".join(words) for words in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "BLOCK", block)
+        ours, elsewhere = Bm25(passages), Bm25(passages, executor=Backwards())
+    tokens = [ours.analysis.passage(text) for text in passages]
+    assert [part.tolist() for part in ours.postings()] == [part.tolist() for part in elsewhere.postings()]
+    if not any(tokens):
+        assert not len(ours.postings()[1])
+        return
+    theirs = bm25s.BM25()
+    theirs.index(tokens, show_progress=False)
+    for term, number in theirs.vocab_dict.items():
+        found = ours.scores(term) if not term else np.asarray(ours._index.get_scores([term]), np.float32)
+        expected = theirs.get_scores([term]) if number < len(theirs.scores["indptr"]) - 1 else np.zeros(len(texts))
+        assert found.tobytes() == expected.astype(np.float32).tobytes()
 
 
 def test_bm25_without_a_word_in_common_scores_nothing() -> None:

@@ -14,7 +14,9 @@ import numpy as np
 
 from embedfit.numerics.arrays import Doubles, Ints, Scores
 from embedfit.numerics.ranking import best
+from embedfit.retrieval.weights import weights
 from embedfit.retrieval.words import Analysis, has_letter, is_letter
+from embedfit.scale.executor import Executor
 
 _bm25s: Any = bm25s  # its annotations lack calls that its documentation promises
 
@@ -93,14 +95,20 @@ class Bm25:
     without spaces, pairs of letters take the place of words (retrieval.words).
     """
 
-    def __init__(self, passages: Sequence[str]) -> None:
+    def __init__(self, passages: Sequence[str], *, executor: Executor | None = None) -> None:
+        """executor: counts words if the passages are many; None: this process does it."""
         self.analysis = Analysis.of(passages)
         self._size = len(passages)
-        terms = [self.analysis.passage(text) for text in passages]
-        self._empty = not any(terms)
         self._index: Any = _bm25s.BM25()
+        found = weights(passages, self.analysis.languages, k1=self._index.k1, b=self._index.b, executor=executor)
+        self._empty = not found.terms
         if not self._empty:
-            self._index.index(terms, show_progress=False)
+            stored = {"data": found.weights, "indices": found.passages, "indptr": found.starts}
+            self._index.scores = {**stored, "num_docs": self._size}
+            # bm25s adds an empty term, which no passage holds, at the end.
+            self._index.vocab_dict = {term: number for number, term in enumerate([*found.terms, ""])}
+            self._index.unique_token_ids_set = set(self._index.vocab_dict.values())
+            self._index.nonoccurrence_array = None
 
     def scores(self, query: str) -> Scores:
         """The score of every passage: (N,)."""

@@ -15,7 +15,7 @@ from embedfit.scale.inline import Inline
 
 #: Passages of a shard. It decides the shapes of the matrix products, and so the last bits of scores.
 BLOCK = 65_536
-#: Scores that a worker holds at a time, and the columns of them that are compared while they lie in the processor's cache.
+#: Scores that a worker holds at a time, and the columns of them that are compared while the processor caches them.
 _SCORES = 1 << 24
 _COLUMNS = 4_096
 
