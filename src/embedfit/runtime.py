@@ -51,9 +51,9 @@ class Runtime:
     """Arguments of every stage that are not settings: they change how a stage runs, not its result.
 
     ledger: the file of paid replies. vectors: embeddings that were computed before. language_model: answers every
-    prompt instead of the one that the settings name. executor: where documents are read and cut. confirm: asks the
-    user a yes/no question; the default refuses, so nothing is spent by accident. processes: how many train together.
-    clock: seconds since 1970. tracking: the experiment tracker that losses and results are sent to.
+    prompt instead of the one that the settings name. executor: where documents are read and texts encoded. confirm:
+    asks the user a yes/no question; the default refuses, so nothing is spent by accident. processes: how many train
+    together. clock: seconds since 1970. tracking: the experiment tracker that losses and results are sent to.
     """
 
     report: Reporter = field(default_factory=Silent)
@@ -65,3 +65,7 @@ class Runtime:
     processes: int = 1
     clock: Callable[[], float] = time.time
     tracking: Tracking = field(default_factory=Tracking)
+
+    def __post_init__(self) -> None:
+        """Let the executor compute the vectors that are missing."""
+        object.__setattr__(self, "vectors", self.vectors.computed_by(self.executor))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -15,7 +16,7 @@ from embedfit.index.rows import product, starts_of
 from embedfit.index.scoring import Tokens
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
-from embedfit.models.store.vectors import Task, VectorStore
+from embedfit.models.store.vectors import Chunk, Compute, Task, VectorStore
 from embedfit.models.token_vectors import text_and_token_vectors, token_vectors
 from embedfit.models.tokenizer import open_tokenizer
 from embedfit.models.windows import windows_of_model
@@ -23,6 +24,7 @@ from embedfit.numerics.arrays import Floats, Ints
 from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter, Silent
 from embedfit.retrieval.bm25 import idf
+from embedfit.scale.executor import Tell
 
 #: Numbers of a stored token vector. docs/recipe.md says how much quality fewer of them lose.
 WIDTH = 128
@@ -185,23 +187,40 @@ def stored_tokens(
     reader = TokenReader(model.encoder())
     made_by = {"tokens": _VERSION, "model": model.key, "width": WIDTH}
     task = Task(name=model.name, unit="axes", report=Silent())
-    axes = cache.kept(sha256_json(made_by), [""], lambda _: [reader.axes().tobytes()], task)[0]
+    once = Compute(
+        function=lambda reader, _, __: reader.axes(),
+        state=nullcontext(reader),
+        values=lambda _, axes: [axes.tobytes()],
+        here=True,
+    )
+    axes = cache.kept(sha256_json(made_by), [""], once, task)[0]
     projection = np.frombuffer(axes, np.float32).reshape(2 * model.layout.hidden_size, -1)
     space = TokenSpace(projection=projection, holders=reader.holders(texts), passages=len(texts))
 
-    def compute(chunk: list[str]) -> list[bytes]:
-        single, tokens = reader.read(chunk)
+    def values(chunk: Chunk, read: _Read) -> list[bytes]:
         if are_contents:
-            known = [(text, vector) for text, vector in zip(chunk, single, strict=True) if vector is not None]
+            known = [(text, vector) for text, vector in zip(chunk.texts, read[0], strict=True) if vector is not None]
             if known:
                 cache.put(model, [text for text, _ in known], np.stack([one for _, one in known]), is_query=False)
-        return [to_bytes(space.projected(rows)).tobytes() for rows in tokens]
+        return [rows.tobytes() for rows in read[1]]
 
     key = sha256_json({**made_by, "axes": hashlib.sha256(axes).hexdigest()})
     task = Task(name=f"{model.name}: token vectors", unit="passages", report=report)
     width = projection.shape[1]
+    compute = Compute(function=_read, state=nullcontext((model, space)), values=values)
     rows = [np.frombuffer(one, np.int8).reshape(-1, width) for one in cache.kept(key, texts, compute, task)]
     return gathered(rows, width), space
+
+
+#: Each passage's one vector (H,), if it fits into the model's window, and its tokens in the stored space, (L, D).
+_Read = tuple[list[Floats | None], list[npt.NDArray[np.int8]]]
+
+
+def _read(state: tuple[LocalModel, TokenSpace], chunk: Chunk, tell: Tell) -> _Read:
+    """The work on a chunk of passages."""
+    model, space = state
+    single, tokens = TokenReader(model.encoder()).read(chunk.texts)
+    return single, [to_bytes(space.projected(rows)) for rows in tokens]
 
 
 def _check_towers(model: LocalModel) -> None:

@@ -17,7 +17,7 @@ from embedfit.models.store.vectors import Storage, VectorStore
 from embedfit.models.tokenizer import open_tokenizer
 from embedfit.models.windows import blended, windows_of_model
 from embedfit.numerics.arrays import Ints, Vectors
-from embedfit.numerics.machine import encoding_precision
+from embedfit.numerics.machine import Precision, encoding_precision
 from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter
 
@@ -44,6 +44,7 @@ class LocalModel:
         self.layout = (layout or read_architecture(folder)).with_prompts(query=query_instruction)
         self._encoder: Encoder | None = None
         self._key: str | None = None
+        self._precision: Precision | None = None
         self._towers: tuple[LocalModel, LocalModel] | None = None
         self._beside: LocalModel | None = None  # the other tower, which may have the same transformer
         if self.layout.queries is not None:
@@ -67,9 +68,21 @@ class LocalModel:
             if self.layout.document_instruction:
                 layout["document"] = self.layout.document_instruction
             self._key = sha256_json(
-                {"version": _VERSION, "files": files, "layout": layout, "precision": encoding_precision()}
+                {"version": _VERSION, "files": files, "layout": layout, "precision": self.precision}
             )
         return self._key
+
+    @property
+    def precision(self) -> Precision:
+        """The precision in which the model encodes: this machine's, or that of the process that sent the model here."""
+        if self._precision is None:
+            self._precision = encoding_precision()
+        return self._precision
+
+    def __getstate__(self) -> dict[str, object]:
+        """What another process needs, which loads the weights itself."""
+        _ = self.key, self.precision
+        return {**self.__dict__, "_encoder": None}
 
     @property
     def instruction(self) -> str:
@@ -88,7 +101,7 @@ class LocalModel:
         with _LOADING:
             if self._encoder is None:
                 beside = None if self._beside is None else self._beside._encoder
-                self._encoder = Encoder.load(self.folder, layout=self.layout, beside=beside)
+                self._encoder = Encoder.load(self.folder, precision=self.precision, layout=self.layout, beside=beside)
             return self._encoder
 
     def release(self) -> None:

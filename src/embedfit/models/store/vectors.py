@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Generic, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from embedfit.files.atomic import atomic_file, disk_errors
 from embedfit.models.store.shards import KEY_BYTES, Located, Shards, StoredVectors, count, key_of, keys_of
 from embedfit.numerics.arrays import Vectors
 from embedfit.progress import Reporter, Silent
+from embedfit.scale.executor import Executor, Function, Result, State, Tell
+from embedfit.scale.inline import Inline
 
 #: Texts that are embedded to see whether a remote model is still the same.
 PROBES = ("What does the warranty cover?", "net loss per share, basic and diluted", "mute", "Zwölf Boxkämpfer")
@@ -40,6 +43,8 @@ _NAME, _PROBES = "name.txt", "probes.npy"
 #: A file of vectors as embedfit 0.1 wrote it.
 _OLD = re.compile(r"[0-9a-f]{40}\.sqlite(-wal|-shm|-journal)?")
 _LEAST_LIMIT = 4 << 30
+#: Cores that a worker can use well for one chunk.
+_CPUS = 4
 #: How often vectors are looked for and computed if other processes delete them at the same time.
 _ATTEMPTS = 3
 
@@ -83,8 +88,29 @@ class TwoTowers(Protocol):
         """The tower for queries or passages; the embedder itself if it has one tower."""
 
 
-#: Turns texts into the value that is stored for each.
-Compute = Callable[[list[str]], Sequence[bytes]]
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Texts whose values are computed together: a shard of the work. name: the embedder's, for people."""
+
+    name: str
+    texts: list[str]
+
+    def __str__(self) -> str:
+        return f"{self.name}, {len(self.texts):,} texts from {self.texts[0][:60]!r}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compute(Generic[State, Result]):
+    """How missing values are computed.
+
+    function, state: the work on a chunk (embedfit.scale.executor). values: the value of each text of a chunk, from the
+    chunk's result; it is called in this process. here: whether the work must stay in this process, too.
+    """
+
+    function: Function[State, Chunk, Result]
+    state: AbstractContextManager[State]
+    values: Callable[[Chunk, Result], Sequence[bytes]]
+    here: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,11 +140,18 @@ class VectorStore:
     vectors are asked for.
     """
 
-    def __init__(self, folder: Path, *, limit: int | None = None) -> None:
-        """limit: bytes; None: 4 GiB or a tenth of the disk, whichever is more."""
+    def __init__(self, folder: Path, *, limit: int | None = None, executor: Executor | None = None) -> None:
+        """limit: bytes; None: 4 GiB or a tenth of the disk, whichever is more. executor: who computes; default here."""
         self.folder = folder
+        self.executor: Executor = executor or Inline()
         self._limit = limit
         self._shards: dict[str, Shards] = {}
+
+    def computed_by(self, executor: Executor) -> VectorStore:
+        """The same vectors; missing ones are computed by an executor."""
+        other = copy(self)
+        other.executor = executor
+        return other
 
     @property
     def limit(self) -> int:
@@ -143,10 +176,12 @@ class VectorStore:
         if embedder.storage == "own":
             return _checked(embedder, embedder.embed(texts, is_query=is_query))
         task = Task(name=embedder.name, unit="queries" if is_query else "passages", report=report or Silent())
-
-        def compute(chunk: list[str]) -> list[bytes]:
-            return [row.tobytes() for row in _checked(embedder, embedder.embed(chunk, is_query=is_query))]
-
+        compute = Compute(
+            function=_embedded,
+            state=nullcontext((embedder, is_query)),
+            values=lambda _, vectors: [row.tobytes() for row in _checked(embedder, vectors)],
+            here=embedder.storage != "key",  # a server's own client asks for much at a time
+        )
         shards = self._of_embedder(embedder)
         return StoredVectors(self._completed(shards, _kind(embedder, is_query), texts, compute, task))
 
@@ -159,14 +194,16 @@ class VectorStore:
         with disk_errors(self.folder):
             shards.add(keys, rows)
 
-    def kept(self, key: str, texts: Sequence[str], compute: Compute, task: Task) -> list[bytes]:
-        """The values of texts, in their order. `compute` is called once for each text that has none stored.
+    def kept(self, key: str, texts: Sequence[str], compute: Compute[State, Result], task: Task) -> list[bytes]:
+        """The values of texts, in their order. They are computed once for each text that has none stored.
 
         key: a hash of all that decides a value beside the text.
         """
         return list(self._completed(self._of_key(key, task.name), "kept", texts, compute, task).values())
 
-    def _completed(self, shards: Shards, kind: str, texts: Sequence[str], compute: Compute, about: Task) -> Located:
+    def _completed(
+        self, shards: Shards, kind: str, texts: Sequence[str], compute: Compute[State, Result], about: Task
+    ) -> Located:
         """Where the values of texts lie. Missing ones are computed and stored first, chunk by chunk."""
         keys = keys_of([key_of(kind, text) for text in texts])
         # Values that were found may be gone at the end, if another process makes room or finds a damaged shard.
@@ -183,11 +220,16 @@ class VectorStore:
                 distinct = missing[np.unique(keys[missing], return_index=True)[1]].tolist()
                 distinct.sort(key=lambda place: (-len(texts[place]), place))
                 task.advance(len(missing) - len(distinct))
-                for chunk in _chunks(distinct, texts):
-                    values = compute([texts[place] for place in chunk])
-                    with disk_errors(self.folder):
-                        shards.add([keys[chunk[row]].ljust(KEY_BYTES, b"\0") for row in range(len(chunk))], values)
-                    task.advance(len(chunk))
+                chunks = list(_chunks(distinct, texts))
+                work = (Chunk(about.name, [texts[place] for place in chunk]) for chunk in chunks)
+                # One chunk is done here, because a worker would take longer to start.
+                executor = None if compute.here or len(chunks) == 1 else self.executor
+                with closing(_results(executor, compute, work)) as results:
+                    for number, values in results:
+                        own = [keys[place].ljust(KEY_BYTES, b"\0") for place in chunks[number]]
+                        with disk_errors(self.folder):
+                            shards.add(own, values)
+                        task.advance(len(own))
         raise EmbedfitError(
             f"Vectors that were just stored in {self.folder} are gone again.",
             remedy="Another program deletes them. Choose a folder of your own: EMBEDFIT_CACHE=FOLDER",
@@ -286,6 +328,37 @@ def _chunks(places: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
             chunk, characters = [], 0
     if chunk:
         yield chunk
+
+
+def _results(
+    executor: Executor | None, compute: Compute[State, Result], chunks: Iterator[Chunk]
+) -> Generator[tuple[int, Sequence[bytes]], None, None]:
+    """(number, values) of chunks in any order. executor: None for this process, where the first error ends the work."""
+    given: dict[int, Chunk] = {}
+
+    def taken() -> Iterator[Chunk]:
+        for number, chunk in enumerate(chunks):
+            given[number] = chunk
+            yield chunk
+
+    if executor is None:
+        with compute.state as opened:
+            for number, chunk in enumerate(chunks):
+                yield number, compute.values(chunk, compute.function(opened, chunk, _ignore))
+        return
+    with closing(executor.map(compute.function, taken(), state=compute.state, cpus=_CPUS, gpus=1)) as results:
+        for number, result in results:
+            yield number, compute.values(given.pop(number), result)
+
+
+def _embedded(state: tuple[Embedder, bool], chunk: Chunk, tell: Tell) -> Vectors:
+    """The vectors (N, H) of a chunk."""
+    embedder, is_query = state
+    return embedder.embed(chunk.texts, is_query=is_query)
+
+
+def _ignore(share: float) -> None:
+    pass
 
 
 def _checked(embedder: Embedder, vectors: Vectors) -> Vectors:
