@@ -7,15 +7,19 @@ RUN_TESTS := $(BIN)/python -m pytest
 
 setup: .venv/ready
 
-.venv/ready: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	# torch first and by its exact version: an unpinned torch brings gigabytes of CUDA packages.
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+.venv/ready: .venv/demo-ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: setup
+# Only what the demo uses. torch first and by its exact version, so that no other one comes with what needs it.
+.venv/demo-ready: pyproject.toml constraints.txt
+	@echo 'Setting up .venv: one to two minutes if the packages are in the cache'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+demo: .venv/demo-ready
 	$(BIN)/embedfit demo --run runs/demo
 
 # Half of the time the tests wait for servers and child processes: a few files run at the same time.

@@ -277,12 +277,17 @@ def _coloured(state: str) -> str:
 
 def demo(
     run_folder: RunFolder = Path("runs/demo"),
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="End after the retriever without training, in about a minute.")
+    ] = False,
     assignments: Set = None,
     ledger: LedgerPath = None,
     as_json: AsJson = False,
 ) -> None:
-    """The whole path on text that every CPython ships, offline, in minutes."""
+    """The whole path on documents that the package carries, offline, in minutes, measured on people's questions."""
+    from embedfit.cli.results import show_demo
     from embedfit.commands.demo import demo as run_demo  # loads the models' stack
 
-    result = run_demo(run_folder, assignments=assignments or (), runtime=runtime_for(ledger=ledger))
-    show_result(result, as_json=as_json)
+    runtime = runtime_for(ledger=ledger)
+    result = run_demo(run_folder, untrained=untrained, assignments=assignments or (), runtime=runtime)
+    show_demo(result, as_json=as_json)

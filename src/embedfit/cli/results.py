@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,6 +16,7 @@ from embedfit.evaluation.tables import systems_view
 from embedfit.path.artefacts import System
 
 if TYPE_CHECKING:
+    from embedfit.commands.demo import DemoResult
     from embedfit.commands.runs import RunResult
 
 
@@ -35,3 +39,53 @@ def show_result(result: RunResult, *, as_json: bool) -> None:
         console.print(shown(line), highlight=False)
     console.print(f"Report: {shown(str(result.report))}", highlight=False, soft_wrap=True)
     console.print(f"Model:  {shown(str(result.model))}", highlight=False, soft_wrap=True)
+
+
+def show_demo(result: DemoResult, *, as_json: bool) -> None:
+    """Print what the demo found: a few rows, the verdict, questions side by side, the cost, what comes next."""
+    if as_json:
+        say_json(result.as_dict())
+        return
+    from embedfit.commands.demo.telling import next_steps, story  # imports the embedders, and with them torch
+
+    console = terminal.console(highlight=False)
+    told = story(result)
+    console.print()
+    rows = Table(
+        f"{result.questions:,} questions that people asked",
+        "nDCG@10",
+        "95% interval",
+        "hit@5",
+        box=None,
+        pad_edge=False,
+    )
+    for row in told.rows:
+        rows.add_row(*map(shown, row))
+    console.print(rows)
+    console.print()
+    for sentence in told.verdict:
+        console.print(shown(sentence))
+    console.print(f"\n{shown(told.beside)}")
+    both = Table(
+        "question", "one vector of the base finds first", "the winner finds first: the answer", show_lines=True
+    )
+    for one in result.compared.shown:
+        both.add_row(shown(one.question), shown(one.found), shown(one.answer))
+    if result.compared.shown:
+        console.print(both)
+    for name, text in told.facts:
+        console.print(f"{name:8}{shown(text)}", soft_wrap=True)
+    console.print("\nYour documents:")
+    for command, what in next_steps(program()):
+        console.print(f"  {shown(command)}\n      {shown(what)}", soft_wrap=True)
+
+
+def program() -> str:
+    """What to type to run embedfit again: its name, or its path if the shell does not find the name."""
+    called = Path(sys.argv[0])
+    if called.name != "embedfit":
+        return "embedfit"
+    found = shutil.which("embedfit")
+    if found is not None and Path(found).resolve() == called.resolve():
+        return "embedfit"
+    return str(called)

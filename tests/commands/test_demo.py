@@ -1,0 +1,222 @@
+"""The demo: its data, its display, its way with a scripted writer and a tiny model; slowly, as a user runs it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedfit.cli.main import main
+from embedfit.commands.demo import DemoResult, demo
+from embedfit.commands.demo.pace import Details, Headings
+from embedfit.commands.demo.result import FIRST, SHOWN, side_by_side
+from embedfit.commands.demo.telling import next_steps, story
+from embedfit.commands.demo.tour import FEW, MANY, PARTS, RETRIEVER, Machine, settings_for, unpack
+from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.evaluation.measure import judged
+from embedfit.files.beir import read_beir, write_beir
+from embedfit.files.retrieval import Entry, RetrievalData
+from embedfit.llm.protocol import Request
+from embedfit.models.store.vectors import VectorStore
+from embedfit.path.artefacts import Query
+from embedfit.path.workspace import Workspace
+from embedfit.progress import LogLines, Silent
+from embedfit.runtime import Runtime
+from embedfit.testing.fake_model import FakeModel
+
+PACKED = Path(unpack.__code__.co_filename).with_name("feedbackqa_cdc.zip")
+ROOMY = Machine(cores=2, memory=16 << 30, pace=1.0)
+ANIMALS = ("otter", "heron", "badger", "lynx", "viper", "moth", "trout", "crane", "mole", "finch")
+PARTS_OF_LIFE = ("food", "young", "winter", "enemies")
+
+
+def data_of(passages: int) -> RetrievalData:
+    """Passages p0, p1, … and a question of each, q0 about p0."""
+    corpus, queries = {}, {}
+    for number in range(passages):
+        animal, part = ANIMALS[number % len(ANIMALS)], PARTS_OF_LIFE[number // len(ANIMALS) % len(PARTS_OF_LIFE)]
+        text = f"The {part} of the {animal} are what section {number} is about, and it tells all that is known of it."
+        corpus[f"p{number}"] = Entry(text=text, title=f"{animal} > {part}")
+        queries[f"q{number}"] = f"what about the {animal} and its {part}"
+    return RetrievalData(corpus=corpus, queries=queries, qrels={f"q{n}": {f"p{n}": 1.0} for n in range(passages)})
+
+
+def packed(folder: Path, data: RetrievalData) -> Path:
+    write_beir(folder / "beir", data)
+    with zipfile.ZipFile(folder / "data.zip", "w") as archive:
+        for path in (folder / "beir").rglob("*"):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder / "beir").as_posix())
+    return folder / "data.zip"
+
+
+# --- the data
+
+
+def test_the_package_carries_people_s_questions_with_their_notice(tmp_path: Path) -> None:
+    data = read_beir(unpack(PACKED, tmp_path / "data"))
+    assert (len(data.corpus), len(data.queries)) == (598, 572)
+    assert all(data.relevant(query) for query in data.queries)
+    notice = (tmp_path / "data" / "NOTICE.txt").read_text()
+    assert "public domain" in notice and "Apache License, Version 2.0" in notice and "Changes:" in notice
+
+
+def test_the_data_is_that_of_the_corpus(data_dir: Path, tmp_path: Path) -> None:
+    ours = unpack(PACKED, tmp_path / "data")
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        assert (ours / name).read_bytes() == (data_dir / "feedbackqa_cdc" / name).read_bytes()
+
+
+# --- the display
+
+
+def test_time_left_is_said_before_anything_is_done_and_corrected_by_the_first_part() -> None:
+    now, stream = [0.0], io.StringIO()
+    headings = Headings(report=LogLines(stream), parts={"one": 60.0, "two": 120.0}, pace=2.0, clock=lambda: now[0])
+    headings.begin("one")
+    now[0] = 30.0  # half the reference's time, where twice was expected
+    headings.begin("two")
+    now[0] = 80.0
+    headings.end()
+    lines = [line for line in stream.getvalue().splitlines() if line]
+    assert lines == ["1/2  one: about 6 min 00 s left in all", "2/2  two: about 1 min 00 s left in all"]
+    assert headings.took == {"one": 30.0, "two": 50.0}
+
+
+def test_details_go_to_a_file_and_bars_to_the_display(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    details = Details(LogLines(stream, every=0.0), tmp_path / "run" / "demo.log")
+    details.log("a stage's line \udcff")
+    with details.task("encode", 2, "texts") as task:
+        task.advance(2)
+    assert (tmp_path / "run" / "demo.log").read_text() == "a stage's line ?\n"
+    assert "a stage's line" not in stream.getvalue() and "encode: 2/2 texts" in stream.getvalue()
+
+
+def test_a_small_machine_says_what_it_leaves_out() -> None:
+    one = Machine(cores=1, memory=16 << 30, pace=1.0)
+    small = Machine(cores=2, memory=2 << 30, pace=1.0)
+    assert ROOMY.leaves_out == [] and settings_for(ROOMY)["generate"]["max_passages"] == MANY
+    assert str(FEW) in one.leaves_out[0] and settings_for(one)["generate"]["max_passages"] == FEW
+    assert "2.0 GiB are free" in small.leaves_out[0] and "queries and tuning" in small.leaves_out[0]
+
+
+# --- the questions that are shown
+
+
+@pytest.fixture(scope="module")
+def thirty(tmp_path_factory: pytest.TempPathFactory) -> EvalSet:
+    folder = tmp_path_factory.mktemp("thirty")
+    write_beir(folder, data_of(30))
+    return read_eval_set(folder, "human")
+
+
+@given(seed=st.integers(0, 10_000), others=st.lists(st.integers(0, 100), min_size=30, max_size=30))
+def test_only_questions_that_the_base_misses_and_the_winner_answers_are_shown(
+    thirty: EvalSet, seed: int, others: list[int]
+) -> None:
+    rng = np.random.default_rng(seed)
+    base = judged([list(rng.permutation(thirty.passage_ids)[:25]) for _ in thirty.queries], thirty)
+    winner = np.array(others, np.int64)
+    compared = side_by_side(thirty, base, winner)
+    missed = {text for text, rank in zip(thirty.queries, base.ranks, strict=True) if rank == 0 or rank > FIRST}
+    first = {text for text, rank in zip(thirty.queries, winner, strict=True) if rank == 1}
+    assert compared.gained == len(missed & first)
+    assert len(compared.shown) == min(SHOWN, compared.gained)
+    assert {one.question for one in compared.shown} <= missed & first
+    ranks = [one.rank or 1_000 for one in compared.shown]
+    assert ranks == sorted(ranks, reverse=True)
+    lost = sum((mine == 0 or mine > FIRST) and theirs == 1 for mine, theirs in zip(winner, base.ranks, strict=True))
+    assert compared.lost == lost
+
+
+# --- the whole way
+
+
+def write_query(request: Request) -> str:
+    text = request.messages[-1].content
+    animal = next(animal for animal in ANIMALS if f"of the {animal}" in text)
+    part = next(part for part in PARTS_OF_LIFE if f"The {part} of the {animal}" in text)
+    return f"tell me how the {animal} lives and of its {part}"
+
+
+@pytest.fixture(scope="module")
+def shown(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoResult, str]:
+    root, stream = tmp_path_factory.mktemp("demo"), io.StringIO()
+    runtime = Runtime(
+        report=LogLines(stream),
+        ledger=root / "ledger.sqlite",
+        vectors=VectorStore(root / "vectors"),
+        language_model=FakeModel(write_query),
+    )
+    small = (f"model={tiny_bert}", "generate.dev_share=0.2", "generate.round_trip_k=0", "evaluate.bootstrap=100")
+    result = demo(root / "run", assignments=small, packed=packed(root, data_of(40)), machine=ROOMY, runtime=runtime)
+    return result, stream.getvalue()
+
+
+def test_value_comes_in_order_and_time_left_first(shown: tuple[DemoResult, str]) -> None:
+    lines = [line for line in shown[1].splitlines() if line]
+    order = ["Documents: 40 passages", "1/4", "Without training", "2/4", "3/4", "4/4"]
+    places = [next(n for n, line in enumerate(lines) if line.startswith(start)) for start in order]
+    assert places == sorted(places) and "left in all" in lines[places[1]]
+    assert lines[-1].startswith(("Tuning", "Nothing of the tuning ships"))
+
+
+def test_nothing_learns_from_people_s_questions(shown: tuple[DemoResult, str]) -> None:
+    result, _ = shown
+    asked = set(data_of(40).queries.values())
+    assert not asked & {query.text for query in Workspace(result.folder).read(Query)}
+    assert asked.isdisjoint((result.folder / "train.jsonl").read_text().split('"'))
+
+
+def test_the_first_part_s_numbers_are_those_of_the_run(shown: tuple[DemoResult, str]) -> None:
+    result, _ = shown
+    assert result.run is not None
+    for name, system in result.systems.items():
+        assert system.metrics == pytest.approx(result.run.results.systems[name].metrics)
+
+
+def test_the_end_says_verdict_cost_report_and_the_next_two_commands(
+    shown: tuple[DemoResult, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, _ = shown
+    assert result.run is not None
+    told = story(result)
+    assert told.verdict[0].startswith("Search with") and "95% interval" in told.verdict[0]
+    assert "tuning" in told.verdict[1].lower()
+    facts = dict(told.facts)
+    assert facts["Cost"].startswith("$0; ") and Path(facts["Report"]).is_file()
+    commands = [command for command, _ in next_steps("embedfit")]
+    assert len(commands) == 2 and commands[0].startswith("embedfit index DOCS") and "run DOCS" in commands[1]
+    assert json.loads(json.dumps(result.as_dict()))["summary"]["decision"]
+
+
+def test_a_machine_without_memory_ends_after_the_first_part(tiny_bert: Path, tmp_path: Path) -> None:
+    small = Machine(cores=2, memory=1 << 30, pace=1.0)
+    runtime = Runtime(report=Silent(), ledger=tmp_path / "ledger", vectors=VectorStore(tmp_path / "vectors"))
+    result = demo(
+        tmp_path / "run",
+        assignments=(f"model={tiny_bert}",),
+        packed=packed(tmp_path, data_of(12)),
+        machine=small,
+        runtime=runtime,
+    )
+    assert result.run is None and list(result.seconds) == [RETRIEVER] and not (result.folder / "train.jsonl").exists()
+    assert [name for name, _ in story(result).facts] == ["Cost", "Details"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_demo_as_a_user_runs_it(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["demo", "--run", str(tmp_path / "run")])
+    said = capsys.readouterr()
+    assert [f"{number}/{len(PARTS)}  " in said.err for number in range(1, len(PARTS) + 1)] == [True] * len(PARTS)
+    assert "Without training, embedfit's retriever finds more than one vector" in said.err
+    assert "Search with" in said.out and "+" in said.out and str(tmp_path / "run" / "report.html") in said.out
+    assert said.out.count("embedfit ") >= 2
