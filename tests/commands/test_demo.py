@@ -1,10 +1,11 @@
-"""The demo: its data, its display, its way with a scripted writer and a tiny model; slowly, as a user runs it."""
+"""The demo: its data, its display, its way with a tiny model; slowly, as a user runs it."""
 
 from __future__ import annotations
 
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +18,19 @@ from embedfit.commands.demo import DemoResult, demo
 from embedfit.commands.demo.pace import Details, Headings
 from embedfit.commands.demo.result import FIRST, SHOWN, side_by_side
 from embedfit.commands.demo.telling import next_steps, story
-from embedfit.commands.demo.tour import FEW, MANY, PARTS, RETRIEVER, Machine, settings_for, unpack
+from embedfit.commands.demo.tour import PARTS, RETRIEVER, Machine, unpack
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
 from embedfit.evaluation.measure import judged
 from embedfit.files.beir import read_beir, write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
-from embedfit.llm.protocol import Request
+from embedfit.llm.providers.recorded import read_rows
 from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Query
 from embedfit.path.workspace import Workspace
-from embedfit.progress import LogLines, Silent
+from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
-from embedfit.testing.fake_model import FakeModel
 
-PACKED = Path(unpack.__code__.co_filename).with_name("feedbackqa_cdc.zip")
+PACKED = Path(unpack.__code__.co_filename).with_name("annual_reports.zip")
 ROOMY = Machine(cores=2, memory=16 << 30, pace=1.0)
 ANIMALS = ("otter", "heron", "badger", "lynx", "viper", "moth", "trout", "crane", "mole", "finch")
 PARTS_OF_LIFE = ("food", "young", "winter", "enemies")
@@ -48,7 +48,14 @@ def data_of(passages: int) -> RetrievalData:
 
 
 def packed(folder: Path, data: RetrievalData) -> Path:
+    """A zip file of a BEIR folder, with three queries that were written of each passage."""
     write_beir(folder / "beir", data)
+    rows = []
+    for identifier, entry in data.corpus.items():
+        animal, _, part = entry.title.partition(" > ")
+        styles = {"question": f"how does the {animal} cope with {part}", "keywords": f"{animal} {part} section"}
+        rows.append({"id": identifier, **styles, "conversational": f"I wonder how the {animal} spends {part}"})
+    (folder / "beir" / "written.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with zipfile.ZipFile(folder / "data.zip", "w") as archive:
         for path in (folder / "beir").rglob("*"):
             if path.is_file():
@@ -61,16 +68,31 @@ def packed(folder: Path, data: RetrievalData) -> Path:
 
 def test_the_package_carries_people_s_questions_with_their_notice(tmp_path: Path) -> None:
     data = read_beir(unpack(PACKED, tmp_path / "data"))
-    assert (len(data.corpus), len(data.queries)) == (598, 572)
+    assert (len(data.corpus), len(data.queries)) == (1200, 1216)
     assert all(data.relevant(query) for query in data.queries)
+    written = read_rows(tmp_path / "data" / "written.jsonl")
+    assert sum(bool(row.queries) for rows in written.values() for row in rows) == 220 and len(written) == 278
+    assert written.keys() <= data.corpus.keys()
     notice = (tmp_path / "data" / "NOTICE.txt").read_text()
-    assert "public domain" in notice and "Apache License, Version 2.0" in notice and "Changes:" in notice
+    assert "TAT-QA" in notice and "creativecommons.org/licenses/by/4.0" in notice and "Changes:" in notice
 
 
-def test_the_data_is_that_of_the_corpus(data_dir: Path, tmp_path: Path) -> None:
-    ours = unpack(PACKED, tmp_path / "data")
+def test_the_data_is_a_part_of_the_corpus(data_dir: Path, tmp_path: Path) -> None:
+    ours, whole = unpack(PACKED, tmp_path / "data"), data_dir / "annual_reports"
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
-        assert (ours / name).read_bytes() == (data_dir / "feedbackqa_cdc" / name).read_bytes()
+        lines = (ours / name).read_text("utf-8").splitlines()
+        assert set(lines) <= set((whole / name).read_text("utf-8").splitlines())
+    written = (ours / "written.jsonl").read_text("utf-8").splitlines()
+    assert set(written) <= set((whole / "strong_queries.jsonl").read_text("utf-8").splitlines())
+
+
+def test_half_of_the_data_keeps_the_questions_that_it_answers(tmp_path: Path) -> None:
+    whole = data_of(20)
+    qrels = {**whole.qrels, "q3": {"p3": 1.0, "p15": 1.0}}  # a question that needs both halves
+    zipped = packed(tmp_path, replace(whole, qrels=qrels))
+    half = read_beir(unpack(zipped, tmp_path / "half", whole=False))
+    assert list(half.corpus) == [f"p{number}" for number in range(10)]
+    assert set(half.queries) == {f"q{number}" for number in range(10)} - {"q3"}
 
 
 # --- the display
@@ -99,12 +121,25 @@ def test_details_go_to_a_file_and_bars_to_the_display(tmp_path: Path) -> None:
     assert "a stage's line" not in stream.getvalue() and "encode: 2/2 texts" in stream.getvalue()
 
 
-def test_a_small_machine_says_what_it_leaves_out() -> None:
+def test_a_small_machine_says_what_it_leaves_out(tiny_bert: Path, tmp_path: Path) -> None:
     one = Machine(cores=1, memory=16 << 30, pace=1.0)
     small = Machine(cores=2, memory=2 << 30, pace=1.0)
-    assert ROOMY.leaves_out == [] and settings_for(ROOMY)["generate"]["max_passages"] == MANY
-    assert str(FEW) in one.leaves_out[0] and settings_for(one)["generate"]["max_passages"] == FEW
-    assert "2.0 GiB are free" in small.leaves_out[0] and "queries and tuning" in small.leaves_out[0]
+    assert ROOMY.leaves_out == "" and one.leaves_out == "this machine has one core"
+    assert small.leaves_out == "2.0 GiB of memory are free, less than 3"
+    stream = io.StringIO()
+    runtime = Runtime(report=LogLines(stream), ledger=tmp_path / "ledger", vectors=VectorStore(tmp_path / "vectors"))
+    result = demo(
+        tmp_path / "run",
+        untrained=True,
+        assignments=(f"model={tiny_bert}",),
+        packed=packed(tmp_path, data_of(24)),
+        machine=one,
+        runtime=runtime,
+    )
+    assert "Documents: 12 passages" in stream.getvalue() and result.questions == 12
+    assert "Half of the documents are left out, because this machine has one core." in stream.getvalue()
+    assert result.run is None and list(result.seconds) == [RETRIEVER] and not (result.folder / "train.jsonl").exists()
+    assert [name for name, _ in story(result).facts] == ["Cost", "Details"]
 
 
 # --- the questions that are shown
@@ -139,33 +174,35 @@ def test_only_questions_that_the_base_misses_and_the_winner_answers_are_shown(
 # --- the whole way
 
 
-def write_query(request: Request) -> str:
-    text = request.messages[-1].content
-    animal = next(animal for animal in ANIMALS if f"of the {animal}" in text)
-    part = next(part for part in PARTS_OF_LIFE if f"The {part} of the {animal}" in text)
-    return f"tell me how the {animal} lives and of its {part}"
-
-
 @pytest.fixture(scope="module")
 def shown(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[DemoResult, str]:
     root, stream = tmp_path_factory.mktemp("demo"), io.StringIO()
-    runtime = Runtime(
-        report=LogLines(stream),
-        ledger=root / "ledger.sqlite",
-        vectors=VectorStore(root / "vectors"),
-        language_model=FakeModel(write_query),
+    runtime = Runtime(report=LogLines(stream), ledger=root / "ledger.sqlite", vectors=VectorStore(root / "vectors"))
+    data = data_of(40)
+    texts = [entry.text for entry in data.corpus.values()]
+    pairs = [{"query": text, "passage": text, "similar": True} for text in texts[:4]]
+    pairs += [
+        {"query": text, "passage": other, "similar": False} for text, other in zip(texts[:4], texts[4:8], strict=True)
+    ]
+    (root / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    small = (
+        f"model={tiny_bert}",
+        f"check.pairs={root / 'pairs.jsonl'}",  # a random model knows no text but by its letters
+        "generate.round_trip_k=0",
+        "index.queries=no",  # here every passage has some; of the package's documents too few have
+        "merge.max_alpha=0.1",
+        "evaluate.bootstrap=100",
     )
-    small = (f"model={tiny_bert}", "generate.dev_share=0.2", "generate.round_trip_k=0", "evaluate.bootstrap=100")
-    result = demo(root / "run", assignments=small, packed=packed(root, data_of(40)), machine=ROOMY, runtime=runtime)
+    result = demo(root / "run", assignments=small, packed=packed(root, data), machine=ROOMY, runtime=runtime)
     return result, stream.getvalue()
 
 
 def test_value_comes_in_order_and_time_left_first(shown: tuple[DemoResult, str]) -> None:
     lines = [line for line in shown[1].splitlines() if line]
-    order = ["Documents: 40 passages", "1/4", "Without training", "2/4", "3/4", "4/4"]
+    order = ["Documents: 40 passages", "1/3", "Without training", "2/3", "A strong language model wrote", "3/3"]
     places = [next(n for n, line in enumerate(lines) if line.startswith(start)) for start in order]
     assert places == sorted(places) and "left in all" in lines[places[1]]
-    assert lines[-1].startswith(("Tuning", "Nothing of the tuning ships"))
+    assert lines[-1].startswith(("Tuning", "Nothing of the tuning ships", "One vector"))
 
 
 def test_nothing_learns_from_people_s_questions(shown: tuple[DemoResult, str]) -> None:
@@ -195,20 +232,6 @@ def test_the_end_says_verdict_cost_report_and_the_next_two_commands(
     commands = [command for command, _ in next_steps("embedfit")]
     assert len(commands) == 2 and commands[0].startswith("embedfit index DOCS") and "run DOCS" in commands[1]
     assert json.loads(json.dumps(result.as_dict()))["summary"]["decision"]
-
-
-def test_a_machine_without_memory_ends_after_the_first_part(tiny_bert: Path, tmp_path: Path) -> None:
-    small = Machine(cores=2, memory=1 << 30, pace=1.0)
-    runtime = Runtime(report=Silent(), ledger=tmp_path / "ledger", vectors=VectorStore(tmp_path / "vectors"))
-    result = demo(
-        tmp_path / "run",
-        assignments=(f"model={tiny_bert}",),
-        packed=packed(tmp_path, data_of(12)),
-        machine=small,
-        runtime=runtime,
-    )
-    assert result.run is None and list(result.seconds) == [RETRIEVER] and not (result.folder / "train.jsonl").exists()
-    assert [name for name, _ in story(result).facts] == ["Cost", "Details"]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.table import Table
 
 from embedfit.display import terminal
 from embedfit.display.terminal import say_json, shown

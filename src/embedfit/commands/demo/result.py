@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from embedfit.commands.runs import RunResult
 from embedfit.evaluation.evalset import EvalSet
@@ -77,7 +78,7 @@ def side_by_side(eval_set: EvalSet, base: Measured, winner: Ints) -> SideBySide:
     """
     missed, others = _missed(base.ranks), _missed(winner)
     gained = np.flatnonzero(missed & (winner == 1))
-    lowest = sorted(gained.tolist(), key=lambda query: (-_depth(base.ranks[query]), eval_set.query_ids[query]))
+    lowest = sorted(gained.tolist(), key=lambda query: (-_depth(int(base.ranks[query])), eval_set.query_ids[query]))
     shown: dict[int, Shown] = {}
     for query in lowest:
         answer = eval_set.answer(query)
@@ -91,12 +92,12 @@ def side_by_side(eval_set: EvalSet, base: Measured, winner: Ints) -> SideBySide:
     return SideBySide(gained=len(gained), lost=int((others & (base.ranks == 1)).sum()), shown=tuple(shown.values()))
 
 
-def _missed(ranks: Ints) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
-    return (ranks == 0) | (ranks > FIRST)
+def _missed(ranks: Ints) -> npt.NDArray[np.bool_]:
+    return np.asarray((ranks == 0) | (ranks > FIRST))
 
 
 def _depth(rank: int) -> int:
-    return int(rank) or 1_000_000
+    return rank or 1_000_000
 
 
 def _opening(eval_set: EvalSet, number: int) -> str:

@@ -38,6 +38,18 @@ def first_verdict(systems: Mapping[str, System], gain: Comparison) -> str:
     return f"Without training, embedfit's retriever {said}: nDCG@10 {base:.3f} → {found:.3f}, {difference(gain)}."
 
 
+def gains(summary: Summary) -> list[str]:
+    """Sentences on what tuning added to the retriever, and to one vector a passage alone."""
+    said = [tuning(summary)]
+    alone = summary.comparison("merged", "base")
+    if summary.decision.ship != "base" and alone is not None:
+        verdict = {"better": "surely more", "unsure": "not surely", "worse": "surely less"}[alone.verdict]
+        said.append(
+            f"One vector a passage, for a database that holds no more: {difference(alone)} by tuning ({verdict})."
+        )
+    return [one for one in said if one]
+
+
 def story(result: DemoResult) -> Story:
     """The end of the demo in words and numbers."""
     rows = [_row(_ROWS[name], result.systems[name]) for name in _ROWS]
@@ -46,13 +58,13 @@ def story(result: DemoResult) -> Story:
         summary = result.run.results
         if summary.decision.over == "merged":
             rows.append(_row("the same retriever, tuned", summary.systems[summary.lead]))
-        verdict = [_sentence(summary), tuning(summary)]
+        verdict = [_sentence(summary), *gains(summary)]
     compared = result.compared
     beside = (
         f"The winner's first passage answers {compared.gained:,} of {result.questions:,} questions that none of the "
         f"base's first {FIRST} answers; the other way round it is {compared.lost:,}."
     )
-    return Story(rows=rows, verdict=[one for one in verdict if one], beside=beside, facts=_facts(result))
+    return Story(rows=rows, verdict=verdict, beside=beside, facts=_facts(result))
 
 
 def _row(name: str, system: System) -> tuple[str, str, str, str]:
