@@ -23,7 +23,7 @@ DiagnosisState = Literal["ok", "warning", "missing"]
 EXTRAS = {
     "aws": "boto3", "openai": "httpx", "serve": "uvicorn", "formats": "openpyxl", "onnx": "onnxruntime",
     "langchain": "langchain-core", "llamaindex": "llama-index-core", "ann": "faiss-cpu", "stores": "pyarrow",
-    "mcp": "mcp", "lora": "peft", "ray": "ray", "tracking": "tensorboardX",
+    "local": "openvino-genai", "mcp": "mcp", "lora": "peft", "ray": "ray", "tracking": "tensorboardX",
 }  # fmt: skip
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from embedfit.generators import Generator, Wanted
+from embedfit.generators import Generator, Wanted, generator
 from embedfit.models.sources import resolve_generator
 
 if TYPE_CHECKING:
@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 
 def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
-    from embedfit.llm.providers.local.model import LocalGenerator  # loads torch, which takes seconds
+    # These load torch, which takes seconds.
+    from embedfit.llm.providers.local.gguf import is_foreign
+    from embedfit.llm.providers.local.model import LocalGenerator
 
-    return LocalGenerator(resolve_generator(settings.llm))
+    path = resolve_generator(settings.llm)
+    if is_foreign(path):
+        return cast("LanguageModel", generator("openvino").open(settings, outside))
+    return LocalGenerator(path)
 
 
 GENERATOR = Generator(

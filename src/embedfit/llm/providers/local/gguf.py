@@ -144,7 +144,7 @@ def read_shape(file: GgufFile) -> LlamaShape:
         raise ModelError(
             f"{file.path} holds a model of architecture {architecture!r} or with scaled positions; "
             "from GGUF only plain Llama can be read.",
-            remedy="Give the model's Hugging Face folder instead.",
+            remedy="Use --generator openvino, or give the model's Hugging Face folder instead.",
         )
     heads = int(file.value("llama.attention.head_count"))
     width = int(file.value("llama.embedding_length"))
@@ -231,17 +231,38 @@ def _half_rotation(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.reshape(heads, rows // heads // 2, 2, width).transpose(1, 2).reshape(rows, width).contiguous()
 
 
-def build_tokenizer(file: GgufFile) -> Tokenizer:
-    """The byte-level BPE tokenizer that the file carries. Raises ModelError for other kinds."""
+def is_foreign(path: Path) -> bool:
+    """Whether this is a whole model in a form that this engine can't run, but openvino-genai may be able to."""
+    if path.is_dir():
+        return (path / "openvino_model.xml").is_file()
+    try:
+        file = read_gguf(path)
+    except ModelError:
+        return False
+    try:
+        read_shape(file)
+        _split_of(file)
+    except ModelError:
+        return True
+    return False
+
+
+def _split_of(file: GgufFile) -> tuple[bool, str]:
+    """How the file's tokenizer splits a text. Raises ModelError for a tokenizer that can't be read."""
     kind, split = file.value("tokenizer.ggml.model"), file.metadata.get("tokenizer.ggml.pre", "default")
     if kind != "gpt2" or split not in _SPLITS:
         raise ModelError(
             f"{file.path} has a tokenizer of kind {kind}/{split}, which can't be read from a GGUF file.",
             remedy="Give the model's Hugging Face folder instead.",
         )
+    return _SPLITS[split]
+
+
+def build_tokenizer(file: GgufFile) -> Tokenizer:
+    """The byte-level BPE tokenizer that the file carries. Raises ModelError for other kinds."""
+    digits_apart, pattern = _split_of(file)
     tokens: list[str] = file.value("tokenizer.ggml.tokens")
     merges = [tuple(merge.split(" ", 1)) for merge in file.value("tokenizer.ggml.merges")]
-    digits_apart, pattern = _SPLITS[split]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
     steps: list[Any] = [pre_tokenizers.Digits(individual_digits=True)] if digits_apart else []
     steps.append(pre_tokenizers.Split(Regex(pattern), behavior="isolated"))

@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 #: Only these files decide the replies of a folder's model.
-_SUFFIXES = (".safetensors", ".json", ".model", ".jinja", ".txt")
+_SUFFIXES = (".safetensors", ".json", ".model", ".jinja", ".txt", ".xml", "openvino_model.bin")
 
 
 def content_hash(path: Path) -> str:
@@ -15,7 +15,7 @@ def content_hash(path: Path) -> str:
     if path.is_file():
         _add(digest, path)
     else:
-        for file in sorted(p for p in path.iterdir() if p.is_file() and p.suffix in _SUFFIXES):
+        for file in sorted(p for p in path.iterdir() if p.is_file() and p.name.endswith(_SUFFIXES)):
             digest.update(file.name.encode() + b"\0")
             _add(digest, file)
     return digest.hexdigest()
