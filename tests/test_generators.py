@@ -68,8 +68,8 @@ def test_a_spec_is_the_generator_and_what_stands_behind_it(spec: str, found: tup
     ("spec", "what"),
     [
         ("", "no generator"),
-        ("nobody", "bedrock, bedrock-batch, local, openai, recorded"),
-        ("nobody:model", "bedrock, bedrock-batch, local, openai, recorded"),
+        ("nobody", "bedrock, bedrock-batch, local, openai, openvino, recorded"),
+        ("nobody:model", "bedrock, bedrock-batch, local, openai, openvino, recorded"),
         ("Bedrock:x", "no generator"),
         ("openai:localhost:8000/v1#m", "openai:URL#MODEL"),
         ("openai:localhost:8000/v1", "openai:URL#MODEL"),
