@@ -35,9 +35,10 @@ APPLY = (
 _DISCOVER = (
     "sagemaker.ListEndpoints", "sagemaker.ListTags", "sagemaker.ListEndpointConfigs", "sagemaker.ListTags",
     "sagemaker.ListModels", "sagemaker.ListTags", "iam.ListRoles",
+    "sagemaker.ListTrainingJobs", "sagemaker.ListTrainingJobs",
     "s3.ListObjectsV2", "s3.ListObjectsV2", "s3.GetObject",
     "application-autoscaling.DescribeScalableTargets", "logs.DescribeLogGroups",
-    "application-autoscaling.DescribeScalingPolicies",
+    "application-autoscaling.DescribeScalingPolicies", "logs.DescribeLogStreams",
 )  # fmt: skip
 DESTROY = (
     "sts.GetCallerIdentity", *_DISCOVER,
@@ -49,7 +50,9 @@ DESTROY = (
     "sagemaker.DescribeEndpoint", "logs.DescribeLogGroups", "sagemaker.DescribeEndpointConfig",
     "sagemaker.DescribeModel", "s3.ListObjectsV2",
     "sagemaker.ListEndpoints", "sagemaker.ListEndpointConfigs", "sagemaker.ListModels", "iam.ListRoles",
+    "sagemaker.ListTrainingJobs", "sagemaker.ListTrainingJobs",
     "s3.ListObjectsV2", "application-autoscaling.DescribeScalableTargets", "logs.DescribeLogGroups",
+    "logs.DescribeLogStreams",
 )  # fmt: skip
 MODES = ("refused", "lost", "interrupted", "expired", "dead")
 

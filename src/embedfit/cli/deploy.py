@@ -15,6 +15,7 @@ import platformdirs
 import typer
 from rich.table import Table
 
+from embedfit.cli.cloud import print_findings
 from embedfit.cli.options import with_options
 from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.account.images import device_of
@@ -311,7 +312,7 @@ def _recorded_region(folder: Path, name: str | None) -> str | None:
 
 
 def _only_deployment(folder: Path) -> str:
-    names = [one.name for one in _deployments(folder)]
+    names = [one.name for one in _deployments(folder) if not one.job]
     if len(names) != 1:
         known = ", ".join(names) or "none"
         raise UsageError(f"Which endpoint? {folder} knows: {known}.", remedy="Give --name.")
@@ -359,14 +360,7 @@ def _print_plan(plan: DeployPlan, *, calls: bool = True) -> None:
                 listed = parameters if len(parameters) <= 300 else parameters[:297] + "…"
                 console.print(f"  {call.service}.{call.operation} [dim]{shown(listed)}[/]")
         console.print("  [dim]Tags of each, whole parameters and the IAM policies: --json[/]")
-    table = Table("", "check", "found", "fix", box=None, pad_edge=False)
-    marks = {"ok": "[green]ok[/]", "missing": "[red]no[/]", "unknown": "[yellow]?[/]"}
-    for finding in plan.findings:
-        table.add_row(marks[finding.status], finding.check, shown(finding.detail), shown(finding.fix))
-    console.print()
-    console.print(table)
-    for note in plan.notes:
-        console.print(f"[dim]Note: {shown(note)}[/]")
+    print_findings(plan, console)
 
 
 def _cost_words(plan: DeployPlan) -> str:

@@ -11,19 +11,24 @@ import typer
 from rich.table import Table
 
 from embedfit.cli import shared
+from embedfit.cli.options import with_options
 from embedfit.cli.results import show_result
 from embedfit.cli.shared import AsJson, Force, LedgerPath, RunFolder, Set, Yes, runtime_for
 from embedfit.commands import runs
+from embedfit.deploy.jobs.options import JobOptions
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json, shown
+from embedfit.errors import UsageError
 from embedfit.path.artefacts import Manifest
 from embedfit.path.freshness import Freshness, all_freshness
 from embedfit.path.workspace import Workspace
 from embedfit.progress import duration
 
 NOT_BETTER = 3
+CLOUD = "On SageMaker (--on)"
 
 
+@with_options(JobOptions)
 def run(
     docs: Annotated[list[Path] | None, typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")] = None,
     run_folder: RunFolder = Path("runs/embedfit"),
@@ -55,34 +60,64 @@ def run(
     fail_if_not_better: Annotated[
         bool, typer.Option(help="Exit with 3 if the result is not better than the base.")
     ] = False,
+    on: Annotated[
+        str | None, typer.Option("--on", help="Run it there: sagemaker:ml.g5.2xlarge.", rich_help_panel=CLOUD)
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="List calls, cost and rights; do nothing.", rich_help_panel=CLOUD)
+    ] = False,
+    region: Annotated[str | None, typer.Option(help="AWS region.", rich_help_panel=CLOUD)] = None,
+    profile: Annotated[str | None, typer.Option(help="AWS profile.", rich_help_panel=CLOUD)] = None,
+    prices: Annotated[
+        Path | None, typer.Option(help="Your own price table (JSON).", rich_help_panel=CLOUD, show_default=False)
+    ] = None,
+    *,
+    given: Mapping[str, object],
 ) -> None:
     """Run the whole path, from documents to a measured, merged model and its report.
 
-    Stages that are up to date are not run again, and an interrupted stage resumes.
+    Stages that are up to date are not run again, and an interrupted stage resumes. With --on another computer does it.
     """
+    if on is None and (plan or given or region or profile or prices):
+        raise UsageError(
+            "--plan and what belongs to a job need --on.", remedy="For example: --on sagemaker:ml.g5.2xlarge"
+        )
     generate = {"generator": generator, "max_cost": max_cost, "examples": str(examples) if examples else None}
-    result = runs.run(
-        docs or (),
-        run=run_folder,
-        eval_docs=eval_docs or (),
-        eval_beir=eval_beir,
-        queries=queries or (),
-        preset=preset,
-        settings={
-            "model": model,
-            "seed": seed,
-            "ingest": {"follow_links": True} if follow_links else None,
-            "generate": {key: value for key, value in generate.items() if value is not None} or None,
-            "choose": {"judge": judge} if judge else None,
-        },
-        config=config,
-        assignments=assignments or (),
-        yes=yes,
-        force=force,
-        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray, track=track),
+    settings = {
+        "model": model,
+        "seed": seed,
+        "ingest": {"follow_links": True} if follow_links else None,
+        "generate": {key: value for key, value in generate.items() if value is not None} or None,
+        "choose": {"judge": judge} if judge else None,
+    }
+    options: runs.RunOptions = {
+        "eval_docs": eval_docs or (),
+        "eval_beir": eval_beir,
+        "queries": queries or (),
+        "assignments": assignments or (),
+        "force": force,
+    }
+    runtime = runs.with_consent(
+        runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray, track=track), yes
     )
-    show_result(result, as_json=as_json)
-    if fail_if_not_better and not result.better:
+    if on is not None:
+        from embedfit.cli.cloud import run_there  # with what it needs
+        from embedfit.commands.cloud.run import CloudRun, Place
+
+        workspace = Workspace(run_folder)
+        named = runs.resolved(
+            workspace, docs or (), runtime, preset=preset, settings=settings, config=config, **options
+        )
+        place = Place(target=on, region=region, profile=profile, prices=prices, options=given)
+        cloud = CloudRun(workspace=workspace, config=named, place=place, runtime=runtime, workers=workers, force=force)
+        result = run_there(cloud, plan_only=plan, as_json=as_json)
+    else:
+        result = runs.run(
+            docs or (), run=run_folder, preset=preset, settings=settings, config=config, runtime=runtime,
+            **options,
+        )  # fmt: skip
+        show_result(result, as_json=as_json)
+    if result is not None and fail_if_not_better and not result.better:
         raise typer.Exit(NOT_BETTER)
 
 

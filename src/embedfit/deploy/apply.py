@@ -10,13 +10,13 @@ from pathlib import Path
 
 from embedfit.deploy.account import sagemaker
 from embedfit.deploy.account.calls import Aws, Clock, aws_errors, explain
+from embedfit.deploy.account.found import ResourceFound
 from embedfit.deploy.account.logs import log_tail
-from embedfit.deploy.account.sagemaker import ResourceFound
 from embedfit.deploy.account.waiting import EndpointFailed, wait_gone, wait_in_service
 from embedfit.deploy.destroy import remove, teardown_order
 from embedfit.deploy.options import slug
-from embedfit.deploy.plan import Call, DeployPlan, Step
-from embedfit.deploy.state import Deployment, Resource, StateFile, Status
+from embedfit.deploy.plan import Call, DeployPlan, Plan, Step
+from embedfit.deploy.state import Deployment, Kind, Resource, StateFile, Status
 from embedfit.errors import DeployError, EmbedfitError
 from embedfit.network.aws import Client, Parameters, aws_exceptions, error_code, is_already_there, is_expired
 from embedfit.progress import Reporter
@@ -37,18 +37,27 @@ def apply(plan: DeployPlan, aws: Aws, runtime: Runtime, *, clock: Clock | None =
     stays in the state file, for destroy. Raises DeployError.
     """
     clock = clock or Clock()
+    agree(plan, question(plan), runtime)
+    state = StateFile(plan.state_folder, clock.now)
+    with state.lock():
+        return make(plan, aws, state, clock=clock, report=runtime.report)
+
+
+def agree(plan: Plan, asked: str, runtime: Runtime) -> None:
+    """Ask the user for consent to a plan. Raises DeployError without it, and for a plan that can't be applied."""
     if plan.blockers or plan.account is None:
         raise DeployError(
             "This plan can't be applied: " + "; ".join(f"{one.check}: {one.detail}" for one in plan.blockers),
             remedy=next((one.fix for one in plan.blockers if one.fix), None),
         )
-    if not runtime.confirm(question(plan)):
+    if not runtime.confirm(asked):
         raise DeployError("Nothing was made: you did not agree.", remedy="Answer y, or give --yes.")
-    state = StateFile(plan.state_folder, clock.now)
-    with state.lock():
-        before = state.read().named(plan.name)
-        worker = _Worker(plan=plan, aws=aws, state=state, clock=clock, report=runtime.report, made=[], before=before)
-        return worker.run()
+
+
+def make(plan: Plan, aws: Aws, state: StateFile, *, clock: Clock, report: Reporter) -> Deployment:
+    """Make the calls of a plan to which the user agreed. The caller holds the state's lock."""
+    before = state.read().named(plan.name)
+    return _Worker(plan=plan, aws=aws, state=state, clock=clock, report=report, made=[], before=before).run()
 
 
 def question(plan: DeployPlan) -> str:
@@ -66,7 +75,7 @@ def question(plan: DeployPlan) -> str:
 class _Worker:
     """One apply. made: the resources that it made, in order. before: the name's record until now."""
 
-    plan: DeployPlan
+    plan: Plan
     aws: Aws
     state: StateFile
     clock: Clock
@@ -102,8 +111,9 @@ class _Worker:
                 created=known.created if known else now,
                 expires=plan.expires,
                 instance_type=plan.instance_type,
-                usd_per_instance_hour=plan.cost.instance_usd_per_hour,
-                max_client_batch=plan.max_client_batch,
+                usd_per_instance_hour=plan.usd_per_instance_hour,
+                max_client_batch=plan.client_batch,
+                job=plan.job,
                 resources=known.resources if known else (),
             )
         )
@@ -164,7 +174,7 @@ class _Worker:
         status: Status = "created" if before is not None and before.status != "adopted" else "adopted"
         if step.kind == "endpoint":
             self._retag(found)
-            self._mark_log_group(step.name)
+        self._mark_log(step)
         self.state.mark(self.plan.name, Resource(kind=step.kind, name=step.name, id=found.id, status=status))
         self.report.log(f"{_words(step)}: there already")
 
@@ -180,8 +190,7 @@ class _Worker:
     def _make(self, step: Step, *, undo: bool) -> None:
         resource = Resource(kind=step.kind, name=step.name, status="creating")
         self.state.mark(self.plan.name, resource)
-        if step.kind == "endpoint":
-            self._mark_log_group(step.name)
+        self._mark_log(step)
         if undo:
             self.made.append(resource)
         try:
@@ -211,9 +220,10 @@ class _Worker:
         )
         self.report.log(f"{_words(step)}: {word}")
 
-    def _mark_log_group(self, endpoint: str) -> None:
-        group = sagemaker.log_group_of(endpoint)
-        self.state.mark(self.plan.name, Resource(kind="log_group", name=group, id=group, status="created"))
+    def _mark_log(self, step: Step) -> None:
+        log = _log_of(step.kind, step.name)
+        if log is not None:
+            self.state.mark(self.plan.name, log)
 
     def _call(self, call: Call, step: Step) -> Parameters | None:
         client = self.aws.client(call.service)
@@ -221,7 +231,7 @@ class _Worker:
             self._upload(client, call)
             return None
         operation: Callable[..., Parameters] = getattr(client, call.operation)
-        if step.kind != "model" or self.plan.steps[0].kind != "role":
+        if step.kind not in ("model", "training_job") or self.plan.steps[0].kind != "role":
             return operation(**call.parameters)
         for remaining in range(_ROLE_TRIES - 1, -1, -1):
             try:
@@ -316,10 +326,8 @@ class _Worker:
         raise error
 
     def _roll_back(self, error: BaseException) -> list[Resource]:
-        mine = list(self.made)
-        if any(one.kind == "endpoint" for one in mine):
-            group = sagemaker.log_group_of(self.plan.name)
-            mine.append(Resource(kind="log_group", name=group, status="created"))
+        logs = [log for one in self.made if (log := _log_of(one.kind, one.name)) is not None]
+        mine = [*self.made, *logs]
         left: list[Resource] = []
         hopeless = is_expired(error.__cause__ or error)
         failures: tuple[type[BaseException], ...] = (EmbedfitError, OSError, KeyboardInterrupt, *aws_exceptions())
@@ -343,7 +351,7 @@ class _Worker:
 
     def _is_mine(self, resource: Resource) -> bool:
         """Whether this very call made a resource; the reply to a call may have been lost after it worked."""
-        if resource.kind in ("scalable_target", "scaling_policy", "log_group"):
+        if resource.kind in ("scalable_target", "scaling_policy", "log_group", "job_log"):
             return True
         found = sagemaker.find(self.aws, resource.kind, resource.name)
         return found is not None and found.tags.get("embedfit:attempt", self.plan.attempt) == self.plan.attempt
@@ -352,6 +360,16 @@ class _Worker:
         known = self.state.read().named(self.plan.name)
         if known is not None and not known.resources:
             self.state.drop(self.plan.name)
+
+
+def _log_of(kind: Kind, name: str) -> Resource | None:
+    """The log of a resource that is about to print one; None for other resources."""
+    if kind == "endpoint":
+        group = sagemaker.log_group_of(name)
+        return Resource(kind="log_group", name=group, id=group, status="created")
+    if kind == "training_job":
+        return Resource(kind="job_log", name=name, id=name, status="created")
+    return None
 
 
 def _arn(replies: Sequence[Parameters | None]) -> str:

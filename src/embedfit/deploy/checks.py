@@ -150,9 +150,14 @@ def image(aws: Aws, uri: str) -> AccountFinding:
     )
 
 
-def quota(aws: Aws, instance_type: str, count: int, most: int) -> AccountFinding:
-    """Whether the account may run that many instances for endpoints. most: the most that autoscaling may add later."""
-    wanted = f"{instance_type} for endpoint usage"
+def quota(
+    aws: Aws, instance_type: str, count: int = 1, most: int = 1, *, use: str = "endpoint usage"
+) -> AccountFinding:
+    """Whether the account may run that many instances. most: the most that autoscaling may add later.
+
+    use: in the words of AWS's quotas: endpoint usage, training job usage, spot training job usage.
+    """
+    wanted = f"{instance_type} for {use}"
     try:
         pages = aws.client("service-quotas").get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
         found = next((one for page in pages for one in page["Quotas"] if one["QuotaName"] == wanted), None)

@@ -12,7 +12,7 @@ from embedfit.deploy import checks
 from embedfit.deploy.account import sagemaker
 from embedfit.deploy.account.calls import Aws, Clock, aws_errors, explain
 from embedfit.deploy.account.sagemaker import BUSY, Discovered
-from embedfit.deploy.account.waiting import wait_gone, wait_not_busy
+from embedfit.deploy.account.waiting import wait_ended, wait_gone, wait_not_busy
 from embedfit.deploy.checks import CallerIdentity
 from embedfit.deploy.plan import DEFAULT_PREFIX, default_bucket
 from embedfit.deploy.state import KINDS, Deployment, Resource, StateFile
@@ -72,6 +72,19 @@ def destroy(
     return _delete_all(aws, state, doomed, buckets, clock, runtime.report)
 
 
+def destroy_recorded(aws: Aws, state: StateFile, recorded: Deployment, *, clock: Clock, report: Reporter) -> None:
+    """Delete everything of one recorded deployment, and verify it. The caller holds the state's lock.
+
+    Raises DeployError as destroy() does.
+    """
+    buckets = tuple(
+        one.name.removeprefix("s3://").partition("/")[0] for one in recorded.resources if one.kind == "artefact"
+    )
+    doomed = Doomed(name=recorded.name, region=recorded.region, owner=recorded.owner, resources=recorded.resources)
+    _raise_if_left(_delete_one(aws.at(recorded.region), state, doomed, buckets, clock, report))
+    report.log("Verified: nothing is left.")
+
+
 def sweep(
     aws: Aws,
     runtime: Runtime,
@@ -128,9 +141,11 @@ def remove(
             _remove_endpoint(aws, resource.name, clock=clock, report=report)
         else:
             sagemaker.delete(aws, resource.kind, resource.name)
+            if resource.kind == "training_job":
+                wait_ended(aws, resource.name, clock=clock, report=report)
     if state is not None and known:
         state.unmark(deployment, resource)
-    report.log(f"{words}: deleted")
+    report.log(f"{words}: {'ended' if resource.kind == 'training_job' else 'deleted'}")
 
 
 def _remove_endpoint(aws: Aws, name: str, *, clock: Clock, report: Reporter) -> None:
@@ -237,6 +252,8 @@ def _question(doomed: tuple[Doomed, ...]) -> str:
     for one in doomed:
         lines.append(f"{one.name} in {one.region}" + (f", deployed by {one.owner}" if one.owner else ""))
         lines += [f"  {resource.kind} {resource.name}" for resource in teardown_order(one.resources)]
+    if any(resource.kind == "training_job" for one in doomed for resource in one.resources):
+        lines.append("A job's results that are still in S3 are lost; the job's own command, given again, fetches them.")
     return "\n".join(lines) + "\nDelete them all?"
 
 
@@ -258,6 +275,12 @@ def _delete_all(
         else:
             with state.lock():
                 left += _delete_one(aws.at(one.region), state, one, buckets, clock, report)
+    _raise_if_left(left)
+    report.log("Verified: nothing is left.")
+    return tuple(one.name for one in doomed)
+
+
+def _raise_if_left(left: list[Left]) -> None:
     if left:
         listing = "\n".join(
             f"  {one.resource.kind} {one.resource.name}: {one.reason}\n    {one.command}" for one in left
@@ -266,8 +289,6 @@ def _delete_all(
             f"Not everything was deleted, and what is left may cost money:\n{listing}",
             remedy="Run the same command again, or the commands above.",
         )
-    report.log("Verified: nothing is left.")
-    return tuple(one.name for one in doomed)
 
 
 def _delete_one(
@@ -282,14 +303,14 @@ def _delete_one(
             reasons[key] = hopeless
             continue
         if endpoint_left and resource.kind in ("model", "endpoint_config", "role", "artefact"):
-            reasons[key] = "the endpoint that uses it could not be deleted"
+            reasons[key] = "what uses it could not be deleted"
             continue
         try:
             remove(aws, state, doomed.name, resource, clock=clock, report=report)
         except EmbedfitError as error:
             reasons[key] = error.message
             report.log(error.message)
-            endpoint_left = endpoint_left or resource.kind == "endpoint"
+            endpoint_left = endpoint_left or resource.kind in ("endpoint", "training_job")
             if error.__cause__ is not None and is_expired(error.__cause__):
                 hopeless = f"the credentials are no longer valid ({error_code(error.__cause__)})"
     left = _verify(aws, doomed, reasons, buckets, report, hopeless)
@@ -325,7 +346,7 @@ def _verify(
 def _still_there(aws: Aws, resource: Resource) -> bool | None:
     """Whether a resource is still there; None if that can't be found out."""
     try:
-        return sagemaker.find(aws, resource.kind, resource.name) is not None
+        return sagemaker.is_left(aws, resource.kind, resource.name)
     except aws_exceptions():
         return None
 

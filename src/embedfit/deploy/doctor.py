@@ -92,6 +92,7 @@ def _names(region: str, account: str, bucket: str, role_arn: str | None) -> poli
         uploads=True,
         creates_role=False,
         scales=True,
+        log_group="/aws/sagemaker/Endpoints/embedfit-*",
     )
 
 

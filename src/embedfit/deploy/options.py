@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import (
     AfterValidator,
@@ -46,7 +46,7 @@ Cost = partial(CommandOption, panel="Size and cost")
 Security = partial(CommandOption, panel="Security")
 
 
-def _tags(value: object) -> object:
+def tags_given(value: object) -> object:
     """Tags as the command line gives them, ["team=search"], as a dictionary."""
     return dict(map(_tag, value)) if isinstance(value, (list, tuple)) else value
 
@@ -80,7 +80,7 @@ class Options(CommandRecord):
     bucket: Annotated[str | None, CommandOption("Bucket for the model.", shown="sagemaker-REGION-ACCOUNT")] = None
     tags: Annotated[
         dict[str, str],
-        BeforeValidator(_tags),
+        BeforeValidator(tags_given),
         CommandOption("A further tag, KEY=VALUE; may be given several times.", ("--tag",), shown=""),
     ] = Field(default_factory=dict)
     image_uri: Annotated[str | None, CommandOption("Another container image.")] = None
@@ -117,20 +117,7 @@ class Options(CommandRecord):
         device_of(self.instance_type)
         _check_name(self.name)
         _check_counts(self)
-        if bool(self.subnets) != bool(self.security_groups):
-            raise UsageError(
-                "A VPC needs both subnets and security groups.", remedy="Give --subnet and --security-group."
-            )
-        if self.role_arn and self.create_role:
-            raise UsageError("--role and --create-role exclude each other.", remedy="Give one of them.")
-        if self.role_arn and not re.match(r"^arn:[\w-]+:iam::\d{12}:role/", self.role_arn):
-            raise UsageError(
-                f"{self.role_arn!r} is not the ARN of a role.",
-                remedy="It looks like arn:aws:iam::123456789012:role/NAME.",
-            )
-        reserved = [key for key in self.tags if key.startswith(("embedfit:", "aws:"))]
-        if reserved:
-            raise UsageError(f"The tag {reserved[0]} is reserved.", remedy="Use another key.")
+        check_access(self)
         return self
 
     @property
@@ -165,6 +152,46 @@ class Options(CommandRecord):
         """The fewest and the most instances that may run."""
         scaling = self.autoscaling
         return (scaling.minimum, scaling.maximum) if scaling else (self.instance_count, self.instance_count)
+
+
+class Access(Protocol):
+    """What options of an endpoint and of a job have in common."""
+
+    @property
+    def subnets(self) -> tuple[str, ...]:
+        """Subnets of a VPC."""
+
+    @property
+    def security_groups(self) -> tuple[str, ...]:
+        """Security groups of a VPC."""
+
+    @property
+    def role_arn(self) -> str | None:
+        """The execution role."""
+
+    @property
+    def create_role(self) -> bool:
+        """Whether a role is made."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The user's own tags."""
+
+
+def check_access(options: Access) -> None:
+    """Raise UsageError for a VPC, a role or tags that can't work."""
+    if bool(options.subnets) != bool(options.security_groups):
+        raise UsageError("A VPC needs both subnets and security groups.", remedy="Give --subnet and --security-group.")
+    if options.role_arn and options.create_role:
+        raise UsageError("--role and --create-role exclude each other.", remedy="Give one of them.")
+    if options.role_arn and not re.match(r"^arn:[\w-]+:iam::\d{12}:role/", options.role_arn):
+        raise UsageError(
+            f"{options.role_arn!r} is not the ARN of a role.",
+            remedy="It looks like arn:aws:iam::123456789012:role/NAME.",
+        )
+    reserved = [key for key in options.tags if key.startswith(("embedfit:", "aws:"))]
+    if reserved:
+        raise UsageError(f"The tag {reserved[0]} is reserved.", remedy="Use another key.")
 
 
 def _check_name(name: str | None) -> None:

@@ -13,7 +13,7 @@ from embedfit.deploy import checks
 from embedfit.deploy.account import autoscaling, images, policies
 from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.account.prices import EndpointCost, PriceTable, cost_of
-from embedfit.deploy.artefact import Artefact
+from embedfit.deploy.artefact import Artefact, ModelFile
 from embedfit.deploy.checks import AccountFinding, CallerIdentity
 from embedfit.deploy.options import MAX_BODY_BYTES, Options, slug
 from embedfit.deploy.state import Kind, StateFile
@@ -26,6 +26,9 @@ UNKNOWN_ACCOUNT = "<ACCOUNT>"
 UNKNOWN_ROLE = "<ROLE_ARN>"
 #: The beginning of every name that the user did not choose.
 DEFAULT_PREFIX = "embedfit-"
+#: Where, under its own prefix in S3, a deployment has its files: a model for an endpoint, inputs for a training job.
+MODEL_FOLDER = "model/"
+JOB_FOLDER = "inputs/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +59,11 @@ class Policies:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DeployPlan:
-    """A deployment as data. account, owner: None without credentials."""
+class Plan:
+    """An endpoint or a job as data: the calls that make it. account, owner: None without credentials.
+
+    model: its model or run folder, as destroy takes it.
+    """
 
     name: str
     region: str
@@ -68,17 +74,30 @@ class DeployPlan:
     expires: str
     image: str
     instance_type: str
-    max_client_batch: int
     model: str
     bucket: str | None
     prefix: str | None
     state_folder: Path
     tags: dict[str, str]
     steps: tuple[Step, ...]
-    cost: EndpointCost
     policies: Policies
     findings: tuple[AccountFinding, ...]
     notes: tuple[str, ...]
+
+    @property
+    def usd_per_instance_hour(self) -> float | None:
+        """The price of an instance; None if it is not known."""
+        return None
+
+    @property
+    def client_batch(self) -> int:
+        """The most texts in a request to it."""
+        return 0
+
+    @property
+    def job(self) -> str:
+        """The name of its training job; empty for an endpoint."""
+        return ""
 
     @property
     def blockers(self) -> tuple[AccountFinding, ...]:
@@ -89,6 +108,24 @@ class DeployPlan:
         """The plan as JSON values."""
         value: Parameters = json.loads(json.dumps({"schema": 1, **asdict(self)}, default=str))
         return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeployPlan(Plan):
+    """The plan of an endpoint."""
+
+    max_client_batch: int
+    cost: EndpointCost
+
+    @property
+    def usd_per_instance_hour(self) -> float | None:
+        """The price of an instance; None if it is not known."""
+        return self.cost.instance_usd_per_hour
+
+    @property
+    def client_batch(self) -> int:
+        """The most texts in a request to it."""
+        return self.max_client_batch
 
 
 def make_plan(
@@ -110,7 +147,7 @@ def make_plan(
             "With network isolation the container can't download a model from the hub.",
             remedy=f"Download {artefact.hub_id} and deploy its folder, or leave --network-isolation out.",
         )
-    who, findings = _look(options, aws)
+    who, findings = look(aws)
     account = who.account if who else UNKNOWN_ACCOUNT
     target = _target(options, artefact, who, now=now, attempt=attempt or uuid.uuid4().hex)
     documents = _policies(target, account)
@@ -203,11 +240,12 @@ def _others(artefact: Artefact, name: str, now: datetime) -> tuple[str, ...]:
         f"endpoint. When your callers use the new one: "
         f"embedfit deploy sagemaker destroy {model} --name {one.name} --region {one.region}"
         for one in recorded
-        if one.name != name
+        if one.name != name and any(resource.kind == "endpoint" for resource in one.resources)
     )
 
 
-def _look(options: Options, aws: Aws | None) -> tuple[CallerIdentity | None, tuple[AccountFinding, ...]]:
+def look(aws: Aws | None) -> tuple[CallerIdentity | None, tuple[AccountFinding, ...]]:
+    """Who calls AWS, and the finding about it. aws: None if boto3 is not installed."""
     if aws is None:
         missing = AccountFinding(
             check="identity",
@@ -232,14 +270,14 @@ def _resource_findings(target: _Target, aws: Aws | None) -> tuple[AccountFinding
     elif options.create_role:
         role = AccountFinding(check="role", status="ok", detail=f"{target.name} will be made")
     elif aws is None:
-        role = _unchecked("role", target.role_arn)
+        role = unchecked("role", target.role_arn)
     else:
         role = checks.role(aws, target.role_arn)
     uploads = bool(target.artefact.files)
     if aws is None:
         parts = [("bucket", f"s3://{target.bucket}")] if uploads else []
         parts.append(("quota", f"{options.instance_range[1]} × {options.instance_type}"))
-        return (role, *(_unchecked(check, what) for check, what in parts))
+        return (role, *(unchecked(check, what) for check, what in parts))
     found = [role]
     if uploads and target.bucket:
         found.append(checks.bucket(aws, target.bucket))
@@ -247,7 +285,8 @@ def _resource_findings(target: _Target, aws: Aws | None) -> tuple[AccountFinding
     return tuple(found)
 
 
-def _unchecked(check: str, what: str) -> AccountFinding:
+def unchecked(check: str, what: str) -> AccountFinding:
+    """The finding about what only the account knows."""
     return AccountFinding(check=check, status="unknown", detail=f"{what}: could not be checked without credentials")
 
 
@@ -286,7 +325,7 @@ def _location(options: Options, artefact: Artefact, account: str, name: str) -> 
     if artefact.s3_uri:
         bucket, _, prefix = artefact.s3_uri.removeprefix("s3://").partition("/")
         return bucket, prefix
-    return options.bucket or default_bucket(options.region, account), f"embedfit/{name}/model/"
+    return options.bucket or default_bucket(options.region, account), f"embedfit/{name}/{MODEL_FOLDER}"
 
 
 def default_bucket(region: str, account: str) -> str:
@@ -311,7 +350,8 @@ def _environment(target: _Target) -> dict[str, str]:
 def _steps(target: _Target, documents: Policies) -> tuple[Step, ...]:
     steps = []
     if target.options.create_role:
-        steps.append(_role_step(target, documents))
+        words = f"Execution role of the SageMaker endpoint {target.name}"
+        steps.append(role_step(target.name, target.tag_list, documents, words))
     if target.artefact.files:
         steps.append(_artefact_step(target))
     steps += [_model_step(target), _config_step(target), _endpoint_step(target)]
@@ -333,28 +373,29 @@ def _steps(target: _Target, documents: Policies) -> tuple[Step, ...]:
     return tuple(steps)
 
 
-def _role_step(target: _Target, documents: Policies) -> Step:
+def role_step(name: str, tags: list[dict[str, str]], documents: Policies, words: str) -> Step:
+    """The calls that make an execution role. words: its description."""
     create = Call(
         service="iam",
         operation="create_role",
         parameters={
-            "RoleName": target.name,
+            "RoleName": name,
             "Path": "/embedfit/",
             "AssumeRolePolicyDocument": json.dumps(documents.trust),
-            "Description": f"Execution role of the SageMaker endpoint {target.name}",
-            "Tags": target.tag_list,
+            "Description": words,
+            "Tags": tags,
         },
     )
     allow = Call(
         service="iam",
         operation="put_role_policy",
         parameters={
-            "RoleName": target.name,
+            "RoleName": name,
             "PolicyName": "embedfit",
             "PolicyDocument": json.dumps(documents.execution),
         },
     )
-    return Step(kind="role", name=target.name, calls=(create, allow))
+    return Step(kind="role", name=name, calls=(create, allow))
 
 
 def marker_key(name: str) -> str:
@@ -370,31 +411,38 @@ def _artefact_step(target: _Target) -> Step:
         "sha256": target.artefact.sha256,
         "files": {file.key: file.size for file in target.artefact.files},
     }
-    marker = Call(
+    marker = marker_call(target.name, str(bucket), body, sse)
+    uploads = [upload_call(file, str(bucket), str(target.prefix), sse) for file in target.artefact.files]
+    return Step(kind="artefact", name=f"s3://{bucket}/embedfit/{target.name}/", calls=(marker, *uploads))
+
+
+def marker_call(name: str, bucket: str, body: Parameters, encryption: dict[str, str]) -> Call:
+    """The call that writes the object which says whose a deployment's files are, and which they are."""
+    return Call(
         service="s3",
         operation="put_object",
         parameters={
             "Bucket": bucket,
-            "Key": marker_key(target.name),
+            "Key": marker_key(name),
             "Body": json.dumps(body, sort_keys=True),
             "ContentType": "application/json",
-            **sse,
+            **encryption,
         },
     )
-    uploads = [
-        Call(
-            service="s3",
-            operation="upload_file",
-            parameters={
-                "Filename": str(file.path),
-                "Bucket": bucket,
-                "Key": f"{target.prefix}{file.key}",
-                **({"ExtraArgs": dict(sse)} if sse else {}),
-            },
-        )
-        for file in target.artefact.files
-    ]
-    return Step(kind="artefact", name=f"s3://{bucket}/embedfit/{target.name}/", calls=(marker, *uploads))
+
+
+def upload_call(file: ModelFile, bucket: str, prefix: str, encryption: dict[str, str]) -> Call:
+    """The call that uploads a file under a prefix."""
+    return Call(
+        service="s3",
+        operation="upload_file",
+        parameters={
+            "Filename": str(file.path),
+            "Bucket": bucket,
+            "Key": f"{prefix}{file.key}",
+            **({"ExtraArgs": dict(encryption)} if encryption else {}),
+        },
+    )
 
 
 def _model_step(target: _Target) -> Step:
@@ -481,6 +529,7 @@ def _policies(target: _Target, account: str) -> Policies:
         uploads=bool(target.artefact.files),
         creates_role=options.create_role,
         scales=options.autoscaling is not None,
+        log_group=f"/aws/sagemaker/Endpoints/{target.name}",
     )
     return Policies(
         trust=policies.trust_policy(known),

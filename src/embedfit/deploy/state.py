@@ -19,8 +19,9 @@ SCHEMA = 1
 FILE = "state.json"
 
 Kind = Literal[
-    "role", "artefact", "model", "endpoint_config", "endpoint", "log_group", "scalable_target", "scaling_policy"
-]
+    "role", "artefact", "model", "endpoint_config", "endpoint", "log_group", "scalable_target", "scaling_policy",
+    "job_log", "training_job",
+]  # fmt: skip
 #: The kinds of resources in the order in which they are made; they are deleted in reverse.
 KINDS: tuple[Kind, ...] = (
     "role",
@@ -31,6 +32,8 @@ KINDS: tuple[Kind, ...] = (
     "endpoint",
     "scalable_target",
     "scaling_policy",
+    "job_log",
+    "training_job",
 )
 Status = Literal["creating", "created", "adopted", "deleting"]
 
@@ -48,10 +51,10 @@ class Resource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """An endpoint with all that belongs to it.
+    """An endpoint, or a job, with all that belongs to it.
 
     expires: the time from which sweep may delete it (ISO 8601), empty for never. usd_per_instance_hour: from the plan;
-    None if the price is not known.
+    None if the price is not known. job: the name of the training job whose results are not here yet; else empty.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Deployment:
     instance_type: str = ""
     usd_per_instance_hour: float | None = None
     max_client_batch: int = 32
+    job: str = ""
     resources: tuple[Resource, ...] = ()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from embedfit.deploy.account import sagemaker
 from embedfit.deploy.account.calls import Aws, Clock, aws_errors
+from embedfit.deploy.account.training import ENDED, describe_job
 from embedfit.deploy.destroy import is_over
 from embedfit.deploy.state import Deployment, StateFile
 
@@ -26,7 +27,7 @@ class ResourceStatus:
 class DeploymentStatus:
     """A recorded deployment as it is now.
 
-    endpoint: SageMaker's word for its status, "gone" if the endpoint is. usd_so_far: since the endpoint was made,
+    endpoint: SageMaker's word for its status, or its job's; "gone" if it is. usd_so_far: since the endpoint was made,
     at its present number of instances; None if the price is not known. up_hours: the endpoint's.
     """
 
@@ -56,20 +57,21 @@ def status(
 
 def _status(aws: Aws, deployment: Deployment, now: datetime) -> DeploymentStatus:
     with aws_errors(f"looking at {deployment.name}"):
-        endpoint = sagemaker.describe_endpoint(aws, deployment.name)
+        endpoint = describe_job(aws, deployment.job) if deployment.job else None
+        endpoint = endpoint or sagemaker.describe_endpoint(aws, deployment.name)
         resources = tuple(
             ResourceStatus(
                 kind=one.kind,
                 name=one.name,
                 recorded=one.status,
-                there=sagemaker.find(aws, one.kind, one.name) is not None,
+                there=sagemaker.is_left(aws, one.kind, one.name),
             )
             for one in deployment.resources
-            if one.kind != "log_group"  # it is there only after the container has printed something
+            if one.kind not in ("log_group", "job_log")  # it is there only after the container has printed something
         )
     created = endpoint.settings.get("created") if endpoint else None
     hours = max((now - created).total_seconds() / 3600, 0.0) if created else 0.0
-    instances = int(endpoint.settings.get("instances") or 1) if endpoint else 0
+    instances = int(endpoint.settings.get("instances") or 1) if endpoint and endpoint.status not in ENDED else 0
     price = deployment.usd_per_instance_hour
     return DeploymentStatus(
         name=deployment.name,

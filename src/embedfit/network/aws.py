@@ -17,7 +17,10 @@ _ABSENT_CODES = (
     "404", "NoSuchBucket", "NoSuchEntity", "NoSuchKey", "NotFound", "ObjectNotFoundException", "ResourceNotFound",
     "ResourceNotFoundException",
 )  # fmt: skip
-_ABSENT_WORDS = ("could not find", "does not exist", "no scalable target found", "no scaling policy found")
+_ABSENT_WORDS = (
+    "could not find", "does not exist", "requested resource not found", "no scalable target found",
+    "no scaling policy found",
+)  # fmt: skip
 _PRESENT_CODES = ("EntityAlreadyExists", "ResourceAlreadyExistsException", "ResourceInUse")
 _EXPIRED_CODES = (
     "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "RequestExpired", "UnrecognizedClientException",

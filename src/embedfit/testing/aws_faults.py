@@ -23,7 +23,8 @@ class Faults:
     calls: the calls so far, as "sagemaker.CreateModel". fail_at: index into them, None for no failure.
     only: operations that count ("sagemaker.CreateModel"); empty for all. throttle_first: every call is throttled
     that many times before it is let through. canned: replies of calls that the server behind does not know.
-    refuse: given an operation and its parameters, an error (code, message), or None.
+    refuse: given an operation and its parameters, an error (code, message), or None. answer: given the same, the reply
+    of a service that the server behind lacks, or None; it raises Refused.
     """
 
     fail_at: int | None = None
@@ -31,6 +32,7 @@ class Faults:
     throttle_first: int = 0
     canned: dict[str, Parameters] = field(default_factory=dict)
     refuse: Callable[[str, Parameters], tuple[str, str] | None] | None = None
+    answer: Callable[[str, Parameters], Parameters | None] | None = None
     calls: list[str] = field(default_factory=list)
     _throttled: int = 0
 
@@ -42,7 +44,7 @@ class Faults:
 
     def reset(self) -> None:
         """Forget the calls so far, and fail no more."""
-        self.fail_at, self.mode, self.throttle_first, self.refuse = None, "refused", 0, None
+        self.fail_at, self.mode, self.throttle_first, self.refuse, self.answer = None, "refused", 0, None, None
         self.calls.clear()
         self.canned.clear()
 
@@ -69,7 +71,25 @@ class Faults:
             return _failure(400, *refused)
         if name in self.canned:
             return _Status(200), {**self.canned[name], "ResponseMetadata": {"HTTPStatusCode": 200}}
-        return None
+        return self._answered(name)
+
+    def _answered(self, name: str) -> tuple[_Status, Parameters] | None:
+        """The reply of `answer`, or the failure that would have come over the network in its place."""
+        if self.answer is None:
+            return None
+        from botocore.exceptions import ConnectionClosedError
+
+        try:
+            reply = self.answer(name, self._parameters) if not (self._failing and self.mode == "dead") else None
+        except Refused as refused:
+            return _failure(400, refused.code, str(refused))
+        if reply is None:
+            return None  # before-send lets it fail, if it must
+        if self._failing and self.mode == "interrupted":
+            raise KeyboardInterrupt
+        if self._failing:
+            raise ConnectionClosedError(endpoint_url=name)  # type: ignore[no-untyped-call]
+        return _Status(200), {**reply, "ResponseMetadata": {"HTTPStatusCode": 200}}
 
     def _before_send(self, request: Client, **_: object) -> Client:
         if self._throttled < self.throttle_first:
@@ -86,6 +106,14 @@ class Faults:
         if self.mode == "interrupted":
             raise KeyboardInterrupt
         raise ConnectionClosedError(endpoint_url=request.url)  # type: ignore[no-untyped-call]
+
+
+class Refused(Exception):
+    """An error that a service answers with. code: as AWS names it."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,19 @@ def build_run(folder: Path, *, human: bool = True, ship: bool = True) -> tuple[W
     whatever its gate decides; else the base does.
     """
     manuals = write_manuals(folder / "manuals")
-    settings = {
+    config = resolve(overrides=tiny_settings(folder, manuals, human=human, ship=ship))
+    workspace = Workspace(folder / "run")
+    runtime = Runtime(ledger=folder / "ledger.sqlite", vectors=VectorStore(folder / "vectors"))
+    workspace.root.mkdir()
+    save(config, workspace.path("embedfit.toml"))
+    with suppress(CheckFailed):  # a random model may well fail it
+        run_all(workspace, config, runtime)
+    return workspace, config
+
+
+def tiny_settings(folder: Path, manuals: Path, *, human: bool = True, ship: bool = True) -> dict[str, object]:
+    """The settings of such a run, for the documents of write_manuals(). Makes the model in folder/model."""
+    return {
         "docs": [str(manuals / "corpus.jsonl"), str(manuals / "files")],
         "eval_beir": str(manuals) if human else None,
         "model": str(make_tiny_bert(folder / "model", pooling="mean", words=_words(manuals))),
@@ -59,14 +71,6 @@ def build_run(folder: Path, *, human: bool = True, ship: bool = True) -> tuple[W
         "evaluate": {"bootstrap": 100},
         "index": {"queries": "no"},
     }
-    config = resolve(overrides=settings)
-    workspace = Workspace(folder / "run")
-    runtime = Runtime(ledger=folder / "ledger.sqlite", vectors=VectorStore(folder / "vectors"))
-    workspace.root.mkdir()
-    save(config, workspace.path("embedfit.toml"))
-    with suppress(CheckFailed):  # a random model may well fail it
-        run_all(workspace, config, runtime)
-    return workspace, config
 
 
 def write_manuals(folder: Path) -> Path:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from embedfit.errors import InputError
 
 #: Names of the files that office programs keep beside an open document; they are no documents.
 _OFFICE_LEFTOVER = "~$"
+#: The file in a named folder that lists what was left out when the folder was copied: name → the reason, as JSON.
+LEFT_OUT = ".embedfit-left-out.json"
+#: The most bytes that are read of it.
+_MOST_LEFT_OUT = 64 << 20
 _FOLLOW = "to read it, add --follow-links or name it on the command line"
 
 
@@ -50,18 +56,32 @@ def _under(root: Path, *, follow_links: bool) -> Iterator[Found]:
     if not os.path.isdir(root):
         yield Found(path=root, root=root, name=shown(root.name), problem=_problem_of(root))
         return
-    walk = _Walk(root=root, real=Path(os.path.realpath(root)), follow_links=follow_links)
+    walk = _Walk(
+        root=root, real=Path(os.path.realpath(root)), follow_links=follow_links, left_out=_left_out(root / LEFT_OUT)
+    )
     yield from walk.folder(root)
+
+
+def _left_out(path: Path) -> Mapping[str, str]:
+    """The names and reasons in such a list; none if there is no list that can be read."""
+    with suppress(OSError, ValueError, AttributeError):
+        if path.is_file() and path.stat().st_size <= _MOST_LEFT_OUT:
+            return {str(name): str(reason) for name, reason in json.loads(path.read_bytes()).items()}
+    return {}
 
 
 @dataclass(slots=True)
 class _Walk:
-    """One search of a named folder. entered: folders by device and number, so that no link leads in circles."""
+    """One search of a named folder. entered: folders by device and number, so that no link leads in circles.
+
+    left_out: files that only the place of stands for, with the reason why they are not read.
+    """
 
     root: Path
     real: Path
     follow_links: bool
     entered: set[tuple[int, int]] = field(default_factory=set)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def folder(self, start: Path) -> Iterator[Found]:
         pending = [start]
@@ -97,7 +117,8 @@ class _Walk:
 
     def _found(self, path: Path, problem: str) -> Found:
         name = path.relative_to(self.root).as_posix()
-        return Found(path=path, root=self.root, name=shown(name), problem=problem or _problem_of_name(name))
+        problem = self.left_out.get(name) or problem or _problem_of_name(name)
+        return Found(path=path, root=self.root, name=shown(name), problem=problem)
 
     def _problem(self, path: Path, *, is_link: bool) -> str:
         return (self._link_problem(path) if is_link else "") or _problem_of(path)

@@ -42,13 +42,24 @@ class _PartitionRow(TypedDict):
     dns_suffix: str
 
 
+class _Training(TypedDict):
+    repository: str
+    version: str
+    python: str
+    accounts: dict[str, str]
+
+
 class ImageTable(TypedDict):
-    """data/images.json. accounts: the registry's, by region. partitions: by the region's prefix, longest first."""
+    """data/images.json. accounts: the registry's, by region. partitions: by the region's prefix, longest first.
+
+    training: AWS's image of PyTorch.
+    """
 
     as_of: str
     repositories: dict[Device, _Repository]
     accounts: dict[str, str]
     partitions: list[_PartitionRow]
+    training: _Training
 
 
 @lru_cache(maxsize=1)
@@ -84,7 +95,7 @@ def device_of(instance_type: str) -> Device:
                 f"{instance_type} can't serve this model. {reason}.",
                 remedy="Use, for example, --instance-type ml.c6i.2xlarge (CPU) or ml.g5.xlarge (GPU).",
             )
-    if _is_arm(family):
+    if is_arm(family):
         raise UsageError(
             f"{instance_type} is Graviton (ARM); the images of Text Embeddings Inference on SageMaker are x86-64.",
             remedy="Use, for example, --instance-type ml.c6i.2xlarge.",
@@ -98,7 +109,8 @@ def has_local_disk(instance_type: str) -> bool:
     return family[0] in "gp" or "d" in family[2:]
 
 
-def _is_arm(family: str) -> bool:
+def is_arm(family: str) -> bool:
+    """Whether an instance family has Graviton processors."""
     # c6g, m7gd, c6gn, r8g: a letter, a generation, then "g". GPU families start with g or p.
     return (
         len(family) > 2 and family[0] in "cmrtx" and family[1].isdigit() and family[2:].lstrip("0123456789")[:1] == "g"
@@ -107,17 +119,27 @@ def _is_arm(family: str) -> bool:
 
 def image_uri(region: str, device: Device) -> str:
     """AWS's image of Text Embeddings Inference. Raises UsageError if the table has none for the region."""
-    facts = table()
-    account = facts["accounts"].get(region)
+    repository = table()["repositories"][device]
+    image = f"{repository['repository']}:{repository['tag']}"
+    return _registry(region, table()["accounts"], "Text Embeddings Inference") + image
+
+
+def training_image(region: str, device: Device) -> str:
+    """AWS's image of PyTorch for training. Raises UsageError if the table has none for the region."""
+    facts = table()["training"]
+    image = f"{facts['repository']}:{facts['version']}-{device}-{facts['python']}"
+    return _registry(region, facts["accounts"], "PyTorch") + image
+
+
+def _registry(region: str, accounts: dict[str, str], what: str) -> str:
+    account = accounts.get(region)
     if account is None:
         raise UsageError(
-            f"There is no known image of Text Embeddings Inference in {region} (table of {facts['as_of']}).",
+            f"There is no known image of {what} in {region} (table of {table()['as_of']}).",
             remedy="Copy the image to an ECR repository there and give --image-uri, or choose one of: "
-            + ", ".join(sorted(facts["accounts"])),
+            + ", ".join(sorted(accounts)),
         )
-    repository = facts["repositories"][device]
-    suffix = partition_of(region).dns_suffix
-    return f"{account}.dkr.ecr.{region}.{suffix}/{repository['repository']}:{repository['tag']}"
+    return f"{account}.dkr.ecr.{region}.{partition_of(region).dns_suffix}/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,17 @@ class Names:
     uploads: bool
     creates_role: bool
     scales: bool
+    log_group: str
+
+    @property
+    def arn(self) -> str:
+        """The beginning of every ARN."""
+        return f"arn:{self.partition}"
+
+    @property
+    def log_arn(self) -> str:
+        """The ARN of the log group."""
+        return f"{self.arn}:logs:{self.region}:{self.account}:log-group:{self.log_group}"
 
 
 def trust_policy(account: str) -> Document:
@@ -47,46 +58,43 @@ def trust_policy(account: str) -> Document:
 
 
 def execution_policy(names: Names) -> Document:
-    """The rights of the running endpoint: to read its model and image, and to write its log and metrics."""
+    """The rights of what runs: to read its files and image, and to write its log and metrics."""
     arn = f"arn:{names.partition}"
-    log_group = f"{arn}:logs:{names.region}:{names.account}:log-group:/aws/sagemaker/Endpoints/{names.deployment}"
     statements = [
-        _allow(
+        allow(
             "WriteLog",
             ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-            [log_group, f"{log_group}:*"],
+            [names.log_arn, f"{names.log_arn}:*"],
         ),
         {
-            **_allow("WriteMetrics", ["cloudwatch:PutMetricData"], ["*"]),
+            **allow("WriteMetrics", ["cloudwatch:PutMetricData"], ["*"]),
             "Condition": {"StringLike": {"cloudwatch:namespace": ["AWS/SageMaker", "/aws/sagemaker/*"]}},
         },
     ]
     if names.bucket:
-        statements.append(_allow("ReadModel", ["s3:GetObject"], [f"{arn}:s3:::{names.bucket}/{names.prefix}*"]))
+        statements.append(allow("ReadModel", ["s3:GetObject"], [f"{arn}:s3:::{names.bucket}/{names.prefix}*"]))
         statements.append(
             {
-                **_allow("ListModel", ["s3:ListBucket"], [f"{arn}:s3:::{names.bucket}"]),
+                **allow("ListModel", ["s3:ListBucket"], [f"{arn}:s3:::{names.bucket}"]),
                 "Condition": {"StringLike": {"s3:prefix": [f"{names.prefix}*"]}},
             }
         )
     if names.repository:
         statements.append(
-            _allow(
+            allow(
                 "PullImage",
                 ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
                 [names.repository],
             )
         )
-        statements.append(_allow("PullImageToken", ["ecr:GetAuthorizationToken"], ["*"]))
+        statements.append(allow("PullImageToken", ["ecr:GetAuthorizationToken"], ["*"]))
     if names.kms_key:
         statements.append(
-            _allow(
-                "UseKey", ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], [_key(names)]
-            )
+            allow("UseKey", ["kms:CreateGrant", "kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"], [_key(names)])
         )
     if names.vpc:
         statements.append(
-            _allow(
+            allow(
                 "JoinVpc",
                 [
                     "ec2:CreateNetworkInterface",
@@ -113,7 +121,7 @@ def deployer_policy(names: Names) -> Document:
         for kind in ("model", "endpoint-config", "endpoint")
     ]
     statements = [
-        _allow(
+        allow(
             "OwnResources",
             [
                 "sagemaker:AddTags",
@@ -131,7 +139,7 @@ def deployer_policy(names: Names) -> Document:
             ],
             own,
         ),
-        _allow(
+        allow(
             "FindByTag",
             [
                 "sagemaker:ListEndpointConfigs",
@@ -143,39 +151,39 @@ def deployer_policy(names: Names) -> Document:
             ],
             ["*"],
         ),
-        _role_statement(names),
-        _allow(
+        role_statement(names),
+        allow(
             "ReadLog",
             ["logs:DeleteLogGroup", "logs:DescribeLogGroups", "logs:DescribeLogStreams", "logs:GetLogEvents"],
-            [f"{arn}:logs:{names.region}:{names.account}:log-group:/aws/sagemaker/Endpoints/{names.deployment}*"],
+            [f"{names.log_arn}*"],
         ),
     ]
     if names.repository:
-        statements.append(_allow("CheckImage", ["ecr:BatchGetImage"], [names.repository]))
+        statements.append(allow("CheckImage", ["ecr:BatchGetImage"], [names.repository]))
     if names.creates_role:
-        statements.append(
-            _allow(
-                "MakeRole",
-                ["iam:CreateRole", "iam:DeleteRole", "iam:DeleteRolePolicy", "iam:PutRolePolicy", "iam:TagRole"],
-                [names.role_arn],
-            )
-        )
-        statements.append(_allow("FindRoles", ["iam:ListRoles"], ["*"]))
+        statements += making_statements(names)
     statements += _scaling_statements(names)
     if names.uploads and names.bucket:
-        statements += _upload_statements(names)
+        statements += upload_statements(names)
     return {"Version": "2012-10-17", "Statement": statements}
 
 
-def _role_statement(names: Names) -> Document:
+def making_statements(names: Names) -> list[Document]:
+    """The rights to make and delete the role."""
+    make = ["iam:CreateRole", "iam:DeleteRole", "iam:DeleteRolePolicy", "iam:PutRolePolicy", "iam:TagRole"]
+    return [allow("MakeRole", make, [names.role_arn]), allow("FindRoles", ["iam:ListRoles"], ["*"])]
+
+
+def role_statement(names: Names) -> Document:
+    """The right to hand the role to SageMaker."""
     return {
-        **_allow("PassRole", ["iam:GetRole", "iam:PassRole"], [names.role_arn]),
+        **allow("PassRole", ["iam:GetRole", "iam:PassRole"], [names.role_arn]),
         "Condition": {"StringEqualsIfExists": {"iam:PassedToService": "sagemaker.amazonaws.com"}},
     }
 
 
 def _scaling_statements(names: Names) -> list[Document]:
-    find = _allow(
+    find = allow(
         "FindScaling",
         ["application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies"],
         ["*"],
@@ -185,7 +193,7 @@ def _scaling_statements(names: Names) -> list[Document]:
     arn = f"arn:{names.partition}"
     return [
         find,
-        _allow(
+        allow(
             "Scale",
             [
                 "application-autoscaling:DeleteScalingPolicy",
@@ -196,18 +204,18 @@ def _scaling_statements(names: Names) -> list[Document]:
             ],
             [f"{arn}:application-autoscaling:{names.region}:{names.account}:scalable-target/*"],
         ),
-        _allow(
+        allow(
             "ScaleAlarms",
             ["cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"],
             [f"{arn}:cloudwatch:{names.region}:{names.account}:alarm:TargetTracking-endpoint/{names.deployment}/*"],
         ),
-        _allow(
+        allow(
             "ScaleEndpoint",
             ["sagemaker:DescribeEndpoint", "sagemaker:UpdateEndpointWeightsAndCapacities"],
             [f"{arn}:sagemaker:{names.region}:{names.account}:endpoint/{names.deployment.lower()}"],
         ),
         {
-            **_allow(
+            **allow(
                 "ScaleServiceRole",
                 ["iam:CreateServiceLinkedRole"],
                 [f"{arn}:iam::*:role/aws-service-role/sagemaker.application-autoscaling.amazonaws.com/*"],
@@ -217,10 +225,11 @@ def _scaling_statements(names: Names) -> list[Document]:
     ]
 
 
-def _upload_statements(names: Names) -> list[Document]:
+def upload_statements(names: Names) -> list[Document]:
+    """The rights to upload files, and to delete them with all their versions."""
     arn = f"arn:{names.partition}:s3:::{names.bucket}"
     statements = [
-        _allow(
+        allow(
             "WriteModel",
             [
                 "s3:AbortMultipartUpload",
@@ -232,10 +241,10 @@ def _upload_statements(names: Names) -> list[Document]:
             ],
             [f"{arn}/embedfit/*"],
         ),
-        _allow("ListBucket", ["s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:ListBucketVersions"], [arn]),
+        allow("ListBucket", ["s3:ListBucket", "s3:ListBucketMultipartUploads", "s3:ListBucketVersions"], [arn]),
     ]
     if names.kms_key:
-        statements.append(_allow("EncryptModel", ["kms:Decrypt", "kms:GenerateDataKey"], [_key(names)]))
+        statements.append(allow("EncryptModel", ["kms:Decrypt", "kms:GenerateDataKey"], [_key(names)]))
     return statements
 
 
@@ -246,5 +255,6 @@ def _key(names: Names) -> str:
     return f"arn:{names.partition}:kms:{names.region}:{names.account}:key/{key}"
 
 
-def _allow(sid: str, actions: list[str], resources: list[str]) -> Document:
+def allow(sid: str, actions: list[str], resources: list[str]) -> Document:
+    """A statement that allows actions on resources."""
     return {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resources}

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from embedfit.deploy.account import autoscaling
 from embedfit.deploy.account.calls import Aws
+from embedfit.deploy.account.found import ResourceFound, tags_of
 from embedfit.deploy.account.redaction import redact
-from embedfit.deploy.plan import DEFAULT_PREFIX, marker_key
+from embedfit.deploy.account.training import (
+    ENDED,
+    LOG_GROUP,
+    delete_log,
+    find_job,
+    find_log,
+    log_streams,
+    running_jobs,
+    stop_job,
+)
+from embedfit.deploy.plan import DEFAULT_PREFIX, JOB_FOLDER, MODEL_FOLDER, marker_key
 from embedfit.deploy.state import KINDS, Kind, Resource
 from embedfit.network.aws import Parameters, aws_exceptions, is_absent, is_denied
 
@@ -18,17 +29,6 @@ _T = TypeVar("_T")
 
 #: Statuses of an endpoint in which SageMaker is at work on it.
 BUSY = ("Creating", "Updating", "SystemUpdating", "RollingBack")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceFound:
-    """A resource that is there. tags: empty if its kind has none. status: an endpoint's."""
-
-    id: str
-    tags: dict[str, str] = field(default_factory=dict)
-    status: str = ""
-    reason: str = ""
-    settings: Parameters = field(default_factory=dict)
 
 
 def log_group_of(endpoint: str) -> str:
@@ -39,13 +39,8 @@ def log_group_of(endpoint: str) -> str:
 # --- finding
 
 
-def _tags_of(aws: Aws, arn: str) -> dict[str, str]:
-    pages = aws.client("sagemaker").get_paginator("list_tags").paginate(ResourceArn=arn)
-    return {tag["Key"]: tag["Value"] for page in pages for tag in page["Tags"]}
-
-
 def _tagged(aws: Aws, arn: str) -> ResourceFound:
-    return ResourceFound(id=arn, tags=_tags_of(aws, arn))
+    return ResourceFound(id=arn, tags=tags_of(aws, arn))
 
 
 def _find_role(aws: Aws, name: str) -> ResourceFound | None:
@@ -68,7 +63,8 @@ def _find_artefact(aws: Aws, name: str) -> ResourceFound | None:
             marker = json.loads(body)
         except ValueError:
             marker = {}
-    expected = {f"{prefix}model/{key}": size for key, size in marker.get("files", {}).items()}
+    folder = marker.get("folder", MODEL_FOLDER)
+    expected = {f"{prefix}{folder}{key}": size for key, size in marker.get("files", {}).items()}
     return ResourceFound(
         id=name,
         tags=dict(marker.get("tags", {})),
@@ -81,7 +77,7 @@ def _find_artefact(aws: Aws, name: str) -> ResourceFound | None:
 
 def _find_endpoint(aws: Aws, name: str) -> ResourceFound | None:
     found = describe_endpoint(aws, name)
-    return None if found is None else replace(found, tags=_tags_of(aws, found.id))
+    return None if found is None else replace(found, tags=tags_of(aws, found.id))
 
 
 def describe_endpoint(aws: Aws, name: str) -> ResourceFound | None:
@@ -224,6 +220,19 @@ _RESOURCES: dict[Kind, _ResourceKind] = {
         delete=lambda aws, name: aws.client("sagemaker").delete_endpoint(EndpointName=name),
         command=lambda name: f"aws sagemaker delete-endpoint --endpoint-name {name}",
     ),
+    "training_job": _ResourceKind(
+        find=find_job,
+        delete=stop_job,
+        command=lambda name: f"aws sagemaker stop-training-job --training-job-name {name}",
+    ),
+    "job_log": _ResourceKind(
+        find=find_log,
+        delete=delete_log,
+        command=lambda name: (
+            f"aws logs describe-log-streams --log-group-name {LOG_GROUP} --log-stream-name-prefix {name}/ "
+            "(then aws logs delete-log-stream for each)"
+        ),
+    ),
     "log_group": _ResourceKind(
         find=_find_log_group,
         delete=lambda aws, name: aws.client("logs").delete_log_group(logGroupName=name),
@@ -259,8 +268,14 @@ def find(aws: Aws, kind: Kind, name: str) -> ResourceFound | None:
         raise
 
 
+def is_left(aws: Aws, kind: Kind, name: str) -> bool:
+    """Whether a resource is there and may cost money. The record of a job that has ended costs none."""
+    found = find(aws, kind, name)
+    return found is not None and not (kind == "training_job" and found.status in ENDED)
+
+
 def delete(aws: Aws, kind: Kind, name: str) -> None:
-    """Delete a resource. One that is gone already is no error."""
+    """Delete a resource; a job is stopped. One that is gone already is no error."""
     try:
         _RESOURCES[kind].delete(aws, name)
     except aws_exceptions() as error:
@@ -297,6 +312,7 @@ def discover(
     # Without a name, not to be allowed to list endpoints means to find nothing: that is an error, not a warning.
     listed = _sagemaker_resources(aws, name)
     sources = [_readable(listed, warn) if name else listed, _readable(_roles(aws, name), warn)]
+    sources.append(_readable(_jobs(aws, name), warn))
     sources += [_readable(_artefacts(aws, bucket, name), warn) for bucket in buckets]
     for source in sources:
         for resource, tags in source:
@@ -316,7 +332,7 @@ def _gathered(aws: Aws, name: str, parts: list[tuple[Resource, dict[str, str]]])
     resources = {(resource.kind, resource.name): resource for resource, _ in parts}
     location = tags.get("embedfit:artefact", "")
     if location and not any(kind == "artefact" for kind, _ in resources):
-        prefix = location.removesuffix("model/")
+        prefix = location.removesuffix(MODEL_FOLDER).removesuffix(JOB_FOLDER)
         if find(aws, "artefact", prefix) is not None:
             resources["artefact", prefix] = Resource(kind="artefact", name=prefix, id=prefix, status="adopted")
     ordered = sorted(resources.values(), key=lambda one: KINDS.index(one.kind))
@@ -348,9 +364,21 @@ def _sagemaker_resources(aws: Aws, name: str | None) -> Iterator[tuple[Resource,
                     yield resource, _tags_if_there(aws, one[arn_key])
 
 
+def _deployment_of_job(job: str) -> str:
+    return job.rpartition("-")[0]
+
+
+def _jobs(aws: Aws, name: str | None) -> Iterator[tuple[Resource, dict[str, str]]]:
+    """Jobs that run now."""
+    for job, arn in running_jobs(aws, f"{name}-" if name else DEFAULT_PREFIX):
+        if name in (None, _deployment_of_job(job)):
+            tags = _tags_if_there(aws, arn)
+            yield Resource(kind="training_job", name=job, id=arn, status="adopted"), tags
+
+
 def _tags_if_there(aws: Aws, arn: str) -> dict[str, str]:
     try:
-        return _tags_of(aws, arn)
+        return tags_of(aws, arn)
     except aws_exceptions() as error:
         if is_absent(error):  # deleted since it was listed
             return {}
@@ -409,6 +437,9 @@ def _untagged(aws: Aws, name: str | None, tagged: frozenset[str]) -> Iterator[tu
             yield endpoint, Resource(kind="scalable_target", name=target, status="adopted")
             if find(aws, "scaling_policy", endpoint) is not None:
                 yield endpoint, Resource(kind="scaling_policy", name=endpoint, status="adopted")
+    for job in sorted({stream.split("/")[0] for stream in log_streams(aws, name or DEFAULT_PREFIX)}):
+        if (deployment := _deployment_of_job(job)) in tagged or deployment == name:
+            yield deployment, Resource(kind="job_log", name=job, status="adopted")
     for group in logs:
         endpoint = group.rsplit("/", 1)[-1]
         if is_ours(endpoint):

@@ -1,11 +1,13 @@
-"""Waiting for an endpoint to come up or to be gone."""
+"""Waiting for an endpoint to come up or to be gone, and for a job to end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from embedfit.deploy.account.calls import Aws, Clock, aws_errors
-from embedfit.deploy.account.sagemaker import BUSY, ResourceFound, describe_endpoint
+from embedfit.deploy.account.found import ResourceFound
+from embedfit.deploy.account.sagemaker import BUSY, describe_endpoint
+from embedfit.deploy.account.training import ENDED, describe_job
 from embedfit.errors import DeployError
 from embedfit.progress import Reporter, duration
 
@@ -54,21 +56,38 @@ def wait_not_busy(aws: Aws, endpoint: str, *, clock: Clock, report: Reporter) ->
     )
 
 
+def wait_ended(aws: Aws, job: str, *, clock: Clock, report: Reporter) -> None:
+    """Wait until a job that was told to stop has ended."""
+
+    def ended(found: ResourceFound | None) -> bool:
+        return found is None or found.status in ENDED
+
+    _poll(aws, job, ended, f"stopping {job}", clock, report, look=describe_job)
+
+
 def _poll(
-    aws: Aws, endpoint: str, done: Callable[[ResourceFound | None], bool], doing: str, clock: Clock, report: Reporter
+    aws: Aws,
+    name: str,
+    done: Callable[[ResourceFound | None], bool],
+    doing: str,
+    clock: Clock,
+    report: Reporter,
+    look: Callable[[Aws, str], ResourceFound | None] = describe_endpoint,
 ) -> ResourceFound | None:
+    what = "endpoint" if look is describe_endpoint else "training job"
+    option = what.replace(" ", "-")
     started = clock.now()
     with report.task(doing, LIMIT_SECONDS / 60, "min at most") as task:
         while True:
-            with aws_errors(f"looking at the endpoint {endpoint}"):
-                found = describe_endpoint(aws, endpoint)
+            with aws_errors(f"looking at the {what} {name}"):
+                found = look(aws, name)
             if done(found):
                 return found
             waited = (clock.now() - started).total_seconds()
             if waited > LIMIT_SECONDS:
                 raise DeployError(
-                    f"The endpoint {endpoint} is still {found.status if found else 'there'} after {duration(waited)}.",
-                    remedy=f"Run: aws sagemaker describe-endpoint --endpoint-name {endpoint} --region {aws.region}",
+                    f"The {what} {name} is still {found.status if found else 'there'} after {duration(waited)}.",
+                    remedy=f"Run: aws sagemaker describe-{option} --{option}-name {name} --region {aws.region}",
                 )
             clock.sleep(POLL_SECONDS)
             task.advance(POLL_SECONDS / 60, note=found.status if found else "")
