@@ -63,6 +63,29 @@ def test_the_calls_are_those_of_the_plan_and_the_job_has_no_secret(desk: Desk, m
     assert made == ["s3.PutObject"] * (uploads + 1) + ["sagemaker.CreateTrainingJob"]
 
 
+#: Rights whose names are not those of the calls.
+_ACTIONS = {
+    "s3.HeadBucket": "s3:ListBucket",
+    "s3.ListObjectsV2": "s3:ListBucket",
+    "s3.ListObjectVersions": "s3:ListBucketVersions",
+    "s3.ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "s3.DeleteObjects": "s3:DeleteObject",
+    "s3.HeadObject": "s3:GetObject",
+    "service-quotas.ListServiceQuotas": "servicequotas:ListServiceQuotas",
+}
+
+
+def test_the_rights_named_by_the_plan_are_enough(desk: Desk) -> None:
+    plan = desk.cloud(role_arn=None, create_role=True).plan()
+    desk.account.faults.calls.clear()
+    desk.go(role_arn=None, create_role=True)
+    needed = {_ACTIONS.get(call, call.replace(".", ":", 1)) for call in desk.account.faults.calls}
+    allowed = {action for statement in plan.policies.deployer["Statement"] for action in statement["Action"]}
+    assert needed <= allowed
+    assert not [action for action in allowed if "*" in action]
+    assert "roles" not in desk.account.everything()
+
+
 def test_a_plan_makes_nothing_here_or_there(desk: Desk) -> None:
     desk.cloud().plan()
     assert not desk.run_folder.exists()

@@ -72,12 +72,9 @@ def test_the_command_line_plans_without_credentials_and_region(tmp_path: Path) -
     }
     assert not (tmp_path / "run").exists()
     shown = CliRunner().invoke(app, words)
-    assert (
-        shown.exit_code == 0
-        and "sagemaker.create_training_job" in shown.output
-        and "$1.51/h" in shown.output.replace("$1.52", "$1.51")
-    )
-    assert CliRunner().invoke(app, ["run", str(tmp_path / "docs"), "--plan"]).exit_code == 2
+    assert shown.exit_code == 0 and "sagemaker.create_training_job" in shown.output and "at most $12.12" in shown.output
+    alone = CliRunner().invoke(app, ["run", str(tmp_path / "docs"), "--plan"])
+    assert isinstance(alone.exception, UsageError) and "--on" in str(alone.exception)
 
 
 def test_money_needs_a_limit_and_bedrock_its_rights(tmp_path: Path) -> None:
@@ -147,9 +144,9 @@ def test_every_training_instance_is_placed() -> None:
         except UsageError as error:
             assert error.remedy
             placed[name] = "refused"
-    assert placed["ml.g5.2xlarge"] == placed["ml.p5.48xlarge"] == placed["ml.g7e.2xlarge"] == "gpu"
-    assert placed["ml.m5.large"] == placed["ml.c7i-flex.large"] == "cpu"
-    assert {placed[name] for name in ("ml.trn1.2xlarge", "ml.p3.2xlarge", "ml.p6e-gb200.36xlarge")} == {"refused"}
+    assert placed["ml.g5.2xlarge"] == placed["ml.p5.48xlarge"] == placed["ml.g6e.xlarge"] == "gpu"
+    assert placed["ml.m5.large"] == placed["ml.c7i.large"] == "cpu"
+    assert {placed[name] for name in ("ml.trn1.2xlarge", "ml.p3.2xlarge", "ml.trn2.48xlarge")} == {"refused"}
 
 
 @pytest.mark.parametrize(

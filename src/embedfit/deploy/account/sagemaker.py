@@ -437,13 +437,13 @@ def _untagged(aws: Aws, name: str | None, tagged: frozenset[str]) -> Iterator[tu
             yield endpoint, Resource(kind="scalable_target", name=target, status="adopted")
             if find(aws, "scaling_policy", endpoint) is not None:
                 yield endpoint, Resource(kind="scaling_policy", name=endpoint, status="adopted")
-    for job in sorted({stream.split("/")[0] for stream in log_streams(aws, name or DEFAULT_PREFIX)}):
-        if (deployment := _deployment_of_job(job)) in tagged or deployment == name:
-            yield deployment, Resource(kind="job_log", name=job, status="adopted")
     for group in logs:
         endpoint = group.rsplit("/", 1)[-1]
         if is_ours(endpoint):
             yield endpoint, Resource(kind="log_group", name=group, status="adopted")
+    for job in sorted({stream.split("/")[0] for stream in log_streams(aws, name or DEFAULT_PREFIX)}):
+        if (deployment := _deployment_of_job(job)) in tagged or deployment == name:
+            yield deployment, Resource(kind="job_log", name=job, status="adopted")
 
 
 def _split(uri: str) -> tuple[str, str]:
