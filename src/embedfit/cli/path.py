@@ -82,6 +82,8 @@ def run(
         raise UsageError(
             "--plan and what belongs to a job need --on.", remedy="For example: --on sagemaker:ml.g5.2xlarge"
         )
+    if on is not None and (ray or track):
+        raise UsageError("--ray and --track do not go together with --on.", remedy="Leave one of them out.")
     generate = {"generator": generator, "max_cost": max_cost, "examples": str(examples) if examples else None}
     settings = {
         "model": model,
@@ -97,9 +99,7 @@ def run(
         "assignments": assignments or (),
         "force": force,
     }
-    runtime = runs.with_consent(
-        runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray, track=track), yes
-    )
+    runtime = runs.with_consent(runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray, track=track), yes)
     if on is not None:
         from embedfit.cli.cloud import run_there  # with what it needs
         from embedfit.commands.cloud.run import CloudRun, Place
