@@ -1,13 +1,15 @@
 """What handing an index over to a database costs, and what the database then finds.
 
-    python benchmarks/stores.py --quick          # LanceDB and a PostgreSQL server of its own, some 3 minutes
-    python benchmarks/stores.py --postgresql postgresql://me@localhost/mine?table=bench
+    python benchmarks/stores.py --quick          # LanceDB, a PostgreSQL server of its own, Qdrant's local mode
+    python benchmarks/stores.py --postgresql postgresql://me@localhost/mine?table=bench --qdrant qdrant://localhost/bench
 
 Two indexes go into each database. The first is emanual's, with the default retriever over MiniLM: nDCG@10 of the index
 itself, of its first stage alone, of the database's first stage, and of connect(), which re-ranks in this process; how
 many of the index' best ten are the same. The second is made up as in search_speed.py: 10,000 passages, three windows
 and 100 tokens each. It gives the seconds of a load, and the milliseconds of a query, whose vector is there already:
-the first stage is the database's hybrid query, which compares every passage.
+the first stage is the database's hybrid query, which compares every passage. Without --qdrant, Qdrant is its client's
+local mode in Python behind Qdrant's routes: it finds what a server finds, but its speed says nothing, so the second
+index stays out of it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -43,6 +45,9 @@ from embedfit.models.local import local_model
 from embedfit.numerics.machine import cores, encoding_precision, gemm_rate
 from embedfit.progress import Silent
 from embedfit.retrieval.metrics import judge, score
+
+sys.path.append(str(Path(__file__).parents[1]))
+from tests.index.sinks.qdrant_server import Server
 
 OUT = Path(__file__).parent / "results" / "stores.json"
 CORPUS = "emanual"
@@ -139,8 +144,8 @@ def own_server(folder: Path) -> Iterator[str]:
         server.cleanup()
 
 
-def measured(url: str, passages: int, count: int, folder: Path) -> dict[str, Any]:
-    """Both indexes in each database. count: queries."""
+def measured(url: str, qdrant: str | None, passages: int, count: int, folder: Path) -> dict[str, Any]:
+    """Both indexes in each database. qdrant: a server; None: local mode. count: queries."""
     os.environ.setdefault("EMBEDFIT_DATA", str(corpora.DATA))
     whole, model = corpora.corpus(CORPUS), local_model("minilm", "minilm")
     rng = np.random.default_rng(1)
@@ -149,12 +154,19 @@ def measured(url: str, passages: int, count: int, folder: Path) -> dict[str, Any
     manual = index_documents(corpora.DATA / CORPUS, folder=folder / "manual", model="minilm")
     queries = list(range(min(count * 5, len(whole.queries))))
     result: dict[str, Any] = {"passages": passages, "asked": count}
-    for name, place in (("lancedb", f"lancedb://{folder / 'lance'}"), ("postgresql", url)):
-        print(name, file=sys.stderr)
-        export(manual, kind_of(place).open(place), Silent())
-        with connect(place, model) as store:
-            found = {CORPUS: quality(manual, store, whole, queries)}
-        result[name] = found | {"made_up": speed(invented, place, model, asked)}
+    with ExitStack() as open_servers:
+        local = open_servers.enter_context(Server()) if qdrant is None else None
+        qdrant = qdrant or f"qdrant://localhost:{local.port}/bench"  # type: ignore[union-attr]
+        for name, place in (("lancedb", f"lancedb://{folder / 'lance'}"), ("postgresql", url), ("qdrant", qdrant)):
+            print(name, file=sys.stderr)
+            started = time.perf_counter()
+            export(manual, kind_of(place).open(place), Silent())
+            result[name] = {f"{CORPUS}_load_s": time.perf_counter() - started}
+            with connect(place, model) as store:
+                result[name][CORPUS] = quality(manual, store, whole, queries)
+            if name != "qdrant" or local is None:
+                result[name]["made_up"] = speed(invented, place, model, asked)
+    result["qdrant"]["is_local_mode"] = local is not None
     with psycopg.connect(url.partition("&table")[0].partition("?table")[0]) as connection:
         result["postgresql"]["server"] = connection.execute("SHOW server_version").fetchone()[0]  # type: ignore[index]
         version_of = "SELECT extversion FROM pg_extension WHERE extname = 'vector'"
@@ -168,6 +180,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="100 questions of emanual and 20 of the made-up index")
     parser.add_argument("--passages", type=int, default=10_000, help="of the made-up index")
     parser.add_argument("--postgresql", help="a database with pgvector; default: a server of its own")
+    parser.add_argument("--qdrant", help="a server, as qdrant://HOST/NAME; default: its client's local mode")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     load = os.getloadavg()[0]
@@ -177,12 +190,13 @@ def main() -> None:
         folder.chmod(0o755)
         count = 20 if options.quick else 60
         if options.postgresql:
-            result = measured(options.postgresql, options.passages, count, folder)
+            result = measured(options.postgresql, options.qdrant, options.passages, count, folder)
         else:
             with own_server(folder / "pg") as url:
-                result = measured(f"{url}&table=bench", options.passages, count, folder)
+                result = measured(f"{url}&table=bench", options.qdrant, options.passages, count, folder)
     result["versions"] = {
-        one: version(one) for one in ("embedfit", "lancedb", "psycopg", "pgvector", "pyarrow", "torch", "numpy")
+        one: version(one)
+        for one in ("embedfit", "lancedb", "psycopg", "pgvector", "qdrant-client", "pyarrow", "torch", "numpy")
     }
     result["hardware"] = {
         "machine": platform.machine(),

@@ -112,10 +112,12 @@ def test_queries_are_ranked_in_the_index_of_the_run_by_both_vectors(tiny_bert, t
     run_folder = tmp_path / "run"
     index_documents(write_corpus(tmp_path), folder=run_folder, model=str(tiny_bert))
     shutil.copytree(tiny_bert, run_folder / "merged")
-    assert run(Endpoint(tiny_bert), run_folder / "merged").same_ten == 1
+    same = run(Endpoint(tiny_bert), run_folder / "merged")
+    assert same.same_ten == same.golden == 1 and same.agrees
     noise = np.random.default_rng(0).normal(0, 1, (100, 32))
     result = run(Endpoint(tiny_bert, lambda vectors: vectors + noise[: len(vectors)]), run_folder / "merged")
-    assert result.same_ten < 1 and not result.agrees
+    assert result.same_ten < 1 and result.golden < 1 and not result.agrees
+    assert not replace(same, golden=0.5).agrees
     assert run(Endpoint(tiny_bert), tiny_bert).same_ten is None
 
 

@@ -6,8 +6,11 @@ import asyncio
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,8 +29,11 @@ from typer.testing import CliRunner
 
 import embedfit
 from embedfit.cli.main import app
+from embedfit.commands.indexing import update_index
 from embedfit.errors import EmbedfitError, UsageError
 from embedfit.index.store.filters import filter_of
+from embedfit.models.store.vectors import VectorStore
+from embedfit.runtime import Runtime
 from embedfit.serving.agents import stdio, tools
 from embedfit.serving.agents.tools import Answer, Tools
 from embedfit.serving.app import App as ServerApp
@@ -285,6 +291,45 @@ def test_garbage_over_stdio_is_answered_by_errors_and_the_server_goes_on(place: 
     rest, said = process.communicate(timeout=60)
     assert rest == b"" and process.returncode == 0
     assert b"more noise" in said and b"the noise of a child" in said and b"Traceback" not in said
+
+
+@pytest.mark.slow
+def test_sighup_opens_the_index_again_over_stdio(place: Place, tmp_path: Path):
+    folder = tmp_path / "ix"
+    shutil.copytree(place.folder, folder)
+    runtime = Runtime(vectors=VectorStore(tmp_path / "vectors"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "embedfit", "serve", str(folder), "--mcp", "stdio"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None
+
+    def sent(message: dict[str, Any]) -> None:
+        process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+        process.stdin.flush()
+
+    def documents() -> set[str]:
+        arguments = {"query": QUERY, "k": 50}
+        sent({"id": 1, "method": "tools/call", "params": {"name": "search", "arguments": arguments}})
+        answer = json.loads(process.stdout.readline())
+        return {one["document"] for one in answer["result"]["structuredContent"]["passages"]}
+
+    sent(HELLO)
+    assert json.loads(process.stdout.readline())["id"] == "hello"
+    sent({"method": "notifications/initialized"})
+    before = documents()
+    gone = min(before)
+    update_index(folder, remove=[gone], runtime=runtime)
+    process.send_signal(signal.SIGHUP)
+    while documents() == before:
+        time.sleep(0.1)
+    assert documents() == before - {gone}
+    (folder / "manifest.json").write_text("{}")
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert documents() == before - {gone}
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"the old stays" in said and b"Traceback" not in said
 
 
 async def test_the_configuration_of_the_page_works_with_the_protocols_own_client(place: Place):

@@ -9,13 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from embedfit.cli.main import app as cli
 from embedfit.commands.indexing import index_documents
+from embedfit.errors import UsageError
 from embedfit.index.scoring import Scores
 from embedfit.index.search import Index
+from embedfit.models.cross_encoder import CrossEncoder
 from embedfit.models.store.vectors import VectorStore
 from embedfit.runtime import Runtime
 from embedfit.serving.search.searcher import Searcher
+from tests.models.tiny_reranker import make_tiny_reranker
 from tests.serving.conftest import FakeEngine, make_app, searching_app, write_corpus
 from tests.serving.test_app import Client
 from tests.serving.test_search_route import values
@@ -121,3 +126,29 @@ def test_the_key_protects_it(searcher, tiny_bert):
     app = searching_app(searcher, tiny_bert, api_key="k1")
     assert Client(app).post("/rerank", {"query": QUERY, "texts": TEXTS}).status_code == 401
     assert Client(app, authorization="Bearer k1").post("/rerank", {"query": QUERY, "texts": TEXTS}).status_code == 200
+
+
+def test_a_cross_encoder_orders_the_texts_instead(index: Index, tiny_bert: Path, tmp_path: Path):
+    reranker = CrossEncoder.load(make_tiny_reranker(tiny_bert, tmp_path / "reranker"))
+    searcher = Searcher(index, reranker=reranker)
+    client = Client(searching_app(searcher, tiny_bert))
+    expected = reranker.scores([(QUERY, text) for text in TEXTS])
+    ranks = client.post("/rerank", {"query": QUERY, "texts": TEXTS}).json()
+    assert [rank["index"] for rank in ranks] == np.argsort(-expected).tolist()
+    np.testing.assert_allclose([rank["score"] for rank in ranks], np.sort(expected)[::-1], atol=1e-4)
+    raw = client.post("/rerank", {"query": QUERY, "texts": TEXTS, "raw_scores": True}).json()
+    np.testing.assert_allclose([1 / (1 + np.exp(-one["score"])) for one in raw], np.sort(expected)[::-1], atol=1e-4)
+    answer = client.post("/v1/rerank", {"query": QUERY, "documents": TEXTS}).json()
+    assert answer["usage"]["total_tokens"] == sum(reranker.lengths([(QUERY, text) for text in TEXTS])[0])
+    long = {"query": QUERY, "texts": [*TEXTS, "word " * 600]}
+    assert client.post("/rerank", long | {"truncate": True}).status_code == 200
+    refused = client.post("/rerank", long | {"truncate": False})
+    assert refused.status_code == 422 and "1 of the `texts`" in refused.text
+    searcher.close()
+
+
+@pytest.mark.parametrize("more", [["--mcp", "stdio"], []])
+def test_a_cross_encoder_needs_a_server_with_rerank(tiny_bert: Path, index: Index, more: list[str]):
+    served = str(index.stored.folder) if more else str(tiny_bert)
+    done = CliRunner().invoke(cli, ["serve", served, "--reranker", "x", *more])
+    assert isinstance(done.exception, UsageError) and "--reranker orders the texts" in str(done.exception)

@@ -219,7 +219,8 @@ def test(
     if not result.agrees:
         raise DeployError(
             f"The endpoint's vectors differ from the local model's: lowest cosine {result.lowest_cosine:.6f}"
-            + ("." if result.same_ten is None else f", {result.same_ten:.0%} of the ten best passages the same."),
+            + ("" if result.same_ten is None else f", {result.same_ten:.0%} of the ten best passages the same")
+            + ("." if result.golden is None else f", {result.golden:.0%} of the index' golden answers found."),
             remedy="Is it the same model? Compare embedfit deploy sagemaker plan's files with what the endpoint loads.",
         )
 

@@ -53,7 +53,9 @@ def index(
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="Hand it over: lancedb://DIR, postgresql://…, qdrant://…, parquet:DIR or jsonl:DIR."),
+        typer.Option(
+            "--to", help="Hand it over: lancedb://DIR, postgresql://…, qdrant://…, opensearch://…, parquet:DIR …"
+        ),
     ] = None,
     workers: shared.Workers = shared.INLINE,
     ray: shared.RayCluster = None,

@@ -65,6 +65,11 @@ def serve(
             f"{named} holds no index, and --mcp serves one.",
             remedy="Name a run folder, or make an index: embedfit index DOCS... --model minilm --to-folder DIR",
         )
+    if settings.reranker is not None and (opened is None or settings.mcp == "stdio"):
+        raise UsageError(
+            "--reranker orders the texts of /rerank, which a server of an index has.",
+            remedy="For example: embedfit serve runs/em --reranker cross-encoder/ms-marco-MiniLM-L6-v2",
+        )
     if settings.mcp == "stdio":
         from embedfit.serving.agents.stdio import serve_stdio  # an extra
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from embedfit.index.sinks.handover import export
 from embedfit.index.sinks.sink import About, kind_of
 from embedfit.index.store.columns import joined
 from embedfit.index.store.folder import Base, Origin, rewrite_metadata, write
+from embedfit.index.store.golden import golden_of
 from embedfit.index.store.manifest import (
     IN_RUN,
     MANIFEST,
@@ -246,12 +248,16 @@ def _build(contents: _Contents, workspace: Workspace, runtime: Runtime) -> None:
     source = Source(contents=texts, queries=written.queries if written else (), asked=contents.asked)
     model = contents.model
     built = build(source, model, contents.retriever, runtime.vectors, runtime.report)
+    embed = functools.partial(runtime.vectors.embed, model, is_query=True)
+    golden = golden_of(built.parts, built.retriever, contents.passages, embed)
+    model.release()
     with workspace.writing_folder(IN_RUN) as temporary:
         origin = Origin(
             model=Identity(name=contents.name, key=model.key, instruction=model.instruction),
             base=beside,
             made_of=contents.made_of(),
             written=_cost(written, built, runtime) if written else None,
+            golden=golden,
         )
         write(temporary, built, contents.passages, origin, metadata=contents.metadata, report=runtime.report)
     total = sum(path.stat().st_size for path in workspace.path(IN_RUN).rglob("*") if path.is_file())

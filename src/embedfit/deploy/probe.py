@@ -15,7 +15,8 @@ from embedfit.deploy.artefact import run_folder_of
 from embedfit.embedders.sagemaker import sagemaker
 from embedfit.index.retriever import DENSE_PARTS
 from embedfit.index.scoring import Asked, Rows, Scores, find
-from embedfit.index.store.folder import read
+from embedfit.index.store.folder import Stored, read
+from embedfit.index.store.golden import LEAST_SAME, share_found
 from embedfit.index.store.manifest import IN_RUN, is_index
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import Embedder
@@ -26,8 +27,6 @@ from embedfit.progress import Reporter, Silent
 
 #: The least cosine between the endpoint's and the local vector of a text. Half precision on a GPU stays above it.
 LEAST_COSINE = 0.999
-#: The least share of a query's ten best passages that are the same. Half precision swaps neighbours at the tenth place.
-LEAST_SAME = 0.95
 
 _QUERIES = (
     "how do I reset the device to factory settings",
@@ -68,7 +67,8 @@ class ProbeResult:
     passage and with another one. separated: share of queries that are nearer to their own passage.
     texts_per_second: with all passages, in the largest requests that the endpoint takes. same_ten: the mean share of
     the ten best passages of a query in the run's index that are the same with the endpoint's vectors and with the local
-    ones, by the first stage of its retriever; None if the run has no index of this model.
+    ones, by the first stage of its retriever; None if the run has no index of this model. golden: the share of the
+    index' golden answers that are found with the endpoint's vectors; None if it has none.
     """
 
     endpoint: str
@@ -89,11 +89,13 @@ class ProbeResult:
     requests_per_second: float
     texts_per_second: float
     same_ten: float | None = None
+    golden: float | None = None
 
     @property
     def agrees(self) -> bool:
         """Whether endpoint and local model are the same model, and find the same."""
-        return self.lowest_cosine > LEAST_COSINE and (self.same_ten is None or self.same_ten >= LEAST_SAME)
+        shares = [one for one in (self.same_ten, self.golden) if one is not None]
+        return self.lowest_cosine > LEAST_COSINE and all(one >= LEAST_SAME for one in shares)
 
 
 def texts_of(model: Path, limit: int = 64) -> ProbeTexts:
@@ -142,6 +144,7 @@ def probe(
     )
     query_vectors, passage_vectors = remote.embed(texts.queries, is_query=True), remote.embed(texts.passages)
     local_queries = local.embed(texts.queries, is_query=True)
+    stored = _index_of(model, query_vectors.shape[1])
     agreement = np.concatenate(
         [
             _cosines(local_queries, query_vectors),
@@ -174,20 +177,36 @@ def probe(
         concurrency=concurrency,
         requests_per_second=rate,
         texts_per_second=len(texts.passages) / seconds,
-        same_ten=_same_ten(model, texts.queries, local_queries, query_vectors),
+        same_ten=None
+        if stored is None or local_queries.shape != query_vectors.shape
+        else _same_ten(stored, texts.queries, local_queries, query_vectors),
+        golden=None if stored is None else _golden(stored, remote),
     )
 
 
-def _same_ten(model: Path, queries: Sequence[str], local: Vectors, remote: Vectors) -> float | None:
-    """How alike the run's index ranks with both vectors of the queries. local, remote: (Q, H)."""
+def _index_of(model: Path, width: int) -> Stored | None:
+    """The run's index, if its vectors have so many numbers."""
     folder = run_folder_of(model) / IN_RUN
-    if not is_index(folder) or local.shape != remote.shape:
+    if not is_index(folder):
         return None
     stored = read(folder)
     dense = [getattr(stored.parts, name) for name in DENSE_PARTS]
     widths = {one.vectors.shape[1] if isinstance(one, Rows) else one.shape[1] for one in dense if one is not None}
-    if widths != {local.shape[1]}:
-        return None  # words alone, or another model's
+    return stored if widths == {width} else None  # words alone, or another model's
+
+
+def _golden(stored: Stored, remote: Embedder) -> float | None:
+    golden = stored.manifest.golden
+    if not golden:
+        return None
+    vectors = remote.embed([one.query for one in golden], is_query=True)
+    return share_found(stored.parts, stored.retriever, golden, vectors)
+
+
+def _same_ten(stored: Stored, queries: Sequence[str], local: Vectors, remote: Vectors) -> float | None:
+    """How alike the index ranks with both vectors of the queries. local, remote: (Q, H)."""
+    if local.shape != remote.shape:
+        return None
     first = stored.retriever.without_tokens()
     ranked = [
         [one.passages.tolist() for one in find(Scores(stored.parts, Asked(texts=queries, vectors=vectors)), first, 10)]

@@ -102,6 +102,11 @@ class CrossEncoder:
                 task.advance(len(batch))
         return scores[[row_of[pair] for pair in pairs]]
 
+    def lengths(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[int], int]:
+        """The tokens that are read of each pair, and how many pairs are cut."""
+        encodings = self._tokenizer.encode_batch(list(pairs))
+        return [len(one.ids) for one in encodings], sum(bool(one.overflowing) for one in encodings)
+
     def _encode(self, pairs: Sequence[tuple[str, str]]) -> tuple[list[Tokens], list[Tokens]]:
         """Token ids and the part (0: query, 1: passage) of each token."""
         ids, types = [], []

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedfit.errors import EmbedfitError, UsageError
+from embedfit.errors import EmbedfitError, ModelError, UsageError
 from embedfit.files.hashes import sha256_file
+from embedfit.index.store.manifest import AGAIN
 from embedfit.models.architecture import DOCUMENT, QUERY, Architecture
 from embedfit.models.graphs import content_key
 from embedfit.models.layout.files import read_json, weight_files
@@ -23,6 +24,7 @@ from embedfit.models.layout.modules import Head
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.layout.towers import tower_folder
+from embedfit.models.sources import resolve_model
 from embedfit.models.tokenizer import cached_tokenizer
 from embedfit.numerics.arrays import Vectors
 from embedfit.numerics.machine import cores
@@ -162,15 +164,17 @@ def load_with_index(
 
     query_log: gets the queries that are answered. Raises InputError if the filter of a key does not fit the index.
     """
-    from embedfit.serving.search.searcher import Searcher  # loads torch, which a model alone does not need
+    from embedfit.models.cross_encoder import CrossEncoder  # these load torch, which a model alone does not need
+    from embedfit.serving.search.searcher import Searcher
 
+    reranker = None if settings.reranker is None else CrossEncoder.load(resolve_model(settings.reranker))
     index = opened()
     name = index.stored.model.name
     if name.startswith("."):  # a path relative to the index folder
         name = os.path.normpath(index.stored.folder / name)
     service = load_service(name, settings, log=log)
     waits = settings.max_queue_seconds or QUEUE_SECONDS
-    searcher = Searcher(index, max_queue_seconds=waits, query_log=query_log)
+    searcher = Searcher(index, max_queue_seconds=waits, query_log=query_log, reranker=reranker)
     log(f"search: {len(index):,} passages of {index.stored.folder}")
     if index.exact_because:
         log(index.exact_because)
@@ -178,10 +182,29 @@ def load_with_index(
         if caller.forced is not None:
             log(f"search: the key {caller.name!r} finds {searcher.findable(caller).size:,} of them ({caller.forced})")
     searcher.warm_up()
+    if index.stored.manifest.golden:
+        log(f"search: {_proven(index):.0%} of the index' golden answers are found")
     about = {"passages": len(index), "retriever": index.retriever.as_json(), "base": index.base_name}
     about |= {} if index.recall is None else {"recall": index.recall}
+    about |= {} if reranker is None else {"reranker": settings.reranker}
     about |= {} if query_log is None else {"queries_are_logged": True}
     return replace(service, searcher=searcher, info=service.info | {"index": about})
+
+
+def _proven(index: Index) -> float:
+    """The share of the golden answers that are found. Raises ModelError if too few are."""
+    from embedfit.index.store.golden import LEAST_SAME, share_found  # loads torch
+
+    golden = index.stored.manifest.golden
+    vectors = index.asker.ask([one.query for one in golden]).vectors
+    share = share_found(index.parts, index.retriever, golden, vectors)
+    if share < LEAST_SAME:
+        raise ModelError(
+            f"{index.stored.folder} finds only {share:.0%} of the passages that it found for {len(golden)} queries "
+            "when it was built: model or libraries work in another way here.",
+            remedy=AGAIN,
+        )
+    return share
 
 
 def _encoder(folder: Path, layout: Architecture, settings: ServeSettings) -> TextEncoder:

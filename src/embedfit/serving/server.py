@@ -113,13 +113,14 @@ class Loader:
     """Loads what is served on a thread: at the start, and whenever again() asks for it.
 
     load: does it once. stop: called if the first load fails, whose error `failure` then is. reloaded: is told whether
-    a later one worked.
+    a later one worked. is_loading: whether a load runs.
     """
 
     def __init__(
         self, load: Callable[[], None], reloaded: Callable[..., None], *, stop: Callable[[], None], log: Log
     ) -> None:
         self.failure: BaseException | None = None
+        self.is_loading = True
         self._load, self._reloaded, self._stop, self._log = load, reloaded, stop, log
         self._asked: SimpleQueue[None] = SimpleQueue()  # a signal's handler may put into it at any time
 
@@ -138,10 +139,13 @@ class Loader:
             self._load()
         except BaseException as error:
             self.failure = error
+            self.is_loading = False
             self._stop()
             return
         while True:
+            self.is_loading = False
             self._asked.get()
+            self.is_loading = True
             while not self._asked.empty():
                 self._asked.get()
             self._log("loading again")

@@ -96,6 +96,10 @@ class ServeSettings(CommandRecord):
     log_queries_bytes: Annotated[
         Count, CommandOption("Size from which the file becomes FILE.1 and a new one is begun.")
     ] = 50_000_000
+    reranker: Annotated[
+        str | None,
+        CommandOption("Cross-encoder that orders the texts of /rerank, instead of late interaction: hub id or folder."),
+    ] = None
     upstream: Annotated[
         str | None,
         CommandOption("Instead of a model: openai:URL#MODEL, tei:URL, sagemaker:NAME@REGION. Needs --map."),

@@ -20,7 +20,7 @@ from embedfit.progress import Silent
 from embedfit.runtime import Runtime
 from examples import search_lancedb, search_postgresql, search_qdrant
 from tests.index.sinks.corpora import QUERIES, documents_index
-from tests.index.sinks.qdrant_server import qdrant_server
+from tests.index.sinks.qdrant_server import Server
 from tests.index.sinks.ranking import DEPTH, assert_ranks_as, first_stage
 
 PLACES = pytest.mark.parametrize("name", ["lancedb", "postgresql", "qdrant"])
@@ -33,7 +33,7 @@ def index(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 @pytest.fixture
 def qdrant_url() -> Iterator[str]:
-    with qdrant_server() as server:
+    with Server() as server:
         yield f"qdrant://127.0.0.1:{server.port}/manuals"
 
 

@@ -25,7 +25,7 @@ from embedfit.path.artefacts import Value
 from embedfit.progress import Silent
 from embedfit.runtime import Runtime
 from tests.index.sinks.corpora import LONG, QUERIES, documents_index, expanded_index
-from tests.index.sinks.qdrant_server import Server, qdrant_server
+from tests.index.sinks.qdrant_server import Server
 from tests.index.sinks.ranking import assert_ranks_as
 from tests.index.sinks.test_lancedb import FILTERS
 from tests.index.sinks.test_postgres import WHERE
@@ -44,7 +44,7 @@ def small(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Index:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with qdrant_server() as server:
+    with Server() as server:
         yield server
 
 
@@ -55,7 +55,7 @@ def url(server: Server) -> str:
 
 @pytest.fixture(scope="module")
 def store(index: Index, tiny_bert: Path) -> Iterator[Connected]:
-    with qdrant_server() as server:
+    with Server() as server:
         url = f"qdrant://localhost:{server.port}"
         hand(index, url)
         with connect(url, tiny_bert) as opened:

@@ -37,6 +37,7 @@ from embedfit.index.store.manifest import (
     AGAIN,
     MANIFEST,
     PASSAGE_STARTS,
+    Golden,
     Identity,
     IndexManifest,
     MadeOf,
@@ -95,13 +96,14 @@ class Origin:
     """The origin of an index, for its manifest.
 
     base: the untuned model, if `model` was tuned. made_of: hashes that tell whether the index is up to date. written:
-    cost of the written queries in it.
+    cost of the written queries in it. golden: see golden_of.
     """
 
     model: Identity
     base: Base | None = None
     made_of: MadeOf = _OF_NOTHING
     written: WrittenCost | None = None
+    golden: tuple[Golden, ...] = ()
 
 
 def write(
@@ -149,6 +151,7 @@ def write(
             made_of=origin.made_of,
             written=origin.written,
             approximate=lists,
+            golden=origin.golden,
             files={path.relative_to(folder).as_posix(): _about(path) for path in files},
         ),
     )

@@ -121,6 +121,13 @@ class StoredFile(_Record):
     sha256: str
 
 
+class Golden(_Record):
+    """A golden answer: a sentence of a passage as a query, and the numbers of the passages it found, best first."""
+
+    query: str
+    passages: tuple[int, ...]
+
+
 class IndexManifest(_Record):
     """manifest.json of an index.
 
@@ -137,6 +144,7 @@ class IndexManifest(_Record):
     made_of: MadeOf = MadeOf()
     written: WrittenCost | None = None
     approximate: Lists | None = None
+    golden: tuple[Golden, ...] = ()
     files: Mapping[str, StoredFile]
 
 

@@ -20,10 +20,11 @@ from pydantic import ValidationError
 
 from embedfit.errors import UsageError
 from embedfit.serving.agents.protocol import server_of
-from embedfit.serving.agents.tools import Tools
+from embedfit.serving.agents.tools import SECONDS, Tools
 from embedfit.serving.edge.access import ANYBODY, Caller, keys_of
 from embedfit.serving.search.query_log import query_log_of
 from embedfit.serving.search.searcher import Searcher
+from embedfit.serving.server import Loader
 from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ _PIECE = 65_536
 
 
 def serve_stdio(opened: Callable[[], Index], settings: ServeSettings, *, log: Log) -> None:
-    """Answer messages until standard input ends, or SIGTERM or SIGINT.
+    """Answer messages until standard input ends, or SIGTERM or SIGINT. On SIGHUP the index is opened again.
 
     opened: opens the index, and may build it first; it runs beside the protocol, which answers at once. Raises its
-    errors, and UsageError if --access is given without a key of it.
+    errors of the first time, and UsageError if --access is given without a key of it.
     """
     caller, query_log = _caller(settings), query_log_of(settings, searches=True, log=log)
     log("MCP on standard input and output, for an agent that starts this command; the index is being opened")
@@ -63,54 +64,60 @@ def _caller(settings: ServeSettings) -> Caller:
 
 async def _serve(made: Callable[[], Searcher], caller: Caller, lines: _Lines, log: Log) -> None:
     loop = asyncio.get_running_loop()
-    ready: asyncio.Future[Searcher] = loop.create_future()
-    failure: list[BaseException] = []
+    current: asyncio.Future[Searcher] = loop.create_future()
     serving = asyncio.current_task()
     assert serving is not None
     stop = lines.gone = serving.cancel
 
-    def settle(searcher: Searcher | None, error: BaseException | None) -> None:
-        if searcher is not None:
-            ready.set_result(searcher)
-        elif error is not None:
-            failure.append(error)
-            stop()
+    def settle(searcher: Searcher) -> None:
+        nonlocal current
+        if current.done():
+            loop.call_later(SECONDS + 1, current.result().close)  # no call lasts so long
+            current = loop.create_future()
+        current.set_result(searcher)
 
-    def open_index() -> None:
-        searcher: Searcher | None = None
-        error: BaseException | None = None
-        try:
-            searcher = made()
-            searcher.findable(caller)  # raises if the key's filter does not fit the index
-            searcher.warm_up()
-            log(f"ready: {len(searcher.index):,} passages of {searcher.index.stored.folder}, by MCP")
-        except BaseException as caught:
-            searcher, error = None, caught
+    def load() -> None:
+        searcher = made()
+        searcher.findable(caller)  # raises if the key's filter does not fit the index
+        searcher.warm_up()
+        log(f"ready: {len(searcher.index):,} passages of {searcher.index.stored.folder}, by MCP")
         with suppress(RuntimeError):  # the loop is closed: the client left before
-            loop.call_soon_threadsafe(settle, searcher, error)
+            loop.call_soon_threadsafe(settle, searcher)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    # A daemon does not keep the process alive when the client leaves while the index is built.
-    opening = Thread(target=open_index, name="open", daemon=True)
-    opening.start()
-    server = server_of(Tools(lambda: asyncio.shield(ready)), lambda _: caller)
+    # A failure that comes after the client has left finds the loop closed.
+    loader = Loader(load, lambda **_: None, stop=lambda: _soon(loop, stop), log=log)
+    for number, handler in _handlers(stop, loader.again).items():
+        loop.add_signal_handler(number, handler)
+    loader.start()
+    server = server_of(Tools(lambda: asyncio.shield(current)), lambda _: caller)
     try:
         async with stdio_server(cast(anyio.AsyncFile[str], lines), cast(anyio.AsyncFile[str], lines)) as (taken, given):
             await server.run(taken, given, server.create_initialization_options())
     except asyncio.CancelledError:
         pass  # stopped by a signal, by a failure, or because the client reads no more
     finally:
-        if ready.done():
-            searcher = ready.result()
+        if current.done():
+            searcher = current.result()
             searcher.close()
             if searcher.query_log is not None:
                 searcher.query_log.close()
-    if failure:
-        raise failure[0]
+    if loader.failure is not None:
+        raise loader.failure
     log("bye")
-    if opening.is_alive():  # its libraries abort the process if it ends in the usual way while they load
+    if loader.is_loading:  # its libraries abort the process if it ends in the usual way while they load
         os._exit(0)
+
+
+def _handlers(stop: Callable[[], object], reload: Callable[[], None]) -> dict[int, Callable[[], object]]:
+    handlers: dict[int, Callable[[], object]] = {signal.SIGTERM: stop, signal.SIGINT: stop}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = reload
+    return handlers
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 @contextmanager

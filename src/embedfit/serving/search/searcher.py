@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from threading import Event
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ import orjson
 from embedfit.errors import InputError
 from embedfit.index.search import Hit, Index
 from embedfit.index.store.columns import Mask
+from embedfit.models.cross_encoder import CrossEncoder
 from embedfit.numerics.arrays import Floats
 from embedfit.serving.edge.access import ANYBODY, Caller
 from embedfit.serving.failures import Invalid, NotFound
@@ -47,8 +49,9 @@ class SearchAnswer:
 class Reranked:
     """The order of N texts for a query.
 
-    order: their numbers, best first. scores: (N,) mean cosines of the query's tokens with each text's best, weighted.
-    sums: (N,) the same before the division by the weights, as searches add them. tokens: those that were read.
+    order: their numbers, best first. scores: (N,) mean cosines of the query's tokens with each text's best, weighted;
+    of a cross-encoder probabilities. sums: (N,) the same before the division by the weights, as searches add them; of a
+    cross-encoder its outputs. tokens: those that were read.
     """
 
     order: list[int]
@@ -66,12 +69,22 @@ class Findable:
 
 
 class Searcher:
-    """An index that answers requests. line: where its work waits. query_log: gets the queries that are answered."""
+    """An index that answers requests.
+
+    line: where its work waits. query_log: gets the queries that are answered. reranker: orders given texts; None: late
+    interaction does.
+    """
 
     def __init__(
-        self, index: Index, *, max_queue_seconds: float = QUEUE_SECONDS, query_log: QueryLog | None = None
+        self,
+        index: Index,
+        *,
+        max_queue_seconds: float = QUEUE_SECONDS,
+        query_log: QueryLog | None = None,
+        reranker: CrossEncoder | None = None,
     ) -> None:
         self.index = index
+        self.reranker = reranker
         self.query_log = query_log
         self.line = Line(max_queue_seconds=max_queue_seconds)
         self._base = index.base
@@ -82,6 +95,8 @@ class Searcher:
         """Load the models. Raises their errors."""
         for index in (self.index, self._base):
             index.search("warm up", 1)
+        if self.reranker is not None:
+            self.reranker.scores([("warm up", "warm up")])
 
     def findable(self, caller: Caller) -> Findable:
         """The passages that a caller may find. Raises InputError if its filter does not fit the index."""
@@ -135,17 +150,21 @@ class Searcher:
         return answer
 
     async def rerank(self, query: str, texts: Sequence[str], *, truncate: bool = True) -> Reranked:
-        """The order of texts for a query, by late interaction with the index' model.
+        """The order of texts for a query, by the cross-encoder or by late interaction with the index' model.
 
         truncate: texts that are longer than the model's window are cut; else Invalid is raised. Raises NotFound if the
-        index holds no tokens, Overloaded and BackendFailure as answer() does.
+        index holds no tokens and there is no cross-encoder, Overloaded and BackendFailure as answer() does.
         """
-        if self.index.stored.tokens is None:
+        if self.reranker is not None:
+            judged = partial(self._judged, self.reranker)
+        elif self.index.stored.tokens is None:
             raise NotFound(
                 "The index holds no token vectors, by which texts are reranked. Build it with them: "
-                "embedfit index … --tokens"
+                "embedfit index … --tokens; or serve it with a cross-encoder: --reranker MODEL"
             )
-        return await self.line.run("texts", len(texts), lambda gone: self._reranked(query, texts, gone, truncate))
+        else:
+            judged = self._reranked
+        return await self.line.run("texts", len(texts), lambda gone: judged(query, texts, gone, truncate))
 
     def close(self) -> None:
         """Stop the thread after its current search."""
@@ -203,4 +222,27 @@ class Searcher:
         whole = np.concatenate(sums)
         return Reranked(
             order=np.argsort(-whole, kind="stable").tolist(), scores=whole / max(mass, 1e-9), sums=whole, tokens=tokens
+        )
+
+    def _judged(
+        self, reranker: CrossEncoder, query: str, texts: Sequence[str], gone: Event, truncate: bool
+    ) -> Reranked:
+        """On the search thread."""
+        most = self.index.asker.window * _CHARACTERS_A_TOKEN
+        pairs = [(query[:most], text[:most]) for text in texts]
+        lengths, cut = reranker.lengths(pairs)
+        if cut and not truncate:
+            raise Invalid(f"{cut} of the `texts` are longer than the reranker reads: {max(lengths)} tokens.")
+        scores = []
+        for start in range(0, len(pairs), _TEXTS_AT_A_TIME):
+            if gone.is_set():
+                raise Left
+            scores.append(reranker.scores(pairs[start : start + _TEXTS_AT_A_TIME]))
+        found = np.concatenate(scores)
+        sure = np.clip(found.astype(np.float64), 1e-12, 1 - 1e-12)
+        return Reranked(
+            order=np.argsort(-found, kind="stable").tolist(),
+            scores=found,
+            sums=(np.log(sure) - np.log1p(-sure)).astype(np.float32),
+            tokens=sum(lengths),
         )

@@ -1,0 +1,99 @@
+"""A connection to an OpenSearch server, and its errors as errors for people."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from embedfit.errors import EmbedfitError, MissingDependency
+from embedfit.index.sinks import server
+from embedfit.index.sinks.server import Place
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+FORM, EXTRA = "opensearch://USER@HOST:9200/NAME", "stores"
+SECRET = "OPENSEARCH_PASSWORD"  # the name of the variable
+_TIMEOUT_SECONDS = 120
+_AGAIN = "Run the same command again: what was loaded stays, and the load goes on. Readers see the old rows."
+
+
+def place_of(url: str) -> Place:
+    """A URL's server and name. Raises UsageError without any secret."""
+    if importlib.util.find_spec("opensearchpy") is None:
+        raise MissingDependency("opensearch-py", extra=EXTRA, needed_for="OpenSearch")
+    return server.place_of(url, FORM, 9200, SECRET)
+
+
+def connected(place: Place) -> OpenSearch:
+    """A connection. Nothing is asked yet."""
+    from opensearchpy import OpenSearch
+
+    parts = urlsplit(place.address)
+    return OpenSearch(
+        hosts=[{"host": parts.hostname, "port": parts.port}],
+        http_auth=(place.user, place.secret) if place.user else None,
+        use_ssl=place.is_encrypted,
+        timeout=_TIMEOUT_SECONDS,
+        max_retries=2,
+    )
+
+
+@contextmanager
+def opened(place: Place) -> Iterator[OpenSearch]:
+    """A connection that is closed at the end, with the server's errors as ours."""
+    client = connected(place)
+    try:
+        with errors_of(place):
+            yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def errors_of(place: Place) -> Iterator[None]:
+    """The server's errors as ours."""
+    from opensearchpy.exceptions import ConnectionError as NoConnection
+    from opensearchpy.exceptions import SerializationError, TransportError
+
+    try:
+        yield
+    except NoConnection as error:
+        text, remedy = f"the connection failed or was lost ({_short(error.error)}).", _AGAIN
+    except TransportError as error:
+        text, remedy = explained(int(error.status_code), f"{error.error}: {_reason(error.info)}", place)
+    except SerializationError:
+        text, remedy = "the answer is not OpenSearch's.", "Look at the address and its port."
+    else:
+        return
+    raise EmbedfitError(f"{place.shown}: {text}", remedy=remedy) from None
+
+
+def _reason(info: object) -> str:
+    error = info.get("error") if isinstance(info, dict) else info
+    return str(error.get("reason", error)) if isinstance(error, dict) else str(error)
+
+
+def _short(text: object) -> str:
+    return " ".join(str(text).split())[:300]
+
+
+def explained(status: int, said: str, place: Place) -> tuple[str, str]:
+    """What an answer of the server, or of an item of a load, means, and what to do."""
+    said = _short(said)
+    if status in (401, 403) and "block" not in said:
+        who = f"refuses the user {place.user}" if place.user else "asks for a user"
+        return f"the server {who} ({said}).", f"Write opensearch://USER@HOST/NAME, and the password into {SECRET}."
+    if "flood" in said or "watermark" in said or "No space left" in said:
+        return f"the server's disk is full ({said}).", f"Free some space. {_AGAIN}"
+    if status == 429:
+        return f"the server is overloaded ({said}).", f"Wait a little. {_AGAIN}"
+    if "dimension" in said.lower():
+        return (
+            f"the vectors don't fit the index ({said}).",
+            "Delete the index that somebody changed, and run the command again.",
+        )
+    return f"the server refused: {said} (HTTP {status}).", _AGAIN

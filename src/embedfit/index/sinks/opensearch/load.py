@@ -1,0 +1,210 @@
+"""Loads an index into OpenSearch beside the old rows, and moves the names to it in one step.
+
+NAME         an alias of the index NAME_CONTENT: a document a passage, whose _id is the passage's number
+NAME_about   an alias of NAME_CONTENT_about: the document 0 holds the facts, the others what turns queries into
+             vectors
+NAME         the name of the search pipeline too
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from embedfit.errors import EmbedfitError, UsageError
+from embedfit.index.sinks.conditions import keys_of
+from embedfit.index.sinks.opensearch.bodies import MARK, document, index_body, pipeline_body
+from embedfit.index.sinks.opensearch.connection import explained, opened, place_of
+from embedfit.index.sinks.server import Place
+from embedfit.index.sinks.sink import About, Handover
+
+if TYPE_CHECKING:
+    from opensearchpy import OpenSearch
+
+#: A request to load has at most so many documents and bytes. A server takes 100 MB, a small managed one 10 MB.
+_REQUEST_ROWS, _REQUEST_BYTES = 500, 9 << 20
+#: How often an overloaded server is asked again, and the seconds before the first time; each wait doubles.
+_RETRIES, _WAIT_SECONDS = 5, 1
+_CHUNK = 1 << 20
+_PAGE = 10_000
+
+
+class OpenSearchSink:
+    """The indexes of a server."""
+
+    def __init__(self, url: str) -> None:
+        """Raises UsageError for a URL that can't be read, EmbedfitError if the server does not answer."""
+        self.place = place_of(url)
+        with opened(self.place) as client:
+            client.info()
+
+    def write(self, handover: Handover) -> None:
+        """Load what is missing, then move the names to it."""
+        with opened(self.place) as client:
+            _Loader(client, self.place, handover).load()
+
+
+class _Loader:
+    """One hand-over, by one connection."""
+
+    def __init__(self, client: OpenSearch, place: Place, handover: Handover) -> None:
+        self._client = client
+        self._place = place
+        self._handover = handover
+        self._about: About = handover.about
+        self._target = f"{place.name}_{self._about.content}"
+
+    def load(self) -> None:
+        """Everything."""
+        self._check_names()
+        if facts_of(self._client, f"{self._target}_about") is None:
+            self._create()
+            self._fill()
+            self._write_facts()
+        elif self._place.name in self._there().get(self._target, ()):
+            self._handover.log(f"index: {self._place.shown} holds these rows already")
+        self._pipeline()
+        self._switch()
+
+    def _there(self) -> dict[str, set[str]]:
+        """Each index whose name or alias begins with ours, with its aliases."""
+        name = self._place.name
+        found: dict[str, set[str]] = {}
+        for wanted in ({"index": f"{name}*"}, {"name": f"{name},{name}_about"}):
+            answer = self._client.indices.get_alias(**wanted, ignore=[404])
+            for index, about in answer.items():
+                if isinstance(about, Mapping) and "aliases" in about:
+                    found.setdefault(index, set()).update(about["aliases"])
+        return found
+
+    def _ours(self) -> list[str]:
+        """The indexes of hand-overs to this name, whole or not. Each has one for its facts beside it."""
+        there = self._there()
+        pattern = re.compile(rf"{re.escape(self._place.name)}_[0-9a-f]{{16}}")
+        return [name for name in there if pattern.fullmatch(name) and f"{name}_about" in there]
+
+    def _check_names(self) -> None:
+        """Raise UsageError if a name that is needed belongs to something else."""
+        there, ours = self._there(), self._ours()
+        for name in (self._place.name, f"{self._place.name}_about"):
+            holders = [index for index, aliases in there.items() if name in aliases]
+            if name in there or any(index.removesuffix("_about") not in ours for index in holders):
+                raise UsageError(
+                    f"The server has an index {name} that is not embedfit's; it is not touched.",
+                    remedy="Choose another name: --to opensearch://HOST/NAME",
+                )
+
+    def _create(self) -> None:
+        """The indexes of this content, unless an interrupted load made them."""
+        there, body = self._there(), index_body(self._about)
+        if f"{self._target}_about" not in there:
+            meta = {"dynamic": False, "_meta": body["mappings"]["_meta"]}
+            self._client.indices.create(index=f"{self._target}_about", body={"mappings": meta})
+        if self._target not in there:
+            self._client.indices.create(index=self._target, body=body)
+
+    def _fill(self) -> None:
+        """Load the rows behind those that an interrupted load left. A request that broke off may have left some."""
+        from opensearchpy.helpers import streaming_bulk
+
+        answers = streaming_bulk(
+            self._client,
+            self._actions(),
+            chunk_size=_REQUEST_ROWS,
+            max_chunk_bytes=_REQUEST_BYTES,
+            max_retries=_RETRIES,
+            initial_backoff=_WAIT_SECONDS,
+            raise_on_error=False,
+        )
+        for loaded, item in answers:
+            if not loaded:
+                result: Mapping[str, Any] = next(iter(item.values()))
+                error = result.get("error", "")
+                said = f"{error.get('type')}: {error.get('reason')}" if isinstance(error, Mapping) else str(error)
+                text, remedy = explained(int(result.get("status", 0)), said, self._place)
+                raise EmbedfitError(f"{self._place.shown}, passage {result.get('_id')}: {text}", remedy=remedy)
+        self._client.indices.refresh(index=self._target)
+        count = self._client.count(index=self._target)["count"]
+        if count != self._about.passages:
+            raise EmbedfitError(
+                f"{self._place.shown} holds {count:,} of {self._about.passages:,} passages after the load.",
+                remedy="Run the same command again: it loads those that are missing.",
+            )
+
+    def _actions(self) -> Iterator[dict[str, Any]]:
+        keys, done = keys_of(self._about), self._first_missing()
+        for batch in self._handover.batches(done) if done < self._about.passages else ():
+            for row in batch:
+                where = {"_op_type": "index", "_index": self._target, "_id": str(row.number)}
+                yield {**where, "_source": document(row, keys)}
+
+    def _first_missing(self) -> int:
+        """The least number of a passage that is not there."""
+        self._client.indices.refresh(index=self._target)
+        expected = 0
+        while True:
+            body = {"size": _PAGE, "sort": [{"number": "asc"}], "_source": False, "search_after": [expected - 1]}
+            hits = self._client.search(index=self._target, body=body)["hits"]["hits"]
+            for hit in hits:
+                if hit["sort"][0] != expected:
+                    return expected
+                expected += 1
+            if not hits:
+                return expected
+
+    def _write_facts(self) -> None:
+        name, data = f"{self._target}_about", self._handover.questions
+        chunks = [data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK)]
+        for number, chunk in enumerate(chunks, 1):
+            self._client.index(index=name, id=number, body={"data": base64.b64encode(chunk).decode("ascii")})
+        facts = {MARK: self._about.content, "chunks": len(chunks), "about": self._about.model_dump_json()}
+        self._client.index(index=name, id=0, body=facts)
+
+    def _pipeline(self) -> None:
+        """The search pipeline. A server before 3.0 has no z-scores and does without."""
+        from opensearchpy.exceptions import TransportError
+
+        path = f"/_search/pipeline/{self._place.name}"
+        try:
+            self._client.transport.perform_request("PUT", path, body=pipeline_body(self._about))
+        except TransportError as error:
+            if error.status_code != 400:
+                raise
+            self._handover.log(
+                f"index: {self._place.shown} has no z-score normalisation (OpenSearch 3.0 or later), so it gets no "
+                "search pipeline; the exact query needs none"
+            )
+
+    def _switch(self) -> None:
+        """Move both names to this content in one request, which the server does whole or not, and drop the others."""
+        there, steps = self._there(), []
+        for suffix in ("", "_about"):
+            name, target = f"{self._place.name}{suffix}", f"{self._target}{suffix}"
+            steps += [
+                {"remove": {"index": index, "alias": name}}
+                for index, aliases in there.items()
+                if name in aliases and index != target
+            ]
+            if name not in there.get(target, ()):
+                steps.append({"add": {"index": target, "alias": name}})
+        if steps:
+            self._client.indices.update_aliases(body={"actions": steps})
+        for other in self._ours():
+            if other != self._target:
+                self._client.indices.delete(index=f"{other},{other}_about")
+
+
+def facts_of(client: OpenSearch, index: str) -> Mapping[str, Any] | None:
+    """The facts of an index, None if there are none: they are written when all rows are there."""
+    answer = client.get(index=index, id=0, ignore=[404])
+    found = answer.get("_source")
+    return found if isinstance(found, Mapping) and MARK in found else None
+
+
+def read_questions(client: OpenSearch, index: str, chunks: int) -> bytes:
+    """The bytes that turn queries into vectors."""
+    return b"".join(
+        base64.b64decode(client.get(index=index, id=number)["_source"]["data"]) for number in range(1, chunks + 1)
+    )
