@@ -12,7 +12,7 @@ from embedfit.commands.indexing import update_index
 from embedfit.errors import ModelError
 from embedfit.index.search import Index
 from embedfit.index.store.golden import share_found
-from embedfit.index.store.manifest import Golden, read_manifest
+from embedfit.index.store.manifest import Golden
 from embedfit.models.store.vectors import VectorStore
 from embedfit.runtime import Runtime
 from embedfit.serving.loading import _proven
@@ -23,7 +23,7 @@ from tests.index.sinks.ranking import first_stage
 def test_an_index_finds_its_golden_answers(tiny_bert: Path, tmp_path: Path) -> None:
     index = documents_index(tmp_path, tiny_bert, count=20)
     golden, plain = index.stored.manifest.golden, first_stage(index)
-    assert len(golden) == 8 and len({one.query for one in golden}) == 8
+    assert len(golden) == 8
     for one in golden:  # sentences of passages, and what a search finds for them
         assert any(one.query in passage.content for passage in index.passages())
         assert [index.passage(number).passage_id for number in one.passages] == [
@@ -48,4 +48,3 @@ def test_an_index_that_finds_other_passages_is_not_served(tiny_bert: Path, tmp_p
     manifest = index.stored.manifest.model_copy(update={"golden": wrong})
     with pytest.raises(ModelError, match="finds only 0%"):
         _proven(Index(replace(index.stored, manifest=manifest), index.asker))
-    assert read_manifest(tmp_path / "ix").golden != wrong

@@ -67,9 +67,10 @@ def _handler(server: JsonServer) -> type[BaseHTTPRequestHandler]:
             if not status:
                 self.close_connection = True
                 return
-            data = json.dumps(answer).encode()
+            is_text = isinstance(answer, str)
+            data = answer.encode() if is_text else json.dumps(answer).encode()
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", "text/plain" if is_text else "application/json")
             self.send_header("content-length", str(len(data)))
             self.end_headers()
             if self.command != "HEAD":

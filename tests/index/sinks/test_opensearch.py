@@ -251,6 +251,14 @@ def test_what_the_server_refuses_is_said(small: Index, server: Server, url: str,
         connect(url)
 
 
+@pytest.mark.parametrize("answer", ["<html>hello</html>", [1], {"a": 1}])
+def test_another_server_is_named(server: Server, url: str, monkeypatch: pytest.MonkeyPatch, answer: object) -> None:
+    for status in (200, 400):
+        monkeypatch.setattr(server, "answer", lambda *_, status=status: (status, answer))
+        with pytest.raises(EmbedfitError, match=r"not OpenSearch's|refused"):
+            kind_of(url).open(url)
+
+
 def test_a_server_without_z_scores_gets_no_pipeline(small: Index, server: Server, url: str, opened) -> None:
     server.has_z_scores = False
     handover, lines = IndexHandover(small, Silent()), []

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 from threading import Event
 from typing import TypeVar
 
@@ -155,16 +154,17 @@ class Searcher:
         truncate: texts that are longer than the model's window are cut; else Invalid is raised. Raises NotFound if the
         index holds no tokens and there is no cross-encoder, Overloaded and BackendFailure as answer() does.
         """
-        if self.reranker is not None:
-            judged = partial(self._judged, self.reranker)
-        elif self.index.stored.tokens is None:
+        reranker = self.reranker
+        if reranker is not None:
+            return await self.line.run(
+                "texts", len(texts), lambda gone: self._judged(reranker, query, texts, gone, truncate)
+            )
+        if self.index.stored.tokens is None:
             raise NotFound(
                 "The index holds no token vectors, by which texts are reranked. Build it with them: "
                 "embedfit index … --tokens; or serve it with a cross-encoder: --reranker MODEL"
             )
-        else:
-            judged = self._reranked
-        return await self.line.run("texts", len(texts), lambda gone: judged(query, texts, gone, truncate))
+        return await self.line.run("texts", len(texts), lambda gone: self._reranked(query, texts, gone, truncate))
 
     def close(self) -> None:
         """Stop the thread after its current search."""

@@ -147,7 +147,7 @@ def hybrid_body(about: About, question: Question, size: int) -> Body:
     queries = []
     for part in about.retriever.parts:
         field = part.name if part.name == "one" else f"{part.name}.vector"
-        near = {"knn": {field: {"vector": question.vector.tolist(), "k": DEPTH}}}
+        near: Body = {"knn": {field: {"vector": question.vector.tolist(), "k": DEPTH}}}
         if part.name in _SEVERAL:
             near = {"nested": {"path": part.name, "score_mode": "max", "query": near}}
         queries.append(near if part.name in DENSE_PARTS else _words(part, question, 1.0))

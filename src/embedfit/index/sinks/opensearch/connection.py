@@ -65,7 +65,7 @@ def errors_of(place: Place) -> Iterator[None]:
         text, remedy = f"the connection failed or was lost ({_short(error.error)}).", _AGAIN
     except TransportError as error:
         text, remedy = explained(int(error.status_code), f"{error.error}: {_reason(error.info)}", place)
-    except SerializationError:
+    except (SerializationError, AttributeError):  # opensearch-py reads an error's JSON as an object, whatever it is
         text, remedy = "the answer is not OpenSearch's.", "Look at the address and its port."
     else:
         return

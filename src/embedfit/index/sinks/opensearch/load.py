@@ -38,7 +38,10 @@ class OpenSearchSink:
         """Raises UsageError for a URL that can't be read, EmbedfitError if the server does not answer."""
         self.place = place_of(url)
         with opened(self.place) as client:
-            client.info()
+            if "version" not in client.info():
+                raise EmbedfitError(
+                    f"{self.place.shown}: the answer is not OpenSearch's.", remedy="Look at the address and its port."
+                )
 
     def write(self, handover: Handover) -> None:
         """Load what is missing, then move the names to it."""
