@@ -53,7 +53,8 @@ class Runtime:
     ledger: the file of paid replies. vectors: embeddings that were computed before. language_model: answers every
     prompt instead of the one that the settings name. executor: where documents are read and texts encoded. confirm:
     asks the user a yes/no question; the default refuses, so nothing is spent by accident. processes: how many train
-    together. clock: seconds since 1970. tracking: the experiment tracker that losses and results are sent to.
+    together. nodes: on which machines (training.processes.launch.Nodes); empty: on this one. clock: seconds since 1970.
+    tracking: the experiment tracker that losses and results are sent to.
     """
 
     report: Reporter = field(default_factory=Silent)
@@ -63,6 +64,7 @@ class Runtime:
     executor: Executor = field(default_factory=Inline)
     confirm: Callable[[str], bool] = _refuse
     processes: int = 1
+    nodes: str = ""
     clock: Callable[[], float] = time.time
     tracking: Tracking = field(default_factory=Tracking)
 

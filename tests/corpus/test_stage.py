@@ -6,7 +6,7 @@ import io
 import json
 import shutil
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -336,3 +336,16 @@ def test_the_filings(data_dir: Path, minilm: Path, tmp_path: Path) -> None:
     assert all(passage.text[0] != " " and passage.page > 0 for passage in passages)
     ends = sum(passage.text.rstrip('”"’)')[-1] in ".:;,!?" for passage in passages)
     assert ends > 0.65 * len(passages), "passages end where sentences and clauses do"
+
+
+def test_a_file_that_a_worker_does_not_see_is_an_error_and_not_a_skipped_document(ingest, docs: Path) -> None:
+    class Elsewhere:
+        """A machine that lacks the folder of the documents."""
+
+        def map(self, function, shards, **how):
+            moved = [replace(one, path=Path("/nowhere") / one.path.name) for one in shards]
+            yield from Inline().map(function, moved, **how)
+
+    with pytest.raises(InputError, match=r"/nowhere/.*: the file was listed, but \S+ does not have it") as caught:
+        ingest(docs, runtime=Runtime(executor=Elsewhere()))
+    assert "under the same path" in (caught.value.remedy or "")

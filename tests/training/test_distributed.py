@@ -1,6 +1,13 @@
 import json
+import os
+import shlex
+import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +17,12 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from embedfit.config import resolve
-from embedfit.errors import TrainingError
+from embedfit.errors import TrainingError, UsageError
 from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
 from embedfit.training.batches import micro_batches
 from embedfit.training.memory import MemoryBudget
-from embedfit.training.processes.launch import command
+from embedfit.training.processes.launch import Nodes, command
 from embedfit.training.processes.world import World
 from embedfit.training.stage import run
 from embedfit.training.step import accumulate_gradients
@@ -98,12 +105,12 @@ def settings(model, *extra):
     return resolve(
         overrides={"model": str(model)},
         assignments=("train.epochs=2", "train.batch_size=8", "train.learning_rate=1e-3", "train.precision=fp32",
-                     "train.patience=0", *extra),
+                     "train.patience=0", "train.tune=both", *extra),
     )  # fmt: skip
 
 
 def test_the_command_is_a_list_without_a_shell(tmp_path):
-    words = command(2, tmp_path / "a b; c", tmp_path / "vectors")
+    words = command(2, tmp_path / "a b; c", tmp_path / "vectors", Nodes())
     assert words[-2] == str(tmp_path / "a b; c") and words[1:3] == ["-m", "torch.distributed.run"]
 
 
@@ -127,3 +134,65 @@ def test_an_error_of_a_process_reaches_the_user(tiny_bert, tmp_path):
     workspace.path("train.jsonl").write_text('{"query": "red", "pos": ["green"]}\n')
     with pytest.raises(TrainingError, match="1 usable rows"):
         run(workspace, settings(tiny_bert), Runtime(processes=2))
+
+
+@pytest.mark.parametrize("text", ["2", "1@10.0.0.5:29500", "two@host:29500", "2@host", "2@host:0", "2@ho st:29500"])
+def test_wrong_machines_say_the_right_form(text):
+    with pytest.raises(UsageError, match="names no machines") as caught:
+        Nodes.parsed(text)
+    assert "2@10.0.0.5:29500" in caught.value.remedy
+
+
+def free_port():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_machines_give_the_gradients_of_one(tiny_bert, tmp_path):
+    """torchrun's rendezvous by hand, on two local nodes of one process each, over gloo."""
+    nodes = Nodes(2, "127.0.0.1", free_port())
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{root}:{root / 'src'}"}
+    begin = [sys.executable, "-m", "torch.distributed.run"]
+    work = ["--nproc-per-node", "1", "-m", "tests.training.one_node", str(tiny_bert), str(tmp_path)]
+    running = [
+        subprocess.Popen([*begin, *replace(nodes, rank=rank).options(), *work], env=environment, cwd=root)
+        for rank in range(2)
+    ]
+    try:
+        assert [one.wait(200) for one in running] == [0, 0]
+    finally:
+        for one in running:
+            one.kill()
+    result, expected = joint_gradients(tiny_bert, World(), 1 << 30)
+    for rank in (0, 1):
+        loss, got = torch.load(tmp_path / f"out-{rank}.pt", weights_only=True)
+        assert loss == pytest.approx(result.loss, rel=1e-6)
+        assert_same(got, expected)
+
+
+@pytest.mark.slow
+def test_the_command_for_the_other_machine_trains_with_this_one(tiny_bert, tmp_path):
+    """The first machine logs what the second one must run; together they train what one process trains."""
+    one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two")
+    others = []
+
+    class Second(Lines):
+        def write(self, text):
+            super().write(text)
+            if "run: " in text:
+                others.append(subprocess.Popen(shlex.split(text.partition("run: ")[2])))
+
+    lines = Second()
+    run(one, settings(tiny_bert), Runtime())
+    try:
+        run(two, settings(tiny_bert), Runtime(nodes=f"2@127.0.0.1:{free_port()}", report=LogLines(lines)))
+        assert [other.wait(100) for other in others] == [0], lines.text
+    finally:
+        for other in others:
+            other.kill()
+    left, right = (load_file(w.path("finetuned") / "model.safetensors") for w in (one, two))
+    for name in left:
+        torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-4)

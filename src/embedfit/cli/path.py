@@ -51,6 +51,7 @@ def run(
     examples: Annotated[Path | None, typer.Option(help="The users' own queries, one a line, for the prompt.")] = None,
     ledger: LedgerPath = None,
     nproc: shared.Processes = 1,
+    nodes: shared.Nodes = "",
     workers: shared.Workers = shared.INLINE,
     ray: shared.RayCluster = None,
     track: shared.Track = None,
@@ -82,8 +83,8 @@ def run(
         raise UsageError(
             "--plan and what belongs to a job need --on.", remedy="For example: --on sagemaker:ml.g5.2xlarge"
         )
-    if on is not None and (ray or track):
-        raise UsageError("--ray and --track do not go together with --on.", remedy="Leave one of them out.")
+    if on is not None and (ray or track or nodes):
+        raise UsageError("--ray, --nodes and --track do not go together with --on.", remedy="Leave one of them out.")
     generate = {"generator": generator, "max_cost": max_cost, "examples": str(examples) if examples else None}
     settings = {
         "model": model,
@@ -99,7 +100,9 @@ def run(
         "assignments": assignments or (),
         "force": force,
     }
-    runtime = runs.with_consent(runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray, track=track), yes)
+    runtime = runs.with_consent(
+        runtime_for(ledger=ledger, processes=nproc, nodes=nodes, workers=workers, ray=ray, track=track), yes
+    )
     if on is not None:
         from embedfit.cli.cloud import run_there  # with what it needs
         from embedfit.commands.cloud.run import CloudRun, Place
@@ -207,12 +210,13 @@ def _stage(name: str, help_text: str) -> Callable[..., None]:
         force: Force = False,
         ledger: LedgerPath = None,
         nproc: shared.Processes = 1,
+        nodes: shared.Nodes = "",
         workers: shared.Workers = shared.INLINE,
         ray: shared.RayCluster = None,
         track: shared.Track = None,
         yes: Yes = False,
     ) -> None:
-        runtime = runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray, track=track)
+        runtime = runtime_for(ledger=ledger, processes=nproc, nodes=nodes, workers=workers, ray=ray, track=track)
         runs.run_stage(name, run=run_folder, assignments=assignments or (), force=force, yes=yes, runtime=runtime)
         if name == "report":
             say(f"{Workspace(run_folder).path('report.html')}")

@@ -40,6 +40,10 @@ LedgerPath = Annotated[
 ]
 MaxCost = Annotated[float | None, typer.Option("--max-cost", help="USD, never exceeded.")]
 Preset = Annotated[str | None, typer.Option(help="default, offline or aws-blog; a run keeps its own.")]
+Nodes = Annotated[
+    str,
+    typer.Option("--nodes", metavar="COUNT@HOST:PORT", help="Train on several machines; HOST is this one's address."),
+]
 Processes = Annotated[int, typer.Option("--nproc", help="Processes that train.")]
 RayCluster = Annotated[
     str | None,
@@ -71,6 +75,7 @@ def runtime_for(
     *,
     ledger: Path | None = None,
     processes: int = 1,
+    nodes: str = "",
     workers: str = INLINE,
     ray: str | None = None,
     track: str | None = None,
@@ -78,7 +83,7 @@ def runtime_for(
     """The runtime of a command. Progress goes to standard error; questions are asked only if somebody can answer."""
     confirm = typer.confirm if sys.stdin.isatty() else None
     runtime = runs.make_runtime(reporter_for(sys.stderr), ledger=ledger, confirm=confirm, processes=processes)
-    return replace(runtime, executor=executor_for(workers, ray), tracking=tracking_for(track))
+    return replace(runtime, executor=executor_for(workers, ray), tracking=tracking_for(track), nodes=nodes)
 
 
 def executor_for(workers: str, ray: str | None) -> Executor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from embedfit.corpus.blocks import ParsedDocument, UnreadableDocument
 from embedfit.corpus.chunking import Chunk, Window, chunk
 from embedfit.corpus.readers.isolation import Limits, ReadingProcess
 from embedfit.corpus.readers.registry import readers
+from embedfit.errors import InputError
 from embedfit.scale.executor import Tell
 
 #: Share of the time that a document takes until it is read; the rest is for cutting it.
@@ -63,7 +65,12 @@ class Readers:
 
 
 def read(opened: Readers, file: File, tell: Tell) -> CutDocument | str:
-    """The document, or the reason why it can't be read."""
+    """The document, or the reason why it can't be read. Raises InputError if this machine does not have the file."""
+    if not file.path.exists():
+        raise InputError(
+            f"the file was listed, but {platform.node()} does not have it",
+            remedy="Every machine that works must see the documents under the same path; then run it again.",
+        )
     try:
         parsed = opened.parsed(file, tell)
     except UnreadableDocument as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 from collections import deque
 from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, suppress
@@ -128,7 +129,7 @@ class _Worker(Generic[State, Shard, Result]):
         try:
             self._opened = state.__enter__()
         except Exception as error:  # of any kind: it is the driver's to raise
-            return portable(error)
+            return _explained(error)
         return None
 
     def do(self, shard: Shard) -> tuple[bool, Result | Exception]:
@@ -136,11 +137,21 @@ class _Worker(Generic[State, Shard, Result]):
         try:
             return True, self._function(self._opened, shard, _ignore)
         except Exception as error:  # of any kind: it is the driver's to raise
-            return False, portable(error)
+            return False, _explained(error)
 
     def close(self) -> None:
         """Leave the state."""
         self._state.__exit__(None, None, None)
+
+
+def _explained(error: Exception) -> Exception:
+    """The error as the driver raises it. A node that lacks a file is a fault of the cluster, not of embedfit."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(
+            f"{platform.node()}, a node of the Ray cluster, has no {error.filename}.",
+            remedy="Documents, models, the run and EMBEDFIT_CACHE must lie in a folder that every node mounts.",
+        )
+    return portable(error)
 
 
 class _Member(Generic[Shard]):

@@ -75,7 +75,7 @@ class Material:
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Fine-tune the base model on train.jsonl and save the best weights by dev as finetuned/."""
-    if runtime.processes > 1 and config.training.tuned != "map":
+    if (runtime.processes > 1 or runtime.nodes) and config.training.tuned != "map":
         loss = loss_named(config.training.loss)
         if loss.teaches_map:  # the teachers' vectors and scores are stored, and each process finds them
             data = _training_data(workspace, trained_tower(config), config, Silent())

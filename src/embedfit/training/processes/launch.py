@@ -1,15 +1,18 @@
-"""Training in several processes on this machine: started by torchrun, watched from here."""
+"""Training in several processes, on this machine or on several: started by torchrun, watched from here."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedfit.config import Config, save
-from embedfit.errors import TrainingError
+from embedfit.errors import TrainingError, UsageError
 from embedfit.models.sources import resolve_model
 from embedfit.numerics.machine import cores
 from embedfit.path.workspace import Workspace
@@ -19,10 +22,42 @@ from embedfit.runtime import Runtime
 CONFIG, ERROR, _STDERR = "config.toml", "error.json", "processes.log"
 
 
-def command(processes: int, root: Path, vectors: Path) -> list[str]:
-    """The command that starts so many training processes on a run folder. vectors: the folder of stored vectors."""
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The machines that train together. rank: of this one, counted from 0. The first one has the address."""
+
+    count: int = 1
+    host: str = "127.0.0.1"
+    port: int = 0
+    rank: int = 0
+
+    @classmethod
+    def parsed(cls, text: str) -> Nodes:
+        """The machines of "2@10.0.0.5:29500", seen from the first; "" is this machine alone. Raises UsageError."""
+        if not text:
+            return cls()
+        found = re.fullmatch(r"(\d{1,5})@([\w.-]+):(\d{1,5})", text)
+        if found is None or int(found[1]) < 2 or not 0 < int(found[3]) < 65536:
+            raise UsageError(f"--nodes {text!r} names no machines.", remedy="For example: --nodes 2@10.0.0.5:29500")
+        return cls(int(found[1]), found[2], int(found[3]))
+
+    def options(self) -> list[str]:
+        """What torchrun must know."""
+        if self.count == 1:
+            return ["--standalone"]
+        return [
+            "--nnodes", str(self.count), "--node-rank", str(self.rank),
+            "--master-addr", self.host, "--master-port", str(self.port),
+        ]  # fmt: skip
+
+
+def command(processes: int, root: Path, vectors: Path, nodes: Nodes) -> list[str]:
+    """The command that starts so many training processes of a run folder on this machine.
+
+    vectors: the folder of stored vectors.
+    """
     return [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+        sys.executable, "-m", "torch.distributed.run", *nodes.options(), "--nproc-per-node", str(processes),
         "-m", "embedfit.training.processes.worker", str(root), str(vectors),
     ]  # fmt: skip
 
@@ -37,7 +72,12 @@ def launch(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     threads = str(max(1, cores() // processes))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     report.log(f"train: {processes} processes of {threads} threads")
-    words = command(processes, workspace.root, runtime.vectors.folder)
+    nodes = Nodes.parsed(runtime.nodes)
+    folders = workspace.root.resolve(), runtime.vectors.folder.resolve()
+    words = command(processes, *folders, nodes)
+    for rank in range(1, nodes.count):
+        theirs = shlex.join(command(processes, *folders, replace(nodes, rank=rank)))
+        report.log(f"on machine {rank + 1} of {nodes.count}, which must see the same folders, run: {theirs}")
     with (
         (scratch / _STDERR).open("w", encoding="utf-8") as stderr,
         subprocess.Popen(words, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment) as running,
