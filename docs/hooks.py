@@ -11,14 +11,19 @@ import json
 import posixpath
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer.main
+from pydantic import TypeAdapter
 from rich.text import Text
 
 import embedfit
 from embedfit.cli.main import app
+from embedfit.cli.results import Printed
 from embedfit.config import fields
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ PROJECT = {
     "project/architecture.md": "ARCHITECTURE.md",
     "project/contributing.md": "CONTRIBUTING.md",
     "project/changelog.md": "CHANGELOG.md",
+    "project/skill.md": "SKILL.md",
 }
 _LINK = re.compile(r"\[([^\]]*)\]\(([^)#\s]+)(#[\w-]+)?\)")
 
@@ -88,6 +94,36 @@ def settings_page() -> str:
     return "\n".join(parts) + "\n"
 
 
+def schema_of(form: Printed) -> dict[str, Any]:
+    """The JSON schema of what a command prints, from the record that it prints."""
+    module, _, name = form.place.partition(":")
+    record = getattr(import_module(module), name)
+    schema = TypeAdapter(list[record] if form.many else record).json_schema(mode="serialization")
+    for hidden in (one.name for one in (dataclass_fields(record) if is_dataclass(record) else ()) if not one.repr):
+        schema["properties"].pop(hidden)
+        schema["required"].remove(hidden)
+    return schema
+
+
+def forms_of(command: Any) -> tuple[Printed, ...]:  # noqa: ANN401 - typer brings its own click
+    """What a command prints with --json; empty if it has no such option."""
+    return getattr(command.callback, "prints", ())
+
+
+def json_page() -> str:
+    """The JSON schema of everything that a command prints with --json."""
+    parts = [
+        "# JSON\n",
+        "What each command prints with `--json`, as JSON Schema. `embedfit benchmark` takes a file: `--json FILE`.",
+        "A version may add keys; a key that is there keeps its meaning.\n",
+    ]
+    for name, command in commands():
+        for form in forms_of(command):
+            parts.append(f"\n## {name}{f' {form.when}' if form.when else ''}\n")
+            parts.append(f"```json\n{json.dumps(schema_of(form), indent=1, ensure_ascii=False)}\n```")
+    return "\n".join(parts) + "\n"
+
+
 def python_page() -> str:
     """The public names, each with its signature and docstring, which mkdocstrings reads from the source."""
     names = [name for name in embedfit.__all__ if name != "__version__"]
@@ -98,6 +134,12 @@ def python_page() -> str:
 def project_page(name: str) -> Callable[[], str]:
     """A page of the repository's root, with links that lead to pages of the site."""
     return lambda: relinked((ROOT / PROJECT[name]).read_text("utf-8"), PROJECT[name], name)
+
+
+def agents_list() -> str:
+    """llms.txt with addresses of the site in place of files."""
+    text = (ROOT / "llms.txt").read_text("utf-8").replace("](SKILL.md)", "](project/skill/)")
+    return re.sub(r"\]\(docs/([\w/-]+)\.md\)", r"](\1/)", text)
 
 
 def relinked(text: str, source: str, place: str) -> str:
@@ -132,6 +174,7 @@ MADE: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
     "reference/settings.md": settings_page,
     "reference/python.md": python_page,
+    "reference/json.md": json_page,
     **{name: project_page(name) for name in PROJECT},
 }
 
@@ -151,6 +194,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
     for name, make in MADE.items():
         files.append(File.generated(config, name, content=make()))
+    files.append(File.generated(config, "llms.txt", content=agents_list()))
     return files
 
 

@@ -14,6 +14,7 @@ from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import ASKED, Query
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
+from tests.json_forms import printed
 from tests.serving.conftest import TOPICS, write_corpus
 
 
@@ -55,7 +56,7 @@ def test_other_questions_differ(run, tmp_path):
     other = tmp_path / "other.jsonl"
     other.write_text("".join(json.dumps({"query": f"zq {'x' * (n % 9)} {n} !? 你好"}) + "\n" for n in range(50)))
     code, said = drift(run, "--queries", str(other), "--json")
-    found = json.loads(said)
+    found = printed("embedfit drift", said)
     assert code == 3 and found["drifted"] and found["questions"]["p"] < 0.016 and found["by_people"]
     assert found["passages"] is None and found["questions"]["new"] == 50
 

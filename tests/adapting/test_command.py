@@ -19,6 +19,7 @@ from embedfit.models.encoder import Encoder
 from embedfit.models.query_map import QueryMap
 from embedfit.path.artefacts import Passage
 from embedfit.path.workspace import Workspace
+from tests.json_forms import printed
 
 
 class Vectors(ThreadingHTTPServer):
@@ -95,7 +96,7 @@ def test_the_command_prints_what_it_made(world: Path, server: Vectors, tmp_path:
         timeout=300,
     )
     assert again.returncode == 0, again.stderr
-    result = json.loads(again.stdout)
+    result = printed("embedfit adapt", again.stdout)
     assert result["schema"] == 1 and result["map"]["ship"] and result["data"]["asked"] == 45
     assert result["systems"]["mapped"]["metrics"]["ndcg@10"] > result["systems"]["frozen"]["metrics"]["ndcg@10"]
     # Each text was asked once, but for the short ones that show whether the server has another model now.

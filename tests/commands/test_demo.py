@@ -29,6 +29,7 @@ from embedfit.path.artefacts import Query
 from embedfit.path.workspace import Workspace
 from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
+from tests.json_forms import printed
 
 PACKED = Path(unpack.__code__.co_filename).with_name("annual_reports.zip")
 ROOMY = Machine(cores=2, memory=16 << 30, pace=1.0)
@@ -138,6 +139,7 @@ def test_a_small_machine_says_what_it_leaves_out(tiny_bert: Path, tmp_path: Path
     )
     assert "Documents: 12 passages" in stream.getvalue() and result.questions == 12
     assert "Half of the documents are left out, because this machine has one core." in stream.getvalue()
+    printed("embedfit demo", json.dumps(result.as_dict(), default=str))
     assert result.run is None and list(result.seconds) == [RETRIEVER] and not (result.folder / "train.jsonl").exists()
     assert [name for name, _ in story(result).facts] == ["Cost", "Details"]
 

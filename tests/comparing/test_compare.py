@@ -23,6 +23,7 @@ from embedfit.path.artefacts import METRIC, Score
 from embedfit.path.workspace import encode_record
 from embedfit.retrieval.metrics import METRICS, judge, score
 from embedfit.retrieval.significance import holm
+from tests.json_forms import printed
 
 TOPICS = ("mute the sound", "reset the remote", "pair a speaker", "update the set", "lock a channel", "save energy")
 
@@ -223,6 +224,6 @@ def test_the_command(beir, tmp_path):
     done = CliRunner().invoke(app, [*arguments, "--per-query", str(out), "--mteb", str(results)])
     assert done.exit_code == 0, done.output
     assert "detectable" in done.output and out.exists() and (results / "bm25").is_dir()
-    record = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    record = printed("embedfit compare", CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert record["schema"] == 1 and list(record["systems"]) == [run, "bm25"]
     assert record["comparisons"][0]["p_holm"] is not None

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from embedfit.cli.deploy import app
 from embedfit.errors import DeployError, UsageError
 from tests.deploy.fake_account import BUCKET, ROLE
+from tests.json_forms import printed
 
 
 @pytest.fixture
@@ -34,19 +35,18 @@ OPTIONS = ("--region", "us-east-1", "--instance-type", "ml.m5.xlarge", "--role",
 
 
 def test_the_whole_life(cli, account, model_folder):
-    plan = json.loads(cli("plan", model_folder, *OPTIONS, "--json"))
+    plan = printed("embedfit deploy sagemaker plan", cli("plan", model_folder, *OPTIONS, "--json"))
     assert plan["schema"] == 1 and plan["steps"][-1]["kind"] == "endpoint"
-    deployment = json.loads(
-        cli("apply", model_folder, *OPTIONS, "--max-instances", 2, "--yes", "--json", "--ttl", "8h")
-    )
+    applied = cli("apply", model_folder, *OPTIONS, "--max-instances", 2, "--yes", "--json", "--ttl", "8h")
+    deployment = printed("embedfit deploy sagemaker apply", applied)
     assert deployment["name"] == plan["name"]
     assert account.everything()["endpoints"] == [plan["name"]]
-    (status,) = json.loads(cli("status", model_folder, "--json"))
+    (status,) = printed("embedfit deploy sagemaker status", cli("status", model_folder, "--json"))
     assert status["endpoint"] == "InService" and status["usd_per_hour"] == 0.23 and not status["expired"]
     assert all(resource["there"] for resource in status["resources"])
     assert plan["name"] in cli("status", model_folder)
-    cli("destroy", model_folder, "--yes")
-    assert account.everything() == {}
+    gone = printed("embedfit deploy sagemaker destroy", cli("destroy", model_folder, "--yes", "--json"))
+    assert gone == {"deployments": [plan["name"]]} and account.everything() == {}
     assert "Nothing is recorded" in cli("status", model_folder)
 
 
@@ -74,7 +74,8 @@ def test_nothing_happens_without_consent(cli, account, model_folder):
 
 def test_sweep(cli, account, model_folder):
     cli("apply", model_folder, *OPTIONS, "--yes", "--ttl", "1m")
-    cli("sweep", "--region", "us-east-1", "--yes")
+    gone = printed("embedfit deploy sagemaker sweep", cli("sweep", "--region", "us-east-1", "--yes", "--json"))
+    assert gone == {"deployments": []}
     assert account.everything()["endpoints"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from embedfit.index.retriever import DEFAULT
 from embedfit.models.encoder import Encoder
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.workspace import Workspace
+from tests.json_forms import printed
 from tests.serving.conftest import write_corpus
 
 
@@ -51,6 +52,7 @@ def test_the_same_model_agrees(tiny_bert):
     client = Endpoint(tiny_bert)
     result = run(client, tiny_bert)
     assert result.agrees and result.lowest_cosine > 0.9999
+    printed("embedfit deploy sagemaker test", json.dumps(asdict(result)))
     assert result.dimensions == 32 and result.queries == result.passages == 8
     assert 0 < result.p50_ms <= result.p95_ms <= result.p99_ms
     assert result.requests_per_second > 0 and result.texts_per_second > 0

@@ -44,7 +44,7 @@ def find(arguments: list[str]) -> tuple[typer.main.click.Command, str, list[str]
     return command, name, arguments
 
 
-BLOCKS = [(place, command) for page in PAGES for place, command in shown(page)]
+BLOCKS = [(place, command) for page in (*PAGES, ROOT / "llms.txt") for place, command in shown(page)]
 
 
 @pytest.mark.parametrize(("place", "command"), BLOCKS, ids=[place for place, _ in BLOCKS])

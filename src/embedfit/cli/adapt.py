@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from embedfit.cli import shared
-from embedfit.cli.results import print_systems
+from embedfit.cli.results import print_systems, prints
 from embedfit.cli.shared import AsJson, Force, LedgerPath, RunFolder, Set, Yes, runtime_for
 from embedfit.display import terminal
 from embedfit.display.terminal import say_json, shown
 
 
+@prints("embedfit.path.artefacts:Adapted")
 def adapt(
     docs: Annotated[
         list[Path] | None,

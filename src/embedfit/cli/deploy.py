@@ -17,6 +17,8 @@ from rich.table import Table
 
 from embedfit.cli.cloud import print_findings
 from embedfit.cli.options import with_options
+from embedfit.cli.results import DeploymentsDeleted, Printed, prints, say_result
+from embedfit.cli.shared import AsJson
 from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.account.images import device_of
 from embedfit.deploy.account.prices import load_prices
@@ -55,7 +57,6 @@ Bucket = Annotated[
     str | None, typer.Option(help="Bucket for the model; default: sagemaker-REGION-ACCOUNT.", show_default=False)
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do it without asking.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")]
 
 
 Policies = Annotated[
@@ -74,6 +75,7 @@ Serverless = Annotated[bool, typer.Option("--serverless", hidden=True)]
 
 
 @sagemaker.command()
+@prints("embedfit.deploy.plan:DeployPlan")
 @with_options(Options)
 def plan(
     model: Model,
@@ -98,6 +100,7 @@ def plan(
 
 
 @sagemaker.command()
+@prints("embedfit.deploy.state:Deployment")
 @with_options(Options)
 def apply(
     model: Model,
@@ -149,6 +152,7 @@ def _planned(
 
 
 @sagemaker.command()
+@prints(Printed("embedfit.deploy.status:DeploymentStatus", many=True))
 def status(
     model: MaybeModel = None,
     region: Region = None,
@@ -183,6 +187,7 @@ def status(
 
 
 @sagemaker.command()
+@prints("embedfit.deploy.probe:ProbeResult")
 def test(
     model: Annotated[
         str, typer.Argument(help="The model that was deployed: a folder, an alias or a hub id.", show_default=False)
@@ -226,6 +231,7 @@ def test(
 
 
 @sagemaker.command()
+@prints("embedfit.cli.results:DeploymentsDeleted")
 def destroy(
     model: MaybeModel = None,
     region: Region = None,
@@ -235,6 +241,7 @@ def destroy(
     bucket: Bucket = None,
     any_owner: Annotated[bool, typer.Option("--any-owner", help="Include other people's, found by tag.")] = False,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete everything that apply made, by the state file or by tags, and verify that nothing is left."""
     from embedfit.deploy.destroy import destroy as delete
@@ -248,22 +255,26 @@ def destroy(
     run = run_label_option or (run_label(model) if model else None)
     aws = Aws.open(region or (_recorded_region(folder, name) if folder else None), profile)
     buckets = (bucket,) if bucket else ()
-    delete(aws, runtime, state_folder=folder, name=name, run=run, buckets=buckets, any_owner=any_owner)
+    gone = delete(aws, runtime, state_folder=folder, name=name, run=run, buckets=buckets, any_owner=any_owner)
+    say_result(DeploymentsDeleted(deployments=gone), as_json=as_json)
 
 
 @sagemaker.command()
+@prints("embedfit.cli.results:DeploymentsDeleted")
 def sweep(
     region: Region = None,
     profile: Profile = None,
     bucket: Bucket = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what has outlived its --ttl.")] = False,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete every deployment in the region that has outlived its --ttl."""
     from embedfit.deploy.destroy import sweep as delete_expired
 
     buckets = (bucket,) if bucket else ()
-    delete_expired(Aws.open(region, profile), _runtime(yes, quiet=False), buckets=buckets, dry_run=dry_run)
+    gone = delete_expired(Aws.open(region, profile), _runtime(yes, quiet=False), buckets=buckets, dry_run=dry_run)
+    say_result(DeploymentsDeleted(deployments=gone), as_json=as_json)
 
 
 # --- parsing

@@ -13,6 +13,8 @@ import typer
 from rich.text import Text
 
 from embedfit.cli import shared
+from embedfit.cli.results import IndexBuilt, prints, say_result
+from embedfit.cli.shared import AsJson
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json
 from embedfit.errors import UsageError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _SHOWN = 300
 
 
+@prints("embedfit.cli.results:IndexBuilt")
 def index(
     docs: Annotated[list[Path] | None, typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")] = None,
     run_folder: Annotated[Path | None, typer.Option("--run", help="A run folder: index its documents.")] = None,
@@ -60,6 +63,7 @@ def index(
     workers: shared.Workers = shared.INLINE,
     ray: shared.RayCluster = None,
     force: Annotated[bool, typer.Option("--force", help="Build it although it is up to date.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Build the index of documents or of a run, a folder that `search` reads.
 
@@ -68,7 +72,7 @@ def index(
     """
     from embedfit.commands.indexing import index_documents, index_run, update_index  # torch
     from embedfit.index.sinks.handover import export
-    from embedfit.index.sinks.sink import kind_of
+    from embedfit.index.sinks.sink import kind_of, shown
 
     runtime = shared.runtime_for(workers=workers, ray=ray)
     of_documents = bool(docs or add or model or queries)
@@ -82,8 +86,13 @@ def index(
     else:
         make = partial(index_documents, docs or (), folder=to_folder or Path(), model=model, queries=queries or ())
     built = make(tokens=tokens, force=force, runtime=runtime)
-    if to and sink is not None:
-        _say_handed(to, export(built, sink, runtime.report), built)
+    about = export(built, sink, runtime.report) if sink is not None else None
+    if as_json:
+        place = shown(to) if to else ""
+        say_result(IndexBuilt(folder=str(built.stored.folder), passages=len(built), to=place), as_json=True)
+        return
+    if to and about is not None:
+        _say_handed(to, about, built)
     where = f"--run {run_folder}" if run_folder is not None else f"--index {to_folder}"
     say(f'{built.stored.folder}\nNext: embedfit search {where} "what you look for"')
 
@@ -128,6 +137,7 @@ def _check_index(
         )
 
 
+@prints("embedfit.commands.indexing:SearchResult")
 def search(
     query: Annotated[str | None, typer.Argument(help="What you look for.")] = None,
     run_folder: Annotated[Path | None, typer.Option("--run", help="A run folder.")] = None,
@@ -139,9 +149,7 @@ def search(
         list[str] | None,
         typer.Option("--filter", help="lang=de, lang=de|fr, date>=2024-01-01, groups:hr, url=*; several: all of them."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON; progress stays on stderr.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find the best passages for a query, with each one's place, its scores by part, and its rank under the base."""
     from embedfit.asked.reading import read_queries

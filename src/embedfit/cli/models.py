@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from embedfit.cli.results import print_systems
+from embedfit.cli.results import ModelPushed, ModelsMixed, VectorsWritten, print_systems, prints, say_result
 from embedfit.cli.shared import AsJson, LedgerPath, RunFolder, Yes, runtime_for
 from embedfit.commands import runs
 from embedfit.config import WINDOW_TOKENS
@@ -27,6 +27,7 @@ Convention = Annotated[
 ]
 
 
+@prints("embedfit.evaluation.benchmark:BenchmarkResult")
 def benchmark(
     models: Annotated[list[str], typer.Argument(help="Models, bm25, titan-v2, tei:URL, openai:URL#MODEL, …")],
     beir: Annotated[Path, typer.Option(help="A folder with corpus.jsonl, queries.jsonl and qrels/test.tsv.")],
@@ -57,6 +58,7 @@ def benchmark(
     print_systems(result.systems)
 
 
+@prints("embedfit.comparing.compare:ComparedRecord")
 def compare(
     systems: Annotated[
         list[str], typer.Argument(help="Models, bm25, hybrid:MODEL, …; TREC runs; scores.jsonl#SYSTEM of a run.")
@@ -92,6 +94,7 @@ def compare(
         say(f"{path}")
 
 
+@prints("embedfit.cli.results:VectorsWritten")
 def encode(
     model: Annotated[str, typer.Argument(help="A model's name, hub id or folder.")],
     source: Annotated[Path, typer.Option("--input", help="Texts, one a line, or JSONL with a field text.")],
@@ -103,6 +106,7 @@ def encode(
         bool, typer.Option("--windows", help="A vector for every window of a passage, the best of which counts.")
     ] = False,
     window_tokens: WindowTokens = WINDOW_TOKENS,
+    as_json: AsJson = False,
 ) -> None:
     """Encode texts: write their vectors to a file."""
     from embedfit.models.store.files import encode_file, encode_windows  # torch
@@ -114,11 +118,13 @@ def encode(
         count, size = encode_windows(model, source, output, max_tokens=window_tokens, report=report)
     else:
         count, size = encode_file(model, source, output, is_query=query, report=report)
-    say(f"{output}: {count} vectors of {size} dimensions")
-    if windows:
-        say(f"{output.with_suffix('.windows.jsonl')}: the passage and the text of each")
+    beside = str(output.with_suffix(".windows.jsonl")) if windows else ""
+    lines = [f"{output}: {count} vectors of {size} dimensions", f"{beside}: the passage and the text of each"]
+    written = VectorsWritten(file=str(output), vectors=count, dimensions=size, windows=beside)
+    say_result(written, *lines[: 2 if windows else 1], as_json=as_json)
 
 
+@prints("embedfit.cli.results:ModelsMixed")
 def merge_models(
     models: Annotated[
         list[Path], typer.Argument(help="Model folders of one architecture; the first gives the tokenizer.")
@@ -129,6 +135,7 @@ def merge_models(
         Path | None, typer.Option(help="FlagEmbedding JSONL: weights from each model's loss on it.")
     ] = None,
     temperature: Annotated[float, typer.Option(help="Of the softmax over losses; LM-Cocktail's own is 5.")] = 5.0,
+    as_json: AsJson = False,
 ) -> None:
     """Mix two or more models in LM-Cocktail's manner, by given weights or by example data."""
     from embedfit.merging.cocktail import mix  # torch
@@ -137,16 +144,20 @@ def merge_models(
     used = mix(
         models, output, weights=given, examples=examples, temperature=temperature, report=reporter_for(sys.stderr)
     )
-    shares = ", ".join(f"{path.name} {share:.3f}" for path, share in zip(models, used, strict=True))
-    say(f"{output}: {shares}")
+    weight = {str(path): share for path, share in zip(models, used, strict=True)}
+    shares = ", ".join(f"{Path(path).name} {share:.3f}" for path, share in weight.items())
+    say_result(ModelsMixed(folder=str(output), weights=weight), f"{output}: {shares}", as_json=as_json)
 
 
+@prints("embedfit.cli.results:ModelPushed")
 def push(
     run_folder: RunFolder,
     repo: Annotated[str, typer.Argument(help="owner/name on the Hugging Face hub.")],
     private: Annotated[bool, typer.Option(help="Make the repository private.")] = True,
+    as_json: AsJson = False,
 ) -> None:
     """Upload the merged model and its card to the Hugging Face hub."""
     from embedfit.reporting.push import push as run_push  # huggingface_hub
 
-    say(run_push(Workspace(run_folder), repo, private=private, report=reporter_for(sys.stderr)))
+    url = run_push(Workspace(run_folder), repo, private=private, report=reporter_for(sys.stderr))
+    say_result(ModelPushed(url=url), url, as_json=as_json)

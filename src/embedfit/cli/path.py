@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from embedfit.cli import shared
 from embedfit.cli.options import with_options
-from embedfit.cli.results import show_result
+from embedfit.cli.results import Printed, RunStatus, StageDone, prints, say_result, show_result
 from embedfit.cli.shared import AsJson, Force, LedgerPath, RunFolder, Set, Yes, runtime_for
 from embedfit.commands import runs
 from embedfit.deploy.jobs.options import JobOptions
@@ -28,6 +29,10 @@ NOT_BETTER = 3
 CLOUD = "On SageMaker (--on)"
 
 
+@prints(
+    "embedfit.path.artefacts:Summary",
+    Printed("embedfit.deploy.jobs.plan:JobPlan", when="with --on and --plan"),
+)
 @with_options(JobOptions)
 def run(
     docs: Annotated[list[Path] | None, typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")] = None,
@@ -124,6 +129,7 @@ def run(
         raise typer.Exit(NOT_BETTER)
 
 
+@prints("embedfit.cli.results:StageDone")
 def ingest(
     docs: Annotated[list[Path], typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")],
     run_folder: RunFolder = Path("runs/embedfit"),
@@ -136,6 +142,7 @@ def ingest(
     assignments: Set = None,
     workers: shared.Workers = shared.INLINE,
     ray: shared.RayCluster = None,
+    as_json: AsJson = False,
     force: Force = False,
 ) -> None:
     """Documents → passages: the first stage alone."""
@@ -152,8 +159,10 @@ def ingest(
         force=force,
         runtime=runtime_for(workers=workers, ray=ray),
     )
+    _show_stage("ingest", run_folder, as_json=as_json)
 
 
+@prints("embedfit.cli.results:StageDone")
 def generate(
     run_folder: RunFolder,
     generator: shared.Generator = None,
@@ -164,6 +173,7 @@ def generate(
     workers: shared.Workers = shared.INLINE,
     ray: shared.RayCluster = None,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Passages → queries, by a language model; filtered, with a reason for each dropped one."""
     runs.run_stage(
@@ -175,8 +185,10 @@ def generate(
         yes=yes,
         runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray),
     )
+    _show_stage("generate", run_folder, as_json=as_json)
 
 
+@prints("embedfit.cli.results:StageDone")
 def choose(
     run_folder: RunFolder,
     judge: shared.JudgeSpec = None,
@@ -187,6 +199,7 @@ def choose(
     workers: shared.Workers = shared.INLINE,
     ray: shared.RayCluster = None,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Choose the retriever that ships, and record the evidence."""
     settings: dict[str, object] = {"choose": {"judge": judge}} if judge else {}
@@ -199,11 +212,21 @@ def choose(
         yes=yes,
         runtime=runtime_for(ledger=ledger, workers=workers, ray=ray),
     )
+    _show_stage("choose", run_folder, as_json=as_json)
+
+
+def _show_stage(name: str, run_folder: Path, *, as_json: bool) -> None:
+    """Print when a stage was done. For people the display has said it."""
+    manifest = Workspace(run_folder).read_manifest(name)
+    if as_json and manifest is not None:
+        done = StageDone(run=str(run_folder), stage=name, seconds=manifest.seconds, finished=manifest.finished)
+        say_result(done, as_json=True)
 
 
 def _stage(name: str, help_text: str) -> Callable[..., None]:
     """The command of a stage without options of its own."""
 
+    @prints("embedfit.cli.results:StageDone")
     def command(
         run_folder: RunFolder,
         assignments: Set = None,
@@ -215,10 +238,12 @@ def _stage(name: str, help_text: str) -> Callable[..., None]:
         ray: shared.RayCluster = None,
         track: shared.Track = None,
         yes: Yes = False,
+        as_json: AsJson = False,
     ) -> None:
         runtime = runtime_for(ledger=ledger, processes=nproc, nodes=nodes, workers=workers, ray=ray, track=track)
         runs.run_stage(name, run=run_folder, assignments=assignments or (), force=force, yes=yes, runtime=runtime)
-        if name == "report":
+        _show_stage(name, run_folder, as_json=as_json)
+        if name == "report" and not as_json:
             say(f"{Workspace(run_folder).path('report.html')}")
 
     command.__name__, command.__doc__ = name, help_text
@@ -264,6 +289,7 @@ def grade(
     say(f"{session.whole:,} questions are graded whole. Next: embedfit choose --run {run_folder}")
 
 
+@prints("embedfit.cli.results:RunStatus")
 def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = False) -> None:
     """List which stages are fresh, stale, partial or missing, and why, the next step, and the cost so far."""
     workspace = Workspace(run_folder)
@@ -276,7 +302,8 @@ def status(run_folder: RunFolder, ledger: LedgerPath = None, as_json: AsJson = F
         seconds = {name: manifest.seconds for name, manifest in manifests.items() if manifest}
         states = {name: one.state for name, one in found.items()}
         why = {name: one.why for name, one in found.items() if one.why}
-        say_json({"stages": states, "why": why, "next": next_step, "seconds": seconds, "cost": cost.model_dump()})
+        told = RunStatus(stages=states, why=why, next=next_step, seconds=seconds, cost=cost)
+        say_json({**asdict(told), "cost": cost.model_dump()})
         return
     table = Table("stage", "state", "time", "finished", "why", box=None, pad_edge=False)
     for name, one in found.items():
@@ -314,6 +341,7 @@ def _coloured(state: str) -> str:
     return f"[{colour}]{state}[/]"
 
 
+@prints("embedfit.commands.demo.result:DemoRecord")
 def demo(
     run_folder: RunFolder = Path("runs/demo"),
     untrained: Annotated[

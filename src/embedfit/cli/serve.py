@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from embedfit.cli.options import with_options
-from embedfit.display.terminal import say
+from embedfit.cli.results import files_written, prints
+from embedfit.cli.shared import AsJson
 from embedfit.errors import MissingDependency, UsageError
 from embedfit.progress import LogLines, Reporter, reporter_for
 from embedfit.runtime import Runtime
@@ -107,10 +108,12 @@ def _opener(named: str, report: Reporter) -> Callable[[], Index] | None:
     return opened
 
 
+@prints("embedfit.cli.results:FilesWritten")
 def export(
     model: Annotated[str, typer.Argument(help="Alias, hub id or folder.")],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write onnx/model.onnx, which TEI on CPU prefers.")] = False,
     openvino: Annotated[bool, typer.Option("--openvino", help="Write openvino/model.xml.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a model as a graph into its folder, or into those of its two towers, checked against torch."""
     from embedfit.models.export import to_onnx, to_openvino  # loads torch
@@ -119,8 +122,10 @@ def export(
 
     if not onnx and not openvino:
         raise UsageError("Say which graph to write.", remedy=f"For example: embedfit export {model} --onnx")
+    written: list[Path] = []
     for folder in plain_folders(resolve_model(model)):
         if onnx:
-            say(str(to_onnx(folder)))
+            written.append(to_onnx(folder))
         if openvino:
-            say(str(to_openvino(folder, folder / "openvino")))
+            written.append(to_openvino(folder, folder / "openvino"))
+    files_written(*written, as_json=as_json)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from embedfit.cli.results import CacheCleaned, CallsExported, Printed, prints, say_result
 from embedfit.cli.shared import AsJson, LedgerPath, RunFolder, runtime_for
 from embedfit.commands import cache, runs
 from embedfit.display import terminal
@@ -17,6 +18,10 @@ from embedfit.display.terminal import say, say_json, shown
 from embedfit.errors import UsageError
 
 
+@prints(
+    Printed("embedfit.commands.doctor:Diagnosis", many=True),
+    Printed("embedfit.models.layout.proof:ExaminationResult", when="with a MODEL"),
+)
 def doctor(
     model: Annotated[
         str | None, typer.Argument(help="A model: show its modules and what is put before texts, instead.")
@@ -68,6 +73,7 @@ def _doctor_model(model: str, against: str | None, *, as_json: bool) -> None:
         raise typer.Exit(1)
 
 
+@prints("embedfit.commands.drift:DriftResult")
 def drift(
     run: RunFolder,
     queries: Annotated[list[Path], typer.Option("--queries", help="New questions: one a line, or JSONL.")],
@@ -92,6 +98,7 @@ ledger_app = typer.Typer(help="The ledger of language-model calls.", no_args_is_
 
 
 @ledger_app.command("list")
+@prints(Printed("embedfit.llm.ledger.rows:ModelTotals", many=True))
 def ledger_list(ledger: LedgerPath = None, as_json: AsJson = False) -> None:
     """Calls, tokens and cost by provider and model."""
     rows = runs.ledger_totals(ledger)
@@ -106,15 +113,20 @@ def ledger_list(ledger: LedgerPath = None, as_json: AsJson = False) -> None:
 
 
 @ledger_app.command("export")
-def ledger_export(target: Annotated[Path, typer.Argument(help="A JSONL file.")], ledger: LedgerPath = None) -> None:
+@prints("embedfit.cli.results:CallsExported")
+def ledger_export(
+    target: Annotated[Path, typer.Argument(help="A JSONL file.")], ledger: LedgerPath = None, as_json: AsJson = False
+) -> None:
     """Every call with its request and reply, as JSONL."""
-    say(f"{target}: {runs.ledger_export(target, ledger)} calls")
+    calls = runs.ledger_export(target, ledger)
+    say_result(CallsExported(file=str(target), calls=calls), f"{target}: {calls} calls", as_json=as_json)
 
 
 cache_app = typer.Typer(help="What can be fetched or computed again: vectors, converted models.", no_args_is_help=True)
 
 
 @cache_app.command("list")
+@prints(Printed("embedfit.commands.cache:Entry", many=True))
 def cache_list(as_json: AsJson = False) -> None:
     """Everything in the cache, the longest unused first."""
     entries = cache.entries()
@@ -130,6 +142,7 @@ def cache_list(as_json: AsJson = False) -> None:
 
 
 @cache_app.command("size")
+@prints("embedfit.commands.cache:Sizes")
 def cache_size(as_json: AsJson = False) -> None:
     """The bytes of each kind, where they lie, and how many bytes vectors may have."""
     found = cache.sizes()
@@ -144,6 +157,7 @@ def cache_size(as_json: AsJson = False) -> None:
 
 
 @cache_app.command("clean")
+@prints("embedfit.cli.results:CacheCleaned")
 def cache_clean(
     to_gb: Annotated[float, typer.Option("--to-gb", min=0, help="Keep so many GiB of the last used vectors.")] = 0.0,
     everything: Annotated[bool, typer.Option("--all", help="Converted models and measured settings too.")] = False,
@@ -151,12 +165,10 @@ def cache_clean(
 ) -> None:
     """Delete stored vectors. Vectors that were paid for stay: they lie in the ledger."""
     deleted = cache.clean(most=int(to_gb * (1 << 30)), everything=everything)
-    if as_json:
-        say_json({"deleted_bytes": deleted})
-    else:
-        say(f"{deleted / (1 << 20):,.1f} MiB deleted")
+    say_result(CacheCleaned(deleted_bytes=deleted), f"{deleted / (1 << 20):,.1f} MiB deleted", as_json=as_json)
 
 
+@prints("embedfit.forgetting.verb:Forgetting")
 def forget(
     run_folder: Annotated[Path, typer.Option("--run", help="The run folder, or the folder of an index.")],
     query: Annotated[list[str] | None, typer.Option("--query", help="The text of a question.")] = None,
@@ -167,11 +179,12 @@ def forget(
     ] = None,
     ledger: LedgerPath = None,
     yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Take a question or a document out of a run, its index, the ledger and the cache; say which models saw it."""
     from embedfit.forgetting.verb import forget as run_forget  # torch
 
-    run_forget(
+    found = run_forget(
         run_folder,
         queries=query or (),
         query_ids=query_id or (),
@@ -180,3 +193,5 @@ def forget(
         yes=yes,
         runtime=runtime_for(ledger=ledger),
     )
+    if as_json:
+        say_json(asdict(found))

@@ -6,9 +6,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
-from pydantic import JsonValue
+from typing_extensions import TypedDict
 
 from embedfit.asked.log import read_log
 from embedfit.commands import runs
@@ -46,6 +47,16 @@ class Compared:
         return self.p < ALPHA
 
 
+class DriftResult(TypedDict):
+    """What `embedfit drift --json` prints. drifted: whether anything differs. passages: None without --documents."""
+
+    drifted: bool
+    by_people: bool
+    questions: Compared
+    found: Lower
+    passages: Compared | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
     """What was compared. by_people: the run's own questions are of people, and not written by a model."""
@@ -61,9 +72,9 @@ class Drift:
         parts = [self.questions.differs, self.found.has_fallen, self.passages is not None and self.passages.differs]
         return any(parts)
 
-    def as_json(self) -> dict[str, JsonValue]:
+    def as_json(self) -> DriftResult:
         """The result as JSON values."""
-        return {"drifted": self.has_drifted, **asdict(self)}
+        return cast("DriftResult", {"drifted": self.has_drifted, **asdict(self)})
 
     def sentences(self) -> Iterator[str]:
         """The result in plain words."""

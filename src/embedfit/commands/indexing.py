@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import NotRequired, TypedDict
 
 from embedfit.asked.log import read_log
 from embedfit.asked.rows import other_language
@@ -23,7 +24,7 @@ from embedfit.index.build import Built, Source, build
 from embedfit.index.constants import ENOUGH_ASKED, SAMPLE
 from embedfit.index.plan import Wish, plan
 from embedfit.index.retriever import Retriever
-from embedfit.index.search import Index
+from embedfit.index.search import Hit, Index
 from embedfit.index.sinks.handover import export
 from embedfit.index.sinks.sink import About, kind_of
 from embedfit.index.store.columns import joined
@@ -50,6 +51,18 @@ from embedfit.path.workspace import FILES, Workspace, sha256_json
 from embedfit.runtime import Runtime
 
 PathLike = str | Path
+
+
+class SearchResult(TypedDict):
+    """What `embedfit search --json` prints. base: the passages that the base's one vector finds.
+
+    recall: the share of the best passages that an approximate search found in a sample; missing if it is exact.
+    """
+
+    query: str
+    hits: list[Hit]
+    base: list[Hit]
+    recall: NotRequired[float]
 
 
 def index_documents(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from embedfit.errors import UsageError
 from embedfit.files.places import located
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
+from tests.json_forms import printed
 
 ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:openai-AbCdEf"
 
@@ -60,7 +60,7 @@ def test_the_command_line_plans_without_credentials_and_region(tmp_path: Path) -
     words = ["run", str(tmp_path / "docs"), "--run", str(tmp_path / "run"), "--on", "sagemaker:ml.g5.2xlarge", "--plan"]
     done = CliRunner().invoke(app, [*words, "--json"])
     assert done.exit_code == 0, done.output
-    made = json.loads(done.stdout)
+    made = printed("embedfit run", done.stdout)
     assert [call["operation"] for step in made["steps"] for call in step["calls"]][-1] == "create_training_job"
     assert made["cost"]["usd_per_hour"] == 1.515 and made["cost"]["most_usd"] == 12.12
     assert re.search(r"estimate.*20\d\d-\d\d", made["cost"]["basis"])

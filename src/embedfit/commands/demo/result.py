@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypedDict
 
 from embedfit.commands.runs import RunResult
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.evaluation.measure import Measured
 from embedfit.numerics.arrays import Ints
-from embedfit.path.artefacts import Comparison, System
+from embedfit.path.artefacts import Comparison, Summary, System
 
 #: Questions that are shown.
 SHOWN = 3
@@ -41,6 +42,18 @@ class SideBySide:
     shown: tuple[Shown, ...]
 
 
+class DemoRecord(TypedDict):
+    """What `embedfit demo --json` prints: DemoResult's fields. summary: that of the run; None with --untrained."""
+
+    folder: str
+    questions: int
+    systems: dict[str, System]
+    untrained: Comparison
+    compared: SideBySide
+    seconds: dict[str, float]
+    summary: Summary | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
     """What the demo found.
@@ -59,7 +72,7 @@ class DemoResult:
     run: RunResult | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """For --json."""
+        """For --json: the values of a DemoRecord."""
         return {
             "folder": str(self.folder),
             "questions": self.questions,

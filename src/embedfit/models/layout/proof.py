@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import JsonValue
+from typing_extensions import TypedDict
 
 from embedfit.errors import ModelError, first_line
 from embedfit.models.architecture import DOCUMENT, PASSAGE_PROMPTS, QUERY, Architecture, StaticEmbedding
@@ -62,6 +64,28 @@ class VectorComparison:
         return f"The vectors DIFFER from sentence-transformers' ({numbers}). First to differ: {self.differs}."
 
 
+class ExaminationResult(TypedDict):
+    """What `embedfit doctor MODEL --json` prints.
+
+    comparison: with sentence-transformers; golden: with the vectors in the folder. prompts_from: whose the prompts are.
+    """
+
+    folder: str
+    modules: list[str]
+    dimensions: int
+    max_tokens: int
+    query_prompt: str
+    passage_prompt: str
+    prompts_from: str
+    similarity: str
+    comparison: dict[str, JsonValue] | None
+    golden: dict[str, JsonValue] | None
+
+
+def _with_same(found: VectorComparison | GoldenCheck | None) -> dict[str, JsonValue] | None:
+    return None if found is None else {**asdict(found), "same": found.same}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examination:
     """A model's architecture, its prompts, and the comparisons of its vectors that were made.
@@ -80,7 +104,7 @@ class Examination:
         """Whether no comparison found a difference."""
         return all(one is None or one.same for one in (self.comparison, self.golden))
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> ExaminationResult:
         """The result as JSON values, for --json."""
         return {
             "folder": str(self.folder),
@@ -91,10 +115,8 @@ class Examination:
             "passage_prompt": self.layout.document_instruction,
             "prompts_from": self.source,
             "similarity": self.layout.similarity,
-            "comparison": None
-            if self.comparison is None
-            else {**asdict(self.comparison), "same": self.comparison.same},
-            "golden": None if self.golden is None else {**asdict(self.golden), "same": self.golden.same},
+            "comparison": _with_same(self.comparison),
+            "golden": _with_same(self.golden),
         }
 
     def lines(self) -> list[str]:
