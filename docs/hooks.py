@@ -182,7 +182,8 @@ MADE: dict[str, Callable[[], str]] = {
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Put pages that the navigation does not name yet at its end, so that none is hidden."""
     named = set(re.findall(r"[\w./-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8")))
-    more = sorted(page.name for page in (ROOT / "docs").glob("*.md") if page.name not in named)
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")}
+    more = sorted(pages - named)
     if more and config.nav is not None:
         config.nav.append({"More": more})
     return config
