@@ -11,12 +11,13 @@ setup: .venv/ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-# Only what the demo uses. torch first and by its exact version, so that no other one comes with what needs it.
+# Only what the demo uses, compiled when it is first read. torch comes first and by its exact version, so that what needs
+# it brings no other one.
 .venv/demo-ready: pyproject.toml constraints.txt
 	@echo 'Setting up .venv: one to two minutes if the packages are in the cache'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .
 	touch $@
 
 demo: .venv/demo-ready

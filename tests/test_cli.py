@@ -171,6 +171,17 @@ def test_doctor_names_the_fix(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert by_name["CPU"]["state"] == "ok" and "trains in" in by_name["CPU"]["found"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "has_gpu", "state"), [(None, False, "ok"), ("12.8", True, "ok"), ("12.8", False, "warning")]
+)
+def test_doctor_advises_the_cpu_build_of_torch(kind: str | None, has_gpu: bool, state: str) -> None:
+    from embedfit.commands.doctor import torch_build
+
+    found = torch_build("2.13.0", kind, has_gpu=has_gpu)
+    assert found.state == state
+    assert ("https://pytorch.org/get-started/locally/" in found.fix) == (state == "warning")
+
+
 def test_doctor_knows_every_extra() -> None:
     from embedfit.commands.doctor import EXTRAS
     from embedfit.files.textfiles import toml_of

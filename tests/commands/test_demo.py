@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedfit.cli.main import main
+from embedfit.cli.results import program, show_demo
 from embedfit.commands.demo import DemoResult, demo
 from embedfit.commands.demo.pace import Details, Headings
 from embedfit.commands.demo.result import FIRST, SHOWN, side_by_side
@@ -236,6 +237,25 @@ def test_the_end_says_verdict_cost_report_and_the_next_two_commands(
     commands = [command for command, _ in next_steps("embedfit")]
     assert len(commands) == 2 and commands[0].startswith("embedfit index DOCS") and "run DOCS" in commands[1]
     assert json.loads(json.dumps(result.as_dict()))["summary"]["decision"]
+
+    show_demo(result, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    at = [
+        next(n for n, line in enumerate(lines) if start in line) for start in ("28 questions", "Search with", "Report ")
+    ]
+    assert at == sorted(at) < [lines.index("Your documents:")]
+
+
+def test_the_next_command_is_one_that_the_shell_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "bin" / "embedfit"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setattr("sys.argv", [str(script)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program() == str(script)
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert program() == "embedfit"
 
 
 @pytest.mark.slow

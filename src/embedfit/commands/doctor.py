@@ -79,11 +79,11 @@ def _machine() -> list[Diagnosis]:
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; the CPU is used"
     findings.append(Diagnosis(what="GPU", state="ok", found=gpu))
     kind = torch.version.cuda or torch.version.hip
-    findings.append(_torch(torch.__version__, kind, has_gpu=torch.cuda.is_available() or hardware.may_have_gpu()))
+    findings.append(torch_build(torch.__version__, kind, has_gpu=torch.cuda.is_available() or hardware.may_have_gpu()))
     return findings
 
 
-def _torch(version: str, kind: str | None, *, has_gpu: bool) -> Diagnosis:
+def torch_build(version: str, kind: str | None, *, has_gpu: bool) -> Diagnosis:
     """Whether torch's build fits the machine. kind: the version of CUDA or ROCm that it was built for, or None."""
     if kind is None or has_gpu:
         return Diagnosis(what="torch", state="ok", found=version)
