@@ -106,7 +106,7 @@ def test_options_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         "choose": {"judge": "bedrock:m"},
     }
     assert seen["assignments"] == ["train.epochs=2", "mine.negatives=1"]
-    assert seen["yes"] is True and seen["preset"] == "offline"
+    assert seen["runtime"].confirm("this costs money") is True and seen["preset"] == "offline"
     assert (seen["runtime"].processes, seen["runtime"].ledger) == (2, tmp_path / "l")
 
 
