@@ -1,11 +1,14 @@
-"""Passages a second of the local generator beside transformers and llama.cpp's server, and whether its words suffer.
+"""Kept queries a second of the local generator beside openvino-genai, transformers and llama.cpp's server.
 
-    python benchmarks/generation.py [--quick] [--json OUT] [--model FILE.gguf] [--corpus corpus.jsonl ...]
+    python benchmarks/generation.py --quick      # 32 passages, a few minutes
+    python benchmarks/generation.py              # 200 passages; writes benchmarks/results/generation.json
 
-Every system writes two queries for each passage of 90 to 150 words, behind the same three-shot prompt, at
-temperature 0.9, and stops at the line's end. Quality: how often greedy replies equal those of fp32 arithmetic,
-and how likely fp32's own sampled replies are to each arithmetic (perplexity; equal is perfect).
-llama.cpp runs in an environment of its own, from a prebuilt wheel; where there is none the entry says so.
+Every system writes two queries for each passage of 90 to 150 words, behind the same three-shot prompt, at temperature
+0.9, and stops at the line's end. All read the beginning that prompts share once. A query counts as kept if the filters
+of `embedfit generate` keep it, the round trip among all such passages of the corpora included. Quality: how often
+greedy replies equal those of fp32 arithmetic, and how likely fp32's own sampled replies are to each arithmetic
+(perplexity; equal is perfect). llama.cpp runs in an environment of its own, from a prebuilt wheel; where there is none
+the entry says so. On a busy machine look at the figures by processor time.
 """
 
 from __future__ import annotations
@@ -31,16 +34,26 @@ from typing import Any
 
 import torch
 
-from embedfit.llm.protocol import Reply, Request
+from embedfit.config import resolve
+from embedfit.errors import EmbedfitError
+from embedfit.llm.protocol import LanguageModel, Reply, Request
+from embedfit.llm.providers.local.generic import GenericBackend
 from embedfit.llm.providers.local.gguf import read_gguf, read_shape, read_weights
 from embedfit.llm.providers.local.llama import Arithmetic
 from embedfit.llm.providers.local.model import LlamaBackend, LocalGenerator
 from embedfit.llm.providers.local.prefix import Family, Leaf, Wave
 from embedfit.llm.providers.local.probe import best_arithmetic, product_rates
+from embedfit.llm.providers.openvino import OpenVinoGenerator
 from embedfit.models.sources import resolve_generator
+from embedfit.path.artefacts import Passage, Query
+from embedfit.queries.ask import texts_of
 from embedfit.queries.prompts import STYLES, Way, one_query
+from embedfit.queries.stage import filtered
+from embedfit.runtime import Runtime
 
 CPU = torch.device("cpu")
+HERE = Path(__file__).resolve().parent
+OURS = "embedfit local"
 LLAMA_CPP = "xllamacpp==2026.10.11549"
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -89,43 +102,70 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def timed(work: Callable[[], list[int]], count: int, pid: int | None = None) -> dict[str, float]:
-    """Run work, which returns the number of tokens of each reply; pid: the process that does it, if another.
+def timed(work: Callable[[], list[Reply]], count: int, pid: int | None = None) -> tuple[dict[str, Any], list[Reply]]:
+    """Run work, which returns the reply to each request; pid: the process that does it, if another.
 
     On a busy machine look at passages per second of processor time: waiting for others is not in it.
     """
     pid = pid or os.getpid()
     before, start = cpu_seconds(pid), time.perf_counter()
-    tokens = work()
+    replies = work()
     wall, cpu = time.perf_counter() - start, cpu_seconds(pid) - before
-    return {
+    figures = {
         "passages": count,
         "passages_per_s": round(count / wall, 3),
         "passages_per_cpu_s": round(count / cpu, 3),
         "wall_s": round(wall, 2),
         "cpu_s": round(cpu, 2),
-        "tokens_per_reply": round(sum(tokens) / len(tokens), 1),
+        "tokens_per_reply": round(sum(reply.output_tokens for reply in replies) / len(replies), 1),
         "load_average_1m": round(os.getloadavg()[0], 1),
     }
+    return figures, replies
 
 
-def run_embedfit(model: Path, arithmetic: Arithmetic, rows: list[tuple[str, str]]) -> dict[str, float]:
-    """LocalGenerator.complete on all requests at once."""
-    local = LocalGenerator(model, arithmetic=arithmetic)
-    list(local.complete(requests_for(rows[:1], temperature=0.0)[:1]))  # load, and read nothing of the passages below
+def kept(pool: list[tuple[str, str]], rows: list[tuple[str, str]], replies: list[Reply]) -> list[str]:
+    """The queries that the filters of `embedfit generate` keep. pool: the passages of the round trip, rows first."""
+    passages = [
+        Passage(passage_id=str(number), document_id=str(number), title=title, text=text)
+        for number, (title, text) in enumerate(dict.fromkeys([*rows, *pool]))
+    ]
+    drafts = []
+    for number, reply in enumerate(replies):
+        ((text, reason),) = texts_of(reply, ["question"])
+        place = str(number * len(rows) // len(replies))
+        drafts.append(
+            Query(
+                query_id=str(number), passage_id=place, text=text, style="question", split="train",
+                kept=not reason, reason=reason,
+            )
+        )  # fmt: skip
+    found = filtered(passages, drafts, resolve(preset="offline"), Runtime())
+    return [query.text for query in found if query.kept]
+
+
+Result = tuple[dict[str, Any], list[Reply]]
+#: (title, text) of passages → a system's figures and its replies.
+Measure = Callable[[list[tuple[str, str]]], Result]
+
+
+def run_model(model: LanguageModel, rows: list[tuple[str, str]]) -> Result:
+    """complete() on all requests at once."""
+    # One call loads the model, and reads the beginning that all prompts share, as in a run.
+    list(model.complete(requests_for([("", "A short text.")], temperature=0.0)[:1]))
     requests = requests_for(rows)
 
-    def work() -> list[int]:
-        replies = [reply for _, reply in local.complete(requests)]
-        assert all(isinstance(reply, Reply) for reply in replies)
-        return [reply.output_tokens for reply in replies if isinstance(reply, Reply)]
+    def work() -> list[Reply]:
+        found = dict(model.complete(requests))
+        replies = [reply for _, reply in sorted(found.items()) if isinstance(reply, Reply)]
+        assert len(replies) == len(requests)
+        return replies
 
     return timed(work, len(rows))
 
 
-def run_transformers(model: Path, dtype: torch.dtype, rows: list[tuple[str, str]]) -> dict[str, float]:
-    """generate() in batches of 32, left-padded, two sequences a prompt, stopped at the line's end."""
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+def with_transformers(model: Path, folder: Path) -> LanguageModel:
+    """The model by transformers in bf16, in batches, the shared beginning's keys computed once: `local`'s other way."""
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     file = read_gguf(model)
     shape = read_shape(file)
@@ -143,38 +183,14 @@ def run_transformers(model: Path, dtype: torch.dtype, rows: list[tuple[str, str]
     )
     plain = LlamaForCausalLM(config)
     plain.load_state_dict(read_weights(file, shape), strict=False)
-    plain = plain.to(dtype).eval()
-    local = LocalGenerator(model, arithmetic=Arithmetic("fp32", CPU))
-    tokenizer = local._tokenizer
-    tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
-    requests = requests_for(rows)[::2]
-    prompts = [list(tokens) for tokens in local._encode(requests)]
-    newlines = [i for token, i in tokenizer.get_vocab().items() if "Ċ" in token]
-    settings = GenerationConfig(
-        do_sample=True,
-        temperature=0.9,
-        top_p=0.95,
-        top_k=0,
-        max_new_tokens=48,
-        num_return_sequences=2,
-        eos_token_id=[*local._writer.ends, *newlines],
-        pad_token_id=tokenizer.eos_token_id,
-    )
-
-    def work() -> list[int]:
-        lengths = []
-        for start in range(0, len(prompts), 32):
-            batch = tokenizer.pad({"input_ids": prompts[start : start + 32]}, return_tensors="pt")
-            with torch.inference_mode():
-                result = plain.generate(**batch, generation_config=settings)
-            written = result[:, batch["input_ids"].shape[1] :]
-            lengths.extend((written != settings.pad_token_id).sum(dim=1).tolist())
-        return lengths
-
-    return timed(work, len(rows))
+    plain.save_pretrained(folder)
+    local = LocalGenerator(model, arithmetic=Arithmetic("fp32", CPU), max_samples=32)
+    backend = GenericBackend(folder, Arithmetic("bf16", CPU))
+    local.__dict__["_loaded"] = (local._tokenizer, backend, local._writer)
+    return local
 
 
-def run_llama_cpp(model: Path, rows: list[tuple[str, str]]) -> dict[str, Any]:
+def run_llama_cpp(model: Path, rows: list[tuple[str, str]]) -> Result:
     """llama.cpp's server with 8 slots, 8 requests at a time, prompt cache on."""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -183,7 +199,7 @@ def run_llama_cpp(model: Path, rows: list[tuple[str, str]]) -> dict[str, Any]:
             install = [str(python), "-m", "pip", "install", "-q", "--only-binary", ":all:", LLAMA_CPP]
             subprocess.run(install, check=True, capture_output=True, timeout=300)
         except (subprocess.SubprocessError, OSError) as error:
-            return {"unavailable": f"no prebuilt wheel of llama.cpp could be installed ({type(error).__name__})"}
+            return unavailable(f"no prebuilt wheel of llama.cpp could be installed ({type(error).__name__})")
         command = [str(python), "-c", LLAMA_SERVER, str(model), str(torch.get_num_threads())]
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -191,7 +207,7 @@ def run_llama_cpp(model: Path, rows: list[tuple[str, str]]) -> dict[str, Any]:
             try:
                 address = next((line.split()[1] for line in server.stdout or () if line.startswith("READY")), None)
                 if address is None:
-                    return {"unavailable": "llama.cpp's server did not start"}
+                    return unavailable("llama.cpp's server did not start")
                 ask(address, requests_for(rows[-1:])[0])
                 requests = requests_for(rows)
                 with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -200,8 +216,12 @@ def run_llama_cpp(model: Path, rows: list[tuple[str, str]]) -> dict[str, Any]:
                 server.terminate()
 
 
-def ask(address: str, request: Request) -> int:
-    """One completion; returns the tokens of the reply."""
+def unavailable(why: str) -> Result:
+    return {"unavailable": why}, []
+
+
+def ask(address: str, request: Request) -> Reply:
+    """One completion."""
     # A text to continue is no conversation: it goes to the endpoint without a chat template.
     plain = request.messages[0].role == "text"
     prompt: dict[str, Any] = (
@@ -223,7 +243,14 @@ def ask(address: str, request: Request) -> int:
         {"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(call, timeout=600) as answer:
-        return int(json.load(answer)["usage"]["completion_tokens"])
+        found = json.load(answer)
+    choice, used = found["choices"][0], found["usage"]
+    return Reply(
+        text=choice["text"] if plain else choice["message"]["content"],
+        input_tokens=int(used["prompt_tokens"]),
+        output_tokens=int(used["completion_tokens"]),
+        finish="length" if choice["finish_reason"] == "length" else "stop",
+    )
 
 
 def quality(model: Path, arithmetics: list[Arithmetic], rows: list[tuple[str, str]]) -> dict[str, Any]:
@@ -291,50 +318,80 @@ def hardware() -> dict[str, Any]:
 
 
 def systems(
-    model: Path, rows: list[tuple[str, str]], quick: bool
-) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Name and measurement of each system; slow ones get fewer passages."""
+    model: Path, quick: bool, work: Path
+) -> Iterator[tuple[str, int, Callable[[list[tuple[str, str]]], Result]]]:
+    """Name, passages at most (slow ones get fewer) and measurement of each system; ours with its own choice first."""
+    everything, few = (32, 8) if quick else (200, 64)
     best = best_arithmetic()
-    yield f"embedfit local ({best.products})", lambda: run_embedfit(model, best, rows)
-    few = rows[: 8 if quick else 64]
+    yield OURS, everything, lambda rows: run_model(LocalGenerator(model, arithmetic=best), rows)
+    yield "openvino-genai", everything, lambda rows: run_openvino(model, rows)
     if best.products != "fp32":
-        yield "embedfit local (fp32, no fast products)", lambda: run_embedfit(model, Arithmetic("fp32", CPU), few)
-    yield "transformers generate (bf16, batch 32)", lambda: run_transformers(model, torch.bfloat16, few)
-    yield "transformers generate (fp32, batch 32)", lambda: run_transformers(model, torch.float32, few)
-    yield "llama.cpp server (8 slots)", lambda: run_llama_cpp(model, few)
+        exact = Arithmetic("fp32", CPU)
+        yield "embedfit local, fp32", few, lambda rows: run_model(LocalGenerator(model, arithmetic=exact), rows)
+    yield "transformers, bf16", few, lambda rows: run_model(with_transformers(model, work), rows)
+    yield "llama.cpp server", everything, lambda rows: run_llama_cpp(model, rows)
 
 
-def save(path: Path | None, result: dict[str, Any]) -> None:
+def run_openvino(model: Path, rows: list[tuple[str, str]]) -> Result:
+    try:
+        return run_model(OpenVinoGenerator(model), rows)
+    except EmbedfitError as error:
+        return unavailable(str(error))
+
+
+def line(name: str, figures: dict[str, Any]) -> str:
+    """A system's figures for people."""
+    if "unavailable" in figures:
+        return f"{name:24} {figures['unavailable']}"
+    return (
+        f"{name:24} {figures['passages_per_s']:6.2f} passages/s, {figures['kept']:4.0%} kept, "
+        f"{figures['kept_per_s']:6.2f} kept/s, {figures['kept_per_cpu_s']:6.2f} kept/CPU-s; embedfit local is "
+        f"{figures['embedfit_times_kept_per_s']:.2f} × as fast, {figures['embedfit_times_kept_per_cpu_s']:.2f} × by CPU"
+    )
+
+
+def save(path: Path, result: dict[str, Any]) -> None:
     """Write what is known so far: a run that is cut short keeps what it measured."""
-    if path is not None:
-        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer passages")
-    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--json", type=Path, help="default: benchmarks/results/generation[_quick].json")
     parser.add_argument("--model", type=Path, help="a GGUF file; default: the one of the offline preset")
     parser.add_argument("--corpus", type=Path, nargs="*", help="corpus.jsonl files to take passages from")
     parser.add_argument("--no-quality", action="store_true", help="measure speed alone")
     options = parser.parse_args()
     corpora = options.corpus or [p for d in ("emanual", "covid_qa") if (p := SHARED / d / "corpus.jsonl").is_file()]
     model = options.model or resolve_generator()
-    rows = passages(corpora)[: 32 if options.quick else 192]
+    out = options.json or HERE / "results" / f"generation{'_quick' if options.quick else ''}.json"
+    pool = passages(corpora)
     result: dict[str, Any] = {
-        "what": "passages a second, 2 queries each, passages of 90 to 150 words, three-shot prompt",
+        "what": "2 queries for each passage of 90 to 150 words, three-shot prompt, those that the filters keep",
+        "model": model.name,
         "hardware": hardware(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy", "openvino")}
         | {"python": platform.python_version(), "llama.cpp": LLAMA_CPP},
         "systems": {},
     }
-    for name, measure in systems(model, rows, options.quick):
-        figures = result["systems"][name] = measure()
-        shown = figures.get("unavailable") or (
-            f"{figures['passages_per_s']:6.2f} passages/s {figures['passages_per_cpu_s']:6.2f} passages/cpu-s"
-        )
-        print(f"{name:45s} {shown}", flush=True)
-        save(options.json, result)
+    with tempfile.TemporaryDirectory() as work:
+        for name, count, measure in systems(model, options.quick, Path(work)):
+            rows = pool[:count]
+            figures, replies = measure(rows)
+            result["systems"][name] = figures
+            if replies:
+                queries = kept(pool, rows, replies)
+                figures["kept"] = round(len(queries) / len(replies), 3)
+                figures["kept_per_s"] = round(len(queries) / figures["wall_s"], 2)
+                figures["kept_per_cpu_s"] = round(len(queries) / figures["cpu_s"], 2)
+                figures["examples"] = queries[:5]
+                ours = result["systems"][OURS]
+                for unit in ("kept_per_s", "kept_per_cpu_s"):
+                    figures[f"embedfit_times_{unit}"] = round(ours[unit] / max(figures[unit], 1e-9), 2)
+            print(line(name, figures), flush=True)
+            save(out, result)
+    rows = pool[: 32 if options.quick else 200]
     if not options.no_quality:
         kinds = [Arithmetic(kind, CPU) for kind in ("int8", "bf16")]
         result["quality"] = quality(model, kinds, rows[: 8 if options.quick else 50])
@@ -343,7 +400,8 @@ def main() -> None:
                 f"{kind}: greedy replies equal {figures['greedy_replies_equal']:.0%}, "
                 f"perplexity of fp32 samples {figures['perplexity_of_fp32_samples']}"
             )
-    save(options.json, result)
+    save(out, result)
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from embedfit.runtime import cache_folder
 from embedfit.serving.edge.access import Keys
 from embedfit.serving.engines.choice import EngineChoice, QualityGate, candidates, choose
 from embedfit.serving.engines.engine import Engine, batch_of
+from embedfit.serving.engines.known import known_choice, place_of
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.engines.warmup import calibrate
 from embedfit.serving.scheduling.admission import GateResult, compare, content_of, evaluation_of, remembered, trial_of
@@ -241,7 +242,11 @@ def _choice(model: str, served: _Served, settings: ServeSettings, encoder: TextE
         )
     tried = candidates(folder, layout, settings, threads=cores(), gated=evaluation is not None)
     gate = None if evaluation is None else _gate(served, evaluation, encoder, log)
-    choice = choose(tried, max_tokens=layout.max_tokens, precision=settings.precision, gate=gate, log=log)
+    fastest = partial(choose, tried, max_tokens=layout.max_tokens, precision=settings.precision, gate=gate, log=log)
+    if gate is not None or len(tried) == 1:  # the gate needs the exact engine beside the fast one
+        choice = fastest()
+    else:
+        choice = known_choice(place_of(content_key(folder), tried), tried, fastest, log=log)
     for label, rate in choice.rates.items():
         if rate:
             log(f"{label}: {rate:,.0f} tokens/s{' (chosen)' if label == choice.label else ''}")

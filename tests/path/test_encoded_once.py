@@ -1,0 +1,53 @@
+"""A run encodes each passage once a model: whatever a stage encodes, the later ones take from the store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from embedfit.commands.indexing import index_run
+from embedfit.models.encoder import Encoder
+from embedfit.models.local import LocalModel
+from embedfit.models.store.vectors import VectorStore
+from embedfit.numerics.arrays import Vectors
+from embedfit.path.artefacts import Passage
+from embedfit.runtime import Runtime
+from embedfit.testing.run_folder import build_run
+
+
+@pytest.mark.slow
+def test_passages_are_encoded_once_a_model_in_all_stages_and_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored: Counter[tuple[str, str]] = Counter()
+    every: Counter[str] = Counter()
+    embed, encode = LocalModel.embed, Encoder.encode
+
+    def embed_counted(self: LocalModel, texts: Sequence[str], *, is_query: bool) -> Vectors:
+        if not is_query:
+            stored.update((self.tower(is_query=False).key, text) for text in texts)
+        return embed(self, texts, is_query=is_query)
+
+    def encode_counted(self: Encoder, texts: Sequence[str], *, is_query: bool = False, **more: object) -> Vectors:
+        if not is_query:
+            every.update(dict.fromkeys(texts, 1))
+        return encode(self, texts, is_query=is_query, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(LocalModel, "embed", embed_counted)
+    monkeypatch.setattr(Encoder, "encode", encode_counted)
+    workspace, config = build_run(tmp_path)
+    index_run(
+        workspace.root, runtime=Runtime(ledger=tmp_path / "ledger.sqlite", vectors=VectorStore(tmp_path / "vectors"))
+    )
+    contents = {passage.content for passage in workspace.read(Passage)}
+    models = {key for key, text in stored if text in contents}
+    assert len(models) >= 3, "the base, the tuned and the merged model"
+    assert {text for _, text in stored} >= contents
+    assert set(stored.values()) == {1}
+    # Beside the store only the sweep of α encodes: each of its mixtures between the ends, those passages that some
+    # model or BM25 found for a dev query.
+    mixtures = config.merge.steps
+    assert all(every[text] <= len(models) + mixtures for text in contents)

@@ -1,0 +1,77 @@
+"""The engine of an earlier start is taken again without trying all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from embedfit.errors import ModelError
+from embedfit.serving.engines.choice import EngineCandidate, EngineChoice
+from embedfit.serving.engines.known import known_choice, place_of
+from tests.serving.conftest import FakeEngine
+
+ENGINES = {"fp32": FakeEngine(), "bf16": FakeEngine()}
+
+
+def candidates(broken: str = "") -> list[EngineCandidate]:
+    def load(precision: str) -> FakeEngine:
+        if precision == broken:
+            raise ModelError("It can't be loaded.")
+        return ENGINES[precision]
+
+    return [
+        EngineCandidate(name="fake", precision=one, streams=1, load=lambda one=one: load(one))  # type: ignore[misc]
+        for one in ENGINES
+    ]
+
+
+class Choosing:
+    """Counts how often all engines are tried."""
+
+    def __init__(self, precision: str) -> None:
+        self.times = 0
+        self.precision = precision
+
+    def __call__(self) -> EngineChoice:
+        self.times += 1
+        rates: dict[str, float | None] = {"fake fp32": 100.0, "fake bf16": 300.0, "other": None}
+        return EngineChoice(engine=ENGINES[self.precision], label=f"fake {self.precision}", rates=rates)
+
+
+def test_all_are_tried_once(tmp_path: Path) -> None:
+    place, choosing, said = tmp_path / "engines" / "one.json", Choosing("bf16"), list[str]()
+    first = known_choice(place, candidates(), choosing, log=said.append)
+    assert said == []
+    again = known_choice(place, candidates(), choosing, log=said.append)
+    assert choosing.times == 1
+    assert again == first and again.engine is ENGINES["bf16"]
+    assert f"rm {place}" in said[0]
+    place.unlink()
+    known_choice(place, candidates(), choosing, log=said.append)
+    assert choosing.times == 2
+
+
+@pytest.mark.parametrize(
+    "kept", ["", "nonsense", "[]", "{}", '{"label": "fake bf16"}', '{"label": "gone", "rates": {}}', '{"rates": 3}',
+             '{"label": "fake bf16", "rates": {"a": "fast"}}', '{"label": "fake bf16", "rates": []}']
+)  # fmt: skip
+def test_a_damaged_file_is_written_anew(tmp_path: Path, kept: str) -> None:
+    place, choosing = tmp_path / "one.json", Choosing("fp32")
+    place.write_text(kept)
+    assert known_choice(place, candidates(), choosing, log=lambda _: None).label == "fake fp32"
+    assert known_choice(place, candidates(), choosing, log=lambda _: None).label == "fake fp32"
+    assert choosing.times == 1
+
+
+def test_an_engine_that_no_longer_loads_is_chosen_anew(tmp_path: Path) -> None:
+    place = tmp_path / "one.json"
+    known_choice(place, candidates(), Choosing("bf16"), log=lambda _: None)
+    found = known_choice(place, candidates(broken="bf16"), Choosing("fp32"), log=lambda _: None)
+    assert found.label == "fake fp32"
+
+
+def test_another_model_or_other_engines_have_another_place() -> None:
+    one = place_of("content", candidates())
+    assert one == place_of("content", candidates())
+    assert len({one, place_of("other", candidates()), place_of("content", candidates()[:1])}) == 3
