@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedfit.numerics import near_duplicates
 from embedfit.numerics.near_duplicates import close_pairs, clusters, jaccard, runs
 
 CODES = st.lists(st.integers(0, 5), max_size=12)
@@ -39,11 +41,13 @@ def test_equal_texts_are_one_cluster_and_texts_without_a_common_run_are_two(text
         assert all(found[other] == first for other in equal)
 
 
-def test_close_pairs_are_those_of_brute_force() -> None:
+def test_close_pairs_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = np.random.default_rng(0).standard_normal((1500, 3)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, 0)
-    assert sorted(close_pairs(vectors, 0.999)) == list(
-        zip(*(a.tolist() for a in np.nonzero(cosines >= 0.999)), strict=True)
-    )
+    every = list(zip(*(a.tolist() for a in np.nonzero(cosines >= 0.999)), strict=True))
+    monkeypatch.setattr(near_duplicates, "_COLUMNS", 700)
+    assert sorted(close_pairs(vectors, 0.999)) == every
+    some = np.arange(3, 1500, 5)
+    assert sorted(close_pairs(vectors, 0.999, some)) == [(a, b) for a, b in every if a % 5 == 3]

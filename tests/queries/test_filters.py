@@ -88,7 +88,8 @@ def test_round_trip_takes_the_better_system_and_each_query_s_limit() -> None:
 def test_twins_need_close_vectors_and_shared_words() -> None:
     vectors = np.array([[1, 0], [1, 0], [1, 0], [0, 1]], np.float32)
     texts = ["mute the tv now", "now mute the tv", "something else entirely here", "mute the tv now"]
-    assert twins(vectors, texts) == {0: [1], 1: [0]}
+    assert twins(vectors, texts, np.arange(4)) == {0: [1], 1: [0]}
+    assert twins(vectors, texts, np.array([1, 3])) == {1: [0]}
 
 
 INJECTED = (
@@ -190,7 +191,7 @@ def test_a_query_in_another_language(text: str, passage: str, asked: str, reason
 
 def test_twins_in_chinese_need_the_same_words_and_not_just_the_same_signs() -> None:
     texts = ["水泵清洗前先关闭电源", "水泵清洗前先关闭电源", "源电闭关先前洗清泵水"]
-    assert twins(np.ones((3, 1), np.float32), texts) == {0: [1], 1: [0]}
+    assert twins(np.ones((3, 1), np.float32), texts, np.arange(3)) == {0: [1], 1: [0]}
 
 
 def test_a_steering_sentence_in_chinese_text_is_seen_by_its_words() -> None:

@@ -178,13 +178,15 @@ def _deal(sizes: Sequence[int], shares: dict[Split, float], rng: np.random.Gener
         if share <= 0:
             continue
         wanted, got = max(share * total, MIN_PART), 0.0
+        left = result.count("train")
         for unit in order:
-            if result[unit] != "train" or sum(part == "train" for part in result) <= 1:
+            if result[unit] != "train" or left <= 1:
                 continue
             better = abs(got + sizes[unit] - wanted) < abs(got - wanted)
             if better:
                 result[unit] = name
                 got += sizes[unit]
+                left -= 1
         if not got:
             free = [unit for unit in order if result[unit] == "train"]
             if len(free) > 1:

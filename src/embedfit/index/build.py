@@ -13,7 +13,7 @@ from embedfit.config import WINDOW_TOKENS
 from embedfit.index import approximate
 from embedfit.index.constants import SAMPLE, deviations, stand_ins
 from embedfit.index.retriever import Retriever
-from embedfit.index.rows import Rows, starts_of
+from embedfit.index.rows import Rows, starts_of, to_halves
 from embedfit.index.scoring import Asked, Parts
 from embedfit.index.tokens import TokenSpace, stored_tokens
 from embedfit.models.local import LocalModel
@@ -72,8 +72,7 @@ def build(
     if retriever.rerank is not None:  # first: the same pass of the model also gives most passages' one vector
         texts = contents if expanded is None else expanded
         tokens, space = stored_tokens(texts, model, cache, report, are_contents=expanded is None)
-    one = cache.embed(model, contents, is_query=False, report=report)
-    halves = one.astype(np.float16)
+    halves = to_halves(cache.stored(model, contents, is_query=False, report=report))
     windows = _windows(contents, model, halves, cache, report, window_tokens) if retriever.has("windows") else None
     queries = _written(source, model, halves, cache, report) if retriever.has("queries") else None
     parts = Parts(

@@ -8,12 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from embedfit.numerics import arrays
 from embedfit.numerics.arrays import Bytes, Floats, Halves, Ints
 
 #: Rows that are turned into float32 at a time.
 _BLOCK = 16_384
 _HALF = 2.0**-11  # the most by which rounding to float16 changes a number, as a share of it
 _SMALLEST_HALF = 2.0**-25  # the same for numbers near 0
+
+
+def to_halves(rows: arrays.Rows) -> Halves:
+    """Rows (N, H) in float16. They are read block by block, so that both forms are never in memory as a whole."""
+    result = np.empty(rows.shape, np.float16)
+    for start in range(0, len(rows), _BLOCK):
+        result[start : start + _BLOCK] = rows[start : start + _BLOCK]
+    return result
 
 
 def starts_of(sizes: npt.ArrayLike) -> Ints:

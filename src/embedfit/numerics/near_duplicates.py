@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from embedfit.numerics.arrays import Hashes, Vectors
+from embedfit.numerics.arrays import Hashes, Ints, Vectors
 
 #: Texts whose sets of runs have at least this Jaccard index are near-duplicates.
 SAME_RUNS = 0.8
@@ -19,7 +19,8 @@ SAME_COSINE = 0.95
 
 _BANDS, _ROWS = 16, 4
 _FACTORS = (0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 1)
-_BLOCK = 1024
+#: Cosines are held for so many rows and columns at a time.
+_BLOCK, _COLUMNS = 1024, 65_536
 
 
 def runs(codes: Hashes, width: int) -> Hashes:
@@ -58,13 +59,20 @@ def clusters(sets: Sequence[Hashes], threshold: float = SAME_RUNS) -> list[int]:
     return [root(index) for index in range(len(sets))]
 
 
-def close_pairs(vectors: Vectors, cosine: float) -> Iterator[tuple[int, int]]:
-    """Both orders of every pair of rows whose cosine is at least the threshold. vectors: (N, H) unit rows."""
-    for start in range(0, len(vectors), _BLOCK):
-        rows, columns = np.nonzero(vectors[start : start + _BLOCK] @ vectors.T >= cosine)
-        for row, column in zip((rows + start).tolist(), columns.tolist(), strict=True):
-            if row != column:
-                yield row, column
+def close_pairs(vectors: Vectors, cosine: float, of: Ints | None = None) -> Iterator[tuple[int, int]]:
+    """Pairs of rows whose cosine is at least the threshold, in both orders. vectors: (N, H) unit rows.
+
+    of: (S,) only pairs whose first row is one of these are found, in time that is linear in N; None: all.
+    """
+    rows = np.arange(len(vectors)) if of is None else of
+    for start in range(0, len(rows), _BLOCK):
+        some = rows[start : start + _BLOCK]
+        for first in range(0, len(vectors), _COLUMNS):
+            near = vectors[some] @ vectors[first : first + _COLUMNS].T >= cosine
+            places, columns = np.nonzero(near)
+            for row, column in zip(some[places].tolist(), (columns + first).tolist(), strict=True):
+                if row != column:
+                    yield row, column
 
 
 def _candidates(sets: Sequence[Hashes]) -> list[list[int]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from embedfit.numerics.arrays import Vectors
+from embedfit.numerics.arrays import Ints, Vectors
 from embedfit.numerics.near_duplicates import SAME_COSINE, close_pairs
 from embedfit.queries.examples import EXAMPLE_NAMES, EXAMPLE_QUERIES
 from embedfit.queries.rules import weak
@@ -225,14 +225,15 @@ def lost_in_round_trip(
     return result
 
 
-def twins(vectors: Vectors, texts: Sequence[str]) -> dict[int, list[int]]:
-    """For each passage, the others that say the same in nearly the same words, and so are as relevant as itself.
+def twins(vectors: Vectors, texts: Sequence[str], of: Ints) -> dict[int, list[int]]:
+    """For passages, the others that say the same in nearly the same words, and so are as relevant as themselves.
 
-    vectors: (N, H) unit rows. Close vectors propose pairs, shared words decide on them.
+    vectors: (N, H) unit rows. of: (S,) the passages, ascending. Close vectors propose pairs, shared words decide on
+    them.
     """
     found: dict[int, list[int]] = {}
     bags: dict[int, frozenset[str]] = {}
-    for one, other in close_pairs(vectors, TWIN_COSINE):
+    for one, other in close_pairs(vectors, TWIN_COSINE, of):
         left = bags.setdefault(one, word_set(texts[one]))
         right = bags.setdefault(other, word_set(texts[other]))
         if len(left & right) >= TWIN_JACCARD * len(left | right):

@@ -38,6 +38,8 @@ from embedfit.runtime import Runtime
 #: keep only the queries whose passage the base or BM25 finds easily. That flatters both, and every model that orders
 #: passages otherwise would lose.
 LOOSE_ROUND_TRIP = 200
+#: Scores that a round trip holds at a time.
+_SCORES = 1 << 26
 #: The reason of queries that the round trip drops.
 ROUND_TRIP = "round trip: neither BM25 nor the base model finds its passage"
 #: Fewer training queries than this can't tune a model; fewer dev queries can't judge one.
@@ -107,7 +109,8 @@ def filtered(
     ):
         if close:
             reasons[number] = "near-duplicate of another query of this passage"
-    twins = filters.twins(vectors, contents)
+    of = np.unique(np.array([by_id[draft.passage_id] for draft in drafts], np.int64))
+    twins = filters.twins(vectors, contents, of)
     k = config.generate.round_trip_k
     if k and alive:
         ranks = {
@@ -187,10 +190,11 @@ def _text_reasons(
 def _dense_ranks(queries: Vectors, passages: Vectors, sources: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """1-based rank of each query's source. queries: (Q, H); passages: (N, H); sources: (Q,)."""
     ranks = np.empty(len(queries), np.int64)
-    for start in range(0, len(queries), 1024):  # Q × N scores at once would not fit for large corpora
-        scores = queries[start : start + 1024] @ passages.T
-        own = np.take_along_axis(scores, sources[start : start + 1024, None], 1)
-        ranks[start : start + 1024] = 1 + (scores > own).sum(1)
+    step = min(1024, max(16, _SCORES // max(1, len(passages))))  # Q × N scores at once would not fit for large corpora
+    for start in range(0, len(queries), step):
+        scores = queries[start : start + step] @ passages.T
+        own = np.take_along_axis(scores, sources[start : start + step, None], 1)
+        ranks[start : start + step] = 1 + (scores > own).sum(1)
     return ranks
 
 
