@@ -34,7 +34,7 @@ LEVELS: tuple[frozenset[str], ...] = (
         {"corpus", "queries", "mining", "training", "merging", "choosing", "evaluation", "reporting", "serving",
          "deploy", "integrations"}
     ),
-    frozenset({"adapting", "comparing"}),  # made of what the stages before it can do
+    frozenset({"adapting", "assessing", "comparing", "diagnosing"}),  # made of what the stages before it can do
     frozenset({"path"}),
     frozenset({"commands", "testing"}),
     frozenset({"forgetting"}),

@@ -11,7 +11,9 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from embedfit.adapting.moving import MovedVectors
     from embedfit.commands.adapting import adapt
+    from embedfit.commands.assessing import assess
     from embedfit.commands.demo import demo
+    from embedfit.commands.diagnosing import diagnose
     from embedfit.commands.indexing import hand_over, index_documents, index_run, load, update_index
     from embedfit.commands.models import encode, evaluate
     from embedfit.commands.runs import RunResult, run, run_stage
@@ -45,10 +47,12 @@ __all__ = [
     "Workspace",
     "__version__",
     "adapt",
+    "assess",
     "compare",
     "connect",
     "convert",
     "demo",
+    "diagnose",
     "encode",
     "evaluate",
     "forget",
@@ -77,10 +81,12 @@ _HOMES = {
     "Runtime": "embedfit.runtime",
     "Workspace": "embedfit.path.workspace",
     "adapt": "embedfit.commands.adapting",
+    "assess": "embedfit.commands.assessing",
     "compare": "embedfit.comparing.compare",
     "connect": "embedfit.index.sinks.client",
     "convert": "embedfit.files.conversion",
     "demo": "embedfit.commands.demo",
+    "diagnose": "embedfit.commands.diagnosing",
     "encode": "embedfit.commands.models",
     "evaluate": "embedfit.commands.models",
     "forget": "embedfit.forgetting.verb",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from embedfit import __version__
-from embedfit.cli import adapt, data, deploy, index, models, path, serve, upkeep
+from embedfit.cli import adapt, assess, data, deploy, index, models, path, serve, upkeep
 from embedfit.display import terminal
 from embedfit.display.terminal import say, shown
 from embedfit.errors import EmbedfitError
@@ -34,6 +34,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     path.status,
     path.demo,
     path.grade,
+    assess.assess,
     adapt.adapt,
     index.index,
     index.search,
@@ -45,6 +46,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     models.encode,
     models.merge_models,
     models.push,
+    assess.diagnose,
     upkeep.doctor,
     upkeep.drift,
     data.sample,

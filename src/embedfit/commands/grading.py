@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from embedfit.assessing.stage import FOLDER, POOL
 from embedfit.choosing import stage
 from embedfit.choosing.grades import PERSON_FILE
 from embedfit.choosing.page.server import serve
@@ -19,7 +20,7 @@ from embedfit.path.artefacts import Passage, Pooled
 from embedfit.path.freshness import freshness
 from embedfit.path.pipeline import run_stage
 from embedfit.path.stages import stage_named
-from embedfit.path.workspace import FILES, Workspace
+from embedfit.path.workspace import FILES, Workspace, read_jsonl
 from embedfit.retrieval.words import Analysis
 from embedfit.runtime import Runtime
 
@@ -38,14 +39,18 @@ def session_of(folder: str | Path, runtime: Runtime | None = None, *, goal: int 
     runtime = runtime or Runtime()
     workspace = Workspace(folder)
     config = runs.stored_config(workspace)
-    if not workspace.path("merge.json").exists():
+    assessed = workspace.path(f"{FOLDER}/{POOL}")
+    if workspace.path("merge.json").exists():
+        if not _is_current(workspace, config, runtime):
+            with workspace.lock():
+                run_stage(_POOL, workspace, config, runtime)
+        pools = workspace.read(Pooled)
+    elif assessed.exists():  # nothing was trained yet: what the untrained retrievers found
+        pools = list(read_jsonl(assessed, Pooled))
+    else:
         raise ArtifactMissing(
             f"{workspace.root} has no model to search with yet.", remedy=f"Run: embedfit run --run {workspace.root}"
         )
-    if not _is_current(workspace, config, runtime):
-        with workspace.lock():
-            run_stage(_POOL, workspace, config, runtime)
-    pools = workspace.read(Pooled)
     passages = {one.passage_id: one for one in workspace.read(Passage)}
     if not pools:
         raise InputError(

@@ -45,7 +45,7 @@ from embedfit.index.written import Written, written_of
 from embedfit.llm.ledger.rows import Usage
 from embedfit.llm.ledger.store import Ledger
 from embedfit.models.local import LocalModel, base_model
-from embedfit.path.artefacts import ChosenRetriever, Metadata, Passage, Query, Value
+from embedfit.path.artefacts import Assessed, ChosenRetriever, Metadata, Passage, Query, Value
 from embedfit.path.forgotten import read_forgotten
 from embedfit.path.workspace import FILES, Workspace, sha256_json
 from embedfit.runtime import Runtime
@@ -228,6 +228,11 @@ def _contents(
     workspace: Workspace, config: Config, remove: Sequence[str], wishes: Mapping[str, Wish], runtime: Runtime
 ) -> _Contents:
     chosen = workspace.load(ChosenRetriever) if workspace.has(ChosenRetriever) else None
+    assessed = workspace.load(Assessed) if chosen is None and workspace.has(Assessed) else None
+    if assessed is not None:  # nothing was trained: the model and the retriever that the assessment recommends
+        chosen = assessed.choice
+        if assessed.model != config.model:
+            config = config.model_copy(update={"model": assessed.model, "query_instruction": None})
     base = base_model(config)
     trained = workspace.path("merged").exists() and not (chosen and chosen.model == "base")
     model = LocalModel("merged", workspace.existing("merged")) if trained else base
@@ -249,7 +254,8 @@ def _contents(
         base_name=config.model,
         retriever=retriever,
         written=written,
-        asked=_asked(workspace, config, runtime),
+        # Questions that assessed must not shape what they assessed.
+        asked=[] if assessed is not None else _asked(workspace, config, runtime),
         removed=frozenset(removed),
     )
 

@@ -85,6 +85,13 @@ class AdaptConfig(Section):
         return vectors
 
 
+class AssessConfig(Section):
+    """Documents, models and questions → what to build before any training."""
+
+    models: tuple[str, ...] = decides((), description="further models to compare with `model`", path="model")
+    questions: int = decides(100, ge=15, le=5_000, description="questions that are written if people's are not there")
+
+
 def array_files(vectors: str) -> tuple[str, str]:
     """The two files of npy:PASSAGES.npy,QUESTIONS.npy. Raises ValueError for another form."""
     first, comma, second = vectors.removeprefix(ARRAYS).partition(".npy,")

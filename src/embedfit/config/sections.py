@@ -12,7 +12,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from embedfit.config.kinds import RECORDED, PathKind, Section, decides, incidental
-from embedfit.config.searching import AdaptConfig, ChooseConfig, EvaluateConfig, IndexConfig
+from embedfit.config.searching import AdaptConfig, AssessConfig, ChooseConfig, EvaluateConfig, IndexConfig
 from embedfit.config.tuning import CheckConfig, MergeConfig, MineConfig, TrainConfig
 from embedfit.config.writing import GenerateConfig, IngestConfig, with_generator
 from embedfit.errors import UsageError
@@ -61,6 +61,7 @@ class Config(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     index: IndexConfig = IndexConfig()
     adapt: AdaptConfig = AdaptConfig()
+    assess: AssessConfig = AssessConfig()
 
     @property
     def training(self) -> TrainConfig:

@@ -58,7 +58,8 @@ def run_files(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Pl
     yield from _moved(workspace, target, dry=dry)
     yield from _values(workspace, target, dry=dry)
     yield from _pages(workspace, target, dry=dry)
-    yield from _scratch(workspace, target, dry=dry)
+    yield from _whole(workspace, "assess", target, dry=dry)
+    yield from _whole(workspace, ".partial", target, dry=dry)
     yield from _rows(workspace, "queries.jsonl", _queried(target), dry=dry)
     yield from _manifests(workspace, target, dry=dry)
     if target.passages or target.documents:
@@ -276,11 +277,11 @@ def _pages(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Place
                 path.unlink()
 
 
-def _scratch(workspace: Workspace, target: Target, *, dry: bool) -> Iterator[Place]:
-    """The scratch folders by which an interrupted stage resumes. They go whole, because they may hold any text."""
-    folder = workspace.path(".partial")
-    if folder.exists() and (target.passages or target.queries):
-        yield Place(".partial", sum(path.is_file() for path in folder.rglob("*")), "files")
+def _whole(workspace: Workspace, name: str, target: Target, *, dry: bool) -> Iterator[Place]:
+    """Folders that go whole, because they may hold any text: an assessment, and what interrupted stages resume by."""
+    folder = workspace.path(name)
+    if folder.exists() and (target.passages or target.queries or target.marks.keys):
+        yield Place(name, sum(path.is_file() for path in folder.rglob("*")), "files")
         if not dry:
             shutil.rmtree(folder)
 

@@ -200,7 +200,30 @@ ADAPTING: tuple[Stage, ...] = (
         settings=(),
     ),
 )
-EVERY = (*STAGES, *ADAPTING)
+#: The stages of `embedfit assess`, which trains nothing.
+ASSESSING: tuple[Stage, ...] = (
+    STAGES[0],
+    Stage(
+        name="assess",
+        module="embedfit.assessing.stage",
+        version=1,
+        reads=("documents.jsonl", "passages.jsonl"),
+        may_read=(FORGOTTEN,),
+        brought=("person_grades.jsonl", "queries.jsonl"),
+        writes=("assess",),
+        settings=(
+            *_MODEL,
+            "assess",
+            "generate",
+            "queries",
+            "eval_beir",
+            "choose",
+            "index.tokens",
+            "evaluate.bootstrap",
+        ),
+    ),
+)
+EVERY = (*STAGES, *ADAPTING, ASSESSING[1])
 
 #: The stage that writes each file and folder of a run.
 WRITERS = {name: stage.name for stage in EVERY for name in (*stage.writes, *stage.may_write)}

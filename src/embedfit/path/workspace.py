@@ -20,6 +20,7 @@ from embedfit.files.places import read_places, stored_path
 from embedfit.files.textfiles import lines_of
 from embedfit.path.artefacts import (
     Adapted,
+    Assessed,
     CheckResult,
     ChosenRetriever,
     Document,
@@ -67,6 +68,7 @@ FILES: dict[type, str] = {
     Evaluation: "evaluation.json",
     Summary: "summary.json",
     Adapted: "adapt/adapt.json",
+    Assessed: "assess/assess.json",
 }
 T = TypeVar("T")
 W = TypeVar("W", bound=Whole)

@@ -21,6 +21,8 @@ from embedfit.judging.opening import OWN_MODEL, opened_judge
 from embedfit.llm.metered import OVER_BUDGET
 from embedfit.llm.opening import opened_model
 from embedfit.models.local import local_model
+from embedfit.models.sources import resolve_model
+from embedfit.models.tokenizer import load_tokenizer
 from embedfit.numerics.arrays import Vectors
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.forgotten import read_forgotten
@@ -32,6 +34,7 @@ from embedfit.queries.plan import plan
 from embedfit.queries.rules.candidate import Candidate
 from embedfit.queries.thinning import thinned
 from embedfit.retrieval.bm25 import Bm25
+from embedfit.retrieval.vocabulary import known
 from embedfit.runtime import Runtime
 
 #: The rank from which a dev or test query counts as unrelated to its passage, and is dropped. A smaller limit would
@@ -57,6 +60,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     _check_split(passages)
     # Read before anything is paid for, so that a file that can't be read costs nothing.
     leave_out = read_forgotten(workspace).queries
+    _warn_of_language(passages, config, runtime)
     log = read_log(config.queries, runtime.report, seed=config.seed, leave_out=leave_out) if config.queries else None
     asked = from_log(log, passages, config, runtime) if log else FromLog()
     examples = user_examples(config.generate.examples) or asked.examples
@@ -208,6 +212,13 @@ def _bm25_ranks(
         scores = index.scores(query)
         ranks[row] = 1 + int((scores > scores[source]).sum()) if scores[source] > 0 else len(passages)
     return ranks
+
+
+def _warn_of_language(passages: Sequence[Passage], config: Config, runtime: Runtime) -> None:
+    """Log a warning if the base does not seem to know the documents' language."""
+    found = known(load_tokenizer(resolve_model(config.model)), [one.content for one in passages])
+    if warning := found.warning(config.model):
+        runtime.report.log(f"Warning: {warning}")
 
 
 def _log_reasons(queries: Sequence[Query], runtime: Runtime) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,14 +29,28 @@ HOSTILE = (
 HOSTILE_NAME = 'empty " onmouseover="window.pwned=3" x=".txt'
 
 
-def build_run(folder: Path, *, human: bool = True, ship: bool = True) -> tuple[Workspace, Config]:
+def build_run(
+    folder: Path,
+    *,
+    human: bool = True,
+    ship: bool = True,
+    settings: Mapping[str, Mapping[str, object]] | None = None,
+    prepare: Callable[[Path], None] = lambda manuals: None,
+) -> tuple[Workspace, Config]:
     """Make folder/run by every stage, from the documents in folder/manuals and with the model folder/model.
 
     human: the evaluation asks the questions of folder/manuals, not generated ones. ship: the tuned model ships,
-    whatever its gate decides; else the base does.
+    whatever its gate decides; else the base does. settings: by section, over those of this run. prepare: changes the
+    documents and what is written of them before the run.
     """
     manuals = write_manuals(folder / "manuals")
-    config = resolve(overrides=tiny_settings(folder, manuals, human=human, ship=ship))
+    prepare(manuals)
+    made = tiny_settings(folder, manuals, human=human, ship=ship)
+    for section, values in (settings or {}).items():
+        own = made.get(section, {})
+        assert isinstance(own, dict)
+        made[section] = {**own, **values}
+    config = resolve(overrides=made)
     workspace = Workspace(folder / "run")
     runtime = Runtime(ledger=folder / "ledger.sqlite", vectors=VectorStore(folder / "vectors"))
     workspace.root.mkdir()

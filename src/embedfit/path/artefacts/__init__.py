@@ -8,6 +8,9 @@ from embedfit.path.artefacts.adapted import AdaptData as AdaptData
 from embedfit.path.artefacts.adapted import AdaptDecision as AdaptDecision
 from embedfit.path.artefacts.adapted import Adapted as Adapted
 from embedfit.path.artefacts.adapted import AdaptEvidence as AdaptEvidence
+from embedfit.path.artefacts.assessed import Assessed as Assessed
+from embedfit.path.artefacts.assessed import AssessedRow as AssessedRow
+from embedfit.path.artefacts.assessed import Outlook as Outlook
 from embedfit.path.artefacts.chosen import Against as Against
 from embedfit.path.artefacts.chosen import ChoiceEvidence as ChoiceEvidence
 from embedfit.path.artefacts.chosen import ChosenCandidate as ChosenCandidate

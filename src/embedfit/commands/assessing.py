@@ -1,0 +1,102 @@
+"""The function behind `embedfit assess`: documents, models and questions → what to build, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from typing_extensions import Unpack
+
+from embedfit.assessing.stage import check
+from embedfit.commands import runs
+from embedfit.config import Config
+from embedfit.generators import generator
+from embedfit.path import pipeline
+from embedfit.path.artefacts import Assessed, Passage
+from embedfit.path.stages import ASSESSING
+from embedfit.path.workspace import Workspace
+from embedfit.runtime import Runtime
+
+
+def assess(
+    docs: runs.PathLike | Sequence[runs.PathLike] = (),
+    *,
+    run: runs.PathLike,
+    models: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+    preset: str | None = None,
+    yes: bool = False,
+    runtime: Runtime | None = None,
+    **options: Unpack[runs.RunOptions],
+) -> Assessed:
+    """Compare untrained models and retrievers on documents. `embedfit run --run DIR` goes on in the same folder.
+
+    models: the models to compare; the first is the run's. preset: "offline" if none is named for a new folder. Other
+    arguments are as in run(). Raises EmbedfitError.
+    """
+    workspace, config, runtime = _prepared(
+        docs, run, runtime, models=models, settings=settings, preset=preset, yes=yes, **options
+    )
+    runs.run_config(
+        workspace, config, runtime, until=options.get("until"), force=options.get("force", False), stages=ASSESSING
+    )
+    return workspace.load(Assessed)
+
+
+def plan(
+    docs: runs.PathLike | Sequence[runs.PathLike] = (),
+    *,
+    run: runs.PathLike,
+    models: Sequence[str] = (),
+    settings: Mapping[str, object] | None = None,
+    preset: str | None = None,
+    runtime: Runtime | None = None,
+    **options: Unpack[runs.RunOptions],
+) -> list[str]:
+    """What an assessment would do and pay for, in sentences. It reads the documents and asks no model."""
+    workspace, config, runtime = _prepared(
+        docs, run, runtime, models=models, settings=settings, preset=preset, yes=False, **options
+    )
+    runs.run_config(workspace, config, runtime, until="ingest", stages=ASSESSING)
+    passages = len(workspace.read(Passage))
+    named = [config.model, *(one for one in config.assess.models if one != config.model)]
+    lines = [f"{len(named)} models encode {passages:,} passages and their windows: {', '.join(named)}"]
+    if pipeline.state(ASSESSING[1], workspace, config) == "fresh":
+        return [*lines, "Everything is up to date."]
+    if config.eval_beir is not None:
+        return [*lines, "The questions and answers of --eval-beir assess: no language model is asked."]
+    if config.queries:
+        judge = config.choose.judge
+        lines.append(
+            f"Up to {config.choose.questions} of people's questions assess"
+            + (f", whose results {judge} grades." if judge else ", if the file names their answers.")
+        )
+    writer = config.generate.generator
+    free = "free" if not generator(writer).bills(config.generate) else "it asks before it pays, and --max-cost holds"
+    lines.append(f"Otherwise {writer} writes about {config.assess.questions} questions ({free}).")
+    return lines
+
+
+def _prepared(
+    docs: runs.PathLike | Sequence[runs.PathLike],
+    run: runs.PathLike,
+    runtime: Runtime | None,
+    *,
+    models: Sequence[str],
+    settings: Mapping[str, object] | None,
+    preset: str | None,
+    yes: bool,
+    **options: Unpack[runs.RunOptions],
+) -> tuple[Workspace, Config, Runtime]:
+    """The folder, the settings and the runtime of a call of assess() or plan()."""
+    workspace = Workspace(run)
+    given = dict(settings or {})
+    if models:
+        named = given.get("assess")
+        given["assess"] = {**(named if isinstance(named, Mapping) else {}), "models": list(models)}
+        given["model"] = models[0]
+    if preset is None and not workspace.path("embedfit.toml").exists():
+        preset = "offline"
+    runtime = runs.with_consent(runtime or Runtime(), yes)
+    config = runs.resolved(workspace, docs, runtime, preset=preset, settings=given, **options)
+    check(config)
+    return workspace, config, runtime
