@@ -2,10 +2,12 @@
 
     python benchmarks/model_families.py                       # all families
     python benchmarks/model_families.py --families bert qwen3
+    python benchmarks/model_families.py --quick               # tiny models, three families, no file
 
 Each model is random, of MiniLM's size (6 layers of 384 numbers), and saved by sentence-transformers in the family's
 real layout, so no hub is needed. The texts have lognormal lengths up to 128 tokens. Writes the table to
-benchmarks/results/model_families.json. tok/s are tokens without padding a second
+benchmarks/results/model_families.json after each family; the same command again goes on with those that the file lacks
+(--anew: with none). tok/s are tokens without padding a second
 of the process' own CPU time, in fp32 and one thread; of the engines a second of the clock with all cores.
 """
 
@@ -26,6 +28,7 @@ from train_throughput import HERE, machine
 
 sys.path.insert(0, str(HERE.parent))
 from embedfit.errors import EmbedfitError
+from embedfit.files.atomic import atomic_file
 from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.layout.files import read_json
@@ -48,6 +51,13 @@ SIZES = {
     "intermediate_size": 1536, "hidden_dim": 1536, "d_ff": 1536, "max_position_embeddings": 514,
     "local_attention": 128, "sliding_window": 128, "embedding_size": 128,
 }  # fmt: skip
+QUICK = SIZES | {
+    "hidden_size": 64, "d_model": 64, "dim": 64, "num_hidden_layers": 2, "n_layers": 2, "num_layers": 2,
+    "num_attention_heads": 4, "n_heads": 4, "num_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "d_kv": 16,
+    "intermediate_size": 128, "hidden_dim": 128, "d_ff": 128, "embedding_size": 32,
+}  # fmt: skip
+#: Facts of a machine in which rows of one table agree.
+_MACHINE = ("cpu", "cores", "torch", "transformers")
 ENGINES = ("openvino", "onnx", "torch")
 
 
@@ -55,23 +65,38 @@ def main() -> None:
     """Measure the families that were asked for; print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = [*FAMILIES, "static"]
-    parser.add_argument("--families", nargs="+", choices=known, default=known, metavar="FAMILY")
+    parser.add_argument("--families", nargs="+", choices=known, metavar="FAMILY", help="default: all")
     parser.add_argument("--texts", type=int, default=16)
+    parser.add_argument("--quick", action="store_true", help="tiny models of three families; no file is written")
+    parser.add_argument("--anew", action="store_true", help="measure again what the file has")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "model_families.json")
     options = parser.parse_args()
     keep_heap()
     torch.set_num_threads(1)
-    measured_on, texts = machine(), made_texts(options.texts)
-    rows = []
+    texts, sizes = made_texts(options.texts), QUICK if options.quick else SIZES
+    families = options.families or (["bert", "gemma3_text", "static"] if options.quick else known)
+    about = {"machine": machine(), "sizes": sizes, "texts": len(texts)}
+    found = {} if options.quick or options.anew else measured_before(options.out, about)
     print(f"{'family':24}{'cosine':>10}{'encode tok/s':>14}{'(theirs)':>10}{'train tok/s':>13}  engines; TEI")
     options.out.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
-        for family in options.families:
-            rows.append(measured(family, Path(name) / family.replace(", ", "-"), texts))
-            print(line(rows[-1]), flush=True)
-            report = {"machine": measured_on, "sizes": SIZES, "texts": len(texts), "families": rows}
-            options.out.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-    print(f"written to {options.out}")
+    for family in families:
+        if family not in found:
+            with tempfile.TemporaryDirectory() as name:
+                found[family] = measured(family, Path(name) / family.replace(", ", "-"), texts, sizes)
+        print(line(found[family]), flush=True)
+        if not options.quick:
+            report = about | {"families": [found[name] for name in known if name in found]}
+            with atomic_file(options.out) as file:
+                file.write(json.dumps(report, indent=1) + "\n")
+    print(f"{len(families)} families" + ("" if options.quick else f", written to {options.out}"))
+
+
+def measured_before(path: Path, about: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows of a file by family; none of a file that was measured on other texts or sizes, or elsewhere."""
+    report = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    machines = [{name: one.get("machine", {}).get(name) for name in _MACHINE} for one in (report, about)]
+    same = machines[0] == machines[1] and all(report.get(name) == about[name] for name in ("sizes", "texts"))
+    return {row["family"]: row for row in report["families"]} if same else {}
 
 
 def made_texts(count: int) -> list[str]:
@@ -81,14 +106,14 @@ def made_texts(count: int) -> list[str]:
     return ["".join(rng.choice(list("abcdefgh "), length)) + "." for length in lengths]
 
 
-def measured(family: str, folder: Path, texts: list[str]) -> dict[str, Any]:
+def measured(family: str, folder: Path, texts: list[str], sizes: dict[str, int]) -> dict[str, Any]:
     """One row of the table."""
     if family == "static":
         save_static(folder)
     else:
-        after = partial(two_dense, WIDTH) if family == "gemma3_text" else None
-        sizes = {**SIZES, "layer_types": ["sliding_attention", "full_attention"] * 3}
-        save_family(family, folder, sizes=sizes, after=after, max_seq_length=WINDOW)
+        after = partial(two_dense, sizes["hidden_size"]) if family == "gemma3_text" else None
+        layers = ["sliding_attention", "full_attention"] * (sizes["num_hidden_layers"] // 2)
+        save_family(family, folder, sizes={**sizes, "layer_types": layers}, after=after, max_seq_length=WINDOW)
     layout = read_architecture(folder)
     encoder = Encoder.load(folder, precision="fp32")
     same = compare_with_sentence_transformers(encoder, [*texts, "tab\tand ﬁ İ 東京 🙂", "long " * 200])

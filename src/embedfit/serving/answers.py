@@ -249,10 +249,11 @@ class Answers:
 
     async def openai(self, request: schemas.OpenAIRequest, caller: Caller) -> Response:
         """POST /v1/embeddings."""
-        vectors, headers = await self._vectors(request, request_kind(request))
+        service = self.ready().named(request.model)
+        vectors, headers = await self._vectors(request, request_kind(request), service)
         tokens = int(headers["x-compute-tokens"])
         in_base64 = request.encoding_format == "base64"
-        return json_response(openai_answer(vectors, self.ready().model_name, tokens, in_base64=in_base64), headers)
+        return json_response(openai_answer(vectors, service.model_name, tokens, in_base64=in_base64), headers)
 
     async def vertex(self, request: schemas.VertexRequest, caller: Caller) -> Response:
         """POST /vertex."""
@@ -311,11 +312,13 @@ class Answers:
         content = reranked_answer(request, found, self.ready().model_name)
         return json_response(content, {"x-compute-tokens": str(found.tokens), "x-total-time": f"{took * 1e3:.0f}"})
 
-    async def _vectors(self, request: VectorRequest, method: str) -> tuple[Vectors, dict[str, str]]:
-        """Vectors of a request, and headers with the time that each step took."""
+    async def _vectors(
+        self, request: VectorRequest, method: str, service: Service | None = None
+    ) -> tuple[Vectors, dict[str, str]]:
+        """Vectors of a request, and headers with the time that each step took. service: default the server's own."""
         started = time.monotonic()
         self.metrics.received(method)
-        vectors, timing = await self.ready().embed(request)
+        vectors, timing = await (service or self.ready()).embed(request)
         return vectors, self._finished(request, timing, started, method)
 
     def _finished(self, request: VectorRequest, timing: Timing, started: float, method: str) -> dict[str, str]:
@@ -382,8 +385,8 @@ class Answers:
     async def models(self, body: None, caller: Caller) -> Response:
         """GET /v1/models. A model of two towers is there twice, for passages and for queries."""
         service = self.ready()
-        names = [service.model_name, *([service.model_name + QUERIES] if service.queries is not None else [])]
-        return json_response(openai_models(names))
+        queries = [service.model_name + QUERIES] if service.queries is not None else []
+        return json_response(openai_models([service.model_name, *queries, *service.adapters]))
 
     async def show_metrics(self, body: None, caller: Caller) -> Response:
         """GET /metrics."""

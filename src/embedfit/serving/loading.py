@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,7 +18,8 @@ from embedfit.files.hashes import sha256_file
 from embedfit.index.store.manifest import AGAIN
 from embedfit.models.architecture import DOCUMENT, QUERY, Architecture
 from embedfit.models.graphs import content_key
-from embedfit.models.layout.files import read_json, weight_files
+from embedfit.models.layout.files import ADAPTER, read_json, weight_files
+from embedfit.models.layout.golden import NAME as GOLDEN
 from embedfit.models.layout.golden import prove
 from embedfit.models.layout.modules import Head
 from embedfit.models.layout.prompts import open_model
@@ -51,13 +52,75 @@ _TEIS_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "lastto
 def load_service(model: str, settings: ServeSettings, *, log: Log) -> Service:
     """Read the model, choose and warm its engine, or one for each tower. Takes seconds; raises EmbedfitError."""
     folder, layout = open_model(model)
+    named = settings.adapter_folders
+    if named:
+        _check_adaptable(model, layout)
+        settings = settings.model_copy(update={"engine": "torch"})
     service = _whole(model, folder, layout, settings, log)
     try:
-        prove(folder, layout, partial(_encoded, service), exact=service.batcher.engine.precision == "fp32")
+        service = _with_adapters(service, named, settings, log) if named else service
+        _prove(service, folder, layout)
     except EmbedfitError:
         service.close()
         raise
     return service
+
+
+def _prove(service: Service, folder: Path, layout: Architecture) -> None:
+    prove(folder, layout, partial(_encoded, service), exact=service.batcher.engine.precision == "fp32")
+
+
+def _check_adaptable(model: str, layout: Architecture) -> None:
+    if layout.queries is not None:
+        raise UsageError(
+            f"{model} has two towers; --adapter puts adapters over a model that has one.",
+            remedy="Serve the merged folder of each adapter by itself.",
+        )
+
+
+def _with_adapters(service: Service, named: Mapping[str, str], settings: ServeSettings, log: Log) -> Service:
+    """The service of a base, and one for each adapter, over the base's own transformer.
+
+    Each adapter's folder proves by its golden vectors that base and adapter together give the model that was trained.
+    """
+    from embedfit.models.layout.adapters import Adapters  # torch
+    from embedfit.serving.engines.adapted_engine import AdaptedEngine
+    from embedfit.serving.engines.torch_engine import TorchEngine
+
+    engine = service.batcher.engine
+    assert isinstance(engine, TorchEngine)  # as --engine torch asks
+    adapters = Adapters(engine.backbone)
+    found: dict[str, Service] = {}
+    for name, given in named.items():
+        folder = _adapted_folder(name, given)
+        layout = read_architecture(folder)
+        _check_adaptable(given, layout)
+        adapter = adapters.add(folder / ADAPTER)
+        adapted = AdaptedEngine(engine, adapters, adapter, Head.load(folder, layout))
+        found[name] = replace(
+            service,
+            encoder=_encoder(folder, layout, settings),
+            batcher=service.batcher.over(adapted),
+            model_name=name,
+        )
+        _prove(found[name], folder, layout)
+        log(f"--adapter {name}: {folder}")
+    base = service.batcher.over(AdaptedEngine(engine, adapters, None))
+    service.batcher.close()
+    return replace(service, batcher=base, adapters=found, info=service.info | {"adapters": list(found)})
+
+
+def _adapted_folder(name: str, given: str) -> Path:
+    """The model folder, or that of a run, whose adapter is to be served. Raises ModelError if it has none."""
+    folder = Path(given).expanduser()
+    if (folder / "embedfit.toml").exists() and (folder / "merged").is_dir():
+        folder = folder / "merged"
+    if not (folder / ADAPTER).is_dir() or not (folder / GOLDEN).exists():
+        raise ModelError(
+            f"--adapter {name}={given}: {folder} is no model that embedfit trained by an adapter.",
+            remedy="Name a run or its merged folder. It has an adapter with: embedfit run … --set train.lora.rank=16",
+        )
+    return folder
 
 
 def _encoded(service: Service, texts: list[str], is_query: bool) -> Vectors:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +13,9 @@ from embedfit.models.architecture import QUERY
 from embedfit.models.layout.modules import Head, unit_rows
 from embedfit.numerics.arrays import Vectors
 from embedfit.serving.engines.tokens import TextEncoder
+from embedfit.serving.failures import NotFound
 from embedfit.serving.scheduling.batcher import Batcher
-from embedfit.serving.schemas import VectorRequest, rows_of
+from embedfit.serving.schemas import QUERIES, VectorRequest, rows_of
 
 if TYPE_CHECKING:  # loads torch, which a server without an index does not need
     from embedfit.serving.search.searcher import Searcher
@@ -37,7 +38,8 @@ class Service:
 
     info: the answer of /info. model_name: the model's name in OpenAI's route. searcher: searches the index that is
     served beside the model; None: no index is served. queries: the tower of queries, in a model of two towers. after:
-    the modules that follow the engine's own: the map of such a tower that has the engine of the passages'.
+    the modules that follow the engine's own: the map of such a tower that has the engine of the passages'. adapters: by
+    name, models that share this one's transformer.
     """
 
     encoder: TextEncoder
@@ -50,6 +52,7 @@ class Service:
     searcher: Searcher | None = None
     queries: Service | None = None
     after: Head | None = None
+    adapters: Mapping[str, Service] = field(default_factory=dict)
     clock: Callable[[], float] = time.monotonic
 
     async def embed(self, request: VectorRequest) -> tuple[Vectors, Timing]:
@@ -74,11 +77,24 @@ class Service:
         named = self.encoder.default_name if prompt_name is None else prompt_name
         return self.queries if named == QUERY else self
 
+    def named(self, model: str | None) -> Service:
+        """The service of OpenAI's `model`. Raises NotFound for a name that no adapter and not this model has.
+
+        A server without adapters has one model, which answers to any name.
+        """
+        name = None if model is None else model.removesuffix(QUERIES)
+        if not self.adapters or name in (None, self.model_name):
+            return self
+        if name not in self.adapters:
+            known = ", ".join([self.model_name, *self.adapters])
+            raise NotFound(f"There is no model {str(name)[:200]!r} here; there are: {known}")
+        return self.adapters[name]
+
     @property
     def batchers(self) -> tuple[Batcher, ...]:
-        """The batchers of both towers, or the one that they share."""
-        own = (self.batcher,)
-        return own if self.queries is None or self.queries.batcher is self.batcher else (*own, self.queries.batcher)
+        """The batchers of both towers, or the one that they share, and those of adapters."""
+        queries = () if self.queries is None or self.queries.batcher is self.batcher else (self.queries.batcher,)
+        return (self.batcher, *queries, *(one.batcher for one in self.adapters.values()))
 
     def close(self) -> None:
         """Stop the threads. Requests that still wait get an error."""

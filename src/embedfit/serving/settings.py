@@ -45,6 +45,15 @@ def _parts(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _adapter(assignment: str) -> tuple[str, str]:
+    name, _, folder = assignment.partition("=")
+    if not name or not folder or name.endswith(":query"):
+        raise UsageError(
+            f"--adapter {assignment!r} is not NAME=DIR.", remedy="For example: --adapter de=runs/de/merged"
+        )
+    return name, folder
+
+
 def _precision(value: object) -> object:
     return _DTYPES.get(value, value) if isinstance(value, str) else value
 
@@ -108,6 +117,11 @@ class ServeSettings(CommandRecord):
         str | None,
         CommandOption("The map of `embedfit adapt` for the upstream's query vectors.", ("--map", "--query-map")),
     ] = None
+    adapters: Annotated[
+        tuple[str, ...],
+        BeforeValidator(_parts),
+        CommandOption("NAME=DIR, a model trained by an adapter (LoRA) of the served one.", ("--adapter",), shown=""),
+    ] = ()
     default_prompt_name: Annotated[str | None, CommandOption("Prompt of requests that name none.")] = None
     default_prompt: Annotated[str | None, CommandOption("Its text, instead of a name.")] = None
     engine: Annotated[EngineName, CommandOption("auto, openvino, onnx or torch.")] = "auto"
@@ -148,6 +162,25 @@ class ServeSettings(CommandRecord):
                 remedy="For example: embedfit serve --map RUN/adapt/query_map.safetensors --upstream openai:URL#MODEL",
             )
         return self
+
+    @model_validator(mode="after")
+    def _adapters_by_name(self) -> Self:
+        named = self.adapter_folders
+        if len(named) < len(self.adapters) or self.served_model_name in named:
+            raise UsageError("Two of the served models have one name.", remedy="Give each --adapter another NAME=DIR.")
+        if named and self.upstream is not None:
+            raise UsageError("--adapter needs a model here, and --upstream has none.", remedy="Leave out one of them.")
+        if named and (self.engine not in ("auto", "torch") or self.precision == "int8"):
+            raise UsageError(
+                "Adapters over one base run in torch only.",
+                remedy="Leave out --engine and int8; or serve each merged folder by itself, which is quicker.",
+            )
+        return self
+
+    @property
+    def adapter_folders(self) -> dict[str, str]:
+        """The folders of adapters by name."""
+        return dict(map(_adapter, self.adapters))
 
     @model_validator(mode="after")
     def _mcp_of_an_index(self) -> Self:

@@ -6,8 +6,11 @@ peft puts them into a transformer and runs them. An adapter's folder is peft's o
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -39,16 +42,26 @@ class Adapter:
     Every merge is W + α · scale · B·A, so α is the factor on the scale with which the adapter runs.
     """
 
-    def __init__(self, backbone: torch.nn.Module, config: Any) -> None:  # noqa: ANN401 - peft has no annotations
-        """Put a new adapter in, with B = 0. config: peft's LoraConfig. A comes from torch's random state."""
+    def __init__(
+        self,
+        backbone: torch.nn.Module,
+        config: Any,  # noqa: ANN401 - peft has no annotations
+        name: str = _NAME,
+    ) -> None:
+        """Put a new adapter in, with B = 0. config: peft's LoraConfig. A comes from torch's random state.
+
+        name: its own one among several of a transformer, without a dot.
+        """
         peft = _peft()
         for weight in backbone.parameters():
             weight.requires_grad_(False)
         try:
-            peft.inject_adapter_in_model(config, backbone, _NAME)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several are meant
+                peft.inject_adapter_in_model(config, backbone, name)
         except (ValueError, TypeError) as error:
             raise ModelError(f"The adapter does not fit the model: {first_line(error)}") from error
-        self._backbone, self._config = backbone, config
+        self._backbone, self._config, self._name = backbone, config, name
         self._layers = [module for module in backbone.modules() if isinstance(module, peft.tuners.lora.LoraLayer)]
 
     @classmethod
@@ -63,19 +76,23 @@ class Adapter:
         return cls(backbone, _peft().LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, lora_dropout=0.0))
 
     @classmethod
-    def load(cls, folder: Path, backbone: torch.nn.Module) -> Adapter:
+    def load(cls, folder: Path, backbone: torch.nn.Module, name: str = _NAME) -> Adapter:
         """Put the adapter of a folder into its base's transformer. Raises ModelError if it does not fit."""
         try:
             config, tensors = _peft().LoraConfig.from_pretrained(str(folder)), load_file(folder / _WEIGHTS)
         except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
             raise ModelError(f"{folder} holds no adapter that can be read: {first_line(error)}") from error
-        adapter = cls(backbone, config)
-        adapter.put({_in_model(name): tensor for name, tensor in tensors.items()})
+        adapter = cls(backbone, config, name)
+        adapter.put({adapter._in_model(key): tensor for key, tensor in tensors.items()})
         return adapter
 
     def parameters(self) -> dict[str, torch.nn.Parameter]:
         """The matrices A and B, by name."""
-        return {name: weight for name, weight in self._backbone.named_parameters() if ".lora_" in name}
+        return {
+            name: weight
+            for name, weight in self._backbone.named_parameters()
+            if ".lora_" in name and f".{self._name}." in name
+        }
 
     def put(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Set the matrices, by the names of parameters(). Raises ModelError for those of another adapter."""
@@ -89,7 +106,7 @@ class Adapter:
     def scale(self, alpha: float) -> None:
         """Run with α times the adapter's change; 0 is the base."""
         for layer in self._layers:
-            layer.set_scale(_NAME, alpha)
+            layer.set_scale(self._name, alpha)
 
     @torch.no_grad()
     def merged(self, alpha: float) -> dict[str, torch.Tensor]:
@@ -102,7 +119,7 @@ class Adapter:
                 continue
             before, _, after = name.partition(".base_layer.")
             if after == "weight":
-                up, down = state[f"{before}.lora_B.{_NAME}.weight"], state[f"{before}.lora_A.{_NAME}.weight"]
+                up, down = (state[f"{before}.lora_{one}.{self._name}.weight"] for one in "BA")
                 tensor = tensor.float() + factor * (up.float() @ down.float())
             found[f"{before}.{after}" if after else name] = tensor.detach()
         return found
@@ -110,20 +127,49 @@ class Adapter:
     def save(self, folder: Path, alpha: float) -> None:
         """Write the adapter alone, with α times its change, as peft writes and reads it."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {_in_file(name): w.detach().cpu().contiguous() for name, w in self.parameters().items()}
+        tensors = {self._in_file(name): w.detach().cpu().contiguous() for name, w in self.parameters().items()}
         for name in tensors:
             tensors[name] = tensors[name] * alpha if ".lora_B." in name else tensors[name]
         save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
         self._config.save_pretrained(str(folder))
 
+    def _in_file(self, name: str) -> str:
+        return _PREFIX + name.replace(f".{self._name}.", ".")
 
-def _in_file(name: str) -> str:
-    return _PREFIX + name.replace(f".{_NAME}.", ".")
+    def _in_model(self, name: str) -> str:
+        plain = name.removeprefix(_PREFIX)
+        return plain.replace(".lora_A.", f".lora_A.{self._name}.").replace(".lora_B.", f".lora_B.{self._name}.")
 
 
-def _in_model(name: str) -> str:
-    plain = name.removeprefix(_PREFIX)
-    return plain.replace(".lora_A.", f".lora_A.{_NAME}.").replace(".lora_B.", f".lora_B.{_NAME}.")
+class Adapters:
+    """Several adapters in one transformer, of which one at a time runs, or none: then it is the base.
+
+    The base's weights are in memory once.
+    """
+
+    def __init__(self, backbone: torch.nn.Module) -> None:
+        self._backbone = backbone
+        self._count = 0
+        self._turn = Lock()
+
+    def add(self, folder: Path) -> str:
+        """Put in the adapter of a folder. Returns its name here. Raises ModelError if it does not fit."""
+        name = f"adapter{self._count}"
+        Adapter.load(folder, self._backbone, name)
+        self._count += 1
+        return name
+
+    @contextmanager
+    def running(self, name: str | None) -> Iterator[None]:
+        """The time in which the transformer runs with one adapter, or with none; others wait for its end."""
+        layers = _peft().tuners.lora.LoraLayer
+        with self._turn:
+            for layer in self._backbone.modules():
+                if isinstance(layer, layers):
+                    layer.enable_adapters(name is not None)
+                    if name is not None:
+                        layer.set_adapter([name])
+            yield
 
 
 def _peft() -> Any:  # noqa: ANN401

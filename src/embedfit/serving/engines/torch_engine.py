@@ -25,7 +25,7 @@ class TorchEngine:
         self.device = device.type
         self._device = device
         self._head = head
-        self._backbone = backbone.to(device)
+        self.backbone = backbone.to(device)
 
     @classmethod
     def load(
@@ -36,6 +36,10 @@ class TorchEngine:
             torch.set_num_threads(threads)
         head = Head.load(folder, layout)
         return cls(load_backbone(folder, layout), head=head, precision=precision, device=device)
+
+    def with_head(self, head: Head) -> TorchEngine:
+        """The same transformer with other modules after it."""
+        return TorchEngine(self.backbone, head=head, precision=self.precision, device=self._device)
 
     def pooled(self, batch: PaddedRows, stream: int) -> Vectors:
         """Vectors as the folder's modules give them: (B, D)."""
@@ -54,5 +58,5 @@ class TorchEngine:
     def _hidden(self, batch: PaddedRows, mask: torch.Tensor) -> torch.Tensor:
         with autocast(self.precision, self._device):
             ids = torch.from_numpy(batch.ids).to(self._device)
-            hidden: torch.Tensor = self._backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+            hidden: torch.Tensor = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
         return hidden.float()

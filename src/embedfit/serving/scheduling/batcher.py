@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -101,6 +101,10 @@ class Batcher:
         self._idle = list(range(self.engine.streams))
         self._rate = self.capacity.tokens_per_second
         self._pool = ThreadPoolExecutor(self.engine.streams, thread_name_prefix="engine")
+
+    def over(self, engine: Engine) -> Batcher:
+        """A batcher of another engine with the same limits, and with rows of its own."""
+        return replace(self, engine=engine, _waiting=LengthQueue(), _scheduled=False)
 
     @property
     def queued_rows(self) -> int:
