@@ -47,9 +47,7 @@ def folders(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 def settings(folders: dict[str, Path], **changes: object) -> ServeSettings:
     named = [f"{name}={folder}" for name, folder in folders.items()]
-    return ServeSettings.model_validate(
-        {"precision": "fp32", "adapters": named, "served_model_name": "base", **changes}
-    )
+    return ServeSettings.model_validate({"precision": "fp32", "adapter": named, "served_model_name": "base", **changes})
 
 
 def request(model: str | None) -> OpenAIRequest:
@@ -111,10 +109,10 @@ def test_an_adapter_of_another_base_and_a_folder_without_one_are_refused(folders
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"adapters": ["de"]},
-        {"adapters": ["=x"]},
-        {"adapters": ["de=a", "de=b"]},
-        {"adapters": ["base=a"]},
+        {"adapter": ["de"]},
+        {"adapter": ["=x"]},
+        {"adapter": ["de=a", "de=b"]},
+        {"adapter": ["base=a"]},
         {"engine": "openvino"},
         {"precision": "int8"},
     ],

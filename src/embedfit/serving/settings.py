@@ -117,10 +117,14 @@ class ServeSettings(CommandRecord):
         str | None,
         CommandOption("The map of `embedfit adapt` for the upstream's query vectors.", ("--map", "--query-map")),
     ] = None
-    adapters: Annotated[
+    adapter: Annotated[
         tuple[str, ...],
         BeforeValidator(_parts),
-        CommandOption("NAME=DIR, a model trained by an adapter (LoRA) of the served one.", ("--adapter",), shown=""),
+        CommandOption(
+            "NAME=DIR, a model trained by an adapter (LoRA) of the served one.",
+            shown="",
+            variables=("EMBEDFIT_ADAPTERS",),
+        ),
     ] = ()
     default_prompt_name: Annotated[str | None, CommandOption("Prompt of requests that name none.")] = None
     default_prompt: Annotated[str | None, CommandOption("Its text, instead of a name.")] = None
@@ -166,7 +170,7 @@ class ServeSettings(CommandRecord):
     @model_validator(mode="after")
     def _adapters_by_name(self) -> Self:
         named = self.adapter_folders
-        if len(named) < len(self.adapters) or self.served_model_name in named:
+        if len(named) < len(self.adapter) or self.served_model_name in named:
             raise UsageError("Two of the served models have one name.", remedy="Give each --adapter another NAME=DIR.")
         if named and self.upstream is not None:
             raise UsageError("--adapter needs a model here, and --upstream has none.", remedy="Leave out one of them.")
@@ -180,7 +184,7 @@ class ServeSettings(CommandRecord):
     @property
     def adapter_folders(self) -> dict[str, str]:
         """The folders of adapters by name."""
-        return dict(map(_adapter, self.adapters))
+        return dict(map(_adapter, self.adapter))
 
     @model_validator(mode="after")
     def _mcp_of_an_index(self) -> Self:

@@ -270,10 +270,19 @@ def test_files_that_are_not_read_are_known_there_but_not_uploaded(desk: Desk) ->
 
 
 MODES = ("refused", "lost", "interrupted", "expired", "dead")
+#: More calls than a job makes. The first ones are of the plan; 11 makes the job, and 16 asks for its log.
+_CALLS = 45
+_QUICK = ((8, "interrupted"), (11, "lost"), (11, "refused"), (16, "dead"), (24, "interrupted"), (34, "expired"))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("at", range(45))
+@pytest.mark.parametrize(
+    ("at", "mode"),
+    [
+        pytest.param(at, mode, marks=() if (at, mode) in _QUICK else pytest.mark.slow)
+        for at in range(_CALLS)
+        for mode in MODES
+    ],
+)
 def test_a_failure_at_any_call_is_mended_by_the_same_command_or_destroy(desk: Desk, at: int, mode: str) -> None:
     faults = desk.account.faults
     faults.fail_at, faults.mode = at, mode

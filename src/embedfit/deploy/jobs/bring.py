@@ -82,9 +82,12 @@ class Results:
 
     def _get(self, key: str, target: Path) -> bool:
         """Fetch an object. Returns whether there is one."""
+        from boto3.s3.transfer import TransferConfig  # boto3 is an optional package
+
         target.parent.mkdir(parents=True, exist_ok=True)
+        config = TransferConfig(use_threads=False)  # type: ignore[no-untyped-call]  # so that Ctrl-C arrives here
         try:
-            self.aws.client("s3").download_file(self.bucket, f"{self.prefix}{key}", str(target))
+            self.aws.client("s3").download_file(self.bucket, f"{self.prefix}{key}", str(target), Config=config)
         except aws_exceptions() as error:
             if is_absent(error):
                 return False
