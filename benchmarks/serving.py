@@ -1,12 +1,13 @@
 """How fast embedfit serves on a CPU, beside infinity-emb and a plain sentence-transformers server.
 
-    python benchmarks/serving.py --quick      # a few minutes
+    python benchmarks/serving.py --quick      # a few minutes; writes benchmarks/results/serving_quick.json
     python benchmarks/serving.py              # all cases; writes benchmarks/results/serving.json
 
 Same model (all-MiniLM-L6-v2), same requests (OpenAI's route), same load generator, one server at a time.
 Each peer runs in an environment of its own, which is made on first use; infinity with each of its CPU engines.
 Tokens are those of the requests, counted alike for all. Tokens per CPU-second (of all threads of the server)
-say the same of a machine that other programs use at the same time.
+say the same of a machine that other programs use at the same time. Each server is started twice: "ready" is the time
+of the second start until /health answers 200, when what a server keeps in its cache is there.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ from embedfit.models.tokenizer import load_tokenizer
 from embedfit.numerics.machine import cores, gemm_rate
 
 HERE = Path(__file__).resolve().parent
+#: The system with which peers are compared: it gives the vectors that they give.
+OWN = "embedfit fp32"
 ENVIRONMENTS = Path(platformdirs.user_cache_dir("embedfit")) / "benchmark-environments"
 INFINITY = (
     "infinity-emb[server,torch,optimum]==0.0.78",
@@ -105,7 +108,7 @@ def with_onnx(model: Path) -> Path:
 
 def systems(gate: str | None) -> list[System]:
     own = [
-        System("embedfit fp32", embedfit("--precision", "fp32")),
+        System(OWN, embedfit("--precision", "fp32")),
         System("embedfit (auto)", embedfit(*(["--gate-beir", gate] if gate else []))),
     ]
     return [
@@ -165,10 +168,12 @@ def workloads(model: Path) -> dict[str, list[tuple[dict[str, object], int]]]:
 
 
 @contextmanager
-def running(system: System, model: str, log: Path) -> Iterator[tuple[psutil.Process, int]]:
+def running(system: System, model: str, log: Path) -> Iterator[tuple[psutil.Process, int, float]]:
+    """The server's process, its port, and the seconds that it took until it was ready."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = {**os.environ, "DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "HF_HUB_OFFLINE": "1"}
+    started = time.monotonic()
     with log.open("wb") as output:
         process = subprocess.Popen(system.command(model, port), stdout=output, stderr=output, env=environment)
     try:
@@ -180,8 +185,8 @@ def running(system: System, model: str, log: Path) -> Iterator[tuple[psutil.Proc
             except (urllib.error.URLError, OSError):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"{system.name} did not start:\n{log.read_text()[-3000:]}") from None
-                time.sleep(0.2)
-        yield psutil.Process(process.pid), port
+                time.sleep(0.05)
+        yield psutil.Process(process.pid), port, round(time.monotonic() - started, 2)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -232,7 +237,10 @@ def benchmark(
 
     log = Path(platformdirs.user_cache_dir("embedfit")) / "serving-benchmark.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with running(system, str(model), log) as (process, port):
+    with running(system, str(model), log) as (_, _, first):
+        pass
+    with running(system, str(model), log) as (process, port, again):
+        add(ready_seconds_first=first, ready_seconds=again)
         measure(process, port, system.path, loads["mixed"], mode="closed", clients=4, seconds=min(3, seconds))
         best = 0.0
         for load, requests in loads.items():
@@ -293,7 +301,7 @@ def main() -> None:
         "--only", action="append", help="a part of a system's name; other systems' rows stay in the output"
     )
     parser.add_argument("--seconds", type=float, default=0.0, help="of each case")
-    parser.add_argument("--output", type=Path, help="default: results/serving.json, or nowhere with --quick")
+    parser.add_argument("--output", type=Path, help="default: results/serving[_quick].json")
     arguments = parser.parse_args()
     data = Path(os.environ.get("EMBEDFIT_DATA") or HERE.parents[1] / "shared" / "data") / "emanual"
     gate = arguments.gate_beir or (str(data) if data.is_dir() else None)
@@ -316,29 +324,28 @@ def main() -> None:
             print(error, flush=True)
             rows.append({"system": system.name, "error": str(error).splitlines()[0]})
     measured = {row["system"] for row in rows}
-    output = arguments.output or (None if arguments.quick else HERE / "results" / "serving.json")
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        if arguments.only and output.exists():  # systems measured one by one share a file
-            before = json.loads(output.read_text())
-            rows = [row for row in before["rows"] if row["system"] not in measured] + rows
-            environments = before["versions"] | environments
-        document = {
-            "date": datetime.now(timezone.utc).date().isoformat(),
-            "model": arguments.model,
-            "quick": arguments.quick,
-            "seconds_a_case": seconds,
-            "hardware": hardware(),
-            "versions": environments,
-            "int8_gate": Path(gate).name if gate else None,
-            "rows": rows,
-        }
-        output.write_text(json.dumps(document, indent=1) + "\n")
+    output = arguments.output or HERE / "results" / f"serving{'_quick' if arguments.quick else ''}.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.only and output.exists():  # systems measured one by one share a file
+        before = json.loads(output.read_text())
+        rows = [row for row in before["rows"] if row["system"] not in measured] + rows
+        environments = before["versions"] | environments
+    document = {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "model": arguments.model,
+        "quick": arguments.quick,
+        "seconds_a_case": seconds,
+        "hardware": hardware(),
+        "versions": environments,
+        "int8_gate": Path(gate).name if gate else None,
+        "rows": rows,
+    }
+    output.write_text(json.dumps(document, indent=1) + "\n")
     report(rows)
 
 
 def report(rows: list[dict[str, Any]]) -> None:
-    """The mixed load, one line a system and number of clients."""
+    """The mixed load, one line a system and number of clients, and how many times as fast embedfit is."""
     columns = {
         "clients": "clients",
         "requests_per_second": "requests/s",
@@ -349,9 +356,25 @@ def report(rows: list[dict[str, Any]]) -> None:
         "memory_mib": "MiB",
     }
     print(f"\n{'mixed load':26}" + "".join(f"{title:>13}" for title in columns.values()))
+    mixed = [row for row in rows if row.get("load") == "mixed" and row.get("loop") == "closed"]
+    for row in mixed:
+        print(f"{row['system']:26}" + "".join(f"{row[column] or 0:>13}" for column in columns))
     for row in rows:
-        if row.get("load") == "mixed" and row.get("loop") == "closed":
-            print(f"{row['system']:26}" + "".join(f"{row[column] or 0:>13}" for column in columns))
+        if "ready_seconds" in row:
+            print(
+                f"{row['system']:26} ready after {row['ready_seconds']} s (first start {row['ready_seconds_first']} s)"
+            )
+    own = {row["clients"]: row for row in mixed if row["system"] == OWN}
+    for row in mixed:
+        ours = own.get(row["clients"])
+        if ours is not None and not row["system"].startswith("embedfit"):
+            times = {
+                name: ours[column] / max(row[column] or 0, 1e-9)
+                for name, column in (("tokens/s", "tokens_per_second"), ("tokens/CPU-s", "tokens_per_cpu_second"))
+            }
+            shown = ", ".join(f"{value:.1f} × {name}" for name, value in times.items())
+            p99 = f"p99 {ours['p99_ms']} ms against {row['p99_ms']}"
+            print(f"{OWN} is {shown} of {row['system']} with {row['clients']} clients ({p99})")
 
 
 if __name__ == "__main__":

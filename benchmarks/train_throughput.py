@@ -91,15 +91,17 @@ class Case:
     @property
     def name(self) -> str:
         """What --cases and the report call it."""
-        return f"{self.base}-{self.lengths}"
+        return f"{self.base}-{self.lengths}-{self.batch}"
 
 
 QUICK = (Case("minilm", "lyft", batch=16, steps=3),)
 FULL = (
     Case("minilm", "lyft", batch=32, steps=4),
+    Case("minilm", "lyft", batch=128, steps=3),
     # Batches of 32 take a peer that pads to the longest text 20 GB, and it swaps.
     Case("minilm", "lognormal", batch=16, steps=3, passage_tokens=512),
-    Case("bert-base", "lyft", batch=8, steps=3),
+    Case("mpnet", "lyft", batch=8, steps=3),
+    Case("mpnet", "lyft", batch=32, steps=2),
 )
 
 
@@ -118,10 +120,10 @@ def python_of(environment: Environment | None, folder: Path) -> str:
 
 
 def base_folder(name: str, work: Path) -> Path:
-    """MiniLM, or a BERT-base of random weights with MiniLM's tokenizer."""
+    """A model by its alias; "bert-base": one of random weights with MiniLM's tokenizer."""
+    if name != "bert-base":
+        return resolve_model(name)
     minilm = resolve_model("minilm")
-    if name == "minilm":
-        return minilm
     from transformers import BertConfig, BertModel
 
     source, folder = work / "bert-base-source", work / "bert-base"
@@ -224,7 +226,7 @@ def train(
         "passage_tokens": case.passage_tokens,
         "temperature": 0.05,
         "learning_rate": 5e-5,
-        "pooling": "mean" if case.base == "minilm" else "cls",
+        "pooling": "cls" if case.base == "bert-base" else "mean",
         "seed": SEED,
         "best": system.best,
         "cached": system.cached,
@@ -262,7 +264,7 @@ def measure(case: Case, systems: list[System], options: argparse.Namespace, work
             results[system.name] = {"failed": str(error.returncode)}
             continue
         step = statistics.median(outcome["seconds"][1:])
-        score = quality(Path(outcome.pop("out")), base, options.data, options.quick) if case.base == "minilm" else None
+        score = quality(Path(outcome.pop("out")), base, options.data, options.quick)
         cpu = statistics.median(outcome["cpu_seconds"][1:])
         results[system.name] = {
             "step_s": step,
@@ -277,8 +279,7 @@ def measure(case: Case, systems: list[System], options: argparse.Namespace, work
         one = results[system.name]
         print(
             f"{system.name:42} {one['tokens_per_s']:9,.0f} tokens/s {one['tokens_per_cpu_s']:9,.0f} tokens/CPU-s "
-            f"{one['peak_mb']:7,} MB  loss {one['final_loss']:.3f}"
-            + (f"  nDCG@10 {score:.3f}" if score is not None else ""),
+            f"{one['peak_mb']:7,} MB  loss {one['final_loss']:.3f}  nDCG@10 {score:.3f}",
             flush=True,
         )
     ours = results.get("embedfit", {}).get("tokens_per_s")
@@ -323,7 +324,7 @@ def main(description: str, quick: tuple[Case, ...], full: tuple[Case, ...], name
     """Parse, run the cases, print, write the report."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one small case")
-    parser.add_argument("--cases", default="", help="names such as bert-base-lyft; the report keeps the others")
+    parser.add_argument("--cases", default="", help="names such as mpnet-lyft-32; the report keeps the others")
     parser.add_argument("--only", default="", help="systems whose name holds one of these words, separated by commas")
     parser.add_argument("--data", type=Path, default=default_data())
     parser.add_argument("--peers", type=Path, default=Path(platformdirs.user_cache_dir("embedfit")) / "peers")
