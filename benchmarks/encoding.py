@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from embedfit.models.encoder import Encoder, encoding_batches
 from embedfit.models.graphs import cached_graph
@@ -75,7 +76,12 @@ def opened(model: str, engine: str) -> Encode:
     folder, layout = open_model(model)
     if engine == "torch":
         encoder = Encoder.load(folder, layout=layout)
-        return lambda rows: encoder.pooled(encoder.run(rows), 0)
+
+        @torch.inference_mode()
+        def forward(rows: list[list[int]]) -> Vectors:
+            return encoder.pooled(encoder.run(rows), 0)
+
+        return forward
     head, graph = Head.load(folder, layout), cached_graph(folder, engine)
     if engine == "onnx":
         from embedfit.serving.engines.onnx_engine import OnnxEngine
