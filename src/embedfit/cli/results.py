@@ -206,9 +206,7 @@ def show_demo(result: DemoResult, *, as_json: bool) -> None:
     for sentence in told.verdict:
         console.print(shown(sentence))
     console.print(f"\n{shown(told.beside)}")
-    both = Table(
-        "question", "one vector of the base finds first", "the winner finds first: the answer", show_lines=True
-    )
+    both = Table("question", "plain vector search finds first", "the winner finds first: the answer", show_lines=True)
     for one in result.compared.shown:
         both.add_row(shown(one.question), shown(one.found), shown(one.answer))
     if result.compared.shown:

@@ -13,19 +13,22 @@ from typing_extensions import TypedDict
 from embedfit.commands.runs import RunResult
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.evaluation.measure import Measured
+from embedfit.index.highlight import Highlighter, snippet
 from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import Comparison, Summary, System
+from embedfit.retrieval.words import Analysis
 
 #: Questions that are shown.
 SHOWN = 3
 #: A retriever misses a question if the answer is not among so many of its first passages.
 FIRST = 10
-_CHARACTERS = 110
+#: Characters of a passage that are shown.
+CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """A question that the base misses. found: the base's first passage. answer: the winner's; rank: its in the base."""
+    """A question that the base misses. found: of its first passage. answer: of the winner's; rank: its in the base."""
 
     question: str
     found: str
@@ -93,13 +96,14 @@ def side_by_side(eval_set: EvalSet, base: Measured, winner: Ints) -> SideBySide:
     gained = np.flatnonzero(missed & (winner == 1))
     lowest = sorted(gained.tolist(), key=lambda query: (-_depth(int(base.ranks[query])), eval_set.query_ids[query]))
     shown: dict[int, Shown] = {}
+    highlighter = Highlighter(Analysis.of(eval_set.contents))
     for query in lowest:
-        answer = eval_set.answer(query)
+        answer, text = eval_set.answer(query), eval_set.queries[query]
         if answer not in shown and len(shown) < SHOWN:
             shown[answer] = Shown(
-                question=eval_set.queries[query],
-                found=_opening(eval_set, eval_set.numbers[base.found[query][0]]),
-                answer=_opening(eval_set, answer),
+                question=text,
+                found=_excerpt(eval_set, eval_set.numbers[base.found[query][0]], text, highlighter),
+                answer=_excerpt(eval_set, answer, text, highlighter),
                 rank=int(base.ranks[query]),
             )
     return SideBySide(gained=len(gained), lost=int((others & (base.ranks == 1)).sum()), shown=tuple(shown.values()))
@@ -113,12 +117,15 @@ def _depth(rank: int) -> int:
     return rank or 1_000_000
 
 
-def _opening(eval_set: EvalSet, number: int) -> str:
-    """The headings and first words of a passage."""
+def _excerpt(eval_set: EvalSet, number: int, question: str, highlighter: Highlighter) -> str:
+    """A passage's headings, and the stretch of its text that has most of the question's words."""
     text = " ".join(eval_set.texts[number].split())
+    marked = highlighter.spans(question, text)
+    begins = [start for start, _ in marked]
+    most = max(range(len(marked)), key=lambda n: sum(b < begins[n] + CHARACTERS for b in begins[n:]), default=0)
+    shown, _ = snippet(text, marked[most:], CHARACTERS)
     title = eval_set.titles[number]
-    cut = text if len(text) <= _CHARACTERS else text[:_CHARACTERS].rsplit(" ", 1)[0] + " …"
-    return f"{title}: {cut}" if title else cut
+    return f"{title}: {shown}" if title else shown
 
 
 def ranks_of(scores: Mapping[str, int], eval_set: EvalSet) -> Ints:

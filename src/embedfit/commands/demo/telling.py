@@ -11,7 +11,7 @@ from embedfit.progress import duration
 from embedfit.reporting.wording import difference, headline, money, tuning
 
 _ROWS = {
-    "base": "one vector a passage of the base: plain vector search",
+    "base": "plain vector search: one vector a passage",
     "bm25": "words alone (BM25)",
     "default_base": "embedfit's retriever, nothing trained",
 }
@@ -43,9 +43,9 @@ def gains(summary: Summary) -> list[str]:
     said = [tuning(summary)]
     alone = summary.comparison("merged", "base")
     if summary.decision.ship != "base" and alone is not None:
-        verdict = {"better": "surely more", "unsure": "not surely", "worse": "surely less"}[alone.verdict]
+        added = {"better": "added", "unsure": "made no difference that this test sees:", "worse": "took away:"}
         said.append(
-            f"One vector a passage, for a database that holds no more: {difference(alone)} by tuning ({verdict})."
+            f"To plain vector search, if you can have no more, tuning {added[alone.verdict]} {difference(alone)}."
         )
     return [one for one in said if one]
 
