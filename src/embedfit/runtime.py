@@ -16,6 +16,7 @@ from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Reporter, Silent
 from embedfit.scale.executor import Executor
 from embedfit.scale.inline import Inline
+from embedfit.scale.shards import open_shards
 from embedfit.tracking import Tracking
 
 
@@ -36,14 +37,17 @@ def default_ledger() -> Path:
 def default_vectors() -> VectorStore:
     """The user's stored vectors, shared by all runs: in $EMBEDFIT_HOME or the cache folder.
 
-    $EMBEDFIT_VECTORS_GB is the most that they may take. Raises UsageError if it is no number.
+    $EMBEDFIT_VECTORS_GB is the most that they may take. $EMBEDFIT_SHARDS, a folder or s3://BUCKET/PREFIX, is where
+    workers put them, too. Raises UsageError if one of both is wrong.
     """
     most = os.environ.get("EMBEDFIT_VECTORS_GB") or None
     try:
         limit = None if most is None else int(float(most) * (1 << 30))
     except (ValueError, OverflowError):
         raise UsageError(f"EMBEDFIT_VECTORS_GB={most} is no number of GiB.", remedy="EMBEDFIT_VECTORS_GB=20") from None
-    return VectorStore(Path(os.environ.get("EMBEDFIT_HOME") or cache_folder()) / "vectors", limit=limit)
+    place = os.environ.get("EMBEDFIT_SHARDS")
+    folder = Path(os.environ.get("EMBEDFIT_HOME") or cache_folder()) / "vectors"
+    return VectorStore(folder, limit=limit, shared=open_shards(place) if place else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import embedfit
+from embedfit.models.local import LocalModel
+from embedfit.models.store.vectors import VectorStore
+from embedfit.progress import Silent, Task
+from embedfit.retrieval.topk import top_k
+from embedfit.runtime import Runtime
+from embedfit.scale.executor import Executor
+from embedfit.scale.inline import Inline
 from embedfit.scale.ray import Ray
 from tests.scale.work import Opened, square
+from tests.training.conftest import WORDS
 
 pytestmark = pytest.mark.slow
 
@@ -35,3 +45,82 @@ def test_a_node_that_is_taken_away_loses_nothing(cluster: Any, tmp_path: Path) -
 def slowly(folder: Path, shard: int, tell: Callable[[float], None]) -> int:
     time.sleep(0.25)
     return square(folder, shard, tell)
+
+
+class Once:
+    """Does something after the first shard."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act: Callable[[], None] | None = act
+
+    def __call__(self) -> None:
+        act, self.act = self.act, None
+        if act is not None:
+            act()
+
+
+class After(Silent):
+    """A display that does something after the first chunk of texts is encoded."""
+
+    def __init__(self, once: Once) -> None:
+        self.once = once
+
+    @contextmanager
+    def task(self, description: str, total: float, unit: str = "") -> Iterator[Task]:
+        """The task of `description`."""
+        once = self.once
+
+        class Counted:
+            def advance(self, amount: float = 1, note: str = "") -> None:
+                if amount:
+                    once()
+
+        yield Counted()
+
+
+def records(count: int) -> list[str]:
+    return [f"part {number} " + " ".join(WORDS[: 1 + number % len(WORDS)]) for number in range(count)]
+
+
+def test_a_node_is_taken_away_in_encode_and_another_in_mine(cluster: Any, tiny_bert: Path, tmp_path: Path) -> None:
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    model, texts, queries = LocalModel("base", tiny_bert), records(3_000), records(200)
+
+    def take(node: Any) -> Callable[[], None]:
+        return lambda: cluster.remove_node(node, allow_graceful=False)
+
+    def found(folder: str, executor: Executor, lost: tuple[Callable[[], None], ...]) -> list[bytes]:
+        store, acts = VectorStore(tmp_path / folder, executor=executor), [Once(act) for act in lost]
+        passages = store.stored(model, texts, is_query=False, report=After(acts[0]))
+        if lost[1] is not nothing:
+            cluster.add_node(num_cpus=1)
+        asked = store.embed(model, queries, is_query=True)
+        ids, scores = top_k(asked, passages, 20, block=250, executor=executor, tell=lambda _: acts[1]())
+        return [passages[:].tobytes(), asked.tobytes(), ids.tobytes(), scores.tobytes()]
+
+    def nothing() -> None:
+        pass
+
+    there = found("there", Ray(cluster.address, 2), (take(nodes[0]), take(nodes[1])))
+    assert there == found("here", Inline(), (nothing, nothing))
+
+
+def test_a_poisoned_document_is_skipped_wherever_it_is_read(tiny_bert: Path, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(12):
+        (docs / f"{number}.md").write_text(f"# Part {number}\n\n" + f"The {WORDS[number]} part of a machine. " * 12)
+    (docs / "broken.pdf").write_bytes(b"%PDF-1.7\n" + bytes(2_000))
+    (docs / "no text.docx").write_bytes(b"PK" + bytes(100))
+    found = []
+    try:
+        for name, executor in (("here", Inline()), ("there", Ray("local", 2))):
+            run = tmp_path / name
+            settings = {"model": str(tiny_bert)}
+            embedfit.run(docs, run=run, settings=settings, until="ingest", runtime=Runtime(executor=executor))
+            files = ("documents.jsonl", "passages.jsonl", "dropped_passages.jsonl", "metadata.jsonl")
+            found.append([(run / one).read_bytes() for one in files])
+    finally:
+        ray.shutdown()
+    assert found[0] == found[1] and found[0][0].count(b'"skipped"') == 2

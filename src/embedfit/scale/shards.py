@@ -1,6 +1,6 @@
-"""Files of finished shards, found by the hash of all that decides them.
+"""Finished shards, found by the hash of all that decides them.
 
-A shard's file is written whole or not at all, and its name is made of its inputs, settings and code. So a shard that
+A shard is written whole or not at all, and its name is made of its inputs, settings and code. So a shard that
 exists is done, and two workers that do the same shard write the same bytes: no coordinator has to see to it.
 """
 
@@ -12,9 +12,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
+from embedfit.errors import EmbedfitError, UsageError
 from embedfit.files.atomic import disk_errors
+from embedfit.network.aws import Client, aws_exceptions, client, error_code, is_absent
 
 
 def name_of(*parts: str | bytes) -> str:
@@ -25,6 +27,20 @@ def name_of(*parts: str | bytes) -> str:
         digest.update(b"%d:" % len(data))
         digest.update(data)
     return digest.hexdigest()
+
+
+#: The codes of S3 for an object that exists, or that another worker is putting.
+_EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
+
+
+class Shards(Protocol):
+    """Where finished shards lie."""
+
+    def read(self, name: str) -> bytes | None:
+        """A shard's content; None if it is not done."""
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a shard whole. One that exists is kept."""
 
 
 class FolderShards:
@@ -41,9 +57,12 @@ class FolderShards:
         """Whether a shard is done."""
         return self.path(name).is_file()
 
-    def read(self, name: str) -> bytes:
-        """A shard's content. Raises FileNotFoundError if it is not done."""
-        return self.path(name).read_bytes()
+    def read(self, name: str) -> bytes | None:
+        """A shard's content; None if it is not done."""
+        try:
+            return self.path(name).read_bytes()
+        except FileNotFoundError:
+            return None
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
@@ -79,3 +98,59 @@ def _sync(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+class ObjectShards:
+    """Shards in a bucket of S3, or of a server that speaks like it.
+
+    An object appears whole, and is put on the condition that there is none of its name, so of two workers one writes.
+    """
+
+    def __init__(self, url: str, *, endpoint_url: str | None = None) -> None:
+        """url: s3://BUCKET/PREFIX. endpoint_url: the address of another server. Raises UsageError."""
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        if not url.startswith("s3://") or not bucket:
+            raise UsageError(f"{url!r} names no bucket.", remedy="For example: EMBEDFIT_SHARDS=s3://my-bucket/shards")
+        self.url, self._bucket = url, bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._endpoint_url = endpoint_url
+        self._made: Client | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Another process makes its own client."""
+        return {**self.__dict__, "_made": None}
+
+    def read(self, name: str) -> bytes | None:
+        """A shard's content; None if it is not done."""
+        try:
+            data: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()
+        except aws_exceptions() as error:
+            if is_absent(error) and error_code(error) != "NoSuchBucket":
+                return None
+            raise self._failed(error) from error
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put a shard. One that exists is kept, because it has the same bytes."""
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=data, IfNoneMatch="*")
+        except aws_exceptions() as error:
+            if error_code(error) not in _EXISTS:
+                raise self._failed(error) from error
+
+    @property
+    def _client(self) -> Client:
+        if self._made is None:
+            self._made = client("s3", endpoint_url=self._endpoint_url, needed_for=self.url)
+        return self._made
+
+    def _failed(self, error: Exception) -> EmbedfitError:
+        return EmbedfitError(
+            f"Shards in {self.url} can't be read or written: {error}",
+            remedy="Check the bucket's name, its region (AWS_REGION) and the rights s3:GetObject and s3:PutObject.",
+        )
+
+
+def open_shards(place: str) -> Shards:
+    """The shards of s3://BUCKET/PREFIX or of a folder."""
+    return ObjectShards(place) if "://" in place else FolderShards(Path(place).expanduser())

@@ -28,6 +28,8 @@ from embedfit.numerics.arrays import Vectors
 from embedfit.progress import Reporter, Silent
 from embedfit.scale.executor import Executor, Function, Result, State, Tell
 from embedfit.scale.inline import Inline
+from embedfit.scale.shards import Shards as Shared
+from embedfit.scale.shards import name_of
 
 #: Texts that are embedded to see whether a remote model is still the same.
 PROBES = ("What does the warranty cover?", "net loss per share, basic and diluted", "mute", "Zwölf Boxkämpfer")
@@ -140,9 +142,15 @@ class VectorStore:
     vectors are asked for.
     """
 
-    def __init__(self, folder: Path, *, limit: int | None = None, executor: Executor | None = None) -> None:
-        """limit: bytes; None: 4 GiB or a tenth of the disk, whichever is more. executor: who computes; default here."""
+    def __init__(
+        self, folder: Path, *, limit: int | None = None, executor: Executor | None = None, shared: Shared | None = None
+    ) -> None:
+        """limit: bytes; None: 4 GiB or a tenth of the disk, whichever is more. executor: who computes; default here.
+
+        shared: where workers put what they have computed, too, so that a driver on another machine takes it up.
+        """
         self.folder = folder
+        self.shared = shared
         self.executor: Executor = executor or Inline()
         self._limit = limit
         self._shards: dict[str, Shards] = {}
@@ -178,7 +186,7 @@ class VectorStore:
         task = Task(name=embedder.name, unit="queries" if is_query else "passages", report=report or Silent())
         compute = Compute(
             function=_embedded,
-            state=nullcontext((embedder, is_query)),
+            state=nullcontext((embedder, is_query, self.shared if embedder.storage == "key" else None)),
             values=lambda _, vectors: [row.tobytes() for row in _checked(embedder, vectors)],
             here=embedder.storage != "key",  # a server's own client asks for much at a time
         )
@@ -351,10 +359,17 @@ def _results(
             yield number, compute.values(given.pop(number), result)
 
 
-def _embedded(state: tuple[Embedder, bool], chunk: Chunk, tell: Tell) -> Vectors:
-    """The vectors (N, H) of a chunk."""
-    embedder, is_query = state
-    return embedder.embed(chunk.texts, is_query=is_query)
+def _embedded(state: tuple[Embedder, bool, Shared | None], chunk: Chunk, tell: Tell) -> Vectors:
+    """The vectors (N, H) of a chunk: those that somebody has put into the shared place, or new ones."""
+    embedder, is_query, shared = state
+    if shared is None:
+        return embedder.embed(chunk.texts, is_query=is_query)
+    name = name_of(embedder.key, _kind(embedder, is_query), *chunk.texts)
+    if (done := shared.read(name)) is not None:
+        return np.frombuffer(done, np.float32).reshape(len(chunk.texts), -1)
+    vectors = embedder.embed(chunk.texts, is_query=is_query).astype(np.float32, copy=False)
+    shared.write(name, vectors.tobytes())
+    return vectors
 
 
 def _ignore(share: float) -> None:
