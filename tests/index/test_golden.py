@@ -15,7 +15,7 @@ from embedfit.index.store.golden import share_found
 from embedfit.index.store.manifest import Golden
 from embedfit.models.store.vectors import VectorStore
 from embedfit.runtime import Runtime
-from embedfit.serving.loading import _proven
+from embedfit.serving.loading import proven
 from tests.index.sinks.corpora import documents_index
 from tests.index.sinks.ranking import first_stage
 
@@ -29,13 +29,13 @@ def test_an_index_finds_its_golden_answers(tiny_bert: Path, tmp_path: Path) -> N
         assert [index.passage(number).passage_id for number in one.passages] == [
             hit.passage_id for hit in plain.search(one.query, 10)
         ]
-    assert _proven(index) == 1
+    assert proven(index) == 1
     texts = [one.query for one in golden]
     other = np.roll(index.asker.ask(texts).vectors, 1, axis=0) * -1
     assert share_found(index.parts, index.retriever, golden, other) < 0.95
     runtime = Runtime(vectors=VectorStore(tmp_path / "vectors"))
     changed = update_index(tmp_path / "ix", remove=[index.passage(3).document_id], runtime=runtime)
-    assert _proven(changed) == 1
+    assert proven(changed) == 1
     assert all(number < 19 for one in changed.stored.manifest.golden for number in one.passages)
 
 
@@ -47,4 +47,4 @@ def test_an_index_that_finds_other_passages_is_not_served(tiny_bert: Path, tmp_p
     )
     manifest = index.stored.manifest.model_copy(update={"golden": wrong})
     with pytest.raises(ModelError, match="finds only 0%"):
-        _proven(Index(replace(index.stored, manifest=manifest), index.asker))
+        proven(Index(replace(index.stored, manifest=manifest), index.asker))

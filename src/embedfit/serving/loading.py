@@ -247,7 +247,7 @@ def load_with_index(
             log(f"search: the key {caller.name!r} finds {searcher.findable(caller).size:,} of them ({caller.forced})")
     searcher.warm_up()
     if index.stored.manifest.golden:
-        log(f"search: {_proven(index):.0%} of the index' golden answers are found")
+        log(f"search: {proven(index):.0%} of the index' golden answers are found")
     about = {"passages": len(index), "retriever": index.retriever.as_json(), "base": index.base_name}
     about |= {} if index.recall is None else {"recall": index.recall}
     about |= {} if reranker is None else {"reranker": settings.reranker}
@@ -255,14 +255,16 @@ def load_with_index(
     return replace(service, searcher=searcher, info=service.info | {"index": about})
 
 
-def _proven(index: Index) -> float:
-    """The share of the golden answers that are found. Raises ModelError if too few are."""
-    from embedfit.index.store.golden import LEAST_SAME, share_found  # loads torch
+def proven(index: Index) -> float:
+    """The share of an index' golden answers that are found; 1 if it has none. Raises ModelError if too few are."""
+    from embedfit.index.store.golden import LEAST_SERVED, share_found  # loads torch
 
     golden = index.stored.manifest.golden
+    if not golden:
+        return 1.0
     vectors = index.asker.ask([one.query for one in golden]).vectors
     share = share_found(index.parts, index.retriever, golden, vectors)
-    if share < LEAST_SAME:
+    if share < LEAST_SERVED:
         raise ModelError(
             f"{index.stored.folder} finds only {share:.0%} of the passages that it found for {len(golden)} queries "
             "when it was built: model or libraries work in another way here.",

@@ -17,6 +17,8 @@ from embedfit.path.artefacts import Passage
 _QUERIES, _DEPTH = 8, 10
 #: The least share of the golden answers that must be found again. Half precision swaps neighbours at the tenth place.
 LEAST_SAME = 0.95
+#: The least share with which a server starts. Another precision swaps a few neighbours; a wrong model finds a tenth.
+LEAST_SERVED = 0.8
 Embed = Callable[[Sequence[str]], Floats]
 
 

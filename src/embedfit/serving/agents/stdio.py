@@ -22,6 +22,7 @@ from embedfit.errors import UsageError
 from embedfit.serving.agents.protocol import server_of
 from embedfit.serving.agents.tools import SECONDS, Tools
 from embedfit.serving.edge.access import ANYBODY, Caller, keys_of
+from embedfit.serving.loading import proven
 from embedfit.serving.search.query_log import query_log_of
 from embedfit.serving.search.searcher import Searcher
 from embedfit.serving.server import Loader
@@ -80,6 +81,7 @@ async def _serve(made: Callable[[], Searcher], caller: Caller, lines: _Lines, lo
         searcher = made()
         searcher.findable(caller)  # raises if the key's filter does not fit the index
         searcher.warm_up()
+        proven(searcher.index)
         log(f"ready: {len(searcher.index):,} passages of {searcher.index.stored.folder}, by MCP")
         with suppress(RuntimeError):  # the loop is closed: the client left before
             loop.call_soon_threadsafe(settle, searcher)
