@@ -62,6 +62,7 @@ def test_the_example_finds_the_first_stage(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1_800)  # the first one builds the index
 @PLACES
 def test_emanual_ranks_as_in_the_index(
     emanual: Index, minilm: Path, tmp_path: Path, name: str, request: pytest.FixtureRequest
