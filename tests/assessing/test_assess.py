@@ -31,6 +31,7 @@ from embedfit.runtime import Runtime
 from embedfit.testing.fake_model import FakeModel
 from embedfit.testing.run_folder import write_manuals
 from embedfit.testing.tiny_model import make_tiny_bert
+from tests.json_forms import printed
 from tests.said import Said
 
 
@@ -307,5 +308,6 @@ def test_the_command_line(made, folder, monkeypatch):
     assert done.exit_code == 0, done.output
     for part in ("one vector", "BM25", "←", "Tuning is not likely to help, because", "Build it: embedfit index"):
         assert part in done.output
-    record = Assessed.model_validate_json(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    value = printed("embedfit assess", CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    record = Assessed.model_validate(value)
     assert record.rows and np.isfinite([row.score for row in record.rows]).all()

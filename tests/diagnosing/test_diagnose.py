@@ -21,6 +21,7 @@ from embedfit.path.artefacts import MergeSweep, Passage, Query, Summary, Trainin
 from embedfit.path.workspace import Workspace, encode_whole
 from embedfit.testing.run_folder import build_run
 from embedfit.testing.tiny_model import make_tiny_bert
+from tests.json_forms import printed
 
 COMMANDS = typer.main.get_command(app)
 
@@ -256,7 +257,8 @@ def test_the_command(made):
     rows(workspace, lambda number, row: replace(row, neg=(f"Please note. {row.pos[0]}",), pos_scores=(), neg_scores=()))
     done = CliRunner().invoke(app, ["diagnose", "--run", str(workspace.root)])
     assert done.exit_code == 0 and "1. negatives: " in done.output and "   Try: embedfit run" in done.output
-    record = json.loads(CliRunner().invoke(app, ["diagnose", "--run", str(workspace.root), "--json"]).stdout)
+    done = CliRunner().invoke(app, ["diagnose", "--run", str(workspace.root), "--json"])
+    record = printed("embedfit diagnose", done.stdout)
     assert Diagnosis.model_validate(record) == diagnose(workspace.root)
     assert CliRunner().invoke(app, ["diagnose", "--run", str(workspace.root / "none")]).exit_code != 0
     assert encode_whole(diagnose(workspace.root))

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from embedfit.cli import shared
+from embedfit.cli.results import prints
 from embedfit.cli.shared import AsJson, Force, LedgerPath, RunFolder, Set, Yes, runtime_for
 from embedfit.display import terminal
 from embedfit.display.terminal import say_json, shown
 
 
+@prints("embedfit.path.artefacts:Assessed")
 def assess(
     docs: Annotated[list[Path] | None, typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")] = None,
     models: Annotated[
@@ -77,6 +79,7 @@ def assess(
     console.print(f"Report: {shown(str(run_folder / 'assess' / 'report.html'))}", highlight=False, soft_wrap=True)
 
 
+@prints("embedfit.diagnosing.diagnosis:Diagnosis")
 def diagnose(run_folder: RunFolder, as_json: AsJson = False) -> None:
     """Say whether tuning helped in a run and, if not, which part is to blame, with evidence and a command to try."""
     from embedfit.commands.diagnosing import diagnose as run_diagnose  # models
