@@ -83,7 +83,8 @@ def _opened(folder: Path, workers: str) -> tuple[Any, Any, Any]:
     from embedfit.runtime import Runtime
     from embedfit.scale.executor import open_executor
 
-    settings = {"docs": [str(folder / "corpus.jsonl")], "model": str(folder / "model"), "mine": {"teacher": "none"}}
+    mined = {"teacher": "none", "negatives": 7}
+    settings = {"docs": [str(folder / "corpus.jsonl")], "model": str(folder / "model"), "mine": mined}
     runtime = Runtime(vectors=VectorStore(folder / "vectors"), executor=open_executor(workers))
     return Workspace(folder / "run"), resolve(overrides=settings), runtime
 
@@ -406,15 +407,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.quick:
         options.sizes, options.rows, options.queries = [2_000, 8_000], 131_072, 1_000
     load, sizes = os.getloadavg()[0], {}
+    result: dict[str, Any] = {"sizes": sizes}
     for passages in sorted(options.sizes):
         with tempfile.TemporaryDirectory(prefix="scale-", dir=options.scratch) as name:
             sizes[passages] = one_size(passages, Path(name))
+        save(result | {"growth": growth(sizes)} | about(load), options.out)
     with tempfile.TemporaryDirectory(prefix="scale-", dir=options.scratch) as name:
-        found = workers_compared(Path(name), options.rows, options.queries)
-    result = {"sizes": sizes, "growth": growth(sizes), "search": found} | about(load)
-    with atomic_file(options.out) as file:
-        file.write(json.dumps(result, indent=1))
+        result["search"] = workers_compared(Path(name), options.rows, options.queries)
+    result |= {"growth": growth(sizes)} | about(load)
+    save(result, options.out)
     print(json.dumps(result, indent=1))
+
+
+def save(result: dict[str, Any], path: Path) -> None:
+    """Write what is known so far: the largest size takes long."""
+    with atomic_file(path) as file:
+        file.write(json.dumps(result, indent=1))
 
 
 def about(load: float) -> dict[str, Any]:
