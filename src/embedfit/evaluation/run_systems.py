@@ -162,7 +162,7 @@ class RunSystems:
 
     @cached_property
     def _words(self) -> Bm25:
-        return Bm25(self._eval_set.contents)
+        return Bm25(self._eval_set.contents, executor=self._runtime.executor)
 
     def _model(self, name: str) -> LocalModel:
         if name == "mapped":
