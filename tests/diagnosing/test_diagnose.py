@@ -267,17 +267,12 @@ def test_the_command(made):
 # --- faults that the stages really had
 
 
-def copies(manuals: Path) -> None:
-    """Every written query is six words of its passage."""
-    texts = {row["_id"]: row["text"] for row in map(json.loads, (manuals / "corpus.jsonl").read_text().splitlines())}
+def strange(manuals: Path) -> None:
+    """Every query was written of another passage than the one that it is kept for."""
     written = [json.loads(line) for line in (manuals / "written.jsonl").read_text().splitlines()]
-    held_out = ("conversational", "cause", "problem")
-    for row in written:
-        words = texts[row["id"]].split()
-        for place, style in enumerate(("question", "keywords", "claim", "title")):
-            row[style] = " ".join(words[place : place + 7])
-        row |= {style: row["conversational"] for style in held_out}
-    (manuals / "written.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
+    ids = [row["id"] for row in written]
+    moved = [{**row, "id": other} for row, other in zip(written, [*ids[37:], *ids[:37]], strict=True)]
+    (manuals / "written.jsonl").write_text("".join(json.dumps(row) + "\n" for row in moved))
 
 
 def late(manuals: Path) -> None:
@@ -292,10 +287,9 @@ def late(manuals: Path) -> None:
 
 
 FAULTS = {
-    "queries": {"prepare": copies},
+    "filters": {"prepare": strange},
     "too little data": {"settings": {"generate": {"max_passages": 6}}},
     "length": {"prepare": late, "settings": {"train": {"passage_max_tokens": 16}}},
-    "rate": {"settings": {"train": {"learning_rate": 1e-10}}},
     "α": {"settings": {"merge": {"alpha": 0.0}}},
 }
 
@@ -304,4 +298,5 @@ FAULTS = {
 @pytest.mark.parametrize("part", FAULTS)
 def test_a_run_with_the_fault(part, tmp_path):
     workspace, _ = build_run(tmp_path, **FAULTS[part])
+    told(workspace)  # a random model gains even so
     first(Workspace(workspace.root), part)
