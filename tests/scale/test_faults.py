@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,6 +108,47 @@ def test_a_node_is_taken_away_in_encode_and_another_in_mine(cluster: Any, tiny_b
 
     there = found("there", Ray(cluster.address, 2), (take(nodes[0]), take(nodes[1])))
     assert there == found("here", Inline(), (nothing, nothing))
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The content of files by name, without a stage's manifest, which says when it ran."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".") and path.name != "ingest.manifest.json"
+    }
+
+
+@pytest.mark.timeout(900)
+def test_the_driver_is_killed_and_its_command_given_again(tiny_bert: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(f'{{"_id": "r{n}", "text": "{text}"}}\n' for n, text in enumerate(records(3_000))))
+
+    def driver(home: str, folder: str, *how: str) -> subprocess.Popen[bytes]:
+        words = ["index", str(corpus), "--model", str(tiny_bert), "--to-folder", str(tmp_path / folder), "--no-tokens"]
+        environment = {**os.environ, "EMBEDFIT_HOME": str(tmp_path / home), "RAY_USAGE_STATS_ENABLED": "0"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "embedfit", *words, *how], env=environment, stderr=subprocess.PIPE
+        )
+
+    first = driver("theirs", "there", "--ray", "local", "--workers", "2")
+    try:
+        until = time.monotonic() + 250
+        while not list((tmp_path / "theirs").rglob("*.shard")):
+            assert first.poll() is None and time.monotonic() < until, "the first driver works until it is killed"
+            time.sleep(0.02)
+    finally:
+        first.send_signal(signal.SIGKILL)
+    first.communicate()
+    second = driver("theirs", "there", "--ray", "local", "--workers", "2")
+    _, said = second.communicate(timeout=600)
+    known = re.search(rb"([\d,]+) known", said)
+    assert second.returncode == 0 and known and 0 < int(known[1].replace(b",", b"")) < 3_000, said[-2000:]
+    embedfit.index_documents([corpus], folder=tmp_path / "here", model=str(tiny_bert), tokens=False)
+    there, here = (files_of(tmp_path / name) for name in ("there", "here"))
+    assert there.keys() == here.keys() and len(here) > 3
+    assert [name for name in here if here[name] != there[name]] == []
 
 
 def test_a_poisoned_document_is_skipped_wherever_it_is_read(tiny_bert: Path, tmp_path: Path) -> None:
