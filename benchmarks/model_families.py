@@ -8,7 +8,7 @@ Each model is random, of MiniLM's size (6 layers of 384 numbers), and saved by s
 real layout, so no hub is needed. The texts have lognormal lengths up to 128 tokens. Writes the table to
 benchmarks/results/model_families.json after each family; the same command again goes on with those that the file lacks
 (--anew: with none). tok/s are tokens without padding a second
-of the process' own CPU time, in fp32 and one thread; of the engines a second of the clock with all cores.
+of the process' own CPU time, in fp32 and one thread, so that other work on the machine hardly counts.
 """
 
 import argparse
@@ -34,7 +34,6 @@ from embedfit.models.encoder import Encoder
 from embedfit.models.layout.files import read_json
 from embedfit.models.layout.proof import compare_with_sentence_transformers
 from embedfit.models.layout.reading import read_architecture
-from embedfit.numerics.machine import cores
 from embedfit.serving.engines.choice import candidates
 from embedfit.serving.engines.warmup import tokens_a_second
 from embedfit.serving.settings import ServeSettings
@@ -165,10 +164,10 @@ def engine_rate(folder: Path, layout: Architecture, name: str) -> int | str:
     """Tokens a second of an engine, or why it can't run the model."""
     try:
         settings = ServeSettings(engine=name, precision="fp32")
-        engine = candidates(folder, layout, settings, threads=cores(), gated=False)[0].load()
+        engine = candidates(folder, layout, settings, threads=1, gated=False)[0].load()
     except EmbedfitError as error:
         return f"{error.message} {error.remedy}"
-    return round(tokens_a_second(engine, layout.max_tokens))
+    return round(tokens_a_second(engine, layout.max_tokens, time.process_time))
 
 
 def line(row: dict[str, Any]) -> str:

@@ -105,7 +105,7 @@ def test_the_ledger_s_copy_is_whole_at_every_instant(tmp_path: Path) -> None:
     made._prepare()
     request = Request(messages=(Message(role="user", content="x"),), max_tokens=1)
     with Ledger(made.home / "ledger.sqlite") as ledger:
-        for number in range(20):
+        for number in range(8):
             ledger.put(str(number), "fake", "m", request, Reply(text="q", input_tokens=1, output_tokens=1), run="r")
             time.sleep(0.002)
             made._keep()

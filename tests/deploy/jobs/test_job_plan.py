@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from embedfit.cli.main import app
-from embedfit.commands.cloud.run import CloudRun, Place
+from embedfit.commands.cloud import inputs
+from embedfit.commands.cloud.run import CloudRun, Place, _out_of_reach
 from embedfit.config import resolve
 from embedfit.deploy.jobs.layout import CHECKPOINTS, ROOT, mirrored, run_place
 from embedfit.deploy.jobs.options import JobOptions, device_of, instance_of
@@ -32,6 +33,8 @@ def _nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    # The real wheel takes a second to pack; test_wheel.py packs it.
+    monkeypatch.setattr(inputs, "own_wheel", lambda: ("embedfit-0.1.0-py3-none-any.whl", b"wheel"))
 
 
 def plan(folder: Path, settings: dict[str, object], **options: object) -> JobPlan:
@@ -111,11 +114,15 @@ def test_rights_name_this_job_s_things(tmp_path: Path) -> None:
 def test_what_a_job_can_not_reach(
     tmp_path: Path, settings: dict[str, object], options: dict[str, object], reach: str
 ) -> None:
-    made = plan(tmp_path, {"generate": settings}, **options)
-    said = " ".join(one.detail for one in made.blockers if one.check == "reach")
+    config = resolve(overrides={"docs": [str(tmp_path)], "generate": settings})
+    asked = JobOptions.model_validate({"instance_type": "ml.g5.xlarge", "region": "eu-west-1", **options})
+    said = " ".join(one.detail for one in _out_of_reach(config, asked))
     assert (reach in said) if reach else not said
-    if options:
-        assert actions(made.policies.execution)["ReadSecrets"] == [ARN]
+
+
+def test_a_secret_may_be_read_and_no_other(tmp_path: Path) -> None:
+    made = plan(tmp_path, {"generate": {"generator": "openai", "max_cost": 1}}, secrets={"OPENAI_API_KEY": ARN})
+    assert actions(made.policies.execution)["ReadSecrets"] == [ARN]
 
 
 def test_a_local_model_goes_along_and_a_changed_document_is_another_job(tmp_path: Path, tiny_bert: Path) -> None:
