@@ -42,7 +42,7 @@ def passages_of(documents: list[str], words: int) -> list[str]:
 @torch.inference_mode()
 def written(folder: str, passages: list[str], count: int) -> list[tuple[str, str]]:
     """(query, passage) by generate() in batches of 16 of like length, two sampled queries a prompt."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     chosen = random.Random(SEED).sample(passages, min(len(passages), -(-count // 2)))
     chosen.sort(key=len)
