@@ -170,7 +170,7 @@ def _replies(workspace: Workspace, ledger: Path, place: str) -> bytes:
 
 def keep_replies(source: Path, ledger: Path, workspace: Workspace, place: str) -> int:
     """Add the replies that a job paid for to the user's ledger. Returns how many were new."""
-    return put_in(source, ledger, str(workspace.root.resolve()), booked=_booked(place))
+    return put_in(source, ledger, str(workspace.root.resolve()), booked=f"/{CHECKPOINTS}/{place}")
 
 
 def _booked(place: str) -> str:

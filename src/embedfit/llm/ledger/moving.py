@@ -47,7 +47,7 @@ def take_out(source: Path, target: Path, run: str, call_ids: Collection[str], *,
 def put_in(source: Path, target: Path, run: str, *, booked: str) -> int:
     """Add another ledger's replies to a ledger. Returns how many were new. Doing it twice adds nothing.
 
-    booked: the name of the run in the source; run: the one here. Raises InputError for a file that is no ledger.
+    booked: the end of the run's name in the source; run: the name here. Raises InputError for a file that is no ledger.
     """
     Ledger(target).close()
     with closing(sqlite3.connect(target, timeout=60, isolation_level=None)) as connection:
@@ -56,14 +56,14 @@ def put_in(source: Path, target: Path, run: str, *, booked: str) -> int:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("INSERT OR IGNORE INTO prompts SELECT * FROM other.prompts")
             columns = [str(row[1]) for row in connection.execute("PRAGMA table_info(calls)")]
-            taken = ", ".join("iif(run = ?1, ?2, run)" if one == "run" else one for one in columns)
+            taken = ", ".join("iif(substr(run, -length(?1)) = ?1, ?2, run)" if one == "run" else one for one in columns)
             new = connection.execute(
                 f"INSERT OR IGNORE INTO calls SELECT {taken} FROM other.calls", (booked, run)
             ).rowcount
             # What may have been spent: in doubt, or on its way when the job was ended. Each only once.
             spent = (
-                "SELECT ?2 AS run, usd, reason, created FROM other.doubts WHERE run = ?1 UNION ALL"
-                " SELECT ?2, usd, 'killed', 'in job ' || call_id FROM other.claims WHERE run = ?1"
+                "SELECT ?2 AS run, usd, reason, created FROM other.doubts WHERE substr(run, -length(?1)) = ?1 UNION ALL"
+                " SELECT ?2, usd, 'killed', 'in job ' || call_id FROM other.claims WHERE substr(run, -length(?1)) = ?1"
             )
             connection.execute(
                 f"INSERT INTO doubts SELECT * FROM ({spent}) AS added WHERE NOT EXISTS (SELECT 1 FROM doubts WHERE"
