@@ -32,7 +32,7 @@ def best(url: str, model: str, query: str) -> list[tuple[float, str, str]]:
         "words": models.SparseVector(indices=words.numbers.tolist(), values=words.values.tolist()),
     }
     place = urlsplit(url)
-    client, name = QdrantClient(host=place.hostname, port=place.port), place.path.strip("/")
+    client, name = QdrantClient(host=place.hostname, port=place.port, check_compatibility=False), place.path.strip("/")
     facts = client.retrieve(f"{name}_about", [0])[0].payload
     parts = json.loads(facts["about"])["retriever"]["parts"]
     if not len(words.numbers):  # no passage holds one of the query's words

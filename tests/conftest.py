@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 from embedfit.config import Config, load
@@ -63,12 +64,23 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool, bool], Path]:
-    """A function that gives a folder with a whole run of the stages, made once for all tests. See build_run."""
+    """A function that gives a folder with a whole run of the stages, made once for all tests. See build_run.
+
+    Processes that test at the same time share it: the first that needs it makes it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
 
     @cache
     def build(human: bool, ship: bool) -> Path:
-        folder = tmp_path_factory.mktemp("finished-run")
-        build_run(folder, human=human, ship=ship)
+        folder = root / f"finished-run-{human}-{ship}"
+        made = folder.with_suffix(".made")
+        with FileLock(folder.with_suffix(".lock")):
+            if not made.exists():
+                folder.mkdir()
+                build_run(folder, human=human, ship=ship)
+                made.touch()
         return folder
 
     return build

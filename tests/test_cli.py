@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -19,7 +20,7 @@ from embedfit.cli import main as cli
 from embedfit.cli import path
 from embedfit.commands import runs
 from embedfit.errors import EmbedfitError, UsageError
-from embedfit.models.store.vectors import Task
+from embedfit.models.store.vectors import Compute, Task
 from embedfit.progress import Silent
 from embedfit.runtime import default_vectors
 
@@ -213,7 +214,13 @@ def test_cache_list_size_and_clean(
 
     assert said("list") == []
     task = Task(name="model [x]", unit="passages", report=Silent())
-    default_vectors().kept("k" * 64, ["a", "b"], lambda texts: [text.encode() * 9 for text in texts], task)
+    compute = Compute(
+        function=lambda _, chunk, __: None,
+        state=nullcontext(),
+        values=lambda chunk, _: [text.encode() * 9 for text in chunk.texts],
+        here=True,
+    )
+    default_vectors().kept("k" * 64, ["a", "b"], compute, task)
     (tmp_path / "graphs" / "one").mkdir(parents=True)
     (tmp_path / "graphs" / "one" / "graph.bin").write_bytes(bytes(1000))
     vectors, graph = sorted(said("list"), key=lambda entry: entry["kind"], reverse=True)

@@ -83,6 +83,7 @@ def command(world: Path, server: Vectors, run: Path, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_command_prints_what_it_made(world: Path, server: Vectors, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = subprocess.run(command(world, server, run), capture_output=True, text=True, timeout=300)

@@ -110,9 +110,9 @@ def beir(tmp_path: Path) -> Path:
     "settings",
     [
         {"PYTHONIOENCODING": "cp1252"},
-        {"PYTHONIOENCODING": "ascii"},
+        pytest.param({"PYTHONIOENCODING": "ascii"}, marks=pytest.mark.slow),
         {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "utf-8"},
+        pytest.param({"PYTHONIOENCODING": "utf-8"}, marks=pytest.mark.slow),
     ],
     ids=lambda value: next(iter(value)) + next(iter(value.values())),
 )

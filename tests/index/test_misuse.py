@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from datetime import date
 
@@ -26,19 +27,28 @@ TEXTS = {
 }
 
 
-@pytest.fixture
-def docs(tmp_path):
-    folder = tmp_path / "docs"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def made(tiny_bert, tmp_path_factory):
+    """Documents and their index, built once for all tests of this file."""
+    root = tmp_path_factory.mktemp("misuse")
+    (root / "docs").mkdir()
     for name, text in TEXTS.items():
-        (folder / f"{name}.md").write_text(f"# About the {name}\n\n{text}\n")
-    return folder
+        (root / "docs" / f"{name}.md").write_text(f"# About the {name}\n\n{text}\n")
+    index_documents(root / "docs", folder=root / "ix", model=str(tiny_bert))
+    return root
 
 
 @pytest.fixture
-def folder(docs, tiny_bert, tmp_path):
-    index_documents(docs, folder=tmp_path / "ix", model=str(tiny_bert))
-    return tmp_path / "ix"
+def docs(made, tmp_path):
+    return shutil.copytree(made / "docs", tmp_path / "docs")
+
+
+@pytest.fixture
+def folder(made, docs, tmp_path):
+    copy = shutil.copytree(made / "ix", tmp_path / "ix")
+    settings = copy / "embedfit.toml"
+    settings.write_text(settings.read_text().replace(str(made), str(tmp_path)))
+    return copy
 
 
 def documents(folder):

@@ -258,6 +258,7 @@ HELLO = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_garbage_over_stdio_is_answered_by_errors_and_the_server_goes_on(place: Place):
     """Standard output holds answers alone, whatever prints; the filter of the key in the environment holds."""
     access = str(place.folder.parent / "keys.toml")

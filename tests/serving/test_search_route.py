@@ -365,6 +365,7 @@ def test_a_search_that_fails_is_an_error_of_the_backend(gated, tiny_bert):
 # --- the command
 
 
+@pytest.mark.slow
 def test_a_folder_whose_index_is_missing_gets_it_and_is_served(folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(folder, run, ignore=shutil.ignore_patterns("index"))

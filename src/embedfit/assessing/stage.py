@@ -38,6 +38,7 @@ from embedfit.path.artefacts import (
     Passage,
     Pooled,
     Query,
+    written,
 )
 from embedfit.path.workspace import FILES, Workspace, encode_record, encode_whole
 from embedfit.retrieval.significance import bootstrap_means, interval
@@ -143,7 +144,7 @@ class _Assessment:
         """The run's written queries, if an index may hold them. Those that judge never lie in it."""
         if not self.workspace.path(FILES[Query]).exists():
             return None
-        found = written_of(eval_set.passage_ids, self.workspace.read(Query))
+        found = written_of(eval_set.passage_ids, written(self.workspace.read(Query)))
         return found if found.enough else None
 
     def _labelled(self, eval_set: EvalSet, kind: Kind) -> _Evidence:

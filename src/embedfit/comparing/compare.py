@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from embedfit.comparing.saved import SavedRun, read_saved, saved_file
+from embedfit.display.terminal import console
 from embedfit.errors import InputError, UsageError
 from embedfit.evaluation.benchmark import measured_systems, read_set
 from embedfit.evaluation.evalset import EvalSet
@@ -121,7 +122,7 @@ class Compared:
     def __str__(self) -> str:
         """The tables as text."""
         text = io.StringIO()
-        self.print_to(Console(file=text, width=_WIDTH, color_system=None))
+        self.print_to(console(text, width=_WIDTH))
         return text.getvalue()
 
     __repr__ = __str__

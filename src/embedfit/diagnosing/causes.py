@@ -16,6 +16,7 @@ import numpy as np
 
 from embedfit.config.tuning import CORPUS_LOSS
 from embedfit.diagnosing.facts import LOOKED_AT, Facts
+from embedfit.generators import generator
 from embedfit.path.artefacts import TrainingStep
 from embedfit.retrieval.vocabulary import known
 from embedfit.retrieval.words import word_set, words
@@ -155,7 +156,7 @@ def dropped_queries(facts: Facts) -> Cause | None:
 
 def _writer(facts: Facts) -> str:
     """The command that has another model write, or shows the writer how people ask."""
-    if facts.config.generate.generator == "local":
+    if not generator(facts.config.generate.generator).strong:
         return _again(facts, "--generator bedrock")
     return _again(facts, "--set generate.examples=QUESTIONS.txt")
 

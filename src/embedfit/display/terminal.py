@@ -51,13 +51,19 @@ class SafeConsole(Console):
 
 
 def console(
-    stream: TextIO | None = None, *, stderr: bool = False, unbroken: bool = False, highlight: bool = True
+    stream: TextIO | None = None,
+    *,
+    stderr: bool = False,
+    unbroken: bool = False,
+    highlight: bool = True,
+    width: int | None = None,
 ) -> Console:
     """A console on a stream; without one, on standard output or standard error.
 
-    unbroken: lines are not broken to the terminal's width. highlight: numbers and paths get colours.
+    unbroken: lines are not broken to the terminal's width. highlight: numbers and paths get colours. width: in
+    characters; default: the terminal's.
     """
-    return SafeConsole(file=stream, stderr=stderr, soft_wrap=unbroken, highlight=highlight)
+    return SafeConsole(file=stream, stderr=stderr, soft_wrap=unbroken, highlight=highlight, width=width)
 
 
 def say(text: str) -> None:

@@ -31,6 +31,8 @@ from embedfit.path.systems import parse
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 
+#: Generators whose calls the job's role must be allowed.
+_ON_BEDROCK = ("bedrock",)
 _TITAN = "amazon.titan-embed-text-v2:0"
 #: The region of a plan that names none.
 _SHOWN_REGION = "us-east-1"
@@ -165,7 +167,7 @@ def _models(config: Config) -> tuple[str, ...]:
     """The models of Bedrock that the run may ask: ids without a region's prefix."""
     found: list[str] = []
     for one in _writers(config):
-        if one.generator == "bedrock":
+        if one.generator in _ON_BEDROCK:
             named = one.llm or ""
             found += [named if named.count(".") < 2 else named.partition(".")[2]] if named else DEFAULT_FAMILY
     if any(name.startswith("titan") for name in _embedders(config)):

@@ -36,6 +36,7 @@ from embedfit.deploy.jobs.layout import (
     listing_of,
     run_files,
 )
+from embedfit.display.terminal import write_line
 from embedfit.files.atomic import atomic_file
 from embedfit.files.places import PLACES
 from embedfit.network import aws
@@ -112,8 +113,7 @@ class Container:
     def _tell(self, stream: IO[str]) -> None:
         """Pass the command's lines on, and remember the last ones for the reason of a failure."""
         for line in stream:
-            sys.stderr.write(line)
-            sys.stderr.flush()
+            write_line(sys.stderr, line.rstrip("\r\n"))
             self._last.append(line)
 
     # --- before
@@ -140,7 +140,7 @@ class Container:
                 path.unlink()
         if (self.kept / LEDGER).exists():
             shutil.copyfile(self.kept / LEDGER, self.home / LEDGER)
-        sys.stderr.write(f"going on after an interruption, with {len(listed):,} files of the run\n")
+        write_line(sys.stderr, f"going on after an interruption, with {len(listed):,} files of the run")
 
     # --- while it runs, and after
 
