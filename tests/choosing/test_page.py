@@ -243,6 +243,7 @@ def test_a_run_without_a_model_says_what_to_run(workspace):
         session_of(workspace.root / "nothing")
 
 
+@pytest.mark.slow
 def test_the_command_prints_an_address_and_ends_with_what_is_graded(workspace, session):
     environment = {**os.environ, "EMBEDFIT_CACHE": str(workspace.root.parent / "cache")}
     process = subprocess.Popen(

@@ -87,6 +87,7 @@ def process() -> Iterator[ReadingProcess]:
         yield process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name", "make"), CASES, ids=[f"{kind}-{name}" for kind, name, _ in CASES])
 def test_readers_read_ten_times_as_much(
     process: ReadingProcess, tmp_path: Path, kind: str, name: str, make: Callable[[int], str]

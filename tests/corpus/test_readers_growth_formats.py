@@ -304,6 +304,7 @@ def process() -> Iterator[ReadingProcess]:
         yield process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, cases in CASES.items() for name in cases])
 def test_readers_read_ten_times_as_much_of_a_format(
     process: ReadingProcess, tmp_path: Path, kind: str, name: str

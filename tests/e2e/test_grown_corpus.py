@@ -68,6 +68,7 @@ def written(workspace: Workspace) -> set[tuple[str, str]]:
     return {(query.text, query.passage_id) for query in workspace.read(Query)}
 
 
+@pytest.mark.slow
 def test_a_run_on_a_grown_corpus_pays_for_new_passages_only_and_goes_on_from_the_last_model(
     tiny_bert: Path, tmp_path: Path
 ) -> None:

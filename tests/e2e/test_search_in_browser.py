@@ -27,6 +27,9 @@ TEXTS = {
 }
 
 
+pytestmark = pytest.mark.slow  # a server and a browser
+
+
 @pytest.fixture(scope="module")
 def served(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     folder = tmp_path_factory.mktemp("search")

@@ -335,6 +335,7 @@ def test_sighup_opens_the_index_again_over_stdio(place: Place, tmp_path: Path):
     assert process.returncode == 0 and b"the old stays" in said and b"Traceback" not in said
 
 
+@pytest.mark.slow
 async def test_the_configuration_of_the_page_works_with_the_protocols_own_client(place: Place):
     """docs/serving.md says how an agent starts the server: the command is run as it stands there."""
     shown = [one.text for one in blocks(ROOT / "docs" / "serving.md") if "mcpServers" in one.text]

@@ -27,7 +27,14 @@ TEXTS = ["How To mute the TV", "a", "The sound is off. " * 12, "naïve 東京 �
 PROMPT = "Find: "
 
 
-@pytest.fixture(scope="module", params=["no norm, prompt not pooled", "two dense layers", "max and last token"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "no norm, prompt not pooled",
+        pytest.param("two dense layers", marks=pytest.mark.slow),
+        "max and last token",
+    ],
+)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("served") / "model"
     prompts = {"query": PROMPT}

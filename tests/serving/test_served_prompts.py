@@ -46,6 +46,7 @@ def prompted(folder: Path) -> Iterator[RunningServer]:
         yield running
 
 
+@pytest.mark.slow
 def test_the_server_gives_the_vectors_of_encode_for_every_prompt(prompted: RunningServer, theirs: SentenceTransformer):
     cases = [
         (None, None),
@@ -67,6 +68,7 @@ def test_the_server_gives_the_vectors_of_encode_for_every_prompt(prompted: Runni
     assert info["default_prompt"] == "Text – " and info["prompts"]["document"] == "Text – "
 
 
+@pytest.mark.slow
 def test_our_own_clients_agree_with_sentence_transformers(
     prompted: RunningServer, folder: Path, theirs: SentenceTransformer
 ):

@@ -196,7 +196,7 @@ def test_another_loss_leaves_no_map_of_an_earlier_training(tiny_bert: Path, tmp_
 
 
 @pytest.mark.parametrize("tune", ["map", "query"])
-@pytest.mark.parametrize("before", ["map", "query", "both shapes"])
+@pytest.mark.parametrize("before", ["map", "query", pytest.param("both shapes", marks=pytest.mark.slow)])
 def test_a_model_of_two_towers_is_tuned_further(tiny_bert: Path, tmp_path: Path, before: str, tune: str) -> None:
     last = SHAPES["query" if before == "both shapes" else before](tiny_bert, tmp_path / "last")
     if before == "both shapes":  # a tuned tower with a map behind it
