@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from embedfit.index.sinks.client import Connected, connect
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +43,17 @@ def other_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     data[-2] ^= 1
     path.write_bytes(data)
     return folder
+
+
+@pytest.fixture
+def opened(tiny_bert: Path) -> Iterator[Callable[[str], Connected]]:
+    """connect(), with an end."""
+    made: list[Connected] = []
+
+    def make(url: str) -> Connected:
+        made.append(connect(url, tiny_bert))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -10,6 +10,8 @@ from embedfit.commands.indexing import index_documents
 from embedfit.index.build import Source, build
 from embedfit.index.retriever import EXPANDED
 from embedfit.index.search import Index
+from embedfit.index.sinks.handover import export
+from embedfit.index.sinks.sink import kind_of
 from embedfit.index.store.folder import Origin, write
 from embedfit.index.store.manifest import Identity
 from embedfit.models.local import LocalModel
@@ -59,3 +61,8 @@ def expanded_index(folder: Path, model_folder: Path, *, queries: Sequence[Sequen
     identity = Identity(name=str(model_folder), key=model.key, instruction=model.instruction)
     write(folder / "ix", built, passages, Origin(model=identity))
     return Index.open(folder / "ix")
+
+
+def hand(index: Index, url: str) -> None:
+    """Hand an index over, in batches of seven."""
+    export(index, kind_of(url).open(url), Silent(), batch_rows=7)

@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
+from embedfit.errors import InputError
 from embedfit.index.retriever import Retriever
 from embedfit.index.search import Index
 from embedfit.index.sinks.client import Connected
+from embedfit.index.sinks.sink import Question
 from embedfit.index.store.filters import Where, filter_of
 
 DEPTH = 10
@@ -40,3 +43,15 @@ def assert_ranks_as(
         found = store.candidates(store.ask(query), DEPTH, filter_of(where))
         assert [one.id for one in found] == [hit.passage_id for hit in expected], query
         np.testing.assert_allclose([one.score for one in found], [hit.score for hit in expected], atol=atol)
+
+
+def assert_filters_as(index: Index, store: Connected, question: Question, where: Where) -> None:
+    """Either both refuse a filter, or the same of the index' 40 passages meet it."""
+    try:
+        allowed = index.stored.catalogue.allowed(filter_of(where))
+    except InputError:
+        with pytest.raises(InputError):
+            store.candidates(question, 40, filter_of(where))
+        return
+    expected = range(40) if allowed is None else np.flatnonzero(allowed).tolist()
+    assert sorted(one.number for one in store.candidates(question, 40, filter_of(where))) == list(expected)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-import numpy as np
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,14 +15,13 @@ from hypothesis import strategies as st
 from embedfit.errors import EmbedfitError, InputError, ModelError, UsageError
 from embedfit.index.search import Index
 from embedfit.index.sinks.client import Connected, connect
-from embedfit.index.sinks.handover import IndexHandover, export
+from embedfit.index.sinks.handover import IndexHandover
 from embedfit.index.sinks.postgres import load
 from embedfit.index.sinks.sink import Question, kind_of
-from embedfit.index.store.filters import filter_of
 from embedfit.path.artefacts import Value
 from embedfit.progress import Silent
-from tests.index.sinks.corpora import QUERIES, documents_index, expanded_index
-from tests.index.sinks.ranking import assert_ranks_as
+from tests.index.sinks.corpora import QUERIES, documents_index, expanded_index, hand
+from tests.index.sinks.ranking import assert_filters_as, assert_ranks_as
 from tests.index.sinks.test_lancedb import FILTERS
 from tests.index.sinks.test_sinks import Breaking
 
@@ -55,27 +53,9 @@ def store(index: Index, tiny_bert: Path, postgres_server: str) -> Iterator[Conne
     opened.store.close()
 
 
-@pytest.fixture
-def opened(tiny_bert: Path) -> Iterator[Callable[[str], Connected]]:
-    """connect(), with an end."""
-    made = []
-
-    def make(url: str) -> Connected:
-        made.append(connect(url, tiny_bert))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.store.close()
-
-
 @pytest.fixture(scope="module")
 def question(store: Connected) -> Question:
     return store.ask("pump")
-
-
-def hand(index: Index, url: str) -> None:
-    export(index, kind_of(url).open(url), Silent(), batch_rows=7)
 
 
 def asked(url: str, command: str) -> list[tuple[object, ...]]:
@@ -134,14 +114,7 @@ def test_any_filter_means_what_it_means_in_the_index(
     index: Index, store: Connected, question: Question, where: dict[str, object]
 ) -> None:
     """Either both refuse it, or the same passages meet it."""
-    try:
-        allowed = index.stored.catalogue.allowed(filter_of(where))
-    except InputError:
-        with pytest.raises(InputError):
-            store.candidates(question, 40, filter_of(where))
-        return
-    expected = range(40) if allowed is None else np.flatnonzero(allowed).tolist()
-    assert sorted(one.number for one in store.candidates(question, 40, filter_of(where))) == list(expected)
+    assert_filters_as(index, store, question, where)
 
 
 @pytest.mark.parametrize("where", [{"x' OR 1=1 --": 1}, ["tags<5"], ["year<2024-01-01"], {"year": "2003"}, ["day:a"]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from embedfit.commands.indexing import index_documents, update_index
 from embedfit.errors import EmbedfitError, InputError, ModelError, UsageError
 from embedfit.index.search import Index
 from embedfit.index.sinks.client import Connected, connect
-from embedfit.index.sinks.handover import IndexHandover, export
+from embedfit.index.sinks.handover import IndexHandover
 from embedfit.index.sinks.qdrant import load, search
 from embedfit.index.sinks.sink import Question, kind_of
 from embedfit.index.store.filters import filter_of
@@ -24,9 +24,9 @@ from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Value
 from embedfit.progress import Silent
 from embedfit.runtime import Runtime
-from tests.index.sinks.corpora import LONG, QUERIES, documents_index, expanded_index
+from tests.index.sinks.corpora import LONG, QUERIES, documents_index, expanded_index, hand
 from tests.index.sinks.qdrant_server import Server
-from tests.index.sinks.ranking import assert_ranks_as
+from tests.index.sinks.ranking import assert_filters_as, assert_ranks_as
 from tests.index.sinks.test_lancedb import FILTERS
 from tests.index.sinks.test_postgres import WHERE
 from tests.index.sinks.test_sinks import Breaking
@@ -62,27 +62,9 @@ def store(index: Index, tiny_bert: Path) -> Iterator[Connected]:
             yield opened
 
 
-@pytest.fixture
-def opened(tiny_bert: Path) -> Iterator[Callable[[str], Connected]]:
-    """connect(), with an end."""
-    made: list[Connected] = []
-
-    def make(url: str) -> Connected:
-        made.append(connect(url, tiny_bert))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
 @pytest.fixture(scope="module")
 def question(store: Connected) -> Question:
     return store.ask("pump")
-
-
-def hand(index: Index, url: str) -> None:
-    export(index, kind_of(url).open(url), Silent(), batch_rows=7)
 
 
 def names(server: Server) -> set[str]:
@@ -117,14 +99,7 @@ def test_any_filter_means_what_it_means_in_the_index(
     index: Index, store: Connected, question: Question, where: dict[str, object]
 ) -> None:
     """Either both refuse it, or the same passages meet it."""
-    try:
-        allowed = index.stored.catalogue.allowed(filter_of(where))
-    except InputError:
-        with pytest.raises(InputError):
-            store.candidates(question, 40, filter_of(where))
-        return
-    expected = range(40) if allowed is None else np.flatnonzero(allowed).tolist()
-    assert sorted(one.number for one in store.candidates(question, 40, filter_of(where))) == list(expected)
+    assert_filters_as(index, store, question, where)
 
 
 def test_written_queries_count_too(tiny_bert: Path, tmp_path: Path, url: str, opened) -> None:

@@ -34,6 +34,7 @@ from embedfit.index.sinks.sink import (
     Row,
     SinkKind,
     after_colon,
+    holds_no_index,
     read_about,
 )
 from embedfit.index.store.columns import Catalogue, Mask
@@ -226,9 +227,7 @@ class LanceStore:
         self._name = _current(self._link)
         self._folder = self._link / self._name
         if not self._name or not (self._folder / ABOUT).is_file():
-            raise UsageError(
-                f"{self._link} holds no index.", remedy=f"Run: embedfit index --run DIR --to lancedb://{self._link}"
-            )
+            raise holds_no_index(str(self._link), f"lancedb://{self._link}")
         self.about = read_about((self._folder / ABOUT).read_text("utf-8"), f"lancedb://{self._link}")
         self.questions = (self._folder / QUESTIONS).read_bytes()
         tables = lancedb.connect(self._folder)
@@ -333,14 +332,7 @@ class LanceStore:
 
 
 def _candidate(row: dict[str, Any], score: float, width: int) -> Candidate:
-    metadata = json.loads(row.pop("metadata"))
-    tokens = row.pop("tokens", None)
-    return Candidate(
-        score=score,
-        metadata={name: tuple(value) if isinstance(value, list) else value for name, value in metadata.items()},
-        tokens=None if tokens is None else np.frombuffer(tokens, np.int8).reshape(-1, width),
-        **row,
-    )
+    return Candidate.of({**row, "score": score, "metadata": json.loads(row["metadata"])}, width=width)
 
 
 def _checked(url: str) -> Path:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from embedfit import plugins
@@ -175,6 +176,26 @@ class Candidate:
     page: int
     metadata: Mapping[str, Value]
     tokens: Bytes | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any], *, width: int) -> Candidate:
+        """A stored row: a mapping of the fields' names.
+
+        Values of metadata that are lists become tuples. tokens: bytes of L × width numbers, None, or not there.
+        """
+        tokens = row.get("tokens")
+        own = {
+            "metadata": {
+                name: tuple(value) if isinstance(value, list) else value for name, value in row["metadata"].items()
+            },
+            "tokens": None if tokens is None else np.frombuffer(tokens, np.int8).reshape(-1, width),
+        }
+        return cls(**{**row, **own})
+
+
+def holds_no_index(place: str, address: str) -> UsageError:
+    """The error for a place where nothing was handed over. address: what --to takes."""
+    return UsageError(f"{place} holds no index.", remedy=f"Run: embedfit index --run DIR --to {address}")
 
 
 class Outdated(InputError):

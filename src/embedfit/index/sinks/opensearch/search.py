@@ -6,13 +6,11 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from embedfit.errors import EmbedfitError, UsageError
+from embedfit.errors import EmbedfitError
 from embedfit.index.sinks.opensearch.bodies import constant, search_body
 from embedfit.index.sinks.opensearch.connection import connected, errors_of, place_of
 from embedfit.index.sinks.opensearch.load import facts_of, read_questions
-from embedfit.index.sinks.sink import Candidate, Outdated, Question, read_about
+from embedfit.index.sinks.sink import Candidate, Outdated, Question, holds_no_index, read_about
 from embedfit.index.store.filters import Filter
 
 
@@ -27,10 +25,7 @@ class OpenSearchStore:
             with errors_of(self._place):
                 facts = self._facts()
                 if facts is None:
-                    raise UsageError(
-                        f"{self._place.shown} holds no index.",
-                        remedy=f"Run: embedfit index --run DIR --to {self._place.shown}",
-                    )
+                    raise holds_no_index(self._place.shown, self._place.shown)
                 self.about = read_about(str(facts["about"]), self._place.shown)
                 self._index = f"{self._place.name}_{self.about.content}"
                 self.questions = read_questions(self._client, f"{self._index}_about", int(facts["chunks"]))
@@ -63,11 +58,6 @@ class OpenSearchStore:
 
 def _candidate(hit: Mapping[str, Any], more: float, width: int) -> Candidate:
     row = dict(hit["_source"])
-    tokens = row.pop("tokens", None)
-    metadata = {name: tuple(value) if isinstance(value, list) else value for name, value in row.pop("metadata").items()}
-    return Candidate(
-        score=float(hit["_score"]) - more,
-        metadata=metadata,
-        tokens=None if tokens is None else np.frombuffer(base64.b64decode(tokens), np.int8).reshape(-1, width),
-        **row,
-    )
+    if "tokens" in row:
+        row["tokens"] = base64.b64decode(row["tokens"])
+    return Candidate.of({**row, "score": float(hit["_score"]) - more}, width=width)

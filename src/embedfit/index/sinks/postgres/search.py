@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from embedfit.errors import InputError, UsageError
+from embedfit.errors import InputError
 from embedfit.index.retriever import DENSE_PARTS, Part
 from embedfit.index.sinks.postgres.connection import errors_of, opened, place_of
 from embedfit.index.sinks.postgres.filters import condition_of
-from embedfit.index.sinks.sink import About, Candidate, Outdated, Question, read_about
+from embedfit.index.sinks.sink import About, Candidate, Outdated, Question, holds_no_index, read_about
 from embedfit.index.store.filters import Filter
 
 #: The best %(depth)s passages. A query compares every passage: the search is exact.
@@ -91,10 +89,7 @@ class PostgresStore:
                 found = None  # pgvector's types are not there
         if found is None:
             self._connection.close()
-            raise UsageError(
-                f"{self._place.shown} holds no index.",
-                remedy=f"Run: embedfit index --run DIR --to {self._place.shown}",
-            )
+            raise holds_no_index(self._place.shown, self._place.shown)
         try:
             self.about = read_about(found[0], self._place.shown)
         except InputError:
@@ -142,15 +137,6 @@ class PostgresStore:
 
 
 def _candidate(row: tuple[Any, ...], width: int) -> Candidate:
-    number, score, name, document, title, text, page, metadata, tokens, _ = row
-    return Candidate(
-        number=number,
-        score=float(score),
-        id=name,
-        document=document,
-        title=title,
-        text=text,
-        page=page,
-        metadata={field: tuple(value) if isinstance(value, list) else value for field, value in metadata.items()},
-        tokens=None if tokens is None else np.frombuffer(tokens, np.int8).reshape(-1, width),
-    )
+    names = ("number", "score", "id", "document", "title", "text", "page", "metadata", "tokens")
+    found = dict(zip(names, row, strict=False))  # behind them stands the content
+    return Candidate.of({**found, "score": float(found["score"])}, width=width)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedfit.errors import EmbedfitError, InputError, UsageError
+from embedfit.errors import EmbedfitError, InputError
 from embedfit.index.retriever import DENSE_PARTS
 from embedfit.index.sinks.conditions import Test, field_of, keys_of, tests_of
 from embedfit.index.sinks.qdrant.connection import connected, errors_of, place_of
 from embedfit.index.sinks.qdrant.load import facts_of, read_questions
-from embedfit.index.sinks.sink import About, Candidate, Outdated, Question, read_about
+from embedfit.index.sinks.sink import About, Candidate, Outdated, Question, holds_no_index, read_about
 from embedfit.index.store.columns import DOCUMENT
 from embedfit.index.store.filters import Condition, Filter
 
@@ -80,10 +80,7 @@ class QdrantStore:
             with errors_of(self._place):
                 facts = self._facts()
                 if facts is None:
-                    raise UsageError(
-                        f"{self._place.shown} holds no index.",
-                        remedy=f"Run: embedfit index --run DIR --to {self._place.shown}",
-                    )
+                    raise holds_no_index(self._place.shown, self._place.shown)
                 self.about = read_about(str(facts["about"]), self._place.shown)
                 self._collection = f"{self._place.name}_{self.about.content}"
                 self.questions = self._questions(int(facts["chunks"]))
@@ -213,12 +210,6 @@ def _tested(test: Test, path: str, key: str) -> models.FieldCondition:
 
 def _candidate(one: models.ScoredPoint, width: int) -> Candidate:
     row = dict(one.payload or {})
-    tokens = row.pop("tokens", None)
-    metadata = {name: tuple(value) if isinstance(value, list) else value for name, value in row.pop("metadata").items()}
-    return Candidate(
-        number=int(one.id),
-        score=float(one.score),
-        metadata=metadata,
-        tokens=None if tokens is None else np.frombuffer(base64.b64decode(tokens), np.int8).reshape(-1, width),
-        **row,
-    )
+    if "tokens" in row:
+        row["tokens"] = base64.b64decode(row["tokens"])
+    return Candidate.of({**row, "number": int(one.id), "score": float(one.score)}, width=width)
