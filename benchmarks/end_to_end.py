@@ -30,11 +30,10 @@ from typing import Any
 import platformdirs
 import psutil
 import torch
+from generation import save_for_transformers
 from train_throughput import SBERT, Environment, default_data, machine, python_of
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from embedfit.files.atomic import atomic_file
-from embedfit.llm.providers.local.gguf import read_gguf, read_shape, read_weights
 from embedfit.llm.providers.local.llama import Arithmetic
 from embedfit.llm.providers.local.model import LocalGenerator
 from embedfit.models.sources import resolve_generator, resolve_model
@@ -175,29 +174,11 @@ def by_hand(task: Task, documents: list[str], asked: int, work: Path, options: a
 def write_writer(folder: Path) -> None:
     """SmolLM2 as a Hugging Face folder, which transformers' generate needs; embedfit reads the GGUF file."""
     path = resolve_generator()
-    file = read_gguf(path)
-    shape = read_shape(file)
     local = LocalGenerator(path, arithmetic=Arithmetic("fp32", torch.device("cpu")))
     tokenizer = local._tokenizer
     tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
     tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.feed_forward,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        max_position_embeddings=shape.context,
-        rms_norm_eps=shape.epsilon,
-        rope_parameters={"rope_type": "default", "rope_theta": shape.rope_base},
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    model = LlamaForCausalLM(config)
-    model.load_state_dict(read_weights(file, shape), strict=False)
-    model.save_pretrained(folder)
+    save_for_transformers(path, folder, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
 
 
 def measure(task: Task, options: argparse.Namespace, work: Path) -> dict[str, Any]:

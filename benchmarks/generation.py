@@ -163,8 +163,8 @@ def run_model(model: LanguageModel, rows: list[tuple[str, str]]) -> Result:
     return timed(work, len(rows))
 
 
-def with_transformers(model: Path, folder: Path) -> LanguageModel:
-    """The model by transformers in bf16, in batches, the shared beginning's keys computed once: `local`'s other way."""
+def save_for_transformers(model: Path, folder: Path, **settings: int | None) -> None:
+    """A GGUF file as a Hugging Face folder without a tokenizer. settings: what the configuration has besides."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     file = read_gguf(model)
@@ -180,10 +180,16 @@ def with_transformers(model: Path, folder: Path) -> LanguageModel:
         rms_norm_eps=shape.epsilon,
         rope_parameters={"rope_type": "default", "rope_theta": shape.rope_base},
         tie_word_embeddings=True,
+        **settings,
     )
     plain = LlamaForCausalLM(config)
     plain.load_state_dict(read_weights(file, shape), strict=False)
     plain.save_pretrained(folder)
+
+
+def with_transformers(model: Path, folder: Path) -> LanguageModel:
+    """The model by transformers in bf16, in batches, the shared beginning's keys computed once: `local`'s other way."""
+    save_for_transformers(model, folder)
     local = LocalGenerator(model, arithmetic=Arithmetic("fp32", CPU), max_samples=32)
     backend = GenericBackend(folder, Arithmetic("bf16", CPU))
     local.__dict__["_loaded"] = (local._tokenizer, backend, local._writer)
