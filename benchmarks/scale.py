@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py --quick          # 2,000 and 8,000 passages, some 3 minutes
     python benchmarks/scale.py --sizes 10000 100000 1000000
+    python benchmarks/scale.py --sizes 1000000 --keep ~/scale       # the same command goes on where it was stopped
 
 Passages are made up: 40 words with Zipf's frequencies. The model is a random one of two layers and 32 dimensions, so
 that encoding doesn't hide what the rest costs. Each stage runs in a process of its own: ingest (one JSONL file),
@@ -22,6 +23,7 @@ import json
 import math
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,6 +43,8 @@ from embedfit.files.atomic import atomic_file
 
 OUT = Path(__file__).parent / "results" / "scale.json"
 STAGES = ("ingest", "encode", "mine", "index", "evaluate")
+#: Folders that a stage makes.
+MADE = {"ingest": ("run",), "encode": ("vectors",), "index": ("index",)}
 VOCABULARY = 3_000
 WORDS = 40
 ASKED = 200
@@ -320,13 +324,19 @@ def child(*arguments: str) -> dict[str, float]:
 
 
 def one_size(passages: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Every stage over so many passages."""
-    child("--stage", "make_corpus", "--folder", str(folder), "--rows", str(passages))
+    """Every stage over so many passages. A stage that folder/STAGE.json tells of is done already."""
+    if not (folder / "model").exists():
+        child("--stage", "make_corpus", "--folder", str(folder), "--rows", str(passages))
     result = {}
     for stage in STAGES:
-        if stage == "mine":
-            child("--stage", "ask", "--folder", str(folder))
-        result[stage] = child("--stage", stage, "--folder", str(folder))
+        known = folder / f"{stage}.json"
+        if not known.exists():
+            if stage == "mine":
+                child("--stage", "ask", "--folder", str(folder))
+            for made in MADE.get(stage, ()):  # by an attempt that was stopped
+                shutil.rmtree(folder / made, ignore_errors=True)
+            save(child("--stage", stage, "--folder", str(folder)), known)
+        result[stage] = json.loads(known.read_text("utf-8"))
         print(f"{passages:>10,} {stage:<9}", *(f"{key} {value:,.1f}" for key, value in result[stage].items()),
               file=sys.stderr, flush=True)  # fmt: skip
     result["disk"] = {
@@ -393,10 +403,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="2,000 and 8,000 passages, 65,536 × 2 rows")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--rows", type=int, default=524_288, help="of the exact search")
+    parser.add_argument("--rows", type=int, default=524_288, help="of the exact search; 0: no search")
     parser.add_argument("--queries", type=int, default=20_000, help="of the exact search")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--scratch", type=Path, help="a folder on a disk with room; default: the temporary one")
+    parser.add_argument("--keep", type=Path, help="a folder that stays, from which the same command goes on")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--workers", default="inline", help=argparse.SUPPRESS)
@@ -409,14 +420,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     load, sizes = os.getloadavg()[0], {}
     result: dict[str, Any] = {"sizes": sizes}
     for passages in sorted(options.sizes):
-        with tempfile.TemporaryDirectory(prefix="scale-", dir=options.scratch) as name:
-            sizes[passages] = one_size(passages, Path(name))
+        with working_folder(options, str(passages)) as folder:
+            sizes[passages] = one_size(passages, folder)
         save(result | {"growth": growth(sizes)} | about(load), options.out)
-    with tempfile.TemporaryDirectory(prefix="scale-", dir=options.scratch) as name:
-        result["search"] = workers_compared(Path(name), options.rows, options.queries)
+    if options.rows:
+        with working_folder(options, "search") as folder:
+            result["search"] = workers_compared(folder, options.rows, options.queries)
     result |= {"growth": growth(sizes)} | about(load)
     save(result, options.out)
     print(json.dumps(result, indent=1))
+
+
+@contextmanager
+def working_folder(options: argparse.Namespace, name: str) -> Iterator[Path]:
+    """A folder for one size, which is deleted afterwards unless --keep says otherwise."""
+    if options.keep:
+        (options.keep / name).mkdir(parents=True, exist_ok=True)
+        yield options.keep / name
+        return
+    with tempfile.TemporaryDirectory(prefix="scale-", dir=options.scratch) as made:
+        yield Path(made)
 
 
 def save(result: dict[str, Any], path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -69,15 +70,17 @@ def test_records_of_one_document_may_be_hard_negatives_of_each_other(tmp_path: P
         for n in range(12)
     ]
     path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
-    corpus = Corpus(resolve().ingest)
-    (source,) = discover([str(path)])
-    corpus.add(corpus.arrival(source))
-    assert len({passage.document_id for passage in corpus.passages}) == 2, "six records are one document"
+    with ExitStack() as files:
+        corpus = Corpus(resolve().ingest, lambda: files.enter_context(Workspace(tmp_path).unnamed()))
+        (source,) = discover([str(path)])
+        corpus.add(corpus.arrival(source))
+        passages = corpus.passages.lines()
+    assert len({passage.document_id for passage in passages}) == 2, "six records are one document"
     angles = np.arange(12) * np.pi / 8
     vectors = unit(*zip(np.cos(angles), np.sin(angles), strict=True))
     query = Query(query_id="q", passage_id=records[2]["_id"], text="find", style="question", split="train", kept=True)
     config = resolve(overrides={"mine": {"negatives": 2, "max_relative_score": 2.0}})
-    (choice,) = chosen(corpus.passages, [query], vectors, vectors[2:3], config, Runtime())
+    (choice,) = chosen(passages, [query], vectors, vectors[2:3], config, Runtime())
     assert choice.positives == (2,)
     assert set(choice.negatives) <= {0, 1, 3, 4}, "two of the four nearest, all in the document of the positive"
     assert len(choice.negatives) == 2

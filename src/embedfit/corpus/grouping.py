@@ -20,12 +20,12 @@ def group_records(identifiers: Sequence[str], titles: Sequence[str]) -> list[str
     by_title = [title.strip() for title in titles]
     if all(by_title) and _groups(by_title):
         return _with_ids(by_title, identifiers)
-    matches = [_LAST_PART.match(identifier) for identifier in identifiers]
-    if all(matches):
-        prefixes = [match["prefix"] for match in matches if match]
-        if _groups(prefixes):
-            return prefixes
-    return list(identifiers)
+    prefixes: list[str] = []
+    for identifier in identifiers:
+        if (match := _LAST_PART.match(identifier)) is None:
+            return list(identifiers)
+        prefixes.append(match["prefix"])
+    return prefixes if _groups(prefixes) else list(identifiers)
 
 
 def _groups(keys: Sequence[str]) -> bool:

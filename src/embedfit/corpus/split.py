@@ -15,10 +15,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import overload
 
 import numpy as np
 
 from embedfit.errors import InputError
+from embedfit.numerics.arrays import Bools, Ints
 from embedfit.path.artefacts import Split
 
 #: From this number of documents on, whole documents are the units.
@@ -43,12 +45,43 @@ class TooFew(InputError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """A passage as the split sees it. cluster: equal for near-duplicates. held_out: from an evaluation document."""
+    """A passage as the split sees it. cluster: equal for near-duplicates. held_out: from an evaluation document.
 
-    document_id: str
-    title: str
+    document_id, title: the texts, or numbers that stand for them.
+    """
+
+    document_id: str | int
+    title: str | int
     cluster: int
     held_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items(Sequence[Item]):
+    """N passages as arrays of (N,), of which each gives an Item when it is asked for."""
+
+    documents: Ints
+    titles: Ints
+    clusters: Ints
+    held_out: Bools
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Item]: ...
+    def __getitem__(self, index: int | slice) -> Item | list[Item]:
+        """One item, or those of a slice."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        return Item(
+            document_id=int(self.documents[index]),
+            title=int(self.titles[index]),
+            cluster=int(self.clusters[index]),
+            held_out=bool(self.held_out[index]),
+        )
 
 
 def assign(items: Sequence[Item], *, dev_share: float, test_share: float, seed: int) -> list[Split]:
@@ -123,25 +156,19 @@ def _is_usable(parts: Sequence[Split], trainable: Sequence[int], test_share: flo
 
 def _units(items: Sequence[Item], trainable: Sequence[int]) -> tuple[list[list[int]], bool]:
     """Groups of passages that stay together, and whether they border on one another within a document."""
-    documents: dict[str, list[int]] = defaultdict(list)
-    for index in trainable:
-        documents[items[index].document_id].append(index)
-    groups = list(documents.values())
+    numbers: dict[str | int, int] = {}
+    own = np.array([numbers.setdefault(items[index].document_id, len(numbers)) for index in trainable], np.int64)
+    ordered, ends = np.array(trainable)[np.argsort(own, kind="stable")], np.cumsum(np.bincount(own))
+    if len(ends) > 2 * _RUNS and len(trainable) < 1.5 * len(ends):
+        ends = np.append(ends[:-1][-(-len(ends) // _RUNS) - 1 :: -(-len(ends) // _RUNS)], ends[-1])
+        return [group.tolist() for group in np.split(ordered, ends[:-1])], False
+    groups = [group.tolist() for group in np.split(ordered, ends[:-1])]
     if len(groups) >= MANY_DOCUMENTS:
-        if len(groups) > 2 * _RUNS and len(trainable) < 1.5 * len(groups):
-            return _runs(groups), False
         return groups, False
     count = len(trainable)
     size = max(count // _BLOCKS, min(_MIN_BLOCK, count // _LEAST_BLOCKS), MIN_PART)
     blocks = [block for group in groups for block in _blocks(group, items, size)]
     return blocks, True
-
-
-def _runs(groups: Sequence[list[int]]) -> list[list[int]]:
-    size = -(-len(groups) // _RUNS)
-    return [
-        [index for group in groups[start : start + size] for index in group] for start in range(0, len(groups), size)
-    ]
 
 
 def _blocks(indices: Sequence[int], items: Sequence[Item], size: int) -> list[list[int]]:
@@ -205,10 +232,13 @@ def _set_borders_aside(parts: list[Split], items: Sequence[Item], trainable: Seq
 
 def _unite_clusters(parts: list[Split], items: Sequence[Item]) -> None:
     """Move near-duplicates to one side. One of a held-out passage is set aside, not trained on."""
-    members: dict[int, list[int]] = defaultdict(list)
-    for index, item in enumerate(items):
-        members[item.cluster].append(index)
-    for group in members.values():
+    own = np.fromiter((item.cluster for item in items), np.int64, len(items))
+    order = np.argsort(own, kind="stable")
+    starts = np.flatnonzero(np.diff(own[order], prepend=own[order[:1]] - 1))
+    stops = np.append(starts[1:], len(order))
+    several = stops - starts > 1
+    for start, stop in zip(starts[several].tolist(), stops[several].tolist(), strict=True):
+        group = order[start:stop].tolist()
         if len({parts[index] for index in group}) == 1:
             continue
         free = [index for index in group if not items[index].held_out]

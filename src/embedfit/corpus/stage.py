@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from embedfit.config import Config
 from embedfit.corpus.chunking import Window
 from embedfit.corpus.coverage import unknown_language
-from embedfit.corpus.duplicates import clusters
 from embedfit.corpus.gathering import Arrival, Corpus, in_both
 from embedfit.corpus.readers.isolation import Limits
 from embedfit.corpus.readers.registry import by_extension
 from embedfit.corpus.reading import File, Readers, read
 from embedfit.corpus.sources import metadata
 from embedfit.corpus.sources.discover import Source, discover
-from embedfit.corpus.split import Item, TooFew, as_before, assign
+from embedfit.corpus.split import Items, TooFew, as_before, assign
 from embedfit.errors import InputError
 from embedfit.files.places import located
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.tokenizer import load_tokenizer
+from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import Document, DroppedPassage, Metadata, Passage, Split
 from embedfit.path.forgotten import read_forgotten
+from embedfit.path.lines import Lines
 from embedfit.path.workspace import Workspace, passages_of_model, read_jsonl
 from embedfit.progress import Reporter
 from embedfit.runtime import Runtime
@@ -40,21 +43,37 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     report = runtime.report
     sources = [replace(source, stored=source.stored_path(workspace)) for source in _sources(config)]
     window = _window(config, report)
-    corpus = Corpus(config.ingest, read_forgotten(workspace))
+    with ExitStack() as files:
+        corpus = Corpus(config.ingest, lambda: files.enter_context(workspace.unnamed()), read_forgotten(workspace))
+        _gather(sources, corpus, window, workspace, config, runtime)
+
+
+def _gather(
+    sources: Sequence[Source], corpus: Corpus, window: Window, workspace: Workspace, config: Config, runtime: Runtime
+) -> None:
+    """Read the documents and write the stage's files."""
+    report = runtime.report
     _read_all(sources, corpus, window, config, runtime)
     if corpus.left_out:
         report.log(f"{corpus.left_out:,} documents or records are left out, as `embedfit forget` asked")
-    _report_problems(corpus, workspace.root, report)
-    if not corpus.passages:
+    statuses = _report_problems(corpus, workspace.root, report)
+    if not len(corpus.passages):
         raise _nothing_readable(corpus)
-    passages = _split(corpus.without_copies(), corpus, config, report)
-    _report_outcome(passages, corpus, window, report)
-    if note := unknown_language([passage.content for passage in passages], window.tokenizer, config.model):
+    kept = corpus.without_copies()
+    passages = corpus.passages.lines().at(kept)
+    parts = _split(passages, corpus.passages.items(kept), config, report)
+    _report_outcome(statuses, parts, len(corpus.dropped), report)
+    _report_longer(passages.at(np.flatnonzero(corpus.passages.is_record[kept])), window, report)
+    if note := unknown_language(passages.map(_content), window.tokenizer, config.model):
         report.log(note)
-    workspace.write(Document, corpus.documents)
-    workspace.write(DroppedPassage, corpus.dropped)
-    workspace.write(Passage, passages)
-    workspace.write(Metadata, _metadata(passages, corpus, report))
+    workspace.write(Document, corpus.documents.lines())
+    workspace.write(DroppedPassage, corpus.dropped.lines())
+    workspace.write(Passage, (replace(one, split=part) for one, part in zip(passages, parts, strict=True)))
+    workspace.write(Metadata, _metadata(corpus, kept, report))
+
+
+def _content(passage: Passage) -> str:
+    return passage.content
 
 
 # --- the files to read, and the length of passages
@@ -145,14 +164,8 @@ def _read_all(sources: Sequence[Source], corpus: Corpus, window: Window, config:
 # --- the split, and the passages' metadata
 
 
-def _split(passages: list[Passage], corpus: Corpus, config: Config, report: Reporter) -> list[Passage]:
-    """Passages with their parts. Those that can't be split are all "train": they can be searched, but not tuned on."""
-    held_out = {document.document_id for document in corpus.documents if document.role == "eval"}
-    together = clusters([passage.text for passage in passages])
-    items = [
-        Item(document_id=one.document_id, title=one.title, cluster=cluster, held_out=one.document_id in held_out)
-        for one, cluster in zip(passages, together, strict=True)
-    ]
+def _split(passages: Lines[Passage], items: Items, config: Config, report: Reporter) -> list[Split]:
+    """The passages' parts. Those that can't be split are all "train": they can be searched, but not tuned on."""
     measured_elsewhere = bool(config.eval_docs or config.eval_beir)
     try:
         parts = assign(
@@ -163,16 +176,16 @@ def _split(passages: list[Passage], corpus: Corpus, config: Config, report: Repo
         )
     except TooFew as error:
         report.log(f"Note: {error.message} They can be searched all the same: embedfit index. {error.remedy}")
-        parts = ["test" if item.held_out else "train" for item in items]
+        parts = ["test" if held_out else "train" for held_out in items.held_out]
     else:
         parts = _kept_split(passages, items, parts, config, report)
     if config.eval_docs and "test" not in parts:
         raise InputError("The documents of --eval-docs gave no passages.", remedy="Name documents that hold text.")
-    return [replace(passage, split=part) for passage, part in zip(passages, parts, strict=True)]
+    return parts
 
 
 def _kept_split(
-    passages: Sequence[Passage], items: Sequence[Item], parts: list[Split], config: Config, report: Reporter
+    passages: Sequence[Passage], items: Items, parts: list[Split], config: Config, report: Reporter
 ) -> list[Split]:
     """The parts, those of passages that a run made the model of (--model RUN/merged) as they were in that run."""
     last = passages_of_model(config.model)
@@ -193,34 +206,32 @@ def _kept_split(
     return kept
 
 
-def _metadata(passages: Sequence[Passage], corpus: Corpus, report: Reporter) -> list[Metadata]:
-    """The metadata of the passages, by document and then by passage."""
-    rows = []
-    for passage in passages:
-        for key in ((passage.document_id, ""), (passage.document_id, passage.passage_id)):
-            values = corpus.known.pop(key, None)
-            if values is not None:
-                rows.append(Metadata(document_id=key[0], passage_id=key[1], values=values))
-    kept, left = metadata.of_corpus(rows)
+def _metadata(corpus: Corpus, kept: Ints, report: Reporter) -> Iterable[Metadata]:
+    """The metadata of the passages that are kept, by document and then by passage."""
+    rows, left = metadata.of_corpus(corpus.passages.metadata(kept))
     corpus.cut.update(left)
     if corpus.cut:
         report.log(f"metadata: {metadata.said(corpus.cut)}")
-    return kept
+    return rows
 
 
 # --- the report
 
 
-def _report_problems(corpus: Corpus, root: Path, report: Reporter) -> None:
-    for document in corpus.documents:
+def _report_problems(corpus: Corpus, root: Path, report: Reporter) -> Counter[str]:
+    """Tell of documents that were not read in whole. Returns the number of documents of each status."""
+    statuses: Counter[str] = Counter()
+    for document in corpus.documents.lines():
+        statuses[document.status] += 1
         if document.status != "ok":
             line = f"{document.status}: {located(document.path, root, {})}: {document.reason}"
             report.log(line.replace("\n", "\\n"))  # a file's name may hold markup
+    return statuses
 
 
 def _nothing_readable(corpus: Corpus) -> InputError:
-    reasons = Counter(document.reason for document in corpus.documents if document.reason)
-    reasons.update(f"passage dropped: {dropped.reason}" for dropped in corpus.dropped)
+    reasons = Counter(document.reason for document in corpus.documents.lines() if document.reason)
+    reasons.update(f"passage dropped: {dropped.reason}" for dropped in corpus.dropped.lines())
     listed = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
     return InputError(
         f"None of the {len(corpus.documents)} files gave a passage: {listed}.",
@@ -228,18 +239,19 @@ def _nothing_readable(corpus: Corpus) -> InputError:
     )
 
 
-def _report_outcome(passages: list[Passage], corpus: Corpus, window: Window, report: Reporter) -> None:
-    statuses = Counter(document.status for document in corpus.documents)
-    parts = Counter(passage.split for passage in passages)
+def _report_outcome(statuses: Counter[str], split: Sequence[Split], dropped: int, report: Reporter) -> None:
+    parts = Counter(split)
     report.log(
         f"{statuses['ok'] + statuses['partial']:,} documents read"
         + "".join(f", {statuses[name]:,} {name}" for name in ("partial", "duplicate", "skipped") if statuses[name])
-        + f"; {len(passages):,} passages ("
+        + f"; {len(split):,} passages ("
         + ", ".join(f"{parts[name]:,} {name}" for name in ("train", "dev", "test", "gap") if parts[name])
-        + f"), {len(corpus.dropped):,} dropped"
+        + f"), {dropped:,} dropped"
     )
-    records = [passage.content for passage in passages if passage.passage_id in corpus.records]
-    longer = sum(tokens > window.size for tokens in window.tokens_of(records))
+
+
+def _report_longer(records: Lines[Passage], window: Window, report: Reporter) -> None:
+    longer = sum(tokens > window.size for tokens in window.tokens_of(records.map(_content)))
     if longer:
         report.log(
             f"Note: {longer:,} of {len(records):,} records are longer than {window.size} tokens; "

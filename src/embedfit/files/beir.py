@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
+
+import numpy as np
 
 from embedfit.errors import InputError
 from embedfit.files.atomic import atomic_folder
+from embedfit.files.hashes import Digests
 from embedfit.files.qrels import read_qrels
 from embedfit.files.retrieval import Entry, Qrels, RetrievalData
 from embedfit.files.textfiles import json_line, json_lines
 
 
 def read_corpus(path: Path) -> Iterator[tuple[str, Entry]]:
-    """(id, entry) of each record of a BEIR corpus.jsonl, streamed. Raises InputError with file and line."""
-    seen: set[str] = set()
+    """(id, entry) of each record of a BEIR corpus.jsonl, streamed. Raises InputError with file and line.
+
+    An id that occurs twice is an error, too; it is raised after the last record.
+    """
+    seen = Digests()
     for number, record in json_lines(path):
         identifier = _identifier(record, path, number)
-        if identifier in seen:
-            raise InputError(f"{path}, line {number}: the _id {identifier!r} occurs twice.")
         seen.add(identifier)
         yield (
             identifier,
@@ -29,6 +34,16 @@ def read_corpus(path: Path) -> Iterator[tuple[str, Entry]]:
                 fields={name: value for name, value in record.items() if name not in ("_id", "title", "text")},
             ),
         )
+    _refuse_twice(path, seen)
+
+
+def _refuse_twice(path: Path, seen: Digests) -> None:
+    """Raise InputError for the first record whose id an earlier one has. seen: the ids in the order of the records."""
+    firsts = seen.firsts()
+    again = np.flatnonzero(firsts != np.arange(len(firsts)))
+    if len(again):
+        number, record = next(islice(json_lines(path), int(again[0]), None))
+        raise InputError(f"{path}, line {number}: the _id {_identifier(record, path, number)!r} occurs twice.")
 
 
 def read_queries(path: Path) -> dict[str, str]:

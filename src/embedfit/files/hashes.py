@@ -10,6 +10,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 _NAME = ".hashes.json"
 #: Smaller files are not remembered: reading one is as fast as looking it up.
 _WORTH_KEEPING = 1 << 18
@@ -25,6 +28,26 @@ def sha256_file(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+class Digests:
+    """Hashes of N texts, 16 bytes each, by which equal ones are found without keeping the texts."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def add(self, text: str) -> None:
+        """Add a text."""
+        self._bytes += hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+    def array(self) -> npt.NDArray[np.bytes_]:
+        """(N,) the hashes, in the order of the texts."""
+        return np.frombuffer(bytes(self._bytes), "S16")
+
+    def firsts(self) -> npt.NDArray[np.int64]:
+        """(N,) the place of the first text that is equal to each."""
+        _, index, inverse = np.unique(self.array(), return_index=True, return_inverse=True)
+        return np.asarray(index[inverse], np.int64)
 
 
 class Hashes:

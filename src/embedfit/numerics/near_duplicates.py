@@ -5,8 +5,8 @@ A text is the set of its runs of a few words, or tokens, each a hash (Broder 199
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -17,7 +17,9 @@ SAME_RUNS = 0.8
 #: Above this cosine two texts say the same.
 SAME_COSINE = 0.95
 
-_BANDS, _ROWS = 16, 4
+#: Bands of MinHashes: sets that agree in one of them are compared.
+BANDS = 16
+_ROWS = 4
 _FACTORS = (0xD6E8FEB86659FD93, 0xA0761D6478BD642F, 0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 1)
 #: Cosines are held for so many rows and columns at a time.
 _BLOCK, _COLUMNS = 1024, 65_536
@@ -42,21 +44,37 @@ def jaccard(first: Hashes, second: Hashes) -> float:
 
 def clusters(sets: Sequence[Hashes], threshold: float = SAME_RUNS) -> list[int]:
     """For each set the index of the first of its cluster: sets linked by near-duplicates, directly or not."""
-    parent = list(range(len(sets)))
+    table = np.array([bands(one) for one in sets], np.uint64).reshape(len(sets), BANDS)
+    found: list[int] = linked(len(sets), list(table.T), sets.__getitem__, threshold).tolist()
+    return found
+
+
+def linked(count: int, columns: Iterable[Hashes], get: Callable[[int], Hashes], threshold: float = SAME_RUNS) -> Ints:
+    """The same for `count` sets of which only bands() are in memory: (count,).
+
+    columns: (count,) of each band. get: makes a set again; only sets that agree in a band with another are asked for.
+    """
+    parent: dict[int, int] = {}
 
     def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
+        while (above := parent.get(index, index)) != index:
+            parent[index] = parent.get(above, above)
+            index = above
         return index
 
-    for members in _candidates(sets):
-        first = members[0]
-        for other in members[1:]:
-            a, b = root(first), root(other)
-            if a != b and jaccard(sets[first], sets[other]) >= threshold:
-                parent[max(a, b)] = min(a, b)
-    return [root(index) for index in range(len(sets))]
+    for column in columns:
+        for members in _equal(column):
+            own = None
+            for other in members[1:]:
+                a, b = root(members[0]), root(other)
+                if a != b:
+                    own = get(members[0]) if own is None else own
+                    if jaccard(own, get(other)) >= threshold:
+                        parent[max(a, b)] = min(a, b)
+    result = np.arange(count)
+    for index in parent:
+        result[index] = root(index)
+    return result
 
 
 def close_pairs(vectors: Vectors, cosine: float, of: Ints | None = None) -> Iterator[tuple[int, int]]:
@@ -75,26 +93,29 @@ def close_pairs(vectors: Vectors, cosine: float, of: Ints | None = None) -> Iter
                     yield row, column
 
 
-def _candidates(sets: Sequence[Hashes]) -> list[list[int]]:
-    """Groups of indices that agree in a band of MinHashes."""
-    signatures = _signatures(sets)
-    groups: list[list[int]] = []
-    for band in range(_BANDS):
-        buckets: dict[bytes, list[int]] = defaultdict(list)
-        for index, part in enumerate(signatures[:, band * _ROWS : (band + 1) * _ROWS]):
-            buckets[part.tobytes()].append(index)
-        groups += [members for members in buckets.values() if len(members) > 1]
-    return groups
+def _equal(column: Hashes) -> Iterator[list[int]]:
+    """The places, ascending, of each value that occurs more than once. column: (N,)."""
+    order = np.argsort(column, kind="stable")
+    ends = np.flatnonzero(np.diff(column[order])) + 1
+    starts, stops = np.append(0, ends), np.append(ends, len(order))
+    several = stops - starts > 1
+    for start, stop in zip(starts[several].tolist(), stops[several].tolist(), strict=True):
+        yield order[start:stop].tolist()
 
 
-def _signatures(sets: Sequence[Hashes]) -> Hashes:
-    """MinHashes, (number of sets, bands × rows), by multiply-add hashing modulo 2^64."""
+def bands(values: Hashes) -> Hashes:
+    """A hash of each band of a set's MinHashes, (BANDS,). Sets that agree in one are looked at.
+
+    A MinHash is the least of the set's values by multiply-add hashing modulo 2^64.
+    """
+    factors, offsets = _hashing()
+    mixed = values[:, None] * factors[None, :] + offsets[None, :]
+    least = (mixed ^ (mixed >> np.uint64(29))).min(axis=0).reshape(BANDS, _ROWS)
+    return np.asarray((least * np.array(_FACTORS[:_ROWS], np.uint64)).sum(axis=1, dtype=np.uint64))
+
+
+@cache
+def _hashing() -> tuple[Hashes, Hashes]:
     rng = np.random.default_rng(20240229)  # a fixed seed: every run must compare the same pairs of texts
-    count = _BANDS * _ROWS
-    factors = rng.integers(1, 1 << 63, count, np.uint64) | np.uint64(1)
-    offsets = rng.integers(0, 1 << 63, count, np.uint64)
-    result = np.empty((len(sets), count), np.uint64)
-    for index, values in enumerate(sets):
-        mixed = values[:, None] * factors[None, :] + offsets[None, :]
-        result[index] = (mixed ^ (mixed >> np.uint64(29))).min(axis=0)
-    return result
+    count = BANDS * _ROWS
+    return rng.integers(1, 1 << 63, count, np.uint64) | np.uint64(1), rng.integers(0, 1 << 63, count, np.uint64)

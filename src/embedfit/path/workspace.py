@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
@@ -41,6 +43,7 @@ from embedfit.path.artefacts import (
     TrainRow,
     Whole,
 )
+from embedfit.path.lines import Lines, mapped
 from embedfit.path.stages import WRITERS, writer_of
 
 if TYPE_CHECKING:
@@ -88,6 +91,11 @@ def _adapter(record_type: type[T]) -> TypeAdapter[T]:
 def encode_record(record: DataclassInstance) -> str:
     """One line of JSONL, without the newline. Surrogates are replaced, because no file may hold them."""
     return _ENCODER.encode(_plain(record)).encode("utf-8", "replace").decode("utf-8")
+
+
+def line_of(record: DataclassInstance) -> bytes:
+    """The line of a record in a JSONL file."""
+    return f"{encode_record(record)}\n".encode()
 
 
 def _plain(record: object) -> dict[str, object]:
@@ -205,6 +213,29 @@ class Workspace:
     def read(self, record_type: type[T]) -> list[T]:
         """All records of a type."""
         return list(read_jsonl(self.existing(FILES[record_type]), record_type))
+
+    def lines(self, record_type: type[T]) -> Lines[T]:
+        """The same, but a record is in memory only while it is used. Raises InputError for a line that is no record."""
+        path = self.existing(FILES[record_type])
+        with path.open("rb") as file:
+            sizes, data = np.fromiter(map(len, file), np.int64), mapped(file)
+        stops = np.cumsum(sizes)
+        adapter = _adapter(record_type)
+
+        def decode(line: bytes) -> T:
+            try:
+                return adapter.validate_json(line)
+            except ValidationError as error:
+                raise InputError(f"{path}: {_first(error)}: {line[:80].decode('utf-8', 'replace')!r}") from error
+
+        blank = sizes <= len("\r\n")
+        return Lines(data, (stops - sizes)[~blank], stops[~blank], decode)
+
+    def unnamed(self) -> IO[bytes]:
+        """A file in the run folder that has no name. It is gone when it is closed."""
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            return tempfile.TemporaryFile(dir=self.root)
 
     @contextmanager
     def writing(self, record_type: type[L]) -> Iterator[Callable[[Iterable[L]], None]]:

@@ -132,18 +132,17 @@ def _cut(name: str, text: str, notes: list[str]) -> str:
     return text[:MOST_CHARACTERS]
 
 
-def of_corpus(rows: Sequence[Metadata]) -> tuple[list[Metadata], list[str]]:
+def of_corpus(rows: Sequence[Metadata]) -> tuple[Iterable[Metadata], list[str]]:
     """(rows with no more fields than an index holds, the fields left out). The most frequent fields stay."""
     counts = Counter(name for row in rows for name in row.values)
     if len(counts) <= MOST_OF_CORPUS:
-        return list(rows), []
+        return rows, []
     first = {GROUPS, *OF_FILES}
     ranked = sorted(counts, key=lambda name: (name not in first, -counts[name], name))
     kept = set(ranked[:MOST_OF_CORPUS])
     note = f"{len(counts) - len(kept):,} of {len(counts):,} fields are left out, such as `{ranked[MOST_OF_CORPUS]}`"
-    return [replace(row, values={name: value for name, value in row.values.items() if name in kept}) for row in rows], [
-        note
-    ]
+    few = (replace(row, values={name: value for name, value in row.values.items() if name in kept}) for row in rows)
+    return few, [note]
 
 
 def said(notes: Mapping[str, int]) -> str:
