@@ -87,11 +87,11 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monk
 def test_options_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
-    def record(docs: Any, **options: Any) -> None:
-        seen.update(options, docs=docs)
+    def record(workspace: runs.Workspace, docs: Any, runtime: Any, **options: Any) -> None:
+        seen.update(options, docs=docs, runtime=runtime, run=workspace.root)
         raise UsageError("stop here")
 
-    monkeypatch.setattr(runs, "run", record)
+    monkeypatch.setattr(runs, "resolved", record)
     call(
         "run", "a.pdf", "b", "--run", str(tmp_path), "--eval-docs", "c.pdf", "--preset", "offline", "--seed", "5",
         "--max-cost", "2.5", "--generator", "openai", "--set", "train.epochs=2", "--set", "mine.negatives=1", "--yes",
@@ -99,10 +99,9 @@ def test_options_reach_the_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     )  # fmt: skip
     assert [str(path) for path in seen["docs"]] == ["a.pdf", "b"]
     assert [str(path) for path in seen["eval_docs"]] == ["c.pdf"]
+    assert seen["run"] == tmp_path
     assert seen["settings"] == {
-        "model": None,
         "seed": 5,
-        "ingest": None,
         "generate": {"generator": "openai", "max_cost": 2.5},
         "choose": {"judge": "bedrock:m"},
     }
@@ -142,7 +141,7 @@ def test_fail_if_not_better_asks_the_interval(
     systems = {name: {"metrics": {"ndcg@10": 0.5}} for name in ("base", "merged")}
     summary = {"systems": systems, "decision": {"ship": "merged", "alpha": 0.5}, "comparisons": [row]}
     runs.Workspace(tmp_path).write_json("summary.json", summary)
-    monkeypatch.setattr(runs, "run", lambda *a, **k: runs.RunResult(runs.Workspace(tmp_path)))
+    monkeypatch.setattr(runs, "run_config", lambda *a, **k: runs.RunResult(runs.Workspace(tmp_path)))
     monkeypatch.setattr(path, "show_result", lambda *a, **k: None)
     call("run", "x", "--run", str(tmp_path), "--fail-if-not-better", code=code)
 

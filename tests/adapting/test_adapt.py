@@ -15,7 +15,7 @@ import pytest
 
 import embedfit
 from embedfit.adapting.moving import MovedVectors
-from embedfit.commands.adapting import plan
+from embedfit.commands.adapting import plan, prepare
 from embedfit.commands.runs import stored_config
 from embedfit.errors import EmbedfitError, InputError, UsageError
 from embedfit.models.local import local_model
@@ -375,18 +375,18 @@ def test_a_plan_names_calls_and_money_and_sends_nothing(world: Path, tmp_path: P
     arguments: dict[str, Any] = {"run": tmp_path / "run", "vectors": PAID, "runtime": runtime}
     docs = world / "manuals" / "corpus.jsonl"
     settings: dict[str, object] = {"model": str(world / "teacher")}
-    lines = plan(docs, queries=world / "log.txt", eval_beir=world / "beir", settings=settings, **arguments)
+    lines = plan(prepare(docs, queries=world / "log.txt", eval_beir=world / "beir", settings=settings, **arguments))
     asked = len((world / "log.txt").read_text("utf-8").splitlines())
     judged = len((world / "beir" / "queries.jsonl").read_text("utf-8").splitlines())
     passages = len(Workspace(tmp_path / "run").read(Passage))
     assert [re.findall(r"([\d,]+) calls;", line) for line in lines] == [[str(passages)], [str(asked + judged)]]
     assert all(re.search(r"[1-9][\d,]* tokens in.* about \$0\.0*[1-9]", line) for line in lines)
     settings["adapt"] = {"written": "yes"}
-    written, *more = plan(docs, queries=world / "log.txt", settings=settings, **arguments)
+    written, *more = plan(prepare(docs, queries=world / "log.txt", settings=settings, **arguments))
     assert re.search(r"Queries of bedrock: [\d,]+ calls", written) and len(more) == 2
     settings["adapt"] = {"written": "no"}
     arguments["vectors"] = str(world / "frozen")
-    assert plan(docs, queries=world / "log.txt", settings=settings, **arguments)[-1].endswith(": free")
+    assert plan(prepare(docs, queries=world / "log.txt", settings=settings, **arguments))[-1].endswith(": free")
     assert not writer.asked and not Workspace(tmp_path / "run").has(Query)
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from embedfit.choosing.page.session import Session
 from embedfit.cli.main import app
 from embedfit.commands import runs
-from embedfit.commands.assessing import assess, plan
+from embedfit.commands.assessing import assess, plan, prepare
 from embedfit.commands.grading import session_of
 from embedfit.commands.indexing import index_run, load
 from embedfit.comparing.compare import compare
@@ -250,7 +250,7 @@ def test_a_plan_asks_and_measures_nothing(made, folder):
     model = FakeModel(answer)
     given = options(made, folder)
     given["runtime"] = replace(given["runtime"], language_model=model)
-    lines = plan(folder / "manuals" / "corpus.jsonl", **given)
+    lines = plan(prepare(folder / "manuals" / "corpus.jsonl", **given))
     assert "1 models encode 120 passages" in lines[0] and "writes about 100 questions (free)" in lines[-1]
     assert not model.asked and not (folder / "run" / "assess").exists()
 

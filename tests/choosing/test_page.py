@@ -18,6 +18,7 @@ from embedfit.choosing.grades import PERSON_FILE, by_question, person_grades
 from embedfit.choosing.page.app import MOST_BYTES, application
 from embedfit.choosing.page.session import PageGrade
 from embedfit.commands.grading import session_of
+from embedfit.config import save
 from embedfit.errors import ArtifactMissing, InputError
 from embedfit.path.artefacts import Passage, Pooled, Query
 from embedfit.path.workspace import Workspace
@@ -28,14 +29,15 @@ from tests.said import Said
 TOKEN = "a-secret"
 
 
+def asked_run(folder, model):
+    workspace = Workspace(folder)
+    save(with_questions(workspace, model), workspace.path("embedfit.toml"))
+    return workspace
+
+
 @pytest.fixture
 def workspace(tmp_path, tiny_bert):
-    workspace = Workspace(tmp_path / "run")
-    config = with_questions(workspace, tiny_bert)
-    from embedfit.config import save
-
-    save(config, workspace.path("embedfit.toml"))
-    return workspace
+    return asked_run(tmp_path / "run", tiny_bert)
 
 
 @pytest.fixture
@@ -47,6 +49,15 @@ def session(workspace):
 def client(session):
     with TestClient(application(session, TOKEN), base_url="http://127.0.0.1:8000") as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory, tiny_bert):
+    """A client for requests that are refused: whatever they ask, no grade is kept."""
+    workspace = asked_run(tmp_path_factory.mktemp("refusing") / "run", tiny_bert)
+    with TestClient(application(session_of(workspace.root, goal=3), TOKEN), base_url="http://127.0.0.1:8000") as found:
+        yield found
+    assert not workspace.path(PERSON_FILE).exists()
 
 
 def post(client, **value):
@@ -91,21 +102,21 @@ def test_each_grade_is_on_the_disk_at_once_and_the_last_one_counts(workspace, cl
         {"question": 0, "passage": True, "grade": 1}, {"question": 0, "passage": 0, "grade": "3"},
     ],
 )  # fmt: skip
-def test_what_is_no_grade_is_refused_and_not_kept(workspace, client, value):
-    answer = post(client, **value)
+def test_what_is_no_grade_is_refused_and_not_kept(refusing, value):
+    answer = post(refusing, **value)
     assert answer.status_code == 400 and answer.json()["error"]
-    assert not workspace.path(PERSON_FILE).exists()
+    assert all(graded == 0 for graded, _ in refusing.get(f"/{TOKEN}/state").json()["questions"])
 
 
 @pytest.mark.parametrize("body", [b"", b"nonsense", b"[1]", b"[" * 1500, b'"x"', b"\xff\xfe"])
-def test_a_body_of_another_form_is_refused(client, body):
-    answer = client.post(f"/{TOKEN}/grade", content=body, headers={"content-type": "application/json"})
+def test_a_body_of_another_form_is_refused(refusing, body):
+    answer = refusing.post(f"/{TOKEN}/grade", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
 
 
-def test_a_long_body_is_refused(client):
-    body = b'{"question": 0, "x": "' + b"a" * MOST_BYTES + b'"}'
-    assert client.post(f"/{TOKEN}/grade", content=body, headers={"content-type": "application/json"}).status_code == 400
+def test_a_long_body_is_refused(refusing):
+    body, kind = b'{"question": 0, "x": "' + b"a" * MOST_BYTES + b'"}', {"content-type": "application/json"}
+    assert refusing.post(f"/{TOKEN}/grade", content=body, headers=kind).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -116,24 +127,25 @@ def test_a_long_body_is_refused(client):
         {"sec-fetch-site": "same-site"},
     ],
 )  # fmt: skip
-def test_other_sites_can_neither_read_nor_grade(workspace, client, headers):
-    assert client.get(f"/{TOKEN}/state", headers=headers).status_code == 404
-    answer = client.post(f"/{TOKEN}/grade", json={"question": 0, "passage": 0, "grade": 3}, headers=headers)
-    assert answer.status_code == 404 and not workspace.path(PERSON_FILE).exists()
+def test_other_sites_can_neither_read_nor_grade(refusing, headers):
+    assert refusing.get(f"/{TOKEN}/state", headers=headers).status_code == 404
+    answer = refusing.post(f"/{TOKEN}/grade", json={"question": 0, "passage": 0, "grade": 3}, headers=headers)
+    assert answer.status_code == 404
+    assert all(graded == 0 for graded, _ in refusing.get(f"/{TOKEN}/state").json()["questions"])
 
 
-def test_a_form_of_another_site_needs_no_leave_and_gets_none(client):
+def test_a_form_of_another_site_needs_no_leave_and_gets_none(refusing):
     body = '{"question": 0, "passage": 0, "grade": 3}'
-    assert client.post(f"/{TOKEN}/grade", content=body, headers={"content-type": "text/plain"}).status_code == 415
+    assert refusing.post(f"/{TOKEN}/grade", content=body, headers={"content-type": "text/plain"}).status_code == 415
 
 
 @pytest.mark.parametrize("path", ["/", "/state", "/x/", "/x/state", "/a-secre/", "/%C3%A9/", f"/{TOKEN}/question/99"])
-def test_without_the_secret_there_is_nothing(client, path):
-    assert client.get(path).status_code in (400, 404)
+def test_without_the_secret_there_is_nothing(refusing, path):
+    assert refusing.get(path).status_code in (400, 404)
 
 
-def test_the_page_asks_no_other_address_and_runs_its_own_script_alone(client):
-    answer = client.get(f"/{TOKEN}/")
+def test_the_page_asks_no_other_address_and_runs_its_own_script_alone(refusing):
+    answer = refusing.get(f"/{TOKEN}/")
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy and "connect-src 'self'" in policy
     assert "http://" not in answer.text and "https://" not in answer.text and "innerHTML" not in answer.text

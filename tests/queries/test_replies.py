@@ -62,7 +62,14 @@ class Server:
         self.service, self.folder = service, folder
         self.lines: list[str] = []
 
-    def ask(self, *, concurrency: int = 8, max_cost: float | None = None, **settings: Any) -> list[Query]:
+    def ask(
+        self,
+        *,
+        passages: list[Passage] = PASSAGES,
+        concurrency: int = 8,
+        max_cost: float | None = None,
+        **settings: Any,
+    ) -> list[Query]:
         lines = self.lines
 
         class Lines(Silent):
@@ -80,7 +87,8 @@ class Server:
             )
             model = LedgeredModel(remote, ledger, prices, max_cost, run="r")
             runtime = Runtime(report=Lines(), confirm=lambda question: True)
-            return ask(model, PASSAGES, PLANNED, config(**settings).generate, runtime)
+            planned = PLANNED if passages is PASSAGES else plan(passages, config().generate, seed=13)
+            return ask(model, passages, planned, config(**settings).generate, runtime)
 
     @property
     def calls(self) -> int:
@@ -176,8 +184,8 @@ USABLE = {
 @pytest.mark.parametrize("kind", USABLE)
 def test_replies_in_any_dress_give_every_query(tmp_path: Path, kind: str) -> None:
     with served(tmp_path, USABLE[kind]) as server:
-        queries = server.ask()
-        assert server.calls == CALLS
+        queries = server.ask(passages=PASSAGES[36:44])
+        assert server.calls == 8 and {query.split for query in queries} == {"train", "dev"}
     for query in queries:
         assert query.text == f"what part {query.passage_id[1:]} says as {query.style}" and query.kept
 

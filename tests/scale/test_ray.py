@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from embedfit.cli.shared import executor_for
+from embedfit.cli.options import executor_for
 from embedfit.errors import EmbedfitError, InputError, UsageError
 from embedfit.scale.executor import open_executor
 from embedfit.scale.inline import Inline

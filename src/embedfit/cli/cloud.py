@@ -3,36 +3,83 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from rich.table import Table
 
-from embedfit.cli.results import show_result
-from embedfit.commands.cloud.run import CloudRun
-from embedfit.commands.runs import RunResult
-from embedfit.deploy.jobs.plan import JobPlan
-from embedfit.deploy.plan import Plan
+from embedfit.config import Config
+from embedfit.deploy.jobs.options import Cloud
 from embedfit.display import terminal
+from embedfit.display.options import CommandRecord
 from embedfit.display.terminal import say_json, shown
+from embedfit.errors import UsageError
+from embedfit.path.workspace import Workspace
+from embedfit.runtime import Runtime
+
+if TYPE_CHECKING:
+    from embedfit.commands.runs import RunResult
+    from embedfit.deploy.jobs.plan import JobPlan
+    from embedfit.deploy.plan import Plan
 
 #: Uploads that a plan lists one by one; --json has them all.
 _SHOWN_UPLOADS = 8
 
 
-def run_there(cloud: CloudRun, *, plan_only: bool, as_json: bool) -> RunResult | None:
-    """Show a job's plan, or run the job and show the result. Returns it, None for a plan."""
-    if plan_only:
-        plan = cloud.plan()
-        if as_json:
-            say_json(plan.as_json())
-        else:
-            _print(plan)
-        return None
-    if not as_json:
-        _print(cloud.plan(), calls=False)
-    result = cloud.run()
-    show_result(result, as_json=as_json)
-    return result
+class Elsewhere(CommandRecord):
+    """Where `run` works, if not here."""
+
+    on: Annotated[str | None, Cloud("Run it there: sagemaker:ml.g5.2xlarge.", ("--on",))] = None
+    plan: Annotated[bool, Cloud("List calls, cost and rights; do nothing.", ("--plan",))] = False
+    region: Annotated[str | None, Cloud("AWS region.")] = None
+    profile: Annotated[str | None, Cloud("AWS profile.")] = None
+    prices: Annotated[Path | None, Cloud("Your own price table (JSON).")] = None
+
+
+def elsewhere(given: Mapping[str, object], *, apart: bool) -> bool:
+    """Whether another computer does the run. apart: only this computer has an option that was given.
+
+    Raises UsageError if the options don't go together.
+    """
+    there = "on" in given
+    if given and not there:
+        raise UsageError(
+            "--plan and what belongs to a job need --on.", remedy="For example: --on sagemaker:ml.g5.2xlarge"
+        )
+    if there and apart:
+        raise UsageError("--ray, --nodes and --track do not go together with --on.", remedy="Leave one of them out.")
+    return there
+
+
+def run_there(
+    given: Mapping[str, object],
+    workspace: Workspace,
+    config: Config,
+    runtime: Runtime,
+    *,
+    workers: str,
+    force: bool,
+    as_json: bool,
+) -> RunResult | None:
+    """Show a job's plan and return None, or run the job. given: the fields of Elsewhere and of JobOptions."""
+    from embedfit.commands.cloud.run import CloudRun, Place  # with what it needs
+
+    where = Elsewhere.model_validate({name: value for name, value in given.items() if name in Elsewhere.model_fields})
+    place = Place(
+        target=str(where.on),
+        region=where.region,
+        profile=where.profile,
+        prices=where.prices,
+        options={name: value for name, value in given.items() if name not in Elsewhere.model_fields},
+    )
+    cloud = CloudRun(workspace=workspace, config=config, place=place, runtime=runtime, workers=workers, force=force)
+    if where.plan and as_json:
+        say_json(cloud.plan().as_json())
+    elif where.plan or not as_json:
+        _print(cloud.plan(), calls=where.plan)
+    return None if where.plan else cloud.run()
 
 
 def _print(plan: JobPlan, *, calls: bool = True) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from embedfit.cli.options import AsJson
 from embedfit.cli.results import files_written, prints
-from embedfit.cli.shared import AsJson
 from embedfit.display.terminal import say, say_json
 from embedfit.progress import reporter_for
 

@@ -16,9 +16,8 @@ import typer
 from rich.table import Table
 
 from embedfit.cli.cloud import print_findings
-from embedfit.cli.options import with_options
+from embedfit.cli.options import AsJson, with_options
 from embedfit.cli.results import DeploymentsDeleted, Printed, prints, say_result
-from embedfit.cli.shared import AsJson
 from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.account.images import device_of
 from embedfit.deploy.account.prices import load_prices

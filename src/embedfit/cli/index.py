@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from embedfit.cli import shared
+from embedfit.cli import options
+from embedfit.cli.options import AsJson
 from embedfit.cli.results import IndexBuilt, prints, say_result
-from embedfit.cli.shared import AsJson
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json
 from embedfit.errors import UsageError
@@ -27,16 +27,18 @@ if TYPE_CHECKING:
     from embedfit.index.store.filters import Filter
 
 _SHOWN = 300
+Sink = Annotated[
+    str | None,
+    typer.Option("--to", help="Hand it over: lancedb://DIR, postgresql://…, qdrant://…, opensearch://…, parquet:DIR …"),
+]
 
 
 @prints("embedfit.cli.results:IndexBuilt")
 def index(
-    docs: Annotated[list[Path] | None, typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")] = None,
+    docs: options.Documents = None,
     run_folder: Annotated[Path | None, typer.Option("--run", help="A run folder: index its documents.")] = None,
     to_folder: Annotated[Path | None, typer.Option("--to-folder", help="Where the index of DOCS goes.")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="bge-small, bge-base, bge-large, minilm, a hub id, a folder.")
-    ] = None,
+    model: options.Model = None,
     add: Annotated[list[Path] | None, typer.Option("--add", help="Further documents of the index.")] = None,
     remove: Annotated[list[str] | None, typer.Option("--remove", help="The id of a document to take out.")] = None,
     queries: Annotated[
@@ -54,14 +56,9 @@ def index(
             help="A run's written queries in the index; default: those of a strong writer.",
         ),
     ] = None,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to", help="Hand it over: lancedb://DIR, postgresql://…, qdrant://…, opensearch://…, parquet:DIR …"
-        ),
-    ] = None,
-    workers: shared.Workers = shared.INLINE,
-    ray: shared.RayCluster = None,
+    to: Sink = None,
+    workers: options.Workers = options.INLINE,
+    ray: options.RayCluster = None,
     force: Annotated[bool, typer.Option("--force", help="Build it although it is up to date.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -74,7 +71,7 @@ def index(
     from embedfit.index.sinks.handover import export
     from embedfit.index.sinks.sink import kind_of, shown
 
-    runtime = shared.runtime_for(workers=workers, ray=ray)
+    runtime = options.runtime_for(workers=workers, ray=ray)
     of_documents = bool(docs or add or model or queries)
     _check_index(run_folder, to_folder, of_documents=of_documents, written=written, both=bool(docs and (add or remove)))
     sink = kind_of(to).open(to) if to else None

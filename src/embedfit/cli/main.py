@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from embedfit import __version__
-from embedfit.cli import adapt, assess, data, deploy, index, models, path, serve, upkeep
+from embedfit.cli import assess, data, deploy, index, models, path, serve, upkeep
 from embedfit.display import terminal
 from embedfit.display.terminal import say, shown
 from embedfit.errors import EmbedfitError
@@ -35,7 +35,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     path.demo,
     path.grade,
     assess.assess,
-    adapt.adapt,
+    assess.adapt,
     index.index,
     index.search,
     serve.serve,

@@ -8,9 +8,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from embedfit.cli.options import AsJson, LedgerPath, RunFolder, Yes, runtime_for
 from embedfit.cli.results import ModelPushed, ModelsMixed, VectorsWritten, print_systems, prints, say_result
-from embedfit.cli.shared import AsJson, LedgerPath, RunFolder, Yes, runtime_for
-from embedfit.commands import runs
 from embedfit.config import WINDOW_TOKENS
 from embedfit.display import terminal
 from embedfit.display.terminal import say
@@ -43,11 +42,10 @@ def benchmark(
     """Compare any models, and BM25, on a BEIR folder."""
     from embedfit.evaluation.benchmark import benchmark as run_benchmark  # torch
 
-    runtime = runtime_for(ledger=ledger)
     result = run_benchmark(
         models,
         beir,
-        runtime=runs.with_consent(runtime, yes),
+        runtime=runtime_for(ledger=ledger, yes=yes),
         windows=windows,
         window_tokens=window_tokens,
         convention=convention,
@@ -79,7 +77,7 @@ def compare(
     from embedfit.comparing.compare import compare as run_compare  # torch
     from embedfit.comparing.mteb import write_mteb
 
-    runtime = runs.with_consent(runtime_for(ledger=ledger), yes)
+    runtime = runtime_for(ledger=ledger, yes=yes)
     found = run_compare(systems, beir, runtime=runtime, convention=convention, missing=missing)
     if per_query is not None:
         found.per_query(per_query)

@@ -11,72 +11,54 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from embedfit.cli import shared
-from embedfit.cli.options import with_options
+from embedfit.cli import options
+from embedfit.cli.cloud import Elsewhere, elsewhere, run_there
+from embedfit.cli.options import AsJson, Force, LedgerPath, RunFolder, Set, Yes, runtime_for, stated, with_options
 from embedfit.cli.results import Printed, RunStatus, StageDone, prints, say_result, show_result
-from embedfit.cli.shared import AsJson, Force, LedgerPath, RunFolder, Set, Yes, runtime_for
 from embedfit.commands import runs
 from embedfit.deploy.jobs.options import JobOptions
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json, shown
-from embedfit.errors import UsageError
 from embedfit.path.artefacts import Manifest
 from embedfit.path.freshness import Freshness, all_freshness
 from embedfit.path.workspace import Workspace
 from embedfit.progress import duration
 
 NOT_BETTER = 3
-CLOUD = "On SageMaker (--on)"
+FailIfNotBetter = Annotated[bool, typer.Option(help="Exit with 3 if the result is not better than the base.")]
 
 
 @prints(
     "embedfit.path.artefacts:Summary",
     Printed("embedfit.deploy.jobs.plan:JobPlan", when="with --on and --plan"),
 )
-@with_options(JobOptions)
+@with_options(Elsewhere, JobOptions)
 def run(
-    docs: Annotated[list[Path] | None, typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")] = None,
+    docs: options.Documents = None,
     run_folder: RunFolder = Path("runs/embedfit"),
-    eval_docs: shared.EvalDocs = None,
-    eval_beir: shared.EvalBeir = None,
-    queries: Annotated[
-        list[Path] | None, typer.Option("--queries", help="Questions that people asked, one a line or JSONL.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="bge-small, bge-base, bge-large, minilm, a hub id or a folder.")
-    ] = None,
-    generator: shared.Generator = None,
-    preset: shared.Preset = None,
-    config: shared.SettingsFile = None,
-    follow_links: shared.FollowLinks = None,
+    eval_docs: options.EvalDocs = None,
+    eval_beir: options.EvalBeir = None,
+    queries: options.People = None,
+    model: options.Model = None,
+    generator: options.Generator = None,
+    preset: options.Preset = None,
+    config: options.SettingsFile = None,
+    follow_links: options.FollowLinks = None,
     assignments: Set = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn by chance.")] = None,
-    max_cost: shared.MaxCost = None,
-    judge: shared.JudgeSpec = None,
+    max_cost: options.MaxCost = None,
+    judge: options.JudgeSpec = None,
     examples: Annotated[Path | None, typer.Option(help="The users' own queries, one a line, for the prompt.")] = None,
     ledger: LedgerPath = None,
-    nproc: shared.Processes = 1,
-    nodes: shared.Nodes = "",
-    workers: shared.Workers = shared.INLINE,
-    ray: shared.RayCluster = None,
-    track: shared.Track = None,
+    nproc: options.Processes = 1,
+    nodes: options.Nodes = "",
+    workers: options.Workers = options.INLINE,
+    ray: options.RayCluster = None,
+    track: options.Track = None,
     yes: Yes = False,
     as_json: AsJson = False,
     force: Force = False,
-    fail_if_not_better: Annotated[
-        bool, typer.Option(help="Exit with 3 if the result is not better than the base.")
-    ] = False,
-    on: Annotated[
-        str | None, typer.Option("--on", help="Run it there: sagemaker:ml.g5.2xlarge.", rich_help_panel=CLOUD)
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="List calls, cost and rights; do nothing.", rich_help_panel=CLOUD)
-    ] = False,
-    region: Annotated[str | None, typer.Option(help="AWS region.", rich_help_panel=CLOUD)] = None,
-    profile: Annotated[str | None, typer.Option(help="AWS profile.", rich_help_panel=CLOUD)] = None,
-    prices: Annotated[
-        Path | None, typer.Option(help="Your own price table (JSON).", rich_help_panel=CLOUD, show_default=False)
-    ] = None,
+    fail_if_not_better: FailIfNotBetter = False,
     *,
     given: Mapping[str, object],
 ) -> None:
@@ -84,48 +66,31 @@ def run(
 
     Stages that are up to date are not run again, and an interrupted stage resumes. With --on another computer does it.
     """
-    if on is None and (plan or given or region or profile or prices):
-        raise UsageError(
-            "--plan and what belongs to a job need --on.", remedy="For example: --on sagemaker:ml.g5.2xlarge"
-        )
-    if on is not None and (ray or track or nodes):
-        raise UsageError("--ray, --nodes and --track do not go together with --on.", remedy="Leave one of them out.")
-    generate = {"generator": generator, "max_cost": max_cost, "examples": str(examples) if examples else None}
-    settings = {
-        "model": model,
-        "seed": seed,
-        "ingest": {"follow_links": True} if follow_links else None,
-        "generate": {key: value for key, value in generate.items() if value is not None} or None,
-        "choose": {"judge": judge} if judge else None,
-    }
-    options: runs.RunOptions = {
+    there = elsewhere(given, apart=bool(ray or track or nodes))
+    settings = stated(
+        model=model,
+        seed=seed,
+        ingest={"follow_links": follow_links or None},
+        generate={"generator": generator, "max_cost": max_cost, "examples": examples and str(examples)},
+        choose={"judge": judge or None},
+    )
+    asked: runs.RunOptions = {
         "eval_docs": eval_docs or (),
         "eval_beir": eval_beir,
         "queries": queries or (),
         "assignments": assignments or (),
-        "force": force,
     }
-    runtime = runs.with_consent(
-        runtime_for(ledger=ledger, processes=nproc, nodes=nodes, workers=workers, ray=ray, track=track), yes
-    )
-    if on is not None:
-        from embedfit.cli.cloud import run_there  # with what it needs
-        from embedfit.commands.cloud.run import CloudRun, Place
-
-        workspace = Workspace(run_folder)
-        named = runs.resolved(
-            workspace, docs or (), runtime, preset=preset, settings=settings, config=config, **options
-        )
-        place = Place(target=on, region=region, profile=profile, prices=prices, options=given)
-        cloud = CloudRun(workspace=workspace, config=named, place=place, runtime=runtime, workers=workers, force=force)
-        result = run_there(cloud, plan_only=plan, as_json=as_json)
+    runtime = runtime_for(ledger=ledger, processes=nproc, nodes=nodes, workers=workers, ray=ray, track=track, yes=yes)
+    workspace = Workspace(run_folder)
+    named = runs.resolved(workspace, docs or (), runtime, preset=preset, settings=settings, config=config, **asked)
+    if there:
+        result = run_there(given, workspace, named, runtime, workers=workers, force=force, as_json=as_json)
     else:
-        result = runs.run(
-            docs or (), run=run_folder, preset=preset, settings=settings, config=config, runtime=runtime,
-            **options,
-        )  # fmt: skip
-        show_result(result, as_json=as_json)
-    if result is not None and fail_if_not_better and not result.better:
+        result = runs.run_config(workspace, named, runtime, force=force)
+    if result is None:
+        return
+    show_result(result, as_json=as_json)
+    if fail_if_not_better and not result.better:
         raise typer.Exit(NOT_BETTER)
 
 
@@ -133,15 +98,15 @@ def run(
 def ingest(
     docs: Annotated[list[Path], typer.Argument(help="Files, folders, or a BEIR corpus.jsonl.")],
     run_folder: RunFolder = Path("runs/embedfit"),
-    eval_docs: shared.EvalDocs = None,
-    eval_beir: shared.EvalBeir = None,
+    eval_docs: options.EvalDocs = None,
+    eval_beir: options.EvalBeir = None,
     model: Annotated[str | None, typer.Option(help="The model whose window the passages must fit.")] = None,
-    preset: shared.Preset = None,
-    config: shared.SettingsFile = None,
-    follow_links: shared.FollowLinks = None,
+    preset: options.Preset = None,
+    config: options.SettingsFile = None,
+    follow_links: options.FollowLinks = None,
     assignments: Set = None,
-    workers: shared.Workers = shared.INLINE,
-    ray: shared.RayCluster = None,
+    workers: options.Workers = options.INLINE,
+    ray: options.RayCluster = None,
     as_json: AsJson = False,
     force: Force = False,
 ) -> None:
@@ -152,7 +117,7 @@ def ingest(
         eval_docs=eval_docs or (),
         eval_beir=eval_beir,
         preset=preset,
-        settings={"model": model, "ingest": {"follow_links": True} if follow_links else None},
+        settings=stated(model=model, ingest={"follow_links": follow_links or None}),
         config=config,
         assignments=assignments or (),
         until="ingest",
@@ -165,13 +130,13 @@ def ingest(
 @prints("embedfit.cli.results:StageDone")
 def generate(
     run_folder: RunFolder,
-    generator: shared.Generator = None,
+    generator: options.Generator = None,
     assignments: Set = None,
     force: Force = False,
     ledger: LedgerPath = None,
-    nproc: shared.Processes = 1,
-    workers: shared.Workers = shared.INLINE,
-    ray: shared.RayCluster = None,
+    nproc: options.Processes = 1,
+    workers: options.Workers = options.INLINE,
+    ray: options.RayCluster = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -179,11 +144,10 @@ def generate(
     runs.run_stage(
         "generate",
         run=run_folder,
-        settings={"generate": {"generator": generator}} if generator else None,
+        settings=stated(generate={"generator": generator or None}),
         assignments=assignments or (),
         force=force,
-        yes=yes,
-        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray),
+        runtime=runtime_for(ledger=ledger, processes=nproc, workers=workers, ray=ray, yes=yes),
     )
     _show_stage("generate", run_folder, as_json=as_json)
 
@@ -191,26 +155,24 @@ def generate(
 @prints("embedfit.cli.results:StageDone")
 def choose(
     run_folder: RunFolder,
-    judge: shared.JudgeSpec = None,
-    max_cost: shared.MaxCost = None,
+    judge: options.JudgeSpec = None,
+    max_cost: options.MaxCost = None,
     assignments: Set = None,
     force: Force = False,
     ledger: LedgerPath = None,
-    workers: shared.Workers = shared.INLINE,
-    ray: shared.RayCluster = None,
+    workers: options.Workers = options.INLINE,
+    ray: options.RayCluster = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Choose the retriever that ships, and record the evidence."""
-    settings: dict[str, object] = {"choose": {"judge": judge}} if judge else {}
     runs.run_stage(
         "choose",
         run=run_folder,
-        settings=settings if max_cost is None else {**settings, "generate": {"max_cost": max_cost}},
+        settings=stated(choose={"judge": judge or None}, generate={"max_cost": max_cost}),
         assignments=assignments or (),
         force=force,
-        yes=yes,
-        runtime=runtime_for(ledger=ledger, workers=workers, ray=ray),
+        runtime=runtime_for(ledger=ledger, workers=workers, ray=ray, yes=yes),
     )
     _show_stage("choose", run_folder, as_json=as_json)
 
@@ -232,16 +194,18 @@ def _stage(name: str, help_text: str) -> Callable[..., None]:
         assignments: Set = None,
         force: Force = False,
         ledger: LedgerPath = None,
-        nproc: shared.Processes = 1,
-        nodes: shared.Nodes = "",
-        workers: shared.Workers = shared.INLINE,
-        ray: shared.RayCluster = None,
-        track: shared.Track = None,
+        nproc: options.Processes = 1,
+        nodes: options.Nodes = "",
+        workers: options.Workers = options.INLINE,
+        ray: options.RayCluster = None,
+        track: options.Track = None,
         yes: Yes = False,
         as_json: AsJson = False,
     ) -> None:
-        runtime = runtime_for(ledger=ledger, processes=nproc, nodes=nodes, workers=workers, ray=ray, track=track)
-        runs.run_stage(name, run=run_folder, assignments=assignments or (), force=force, yes=yes, runtime=runtime)
+        runtime = runtime_for(
+            ledger=ledger, processes=nproc, nodes=nodes, workers=workers, ray=ray, track=track, yes=yes
+        )
+        runs.run_stage(name, run=run_folder, assignments=assignments or (), force=force, runtime=runtime)
         _show_stage(name, run_folder, as_json=as_json)
         if name == "report" and not as_json:
             say(f"{Workspace(run_folder).path('report.html')}")

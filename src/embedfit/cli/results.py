@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from rich.console import Console
 from rich.table import Table
 
 from embedfit.display import terminal
@@ -160,9 +159,9 @@ def files_written(*files: Path, as_json: bool) -> None:
     say_result(FilesWritten(files=paths), *paths, as_json=as_json)
 
 
-def print_systems(systems: Mapping[str, System], console: Console | None = None) -> None:
+def print_systems(systems: Mapping[str, System]) -> None:
     """The table of systems with nDCG@10 and its interval first. It fits a terminal of 80 columns."""
-    (console or terminal.console()).print(systems_view(systems))
+    terminal.console().print(systems_view(systems))
 
 
 def show_result(result: RunResult, *, as_json: bool) -> None:
@@ -172,13 +171,11 @@ def show_result(result: RunResult, *, as_json: bool) -> None:
         return
     from embedfit.reporting.wording import lead_lines  # imports the embedders, and with them torch
 
-    console = terminal.console()
-    print_systems(result.results.systems, console)
-    console.print()
+    print_systems(result.results.systems)
+    say("")
     for line in lead_lines(result.results, str(result.folder)):
-        console.print(shown(line), highlight=False)
-    console.print(f"Report: {shown(str(result.report))}", highlight=False, soft_wrap=True)
-    console.print(f"Model:  {shown(str(result.model))}", highlight=False, soft_wrap=True)
+        terminal.console().print(shown(line), highlight=False)  # broken between words
+    say(f"Report: {result.report}\nModel:  {result.model}")
 
 
 def show_demo(result: DemoResult, *, as_json: bool) -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from embedfit.cli.options import with_options
+from embedfit.cli.options import AsJson, with_options
 from embedfit.cli.results import files_written, prints
-from embedfit.cli.shared import AsJson
 from embedfit.errors import MissingDependency, UsageError
 from embedfit.progress import LogLines, Reporter, reporter_for
 from embedfit.runtime import Runtime

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from embedfit.cli.options import AsJson, LedgerPath, RunFolder, runtime_for
 from embedfit.cli.results import CacheCleaned, CallsExported, Printed, prints, say_result
-from embedfit.cli.shared import AsJson, LedgerPath, RunFolder, runtime_for
 from embedfit.commands import cache, runs
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json, shown

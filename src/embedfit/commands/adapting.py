@@ -42,34 +42,47 @@ def adapt(
     run folder. settings: nested like embedfit.toml. yes: make paid calls without confirmation. options: as in run().
     Raises EmbedfitError.
     """
-    workspace, resolved, runtime = _prepared(
-        docs, run, runtime, vectors=vectors, settings=settings, preset=preset, yes=yes, **options
-    )
-    stages = adapt_stages(writes=resolved.writes_for_adapt)
-    if pipeline.state(pipeline.stage_named("adapt"), workspace, resolved) != "fresh":
-        refuse_silent_embedder(workspace, resolved, runtime)
-    until, force = options.get("until"), options.get("force", False)
-    runs.run_config(workspace, resolved, runtime, until=until, force=force, stages=stages)
-    return workspace.load(Adapted)
+    runtime = runs.with_consent(runtime or Runtime(), yes)
+    prepared = prepare(docs, run=run, vectors=vectors, settings=settings, preset=preset, runtime=runtime, **options)
+    return carry_out(prepared, until=options.get("until"), force=options.get("force", False))
 
 
-def plan(
-    docs: runs.PathLike | Sequence[runs.PathLike] = (),
+def prepare(
+    docs: runs.PathLike | Sequence[runs.PathLike],
     *,
     run: runs.PathLike,
     vectors: str | None = None,
     settings: Mapping[str, object] | None = None,
     preset: str | None = None,
-    runtime: Runtime | None = None,
+    runtime: Runtime,
     **options: Unpack[runs.RunOptions],
-) -> list[str]:
-    """What an adaptation would call and cost, in sentences. It reads the documents, and sends and pays nothing.
+) -> runs.Prepared:
+    """Check the arguments of an adaptation, which are those of adapt(). Raises EmbedfitError."""
+    workspace = Workspace(run)
+    given = dict(settings or {})
+    if vectors is not None:
+        named = given.get("adapt")
+        given["adapt"] = {**(named if isinstance(named, Mapping) else {}), "vectors": vectors}
+    if preset is None and not workspace.path("embedfit.toml").exists():
+        given = {"model": "minilm", **{name: value for name, value in given.items() if value is not None}}
+    config = runs.resolved(workspace, docs, runtime, preset=preset, settings=given, **options)
+    check(config)
+    return runs.Prepared(workspace=workspace, config=config, runtime=runtime)
 
-    The arguments are those of adapt(). Raises EmbedfitError.
-    """
-    workspace, config, runtime = _prepared(
-        docs, run, runtime, vectors=vectors, settings=settings, preset=preset, yes=False, **options
-    )
+
+def carry_out(prepared: runs.Prepared, *, until: str | None = None, force: bool = False) -> Adapted:
+    """Do an adaptation, leaving out what is up to date."""
+    workspace, config, runtime = prepared.workspace, prepared.config, prepared.runtime
+    if pipeline.state(pipeline.stage_named("adapt"), workspace, config) != "fresh":
+        refuse_silent_embedder(workspace, config, runtime)
+    stages = adapt_stages(writes=config.writes_for_adapt)
+    runs.run_config(workspace, config, runtime, until=until, force=force, stages=stages)
+    return workspace.load(Adapted)
+
+
+def plan(prepared: runs.Prepared) -> list[str]:
+    """What an adaptation would call and cost, in sentences. It reads the documents, and sends and pays nothing."""
+    workspace, config, runtime = prepared.workspace, prepared.config, prepared.runtime
     stages = adapt_stages(writes=config.writes_for_adapt)
     runs.run_config(workspace, config, runtime, until="ingest", stages=stages)
     passages, lines = workspace.read(Passage), []
@@ -124,32 +137,6 @@ def texts_of(workspace: Workspace, config: Config, passages: Sequence[Passage]) 
             count = len(plan_of_queries(passages, config.generate, seed=config.seed))
             questions += [f"{n:06} ".ljust(3 * config.generate.max_query_tokens, "x") for n in range(count)]
     return list(dict.fromkeys(texts)), list(dict.fromkeys(questions))
-
-
-def _prepared(
-    docs: runs.PathLike | Sequence[runs.PathLike],
-    run: runs.PathLike,
-    runtime: Runtime | None,
-    *,
-    vectors: str | None,
-    settings: Mapping[str, object] | None,
-    preset: str | None,
-    yes: bool,
-    **options: Unpack[runs.RunOptions],
-) -> tuple[Workspace, Config, Runtime]:
-    """The folder, the settings and the runtime of a call of adapt() or plan()."""
-    workspace = Workspace(run)
-    is_new = not workspace.path("embedfit.toml").exists()
-    given = dict(settings or {})
-    if vectors is not None:
-        named = given.get("adapt")
-        given["adapt"] = {**(named if isinstance(named, Mapping) else {}), "vectors": vectors}
-    if is_new and preset is None:
-        given = {"model": "minilm", **{name: value for name, value in given.items() if value is not None}}
-    runtime = runs.with_consent(runtime or Runtime(), yes)
-    resolved = runs.resolved(workspace, docs, runtime, preset=preset, settings=given, **options)
-    check(resolved)
-    return workspace, resolved, runtime
 
 
 def check(config: Config) -> None:

@@ -8,7 +8,6 @@ from typing_extensions import Unpack
 
 from embedfit.assessing.stage import check
 from embedfit.commands import runs
-from embedfit.config import Config
 from embedfit.generators import generator
 from embedfit.path import pipeline
 from embedfit.path.artefacts import Assessed, Passage
@@ -33,30 +32,46 @@ def assess(
     models: the models to compare; the first is the run's. preset: "offline" if none is named for a new folder. Other
     arguments are as in run(). Raises EmbedfitError.
     """
-    workspace, config, runtime = _prepared(
-        docs, run, runtime, models=models, settings=settings, preset=preset, yes=yes, **options
-    )
-    runs.run_config(
-        workspace, config, runtime, until=options.get("until"), force=options.get("force", False), stages=ASSESSING
-    )
-    return workspace.load(Assessed)
+    runtime = runs.with_consent(runtime or Runtime(), yes)
+    prepared = prepare(docs, run=run, models=models, settings=settings, preset=preset, runtime=runtime, **options)
+    return carry_out(prepared, until=options.get("until"), force=options.get("force", False))
 
 
-def plan(
-    docs: runs.PathLike | Sequence[runs.PathLike] = (),
+def prepare(
+    docs: runs.PathLike | Sequence[runs.PathLike],
     *,
     run: runs.PathLike,
     models: Sequence[str] = (),
     settings: Mapping[str, object] | None = None,
     preset: str | None = None,
-    runtime: Runtime | None = None,
+    runtime: Runtime,
     **options: Unpack[runs.RunOptions],
-) -> list[str]:
+) -> runs.Prepared:
+    """Check the arguments of an assessment, which are those of assess()."""
+    workspace = Workspace(run)
+    given = dict(settings or {})
+    if models:
+        named = given.get("assess")
+        given["assess"] = {**(named if isinstance(named, Mapping) else {}), "models": list(models)}
+        given["model"] = models[0]
+    if preset is None and not workspace.path("embedfit.toml").exists():
+        preset = "offline"
+    config = runs.resolved(workspace, docs, runtime, preset=preset, settings=given, **options)
+    check(config)
+    return runs.Prepared(workspace=workspace, config=config, runtime=runtime)
+
+
+def carry_out(prepared: runs.Prepared, *, until: str | None = None, force: bool = False) -> Assessed:
+    """Do an assessment, leaving out what is up to date."""
+    workspace = prepared.workspace
+    runs.run_config(workspace, prepared.config, prepared.runtime, until=until, force=force, stages=ASSESSING)
+    return workspace.load(Assessed)
+
+
+def plan(prepared: runs.Prepared) -> list[str]:
     """What an assessment would do and pay for, in sentences. It reads the documents and asks no model."""
-    workspace, config, runtime = _prepared(
-        docs, run, runtime, models=models, settings=settings, preset=preset, yes=False, **options
-    )
-    runs.run_config(workspace, config, runtime, until="ingest", stages=ASSESSING)
+    workspace, config = prepared.workspace, prepared.config
+    runs.run_config(workspace, config, prepared.runtime, until="ingest", stages=ASSESSING)
     passages = len(workspace.read(Passage))
     named = [config.model, *(one for one in config.assess.models if one != config.model)]
     lines = [f"{len(named)} models encode {passages:,} passages and their windows: {', '.join(named)}"]
@@ -74,29 +89,3 @@ def plan(
     free = "free" if not generator(writer).bills(config.generate) else "it asks before it pays, and --max-cost holds"
     lines.append(f"Otherwise {writer} writes about {config.assess.questions} questions ({free}).")
     return lines
-
-
-def _prepared(
-    docs: runs.PathLike | Sequence[runs.PathLike],
-    run: runs.PathLike,
-    runtime: Runtime | None,
-    *,
-    models: Sequence[str],
-    settings: Mapping[str, object] | None,
-    preset: str | None,
-    yes: bool,
-    **options: Unpack[runs.RunOptions],
-) -> tuple[Workspace, Config, Runtime]:
-    """The folder, the settings and the runtime of a call of assess() or plan()."""
-    workspace = Workspace(run)
-    given = dict(settings or {})
-    if models:
-        named = given.get("assess")
-        given["assess"] = {**(named if isinstance(named, Mapping) else {}), "models": list(models)}
-        given["model"] = models[0]
-    if preset is None and not workspace.path("embedfit.toml").exists():
-        preset = "offline"
-    runtime = runs.with_consent(runtime or Runtime(), yes)
-    config = runs.resolved(workspace, docs, runtime, preset=preset, settings=given, **options)
-    check(config)
-    return workspace, config, runtime

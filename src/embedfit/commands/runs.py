@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -79,6 +79,15 @@ class RunOptions(TypedDict, total=False):
     assignments: Sequence[str]
     until: str | None
     force: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A call whose arguments are checked: the folder, the settings and the runtime with which its stages run."""
+
+    workspace: Workspace
+    config: Config
+    runtime: Runtime
 
 
 def run(
@@ -241,18 +250,6 @@ def stored_config(workspace: Workspace) -> Config:
 def with_consent(runtime: Runtime, yes: bool) -> Runtime:
     """The runtime; with yes, a copy of it that confirms every paid call by itself."""
     return replace(runtime, confirm=lambda question: True) if yes else runtime
-
-
-def make_runtime(
-    report: Reporter,
-    *,
-    ledger: PathLike | None = None,
-    confirm: Callable[[str], bool] | None = None,
-    processes: int = 1,
-) -> Runtime:
-    """A runtime from options. ledger: None for the user's own."""
-    runtime = Runtime(report=report, ledger=Path(ledger) if ledger else default_ledger(), processes=processes)
-    return replace(runtime, confirm=confirm) if confirm else runtime
 
 
 # --- money

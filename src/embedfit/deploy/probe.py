@@ -144,21 +144,13 @@ def probe(
     )
     query_vectors, passage_vectors = remote.embed(texts.queries, is_query=True), remote.embed(texts.passages)
     local_queries = local.embed(texts.queries, is_query=True)
+    local_passages = local.embed(texts.passages, is_query=False)
     stored = _index_of(model, query_vectors.shape[1])
-    agreement = np.concatenate(
-        [
-            _cosines(local_queries, query_vectors),
-            _cosines(local.embed(texts.passages, is_query=False), passage_vectors),
-        ]
-    )
+    agreement = np.concatenate([_cosines(local_queries, query_vectors), _cosines(local_passages, passage_vectors)])
     similar = _cosines(query_vectors, passage_vectors)
     different = _cosines(query_vectors, np.roll(passage_vectors, -1, axis=0))
     milliseconds = _latencies(remote, texts.queries, requests, report)
-    p50, p95, p99 = np.percentile(milliseconds, [50, 95, 99])
-    rate = _rate(remote, texts.queries, requests, concurrency)
-    started = time.perf_counter()
-    remote.embed(texts.passages)
-    seconds = max(time.perf_counter() - started, 1e-9)
+    p50, p95, p99 = map(float, np.percentile(milliseconds, [50, 95, 99]))
     return ProbeResult(
         endpoint=endpoint,
         queries=len(texts.queries),
@@ -170,17 +162,15 @@ def probe(
         different_mean=float(different.mean()),
         separated=float((similar > different).mean()),
         requests=requests,
-        p50_ms=float(p50),
-        p95_ms=float(p95),
-        p99_ms=float(p99),
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
         mean_ms=float(np.mean(milliseconds)),
         concurrency=concurrency,
-        requests_per_second=rate,
-        texts_per_second=len(texts.passages) / seconds,
-        same_ten=None
-        if stored is None or local_queries.shape != query_vectors.shape
-        else _same_ten(stored, texts.queries, local_queries, query_vectors),
-        golden=None if stored is None else _golden(stored, remote),
+        requests_per_second=_rate(remote, texts.queries, requests, concurrency),
+        texts_per_second=_texts_a_second(remote, texts.passages),
+        same_ten=_same_ten(stored, texts.queries, local_queries, query_vectors),
+        golden=_golden(stored, remote),
     )
 
 
@@ -195,17 +185,17 @@ def _index_of(model: Path, width: int) -> Stored | None:
     return stored if widths == {width} else None  # words alone, or another model's
 
 
-def _golden(stored: Stored, remote: Embedder) -> float | None:
-    golden = stored.manifest.golden
-    if not golden:
+def _golden(stored: Stored | None, remote: Embedder) -> float | None:
+    if stored is None or not stored.manifest.golden:
         return None
+    golden = stored.manifest.golden
     vectors = remote.embed([one.query for one in golden], is_query=True)
     return share_found(stored.parts, stored.retriever, golden, vectors)
 
 
-def _same_ten(stored: Stored, queries: Sequence[str], local: Vectors, remote: Vectors) -> float | None:
+def _same_ten(stored: Stored | None, queries: Sequence[str], local: Vectors, remote: Vectors) -> float | None:
     """How alike the index ranks with both vectors of the queries. local, remote: (Q, H)."""
-    if local.shape != remote.shape:
+    if stored is None or local.shape != remote.shape:
         return None
     first = stored.retriever.without_tokens()
     ranked = [
@@ -239,3 +229,9 @@ def _rate(remote: Embedder, queries: Sequence[str], requests: int, concurrency: 
     with ThreadPoolExecutor(concurrency) as pool:
         list(pool.map(lambda index: remote.embed([queries[index % len(queries)]], is_query=True), range(requests)))
     return requests / max(time.perf_counter() - started, 1e-9)
+
+
+def _texts_a_second(remote: Embedder, passages: Sequence[str]) -> float:
+    started = time.perf_counter()
+    remote.embed(passages, is_query=False)
+    return len(passages) / max(time.perf_counter() - started, 1e-9)

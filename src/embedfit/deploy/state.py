@@ -83,6 +83,9 @@ class State:
         return next((deployment for deployment in self.deployments if deployment.name == name), None)
 
 
+_STATE = TypeAdapter(State)
+
+
 class StateFile:
     """The state file of one run. Every change is on disk before the next call to AWS."""
 
@@ -115,7 +118,7 @@ class StateFile:
                     f"{self.path} has schema version {schema}; this embedfit reads version {SCHEMA}.",
                     remedy=f"Use the embedfit that wrote it. {by_tag}",
                 )
-            return TypeAdapter(State).validate_python(value)
+            return _STATE.validate_python(value)
         except (ValueError, AttributeError, ValidationError) as error:
             raise InputError(f"{self.path} is damaged.", remedy=by_tag) from error
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import weakref
 from collections.abc import Callable
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from embedfit.errors import MissingDependency
 from embedfit.llm.transport.retry import CallError, retry_after
-from embedfit.network.addresses import checked_address
+from embedfit.network.addresses import certificates, checked_address
 
 if TYPE_CHECKING:
     import httpx
@@ -62,7 +60,7 @@ class HttpSender:
 
         client = self._client
         if client is None:
-            client = self._client = httpx.Client(verify=_certificates(), **self._settings)
+            client = self._client = httpx.Client(verify=certificates(), **self._settings)
             self._close = weakref.finalize(self, client.close)  # nobody closes LangChain's objects
         try:
             return self._content(client.request(_method(body), self._url + path, content=body))
@@ -74,7 +72,7 @@ class HttpSender:
         import httpx
 
         try:
-            async with httpx.AsyncClient(verify=_certificates(), **self._settings) as client:
+            async with httpx.AsyncClient(verify=certificates(), **self._settings) as client:
                 return self._content(await client.request(_method(body), self._url + path, content=body))
         except self._failures as error:
             raise self._no_reply(error) from error
@@ -110,14 +108,6 @@ class HttpSender:
 
 def _method(body: bytes | None) -> str:
     return "GET" if body is None else "POST"
-
-
-@cache
-def _certificates() -> ssl.SSLContext:
-    """The certificates, read once, because reading them takes longer than a request."""
-    import httpx
-
-    return httpx.create_ssl_context()
 
 
 def message_in(text: str) -> str:

@@ -1,8 +1,10 @@
-"""Addresses of servers: tests for local ones, and for those to which a key may be sent."""
+"""Addresses of servers: which are local, to which a key may be sent, and the certificates that prove one."""
 
 from __future__ import annotations
 
 import ipaddress
+import ssl
+from functools import cache
 from urllib.parse import SplitResult, urlsplit
 
 from embedfit.errors import UsageError
@@ -48,3 +50,11 @@ def _taken_apart(url: str) -> SplitResult | None:
 def _shown(url: str) -> str:
     """The URL without the user and password that may stand in it."""
     return url.rpartition("@")[2]
+
+
+@cache
+def certificates() -> ssl.SSLContext:
+    """The certificates, read once, because reading them takes longer than a request."""
+    import httpx  # an optional package
+
+    return httpx.create_ssl_context()

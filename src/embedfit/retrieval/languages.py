@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import bm25s.stopwords as lists
 import Stemmer
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
@@ -36,12 +35,11 @@ _STEMMERS = {
     "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil",
     "tr": "turkish",
 }  # fmt: skip
-#: Languages with a list of stop words. Chinese and Korean are left out: their lists hold words, and terms are n-grams.
+#: Languages whose stop words bm25s has, and its names of them. Chinese and Korean are left out: their lists hold words,
+#: and terms are n-grams.
 _STOP_WORDS = {
-    "en": lists.STOPWORDS_EN, "de": lists.STOPWORDS_GERMAN, "nl": lists.STOPWORDS_DUTCH, "fr": lists.STOPWORDS_FRENCH,
-    "es": lists.STOPWORDS_SPANISH, "pt": lists.STOPWORDS_PORTUGUESE, "it": lists.STOPWORDS_ITALIAN,
-    "ru": lists.STOPWORDS_RUSSIAN, "sv": lists.STOPWORDS_SWEDISH, "no": lists.STOPWORDS_NORWEGIAN,
-    "tr": lists.STOPWORDS_TURKISH, "da": lists.STOPWORDS_DANISH,
+    "en": "EN", "de": "GERMAN", "nl": "DUTCH", "fr": "FRENCH", "es": "SPANISH", "pt": "PORTUGUESE", "it": "ITALIAN",
+    "ru": "RUSSIAN", "sv": "SWEDISH", "no": "NORWEGIAN", "tr": "TURKISH", "da": "DANISH",
 }  # fmt: skip
 #: The detector's names of varieties, and the language as which each is read.
 _VARIETIES = {"wuu": "zh", "yue": "zh", "nn": "no", "ary": "ar", "arz": "ar", "bs": "hr", "pcm": "en", "uzs": "uz"}
@@ -169,7 +167,11 @@ def name_of(language: str) -> str:
 
 def stop_words(language: str) -> tuple[str, ...]:
     """A language's stop words, in lower case; empty if there is no list."""
-    return tuple(_STOP_WORDS.get(language, ()))
+    if language not in _STOP_WORDS:
+        return ()
+    from bm25s import stopwords  # loads scipy, which most commands do without
+
+    return tuple(getattr(stopwords, f"STOPWORDS_{_STOP_WORDS[language]}"))
 
 
 def stemmer(language: str) -> Stemmer.Stemmer | None:

@@ -123,6 +123,9 @@ class UnknownTool(Exception):
     """There is no tool of that name."""
 
 
+_FOUND: TypeAdapter[FoundPassage] = TypeAdapter(FoundPassage)
+_METADATA: TypeAdapter[dict[str, object]] = TypeAdapter(dict[str, object])
+
 ToolName = Literal["search", "get_passage"]
 TOOLS: tuple[ToolName, ...] = ("search", "get_passage")
 #: JSON schemas of arguments and of results.
@@ -202,7 +205,7 @@ class Tools:
 
 def _found(hit: dict[str, object]) -> FoundPassage:
     text = str(hit["text"])
-    return TypeAdapter(FoundPassage).validate_python(
+    return _FOUND.validate_python(
         {
             "id": hit["passage_id"],
             "score": hit["score"],
@@ -238,7 +241,7 @@ def _passage(index: Index, allowed: Mask | None, passage_id: str) -> WholePassag
         page=passage.page,
         text=passage.text[:LONGEST_TEXT],
         is_cut=len(passage.text) > LONGEST_TEXT,
-        fields=TypeAdapter(dict[str, object]).validate_python(fields),
+        fields=_METADATA.validate_python(fields),
         previous=beside[0],
         next=beside[1],
     )

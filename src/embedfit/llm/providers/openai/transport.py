@@ -17,7 +17,7 @@ from embedfit.llm.providers.openai.bodies import Members, completion_in, first_o
 from embedfit.llm.replies import answer_of, cut_at_stop, shown, text_of_message, well_formed
 from embedfit.llm.tokens import CountsTokens
 from embedfit.llm.transport.retry import CallError, retry_after
-from embedfit.network.addresses import checked_address, is_private_host
+from embedfit.network.addresses import certificates, checked_address, is_private_host
 
 if TYPE_CHECKING:
     import httpx
@@ -205,7 +205,7 @@ def connect(
         headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=httpx.Timeout(timeout_s, connect=10.0),
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-        trust_env=True,
+        verify=certificates(),
     )
     return client, key
 
