@@ -20,6 +20,7 @@ from embedfit.choosing.page.session import PageGrade
 from embedfit.commands.grading import session_of
 from embedfit.config import save
 from embedfit.errors import ArtifactMissing, InputError
+from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Passage, Pooled, Query
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
@@ -54,8 +55,11 @@ def client(session):
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory, tiny_bert):
     """A client for requests that are refused: whatever they ask, no grade is kept."""
-    workspace = asked_run(tmp_path_factory.mktemp("refusing") / "run", tiny_bert)
-    with TestClient(application(session_of(workspace.root, goal=3), TOKEN), base_url="http://127.0.0.1:8000") as found:
+    folder = tmp_path_factory.mktemp("refusing")
+    workspace = asked_run(folder / "run", tiny_bert)
+    runtime = Runtime(ledger=folder / "ledger.sqlite", vectors=VectorStore(folder / "vectors"))
+    application_ = application(session_of(workspace.root, runtime, goal=3), TOKEN)
+    with TestClient(application_, base_url="http://127.0.0.1:8000") as found:
         yield found
     assert not workspace.path(PERSON_FILE).exists()
 

@@ -20,7 +20,9 @@ from embedfit.files.retrieval import Entry, RetrievalData
 from embedfit.index.retriever import EXPANDED, Part, Retriever
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
+from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Manifest, Passage, Query, Score
+from embedfit.path.workspace import Workspace
 from embedfit.retrieval.metrics import METRICS, judge, ndcg
 from embedfit.runtime import Runtime
 from tests.path.keys import keys_of
@@ -37,10 +39,19 @@ def runtime(tmp_path):
     return Runtime(ledger=tmp_path / "ledger.sqlite")
 
 
-def test_summary_is_as_the_contract_says(workspace, tiny_bert, other_bert, runtime):
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory, tiny_bert, other_bert):
+    """An evaluated run, which no test may change."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    workspace = Workspace(folder / "run")
     config = build_run(workspace, tiny_bert, other_model=other_bert)
+    runtime = Runtime(ledger=folder / "ledger.sqlite", vectors=VectorStore(folder / "vectors"))
     stage.run(workspace, config, runtime)
-    summary = workspace.read_json("summary.json")
+    return workspace
+
+
+def test_summary_is_as_the_contract_says(evaluated):
+    summary = evaluated.read_json("summary.json")
     assert summary["schema"] == 1
     assert list(summary["systems"]) == [*OWN, *RETRIEVERS]
     for system in summary["systems"].values():
@@ -67,7 +78,7 @@ def test_summary_is_as_the_contract_says(workspace, tiny_bert, other_bert, runti
         a, b = (summary["systems"][row[side]]["metrics"][row["metric"]] for side in "ab")
         assert row["delta"] == pytest.approx(a - b)
         assert 0 < row["p_value"] <= 1
-    retriever = workspace.read_json("retriever.json")
+    retriever = evaluated.read_json("retriever.json")
     assert summary["decision"] == {"ship": "merged", "alpha": 0.4, "why": "better on dev", "retriever": retriever}
     data = summary["data"]
     assert (data["documents"], data["passages"], data["train_rows"]) == (3, 12, 2)
@@ -92,12 +103,10 @@ def test_the_same_weights_have_the_same_scores(workspace, tiny_bert, runtime):
     assert evaluation["counts"] == {"won": 0, "lost": 0, "tied": 9}
 
 
-def test_scores_are_the_means_of_the_summary(workspace, tiny_bert, other_bert, runtime):
-    config = build_run(workspace, tiny_bert, other_model=other_bert)
-    stage.run(workspace, config, runtime)
-    scores = workspace.read(Score)
+def test_scores_are_the_means_of_the_summary(evaluated):
+    scores = evaluated.read(Score)
     assert len(scores) == len([*OWN, *RETRIEVERS]) * 9 * len(METRICS)
-    summary = workspace.read_json("summary.json")
+    summary = evaluated.read_json("summary.json")
     for system in OWN:
         for metric in METRICS:
             values = [score.value for score in scores if (score.system, score.metric) == (system, metric)]
@@ -107,10 +116,8 @@ def test_scores_are_the_means_of_the_summary(workspace, tiny_bert, other_bert, r
             assert score.value == pytest.approx(1 / score.rank if 0 < score.rank <= 10 else 0)
 
 
-def test_evaluation_json_is_what_the_report_reads(workspace, tiny_bert, other_bert, runtime):
-    config = build_run(workspace, tiny_bert, other_model=other_bert)
-    stage.run(workspace, config, runtime)
-    evaluation = workspace.read_json("evaluation.json")
+def test_evaluation_json_is_what_the_report_reads(evaluated):
+    evaluation = evaluated.read_json("evaluation.json")
     assert {row["value"] for row in evaluation["slices"]["style"]} == {"question", "keywords"}
     assert {row["value"] for row in evaluation["slices"]["document"]} == {"0.md", "1.md", "2.md"}
     for rows in evaluation["slices"].values():
@@ -298,10 +305,8 @@ def test_a_search_of_the_runs_index_gives_the_chosen_row(workspace, tiny_bert, o
     assert 0 < row < 1 and values.mean() == pytest.approx(row, abs=1e-6)
 
 
-def test_each_row_is_a_retriever_with_what_it_takes(workspace, tiny_bert, other_bert, runtime):
-    config = build_run(workspace, tiny_bert, other_model=other_bert)
-    stage.run(workspace, config, runtime)
-    summary = workspace.read_json("summary.json")
+def test_each_row_is_a_retriever_with_what_it_takes(evaluated):
+    summary = evaluated.read_json("summary.json")
     rows = summary["retrievers"]
     assert set(rows) == set(summary["systems"])
     for name, row in rows.items():
@@ -337,10 +342,8 @@ def test_where_the_base_ships_the_default_is_over_the_base(workspace, tiny_bert,
     assert summary["systems"]["default"] == summary["systems"]["default_base"]
 
 
-def test_storage_is_measured_against_float32(workspace, tiny_bert, other_bert, runtime):
-    config = build_run(workspace, tiny_bert, other_model=other_bert)
-    stage.run(workspace, config, runtime)
-    summary = workspace.read_json("summary.json")
+def test_storage_is_measured_against_float32(evaluated):
+    summary = evaluated.read_json("summary.json")
     rows = {row["name"]: row for row in summary["storage"]}
     assert list(rows) == ["float32", "float16", "int8", "binary, rescored in float16", "binary, rescored in int8"]
     assert [row["bytes_a_passage"] for row in rows.values()] == [128, 64, 32, 4, 4]

@@ -25,7 +25,7 @@ TEXTS = ["mute", "how is the sound of the tv", "what? " * 100, "is 1984 a query,
 LEAST = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.99}
 
 
-@pytest.fixture(scope="module", params=["cls", "mean"])
+@pytest.fixture(scope="module", params=["cls", pytest.param("mean", marks=pytest.mark.slow)])
 def folder(request, tmp_path_factory) -> Path:
     return make_tiny_bert(tmp_path_factory.mktemp(request.param) / "model", pooling=request.param)
 

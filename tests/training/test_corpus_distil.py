@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +38,7 @@ from tests.said import Said
 from tests.training.conftest import make_run
 
 TEXTS = ["red green", "slow loud warm", "deep"]
+Tuned = Callable[[str, Path], Workspace]
 
 
 def settings(model: Path, tune: str, *extra: str) -> Config:
@@ -53,10 +56,25 @@ def trained(workspace: Workspace, config: Config) -> LocalModel:
     return LocalModel("finetuned", workspace.path("finetuned"))
 
 
+@pytest.fixture(scope="module")
+def tuned_runs(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    """A function that copies a run whose training tuned a map, the queries' tower or both; each is trained once."""
+    root = tmp_path_factory.mktemp("tuned")
+
+    def copied(tune: str, to: Path) -> Workspace:
+        if not (root / tune).exists():
+            trained(make_run(root / tune), settings(tiny_bert, tune))
+        return Workspace(shutil.copytree(root / tune, to, dirs_exist_ok=True))
+
+    return copied
+
+
 @pytest.mark.parametrize("tune", ["map", "query", "both"])
-def test_what_is_tuned_changes_and_the_rest_stays(tiny_bert: Path, tmp_path: Path, tune: str) -> None:
-    workspace, config = make_run(tmp_path), settings(tiny_bert, tune)
-    tuned, base = trained(workspace, config), base_model(config)
+def test_what_is_tuned_changes_and_the_rest_stays(
+    tiny_bert: Path, tmp_path: Path, tuned_runs: Tuned, tune: str
+) -> None:
+    workspace, config = tuned_runs(tune, tmp_path), settings(tiny_bert, tune)
+    tuned, base = LocalModel("finetuned", workspace.path("finetuned")), base_model(config)
     moved = np.abs(tuned.embed(TEXTS, is_query=True) - base.embed(TEXTS, is_query=True)).max()
     assert moved > 1e-3
     same = np.allclose(tuned.embed(TEXTS, is_query=False), base.embed(TEXTS, is_query=False), atol=1e-6)
@@ -72,9 +90,10 @@ def test_what_is_tuned_changes_and_the_rest_stays(tiny_bert: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("tune", "kind"), [("map", Maps), ("query", QueryTowers), ("both", WholeModels)])
-def test_a_mixture_ranks_as_its_saved_folder(tiny_bert: Path, tmp_path: Path, tune: str, kind: type) -> None:
-    workspace, config = make_run(tmp_path), settings(tiny_bert, tune)
-    trained(workspace, config)
+def test_a_mixture_ranks_as_its_saved_folder(
+    tiny_bert: Path, tmp_path: Path, tuned_runs: Tuned, tune: str, kind: type
+) -> None:
+    workspace, config = tuned_runs(tune, tmp_path), settings(tiny_bert, tune)
     base = base_model(config)
     mixtures = mixtures_of(workspace, config, base, runtime(tmp_path))
     assert isinstance(mixtures, kind)
@@ -90,9 +109,10 @@ def test_a_mixture_ranks_as_its_saved_folder(tiny_bert: Path, tmp_path: Path, tu
 
 
 @pytest.mark.parametrize("tune", ["map", "query"])
-def test_the_merge_writes_two_towers_and_a_kept_base_is_one_model(tiny_bert: Path, tmp_path: Path, tune: str) -> None:
-    workspace, config = make_run(tmp_path), settings(tiny_bert, tune, "merge.always_ship=true")
-    trained(workspace, config)
+def test_the_merge_writes_two_towers_and_a_kept_base_is_one_model(
+    tiny_bert: Path, tmp_path: Path, tuned_runs: Tuned, tune: str
+) -> None:
+    workspace, config = tuned_runs(tune, tmp_path), settings(tiny_bert, tune, "merge.always_ship=true")
     merging.run(workspace, config, runtime(tmp_path))
     assert workspace.load(MergeSweep).decision.alpha > 0
     assert (tmp_path / "merged" / "query" / "modules.json").exists()
@@ -195,8 +215,17 @@ def test_another_loss_leaves_no_map_of_an_earlier_training(tiny_bert: Path, tmp_
     assert not (tmp_path / "query_map.safetensors").exists()
 
 
-@pytest.mark.parametrize("tune", ["map", "query"])
-@pytest.mark.parametrize("before", ["map", "query", pytest.param("both shapes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("before", "tune"),
+    [
+        ("map", "map"),
+        ("query", "query"),
+        *(
+            pytest.param(before, tune, marks=pytest.mark.slow)
+            for before, tune in (("map", "query"), ("query", "map"), ("both shapes", "map"), ("both shapes", "query"))
+        ),
+    ],
+)
 def test_a_model_of_two_towers_is_tuned_further(tiny_bert: Path, tmp_path: Path, before: str, tune: str) -> None:
     last = SHAPES["query" if before == "both shapes" else before](tiny_bert, tmp_path / "last")
     if before == "both shapes":  # a tuned tower with a map behind it

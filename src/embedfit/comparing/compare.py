@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import JsonValue
 from rich.console import Console
 
 from embedfit.comparing.saved import SavedRun, read_saved, saved_file
 from embedfit.display.terminal import console
 from embedfit.errors import InputError, UsageError
-from embedfit.evaluation.benchmark import measured_systems, read_set
+from embedfit.evaluation.benchmark import BenchmarkedSystem, BenchmarkResult, measured_systems, read_set
 from embedfit.evaluation.evalset import EvalSet
 from embedfit.evaluation.measure import Measured
 from embedfit.evaluation.summary import COMPARED, Resamples, comparisons, systems_table
 from embedfit.evaluation.tables import differences_view, systems_view
 from embedfit.files.atomic import atomic_file
-from embedfit.path.artefacts import METRIC, Comparison, Schema, System, Whole
+from embedfit.path.artefacts import METRIC, Comparison
 from embedfit.path.systems import parse
 from embedfit.path.workspace import encode_whole
 from embedfit.retrieval.metrics import Convention
@@ -36,10 +35,9 @@ Missing = Literal["error", "zero", "skip"]
 _WIDTH = 110
 
 
-class ComparedSystem(System):
-    """A compared system. model: the facts that decide its vectors. lacking: how many queries its saved run lacks."""
+class ComparedSystem(BenchmarkedSystem):
+    """A compared system. lacking: how many queries its saved run lacks."""
 
-    model: Mapping[str, JsonValue] = {}
     lacking: int = 0
 
 
@@ -49,19 +47,12 @@ class ComparedPair(Comparison):
     p_holm: float | None = None
 
 
-class ComparedRecord(Whole):
+class ComparedRecord(BenchmarkResult):
     """The result that `embedfit compare --json` prints. comparisons: every pair on each metric of COMPARED."""
 
-    edition: Schema = 1
-    beir: str
-    convention: Convention
-    queries: int
-    passages: int
-    cluster_by: str
     systems: Mapping[str, ComparedSystem]
     comparisons: tuple[ComparedPair, ...]
     notes: tuple[str, ...] = ()
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -183,12 +183,6 @@ def _map_of(folder: Path, layout: Architecture) -> Head | None:
     return Head.load(folder, replace(queries, modules=queries.modules[len(own) :]))
 
 
-def _with_prompts_of(layout: Architecture, folder: Path, *, is_query: bool) -> Architecture:
-    """The architecture of a tower's plain folder, with the right prompts of the whole model."""
-    plain = read_architecture(tower_folder(folder, is_query=is_query))
-    return replace(plain, prompts=layout.prompts, default_prompt=layout.default_prompt)
-
-
 def _load(model: str, served: _Served, settings: ServeSettings, log: Log) -> Service:
     folder, layout = served.folder, served.layout
     encoder = _encoder(folder, layout, settings)

@@ -85,7 +85,6 @@ class _Rtf:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._codec = "cp1252"
-        self._default_font = -1
         self._fonts: dict[int, str] = {}
         self._headings: dict[int, int] = {}
         self._entry = 0
