@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 
 from embedfit.config import resolve
 from embedfit.errors import InputError
-from embedfit.merging.stage import sweep_of, sweep_settings
+from embedfit.merging.gate import Mixture, decide
+from embedfit.merging.stage import covered_by, sweep_of, sweep_settings
+from embedfit.models import query_map
 from embedfit.models.local import LocalModel
+from embedfit.models.query_map import MapCard, QueryMap
 from embedfit.numerics.arrays import Floats
 from embedfit.path.artefacts import Passage, Query
+from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 from embedfit.teaching.coverage import CAREFUL, COVERED, covered, covered_log
 from embedfit.teaching.query_map import MapSettings, corpus_cross_entropy, fit
@@ -164,15 +169,38 @@ def test_only_questions_of_the_log_that_were_kept_count() -> None:
     assert (covered_log(hidden, asked) or 0) < covered(contents, ["red stands knife"])
 
 
-@pytest.mark.parametrize(
-    ("questions", "most"), [(["red stands knife"], 1.0), (["quite other words"], CAREFUL), ([], 0.75)]
-)
-def test_how_much_of_a_map_ships_goes_by_the_words_of_the_log(questions: list[str], most: float) -> None:
-    contents = [f"{word} stands by the {WORDS[place - 1]}" for place, word in enumerate(WORDS)]
+@pytest.mark.parametrize(("share", "most"), [(COVERED, 1.0), (COVERED - 0.01, CAREFUL), (None, 0.75)])
+def test_how_much_of_a_map_ships_goes_by_the_words_of_the_log(share: float | None, most: float) -> None:
     config = resolve(preset="default", overrides={"queries": ["log.txt"]})
-    assert sweep_settings(config, *_run_of(contents, questions)).max_alpha == most
+    assert sweep_settings(config, share).max_alpha == most
     named = resolve(preset="default", assignments=["merge.alpha=0.3"])
-    assert sweep_of(sweep_settings(named, *_run_of(contents, questions))) == ([0.0, 0.3], 0.3)
+    assert sweep_of(sweep_settings(named, share)) == ([0.0, 0.3], 0.3)
+
+
+def test_parts_of_a_log_s_map_are_tried_too_so_that_one_may_ship_if_the_whole_may_not() -> None:
+    config = resolve(preset="offline", overrides={"queries": ["log.txt"]})
+    alphas, highest = sweep_of(sweep_settings(config, COVERED))
+    assert (alphas, highest) == ([0.0, 0.25, 0.5, 0.75, 1.0], 1.0)
+    whole_forgets = [
+        Mixture(alpha=alpha, dev=np.full(8, 0.5), retention=0.6 if alpha < 1 else 0.55) for alpha in alphas
+    ]
+    found = decide(
+        whole_forgets, np.arange(8), max_retention_loss=0.01, max_dev_loss=0.03, rng=np.random.default_rng(0),
+        max_alpha=highest, must_gain=False,
+    )  # fmt: skip
+    assert (found.ship, found.alpha) == ("merged", 0.75)
+
+
+@pytest.mark.parametrize(("tune", "known"), [("map", 0.25), ("both", None)])
+def test_the_card_of_a_run_s_map_says_how_much_of_a_log_is_covered(
+    tune: str, known: float | None, tmp_path: Path
+) -> None:
+    workspace = Workspace(tmp_path)
+    config = resolve(assignments=["train.loss=corpus-distil", f"train.tune={tune}"])
+    QueryMap(np.eye(2, dtype=np.float32), MapCard(made={"covered": 0.25})).save(tmp_path / query_map.FILE)
+    assert covered_by(workspace, config) == known
+    QueryMap(np.eye(2, dtype=np.float32)).save(tmp_path / query_map.FILE)
+    assert covered_by(workspace, config) is None
 
 
 def test_the_offline_preset_learns_a_map_from_a_log_and_a_model_from_written_queries() -> None:

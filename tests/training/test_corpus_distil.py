@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import MergeSweep, Passage, Query, TrainRow
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
+from embedfit.teaching.coverage import covered
 from embedfit.training import loop
 from embedfit.training.stage import run
 from tests.models.tiny_families import save_static
@@ -67,6 +69,22 @@ def tuned_runs(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Tun
         return Workspace(shutil.copytree(root / tune, to, dirs_exist_ok=True))
 
     return copied
+
+
+SPLITS: dict[str, Literal["log", "judge"] | None] = {"none": None, "log": "log", "judge": "judge"}
+
+
+def map_of(folder: Path, config: Config, split: Literal["log", "judge"] | None) -> QueryMap:
+    """The map of a run whose questions that people asked are of a split; None for no such questions."""
+    workspace = make_run(folder)
+    if split:
+        asked = [
+            Query(query_id=f"asked-{n}", passage_id="", text=text, style="asked", split=split, kept=True)
+            for n, text in enumerate(TEXTS)
+        ]
+        workspace.write(Query, [*workspace.read(Query), *asked])
+    trained(workspace, config)
+    return QueryMap.load(workspace.path("query_map.safetensors"))
 
 
 @pytest.mark.parametrize("tune", ["map", "query", "both"])
@@ -123,19 +141,19 @@ def test_the_merge_writes_two_towers_and_a_kept_base_is_one_model(
 
 
 def test_questions_without_labels_train_and_questions_that_judge_do_not(tiny_bert: Path, tmp_path: Path) -> None:
-    maps = {}
-    for name, split in (("none", None), ("log", "log"), ("judge", "judge")):
-        workspace = make_run(tmp_path / name)
-        if split:
-            asked = [
-                Query(query_id=f"asked-{n}", passage_id="", text=text, style="asked", split=split, kept=True)
-                for n, text in enumerate(TEXTS)
-            ]
-            workspace.write(Query, [*workspace.read(Query), *asked])
-        trained(workspace, settings(tiny_bert, "map"))
-        maps[name] = QueryMap.load(workspace.path("query_map.safetensors")).matrix
-    assert not np.allclose(maps["log"], maps["none"], atol=1e-5)
-    np.testing.assert_array_equal(maps["judge"], maps["none"])
+    maps = {name: map_of(tmp_path / name, settings(tiny_bert, "map"), split) for name, split in SPLITS.items()}
+    assert not np.allclose(maps["log"].matrix, maps["none"].matrix, atol=1e-5)
+    np.testing.assert_array_equal(maps["judge"].matrix, maps["none"].matrix)
+    contents = [passage.content for passage in Workspace(tmp_path / "log").read(Passage)]
+    assert maps["log"].card.made["covered"] == pytest.approx(covered(contents, TEXTS), abs=1e-6)
+    assert not any("covered" in maps[name].card.made for name in ("none", "judge"))
+
+
+def test_a_log_that_does_not_train_leaves_the_map_s_teacher_as_it_is(tiny_bert: Path, tmp_path: Path) -> None:
+    config = settings(tiny_bert, "both", "train.loss=in-batch-distil", "train.epochs=1")
+    maps = {name: map_of(tmp_path / name, config, split) for name, split in SPLITS.items()}
+    np.testing.assert_array_equal(maps["log"].matrix, maps["none"].matrix)
+    assert "covered" not in maps["log"].card.made
 
 
 def test_a_run_that_was_cut_off_ends_with_the_same_bits_and_asks_the_teacher_once(

@@ -15,9 +15,11 @@ from embedfit.merging.gate import Mixture, decide, ship_anyway
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.mixtures import Mixtures, mixtures_of
 from embedfit.merging.task import RetrievalTask
+from embedfit.models import query_map
 from embedfit.models.layout.golden import prove_changed
 from embedfit.models.layout.towers import copy_whole
 from embedfit.models.local import LocalModel, base_model
+from embedfit.models.query_map import QueryMap
 from embedfit.models.store.vectors import Embedder
 from embedfit.numerics.arrays import Ints, Scores
 from embedfit.path.artefacts import (
@@ -36,10 +38,13 @@ from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
-from embedfit.teaching.coverage import covered_log, largest_weight
+from embedfit.teaching.coverage import largest_weight
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
 POOL_DEPTH = 15
+#: The least number of steps of α with a map that learned from people's questions: if the whole of it forgets too much
+#: or harms dev queries, the next smaller part ships, and not nothing.
+LOG_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     ends[1].release()  # the mixtures load what they need
     models = mixtures_of(workspace, config, ends[0], runtime)
     general = retention_set(config, [passage.content for passage in passages])
-    alphas, highest = sweep_of(sweep_settings(config, passages, workspace.read(Query)))
+    alphas, highest = sweep_of(sweep_settings(config, covered_by(workspace, config)))
     mixtures = []
     with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
         for alpha in alphas:
@@ -111,16 +116,24 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     )
 
 
-def sweep_settings(config: Config, passages: Sequence[Passage], queries: Sequence[Query]) -> MergeConfig:
+def covered_by(workspace: Workspace, config: Config) -> float | None:
+    """The share of people's questions that passages cover, as the card of a run's map has it. None without any."""
+    if config.training.tuned != "map":
+        return None
+    share = QueryMap.load(workspace.existing(query_map.FILE)).card.made.get("covered")
+    return float(share) if isinstance(share, float | int) else None
+
+
+def sweep_settings(config: Config, covered: float | None) -> MergeConfig:
     """The settings of the sweep. How much of a map ships that learned from people's questions depends on their words.
 
-    merge.alpha names the weight of any map.
+    covered: see covered_by(). merge.alpha names the weight of any map.
     """
-    share = covered_log(passages, queries) if config.training.tuned == "map" else None
-    if share is None:
+    if covered is None:
         return config.merge
-    most = largest_weight(share)
-    return config.merge.model_copy(update={"max_alpha": most if most == 1 else min(most, config.merge.max_alpha)})
+    most = largest_weight(covered)
+    highest = most if most == 1 else min(most, config.merge.max_alpha)
+    return config.merge.model_copy(update={"max_alpha": highest, "steps": max(LOG_STEPS, config.merge.steps)})
 
 
 def sweep_of(settings: MergeConfig) -> tuple[list[float], float]:

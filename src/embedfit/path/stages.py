@@ -89,7 +89,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="train",
         module="embedfit.training.stage",
-        version=6,
+        version=7,
         reads=("passages.jsonl", "queries.jsonl", "train.jsonl"),
         writes=("finetuned",),
         may_write=("query_map.safetensors",),
@@ -98,7 +98,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="merge",
         module="embedfit.merging.stage",
-        version=4,
+        version=5,
         written_alone=True,
         reads=("passages.jsonl", "queries.jsonl"),
         may_read=("query_map.safetensors",),

@@ -343,6 +343,8 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
     seconds = time.monotonic() - began
     made: dict[str, JsonValue] = {"queries": len(corpus.queries), "passages": len(corpus.passages)}
     made |= {"seconds": round(seconds, 3)}
+    if corpus.covered is not None:
+        made["covered"] = round(corpus.covered, 6)
     card = MapCard(embedder=config.model, made=made)
     QueryMap(learned.matrix, card).save(workspace.path(query_map.FILE))
     report.log(f"train: a query map, learned from {len(corpus.queries):,} queries in {seconds:.0f} s")

@@ -21,6 +21,7 @@ from embedfit.teaching.coverage import CAREFUL_TEACHER, COVERED, covered_log
 from embedfit.teaching.scores import TeacherScores, TeacherWeights, corpus_scores, stored_scores
 from embedfit.teaching.targets import Labels, common_columns, targets
 from embedfit.training.batches import TrainingBatch
+from embedfit.training.losses.loss import loss_named
 from embedfit.training.store import Example, TrainingData
 
 
@@ -30,6 +31,7 @@ class CorpusTeacher:
 
     base: the untuned model. queries: (Q, H) its vectors of the examples' queries. passages: (N, H) its vectors of all
     passages. labels: passages that are known to answer each example's query. temperature, share: see targets().
+    covered: as covered_log() has it; None if no question that people asked trains.
     """
 
     base: LocalModel
@@ -39,6 +41,7 @@ class CorpusTeacher:
     labels: Sequence[Labels]
     temperature: float
     share: float
+    covered: float | None = None
 
     def lesson(self, chosen: Ints) -> tuple[Ints, Floats]:
         """Numbers (P,) of the passages that some examples learn from, and target probabilities: (B, P)."""
@@ -57,9 +60,10 @@ def corpus_teacher(workspace: Workspace, config: Config, data: TrainingData, run
     texts = [data.texts[example.query].content for example in data.examples]
     base = base_model(config)
     parts = settings.corpus_teacher
+    asked_train = loss_named(settings.loss).corpus  # with another loss no question that people asked trains
+    share = covered_log(corpus, workspace.read(Query)) if asked_train else None
     by_default = parts == TrainConfig().corpus_teacher  # a teacher that somebody named stays
-    share = covered_log(corpus, workspace.read(Query)) if by_default else None
-    if share is not None and share < COVERED:
+    if by_default and share is not None and share < COVERED:
         parts = CAREFUL_TEACHER
         runtime.report.log(
             f"train: a passage covers {share:.0%} of a question that people asked, on average, so words count less in "
@@ -83,6 +87,7 @@ def corpus_teacher(workspace: Workspace, config: Config, data: TrainingData, run
         labels=[_labels(example, data, number, judged=config.mine.teacher == "judge") for example in data.examples],
         temperature=settings.teacher_temperature,
         share=settings.label_share,
+        covered=share,
     )
 
 
