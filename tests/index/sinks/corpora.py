@@ -24,15 +24,20 @@ LONG = "The pump has a filter, and each spring the filter must be cleaned before
 TOPICS = ("pump", "filter", "valve", "motor", "cable", "lamp", "door", "brake", "wheel", "clock")
 #: Queries that try the parts: words of one passage, of many, of none, repeated ones, other scripts.
 QUERIES = ("clean the pump filter", "note 7", "brake brake cable", "Ünïcode 😀", "nothing of this kind", "泵", "a")
-#: Ids that break what builds its commands from texts.
-ODD_IDS = ("it's", 'say "hi"', "😀/ü", "a;DROP TABLE x;--", "{1:2}", "%s %(a)s", "tab\there", "back\\slash")
+#: Ids that break what builds its commands from texts, and ids that look like dates, which name their documents too.
+ODD_IDS = (
+    "it's", 'say "hi"', "😀/ü", "a;DROP TABLE x;--", "{1:2}", "%s %(a)s", "tab\there", "back\\slash", "2024-01-07",
+    "1999",
+)  # fmt: skip
+DATED = ODD_IDS[-2:]
 
 
 def documents_index(folder: Path, model: Path, *, count: int = 40, odd: bool = True) -> Index:
     """An index of `count` short and long passages with fields."""
     ids = [*(ODD_IDS if odd else ()), *(f"p{n:03}" for n in range(count))][:count]
     rows = [
-        {"_id": one, "title": f"Pümp 😀 {TOPICS[n % 10]}", "text": text_of(n), "year": 2000 + n,
+        {"_id": one, "title": one if one in DATED else f"Pümp 😀 {TOPICS[n % 10]}", "text": text_of(n),
+         "year": 2000 + n,
          "tags": ["a", "b'; --"] if n % 2 else ["c"], "day": f"2024-01-{n % 28 + 1:02}", "even": n % 2 == 0}
         for n, one in enumerate(ids)
     ]  # fmt: skip

@@ -150,7 +150,11 @@ class Server(JsonServer):
         documents = index["documents"]
         if "search_after" in body:
             numbers = sorted(one["number"] for one in documents.values() if one["number"] > body["search_after"][0])
-            return [{"_id": str(number), "sort": [number]} for number in numbers[: body["size"]]]
+            return [
+                {"_id": str(number), "sort": [number], "_source": {name: documents[str(number)][name] for name in
+                                                                   body["_source"] or ()}}
+                for number in numbers[: body["size"]]
+            ]  # fmt: skip
         scores = {name: _score(body["query"], one) for name, one in documents.items()}
         found = [
             (-np.float32(score), documents[name]["number"], name) for name, score in scores.items() if score is not None

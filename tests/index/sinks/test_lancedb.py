@@ -28,6 +28,7 @@ from tests.index.sinks.test_sinks import Breaking
 FILTERS = (
     ["year=2003"], ["tags:a"], ["day>=2024-01-15"], ["year<2010", "even=true"], {"tags": "b'; --"},
     {"year": {"exists": False}}, {"document": "it's"}, {"document": "a;DROP TABLE x;--"},
+    ["document>=2024-01"], ["document<2024"],
 )  # fmt: skip
 
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from embedfit.errors import InputError
 from embedfit.index.rows import Rows
+from embedfit.index.scoring import Tokens
 from embedfit.index.search import Index
-from embedfit.index.sinks.sink import SCHEMA, About, Row, Sink
+from embedfit.index.sinks.sink import SCHEMA, About, Digest, Row, Sink
 from embedfit.index.store.columns import FILES
 from embedfit.numerics.arrays import Floats, Ints
+from embedfit.path.artefacts import Passage, Value
 from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter
 from embedfit.retrieval.bm25 import Bm25, Sparse
@@ -119,8 +124,24 @@ class IndexHandover:
                     task.advance(len(batch))
                     batch, size = [], 0
 
+    def digests(self) -> Iterator[Digest]:
+        """What tells the passages of one hand-over from those of another, in the order of their ids."""
+        for number in range(len(self._index)):
+            passage = self._index.passage(number)
+            yield Digest(passage.passage_id, self._digest(number, passage, self._index.stored.catalogue.of(number)))
+
+    def _digest(self, number: int, passage: Passage, metadata: Mapping[str, Value]) -> str:
+        parts = self._index.parts
+        texts = [passage.document_id, passage.title, passage.text, passage.page, sorted(metadata.items())]
+        found = hashlib.sha256(json.dumps(texts).encode())
+        several = (parts.windows, parts.queries, parts.tokens)
+        for own in (None if parts.one is None else parts.one[number], *(_rows_of(one, number) for one in several)):
+            found.update(b"-" if own is None else f"{own.shape}".encode() + np.ascontiguousarray(own).tobytes())
+        return found.hexdigest()[:16]
+
     def _row(self, number: int) -> Row:
         passage, parts = self._index.passage(number), self._index.parts
+        metadata = self._index.stored.catalogue.of(number)
         vector = None if parts.one is None else np.asarray(parts.one[number], np.float32)
         return Row(
             number=number,
@@ -133,10 +154,9 @@ class IndexHandover:
             windows=_own(parts.windows, number, vector),
             queries=_own(parts.queries, number, vector),
             words={name: words.of(number) for name, words in self._by_passage.items()},
-            tokens=None
-            if parts.tokens is None
-            else np.asarray(parts.tokens.vectors[parts.tokens.starts[number] : parts.tokens.starts[number + 1]]),
-            metadata=self._index.stored.catalogue.of(number),
+            tokens=_rows_of(parts.tokens, number),
+            metadata=metadata,
+            digest=self._digest(number, passage, metadata),
         )
 
     @cached_property
@@ -144,12 +164,16 @@ class IndexHandover:
         return {name: _ByPassage(words, len(self._index)) for name, words in self._words.items()}
 
 
+def _rows_of(rows: Rows | Tokens | None, number: int) -> Any:  # noqa: ANN401 - float16 or int8
+    return None if rows is None else np.asarray(rows.vectors[rows.starts[number] : rows.starts[number + 1]])
+
+
 def _own(rows: Rows | None, number: int, vector: Floats | None) -> Floats | None:
     """A passage's rows. A passage of one window has no row in the index: its vector is the row."""
-    if rows is None:
+    own = _rows_of(rows, number)
+    if own is None:
         return None
-    own = np.asarray(rows.vectors[rows.starts[number] : rows.starts[number + 1]], np.float32)
-    return vector[None] if not len(own) and vector is not None else own
+    return vector[None] if not len(own) and vector is not None else own.astype(np.float32)
 
 
 class _ByPassage:

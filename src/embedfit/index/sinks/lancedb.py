@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from embedfit.errors import EmbedfitError, MissingDependency, UsageError, first_line
+from embedfit.errors import EmbedfitError, InputError, MissingDependency, UsageError, first_line
 from embedfit.files.atomic import atomic_file, disk_errors
 from embedfit.index.retriever import DENSE_PARTS, PartName
 from embedfit.index.scoring import ordered
+from embedfit.index.sinks.changes import say_changes
 from embedfit.index.sinks.sink import (
     Candidate,
+    Digest,
     Handover,
     Outdated,
     Question,
@@ -69,8 +71,10 @@ class LanceDb:
             target = self.folder / content
             if not (target / ABOUT).exists():
                 _load(target, handover)
-            elif _current(self.folder) == content:
+            if _current(self.folder) == content:
                 handover.log(f"index: {self.folder} holds these rows already")
+            elif (before := _digests(self.folder / CURRENT)) is not None:
+                say_changes(handover, before)
             link = self.folder / f".{CURRENT}"
             link.unlink(missing_ok=True)
             link.symlink_to(content)
@@ -132,7 +136,7 @@ def _load(target: Path, handover: Handover) -> None:
         return tables.open_table(name) if name in have else tables.create_table(name, schema=pa.schema(columns))
 
     vector = pa.list_(pa.float32(), about.dimensions)
-    columns = dict.fromkeys(("id", "document", "title", "text", "metadata"), pa.string())
+    columns = dict.fromkeys(("id", "document", "title", "text", "metadata", "digest"), pa.string())
     columns = {"number": pa.int32(), **columns, "page": pa.int32()}
     columns |= {"vector": vector} if "one" in about.holds else {}
     columns |= {"tokens": pa.binary()} if "tokens" in about.holds else {}
@@ -160,6 +164,20 @@ def _load(target: Path, handover: Handover) -> None:
     (target / QUESTIONS).write_bytes(handover.questions)
     with atomic_file(target / ABOUT) as file:
         file.write(about.model_dump_json(indent=1))
+
+
+def _digests(folder: Path) -> list[Digest] | None:
+    """Those of an earlier hand-over, None if there is none of this edition."""
+    import lancedb
+
+    try:
+        read_about((folder / ABOUT).read_text("utf-8"), str(folder))
+    except (OSError, InputError):
+        return None
+    table = lancedb.connect(folder).open_table("passages")
+    rows = table.search().select(["number", "id", "digest"]).limit(table.count_rows()).to_arrow()
+    found = zip(*(rows[name].to_pylist() for name in ("number", "id", "digest")), strict=True)
+    return [Digest(*own) for _, *own in sorted(found)]
 
 
 def _vectors(given: Sequence[Floats], kind: Any) -> Any:  # noqa: ANN401 - pyarrow's

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,7 +23,7 @@ from embedfit.retrieval.bm25 import Sparse
 #: Entry points of this group name a SinkKind as "module:NAME"; the entry point's name comes before the colon of --to.
 GROUP = "embedfit.sinks"
 #: The version of what a sink holds.
-SCHEMA = 1
+SCHEMA = 2
 _SECRET = re.compile(r"(?i)([?&][^=&]*(?:pass|token|key|secret)[^=&]*=)[^&]*")
 
 
@@ -85,7 +85,7 @@ class Row:
     (H,) of unit length; None in an index of words alone. windows: (W, H), a vector for each window of the passage, at
     least one. queries: (W, H), a vector for each written query, at least one. words: for each part of words BM25's
     weights of the passage's terms. tokens: (L, D) token vectors in one byte a number. A part that the index does not
-    hold is None.
+    hold is None. digest: a hash of all that the passage has of its own, which is all but number and words.
     """
 
     number: int
@@ -100,6 +100,7 @@ class Row:
     words: Mapping[str, Sparse]
     tokens: Bytes | None
     metadata: Mapping[str, Value]
+    digest: str
 
     @property
     def nbytes(self) -> int:
@@ -108,6 +109,13 @@ class Row:
         size = sum(one.nbytes for one in arrays if one is not None)
         size += sum(12 * len(one.numbers) for one in self.words.values())
         return size + 4 * (len(self.text) + len(self.title)) + 100 * len(self.metadata)
+
+
+class Digest(NamedTuple):
+    """A passage's id and Row.digest."""
+
+    id: str
+    digest: str
 
 
 class Handover(Protocol):
@@ -126,6 +134,9 @@ class Handover(Protocol):
 
     def batches(self, start: int = 0) -> Iterator[list[Row]]:
         """The rows from a number on, in bounded batches that are made as they are taken."""
+
+    def digests(self) -> Iterator[Digest]:
+        """What tells the passages of one hand-over from those of another, in the order of their ids."""
 
     def postings(self, part: str) -> tuple[Ints, Ints, Floats]:
         """A part of words by term instead of by passage; see Bm25.postings."""

@@ -57,7 +57,7 @@ def index_body(about: About) -> Body:
 
 def document(row: Row, keys: Mapping[str, str]) -> Body:
     """A passage. keys: see keys_of."""
-    found: Body = {name: getattr(row, name) for name in ("number", "id", "document", "title", "text", "page")}
+    found: Body = {name: getattr(row, name) for name in ("number", "id", "document", "title", "text", "page", "digest")}
     found["metadata"] = dict(row.metadata)
     if row.vector is not None:
         found["one"] = row.vector.tolist()
@@ -113,7 +113,7 @@ def search_body(about: About, question: Question, size: int, where: Filter) -> B
         "query": query,
         "sort": ["_score", {"number": "asc"}],
         "track_scores": True,
-        "_source": {"excludes": ["one", *_SEVERAL, *about.terms, "filters"]},
+        "_source": {"excludes": ["one", *_SEVERAL, *about.terms, "filters", "digest"]},
     }
 
 

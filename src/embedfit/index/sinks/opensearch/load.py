@@ -13,12 +13,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from embedfit.errors import EmbedfitError, UsageError
+from embedfit.errors import EmbedfitError, InputError, UsageError
+from embedfit.index.sinks.changes import say_changes
 from embedfit.index.sinks.conditions import keys_of
 from embedfit.index.sinks.opensearch.bodies import MARK, document, index_body, pipeline_body
 from embedfit.index.sinks.opensearch.connection import explained, opened, place_of
 from embedfit.index.sinks.server import Place
-from embedfit.index.sinks.sink import About, Handover
+from embedfit.index.sinks.sink import About, Digest, Handover, read_about
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -66,8 +67,11 @@ class _Loader:
             self._create()
             self._fill()
             self._write_facts()
-        elif self._place.name in self._there().get(self._target, ()):
+        before = next((index for index, aliases in self._there().items() if self._place.name in aliases), None)
+        if before == self._target:
             self._handover.log(f"index: {self._place.shown} holds these rows already")
+        elif before is not None and self._is_read(before):
+            say_changes(self._handover, self._digests(before))
         self._pipeline()
         self._switch()
 
@@ -147,15 +151,34 @@ class _Loader:
         """The least number of a passage that is not there."""
         self._client.indices.refresh(index=self._target)
         expected = 0
+        for hit in self._documents(self._target, False):
+            if hit["sort"][0] != expected:
+                break
+            expected += 1
+        return expected
+
+    def _documents(self, index: str, source: list[str] | bool) -> Iterator[Mapping[str, Any]]:
+        """The documents of an index by their numbers."""
+        after = -1
         while True:
-            body = {"size": _PAGE, "sort": [{"number": "asc"}], "_source": False, "search_after": [expected - 1]}
-            hits = self._client.search(index=self._target, body=body)["hits"]["hits"]
-            for hit in hits:
-                if hit["sort"][0] != expected:
-                    return expected
-                expected += 1
+            body = {"size": _PAGE, "sort": [{"number": "asc"}], "_source": source, "search_after": [after]}
+            hits = self._client.search(index=index, body=body)["hits"]["hits"]
+            yield from hits
             if not hits:
-                return expected
+                return
+            after = hits[-1]["sort"][0]
+
+    def _is_read(self, index: str) -> bool:
+        """Whether an index is of this edition."""
+        facts = facts_of(self._client, f"{index}_about")
+        try:
+            return facts is not None and bool(read_about(str(facts["about"]), self._place.shown))
+        except InputError:
+            return False
+
+    def _digests(self, index: str) -> Iterator[Digest]:
+        for hit in self._documents(index, ["id", "digest"]):
+            yield Digest(str(hit["_source"]["id"]), str(hit["_source"]["digest"]))
 
     def _write_facts(self) -> None:
         name, data = f"{self._target}_about", self._handover.questions

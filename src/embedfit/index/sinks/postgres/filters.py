@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from embedfit.index.sinks.conditions import Test, field_of, tests_of
-from embedfit.index.sinks.postgres.load import readable
+from embedfit.index.sinks.postgres.layout import readable
 from embedfit.index.sinks.sink import About
 from embedfit.index.store.columns import DOCUMENT
 from embedfit.index.store.filters import Condition, Scalar

@@ -1,45 +1,43 @@
 """Loads an index into PostgreSQL beside the old rows, and puts it in their place in one transaction.
 
-With ?table=NAME, which is "embedfit" by default, the database has these views:
-
-    NAME                      number, id, document, title, text, page, metadata, dates, tokens: a row a passage
-    NAME_one                  number, vector: the passage's one vector
-    NAME_windows              number, vector: several rows for a passage that is longer than a window
-    NAME_queries              number, vector: the written queries, if the index has them
-    NAME_words                number, weights: BM25 as a sparse vector; or NAME_words_and_queries
-    NAME_about                content, about (JSON), questions: one row
-
-The rows lie in tables NAME_CONTENT_…: a hand-over fills tables of another content, and then points the views to them.
+The rows lie in tables NAME_CONTENT_…, which layout describes: a hand-over fills tables of another content, and then
+points the views to them. What an earlier hand-over has brought is copied inside the database, not sent again.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from embedfit.errors import EmbedfitError, InputError, UsageError
-from embedfit.index.sinks.conditions import dates_of
+from embedfit.index.sinks.changes import Changes, matched
 from embedfit.index.sinks.postgres.connection import MARK, Place, errors_of, opened, place_of
-from embedfit.index.sinks.sink import About, Handover, Row
-from embedfit.numerics.arrays import Floats
-from embedfit.path.artefacts import Value
+from embedfit.index.sinks.postgres.layout import (
+    NAMES,
+    NUL,
+    SEVERAL,
+    UNREADABLE,
+    has_nul,
+    is_in_page,
+    passage_of,
+    several_of,
+    tables,
+    vectors_of,
+    words_of,
+)
+from embedfit.index.sinks.sink import About, Digest, Handover, Row, read_about
+from embedfit.numerics.arrays import Ints
 
 if TYPE_CHECKING:
     import psycopg
     from psycopg import sql
 
-#: A vector of more numbers does not fit into a page of the database, and is kept outside its row.
-_IN_PAGE = 1_900
-#: pgvector's bounds.
-_MOST_DIMENSIONS, _MOST_TERMS = 16_000, 16_000
-_ROWS = ("one", "windows", "queries")
-_WORDS = ("words", "words_and_queries")
-_NAMES = ("", "_about", *(f"_{name}" for name in (*_ROWS, *_WORDS)))
-#: PostgreSQL's texts can't hold the sign NUL. It becomes the sign that stands for unreadable ones.
-_NUL, _UNREADABLE = "\0", "\ufffd"
+#: pgvector's bound.
+_MOST_DIMENSIONS = 16_000
 #: How often the switch waits for readers whose locks are in its way, and how long each time.
 _SWITCHES, _LOCK_TIMEOUT = 6, "5s"
 
@@ -84,7 +82,7 @@ class _Loader:
         self._place = place
         self._handover = handover
         self._about: About = handover.about
-        self._parts = [name for name in _ROWS if name in self._about.holds] + [*self._about.terms]
+        self._tables = tables(self._about)
 
     def lock(self) -> None:
         """Keep other hand-overs to the same table out, until the connection closes."""
@@ -101,7 +99,7 @@ class _Loader:
 
     def check_names(self) -> None:
         """Raise UsageError if a name that the views need belongs to something else."""
-        for suffix in _NAMES:
+        for suffix in NAMES:
             name = f"{self._place.table}{suffix}"
             (found,) = self._one("SELECT to_regclass(quote_ident(%s))::text", [name])
             if found is not None and not self._comment(suffix).startswith(MARK):
@@ -120,8 +118,12 @@ class _Loader:
         assert row is not None
         return row
 
-    def _table(self, suffix: str) -> sql.Identifier:
-        return self._sql.Identifier(f"{self._place.table}_{self._about.content}{suffix or '_passages'}")
+    def _table(self, suffix: str, about: About | None = None) -> sql.Identifier:
+        content = (about or self._about).content
+        return self._sql.Identifier(f"{self._place.table}_{content}{suffix or '_passages'}")
+
+    def _index(self, suffix: str) -> sql.Identifier:
+        return self._sql.Identifier(f"{self._place.table}_{self._about.content}{suffix}_number")
 
     def _view(self, suffix: str) -> sql.Identifier:
         return self._sql.Identifier(f"{self._place.table}{suffix}")
@@ -135,25 +137,21 @@ class _Loader:
                 f"{self._place.shown} has pgvector {version}, which has no sparse vectors.",
                 remedy="Update it on the server to 0.7 or later, then run: ALTER EXTENSION vector UPDATE",
             )
-        vector = f"number integer NOT NULL, vector vector({self._about.dimensions}) NOT NULL"
-        columns = {
-            "": "number integer PRIMARY KEY, id text UNIQUE NOT NULL, document text NOT NULL, title text NOT NULL, "
-            "text text NOT NULL, page integer NOT NULL, metadata jsonb NOT NULL, dates jsonb NOT NULL, tokens bytea",
-            "_about": "content text PRIMARY KEY, about text NOT NULL, questions bytea NOT NULL",
-            **{f"_{name}": vector for name in _ROWS},
-            **{
-                f"_{name}": f"number integer NOT NULL, weights sparsevec({max(1, terms)}) NOT NULL"
-                for name, terms in self._about.terms.items()
-            },
-        }
         with self._connection.transaction():
-            for suffix in ("", "_about", *(f"_{name}" for name in self._parts)):
-                self._format("CREATE TABLE IF NOT EXISTS {} (" + columns[suffix] + ")", self._table(suffix))
+            for suffix, columns in self._tables.items():
+                listed = ", ".join(f"{name} {kind}" for name, kind in columns.items())
+                self._format(f"CREATE TABLE IF NOT EXISTS {{}} ({listed})", self._table(suffix))
                 self._say_what(suffix, self._table(suffix), "TABLE")
+                if suffix.strip("_") in SEVERAL:
+                    self._format(
+                        "CREATE INDEX IF NOT EXISTS {} ON {} (number)", self._index(suffix), self._table(suffix)
+                    )
             self._format("ALTER TABLE {} ALTER tokens SET STORAGE EXTERNAL", self._table(""))
-            for name in self._parts:
-                if name in _ROWS and self._about.dimensions <= _IN_PAGE:
-                    self._format("ALTER TABLE {} ALTER vector SET STORAGE PLAIN", self._table(f"_{name}"))
+            self._format("ALTER TABLE {} SET (toast_tuple_target = 8160)", self._table("_vectors"))
+            if is_in_page(self._about):
+                for suffix, columns in self._tables.items():
+                    for name in (name for name, kind in columns.items() if kind.startswith("halfvec")):
+                        self._format(f"ALTER TABLE {{}} ALTER {name} SET STORAGE PLAIN", self._table(suffix))
 
     def _format(self, command: str, *names: sql.Composable) -> None:
         """Run a command of ours. Its braces are names; nothing of a user's stands in it."""
@@ -165,47 +163,103 @@ class _Loader:
             f"{MARK} {suffix.strip('_') or 'passages'} by the model {about.model}, fingerprint {about.fingerprint}; "
             f"compare them with queries of this model only; content {about.content}"
         )
-        self._format(f"COMMENT ON {kind} {{}} IS {{}}", name, self._sql.Literal(text.replace(_NUL, _UNREADABLE)))
+        self._format(f"COMMENT ON {kind} {{}} IS {{}}", name, self._sql.Literal(text.replace(NUL, UNREADABLE)))
 
     def fill(self) -> None:
         """Load the rows behind those that an interrupted load left, each batch in one transaction."""
-        from pgvector import SparseVector, Vector
         from pgvector.psycopg import register_vector
 
         register_vector(self._connection)
         (done,) = self._run(self._sql.SQL("SELECT count(*) FROM {}").format(self._table(""))).fetchone() or (0,)
-        changed = 0
-        for batch in self._handover.batches(done) if done < self._about.passages else ():
-            changed += sum(_NUL in f"{row.title}{row.text}{row.metadata}" for row in batch)
-            with self._connection.transaction():
-                self._copy("", "int4 text text text text int4 jsonb jsonb bytea", map(_columns, batch))
-                for name in self._parts:
-                    if name in _ROWS:
-                        rows = ((row.number, Vector(one)) for row in batch for one in _own(row, name))
-                        self._copy(f"_{name}", "int4 vector", rows)
-                    else:
-                        size = max(1, self._about.terms[name])
-                        sparse = ((row.number, SparseVector(_terms(row, name), size)) for row in batch)
-                        self._copy(f"_{name}", "int4 sparsevec", sparse)
-        if changed:
-            self._handover.log(
-                f"index: PostgreSQL can't hold the sign NUL; in {changed:,} passages it is written as {_UNREADABLE}"
-            )
+        if done < self._about.passages:
+            self._fill(done)
         with self._connection.transaction():
             self._format("DELETE FROM {}", self._table("_about"))
             self._run(
                 self._sql.SQL("INSERT INTO {} VALUES (%s, %s, %s)").format(self._table("_about")),
                 [self._about.content, self._about.model_dump_json(), self._handover.questions],
             )
-        for suffix in ("", *(f"_{name}" for name in self._parts)):
-            self._format("ANALYZE {}", self._table(suffix))
+        for suffix in self._tables:
+            self._format("VACUUM (ANALYZE) {}", self._table(suffix))
 
-    def _copy(self, suffix: str, types: str, rows: Iterator[tuple[object, ...]]) -> None:
+    def _fill(self, done: int) -> None:
+        old = self._earlier()
+        same = self._same(old)
+        changed = 0
+        for batch in self._handover.batches(done):
+            sent = [row for row in batch if same[row.number] < 0]
+            changed += sum(map(has_nul, sent))
+            with self._connection.transaction():
+                self._send(sent)
+                if old is not None and len(sent) < len(batch):
+                    self._take(old, same, [row for row in batch if same[row.number] >= 0])
+        if changed:
+            self._handover.log(
+                f"index: PostgreSQL can't hold the sign NUL; in {changed:,} passages it is written as {UNREADABLE}"
+            )
+
+    def _earlier(self) -> About | None:
+        """The hand-over whose rows the views show, if there is one of this edition."""
+        if not self._comment("_about"):
+            return None
+        found = self._run(self._sql.SQL("SELECT about FROM {}").format(self._view("_about"))).fetchone()
+        try:
+            return read_about(found[0], self._place.shown) if found else None
+        except InputError:
+            return None
+
+    def _same(self, old: About | None) -> Ints:
+        """For each passage its number in the old rows, -1 if those have not the same: (N,)."""
+        same = np.full(self._about.passages, -1, np.int32)
+        if old is None:
+            return same
+        rows = self._connection.cursor().stream(
+            self._sql.SQL("SELECT id, digest FROM {} ORDER BY number").format(self._view(""))
+        )
+        changes = Changes()
+        for match in matched((Digest(*row) for row in rows), self._handover.digests()):
+            changes.add(match)
+            was, number, is_same = match
+            if is_same and number is not None:
+                same[number] = was
+        self._handover.log(f"index: {changes}")
+        if tables(old).keys() != self._tables.keys() or old.dimensions != self._about.dimensions:
+            same[:] = -1
+        return same
+
+    def _send(self, rows: Sequence[Row]) -> None:
+        self._copy("", map(passage_of, rows))
+        self._copy("_vectors", (vectors_of(row, self._about) for row in rows))
+        for name in SEVERAL:
+            if f"_{name}" in self._tables:
+                self._copy(f"_{name}", (one for row in rows for one in several_of(row, name, self._about)))
+
+    def _copy(self, suffix: str, rows: Iterable[tuple[object, ...]]) -> None:
         command = self._sql.SQL("COPY {} FROM STDIN WITH (FORMAT BINARY)").format(self._table(suffix))
         with self._connection.cursor().copy(command) as copy:
-            copy.set_types(types.split())
+            copy.set_types([re.split(r"[ (]", kind)[0] for kind in self._tables[suffix].values()])
             for row in rows:
                 copy.write_row(row)
+
+    def _take(self, old: About, same: Ints, rows: Sequence[Row]) -> None:
+        """Copy passages from the old tables. Only their words' weights are new, and are sent."""
+        words = [*self._about.terms]
+        given = {"number": [row.number for row in rows], "was": [int(same[row.number]) for row in rows]}
+        sparse = [words_of(row, self._about) for row in rows]
+        given |= {name: [own[place] for own in sparse] for place, name in enumerate(words)}
+        types = {"number": "int", "was": "int", **dict.fromkeys(words, "sparsevec")}
+        arrays = ", ".join(f"%({name})s::{kind}[]" for name, kind in types.items())
+        for suffix, columns in self._tables.items():
+            if suffix == "_about":
+                continue
+            mine = ", ".join(f"given.{name}" if name in types else f"old.{name}" for name in columns)
+            self._run(
+                self._sql.SQL(
+                    f"INSERT INTO {{}} SELECT {mine} FROM unnest({arrays}) AS given ({', '.join(types)})"
+                    " JOIN {} AS old ON old.number = given.was"
+                ).format(self._table(suffix), self._table(suffix, old)),
+                given,
+            )
 
     def switch(self) -> None:
         """Point the views to this content and drop every other one, in one transaction."""
@@ -223,14 +277,13 @@ class _Loader:
                 time.sleep(0.1)
 
     def _switch(self) -> None:
-        held = ("", "_about", *(f"_{name}" for name in self._parts))
-        for suffix in _NAMES:
-            if suffix not in held:
+        for suffix in NAMES:
+            if suffix not in self._tables:
                 self._format("DROP VIEW IF EXISTS {}", self._view(suffix))
                 continue
             self._point(suffix)
             self._say_what(suffix, self._view(suffix), "VIEW")
-        pattern = re.compile(rf"{self._place.table}_([0-9a-f]{{16}})(_passages|{'|'.join(filter(None, _NAMES))})")
+        pattern = re.compile(rf"{self._place.table}_([0-9a-f]{{16}})(_passages|{'|'.join(filter(None, NAMES))})")
         for (name,) in self._run(
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace"
             " AND obj_description(oid, 'pg_class') LIKE %s",
@@ -251,51 +304,3 @@ class _Loader:
         except errors.InvalidTableDefinition:
             self._format("DROP VIEW {}", self._view(suffix))
             self._format(make, self._view(suffix), self._table(suffix))
-
-
-def _own(row: Row, name: str) -> Iterable[Floats]:
-    """A part's vectors of a passage. A passage of one window has no row in windows: the search reads its one vector."""
-    if name == "one":
-        return () if row.vector is None else (row.vector,)
-    if name == "windows":
-        return () if row.windows is None or len(row.windows) == 1 else row.windows
-    return () if row.queries is None else row.queries
-
-
-def _terms(row: Row, name: str) -> dict[int, float]:
-    sparse = row.words[name]
-    if len(sparse.numbers) > _MOST_TERMS:
-        raise InputError(
-            f"The passage {row.id} has {len(sparse.numbers):,} different words; pgvector holds {_MOST_TERMS:,}.",
-            remedy="Cut documents into shorter passages: embedfit run … --set chunk.max_tokens=256",
-        )
-    return dict(zip(sparse.numbers.tolist(), sparse.values.tolist(), strict=True))
-
-
-def _columns(row: Row) -> tuple[object, ...]:
-    from psycopg.types.json import Jsonb
-
-    for name in (row.id, row.document):
-        if _NUL in name:
-            raise InputError(
-                f"PostgreSQL can't hold the id {name[:60]!r}: it has the sign NUL.", remedy="Give it another id."
-            )
-    metadata = {readable(name): _clean(value) for name, value in row.metadata.items()}
-    tokens = None if row.tokens is None else row.tokens.tobytes()
-    texts = (row.id, row.document, readable(row.title), readable(row.text))
-    return (row.number, *texts, row.page, Jsonb(metadata, dumps=_json), Jsonb(dates_of(metadata), dumps=_json), tokens)
-
-
-def readable(text: str) -> str:
-    """A text without NUL."""
-    return text.replace(_NUL, _UNREADABLE)
-
-
-def _clean(value: Value) -> Value:
-    if isinstance(value, tuple):
-        return tuple(readable(one) if isinstance(one, str) else one for one in value)
-    return readable(value) if isinstance(value, str) else value
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)

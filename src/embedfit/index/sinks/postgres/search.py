@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from embedfit.errors import InputError
-from embedfit.index.retriever import DENSE_PARTS, Part
+from embedfit.index.retriever import DENSE_PARTS, Part, PartName
 from embedfit.index.sinks.postgres.connection import errors_of, opened, place_of
 from embedfit.index.sinks.postgres.filters import condition_of
+from embedfit.index.sinks.postgres.layout import SEVERAL, windows_in_row
 from embedfit.index.sinks.sink import About, Candidate, Outdated, Question, holds_no_index, read_about
 from embedfit.index.store.filters import Filter
 
@@ -22,48 +25,64 @@ FROM best JOIN "{table}" USING (number) ORDER BY score DESC, number"""
 
 
 def statement(about: About, table: str, conditions: str = "") -> str:
-    """The statement of an index' first stage, with %(vector)s, %(words)s or %(words_and_queries)s, and %(depth)s.
+    """The statement of an index' first stage, with the parameters of `given` and %(depth)s.
 
     table: the name that was checked by place_of. conditions: SQL of a filter, whose values are parameters; "" for all.
     """
     parts = about.retriever.parts
-    read = dict.fromkeys(part.name for part in parts)
-    if "windows" in read:
-        read = {"one": None, **read}  # a passage of one window has no row there
-    dense = any(part.name in DENSE_PARTS for part in parts)
-    names = [*read, *(["allowed"] if conditions else [])]
+    read = {part.name for part in parts}
+    several = [name for name in SEVERAL if name in read]
+    among = " JOIN allowed USING (number)" if conditions else ""
     return _BEST.format(
         allowed=f'allowed AS MATERIALIZED (SELECT number FROM "{table}" WHERE {conditions}),\n' if conditions else "",
-        parts=",\n".join(_scores(name, table) for name in read),
-        total=" + ".join(_addend(part) for part in parts),
-        joined=_joined(names),
-        where="" if dense else "WHERE score > 0 ",
+        parts=",\n".join([_vectors(about, read, table, among), *(_best_of(name, table, among) for name in several)]),
+        total=" + ".join(_addend(part, about) for part in parts),
+        joined="vectors" + "".join(f" LEFT JOIN {name} USING (number)" for name in several),
+        where="" if any(part.name in DENSE_PARTS for part in parts) else "WHERE score > 0 ",
         table=table,
     )
 
 
-def _scores(name: str, table: str) -> str:
-    """A part's raw scores, kept apart (MATERIALIZED, OFFSET 0): else the vectors themselves would be joined and sorted.
+def _cosine(column: str) -> str:
+    """<#> is the negative inner product. The query is the sum of two vectors in half precision."""
+    return f"-({column} <#> %(vector)s) - ({column} <#> %(rest)s)"
 
-    <#> is the negative inner product.
-    """
-    if name not in DENSE_PARTS:
-        score = f"least(1, -(weights <#> %({name})s))"
-        return f'{name} AS MATERIALIZED (SELECT number, {score} AS raw FROM "{table}_{name}")'
-    if name == "one":
-        return f'one AS MATERIALIZED (SELECT number, -(vector <#> %(vector)s) AS raw FROM "{table}_one")'
-    rows = f'SELECT number, -(vector <#> %(vector)s) AS raw FROM "{table}_{name}" OFFSET 0'
+
+def _vectors(about: About, read: set[PartName], table: str, among: str) -> str:
+    """The scores of what lies in a passage's row, each computed once (OFFSET 0)."""
+    columns = {"one": _cosine("one")} if read & {"one", "windows"} else {}
+    if "windows" in read:
+        columns |= {f"{name}_raw": _cosine(name) for name in windows_in_row(about)}
+    columns |= {name: f"least(1, -({name} <#> %({name})s))" for name in about.terms if name in read}
+    listed = "".join(f",\n  {sql} AS {name}" for name, sql in columns.items())
+    return f'vectors AS (SELECT number{listed}\n  FROM "{table}_vectors"{among} OFFSET 0)'
+
+
+def _best_of(name: str, table: str, among: str) -> str:
+    """The best of a passage's vectors that lie in rows of their own."""
+    rows = f'SELECT number, {_cosine("vector")} AS raw FROM "{table}_{name}"{among} OFFSET 0'
     return f"{name} AS (SELECT number, max(raw) AS raw FROM ({rows}) AS rows GROUP BY number)"
 
 
-def _addend(part: Part) -> str:
-    raw = "coalesce(windows.raw, one.raw)" if part.name == "windows" else f"{part.name}.raw"
+def _addend(part: Part, about: About) -> str:
+    raw = f"{part.name}.raw" if part.name == "queries" else f"vectors.{part.name}"
+    if part.name == "windows":  # a passage of one window has it in `one` alone
+        several = ", ".join(["windows.raw", *(f"vectors.{name}_raw" for name in windows_in_row(about))])
+        raw = f"coalesce(greatest({several}), vectors.one)"
     return f"{part.weight / part.deviation!r} * {raw}"
 
 
-def _joined(names: list[str]) -> str:
-    first, *others = sorted(names, key=lambda name: name == "windows")  # the only one that lacks passages
-    return first + "".join(f" {'LEFT ' if name == 'windows' else ''}JOIN {name} USING (number)" for name in others)
+def given(about: About, question: Question) -> dict[str, Any]:
+    """The parameters of a question: `vector` and `rest`, whose sum is its vector, and its words as sparse vectors."""
+    from pgvector import HalfVector, SparseVector
+
+    half = question.vector.astype(np.float16)
+    values: dict[str, Any] = {"vector": HalfVector(half), "rest": HalfVector(question.vector - half)}
+    for name, terms in about.terms.items():
+        asked = question.words[name]
+        weights = dict(zip(asked.numbers.tolist(), asked.values.tolist(), strict=True))
+        values[name] = SparseVector(weights, max(1, terms))
+    return values
 
 
 class PostgresStore:
@@ -100,20 +119,15 @@ class PostgresStore:
     def first(self, question: Question, depth: int, where: Filter) -> list[Candidate]:
         """The best `depth` passages by the first stage, best first."""
         import psycopg
-        from pgvector import SparseVector, Vector
 
         conditions = [condition_of(one, self.about, number) for number, one in enumerate(where.conditions)]
-        values: dict[str, Any] = {"vector": Vector(question.vector), "depth": depth}
-        for name, terms in self.about.terms.items():
-            asked = question.words[name]
-            weights = dict(zip(asked.numbers.tolist(), asked.values.tolist(), strict=True))
-            values[name] = SparseVector(weights, max(1, terms))
-        for _, given in conditions:
-            values |= given
+        values = {**given(self.about, question), "depth": depth}
+        for _, own in conditions:
+            values |= own
         command = statement(self.about, self._place.table, " AND ".join(text for text, _ in conditions))
         with errors_of(self._place):
             try:
-                rows = self._connection.execute(command.encode(), values).fetchall()
+                rows = self._connection.execute(command.encode(), values, binary=True).fetchall()
             except psycopg.errors.DatabaseError:
                 if self._connection.closed or self._content() != self.about.content:
                     raise Outdated(self._place.shown) from None

@@ -4,8 +4,8 @@
     NAME_about   an alias of NAME_CONTENT_about: point 0 holds the facts, the others what turns queries into vectors
 
 A point has the vectors `one` (the passage's), `windows` and `queries` (multivectors, of which the best counts) and
-`words` (BM25's weights, sparse), and the payload id, document, title, text, page, metadata, tokens (base64), and
-`filters`, which holds for conditions what metadata can't: dates as numbers, folders above, fields with odd names.
+`words` (BM25's weights, sparse), and the payload id, document, title, text, page, metadata, tokens (base64), digest,
+and `filters`, which holds for conditions what metadata can't: dates as numbers, folders above, fields with odd names.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from embedfit.errors import EmbedfitError, UsageError
+from embedfit.errors import EmbedfitError, InputError, UsageError
+from embedfit.index.sinks.changes import say_changes
 from embedfit.index.sinks.conditions import FOLDER, dates_of, folders_of, keys_of
 from embedfit.index.sinks.qdrant.connection import opened, place_of
 from embedfit.index.sinks.server import Place
-from embedfit.index.sinks.sink import About, Handover, Row
+from embedfit.index.sinks.sink import About, Digest, Handover, Row, read_about
 from embedfit.index.store.columns import DOCUMENT
 
 if TYPE_CHECKING:
@@ -68,9 +69,36 @@ class _Loader:
             self._create()
             self._fill()
             self._write_facts()
-        elif self._aliases().get(self._place.name) == self._target:
+        before = self._aliases().get(self._place.name)
+        if before == self._target:
             self._handover.log(f"index: {self._place.shown} holds these rows already")
+        elif before is not None and self._is_read(before):
+            say_changes(self._handover, self._digests(before))
         self._switch()
+
+    def _is_read(self, collection: str) -> bool:
+        """Whether a collection is of this edition."""
+        facts = facts_of(self._client, f"{collection}_about")
+        try:
+            return facts is not None and bool(read_about(str(facts["about"]), self._place.shown))
+        except InputError:
+            return False
+
+    def _digests(self, collection: str) -> Iterator[Digest]:
+        for point in self._points(collection, ["id", "digest"]):
+            payload = point.payload or {}
+            yield Digest(str(payload["id"]), str(payload["digest"]))
+
+    def _points(self, collection: str, payload: list[str] | bool) -> Iterator[models.Record]:
+        """The points of a collection by their numbers."""
+        offset: Any = None
+        while True:
+            found, offset = self._client.scroll(
+                collection, limit=_PAGE, offset=offset, with_payload=payload, with_vectors=False
+            )
+            yield from found
+            if offset is None:
+                return
 
     def _aliases(self) -> dict[str, str]:
         return {one.alias_name: one.collection_name for one in self._client.get_aliases().aliases}
@@ -132,15 +160,8 @@ class _Loader:
 
     def _first_missing(self) -> int:
         """The least number of a passage that is not there."""
-        known: set[int] = set()
-        offset: Any = None
-        while True:
-            found, offset = self._client.scroll(
-                self._target, limit=_PAGE, offset=offset, with_payload=False, with_vectors=False
-            )
-            known.update(int(one.id) for one in found)
-            if offset is None:
-                return next((number for number in range(len(known)) if number not in known), len(known))
+        known = {int(one.id) for one in self._points(self._target, False)}
+        return next((number for number in range(len(known)) if number not in known), len(known))
 
     def _point(self, row: Row) -> models.PointStruct:
         from qdrant_client.http import models
@@ -153,7 +174,7 @@ class _Loader:
         for name, own in row.words.items():
             if len(own.numbers):
                 vectors[name] = models.SparseVector(indices=own.numbers.tolist(), values=own.values.tolist())
-        payload = {name: getattr(row, name) for name in ("id", "document", "title", "text", "page")}
+        payload = {name: getattr(row, name) for name in ("id", "document", "title", "text", "page", "digest")}
         payload |= {"metadata": dict(row.metadata), "filters": self._filters(row)}
         if row.tokens is not None:
             payload["tokens"] = base64.b64encode(row.tokens.tobytes()).decode("ascii")

@@ -137,7 +137,7 @@ class QdrantStore:
                 prefetch=list(parts.values()),
                 query=formula(self.about, list(parts)),
                 limit=depth + _MORE,
-                with_payload=models.PayloadSelectorExclude(exclude=["filters"]),
+                with_payload=models.PayloadSelectorExclude(exclude=["filters", "digest"]),
             ).points
             least = found[depth - 1].score if len(found) >= depth else -np.inf
             if bound == -np.inf or least > bound:
