@@ -29,7 +29,7 @@ class Server(JsonServer):
 
     def __init__(self) -> None:
         self.indexes: dict[str, Json] = {}
-        self.aliases: dict[str, str] = {}
+        self.aliases: dict[str, list[str]] = {}
         self.pipelines: dict[str, Json] = {}
         self.login = ""
         self.has_z_scores = True
@@ -73,7 +73,8 @@ class Server(JsonServer):
                 for name in names.split(","):
                     self._index(name)
                     del self.indexes[name]
-                self.aliases = {alias: index for alias, index in self.aliases.items() if index in self.indexes}
+                left = {alias: [one for one in own if one in self.indexes] for alias, own in self.aliases.items()}
+                self.aliases = {alias: own for alias, own in left.items() if own}
             case _:
                 return self._of_index(method, path, given)
         return {"acknowledged": True}
@@ -96,27 +97,33 @@ class Server(JsonServer):
         return {"acknowledged": True}
 
     def _index(self, name: str) -> Json:
-        name = self.aliases.get(name, name)
+        name, *others = self.aliases.get(name, [name])
+        if others:
+            raise ValueError("alias has more than one index associated with it")
         if name not in self.indexes:
             raise Missing(name)
         return self.indexes[name]
 
     def _aliases(self, fits: Callable[[str, str], bool], *, every: bool) -> Json:
         found: Json = {index: {"aliases": {}} for index in self.indexes if every and fits(index, "")}
-        for alias, index in self.aliases.items():
+        for alias, index in ((alias, index) for alias, own in self.aliases.items() for index in own):
             if fits(index, alias):
                 found.setdefault(index, {"aliases": {}})["aliases"][alias] = {}
         return found
 
     def _move(self, actions: Sequence[Json]) -> Json:
-        moved = dict(self.aliases)
+        moved = {alias: list(own) for alias, own in self.aliases.items()}
         for action in actions:
             ((kind, about),) = action.items()
             self._index(about["index"])
-            moved.pop(about["alias"], None)
+            own = moved.setdefault(about["alias"], [])
             if kind == "add":
-                moved[about["alias"]] = about["index"]
-        self.aliases = moved
+                own.append(about["index"])
+            elif about["index"] in own:
+                own.remove(about["index"])
+            elif about.get("must_exist"):
+                raise Missing(f"aliases [{about['alias']}] missing")
+        self.aliases = {alias: own for alias, own in moved.items() if own}
         return {"acknowledged": True}
 
     def _pipeline(self, name: str, body: Json) -> Json:

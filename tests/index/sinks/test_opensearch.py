@@ -97,7 +97,9 @@ def test_every_index_says_which_model_made_it(index: Index, server: Server, url:
     hand(index, url)
     about = IndexHandover(index, Silent()).about
     assert [one["mappings"]["_meta"]["fingerprint"] for one in server.indexes.values()] == [about.fingerprint] * 2
-    assert server.aliases == {"manuals": f"manuals_{about.content}", "manuals_about": f"manuals_{about.content}_about"}
+    assert server.aliases == {
+        "manuals": [f"manuals_{about.content}"], "manuals_about": [f"manuals_{about.content}_about"],
+    }  # fmt: skip
     weights = server.pipelines["manuals"]["phase_results_processors"][0]["normalization-processor"]["combination"]
     one, windows, words = weights["parameters"]["weights"]
     assert one == windows and one + windows + words == pytest.approx(1) and words > 0
@@ -156,7 +158,7 @@ def test_the_same_rows_are_not_written_again(small: Index, server: Server, url: 
 def test_others_indexes_are_not_touched(small: Index, server: Server, url: str, taken: str) -> None:
     name = {"index": "manuals", "about": "manuals_about", "alias": "mine"}[taken]
     server.indexes[name] = {"mappings": {}, "documents": {}}
-    server.aliases = {"manuals": "mine"} if taken == "alias" else {}
+    server.aliases = {"manuals": ["mine"]} if taken == "alias" else {}
     with pytest.raises(UsageError, match="is not touched"):
         hand(small, url)
     assert set(server.indexes) == {name}
@@ -264,7 +266,7 @@ def test_a_password_opens_the_server_and_is_never_shown(
 
 def test_the_files_are_what_the_server_is_sent(index: Index, server: Server, url: str, tmp_path: Path) -> None:
     hand(index, url)
-    (target,) = {server.aliases["manuals"]}
+    (target,) = server.aliases["manuals"]
     export(index, kind_of("opensearch-files:x").open(f"opensearch-files:{tmp_path / 'out'}"), Silent(), batch_rows=7)
     out = tmp_path / "out"
     lines = [json.loads(line) for path in sorted(out.glob("bulk-*")) for line in path.read_text("utf-8").splitlines()]

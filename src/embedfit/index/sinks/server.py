@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -14,6 +17,8 @@ from embedfit.index.sinks.sink import shown
 #: Room for "_", the 16 signs of a content and "_about" within the 255 bytes of a name.
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _DEFAULT = "embedfit"
+#: A load says that it is at work every so many seconds. One that was killed is at work for so many more.
+_MARK_SECONDS, _ALIVE_SECONDS = 30, 600
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,39 @@ def place_of(url: str, form: str, port: int, secret_from: str) -> Place:
         raise wrong
     scheme, shown_host = "https" if tls == "true" else "http", f"[{host}]" if ":" in host else host
     return Place(f"{scheme}://{shown_host}:{number}", name, shown(url), unquote(user), secret, tuple(options.items()))
+
+
+class AtWork:
+    """The sign that rows are being written. Other hand-overs do not drop them then: these servers have no lock.
+
+    put: writes the time of the sign beside the rows.
+    """
+
+    def __init__(self, put: Callable[[float], object]) -> None:
+        self._put = put
+        self._last = 0.0
+
+    def __enter__(self) -> AtWork:
+        self.renew()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._put(0.0)
+            return
+        with suppress(Exception):  # the error that ended the work is the one to tell
+            self._put(0.0)
+
+    def renew(self) -> None:
+        """Write the sign again if it is old."""
+        if time.time() - self._last > _MARK_SECONDS:
+            self._last = time.time()
+            self._put(self._last)
+
+
+def is_at_work(sign: object) -> bool:
+    """Whether a sign that was read is fresh. The clocks of two machines may differ by minutes."""
+    return isinstance(sign, (int, float)) and abs(time.time() - sign) < _ALIVE_SECONDS
 
 
 def _is_local(host: str) -> bool:

@@ -18,7 +18,7 @@ from embedfit.index.sinks.changes import say_changes
 from embedfit.index.sinks.conditions import keys_of
 from embedfit.index.sinks.opensearch.bodies import MARK, document, index_body, pipeline_body
 from embedfit.index.sinks.opensearch.connection import explained, opened, place_of
-from embedfit.index.sinks.server import Place
+from embedfit.index.sinks.server import AtWork, Place, is_at_work
 from embedfit.index.sinks.sink import About, Digest, Handover, read_about
 
 if TYPE_CHECKING:
@@ -30,6 +30,12 @@ _REQUEST_ROWS, _REQUEST_BYTES = 500, 9 << 20
 _RETRIES, _WAIT_SECONDS = 5, 1
 _CHUNK = 1 << 20
 _PAGE = 10_000
+#: The document of the facts that says that rows are being written.
+_SIGN = "writing"
+#: How often the names are read and moved before another hand-over that moves them too ends this one.
+_SWITCHES = 5
+#: The ends of the two names.
+_ENDS = ("", "_about")
 
 
 class OpenSearchSink:
@@ -63,17 +69,30 @@ class _Loader:
     def load(self) -> None:
         """Everything."""
         self._check_names()
-        if facts_of(self._client, f"{self._target}_about") is None:
-            self._create()
-            self._fill()
-            self._write_facts()
-        before = next((index for index, aliases in self._there().items() if self._place.name in aliases), None)
-        if before == self._target:
+        before = self._shown()
+        if before == [self._target] and facts_of(self._client, f"{self._target}_about") is not None:
             self._handover.log(f"index: {self._place.shown} holds these rows already")
-        elif before is not None and self._is_read(before):
-            say_changes(self._handover, self._digests(before))
-        self._pipeline()
-        self._switch()
+            self._pipeline()
+            self._drop_others()
+            return
+        self._create_about()
+        with AtWork(self._sign) as sign:
+            if facts_of(self._client, f"{self._target}_about") is None:
+                self._create()
+                self._fill(sign)
+                self._write_facts()
+            if before and self._is_read(before[0]):
+                say_changes(self._handover, self._digests(before[0]))
+            self._pipeline()
+            self._switch()
+            self._drop_others()
+        if self._target not in self._shown():
+            self._handover.log(f"index: another hand-over has put its rows in {self._place.shown} meanwhile; they stay")
+            self._drop(self._target)
+
+    def _shown(self) -> list[str]:
+        """The indexes that the name stands for: one, or none at first."""
+        return [index for index, aliases in self._there().items() if self._place.name in aliases]
 
     def _there(self) -> dict[str, set[str]]:
         """Each index whose name or alias begins with ours, with its aliases."""
@@ -103,22 +122,27 @@ class _Loader:
                     remedy="Choose another name: --to opensearch://HOST/NAME",
                 )
 
-    def _create(self) -> None:
-        """The indexes of this content, unless an interrupted load made them."""
-        there, body = self._there(), index_body(self._about)
-        if f"{self._target}_about" not in there:
-            meta = {"dynamic": False, "_meta": body["mappings"]["_meta"]}
+    def _create_about(self) -> None:
+        """The index of the facts, unless an interrupted load made it."""
+        if f"{self._target}_about" not in self._there():
+            meta = {"dynamic": False, "_meta": index_body(self._about)["mappings"]["_meta"]}
             self._client.indices.create(index=f"{self._target}_about", body={"mappings": meta})
-        if self._target not in there:
-            self._client.indices.create(index=self._target, body=body)
 
-    def _fill(self) -> None:
+    def _create(self) -> None:
+        """The index of the passages, unless an interrupted load made it."""
+        if self._target not in self._there():
+            self._client.indices.create(index=self._target, body=index_body(self._about))
+
+    def _sign(self, now: float) -> None:
+        self._client.index(index=f"{self._target}_about", id=_SIGN, body={"at": now})
+
+    def _fill(self, sign: AtWork) -> None:
         """Load the rows behind those that an interrupted load left. A request that broke off may have left some."""
         from opensearchpy.helpers import streaming_bulk
 
         answers = streaming_bulk(
             self._client,
-            self._actions(),
+            self._actions(sign),
             chunk_size=_REQUEST_ROWS,
             max_chunk_bytes=_REQUEST_BYTES,
             max_retries=_RETRIES,
@@ -140,9 +164,10 @@ class _Loader:
                 remedy="Run the same command again: it loads those that are missing.",
             )
 
-    def _actions(self) -> Iterator[dict[str, Any]]:
+    def _actions(self, sign: AtWork) -> Iterator[dict[str, Any]]:
         keys, done = keys_of(self._about), self._first_missing()
         for batch in self._handover.batches(done) if done < self._about.passages else ():
+            sign.renew()
             for row in batch:
                 where = {"_op_type": "index", "_index": self._target, "_id": str(row.number)}
                 yield {**where, "_source": document(row, keys)}
@@ -204,12 +229,26 @@ class _Loader:
             )
 
     def _switch(self) -> None:
-        """Move both names to this content in one request, which the server does whole or not, and drop the others."""
+        """Move both names to this content in one request, which the server does whole or not.
+
+        must_exist makes it fail if another hand-over has moved them since they were read; then they are read again.
+        """
+        from opensearchpy.exceptions import NotFoundError
+
+        for tried in range(_SWITCHES):
+            try:
+                self._move()
+                return
+            except NotFoundError:
+                if tried == _SWITCHES - 1:
+                    raise
+
+    def _move(self) -> None:
         there, steps = self._there(), []
-        for suffix in ("", "_about"):
+        for suffix in _ENDS:
             name, target = f"{self._place.name}{suffix}", f"{self._target}{suffix}"
             steps += [
-                {"remove": {"index": index, "alias": name}}
+                {"remove": {"index": index, "alias": name, "must_exist": True}}
                 for index, aliases in there.items()
                 if name in aliases and index != target
             ]
@@ -217,9 +256,25 @@ class _Loader:
                 steps.append({"add": {"index": target, "alias": name}})
         if steps:
             self._client.indices.update_aliases(body={"actions": steps})
+        losers = sorted(self._shown())[:-1]  # after two first hand-overs at the same time
+        if losers:
+            both = [(f"{index}{end}", f"{self._place.name}{end}") for index in losers for end in _ENDS]
+            own = [{"remove": {"index": index, "alias": name}} for index, name in both]
+            self._client.indices.update_aliases(body={"actions": own}, ignore=[404])
+
+    def _drop_others(self) -> None:
+        """Drop earlier rows, and what a broken-off load left. Rows that another process writes now stay."""
+        shown = self._shown()
         for other in self._ours():
-            if other != self._target:
-                self._client.indices.delete(index=f"{other},{other}_about")
+            if other != self._target and other not in shown and not self._is_at_work(other):
+                self._drop(other)
+
+    def _is_at_work(self, index: str) -> bool:
+        answer = self._client.get(index=f"{index}_about", id=_SIGN, ignore=[404])
+        return is_at_work(answer.get("_source", {}).get("at"))
+
+    def _drop(self, index: str) -> None:
+        self._client.indices.delete(index=f"{index},{index}_about", ignore=[404])
 
 
 def facts_of(client: OpenSearch, index: str) -> Mapping[str, Any] | None:

@@ -19,7 +19,7 @@ from embedfit.errors import EmbedfitError, InputError, UsageError
 from embedfit.index.sinks.changes import say_changes
 from embedfit.index.sinks.conditions import FOLDER, dates_of, folders_of, keys_of
 from embedfit.index.sinks.qdrant.connection import opened, place_of
-from embedfit.index.sinks.server import Place
+from embedfit.index.sinks.server import AtWork, Place, is_at_work
 from embedfit.index.sinks.sink import About, Digest, Handover, Row, read_about
 from embedfit.index.store.columns import DOCUMENT
 
@@ -33,6 +33,8 @@ _REQUEST_BYTES = 2 << 20
 _CHUNK = 1 << 20
 #: Ids that are read at a time.
 _PAGE = 10_000
+#: The point of the facts that says that rows are being written.
+_SIGN = 1 << 40
 MARK = "embedfit index"
 
 
@@ -65,16 +67,24 @@ class _Loader:
     def load(self) -> None:
         """Everything."""
         self._check_names()
-        if facts_of(self._client, f"{self._target}_about") is None:
-            self._create()
-            self._fill()
-            self._write_facts()
         before = self._aliases().get(self._place.name)
-        if before == self._target:
+        if before == self._target and facts_of(self._client, f"{self._target}_about") is not None:
             self._handover.log(f"index: {self._place.shown} holds these rows already")
-        elif before is not None and self._is_read(before):
-            say_changes(self._handover, self._digests(before))
-        self._switch()
+            self._drop_others()
+            return
+        self._create_about()
+        with AtWork(self._sign) as sign:
+            if facts_of(self._client, f"{self._target}_about") is None:
+                self._create()
+                self._fill(sign)
+                self._write_facts()
+            if before is not None and self._is_read(before):
+                say_changes(self._handover, self._digests(before))
+            self._switch()
+            self._drop_others()
+        if self._aliases().get(self._place.name) != self._target:
+            self._handover.log(f"index: another hand-over has put its rows in {self._place.shown} meanwhile; they stay")
+            self._drop(self._target)
 
     def _is_read(self, collection: str) -> bool:
         """Whether a collection is of this edition."""
@@ -124,31 +134,43 @@ class _Loader:
                     remedy="Choose another name: --to qdrant://HOST/NAME",
                 )
 
-    def _create(self) -> None:
-        """The collections of this content, unless an interrupted load made them."""
+    def _create_about(self) -> None:
+        """The collection of the facts, unless an interrupted load made it."""
+        if f"{self._target}_about" not in self._collections():
+            self._client.create_collection(f"{self._target}_about", vectors_config={}, metadata=self._note())
+
+    def _note(self) -> dict[str, str]:
+        """What every collection says of itself. Servers before 1.16 leave it out; the facts say it again."""
+        return {MARK: self._about.content, "model": self._about.model, "fingerprint": self._about.fingerprint}
+
+    def _sign(self, now: float) -> None:
         from qdrant_client.http import models
 
-        about, there = self._about, self._collections()
-        # Every table says which model made it. Servers before 1.16 leave metadata out; the facts say it again.
-        note = {MARK: about.content, "model": about.model, "fingerprint": about.fingerprint}
+        point = models.PointStruct(id=_SIGN, vector={}, payload={"at": now})
+        self._client.upsert(f"{self._target}_about", [point], wait=True)
+
+    def _create(self) -> None:
+        """The collection of the passages, unless an interrupted load made it."""
+        from qdrant_client.http import models
+
+        about = self._about
         size, dot = about.dimensions, models.Distance.DOT
         best = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
         vectors = {"one": models.VectorParams(size=size, distance=dot)} if "one" in about.holds else {}
         for name in ("windows", "queries"):
             if name in about.holds:
                 vectors[name] = models.VectorParams(size=size, distance=dot, multivector_config=best)
-        if f"{self._target}_about" not in there:
-            self._client.create_collection(f"{self._target}_about", vectors_config={}, metadata=note)
-        if self._target not in there:
+        if self._target not in self._collections():
             sparse = {name: models.SparseVectorParams() for name in about.terms}
             self._client.create_collection(
-                self._target, vectors_config=vectors, sparse_vectors_config=sparse or None, metadata=note
+                self._target, vectors_config=vectors, sparse_vectors_config=sparse or None, metadata=self._note()
             )
 
-    def _fill(self) -> None:
+    def _fill(self, sign: AtWork) -> None:
         """Load the rows behind those that an interrupted load left. A request that broke off may have left some."""
         done = self._first_missing()
         for batch in self._handover.batches(done) if done < self._about.passages else ():
+            sign.renew()
             for rows in _pieces(batch):
                 self._client.upsert(self._target, points=[self._point(row) for row in rows], wait=True)
         count = self._client.count(self._target, exact=True).count
@@ -198,7 +220,7 @@ class _Loader:
         self._client.upsert(name, [models.PointStruct(id=0, vector={}, payload=facts)], wait=True)
 
     def _switch(self) -> None:
-        """Move both names to this content in one request, which the server does whole or not, and drop the others."""
+        """Move both names to this content in one request, which the server does whole or not."""
         from qdrant_client.http import models
 
         aliases, name = self._aliases(), self._place.name
@@ -213,10 +235,21 @@ class _Loader:
                 alias = models.CreateAlias(alias_name=one, collection_name=target)
                 steps.append(models.CreateAliasOperation(create_alias=alias))
             self._client.update_collection_aliases(steps)
+
+    def _drop_others(self) -> None:
+        """Drop earlier rows, and what a broken-off load left. Rows that another process writes now stay."""
+        shown = self._aliases().values()
         for other in self._ours():
-            if other != self._target:
-                self._client.delete_collection(other)
-                self._client.delete_collection(f"{other}_about")
+            if other != self._target and other not in shown and not self._is_at_work(other):
+                self._drop(other)
+
+    def _is_at_work(self, collection: str) -> bool:
+        found = self._client.retrieve(f"{collection}_about", [_SIGN], with_payload=True)
+        return bool(found) and is_at_work((found[0].payload or {}).get("at"))
+
+    def _drop(self, collection: str) -> None:
+        self._client.delete_collection(collection)
+        self._client.delete_collection(f"{collection}_about")
 
 
 def facts_of(client: QdrantClient, collection: str) -> Mapping[str, Any] | None:
