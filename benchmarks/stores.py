@@ -6,7 +6,8 @@
 Two indexes go into each database. The first is emanual's, with the default retriever over MiniLM: nDCG@10 of the index
 itself, of its first stage alone, of the database's first stage, and of connect(), which re-ranks in this process; how
 many of the index' best ten are the same. The second is made up as in search_speed.py: 10,000 passages, three windows
-and 100 tokens each. It gives the seconds of a load, and the milliseconds of a query, whose vector is there already:
+and 100 tokens each. It gives the seconds of a load, and of another after the text of one passage changed, and the
+milliseconds of a query, whose vector is there already:
 the first stage is the database's hybrid query, which compares every passage. Without --qdrant, Qdrant is its client's
 local mode in Python behind Qdrant's routes: it finds what a server finds, but its speed says nothing, so the second
 index stays out of it.
@@ -93,11 +94,15 @@ def quality(index: Index, store: Connected, whole: Any, queries: Sequence[int]) 
     }
 
 
-def speed(index: Index, url: str, model: Any, queries: Sequence[str]) -> dict[str, Any]:  # noqa: ANN401 - LocalModel
+def speed(index: Index, changed: Index, url: str, model: Any, queries: Sequence[str]) -> dict[str, Any]:  # noqa: ANN401 - LocalModel
     """Seconds of a load, and milliseconds of a query."""
     started = time.perf_counter()
     export(index, kind_of(url).open(url), Silent())
     result: dict[str, Any] = {"load_s": time.perf_counter() - started}
+    for name, one in (("load_after_one_change_s", changed), ("load_back_s", index)):
+        started = time.perf_counter()
+        export(one, kind_of(url).open(url), Silent())
+        result[name] = time.perf_counter() - started
     with connect(url, model) as store:
         questions = {query: store.ask(query) for query in queries}
         result |= {
@@ -149,7 +154,10 @@ def measured(url: str, qdrant: str | None, passages: int, count: int, folder: Pa
     os.environ.setdefault("EMBEDFIT_DATA", str(corpora.DATA))
     whole, model = corpora.corpus(CORPUS), local_model("minilm", "minilm")
     rng = np.random.default_rng(1)
-    made_up(folder / "made-up", passages, texts_of(rng, passages, 80), 384, model)
+    texts = texts_of(rng, passages, 80)
+    for name, own in (("made-up", texts), ("changed", [*texts[:-1], texts[0]])):
+        made_up(folder / name, passages, own, 384, model)
+    changed = Index.open(folder / "changed")
     invented, asked = Index.open(folder / "made-up"), texts_of(rng, count, 8)
     manual = index_documents(corpora.DATA / CORPUS, folder=folder / "manual", model="minilm")
     queries = list(range(min(count * 5, len(whole.queries))))
@@ -165,7 +173,7 @@ def measured(url: str, qdrant: str | None, passages: int, count: int, folder: Pa
             with connect(place, model) as store:
                 result[name][CORPUS] = quality(manual, store, whole, queries)
             if name != "qdrant" or local is None:
-                result[name]["made_up"] = speed(invented, place, model, asked)
+                result[name]["made_up"] = speed(invented, changed, place, model, asked)
     result["qdrant"]["is_local_mode"] = local is not None
     with psycopg.connect(url.partition("&table")[0].partition("?table")[0]) as connection:
         result["postgresql"]["server"] = connection.execute("SHOW server_version").fetchone()[0]  # type: ignore[index]

@@ -20,11 +20,12 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class JsonServer:
-    """Answers with JSON. largest: bytes of the largest request so far."""
+    """Answers with JSON. largest: bytes of the largest request so far. asked: path and query of this request."""
 
     def __init__(self) -> None:
         self.gate: Gate = lambda *_: None
         self.largest = 0
+        self.asked = ""
         self._lock = threading.Lock()
         self._http = _Quiet(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
@@ -42,10 +43,11 @@ class JsonServer:
     def take(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Any]:
         """(status, JSON) of a request."""
         self.largest = max(self.largest, len(body))
-        refused = self.gate(method, path, body)
+        refused = self.gate(method, path.partition("?")[0], body)
         if refused is not None:
             return refused[0], self.refusal(*refused)
         with self._lock:
+            self.asked, path = path, path.partition("?")[0]
             return self.answer(method, path, body, headers)
 
     def refusal(self, status: int, said: str) -> Any:
@@ -63,7 +65,7 @@ def _handler(server: JsonServer) -> type[BaseHTTPRequestHandler]:
 
         def _do(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, answer = server.take(self.command, self.path.partition("?")[0], body, self.headers)
+            status, answer = server.take(self.command, self.path, body, self.headers)
             if not status:
                 self.close_connection = True
                 return

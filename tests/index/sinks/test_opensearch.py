@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from hypothesis import HealthCheck, given, settings
 
 from embedfit.errors import EmbedfitError, InputError, ModelError, UsageError
 from embedfit.index.search import Index
 from embedfit.index.sinks.client import Connected, connect
 from embedfit.index.sinks.handover import IndexHandover, export
-from embedfit.index.sinks.opensearch import load
+from embedfit.index.sinks.opensearch import connection, load
 from embedfit.index.sinks.sink import Question, kind_of
 from embedfit.path.artefacts import Value
 from embedfit.progress import Silent
@@ -278,3 +282,72 @@ def test_the_files_are_what_the_server_is_sent(index: Index, server: Server, url
     assert hits[0]["_source"]["number"] == 0  # the example asks for passage 0
     hybrid = json.loads((out / "hybrid.json").read_text())["query"]["hybrid"]["queries"]
     assert [next(iter(one)) for one in hybrid] == ["knn", "nested", "neural_sparse"]
+
+
+class Signed(Server):
+    """A server that checks a signature as AWS does: it computes it again from the request and the secret."""
+
+    credentials = Credentials("AKIDEXAMPLE", "s3cret-key", "session-token")
+
+    def answer(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Any]:
+        lower = {name.lower(): value for name, value in headers.items()}
+        signed = lower["authorization"].partition("SignedHeaders=")[2].partition(",")[0].split(";")
+        request = AWSRequest(
+            method, f"http://{lower['host']}{self.asked}", data=body, headers={name: lower[name] for name in signed}
+        )
+        request.context["timestamp"] = lower["x-amz-date"]
+        auth = SigV4Auth(self.credentials, "es", "eu-central-1")
+        text = auth.string_to_sign(request, auth.canonical_request(request))
+        if not lower["authorization"].endswith(f"Signature={auth.signature(text, request)}"):
+            return 403, self.refusal(403, "The request signature we calculated does not match")
+        assert lower["x-amz-security-token"] == "session-token"
+        return super().answer(method, path, body, headers)
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Credentials of AWS."""
+    keys = {"ACCESS_KEY_ID": "AKIDEXAMPLE", "SECRET_ACCESS_KEY": "s3cret-key", "SESSION_TOKEN": "session-token"}
+    for name, value in keys.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    for name in ("SHARED_CREDENTIALS_FILE", "CONFIG_FILE"):
+        monkeypatch.setenv(f"AWS_{name}", str(tmp_path / "none"))
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+
+
+def test_requests_are_signed_as_aws_checks_them(
+    index: Index, opened, aws: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Signed() as server:
+        url = f"opensearch://127.0.0.1:{server.port}/manuals?aws=eu-central-1"
+        hand(index, url)
+        assert_ranks_as(index, opened(url), QUERIES[:2])
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "an0ther")
+        with pytest.raises(EmbedfitError, match="refuses this machine's AWS identity") as caught:
+            hand(index, url)
+        assert "an0ther" not in str(caught.value)
+
+
+def test_a_domain_of_amazon_s_is_signed_for_by_its_region(aws: None) -> None:
+    place = connection.place_of("opensearch://search-mine-abc.us-west-2.es.amazonaws.com/manuals")
+    assert place.address == "https://search-mine-abc.us-west-2.es.amazonaws.com:443"
+    signer = connection._login(place)
+    assert "us-west-2/es/aws4_request" in signer("GET", place.address, None)["Authorization"]
+    with_user = connection.place_of("opensearch://me:pw@search-mine-abc.us-west-2.es.amazonaws.com/manuals")
+    assert connection._login(with_user) == ("me", "pw")
+    with pytest.raises(UsageError, match="Serverless"):
+        connection.place_of("opensearch://abc.us-west-2.aoss.amazonaws.com/manuals")
+
+
+def test_without_credentials_of_aws_it_says_so(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"):
+        monkeypatch.delenv(f"AWS_{name}")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(UsageError, match="this machine has none"):
+        kind_of("opensearch:").open("opensearch://127.0.0.1:1/manuals?aws=eu-central-1")
+
+
+def test_an_unknown_option_is_an_error() -> None:
+    with pytest.raises(UsageError, match="unknown option") as caught:
+        connection.place_of("opensearch://127.0.0.1/manuals?region=x&tls=false")
+    assert "api_key, tls, aws" in str(caught.value)

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -26,7 +26,7 @@ class Place:
     """A server, and the name under which an index lies there.
 
     address: http:// or https://, host and port. user, secret: a user with a password, or a key alone; "" for none.
-    shown: the URL without its secret. options: what follows "?" and is not ours.
+    shown: the URL without its secret. options: the further ones that follow "?".
     """
 
     address: str
@@ -34,7 +34,7 @@ class Place:
     shown: str
     user: str = ""
     secret: str = field(default="", repr=False)
-    options: tuple[tuple[str, str], ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_encrypted(self) -> bool:
@@ -42,11 +42,12 @@ class Place:
         return self.address.startswith("https:")
 
 
-def place_of(url: str, form: str, port: int, secret_from: str) -> Place:
+def place_of(url: str, form: str, port: int, secret_from: str, known: Sequence[str] = ()) -> Place:
     """What SCHEME://[USER:SECRET@]HOST[:PORT][/NAME][?api_key=SECRET&tls=false] names.
 
     The connection is encrypted unless the host is this machine or tls=false. secret_from: the environment variable
-    that holds the secret if the URL does not. Raises UsageError, never with the secret.
+    that holds the secret if the URL does not. known: names of further options. Raises UsageError, never with the
+    secret.
     """
     wrong = UsageError(
         f"The address {shown(url)} can't be read.",
@@ -72,8 +73,12 @@ def place_of(url: str, form: str, port: int, secret_from: str) -> Place:
     secret = unquote(secret) or options.pop("api_key", "") or os.environ.get(secret_from, "")
     if tls not in ("true", "false"):
         raise wrong
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        every = ", ".join(["api_key", "tls", *known])
+        raise UsageError(f"{shown(url)} has an unknown option.", remedy=f"After ? these are known: {every}.")
     scheme, shown_host = "https" if tls == "true" else "http", f"[{host}]" if ":" in host else host
-    return Place(f"{scheme}://{shown_host}:{number}", name, shown(url), unquote(user), secret, tuple(options.items()))
+    return Place(f"{scheme}://{shown_host}:{number}", name, shown(url), unquote(user), secret, options)
 
 
 class AtWork:

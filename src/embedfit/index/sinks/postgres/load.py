@@ -210,7 +210,7 @@ class _Loader:
 
     def _same(self, old: About | None) -> Ints:
         """For each passage its number in the old rows, -1 if those have not the same: (N,)."""
-        same = np.full(self._about.passages, -1, np.int32)
+        same = np.full(self._about.passages, -1, np.int64)
         if old is None:
             return same
         rows = self._connection.cursor().stream(
@@ -220,7 +220,7 @@ class _Loader:
         for match in matched((Digest(*row) for row in rows), self._handover.digests()):
             changes.add(match)
             was, number, is_same = match
-            if is_same and number is not None:
+            if is_same and was is not None and number is not None:
                 same[number] = was
         self._handover.log(f"index: {changes}")
         if tables(old).keys() != self._tables.keys() or old.dimensions != self._about.dimensions:
