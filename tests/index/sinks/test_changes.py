@@ -25,6 +25,7 @@ from tests.index.sinks.corpora import QUERIES, text_of
 from tests.index.sinks.ranking import assert_ranks_as
 
 PLACES = ("lancedb", "postgresql", "qdrant", "opensearch")
+CHANGED = "index: passages since the last hand-over: 1 new, 1 changed, 1 gone, 10 the same"
 IDS = st.dictionaries(st.text(max_size=3), st.sampled_from("abc"))
 
 
@@ -87,7 +88,7 @@ def test_a_changed_corpus_is_found_as_it_is_now(
     before, after = both
     atol = 2e-3 if url.startswith("opensearch") else 1e-4
     assert handed(before, url) == []
-    assert handed(after, url) == ["index: passages since the last hand-over: 1 new, 1 changed, 1 gone, 10 the same"]
+    assert handed(after, url) == [CHANGED]
     store = opened(url)
     assert_ranks_as(after, store, QUERIES, atol=atol)
     found = {hit.passage_id: hit for hit in store.search("note", 20)}
@@ -96,8 +97,14 @@ def test_a_changed_corpus_is_found_as_it_is_now(
     assert_ranks_as(after, store, QUERIES[:1], {"n": "Note 77"}, atol=atol)
     (line,) = handed(after, url)
     assert line.endswith("holds these rows already")
-    assert handed(before, url) == ["index: passages since the last hand-over: 1 new, 1 changed, 1 gone, 10 the same"]
+    assert handed(before, url) == [CHANGED]
     assert_ranks_as(before, store, QUERIES, atol=atol)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "opensearch-files"])
+def test_files_say_what_changed(both: tuple[Index, Index], tmp_path: Path, kind: str) -> None:
+    lines = [handed(index, f"{kind}:{tmp_path / 'out'}") for index in (*both, both[1])]
+    assert lines == [[], [CHANGED], ["index: passages since the last hand-over: 0 new, 0 changed, 0 gone, 12 the same"]]
 
 
 def test_postgresql_is_sent_only_what_changed(

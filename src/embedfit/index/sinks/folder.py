@@ -9,12 +9,15 @@ from pathlib import Path
 
 from embedfit.errors import UsageError
 from embedfit.files.atomic import atomic_folder
-from embedfit.index.sinks.sink import Handover, after_colon
+from embedfit.index.sinks.changes import say_changes
+from embedfit.index.sinks.sink import Digest, Handover, after_colon
 
 #: The member of the manifest that marks a folder as an export.
 KIND = "embedfit passages"
 MANIFEST = "manifest.json"
 QUESTIONS = "questions.npz"
+#: A line a passage, by which the next export says what changed.
+_DIGESTS = "digests.jsonl"
 
 
 def checked(url: str, form: str) -> Path:
@@ -43,5 +46,10 @@ def export_folder(folder: Path, file: str, handover: Handover) -> Iterator[Path]
     with atomic_folder(folder) as temporary:
         yield temporary / file
         (temporary / QUESTIONS).write_bytes(handover.questions)
+        with (temporary / _DIGESTS).open("w", encoding="utf-8") as lines:
+            lines.writelines(json.dumps(one) + "\n" for one in handover.digests())
+        if (folder / _DIGESTS).exists():
+            with (folder / _DIGESTS).open(encoding="utf-8") as lines:
+                say_changes(handover, (Digest(*json.loads(line)) for line in lines))
         manifest = {"kind": KIND, "schema": 1, "file": file, **handover.about.model_dump(mode="json")}
         (temporary / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", "utf-8")
