@@ -11,7 +11,7 @@ from embedfit.runtime import cache_folder, default_vectors
 
 VECTORS = "vectors"
 #: Folders of the cache that hold what was converted, downloaded or measured.
-OTHERS = ("models", "towers", "graphs", "tokenizers", "gates")
+OTHERS = ("models", "towers", "graphs", "tokenizers", "gates", "writers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

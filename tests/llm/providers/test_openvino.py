@@ -15,6 +15,7 @@ from embedfit.errors import MissingDependency, ModelError
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.opening import Outside, open_model
 from embedfit.llm.protocol import Failure, Message, Reply, Request
+from embedfit.llm.providers.local.offsets import without_offsets
 from embedfit.llm.providers.openvino import OpenVinoGenerator
 
 pytest.importorskip("openvino_genai")
@@ -26,8 +27,11 @@ SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 WIDTH, HEADS, CONTEXT = 64, 2, 512
 
 
-def write_gguf(path: Path, *, architecture: str = "llama") -> Path:
-    """A Llama of two layers that writes bytes; with another architecture, one that nobody can run."""
+def write_gguf(path: Path, *, architecture: str = "llama", kind: str = "F16") -> Path:
+    """A Llama of two layers that writes bytes; with another architecture, one that nobody can run.
+
+    kind: how the layers' matrices are stored.
+    """
     tokens = [*SPECIALS, *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġt"]
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_block_count(2)
@@ -56,7 +60,11 @@ def write_gguf(path: Path, *, architecture: str = "llama") -> Path:
         shapes |= {f"blk.{layer}.ffn_down": (WIDTH, 96)}
     for name, shape in shapes.items():
         values = np.ones(shape) if name.endswith("norm") else generator.normal(0, 0.3, shape)
-        writer.add_tensor(f"{name}.weight", values.astype(np.float16 if len(shape) > 1 else np.float32))
+        if kind == "F16" or len(shape) == 1 or name == "token_embd":
+            writer.add_tensor(f"{name}.weight", values.astype(np.float16 if len(shape) > 1 else np.float32))
+        else:
+            stored = gguf.GGMLQuantizationType[kind]
+            writer.add_tensor(f"{name}.weight", gguf.quants.quantize(values, stored), raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -114,6 +122,44 @@ def test_what_does_not_fit_fails_alone(model: OpenVinoGenerator) -> None:
     assert isinstance(found[0], Failure) and str(CONTEXT) in found[0].error and not found[0].retryable
     assert isinstance(found[1], Reply)
     assert isinstance(found[2], Failure)
+
+
+@pytest.mark.parametrize("kind", ["Q4_1", "Q5_1", "Q5_0", "BF16"])
+def test_weights_that_the_library_would_round_are_rewritten_once(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDFIT_CACHE", str(tmp_path / "cache"))
+    file = write_gguf(tmp_path / "a.gguf", kind=kind)
+    copy = without_offsets(file)
+    assert copy == without_offsets(file) and copy.is_relative_to(tmp_path / "cache")
+    before, after = gguf.GGUFReader(file), gguf.GGUFReader(copy)
+    said = {name: field.contents() for name, field in before.fields.items() if not name.startswith("GGUF.")}
+    for name, field in said.items():
+        assert name == "general.file_type" or after.fields[name].contents() == field
+    for old, new in zip(before.tensors, after.tensors, strict=True):
+        exact, kept = (gguf.quants.dequantize(one.data, one.tensor_type) for one in (old, new))
+        assert old.name == new.name and exact.shape == kept.shape
+        # Eight bits for the largest of a block: half a step is a 254th of it; the step itself is in 16 bits.
+        assert np.abs(exact - kept).max() <= np.abs(exact).max() / 200
+    assert answered(OpenVinoGenerator(file), [asked("the pump")])
+
+
+def test_weights_that_the_library_reads_rightly_stay_where_they_are(tmp_path: Path) -> None:
+    for kind in ("F16", "Q8_0", "Q4_0"):
+        file = write_gguf(tmp_path / f"{kind}.gguf", kind=kind)
+        assert without_offsets(file) == file
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.99])
+def test_a_file_with_offsets_that_is_cut_off_is_refused(
+    tmp_path: Path, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBEDFIT_CACHE", str(tmp_path / "cache"))
+    file = write_gguf(tmp_path / "a.gguf", kind="Q4_1")
+    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+    with pytest.raises(ModelError, match=r"damaged|cut off"):
+        without_offsets(file)
+    assert not list((tmp_path / "cache").rglob("*.gguf"))
 
 
 def test_a_passage_cannot_end_its_turn(model: OpenVinoGenerator) -> None:

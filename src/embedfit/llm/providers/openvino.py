@@ -17,6 +17,7 @@ from embedfit.errors import GeneratorError, MissingDependency, ModelError, first
 from embedfit.llm.protocol import Failure, LanguageModel, Outcome, Reply, Request
 from embedfit.llm.providers.local import GENERATOR as LOCAL
 from embedfit.llm.providers.local.hash import content_hash
+from embedfit.llm.providers.local.offsets import without_offsets
 from embedfit.models.sources import resolve_generator
 from embedfit.numerics.machine import cores
 
@@ -185,9 +186,9 @@ class OpenVinoGenerator(LanguageModel):
         )
         scheduler.enable_prefix_caching = True
         context = _context(self._path)
+        file = without_offsets(self._path) if self._path.is_file() else self._path
         try:
-            threads = {"INFERENCE_NUM_THREADS": cores()}
-            pipeline = genai.ContinuousBatchingPipeline(str(self._path), scheduler, "CPU", threads)
+            pipeline = genai.ContinuousBatchingPipeline(str(file), scheduler, "CPU", _compute())
             tokenizer = pipeline.get_tokenizer()
         except RuntimeError as error:
             raise ModelError(
@@ -201,6 +202,15 @@ class OpenVinoGenerator(LanguageModel):
                 remedy="Use an instruct or chat version of the model.",
             )
         return _Loaded(pipeline, tokenizer, _specials(tokenizer), context)
+
+
+def _compute() -> dict[str, object]:
+    """Settings of the CPU's plug-in.
+
+    Products take activations as they are. Rounded to eight bits they are no faster, and of SmolLM2's likeliest replies
+    52% instead of 68% equal those of exact arithmetic.
+    """
+    return {"INFERENCE_NUM_THREADS": cores(), "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
 
 
 def _genai() -> Untyped:
