@@ -17,7 +17,7 @@ setup: .venv/ready
 	@echo 'Setting up .venv: one to two minutes if the packages are in the cache'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[local]'
 	touch $@
 
 demo: .venv/demo-ready

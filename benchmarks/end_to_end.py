@@ -29,13 +29,10 @@ from typing import Any
 
 import platformdirs
 import psutil
-import torch
 from generation import save_for_transformers
 from train_throughput import SBERT, Environment, default_data, machine, python_of
 
 from embedfit.files.atomic import atomic_file
-from embedfit.llm.providers.local.llama import Arithmetic
-from embedfit.llm.providers.local.model import LocalGenerator
 from embedfit.models.sources import resolve_generator, resolve_model
 
 HERE = Path(__file__).resolve().parent
@@ -171,16 +168,6 @@ def by_hand(task: Task, documents: list[str], asked: int, work: Path, options: a
     return {**found, **json.loads(paths[1].read_text("utf-8"))}
 
 
-def write_writer(folder: Path) -> None:
-    """SmolLM2 as a Hugging Face folder, which transformers' generate needs; embedfit reads the GGUF file."""
-    path = resolve_generator()
-    local = LocalGenerator(path, arithmetic=Arithmetic("fp32", torch.device("cpu")))
-    tokenizer = local._tokenizer
-    tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
-    tokenizer.save_pretrained(folder)
-    save_for_transformers(path, folder, eos_token_id=tokenizer.eos_token_id, bos_token_id=None)
-
-
 def measure(task: Task, options: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Both ways, one after the other."""
     print(f"\n{task.name}: load {os.getloadavg()[0]:.1f}", flush=True)
@@ -237,7 +224,7 @@ def main() -> None:
     report: dict[str, Any] = {"machine": machine(), "by_hand": BY_HAND.requirements, "tasks": kept}
     with tempfile.TemporaryDirectory() as work:
         if not options.alone:
-            write_writer(Path(work) / "writer")
+            save_for_transformers(resolve_generator(), Path(work) / "writer")
         for name in chosen:
             report["tasks"][name] = measure(tasks[name], options, Path(work))
             with atomic_file(out) as file:

@@ -93,7 +93,7 @@ def test_a_spec_opens_a_model_behind_the_ledger(tmp_path: Path) -> None:
             assert [reply.text for _, reply, _ in opened.complete([request])] == ["yes"]
     assert len(model.asked) == 1
     with open_spec(f"local:{__file__}", runtime, run="r") as opened:
-        assert opened.provider == "local"
+        assert opened.provider == "openvino"
     with pytest.raises(InputError, match="missing"), open_spec("recorded:/no.jsonl", runtime, run="r"):
         pass
     with pytest.raises(UsageError, match="names no language model"), open_spec("judge", runtime, run="r"):

@@ -10,7 +10,7 @@ from embedfit.llm.opening import Outside, open_model
 def test_local_is_opened_from_a_path_and_nothing_is_loaded_yet(ledger, tmp_path):
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
     model = open_model(GenerateConfig(generator="local", llm=str(tmp_path / "tiny.gguf")), Outside(ledger=ledger))
-    assert model.provider == "local"
+    assert (model.provider, model.price_provider) == ("openvino", "local")
     assert model.model.startswith("tiny@")
 
 

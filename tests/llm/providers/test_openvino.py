@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from embedfit.errors import MissingDependency, ModelError
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.opening import Outside, open_model
 from embedfit.llm.protocol import Failure, Message, Reply, Request
+from embedfit.llm.providers.local.model import LocalGenerator
 from embedfit.llm.providers.local.offsets import without_offsets
 from embedfit.llm.providers.openvino import OpenVinoGenerator
+from embedfit.models.sources import resolve_generator
 
 pytest.importorskip("openvino_genai")
 TEMPLATE = (
@@ -115,6 +119,30 @@ def test_replies_end_at_a_stop_string_or_at_the_limit(model: OpenVinoGenerator) 
     assert free.output_tokens <= 12 and len(free.text) > 3
     (cut,) = answered(model, [asked("the pump", temperature=0.0, stop=("never there", free.text[1:3]))])
     assert (cut.text, cut.finish) == (free.text[:1], "stop")
+    letters = tuple(string.printable)  # a reply whose first token is one of them is empty
+    replies = answered(model, [asked("the pump", seed=seed, stop=letters) for seed in range(20)])
+    assert not any(letter in reply.text for letter in letters for reply in replies)
+    assert any((reply.text, reply.finish) == ("", "stop") for reply in replies)
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_writes_nothing_twice(tmp_path: Path, file: Path) -> None:
+    script, count = Path(__file__).with_name("write_all.py"), 60
+    command = [sys.executable, str(script), str(tmp_path / "ledger.sqlite"), str(file), str(count)]
+    seen: dict[str, str] = {}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        for _ in range(5):
+            index, _, text = run.stdout.readline().partition(" ")
+            seen[index] = text
+        run.kill()
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        kept = sum(1 for _ in ledger.rows())
+    assert len(seen) <= kept < count
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=120).stdout.splitlines()
+    replies = dict(line.split(" ", 1) for line in done[:-1])
+    assert done[-1] == f"asked {count - kept}"
+    assert len(replies) == count and all(replies[index] == text.strip() for index, text in seen.items())
 
 
 def test_what_does_not_fit_fails_alone(model: OpenVinoGenerator) -> None:
@@ -175,15 +203,14 @@ def test_closing_the_iterator_leaves_nothing_to_write(model: OpenVinoGenerator) 
     assert answered(model, [asked("x")])
 
 
-def test_local_takes_it_for_what_it_cannot_run_itself(tmp_path: Path, file: Path, ledger: Ledger) -> None:
+def test_local_takes_it_for_gguf_files_and_folders_of_openvino(tmp_path: Path, file: Path, ledger: Ledger) -> None:
+    opened = open_model(GenerateConfig(generator="local", llm=str(file)), Outside(ledger=ledger))
+    assert isinstance(opened, OpenVinoGenerator) and opened.price_provider == "local"
     foreign = write_gguf(tmp_path / "gemma.gguf", architecture="gemma3")
     opened = open_model(GenerateConfig(generator="local", llm=str(foreign)), Outside(ledger=ledger))
-    assert isinstance(opened, OpenVinoGenerator) and opened.price_provider == "local"
     with pytest.raises(ModelError, match="can't run") as caught:
         opened.count_tokens(asked("x"))
     assert "optimum-cli export openvino" in str(caught.value.remedy)
-    own = open_model(GenerateConfig(generator="local", llm=str(file)), Outside(ledger=ledger))
-    assert not isinstance(own, OpenVinoGenerator)
     folder = tmp_path / "ir"
     folder.mkdir()
     (folder / "openvino_model.xml").write_text("<net/>")
@@ -191,16 +218,19 @@ def test_local_takes_it_for_what_it_cannot_run_itself(tmp_path: Path, file: Path
     assert isinstance(opened, OpenVinoGenerator)
     with pytest.raises(ModelError, match=r"config\.json"):
         opened.count_tokens(asked("x"))
+    (folder / "openvino_model.xml").rename(folder / "model.safetensors")
+    assert isinstance(
+        open_model(GenerateConfig(generator="local", llm=str(folder)), Outside(ledger=ledger)), LocalGenerator
+    )
 
 
 def test_without_the_package_the_error_names_the_extra(
-    tmp_path: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    file: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    foreign = write_gguf(tmp_path / "gemma.gguf", architecture="gemma3")
     monkeypatch.setitem(sys.modules, "openvino_genai", None)
     for generator in ("local", "openvino"):
         with pytest.raises(MissingDependency, match="openvino-genai") as caught:
-            open_model(GenerateConfig(generator=generator, llm=str(foreign)), Outside(ledger=ledger))
+            open_model(GenerateConfig(generator=generator, llm=str(file)), Outside(ledger=ledger))
         assert "embedfit[local]" in str(caught.value.remedy)
 
 
@@ -210,3 +240,14 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.gguf").write_bytes(b"something else, but long enough")
     with pytest.raises(ModelError, match="not a GGUF"):
         OpenVinoGenerator(tmp_path / "other.gguf").count_tokens(asked("x"))
+
+
+def test_the_writer_of_the_offline_preset_answers() -> None:
+    try:
+        model = OpenVinoGenerator(resolve_generator())
+    except ModelError as error:
+        pytest.skip(f"SmolLM2 can't be had: {error.message}")
+    question = Message(role="user", content="What is the capital of France? Answer in one sentence.")
+    (reply,) = answered(model, [Request(messages=(question,), max_tokens=12, temperature=0.0, stop=("\n", "."))])
+    assert (reply.text, reply.finish) == ("The capital of France is Paris", "stop")
+    assert model.model.endswith("@b179c9523d0e")

@@ -31,7 +31,7 @@ from embedfit.path.freshness import model_path
 from embedfit.path.workspace import Workspace, passages_of_model, sha256_json
 
 #: What the job installs with embedfit: clients of language models, readers of documents, adapters.
-_EXTRAS = "aws,openai,formats,lora"
+_EXTRAS = "aws,openai,local,formats,lora"
 #: The longest key of S3, in bytes, less what stands before ours.
 _KEY_BYTES = 1024 - 128
 

@@ -16,6 +16,7 @@ import numpy as np
 from embedfit.errors import GeneratorError, MissingDependency, ModelError, first_line
 from embedfit.llm.protocol import Failure, LanguageModel, Outcome, Reply, Request
 from embedfit.llm.providers.local import GENERATOR as LOCAL
+from embedfit.llm.providers.local.gguf import read_gguf
 from embedfit.llm.providers.local.hash import content_hash
 from embedfit.llm.providers.local.offsets import without_offsets
 from embedfit.models.sources import resolve_generator
@@ -148,7 +149,10 @@ class OpenVinoGenerator(LanguageModel):
         genai = _genai()
         if handle.get_status() != genai.GenerationStatus.FINISHED:
             return Failure(error="the prompt is longer than the memory for keys and values holds", retryable=False)
-        written = handle.read_all()[0]
+        found = handle.read_all()
+        if not found:  # its first token completed a stop string
+            return Reply(text="", input_tokens=len(prompt), output_tokens=1, finish="stop")
+        (written,) = found
         text = self._loaded.tokenizer.decode(list(written.generated_ids))
         places = [place for stop in request.stop if stop and (place := text.find(stop)) >= 0]
         cut = bool(places) or written.finish_reason == genai.GenerationFinishReason.STOP
@@ -229,8 +233,6 @@ def is_folder(path: Path) -> bool:
 def _context(path: Path) -> int:
     """The most tokens of a prompt with its reply."""
     if path.is_file():
-        from embedfit.llm.providers.local.gguf import read_gguf  # loads torch
-
         file = read_gguf(path)
         return int(file.value(f"{file.value('general.architecture')}.context_length"))
     try:

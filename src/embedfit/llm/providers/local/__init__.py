@@ -1,4 +1,4 @@
-"""A small instruct model on this machine, from a GGUF file or a Hugging Face folder."""
+"""A small instruct model on this machine: openvino-genai runs GGUF files, transformers Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ if TYPE_CHECKING:
 
 
 def _open(settings: GenerateConfig, outside: Outside) -> LanguageModel:
-    # These load torch, which takes seconds.
-    from embedfit.llm.providers.local.gguf import is_foreign
-    from embedfit.llm.providers.local.model import LocalGenerator
-
     path = resolve_generator(settings.llm)
-    if is_foreign(path):
+    if path.is_file() or (path / "openvino_model.xml").is_file():
         return cast("LanguageModel", generator("openvino").open(settings, outside))
+    from embedfit.llm.providers.local.model import LocalGenerator  # loads torch, which takes seconds
+
     return LocalGenerator(path)
 
 

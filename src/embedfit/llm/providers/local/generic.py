@@ -1,4 +1,4 @@
-"""Any causal language model that transformers knows. It is slower than llama.py, but shares the root too."""
+"""Any causal language model of transformers, on a GPU or the CPU. A beginning that prompts share is read once."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from embedfit.errors import ModelError
-from embedfit.llm.providers.local.llama import Arithmetic
 from embedfit.llm.providers.local.prefix import Tokens, Wave
 from embedfit.llm.providers.local.replies import Draft, Writer
+from embedfit.numerics.machine import Precision, best_precision, device
 
 _UNBOUNDED_CONTEXT = 1 << 20
+_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class GenericBackend:
-    """Waves through transformers: prompts padded at the left, the root's keys computed once and repeated."""
+    """Waves through transformers: prompts padded at the left, the root's keys computed once and repeated.
 
-    def __init__(self, path: Path, arithmetic: Arithmetic) -> None:
-        # int8 is an arithmetic of llama.py alone.
-        dtype = arithmetic.dtype
+    precision: by default the one that a short probe finds fastest.
+    """
+
+    def __init__(self, path: Path, precision: Precision | None = None) -> None:
+        on_apple = torch.backends.mps.is_available()
+        dtype = _TYPES[precision or ("fp16" if on_apple else best_precision())]
         try:
             loader: Any = AutoModelForCausalLM
             self._model = loader.from_pretrained(path, dtype=dtype, local_files_only=True, use_safetensors=True)
@@ -34,8 +38,8 @@ class GenericBackend:
                 remedy="Give a causal language model saved as safetensors, of an architecture transformers has.",
             ) from error
         self._model.eval()
-        self._model.to(arithmetic.device)
-        self._device = arithmetic.device
+        self._device = torch.device("mps") if on_apple else device()
+        self._model.to(self._device)
         config = self._model.config.get_text_config()
         heads = config.num_attention_heads
         kv_heads = getattr(config, "num_key_value_heads", None) or heads

@@ -1,4 +1,4 @@
-"""The provider "local": a small instruct model on this machine, from a GGUF file or a Hugging Face folder."""
+"""The provider "local": a language model in a Hugging Face folder, run on this machine by transformers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase
 
 from embedfit.errors import ModelError
 from embedfit.llm.protocol import Failure, LanguageModel, Message, Outcome, Request
-from embedfit.llm.providers.local.backend import Backend, LlamaBackend, calibration_tokens
-from embedfit.llm.providers.local.folder import load_folder
-from embedfit.llm.providers.local.gguf import build_tokenizer, read_gguf, read_shape, read_weights
+from embedfit.llm.providers.local.folder import open_folder
+from embedfit.llm.providers.local.generic import GenericBackend
 from embedfit.llm.providers.local.hash import content_hash
-from embedfit.llm.providers.local.llama import Arithmetic, Llama
 from embedfit.llm.providers.local.prefix import Tokens, plan
-from embedfit.llm.providers.local.probe import best_arithmetic
 from embedfit.llm.providers.local.replies import Draft, Writer
+from embedfit.numerics.machine import Precision
 
 #: Replies written side by side: products are near their full speed, and few steps run for stragglers alone.
 _MAX_SAMPLES = 128
@@ -28,12 +26,11 @@ _CACHE_BYTES = 1 << 30
 class LocalGenerator(LanguageModel):
     """A language model on this machine.
 
-    path: a GGUF file of a Llama, or the folder of a causal language model. arithmetic: how products are
-    computed; by default the arithmetic that a short probe finds fastest. cache_bytes: bound of the keys and values held
-    at a time. Nothing is loaded before the first use.
+    path: the folder of a causal language model. precision: of its arithmetic; by default the one that a short probe
+    finds fastest. cache_bytes: bound of the keys and values held at a time. Nothing is loaded before the first use.
 
-    The same request gives the same reply: its random numbers come from its seed and its text alone, and int8 sums are
-    exact. Neighbours only influence the order of float sums in attention.
+    The same request gives the same reply: its random numbers come from its seed and its text alone. Neighbours only
+    influence the order of float sums.
     """
 
     provider = "local"
@@ -44,20 +41,17 @@ class LocalGenerator(LanguageModel):
         self,
         path: Path | str,
         *,
-        arithmetic: Arithmetic | None = None,
+        precision: Precision | None = None,
         cache_bytes: int = _CACHE_BYTES,
         max_samples: int = _MAX_SAMPLES,
     ) -> None:
         self._path = Path(path)
-        self._arithmetic = arithmetic
+        self._precision: Precision | None = precision
         self._cache_bytes = cache_bytes
         self._max_samples = max_samples
-        if not self._path.exists():
-            raise ModelError(
-                f"There is no model at {self._path}.", remedy="Give a GGUF file or the folder of a language model."
-            )
-        name = self._path.stem if self._path.is_file() else self._path.name
-        self.model = f"{name}@{content_hash(self._path)[:12]}"
+        if not self._path.is_dir():
+            raise ModelError(f"There is no folder {self._path}.", remedy="Give the folder of a language model.")
+        self.model = f"{self._path.name}@{content_hash(self._path)[:12]}"
 
     def count_tokens(self, request: Request) -> int:
         """Tokens of the prompt, exactly."""
@@ -113,21 +107,16 @@ class LocalGenerator(LanguageModel):
         return [tokens[request.messages] for request in requests]
 
     @cached_property
-    def _loaded(self) -> tuple[PreTrainedTokenizerBase, Backend, Writer]:
-        tokenizer, backend, ends = load(self._path, self._arithmetic)
-        if not tokenizer.chat_template:
-            raise ModelError(
-                f"{self._path} has no chat template, so it can't follow a request.",
-                remedy="Use an instruct or chat version of the model.",
-            )
-        return tokenizer, backend, Writer(tokenizer, ends)
+    def _loaded(self) -> tuple[PreTrainedTokenizerBase, GenericBackend, Writer]:
+        tokenizer, ends = open_folder(self._path)
+        return tokenizer, GenericBackend(self._path, self._precision), Writer(tokenizer, ends)
 
     @property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         return self._loaded[0]
 
     @property
-    def _backend(self) -> Backend:
+    def _backend(self) -> GenericBackend:
         return self._loaded[1]
 
     @property
@@ -142,24 +131,3 @@ def _harmless(message: Message, specials: Sequence[str]) -> str:
         if special in text:
             text = text.replace(special, special[0] + " " + special[1:])
     return text
-
-
-def load(path: Path, arithmetic: Arithmetic | None) -> tuple[PreTrainedTokenizerBase, Backend, list[int]]:
-    """The tokenizer, the backend and the tokens that end a turn, of a GGUF file or a model folder."""
-    if path.is_file():
-        return _load_gguf(path, arithmetic or best_arithmetic())
-    return load_folder(path, arithmetic or best_arithmetic())
-
-
-def _load_gguf(path: Path, arithmetic: Arithmetic) -> tuple[PreTrainedTokenizerBase, Backend, list[int]]:
-    file = read_gguf(path)
-    shape = read_shape(file)
-    names: list[str] = file.value("tokenizer.ggml.tokens")
-    end = int(file.value("tokenizer.ggml.eos_token_id"))
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=build_tokenizer(file),
-        eos_token=names[end],
-        chat_template=file.metadata.get("tokenizer.chat_template"),
-    )
-    model = Llama(shape, read_weights(file, shape), arithmetic, calibration=calibration_tokens(tokenizer))
-    return tokenizer, LlamaBackend(model), [end]
