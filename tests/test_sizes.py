@@ -10,8 +10,7 @@ import embedfit
 
 PACKAGE = Path(embedfit.__file__).parent
 LINES, ARGUMENTS, MODULES = 60, 8, 12
-#: What is larger than that. A package may not be added here; one may leave.
-LARGE_PACKAGES = {"llm/providers/local": 14}
+#: What is larger than that. A function may not be added here; one may leave.
 LONG_FUNCTIONS = {"merging/gate.py:decide"}
 
 
@@ -44,4 +43,4 @@ def test_functions_take_few_arguments() -> None:
 def test_packages_have_few_modules() -> None:
     modules = Counter(path.parent for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
     large = {folder.relative_to(PACKAGE).as_posix(): count for folder, count in modules.items() if count > MODULES}
-    assert large == LARGE_PACKAGES, f"more than {MODULES} modules: {large}"
+    assert not large, f"more than {MODULES} modules: {large}"
