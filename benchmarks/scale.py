@@ -104,7 +104,7 @@ def encode(folder: Path, workers: str) -> None:
     from embedfit.path.artefacts import Passage
 
     workspace, config, runtime = _opened(folder, workers)
-    contents = [passage.content for passage in workspace.read(Passage)]
+    contents = workspace.lines(Passage).map(lambda passage: passage.content)
     runtime.vectors.stored(local_model("base", config.model), contents, is_query=False)
 
 
@@ -113,7 +113,7 @@ def ask(folder: Path) -> None:
     from embedfit.path.artefacts import Passage, Query
 
     workspace, _, _ = _opened(folder, "inline")
-    passages = [passage for passage in workspace.read(Passage) if passage.split == "train"]
+    passages = workspace.lines(Passage).where(lambda passage: passage.split == "train")
     rng = np.random.default_rng(2)
     queries = []
     for place in np.unique(np.linspace(0, len(passages) - 1, min(QUERIED, len(passages)), dtype=np.int64)).tolist():
@@ -143,8 +143,8 @@ def index(folder: Path, workers: str) -> None:
     from embedfit.path.artefacts import Passage
 
     workspace, config, runtime = _opened(folder, workers)
-    passages, model = workspace.read(Passage), local_model("base", config.model)
-    source = Source(contents=[passage.content for passage in passages], queries=(), asked=())
+    passages, model = workspace.lines(Passage), local_model("base", config.model)
+    source = Source(contents=passages.map(lambda passage: passage.content), queries=(), asked=())
     built = build(source, model, _retriever(), runtime.vectors, runtime.report)
     identity = Identity(name="base", key=model.key, instruction=model.instruction)
     target = folder / "index"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from embedfit.errors import ArtifactMissing, EmbedfitError, InputError, SchemaMismatch
 from embedfit.files.atomic import atomic_file, atomic_folder, disk_errors
 from embedfit.path.artefacts import Manifest, Passage, Query, TrainRow
-from embedfit.path.workspace import Workspace, encode_record, read_jsonl
+from embedfit.path.workspace import Workspace, encode_record, read_jsonl, sha256_json, sha256_json_list
 
 
 def passage(text: str = "words") -> Passage:
@@ -120,3 +120,8 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
         pass
     with Workspace(tmp_path).lock():
         pass
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(), st.text(max_size=5), st.lists(st.text(max_size=3), max_size=3))))
+def test_the_hash_of_a_list_is_the_same_piece_by_piece(values: list[object]) -> None:
+    assert sha256_json_list(iter(values)) == sha256_json(values)

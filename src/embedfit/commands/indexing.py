@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,7 +47,8 @@ from embedfit.llm.ledger.store import Ledger
 from embedfit.models.local import LocalModel, base_model
 from embedfit.path.artefacts import Assessed, ChosenRetriever, Metadata, Passage, Query, Value
 from embedfit.path.forgotten import read_forgotten
-from embedfit.path.workspace import FILES, Workspace, sha256_json
+from embedfit.path.lines import Lines
+from embedfit.path.workspace import FILES, Workspace, sha256_json, sha256_json_list
 from embedfit.runtime import Runtime
 
 PathLike = str | Path
@@ -199,7 +200,7 @@ class _Contents:
     documents that stay out. asked: questions that people asked; they set the constants.
     """
 
-    passages: Sequence[Passage]
+    passages: Lines[Passage]
     metadata: Sequence[Mapping[str, Value]]
     model: LocalModel
     name: str
@@ -218,7 +219,7 @@ class _Contents:
             instruction=self.model.instruction,
             retriever=self.retriever,
             removed=tuple(sorted(self.removed)),
-            metadata=sha256_json(self.metadata),
+            metadata=sha256_json_list(self.metadata),
             asked=sha256_json(self.asked) if self.asked else None,
             written=sha256_json(self.written.queries) if self.written else None,
         )
@@ -237,9 +238,8 @@ def _contents(
     trained = workspace.path("merged").exists() and not (chosen and chosen.model == "base")
     model = LocalModel("merged", workspace.existing("merged")) if trained else base
     removed = _removed(workspace.path(IN_RUN), remove, workspace, runtime)
-    passages = sorted(
-        (one for one in workspace.read(Passage) if one.document_id not in removed), key=lambda one: one.passage_id
-    )
+    every = workspace.lines(Passage)
+    passages = (every.where(lambda one: one.document_id not in removed) if removed else every).by(_id_of)
     if not passages:
         raise InputError(f"{workspace.root} holds no passages.", remedy="Name documents that hold text.")
     if removed:
@@ -260,15 +260,19 @@ def _contents(
     )
 
 
+def _id_of(passage: Passage) -> str:
+    return passage.passage_id
+
+
 def _build(contents: _Contents, workspace: Workspace, runtime: Runtime) -> None:
     """Encode the passages and write the index in place of an earlier one."""
-    texts, written = [one.content for one in contents.passages], contents.written
+    texts, written = contents.passages.map(lambda one: one.content), contents.written
     beside = _base(contents.base, texts, contents.base_name, runtime) if contents.base is not None else None
     source = Source(contents=texts, queries=written.queries if written else (), asked=contents.asked)
     model = contents.model
     built = build(source, model, contents.retriever, runtime.vectors, runtime.report)
     embed = functools.partial(runtime.vectors.embed, model, is_query=True)
-    golden = golden_of(built.parts, built.retriever, contents.passages, embed)
+    golden = golden_of(built.parts, built.retriever, texts, embed)
     model.release()
     with workspace.writing_folder(IN_RUN) as temporary:
         origin = Origin(
@@ -420,16 +424,16 @@ def _warn_of_change(folder: Path, index: Index, runtime: Runtime) -> None:
         return
     made_of = index.stored.manifest.made_of
     removed = set(made_of.removed)
-    passages = [one for one in Workspace(folder).read(Passage) if one.document_id not in removed]
-    if _hash_of(sorted(passages, key=lambda one: one.passage_id)) != made_of.passages:
+    passages = Workspace(folder).lines(Passage).where(lambda one: one.document_id not in removed)
+    if _hash_of(passages.by(_id_of)) != made_of.passages:
         runtime.report.log(
             f"Note: the passages of {folder} have changed since its index was built. The old ones are searched. To "
             f"search the new ones, run: embedfit index --run {folder}"
         )
 
 
-def _hash_of(passages: Sequence[Passage]) -> str:
-    return sha256_json([[one.passage_id, one.title, one.text, one.document_id] for one in passages])
+def _hash_of(passages: Iterable[Passage]) -> str:
+    return sha256_json_list([one.passage_id, one.title, one.text, one.document_id] for one in passages)
 
 
 def load(folder: PathLike) -> Index:

@@ -60,9 +60,10 @@ def deviations(
         some = slice(start, start + block)
         scores = Scores(parts, Asked(texts=texts[some], vectors=vectors[some]))
         for name, spread in spreads.items():
-            raw = scores.raw(name).astype(np.float64)
-            if own is not None:
-                raw[np.arange(len(raw)), own[some]] = np.nan
-            spread += (np.nanstd(raw, axis=1) if parts.size > 1 else np.zeros(len(raw))).tolist()
+            for row, of_query in enumerate(scores.raw(name)):
+                raw = of_query.astype(np.float64)  # one query at a time, because it takes twice the memory
+                if own is not None:
+                    raw[own[start + row]] = np.nan
+                spread.append(float(np.nanstd(raw)) if parts.size > 1 else 0.0)
     means = {name: float(np.mean(spread)) for name, spread in spreads.items()}
     return {name: mean if mean > 1e-6 else 1.0 for name, mean in means.items()}

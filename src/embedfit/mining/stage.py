@@ -19,6 +19,7 @@ from embedfit.models.local import local_model
 from embedfit.numerics.arrays import Rows, Vectors
 from embedfit.numerics.near_duplicates import SAME_COSINE
 from embedfit.path.artefacts import Judgement, Passage, Query, TrainRow, written
+from embedfit.path.lines import Lines
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
@@ -30,7 +31,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     Candidates, like queries, come from the train part only. Raises PaidInPart, after everything was written, if
     --max-cost did not suffice for all judgements.
     """
-    passages = [passage for passage in workspace.read(Passage) if passage.split == "train"]
+    passages = workspace.lines(Passage).where(lambda passage: passage.split == "train")
     queries = [query for query in written(workspace.read(Query)) if query.kept and query.split == "train"]
     if not queries:
         raise InputError("No training query was kept.", remedy=f"Look at {workspace.path('queries.jsonl')} for why.")
@@ -64,7 +65,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
 
 
 def _mined(
-    passages: Sequence[Passage],
+    passages: Lines[Passage],
     queries: Sequence[Query],
     workspace: Workspace,
     config: Config,
@@ -73,7 +74,7 @@ def _mined(
     """Positives and hard negatives with the scores of the configured teacher, and a judge's judgements."""
     base = local_model("base", config.model, query_instruction=config.query_instruction)
     try:
-        contents, texts = [passage.content for passage in passages], [query.text for query in queries]
+        contents, texts = passages.map(lambda passage: passage.content), [query.text for query in queries]
         vectors = runtime.vectors.stored(base, contents, is_query=False, report=runtime.report)
         query_vectors = runtime.vectors.embed(base, texts, is_query=True, report=runtime.report)
     finally:
@@ -88,7 +89,8 @@ def _mined(
 
 def positives_of(passages: Sequence[Passage], queries: Sequence[Query]) -> list[tuple[int, ...]]:
     """The numbers of the passages that answer each query: its source, then the source's near-duplicates."""
-    number = {passage.passage_id: row for row, passage in enumerate(passages)}
+    wanted = {one for query in queries for one in (query.passage_id, *query.also_relevant)}
+    number = {passage.passage_id: row for row, passage in enumerate(passages) if passage.passage_id in wanted}
     return [
         (number[query.passage_id], *(number[pid] for pid in query.also_relevant if pid in number)) for query in queries
     ]

@@ -162,8 +162,20 @@ def passages_of_model(model: str) -> Path | None:
 
 def sha256_json(value: object) -> str:
     """Hex SHA-256 of a JSON value in canonical form. Changing the form makes every run stale."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def sha256_json_list(values: Iterable[object]) -> str:
+    """sha256_json() of a list, of which one value is in memory at a time."""
+    digest = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        digest.update(b"," * (number > 0) + _canonical(value))
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class Workspace:

@@ -56,12 +56,15 @@ class Field:
         return f"{self.name} ({'lists of ' if self.is_list else ''}{kinds})"
 
 
-def joined(passages: Sequence[Passage], metadata: Iterable[Metadata]) -> list[dict[str, Value]]:
-    """The fields of each passage: its document's, and over them its own."""
-    known = {(one.document_id, one.passage_id): one.values for one in metadata}
-    return [
-        {**known.get((one.document_id, ""), {}), **known.get((one.document_id, one.passage_id), {})} for one in passages
-    ]
+def joined(passages: Iterable[Passage], metadata: Iterable[Metadata]) -> list[Mapping[str, Value]]:
+    """The fields of each passage: its document's, and over them its own. Passages of one document may share them."""
+    equal: dict[str, Mapping[str, Value]] = {}  # records of a file differ in few fields
+    known = {(one.document_id, one.passage_id): equal.setdefault(repr(one.values), one.values) for one in metadata}
+    rows: list[Mapping[str, Value]] = []
+    for one in passages:
+        document, own = known.get((one.document_id, ""), {}), known.get((one.document_id, one.passage_id))
+        rows.append({**document, **own} if own else document)
+    return rows
 
 
 # --- writing
@@ -71,18 +74,19 @@ def write_columns(
     folder: Path, passages: Sequence[Passage], rows: Sequence[Mapping[str, Value]]
 ) -> tuple[FieldColumns, ...]:
     """Write the fields of passages. Returns their entries in the manifest. rows: (N,), or () for none."""
-    gathered: dict[str, list[tuple[int, Value]]] = {DOCUMENT: [(n, one.document_id) for n, one in enumerate(passages)]}
-    for number, row in enumerate(rows):
-        for name, value in row.items():
-            if name != DOCUMENT:
-                gathered.setdefault(name, []).append((number, value))
+    names = dict.fromkeys([DOCUMENT, *(name for row in rows for name in row)])
     fields: list[FieldColumns] = []
     codes: list[Codes] = []
     starts: list[Ints] = []
     dates: list[Ints] = []
     lines, places = [0], [0, 0, 0, 0]
     with atomic_file(folder / VALUES, binary=True) as file:
-        for name, given in gathered.items():
+        for name in names:  # one field at a time is in memory
+            given: list[tuple[int, Value]] = (
+                [(number, one.document_id) for number, one in enumerate(passages)]
+                if name == DOCUMENT
+                else [(number, row[name]) for number, row in enumerate(rows) if name in row]
+            )
             values, own, own_starts = _column(given, len(passages))
             own_dates = _dates(values)
             for _, value in values:

@@ -12,7 +12,6 @@ from embedfit.index.retriever import Retriever
 from embedfit.index.scoring import Asked, Parts, Scores, find
 from embedfit.index.store.manifest import Golden
 from embedfit.numerics.arrays import Floats
-from embedfit.path.artefacts import Passage
 
 _QUERIES, _DEPTH = 8, 10
 #: The least share of the golden answers that must be found again. Half precision swaps neighbours at the tenth place.
@@ -22,9 +21,9 @@ LEAST_SERVED = 0.8
 Embed = Callable[[Sequence[str]], Floats]
 
 
-def golden_of(parts: Parts, retriever: Retriever, passages: Sequence[Passage], embed: Embed) -> tuple[Golden, ...]:
+def golden_of(parts: Parts, retriever: Retriever, contents: Sequence[str], embed: Embed) -> tuple[Golden, ...]:
     """What the first stage finds for sentences of some passages. People's questions stay out of an index."""
-    texts = stand_ins([one.content for one in passages])[0][:_QUERIES]
+    texts = stand_ins(contents)[0][:_QUERIES]
     return tuple(
         Golden(query=text, passages=tuple(found))
         for text, found in zip(texts, _found(parts, retriever, texts, embed(texts)), strict=True)

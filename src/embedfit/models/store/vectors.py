@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ import numpy as np
 
 from embedfit.errors import EmbedfitError, ModelError
 from embedfit.files.atomic import atomic_file, disk_errors
-from embedfit.models.store.shards import KEY_BYTES, Located, Shards, StoredVectors, count, key_of, keys_of
-from embedfit.numerics.arrays import Vectors
+from embedfit.models.store.shards import KEY_BYTES, Keys, Located, Shards, StoredVectors, count, key_of, keys_of
+from embedfit.numerics.arrays import Ints, Vectors
 from embedfit.progress import Reporter, Silent
 from embedfit.scale.executor import Executor, Function, Result, State, Tell
 from embedfit.scale.inline import Inline
@@ -213,7 +214,7 @@ class VectorStore:
         self, shards: Shards, kind: str, texts: Sequence[str], compute: Compute[State, Result], about: Task
     ) -> Located:
         """Where the values of texts lie. Missing ones are computed and stored first, chunk by chunk."""
-        keys = keys_of([key_of(kind, text) for text in texts])
+        keys, lengths = _keyed(kind, texts)
         # Values that were found may be gone at the end, if another process makes room or finds a damaged shard.
         for _ in range(_ATTEMPTS):
             with disk_errors(self.folder):
@@ -225,11 +226,11 @@ class VectorStore:
                 if not len(missing):
                     return located
                 # Longest first: batches of equal length waste no padding, and too little memory shows at once.
-                distinct = missing[np.unique(keys[missing], return_index=True)[1]].tolist()
-                distinct.sort(key=lambda place: (-len(texts[place]), place))
+                distinct = missing[np.unique(keys[missing], return_index=True)[1]]
+                distinct = distinct[np.lexsort((distinct, -lengths[distinct]))]
                 task.advance(len(missing) - len(distinct))
-                chunks = list(_chunks(distinct, texts))
-                work = (Chunk(about.name, [texts[place] for place in chunk]) for chunk in chunks)
+                chunks = [distinct[start:stop] for start, stop in _chunks(lengths[distinct].tolist())]
+                work = (Chunk(about.name, [texts[place] for place in chunk.tolist()]) for chunk in chunks)
                 # One chunk is done here, because a worker would take longer to start.
                 executor = None if compute.here or len(chunks) == 1 else self.executor
                 with closing(_results(executor, compute, work)) as results:
@@ -325,17 +326,25 @@ class VectorStore:
         return sorted(path for path in self.folder.iterdir() if path.is_dir()) if self.folder.is_dir() else []
 
 
-def _chunks(places: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
-    chunk: list[int] = []
-    characters = 0
-    for place in places:
-        chunk.append(place)
-        characters += len(texts[place])
-        if len(chunk) == _CHUNK_TEXTS or characters >= _CHUNK_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+def _keyed(kind: str, texts: Iterable[str]) -> tuple[Keys, Ints]:
+    """The key of each text and its number of characters: (N,), (N,)."""
+    keys, lengths = bytearray(), array("q")
+    for text in texts:
+        keys += key_of(kind, text)
+        lengths.append(len(text))
+    return np.frombuffer(bytes(keys), f"S{KEY_BYTES}"), np.array(lengths, np.int64)
+
+
+def _chunks(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where each chunk of texts starts and stops, by the texts' numbers of characters."""
+    first, characters = 0, 0
+    for place, length in enumerate(lengths, 1):
+        characters += length
+        if place - first == _CHUNK_TEXTS or characters >= _CHUNK_CHARACTERS:
+            yield first, place
+            first, characters = place, 0
+    if first < len(lengths):
+        yield first, len(lengths)
 
 
 def _results(
