@@ -23,6 +23,7 @@ from embedfit.forgetting.target import Named, target_of
 from embedfit.forgetting.verb import forget
 from embedfit.llm.ledger.store import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
+from embedfit.models.local import local_model
 from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import Document, Passage, Pooled, Query
 from embedfit.path.forgotten import read_forgotten
@@ -31,6 +32,7 @@ from embedfit.path.pipeline import run_stage
 from embedfit.path.stages import stage_named
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.runtime import Runtime
+from embedfit.scale.shards import FolderShards
 from embedfit.testing.fake_model import FakeModel
 from tests.said import Said
 
@@ -181,6 +183,17 @@ def test_what_was_edited_stays_fresh_and_the_document_stays_out(made, tmp_path):
     secret.rename(tmp_path / "docs" / "renamed.txt")
     run_stage(stage_named("ingest"), workspace, config, runtime)
     assert holding(IN_DOCUMENT, tmp_path / "run") == [], "a copy under another name is left out, too"
+
+
+def test_a_document_goes_from_shards_that_workers_share(made, tmp_path):
+    workspace, config, runtime = made
+    store = VectorStore(tmp_path / "of-another-machine", shared=FolderShards(tmp_path / "shared"))
+    texts = [one.content for one in workspace.read(Passage) if one.document_id == "secret.txt"]
+    store.embed(local_model("base", config.model), [*texts, "another"], is_query=False)
+    assert holding("embedfit vectors", tmp_path / "shared")
+    found = forget(workspace.root, documents=["secret.txt"], yes=True, runtime=replace(runtime, vectors=store))
+    assert (str(tmp_path / "shared"), 1) in [(one.name, one.count) for one in found.places]
+    assert store.forget_shared(["passage"], texts, dry=True) == 0
 
 
 def test_a_question_goes_from_every_byte_and_stays_out(made, tmp_path):

@@ -16,7 +16,7 @@ from embedfit.errors import EmbedfitError, UsageError
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import VectorStore
 from embedfit.network.aws import client
-from embedfit.scale.shards import FolderShards, ObjectShards, name_of, open_shards
+from embedfit.scale.shards import FolderShards, ObjectShards, Shards, name_of, open_shards
 
 PARTS = st.lists(st.one_of(st.text(max_size=8), st.binary(max_size=8)), max_size=4)
 
@@ -139,3 +139,26 @@ def test_another_driver_takes_up_what_lies_in_the_bucket(
     model.embed = None  # type: ignore[assignment,method-assign] - the second driver computes nothing
     second = VectorStore(tmp_path / "new", shared=shared).embed(model, texts, is_query=False)
     assert first.tobytes() == second.tobytes() == alone.tobytes()
+
+
+@pytest.mark.parametrize("where", ["folder", "bucket"])
+def test_a_forgotten_text_leaves_no_shared_shard(
+    where: str, request: pytest.FixtureRequest, tiny_bert: Path, tmp_path: Path
+) -> None:
+    shared: Shards = FolderShards(tmp_path / "shared")
+    if where == "bucket":
+        shared = ObjectShards("s3://work/a", endpoint_url=request.getfixturevalue("bucket")[0])
+        shared.write("not of vectors", b"of another program")
+    shared.write("0" * 64, b"of another program")
+    model, texts = LocalModel("base", tiny_bert), [f"part {number}" for number in range(1_100)]
+    first = VectorStore(tmp_path / "first", shared=shared).embed(model, texts, is_query=False)
+    store, before = VectorStore(tmp_path / "second", shared=shared), set(shared.names())
+    assert len(before) == 4
+    assert store.forget_shared(["query ", "passage"], [texts[7], "unknown"], dry=True) == 1
+    assert set(shared.names()) == before
+    assert store.forget_shared(["query ", "passage"], [texts[7], "unknown"]) == 1
+    (gone,) = before - set(shared.names())
+    assert shared.read(gone) is None and shared.head(gone, 9) == b""
+    assert store.forget_shared(["passage"], [texts[7]]) == 0
+    assert store.embed(model, texts, is_query=False).tobytes() == first.tobytes(), "what went along is computed again"
+    shared.delete("f" * 64)

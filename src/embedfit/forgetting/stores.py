@@ -53,8 +53,9 @@ def vectors(config: Config, workspace: Workspace, target: Target, store: VectorS
     """Delete the vectors of the target's texts and of their windows, under every model."""
     texts = [*target.texts, *target.contents, *_pieces(config, target)]
     kinds = ["passage", *(f"query {one}" for one in _instructions(config, workspace))]
-    count = store.forget(kinds, texts, dry=dry)
-    return [Place(str(store.folder), count, "vectors")] if count else []
+    count, shared = store.forget(kinds, texts, dry=dry), store.forget_shared(kinds, texts, dry=dry)
+    found = [Place(str(store.folder), count, "vectors"), Place(str(store.shared), shared, "shards of vectors")]
+    return [place for place in found if place.count]
 
 
 def _instructions(config: Config, workspace: Workspace) -> set[str]:

@@ -15,7 +15,7 @@ from embedfit.scale.inline import Inline
 
 #: Passages of a shard. It decides the shapes of the matrix products, and so the last bits of scores.
 BLOCK = 65_536
-#: Scores that a worker holds at a time, and the columns of them that are compared while the processor caches them.
+#: Scores that a worker holds at a time, and the columns of them that are ordered first.
 _SCORES = 1 << 24
 _COLUMNS = 4_096
 
@@ -85,13 +85,14 @@ def _slices(count: int, size: int) -> Iterator[tuple[int, int]]:
 def _selected(scores: Scores, k: int) -> tuple[Ints, Scores]:
     """Columns and values of the k highest of each row, best first, ties by lower column. scores: (Q, N), N ≥ k.
 
-    The first columns are ordered. Among the others only those above the k-th best so far are looked at, which are few.
+    The first columns are ordered. Among as many again, and so on, only those above the k-th best so far are looked at:
+    about k of each doubling.
     """
-    width = max(_COLUMNS, 2 * k)
-    columns = best(scores[:, :width], k)
+    start = max(_COLUMNS, 2 * k)
+    columns = best(scores[:, :start], k)
     values = np.take_along_axis(scores, columns, 1)
-    for start in range(width, scores.shape[1] if k else 0, width):
-        piece = scores[:, start : start + width]
+    while k and start < scores.shape[1]:
+        piece = scores[:, start : 2 * start]
         above = piece > values[:, -1:]  # an equal one has a higher column, so it comes after all k
         for row in np.flatnonzero(above.any(1)).tolist():
             new = np.flatnonzero(above[row])
@@ -99,4 +100,5 @@ def _selected(scores: Scores, k: int) -> tuple[Ints, Scores]:
             order = np.argsort(-both, kind="stable")[:k]
             columns[row] = np.concatenate([columns[row], new + start])[order]
             values[row] = both[order]
+        start *= 2
     return columns, values

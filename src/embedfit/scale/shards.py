@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,7 @@ def name_of(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
+_NAME = re.compile("[0-9a-f]{64}")
 #: The codes of S3 for an object that exists, or that another worker is putting.
 _EXISTS = ("PreconditionFailed", "ConditionalRequestConflict")
 
@@ -42,12 +44,24 @@ class Shards(Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Write a shard whole. One that exists is kept."""
 
+    def names(self) -> Iterator[str]:
+        """The names of all shards."""
+
+    def head(self, name: str, size: int) -> bytes:
+        """The first bytes of a shard; b"" if there is none."""
+
+    def delete(self, name: str) -> None:
+        """Delete a shard."""
+
 
 class FolderShards:
     """Shards in a folder that every worker sees: of this machine, or of a network file system."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def __str__(self) -> str:
+        return str(self.folder)
 
     def path(self, name: str) -> Path:
         """The place of a shard's file."""
@@ -89,6 +103,26 @@ class FolderShards:
             with self.writing(name) as file:
                 file.write(data)
 
+    def names(self) -> Iterator[str]:
+        """The names of all shards."""
+        yield from sorted(path.name for path in self.folder.glob("??/*") if _NAME.fullmatch(path.name))
+
+    def head(self, name: str, size: int) -> bytes:
+        """The first bytes of a shard; b"" if there is none."""
+        with suppress(FileNotFoundError), self.path(name).open("rb") as file:
+            return file.read(size)
+        return b""
+
+    def delete(self, name: str) -> None:
+        """Overwrite and delete a shard."""
+        path = self.path(name)
+        with disk_errors(path), suppress(FileNotFoundError):
+            with path.open("r+b") as file:
+                file.write(bytes(path.stat().st_size))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+
 
 def _sync(folder: Path) -> None:
     """Make a new name in a folder last through a loss of power."""
@@ -116,6 +150,9 @@ class ObjectShards:
         self._endpoint_url = endpoint_url
         self._made: Client | None = None
 
+    def __str__(self) -> str:
+        return self.url
+
     def __getstate__(self) -> dict[str, object]:
         """Another process makes its own client."""
         return {**self.__dict__, "_made": None}
@@ -138,6 +175,35 @@ class ObjectShards:
             if error_code(error) not in _EXISTS:
                 raise self._failed(error) from error
 
+    def names(self) -> Iterator[str]:
+        """The names of all shards."""
+        try:
+            for page in self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            ):
+                found = (one["Key"].removeprefix(self._prefix) for one in page.get("Contents", []))
+                yield from filter(_NAME.fullmatch, found)
+        except aws_exceptions() as error:
+            raise self._failed(error) from error
+
+    def head(self, name: str, size: int) -> bytes:
+        """The first bytes of a shard; b"" if there is none."""
+        try:
+            found = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name, Range=f"bytes=0-{size - 1}")
+            data: bytes = found["Body"].read()
+        except aws_exceptions() as error:
+            if is_absent(error) and error_code(error) != "NoSuchBucket":
+                return b""
+            raise self._failed(error) from error
+        return data
+
+    def delete(self, name: str) -> None:
+        """Delete a shard. A bucket with versions keeps the old one until its own rules end it."""
+        try:
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+        except aws_exceptions() as error:
+            raise self._failed(error) from error
+
     @property
     def _client(self) -> Client:
         if self._made is None:
@@ -147,7 +213,8 @@ class ObjectShards:
     def _failed(self, error: Exception) -> EmbedfitError:
         return EmbedfitError(
             f"Shards in {self.url} can't be read or written: {error}",
-            remedy="Check the bucket's name, its region (AWS_REGION) and the rights s3:GetObject and s3:PutObject.",
+            remedy="Check the bucket's name, its region (AWS_REGION) and the rights s3:GetObject and s3:PutObject, and "
+            "for `embedfit forget` s3:ListBucket and s3:DeleteObject.",
         )
 
 

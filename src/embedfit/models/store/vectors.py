@@ -41,6 +41,9 @@ SAME_MODEL = 1 - 2e-5
 # one core's work, yet enough for full batches.
 _CHUNK_TEXTS = 512
 _CHUNK_CHARACTERS = 60_000
+#: How a shared shard begins; after it come the number of texts (8 bytes) and their keys.
+_SHARED = b"embedfit vectors"
+_SHARED_HEAD = len(_SHARED) + 8 + _CHUNK_TEXTS * KEY_BYTES
 #: Files beside the shards: the embedder's name, and its vectors of PROBES.
 _NAME, _PROBES = "name.txt", "probes.npy"
 #: A file of vectors as embedfit 0.1 wrote it.
@@ -265,6 +268,25 @@ class VectorStore:
         with disk_errors(self.folder):
             return sum(self._in(folder).delete(keys, dry=dry) for folder in self._folders())
 
+    def forget_shared(self, kinds: Sequence[str], texts: Sequence[str], *, dry: bool = False) -> int:
+        """Delete the shared shards that hold vectors of texts. Returns how many. What else they hold is computed again.
+
+        kinds, dry: as in forget().
+        """
+        if self.shared is None:
+            return 0
+        keys, count, first = {key_of(kind, text) for kind in kinds for text in texts}, 0, len(_SHARED) + 8
+        for name in self.shared.names():
+            head = self.shared.head(name, _SHARED_HEAD)
+            if not head.startswith(_SHARED):
+                continue  # another program's
+            held = head[first : first + KEY_BYTES * int.from_bytes(head[len(_SHARED) : first], "little")]
+            if not keys.isdisjoint(held[at : at + KEY_BYTES] for at in range(0, len(held), KEY_BYTES)):
+                count += 1
+                if not dry:
+                    self.shared.delete(name)
+        return count
+
     def holdings(self) -> list[Holding]:
         """What is stored for each embedder, the longest unused first."""
         found = []
@@ -373,11 +395,14 @@ def _embedded(state: tuple[Embedder, bool, Shared | None], chunk: Chunk, tell: T
     embedder, is_query, shared = state
     if shared is None:
         return embedder.embed(chunk.texts, is_query=is_query)
-    name = name_of(embedder.key, _kind(embedder, is_query), *chunk.texts)
+    kind = _kind(embedder, is_query)
+    name = name_of(_SHARED, embedder.key, kind, *chunk.texts)
+    # The keys come first: forget() finds a text by them.
+    head = _SHARED + len(chunk.texts).to_bytes(8, "little") + b"".join(key_of(kind, text) for text in chunk.texts)
     if (done := shared.read(name)) is not None:
-        return np.frombuffer(done, np.float32).reshape(len(chunk.texts), -1)
+        return np.frombuffer(done, np.float32, offset=len(head)).reshape(len(chunk.texts), -1)
     vectors = embedder.embed(chunk.texts, is_query=is_query).astype(np.float32, copy=False)
-    shared.write(name, vectors.tobytes())
+    shared.write(name, head + vectors.tobytes())
     return vectors
 
 
