@@ -402,7 +402,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--quick", action="store_true", help="2,000 and 8,000 passages, 65,536 × 2 rows")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--rows", type=int, default=524_288, help="of the exact search; 0: no search")
     parser.add_argument("--queries", type=int, default=20_000, help="of the exact search")
     parser.add_argument("--out", type=Path, default=OUT)
