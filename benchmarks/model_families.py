@@ -166,7 +166,7 @@ def engine_rate(folder: Path, layout: Architecture, name: str) -> int | str:
         settings = ServeSettings(engine=name, precision="fp32")
         engine = candidates(folder, layout, settings, threads=1, gated=False)[0].load()
     except EmbedfitError as error:
-        return f"{error.message} {error.remedy}"
+        return f"{error.message} {error.remedy}".replace(str(folder), "FOLDER")
     return round(tokens_a_second(engine, layout.max_tokens, time.process_time))
 
 

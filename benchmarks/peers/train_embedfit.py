@@ -28,6 +28,7 @@ def main(spec_path: str, result_path: str) -> None:
     rows = sum(1 for _ in Path(spec["rows"]).open(encoding="utf-8"))
     per_epoch = -(-rows // spec["batch"])
     settings = {
+        "loss": "infonce",  # as the peers
         "batch_size": spec["batch"],
         "epochs": spec["steps"] / per_epoch,
         "learning_rate": spec["learning_rate"],

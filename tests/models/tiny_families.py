@@ -126,10 +126,13 @@ def save_family(
     torch.manual_seed(0)
     config = getattr(transformers, config_name)(vocab_size=len(tokenizer), **values)
     model = getattr(transformers, model_name)(config)
+    # Larger than usual, so that different texts have clearly different vectors; in a wide model 0.2 would make the last
+    # bits of a sum visible in the vectors.
+    spread = 0.2 if sizes is None else 0.05
     with torch.no_grad():
         for parameter in model.parameters():
-            if parameter.ndim > 1:  # larger than usual, so that different texts have clearly different vectors
-                parameter.copy_(torch.randn_like(parameter) * 0.2)
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn_like(parameter) * spread)
     raw = folder.with_name(f"{folder.name}-raw")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
