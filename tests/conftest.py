@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 # Threads that wait for others of their step give the processor away: two test runs on one machine stay quick.
@@ -30,6 +31,7 @@ settings.register_profile("random", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "embedfit"))
 
 ROOT = Path(__file__).resolve().parents[1]
+_HOMES = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +53,9 @@ def minilm() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_user_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test may touch the user's ledger or vectors."""
-    monkeypatch.setenv("EMBEDFIT_HOME", str(tmp_path / "home"))
+def _own_user_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test may touch the user's ledger or vectors. Thousands of tests make no folder, so none is made for them."""
+    monkeypatch.setenv("EMBEDFIT_HOME", str(tmp_path_factory.getbasetemp() / f"home-{next(_HOMES)}"))
 
 
 @pytest.fixture(scope="session")

@@ -14,3 +14,8 @@ class Said(Silent):
     def log(self, message: str) -> None:
         """Keep a message."""
         self.lines.append(message)
+
+    @property
+    def text(self) -> str:
+        """All messages, a line each."""
+        return "\n".join(self.lines)

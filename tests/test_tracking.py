@@ -25,6 +25,7 @@ from embedfit.path.tracked import settings_shown
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 from embedfit.tracking import Start, Tracking, tracking_for, without_secrets
+from tests.said import Said
 
 RunCopy = Callable[..., tuple[Workspace, Config]]
 Row = tuple[str, int | None, float]
@@ -54,21 +55,6 @@ class Kept:
     def _perhaps(self, method: str) -> None:
         if method in self.fails:
             raise ConnectionError(f"{method}: https://me:hunter2@track.example refused")
-
-
-class Said:
-    """A display that keeps its lines."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
-
-    def task(self, description: str, total: float, unit: str = "") -> Any:
-        from embedfit.progress import Silent
-
-        return Silent().task(description, total, unit)
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ from embedfit.llm.probing import FIRST
 from embedfit.llm.protocol import Request
 from embedfit.path.artefacts import Grade, Passage, Pooled, Query
 from embedfit.path.workspace import Workspace
-from embedfit.progress import Silent
 from embedfit.runtime import Runtime
 from embedfit.testing.fake_model import FakeModel
 from embedfit.testing.fake_openai import FakeOpenAi
 from embedfit.testing.language_service import Ask, Behaviour
 from tests.evaluation.conftest import build_run
+from tests.said import Said
 
 YES = {"confirm": lambda question: True}
 TOPICS = ["mute the tv", "reset the lamp", "pair the phone", "oil the chain", "heat the oven", "clean the filter",
@@ -250,17 +250,9 @@ def test_a_judge_that_answers_nonsense_is_asked_little_and_the_default_ships(wor
 
 def test_what_is_said_of_a_judge_names_the_judge_s_option_and_counts_results_once(workspace, tiny_bert):
     config = with_questions(workspace, tiny_bert, judge="bedrock:m")
-    said: list[str] = []
-
-    class Lines(Silent):
-        def log(self, message):
-            said.append(message)
-
-    asked: list[str] = []
-    choose(
-        workspace, config, FakeModel(lambda request: "no"), report=Lines(), confirm=lambda line: not asked.append(line)
-    )
-    text = "\n".join(said)
+    said, asked = Said(), []
+    choose(workspace, config, FakeModel(lambda request: "no"), report=said, confirm=lambda line: not asked.append(line))
+    text = said.text
     assert "usually a larger one: --judge NAME. What was graded" in text and "generate.llm" not in text
     results = sum(len(pool.passages) for pool in workspace.read(Pooled))
     assert f"{results:,} search results, {max(20, round(results / 10))} of them twice, are graded" in f"{asked}{text}"

@@ -12,7 +12,8 @@ import requests
 from embedfit.runtime import Runtime
 from embedfit.testing.aws_faults import Faults
 from embedfit.testing.strict_sagemaker import StrictSagemaker
-from tests.deploy.fake_account import BUCKET, TRUST, Account, Deployer, FakeTime, Lines, make_model_folder, new_session
+from tests.deploy.fake_account import BUCKET, TRUST, Account, Deployer, FakeTime, make_model_folder, new_session
+from tests.said import Said
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +57,12 @@ def time() -> FakeTime:
 
 
 @pytest.fixture
-def lines() -> Lines:
-    return Lines()
+def lines() -> Said:
+    return Said()
 
 
 @pytest.fixture
-def yes(lines: Lines) -> Runtime:
+def yes(lines: Said) -> Runtime:
     return Runtime(report=lines, confirm=lambda question: True)
 
 

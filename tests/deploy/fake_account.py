@@ -47,25 +47,6 @@ class FakeTime:
         return Clock(now=lambda: self.time, sleep=self.sleep)
 
 
-class Lines:
-    """A reporter that keeps what is said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
-
-    def task(self, description: str, total: float, unit: str = "") -> Any:
-        from embedfit.progress import Silent
-
-        return Silent().task(description, total, unit)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-
 @dataclass
 class Account:
     """The fake account. plain: a client that no fault reaches."""

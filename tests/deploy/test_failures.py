@@ -15,7 +15,8 @@ from embedfit.deploy.destroy import destroy
 from embedfit.deploy.state import StateFile
 from embedfit.errors import DeployError
 from embedfit.runtime import Runtime
-from tests.deploy.fake_account import Account, Deployer, FakeTime, Lines
+from tests.deploy.fake_account import Account, Deployer, FakeTime
+from tests.said import Said
 
 #: What plan and apply call, in order. test_the_lists_are_complete keeps it true.
 APPLY = (
@@ -201,7 +202,7 @@ def test_two_applies_from_two_machines_end_with_one_endpoint(account, deployer, 
     outcomes: dict[int, object] = {}
 
     def work(number: int) -> None:
-        runtime = Runtime(report=Lines(), confirm=lambda question: True)
+        runtime = Runtime(report=Said(), confirm=lambda question: True)
         try:
             outcomes[number] = apply(plans[number], account.aws(), runtime, clock=FakeTime().clock)
         except DeployError as error:

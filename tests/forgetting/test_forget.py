@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -115,7 +116,7 @@ def holding(marker, *roots):
 
 
 def places(tmp_path):
-    return [tmp_path / "run", tmp_path / "vectors", tmp_path / "home", tmp_path / "ledger-copy"]
+    return [tmp_path / "run", tmp_path / "vectors", Path(os.environ["EMBEDFIT_HOME"]), tmp_path / "ledger-copy"]
 
 
 def everything_holding(marker, tmp_path):

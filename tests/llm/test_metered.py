@@ -11,8 +11,8 @@ from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel, ceiling_tokens
 from embedfit.llm.prices import Price, Prices
 from embedfit.llm.protocol import Failure, Message, Reply, Request
-from embedfit.progress import Silent
 from embedfit.testing.fake_model import FakeModel
+from tests.said import Said
 
 PRICES = Prices((Price(provider="fake", model="*", input=1000.0, output=1000.0),))  # 0.001 USD a token
 
@@ -175,16 +175,8 @@ def test_what_the_model_failed_at_is_asked_of_the_fallback_at_its_price(ledger):
     assert len(list(FakeModel(shout).asked)) == 0
 
 
-class Lines(Silent):
-    def __init__(self):
-        self.lines = []
-
-    def log(self, text):
-        self.lines.append(text)
-
-
 def test_what_another_run_pays_for_meanwhile_is_not_asked(ledger, tmp_path):
-    report, model = Lines(), FakeModel(shout)
+    report, model = Said(), FakeModel(shout)
     metered = LedgeredModel(model, ledger, PRICES, report=report)
     key = metered.call_id(ask("a"))
     answers = []

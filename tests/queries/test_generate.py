@@ -22,13 +22,13 @@ from embedfit.path.artefacts import Passage, Query
 from embedfit.path.freshness import inputs_of
 from embedfit.path.pipeline import run_stage, stage_named, state
 from embedfit.path.workspace import Workspace, written_sha256
-from embedfit.progress import Silent
 from embedfit.queries import prompts, stage
 from embedfit.queries.ask import user_examples
 from embedfit.queries.stage import run
 from embedfit.runtime import Runtime
 from embedfit.testing.fake_model import FakeModel
 from tests.models.tiny_reranker import make_tiny_reranker
+from tests.said import Said
 
 TOPICS = (
     "tv sound mute remote",
@@ -240,8 +240,8 @@ def judges_too(request: Request) -> str:
 
 def test_the_judge_drops_what_its_passage_does_not_answer(tmp_path: Path, config: Config) -> None:
     workspace, model = workspace_with(tmp_path), FakeModel(judges_too)
-    lines: list[str] = []
-    runtime = Runtime(ledger=tmp_path / "l.sqlite", report=Lines(lines))
+    said = Said()
+    runtime = Runtime(ledger=tmp_path / "l.sqlite", report=said)
     run(workspace, with_settings(config, judge="llm"), replace(runtime, language_model=model))
     queries = workspace.read(Query)
     by_passage = {pid: [q for q in queries if q.passage_id == pid and q.judge_call_id] for pid in ("p2", "p3", "p5")}
@@ -252,7 +252,7 @@ def test_the_judge_drops_what_its_passage_does_not_answer(tmp_path: Path, config
     assert {(q.kept, q.judged, q.reason) for q in by_passage["p5"]} == {
         (False, None, "judge: no score in the judge's reply")
     }
-    assert any("dropped: judge: its passage does not answer it, such as" in line for line in lines)
+    assert any("dropped: judge: its passage does not answer it, such as" in line for line in said.lines)
     judged = [request for request in model.asked if "<queries>" in request.messages[-1].content]
     assert len(judged) <= 28, "one call for all queries of a passage"
     keys = calls_of_run(workspace)
@@ -261,14 +261,6 @@ def test_the_judge_drops_what_its_passage_does_not_answer(tmp_path: Path, config
     again = FakeModel(judges_too)
     run(workspace, with_settings(config, judge="llm"), replace(runtime, language_model=again))
     assert again.asked == [] and workspace.read(Query) == queries
-
-
-class Lines(Silent):
-    def __init__(self, lines: list[str]) -> None:
-        self.lines = lines
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
 
 
 def test_without_a_threshold_the_judge_is_not_asked(tmp_path: Path, config: Config) -> None:

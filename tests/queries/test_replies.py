@@ -22,13 +22,13 @@ from embedfit.llm.transport.remote import RemoteModel
 from embedfit.llm.transport.retry import RetryPolicy
 from embedfit.llm.transport.throttle import Throttle
 from embedfit.path.artefacts import Passage, Query
-from embedfit.progress import Silent
 from embedfit.queries.ask import ask
 from embedfit.queries.plan import plan
 from embedfit.queries.prompts import EXAMPLES
 from embedfit.runtime import Runtime
 from embedfit.testing.fake_openai import FakeOpenAi
 from embedfit.testing.language_service import Ask, Behaviour
+from tests.said import Said
 
 PASSAGES = [
     Passage(passage_id=f"p{n}", document_id=f"d{n // 4}", title=f"Part {n}", text=f"Chapter {n} explains part {n}x.",
@@ -60,7 +60,11 @@ class Server:
 
     def __init__(self, service: FakeOpenAi, folder: Path) -> None:
         self.service, self.folder = service, folder
-        self.lines: list[str] = []
+        self.said = Said()
+
+    @property
+    def lines(self) -> list[str]:
+        return self.said.lines
 
     def ask(
         self,
@@ -70,12 +74,6 @@ class Server:
         max_cost: float | None = None,
         **settings: Any,
     ) -> list[Query]:
-        lines = self.lines
-
-        class Lines(Silent):
-            def log(self, text: str) -> None:
-                lines.append(text)
-
         client, _ = openai.connect(self.service.base_url, "")
         prices = Prices((Price(provider="openai@private", model="*", input=1.0, output=1.0),))
         with client, Ledger(self.folder / "ledger.sqlite") as ledger:
@@ -83,10 +81,10 @@ class Server:
                 openai.OpenAiTransport(client, "fake-chat", secret="sk-secret-1234"),
                 throttle=Throttle(max_concurrency=concurrency, minute=0.5),
                 retry=RetryPolicy(base_s=0.01, cap_s=0.1, first_patience_s=0.5),
-                report=Lines(),
+                report=self.said,
             )
             model = LedgeredModel(remote, ledger, prices, max_cost, run="r")
-            runtime = Runtime(report=Lines(), confirm=lambda question: True)
+            runtime = Runtime(report=self.said, confirm=lambda question: True)
             planned = PLANNED if passages is PASSAGES else plan(passages, config().generate, seed=13)
             return ask(model, passages, planned, config(**settings).generate, runtime)
 

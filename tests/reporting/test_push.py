@@ -13,6 +13,7 @@ from embedfit.path.artefacts import Summary
 from embedfit.reporting.push import push
 from embedfit.testing.tiny_model import make_tiny_bert
 from tests.models.tiny_towers import SHAPES
+from tests.said import Said
 
 
 class FakeHub:
@@ -129,16 +130,6 @@ def test_an_unfinished_run_is_refused(run_copy, name):
         push(workspace, "me/tuned", hub=FakeHub())
 
 
-class Lines:
-    """Remembers what was logged."""
-
-    def __init__(self):
-        self.lines = []
-
-    def log(self, line):
-        self.lines.append(line)
-
-
 def asked_by(workspace, *models):
     """A run whose calls these models answered."""
     summary = workspace.load(Summary)
@@ -147,25 +138,25 @@ def asked_by(workspace, *models):
 
 
 def test_a_name_that_the_writers_licence_forbids_is_pushed_with_the_name_that_it_asks_for(finished):
-    hub, said = FakeHub(), Lines()
+    hub, said = FakeHub(), Said()
     push(asked_by(finished, "bedrock:meta.llama3-70b-instruct-v1:0"), "me/manuals", hub=hub, report=said)
     assert hub.commits
     told = " ".join(said.lines)
     assert "https://www.llama.com/llama3/license/" in told
     remedy = re.search(r"embedfit push --run (\S+) (\S+)", told)
-    again = Lines()
+    again = Said()
     push(finished, remedy[2], hub=hub, report=again)
     assert (remedy[1], remedy[2]) == (finished.root.as_posix(), "me/Llama-3-manuals")
     assert "does not begin" not in " ".join(again.lines)
 
 
 def test_a_writer_whose_licence_asks_nothing_is_not_spoken_of(finished):
-    said = Lines()
+    said = Said()
     push(asked_by(finished, "local:SmolLM2-135M-Instruct.Q4_1.gguf"), "me/manuals", hub=FakeHub(), report=said)
     assert [line for line in said.lines if "SmolLM2" in line or "licence" in line] == []
 
 
 def test_an_unknown_writer_is_named_with_what_to_do(finished):
-    said = Lines()
+    said = Said()
     push(asked_by(finished, "recorded:strong.jsonl@0123456789ab"), "me/manuals", hub=FakeHub(), report=said)
     assert any("the model that wrote strong.jsonl: read what its licence asks" in line for line in said.lines)

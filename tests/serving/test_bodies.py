@@ -63,81 +63,69 @@ async def read(bodies: Bodies, client: Client, *, is_whole: bool = False, limit:
         return bytes(await body.read(client.receive, is_whole=is_whole, limit=limit))
 
 
-def test_hostile_of_too_many_unfinished_bodies_the_slowest_goes():
-    async def scenario() -> None:
-        clock = Clock()
-        bodies = Bodies(BodyLimits(unfinished=3, pace=LIMITS), clock)
-        clients = [Client() for _ in range(4)]
-        tasks = []
-        for number, client in enumerate(clients[:3]):
-            tasks.append(asyncio.create_task(read(bodies, client)))
-            client.send(b"x" * (1 if number == 1 else 100))
-            await asyncio.sleep(0.01)
-        clock.now = 1.0
-        clients[0].send(b"x" * 300)
-        clients[2].send(b"x" * 300)
+async def test_hostile_of_too_many_unfinished_bodies_the_slowest_goes():
+    clock = Clock()
+    bodies = Bodies(BodyLimits(unfinished=3, pace=LIMITS), clock)
+    clients = [Client() for _ in range(4)]
+    tasks = []
+    for number, client in enumerate(clients[:3]):
+        tasks.append(asyncio.create_task(read(bodies, client)))
+        client.send(b"x" * (1 if number == 1 else 100))
         await asyncio.sleep(0.01)
-        tasks.append(asyncio.create_task(read(bodies, clients[3])))
-        with pytest.raises(RequestTimeout) as caught:
-            await tasks[1]
-        assert caught.value.headers == {"connection": "close"}
-        assert bodies.unfinished == 3
-        for number in (0, 2, 3):
-            clients[number].send(b"end", more=False)
-            assert (await tasks[number]).endswith(b"end")
-        assert bodies.unfinished == bodies.held == 0
-
-    asyncio.run(scenario())
-
-
-def test_hostile_whole_bodies_get_in_whatever_the_slow_ones_do():
-    async def scenario() -> None:
-        bodies = Bodies(BodyLimits(unfinished=2, pace=LIMITS))
-        slow = [asyncio.create_task(read(bodies, Client())) for _ in range(2)]
-        await asyncio.sleep(0.01)
-        for _ in range(10):
-            client = Client()
-            client.send(b"whole", more=False)
-            assert await read(bodies, client, is_whole=True) == b"whole"
-        assert bodies.unfinished == 2
-        for task in slow:
-            task.cancel()
-        await asyncio.gather(*slow, return_exceptions=True)
-
-    asyncio.run(scenario())
+    clock.now = 1.0
+    clients[0].send(b"x" * 300)
+    clients[2].send(b"x" * 300)
+    await asyncio.sleep(0.01)
+    tasks.append(asyncio.create_task(read(bodies, clients[3])))
+    with pytest.raises(RequestTimeout) as caught:
+        await tasks[1]
+    assert caught.value.headers == {"connection": "close"}
+    assert bodies.unfinished == 3
+    for number in (0, 2, 3):
+        clients[number].send(b"end", more=False)
+        assert (await tasks[number]).endswith(b"end")
+    assert bodies.unfinished == bodies.held == 0
 
 
-def test_hostile_slow_bodies_give_their_memory_to_others():
-    async def scenario() -> None:
-        bodies = Bodies(BodyLimits(unfinished=10, held_bytes=300_000, pace=LIMITS))
-        greedy = Client()
-        task = asyncio.create_task(read(bodies, greedy))
-        greedy.send(b"x" * 200_000)
-        await asyncio.sleep(0.01)
-        other = Client()
+async def test_hostile_whole_bodies_get_in_whatever_the_slow_ones_do():
+    bodies = Bodies(BodyLimits(unfinished=2, pace=LIMITS))
+    slow = [asyncio.create_task(read(bodies, Client())) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    for _ in range(10):
+        client = Client()
+        client.send(b"whole", more=False)
+        assert await read(bodies, client, is_whole=True) == b"whole"
+    assert bodies.unfinished == 2
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_hostile_slow_bodies_give_their_memory_to_others():
+    bodies = Bodies(BodyLimits(unfinished=10, held_bytes=300_000, pace=LIMITS))
+    greedy = Client()
+    task = asyncio.create_task(read(bodies, greedy))
+    greedy.send(b"x" * 200_000)
+    await asyncio.sleep(0.01)
+    other = Client()
+    other.send(b"y" * 200_000, more=False)
+    assert len(await read(bodies, other, is_whole=True)) == 200_000
+    with pytest.raises(RequestTimeout):
+        await task
+    with bodies.open() as held:  # of a request that is being answered
         other.send(b"y" * 200_000, more=False)
-        assert len(await read(bodies, other, is_whole=True)) == 200_000
-        with pytest.raises(RequestTimeout):
-            await task
-        with bodies.open() as held:  # of a request that is being answered
-            other.send(b"y" * 200_000, more=False)
-            await held.read(other.receive, is_whole=True, limit=1 << 20)
-            other.send(b"y" * 200_000, more=False)
-            with pytest.raises(Overloaded):
-                await read(bodies, other, is_whole=True)
-        assert bodies.held == 0
-
-    asyncio.run(scenario())
+        await held.read(other.receive, is_whole=True, limit=1 << 20)
+        other.send(b"y" * 200_000, more=False)
+        with pytest.raises(Overloaded):
+            await read(bodies, other, is_whole=True)
+    assert bodies.held == 0
 
 
-def test_hostile_silence_ends_by_itself():
-    async def scenario() -> None:
-        bodies = Bodies(BodyLimits(pace=PaceLimits(rate=1.0, credit=0.2)))
-        with pytest.raises(RequestTimeout):
-            await asyncio.wait_for(read(bodies, Client()), 20)
-        assert bodies.unfinished == 0
-
-    asyncio.run(scenario())
+async def test_hostile_silence_ends_by_itself():
+    bodies = Bodies(BodyLimits(pace=PaceLimits(rate=1.0, credit=0.2)))
+    with pytest.raises(RequestTimeout):
+        await asyncio.wait_for(read(bodies, Client()), 20)
+    assert bodies.unfinished == 0
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.booleans()), min_size=1, max_size=8), st.booleans())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -105,9 +105,16 @@ class Plan:
         return tuple(finding for finding in self.findings if finding.status == "missing")
 
     def as_json(self) -> Parameters:
-        """The plan as JSON values."""
-        value: Parameters = json.loads(json.dumps({"schema": 1, **asdict(self)}, default=str))
+        """The plan as JSON values, without the fields that its repr() leaves out."""
+        shown = {one.name: getattr(self, one.name) for one in fields(self) if one.repr}
+        value: Parameters = json.loads(json.dumps({"schema": 1, **shown}, default=_plain))
         return value
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {one.name: getattr(value, one.name) for one in fields(value)}
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

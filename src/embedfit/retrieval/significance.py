@@ -131,16 +131,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def detectable_difference(means: Doubles, clusters: int, *, level: float = 0.95, power: float = 0.8) -> Doubles:
-    """The smallest true difference found significant with probability `power`. (M,).
+def detectable_difference(means: Doubles, clusters: int) -> Doubles:
+    """The smallest true difference found significant at 5% in four of five comparisons. (M,).
 
-    It is (t of the level + t of the power) × standard error. means: (draws, M) bootstrap means of a difference, which
+    It is (t of that level + t of that power) × standard error. means: (draws, M) bootstrap means of a difference, which
     give the standard error. For a single cluster, which can't show any difference, it is 1, the whole range.
     """
     if clusters < 2:
         return np.ones(means.shape[1])
     error = means.std(0, ddof=1) * np.sqrt(clusters / (clusters - 1))
-    reach = student_quantile(0.5 + level / 2, clusters - 1) + student_quantile(power, clusters - 1)
+    reach = student_quantile(0.975, clusters - 1) + student_quantile(0.8, clusters - 1)
     result: Doubles = np.minimum(reach * error, 1.0)
     return result
 

@@ -18,7 +18,8 @@ from embedfit.deploy.jobs.layout import LISTING, listing_of
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 from embedfit.testing.training_jobs import Command, TrainingJobs
-from tests.deploy.fake_account import REGION, ROLE, Account, FakeTime, Lines
+from tests.deploy.fake_account import REGION, ROLE, Account, FakeTime
+from tests.said import Said
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Desk:
     folder: Path
     account: Account
     time: FakeTime
-    lines: Lines
+    lines: Said
     looks: int = 2
     code: int = 0
     write: Callable[[Path], None] = write_results
@@ -127,7 +128,7 @@ class Desk:
 
 
 @pytest.fixture
-def desk(account: Account, time: FakeTime, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+def desk(account: Account, time: FakeTime, lines: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     quota = {"QuotaName": "ml.m5.xlarge for spot training job usage", "QuotaCode": "L-2", "Value": 4.0}
     account.faults.canned["service-quotas.ListServiceQuotas"] = {"Quotas": [quota]}
     # The real wheel takes a second to pack; tests/deploy/jobs/test_wheel.py packs it.

@@ -14,9 +14,9 @@ from embedfit.llm.providers.bedrock import BedrockTransport, ResolvedModel, reso
 from embedfit.llm.transport.remote import RemoteModel
 from embedfit.llm.transport.retry import CallError, RetryPolicy
 from embedfit.llm.transport.throttle import Throttle
-from embedfit.progress import Silent
 from embedfit.testing.fake_bedrock import REGION, FakeBedrock, FakeFoundationModel, titan_vector
 from embedfit.testing.language_service import Behaviour, Quota
+from tests.said import Said
 
 LLAMA = "meta.llama3-3-70b-instruct-v1:0"
 LAMA = ResolvedModel(model=LLAMA, invoke_id=f"us.{LLAMA}")
@@ -204,21 +204,16 @@ def test_a_refusal_is_a_reply(client, ask):
 
 def test_from_the_settings_to_replies_and_their_cost(client, ask, ledger):
     with FakeBedrock() as service:
-        said = []
-
-        class Report(Silent):
-            def log(self, message):
-                said.append(message)
-
+        said = Said()
         generate = GenerateConfig(generator="bedrock", llm="meta.llama3-70b-instruct-v1:0")
-        model = open_model(generate, Outside(ledger=ledger, report=Report(), endpoint_url=service.url))
+        model = open_model(generate, Outside(ledger=ledger, report=said, endpoint_url=service.url))
         metered = LedgeredModel(model, ledger, load_prices(), max_cost=1.0)
         answers = list(metered.complete([ask(f"passage {n}") for n in range(40)]))
         model.transport.close()
         assert sorted((index, reply.text) for index, reply, _ in answers) == [(n, f"PASSAGE {n}") for n in range(40)]
         usage = ledger.usage_of([key for _, _, key in answers])
         assert usage.usd == pytest.approx((usage.input_tokens * 2.65 + usage.output_tokens * 3.5) / 1e6)
-        assert said == [f"{generate.llm} is a legacy model: AWS will switch it off on 2027-03-01."]
+        assert said.lines == [f"{generate.llm} is a legacy model: AWS will switch it off on 2027-03-01."]
 
 
 def test_faults_lose_and_double_nothing(client, ask, ledger):

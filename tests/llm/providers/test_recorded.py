@@ -19,20 +19,10 @@ from embedfit.path.artefacts import Passage, Query
 from embedfit.path.freshness import freshness
 from embedfit.path.pipeline import run_stage, stage_named
 from embedfit.path.workspace import Workspace
-from embedfit.progress import Silent
 from embedfit.queries import parse, prompts
 from embedfit.queries.stage import run
 from embedfit.runtime import Runtime
-
-
-class Said(Silent):
-    """Remembers the log."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
+from tests.said import Said
 
 
 def written(folder: Path, *rows: object) -> Path:

@@ -82,12 +82,12 @@ def _is_page(cell: Cell) -> bool:
     )
 
 
-def _table_block(lines: list[str], page: int) -> Iterator[Block]:
+def _table_block(lines: list[str], page: int = 0) -> Iterator[Block]:
     if lines:
         yield Block(kind="table", text="\n".join(lines), page=page)
 
 
-def record_blocks(rows: Iterable[Sequence[str]], *, page: int = 0) -> Iterator[Block]:
+def record_blocks(rows: Iterable[Sequence[str]]) -> Iterator[Block]:
     """The blocks of a sheet of records: each row is a line that names its columns, "name: value; name: value".
 
     rows: cells as clean single lines, "" for empty ones. The header is the first row of about full width, if it looks
@@ -108,11 +108,11 @@ def record_blocks(rows: Iterable[Sequence[str]], *, page: int = 0) -> Iterator[B
         if not line:
             continue
         if length + len(line) > _BLOCK_CHARACTERS:
-            yield from _table_block(lines, page)
+            yield from _table_block(lines)
             lines, length = [], 0
         lines.append(line)
         length += len(line)
-    yield from _table_block(lines, page)
+    yield from _table_block(lines)
 
 
 def _header_place(rows: Sequence[Sequence[str]]) -> int | None:

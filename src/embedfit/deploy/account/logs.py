@@ -7,8 +7,10 @@ from embedfit.deploy.account.redaction import redact
 from embedfit.deploy.account.sagemaker import log_group_of
 from embedfit.network.aws import aws_exceptions, is_absent
 
+_LINES = 200
 
-def log_tail(aws: Aws, endpoint: str, lines: int = 200) -> tuple[str, ...]:
+
+def log_tail(aws: Aws, endpoint: str) -> tuple[str, ...]:
     """The newest lines of the newest log stream, oldest first, without secrets; empty if there is no log."""
     logs = aws.client("logs")
     group = log_group_of(endpoint)
@@ -19,7 +21,7 @@ def log_tail(aws: Aws, endpoint: str, lines: int = 200) -> tuple[str, ...]:
         events = logs.get_log_events(
             logGroupName=group,
             logStreamName=streams["logStreams"][0]["logStreamName"],
-            limit=lines,
+            limit=_LINES,
             startFromHead=False,
         )
     except aws_exceptions() as error:

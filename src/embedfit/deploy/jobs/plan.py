@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -108,18 +107,6 @@ class JobPlan(Plan):
     def checkpoints(self) -> str:
         """The prefix in the bucket to which SageMaker copies what the job makes."""
         return _key(self.name, CHECKPOINTS)
-
-    def as_json(self) -> Parameters:
-        """The plan as JSON values, without the content of files."""
-        shown = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "written"}
-        value: Parameters = json.loads(json.dumps({"schema": 1, **shown}, default=_plain))
-        return value
-
-
-def _plain(value: object) -> object:
-    if hasattr(value, "__dataclass_fields__"):
-        return {one.name: getattr(value, one.name) for one in fields(value)}  # type: ignore[arg-type]
-    return str(value)
 
 
 def job_name(deployment: str, attempt: str) -> str:
