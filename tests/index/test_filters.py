@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,14 @@ def test_what_does_not_fit_the_index_lists_its_fields(known: Catalogue, where: A
         assert name in error.value.remedy
 
 
+def nested(around: Callable[[Any], Any]) -> Any:
+    """A value in 5,000 others."""
+    value: Any = "x"
+    for _ in range(5_000):
+        value = around(value)
+    return value
+
+
 @pytest.mark.parametrize(
     "where",
     [
@@ -138,7 +147,9 @@ def test_what_does_not_fit_the_index_lists_its_fields(known: Catalogue, where: A
         {"date": {">": "soon"}}, {1: "de"}, {"": 1}, {"lang": "x" * 1001}, {"lang": ["x"] * 1001},
         {str(n): 1 for n in range(65)}, {**{str(n): 1 for n in range(60)}, "x": {one: "2024" for one in OPERATORS[:6]}},
         "lang", "", "=de", "lang~de", 'lang="de', 'lang="de" x', '"lang=de', "year>", "year>a", "date>=2024-13-01",
-        ["lang=de"] * 65, "lang=" + "|".join(["x"] * 1001), 'lang="\\q"',
+        ["lang=de"] * 65, "lang=" + "|".join(["x"] * 1001), 'lang="\\q"', {"lang": "\ud800"}, {"a\udfff": 1},
+        'lang="\\ud800"', {"year": 10**309}, nested(lambda one: {"=": one}), nested(lambda one: [one]),
+        [nested(lambda one: [one])], {"year": nested(lambda one: {"x": one})},
     ],
 )  # fmt: skip
 def test_what_is_no_filter(where: Any):

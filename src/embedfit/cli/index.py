@@ -108,6 +108,8 @@ def _say_handed(url: str, about: About, built: Index) -> None:
             f'  store = embedfit.connect("{place}", model="{model}")\n'
             '  for hit in store.search("what you look for", k=5): print(hit.score, hit.document, hit.text)'
         )
+        if place != url:
+            say("Write the password or key in the place of ***.")
 
 
 def _check_index(

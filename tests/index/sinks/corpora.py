@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,12 +25,13 @@ LONG = "The pump has a filter, and each spring the filter must be cleaned before
 TOPICS = ("pump", "filter", "valve", "motor", "cable", "lamp", "door", "brake", "wheel", "clock")
 #: Queries that try the parts: words of one passage, of many, of none, repeated ones, other scripts.
 QUERIES = ("clean the pump filter", "note 7", "brake brake cable", "Ünïcode 😀", "nothing of this kind", "泵", "a")
-#: Ids that break what builds its commands from texts, and ids that look like dates, which name their documents too.
+#: Ids that break what builds its commands from texts, ids that look like dates, which name their documents
+#: too, and a very long one.
 ODD_IDS = (
     "it's", 'say "hi"', "😀/ü", "a;DROP TABLE x;--", "{1:2}", "%s %(a)s", "tab\there", "back\\slash", "2024-01-07",
-    "1999",
+    "1999", "".join(hashlib.sha256(bytes([n])).hexdigest() for n in range(100)),
 )  # fmt: skip
-DATED = ODD_IDS[-2:]
+DATED = ODD_IDS[-3:-1]
 
 
 def documents_index(folder: Path, model: Path, *, count: int = 40, odd: bool = True) -> Index:

@@ -94,7 +94,26 @@ def test_it_filters_as_the_index(index: Index, store: Connected, where: dict[str
 
 VALUES = st.one_of(
     st.sampled_from(
-        [2003, 2003.5, "2003", True, False, "a", "b'; --", "2024-01-05", "2024", "it's", "😀/ü", "%s", "\0", ""]
+        [
+            2003,
+            2003.5,
+            "2003",
+            True,
+            False,
+            "a",
+            "b'; --",
+            "2024-01-05",
+            "2024",
+            "it's",
+            "😀/ü",
+            "%s",
+            "\0",
+            "",
+            10**300,
+            -(10**20),
+            1e-300,
+            "\ud800",
+        ]
     ),
     st.integers(1995, 2045),
 )

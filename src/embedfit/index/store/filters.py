@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
@@ -38,6 +39,8 @@ _NUMBER = re.compile(r"[-+]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:[eE][-+]?\d
 _DATE = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?)?)?)?"
 )
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LARGEST = int(sys.float_info.max)
 _HOW = "For example: lang=de, lang=de|fr, date>=2024-01-01, groups:hr, lang!=de, url=* (any value)"
 
 
@@ -102,7 +105,18 @@ def filter_of(where: object) -> Filter:
     else:
         raise InputError("A filter is an object of fields, or a list of texts such as lang=de.", remedy=_HOW)
     _at_most(conditions, MOST_CONDITIONS, "conditions")
+    for one in conditions:
+        _check_scalars(one)
     return Filter(conditions=tuple(conditions))
+
+
+def _check_scalars(condition: Condition) -> None:
+    """Raise InputError for what no database can be asked: half a character of UTF-16, a number that no float holds."""
+    for one in (condition.field, *(one for readings in condition.values for one in readings)):
+        if isinstance(one, str) and _SURROGATE.search(one):
+            raise InputError(f"{_short(ascii(condition.field))}: the text {_short(ascii(one))} is no Unicode.")
+        if isinstance(one, int) and abs(one) > _LARGEST:
+            raise InputError(f"{_short(condition.field)}: a number has more than 308 digits.")
 
 
 def _of_object(where: Mapping[object, object]) -> Iterator[Condition]:
@@ -137,8 +151,11 @@ def _values(name: str, value: object) -> tuple[tuple[Scalar, ...], ...]:
     values: list[Scalar] = []
     for one in given:
         if not isinstance(one, (str, int, float)) or (isinstance(one, float) and not math.isfinite(one)):
+            shown = (
+                json.dumps(one) if one is None or isinstance(one, float) else f"a value of type {type(one).__name__}"
+            )
             raise InputError(
-                f"{_short(name)}: {_short(json.dumps(one, default=str))} is neither a text, a number, true nor false.",
+                f"{_short(name)}: {shown} is neither a text, a number, true nor false.",
                 remedy='To find passages without the field: {"exists": false}',
             )
         if isinstance(one, str) and len(one) > MOST_CHARACTERS:
@@ -207,8 +224,7 @@ def _readings(text: str) -> tuple[Scalar, ...]:
     readings: list[Scalar] = [text]
     if text in ("true", "false"):
         readings.append(text == "true")
-    elif _NUMBER.fullmatch(text):
-        number = float(text)
+    elif _NUMBER.fullmatch(text) and math.isfinite(number := float(text)):
         readings.append(int(text) if text.lstrip("+-").isdigit() else number)
     return tuple(readings)
 

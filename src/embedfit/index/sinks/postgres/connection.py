@@ -6,7 +6,7 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -27,7 +27,7 @@ _CONNECT_SECONDS = 10
 class Place:
     """A database and the name under which an index lies there. shown: the URL without its password."""
 
-    address: str
+    address: str = field(repr=False)
     table: str
     shown: str
 

@@ -52,7 +52,7 @@ def tables(about: About) -> dict[str, Columns]:
     half, number = f"halfvec({about.dimensions})", "integer PRIMARY KEY"
     found: dict[str, Columns] = {
         "": {
-            "number": number, "id": "text UNIQUE NOT NULL",
+            "number": number, "id": "text NOT NULL",
             **dict.fromkeys(("document", "title", "text"), "text NOT NULL"), "page": "integer NOT NULL",
             **dict.fromkeys(("metadata", "dates"), "jsonb NOT NULL"), "tokens": "bytea", "digest": "text NOT NULL",
         },

@@ -146,6 +146,9 @@ class _Loader:
                     self._format(
                         "CREATE INDEX IF NOT EXISTS {} ON {} (number)", self._index(suffix), self._table(suffix)
                     )
+            # A hash, because a tree holds no id of more than 2,700 bytes.
+            make = "CREATE INDEX IF NOT EXISTS {} ON {} USING hash (id)"
+            self._format(make, self._index("_passages"), self._table(""))
             self._format("ALTER TABLE {} ALTER tokens SET STORAGE EXTERNAL", self._table(""))
             self._format("ALTER TABLE {} SET (toast_tuple_target = 8160)", self._table("_vectors"))
             if is_in_page(self._about):
