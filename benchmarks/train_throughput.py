@@ -186,7 +186,8 @@ def quality(folder: Path, base: Path, data: Path, quick: bool) -> float:
     encoder = Encoder.load(base)
     weights = load_file(folder / "model.safetensors")
     own = set(encoder.backbone.state_dict())
-    encoder.backbone.load_state_dict({k.removeprefix("bert."): v.float() for k, v in weights.items() if k in own})
+    named = {name.removeprefix("bert.").removeprefix("mpnet."): tensor.float() for name, tensor in weights.items()}
+    encoder.backbone.load_state_dict({name: tensor for name, tensor in named.items() if name in own})
     source = published(data, "val")
     keys = list(source["queries"])[:: 8 if quick else 1]
     ids = sorted({source["relevant_docs"][key][0] for key in keys}) if quick else list(source["corpus"])
