@@ -20,17 +20,11 @@ from pydantic import ConfigDict, Field, JsonValue
 
 _STRICT = ConfigDict(extra="forbid")
 
+#: What a query is compared with: the passage's one vector; the best of the vectors of its windows, or of the queries
+#: that were written of it; BM25 over its words, as a share of the query's idf mass, or over these queries' words, too.
 PartName = Literal["one", "windows", "queries", "words", "words_and_queries"]
 Method = Literal["sum", "reciprocal_rank"]
 
-#: Each part, and the thing that it compares a query with.
-PARTS: dict[str, str] = {
-    "one": "the passage's one vector",
-    "windows": "the best of the vectors of the passage's windows",
-    "queries": "the best of the vectors of the queries that were written of the passage",
-    "words": "BM25 over the passage's words, as a share of the query's idf mass",
-    "words_and_queries": "the same, with the passage's written queries among its words",
-}
 DENSE_PARTS = ("one", "windows", "queries")
 #: An index of more passages gets token vectors only on request: they take some 13 kB for a passage of 100 tokens.
 MOST_WITH_TOKENS = 50_000

@@ -74,12 +74,7 @@ def decide(
         return _keep_base("No mixture other than the base was tried.", nothing)
     if not allowed:
         best = max(candidates, key=lambda number: mixtures[number].dev.mean())
-        loss = base.retention - mixtures[best].retention
-        return _keep_base(
-            f"Every mixture loses more than {100 * max_retention_loss:.1f} points on general text "
-            f"(the best on dev, α = {mixtures[best].alpha:g}, loses {100 * loss:.1f}).",
-            _known(comparisons[best]),
-        )
+        return _keep_base(_all_lose(mixtures[best], base, max_retention_loss), _known(comparisons[best]))
     passing = [n for n in allowed if _passes(_known(comparisons[n]), max_dev_loss, must_gain)] or allowed
     level = max(mixtures[number].dev.mean() for number in passing) - SAME_SCORE
     chosen = max(number for number in passing if mixtures[number].dev.mean() >= level or not must_gain)
@@ -121,6 +116,13 @@ def _passes(comparison: Difference, max_dev_loss: float, must_gain: bool) -> boo
     if not must_gain:
         return comparison.ci95[1] >= 0
     return comparison.delta > 0 and comparison.ci95[0] > -max_dev_loss
+
+
+def _all_lose(best: Mixture, base: Mixture, most: float) -> str:
+    return (
+        f"Every mixture loses more than {100 * most:.1f} points on general text "
+        f"(the best on dev, α = {best.alpha:g}, loses {100 * (base.retention - best.retention):.1f})."
+    )
 
 
 def _keep_base(why: str, comparison: Difference) -> GateDecision:
