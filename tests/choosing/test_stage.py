@@ -18,9 +18,10 @@ from embedfit.errors import InputError, PaidInPart, ProviderError, UsageError
 from embedfit.index.retriever import DEFAULT, MOST_WITH_TOKENS, Retriever, default_for
 from embedfit.llm.probing import FIRST
 from embedfit.llm.protocol import Request
-from embedfit.path.artefacts import Grade, Passage, Pooled, Query
+from embedfit.path.artefacts import Grade, MergeSweep, Passage, Pooled, Query
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
+from embedfit.teaching.coverage import COVERED
 from embedfit.testing.fake_model import FakeModel
 from embedfit.testing.fake_openai import FakeOpenAi
 from embedfit.testing.language_service import Ask, Behaviour
@@ -423,3 +424,9 @@ def test_written_queries_never_choose_between_words_and_vectors(workspace, tiny_
     found = choose(workspace, config)
     assert (found["model"], found["retriever"]["name"]) == ("base", "default")
     assert "surely worse" in found["why"] and "-10.0 points" in found["why"]
+    # What a map learned from a log in the passages' words, written queries don't judge.
+    sweep = workspace.load(MergeSweep)
+    for covered, ships in ((COVERED, "merged"), (COVERED - 0.01, "base")):
+        evidence = sweep.evidence.model_copy(update={"covered": covered})
+        workspace.store(sweep.model_copy(update={"evidence": evidence}))
+        assert choose(workspace, config)["model"] == ships

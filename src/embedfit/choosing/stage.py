@@ -46,6 +46,7 @@ from embedfit.path.artefacts import (
 )
 from embedfit.path.workspace import FILES, Workspace
 from embedfit.runtime import Runtime
+from embedfit.teaching.coverage import COVERED
 
 #: Passages of a ranking beyond the pool's depth. They move up if a passage before them has no grade.
 _BEHIND = 6
@@ -283,9 +284,10 @@ def _doubt(found: Measurement, judged: JudgedPool | None, failed: str) -> str:
 def _by_written(run_: _Run, reason: str, found: Measurement | None = None) -> ChosenRetriever:
     """The safe default, over the tuned model unless written dev queries say that it is surely worse than the base.
 
-    Written queries decide no more than that, because they can't choose between words and vectors (docs/recipe.md). They
-    compare the models by the default's first stage. reason: why no asked questions choose. found: a measurement that
-    was not enough.
+    Written queries decide no more than that, because they can't choose between words and vectors (docs/recipe.md), and
+    not even that if a map learned from a log in the passages' words: it follows what people ask. They compare the
+    models by the default's first stage. reason: why no asked questions choose. found: a measurement that was not
+    enough.
     """
     evidence = ChoiceEvidence() if found is None else found.about
     model, said = run_.models[0], ""
@@ -297,7 +299,7 @@ def _by_written(run_: _Run, reason: str, found: Measurement | None = None) -> Ch
         one = between_models(by_dev, first.name, run_.config.seed)
         tuning = TuningEvidence(retriever=first.name, **dict(one))
         evidence = (by_dev.about if found is None else evidence).model_copy(update={"tuning": tuning})
-        if one.verdict == "worse":
+        if one.verdict == "worse" and (run_.workspace.load(MergeSweep).evidence.covered or 0) < COVERED:
             model = run_.models[1]
             said = f", over the base: on written dev queries the tuned model is surely worse ({points(one)})"
     beside = ""

@@ -69,7 +69,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     ends[1].release()  # the mixtures load what they need
     models = mixtures_of(workspace, config, ends[0], runtime)
     general = retention_set(config, [passage.content for passage in passages])
-    alphas, highest = sweep_of(sweep_settings(config, covered_by(workspace, config)))
+    covered = covered_by(workspace, config)
+    alphas, highest = sweep_of(sweep_settings(config, covered))
     mixtures = []
     with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
         for alpha in alphas:
@@ -111,6 +112,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
                 pool=len(dev.passages),
                 retention_set=general.source,
                 retention_queries=len(general.queries),
+                covered=covered,
             ),
         )
     )

@@ -98,7 +98,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="merge",
         module="embedfit.merging.stage",
-        version=5,
+        version=6,
         written_alone=True,
         reads=("passages.jsonl", "queries.jsonl"),
         may_read=("query_map.safetensors",),
@@ -119,7 +119,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="choose",
         module="embedfit.choosing.stage",
-        version=2,
+        version=3,
         reads=("passages.jsonl", "queries.jsonl", "merge.json"),
         models=("merged",),
         brought=("person_grades.jsonl",),

@@ -28,8 +28,8 @@ class MergeDecision(Whole):
 class MergeEvidence(Whole):
     """The comparison of the mixture that ships with the base, on dev queries.
 
-    pool: the number of passages that were ranked. retention_set: a description of the general queries. The other
-    fields are as in Comparison.
+    pool: the number of passages that were ranked. retention_set: a description of the general queries. covered: the
+    share of people's questions that passages cover, if a map learned from them. The other fields are as in Comparison.
     """
 
     delta: float = 0.0
@@ -42,6 +42,7 @@ class MergeEvidence(Whole):
     pool: int = 0
     retention_set: str = ""
     retention_queries: int = 0
+    covered: float | None = None
 
 
 class MergeSweep(Whole):
