@@ -163,7 +163,11 @@ def save_for_transformers(model: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     loader: Any = AutoModelForCausalLM
-    loader.from_pretrained(model.parent, gguf_file=model.name, dtype=torch.float32).save_pretrained(folder)
+    read = loader.from_pretrained(model.parent, gguf_file=model.name, dtype=torch.float32)
+    del read.config.quantization_config  # transformers saves no model that it read from a GGUF file
+    plain = type(read)(read.config)
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(model.parent, gguf_file=model.name, padding_side="left").save_pretrained(folder)
 
 
