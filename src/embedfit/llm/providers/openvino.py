@@ -211,8 +211,8 @@ class OpenVinoGenerator(LanguageModel):
 def _compute() -> dict[str, object]:
     """Settings of the CPU's plug-in.
 
-    Products take activations as they are. Rounded to eight bits they are no faster, and of SmolLM2's likeliest replies
-    52% instead of 68% equal those of exact arithmetic.
+    Products take activations as they are: of SmolLM2's likeliest replies 68% then equal those of exact arithmetic, and
+    52% with activations rounded to eight bits, which took a sixth less of the processor's time.
     """
     return {"INFERENCE_NUM_THREADS": cores(), "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
 
