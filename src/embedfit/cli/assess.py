@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import BaseModel
 
 from embedfit.cli import options
 from embedfit.cli.options import AsJson, Force, LedgerPath, RunFolder, Set, Yes, runtime_for, stated
@@ -65,10 +66,14 @@ def assess(
         return
     result = command.carry_out(prepared, force=force)
     if as_json:
-        say_json(result.model_dump(mode="json", by_alias=True))
+        _say_record(result)
         return
     terminal.console().print(table(result), end="\n\n")
     say("\n".join([*lines(result, str(run_folder)), f"Report: {run_folder / 'assess' / 'report.html'}"]))
+
+
+def _say_record(record: BaseModel) -> None:
+    say_json(record.model_dump(mode="json", by_alias=True))
 
 
 def _asked(queries: list[Path] | None, eval_beir: Path | None, assignments: list[str] | None) -> RunOptions:
@@ -130,7 +135,7 @@ def adapt(
         return
     result = command.carry_out(prepared, force=force)
     if as_json:
-        say_json(result.model_dump(mode="json", by_alias=True))
+        _say_record(result)
         return
     if result.systems:
         print_systems(result.systems)
@@ -145,6 +150,6 @@ def diagnose(run_folder: RunFolder, as_json: AsJson = False) -> None:
 
     found = run_diagnose(run_folder)
     if as_json:
-        say_json(found.model_dump(mode="json", by_alias=True))
+        _say_record(found)
         return
     say(str(found))

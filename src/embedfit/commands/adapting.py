@@ -59,10 +59,7 @@ def prepare(
 ) -> runs.Prepared:
     """Check the arguments of an adaptation, which are those of adapt(). Raises EmbedfitError."""
     workspace = Workspace(run)
-    given = dict(settings or {})
-    if vectors is not None:
-        named = given.get("adapt")
-        given["adapt"] = {**(named if isinstance(named, Mapping) else {}), "vectors": vectors}
+    given = runs.in_section(settings, "adapt", {} if vectors is None else {"vectors": vectors})
     if preset is None and not workspace.path("embedfit.toml").exists():
         given = {"model": "minilm", **{name: value for name, value in given.items() if value is not None}}
     config = runs.resolved(workspace, docs, runtime, preset=preset, settings=given, **options)

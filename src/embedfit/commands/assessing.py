@@ -49,10 +49,8 @@ def prepare(
 ) -> runs.Prepared:
     """Check the arguments of an assessment, which are those of assess()."""
     workspace = Workspace(run)
-    given = dict(settings or {})
+    given = runs.in_section(settings, "assess", {"models": list(models)} if models else {})
     if models:
-        named = given.get("assess")
-        given["assess"] = {**(named if isinstance(named, Mapping) else {}), "models": list(models)}
         given["model"] = models[0]
     if preset is None and not workspace.path("embedfit.toml").exists():
         preset = "offline"

@@ -114,6 +114,15 @@ def run(
     return run_config(workspace, named, runtime, until=options.get("until"), force=options.get("force", False))
 
 
+def in_section(settings: Mapping[str, object] | None, section: str, values: Mapping[str, object]) -> dict[str, object]:
+    """Settings, nested like embedfit.toml, with further values in a section."""
+    given = dict(settings or {})
+    if values:
+        named = given.get(section)
+        given[section] = {**(named if isinstance(named, Mapping) else {}), **values}
+    return given
+
+
 def resolved(
     workspace: Workspace,
     docs: PathLike | Sequence[PathLike],

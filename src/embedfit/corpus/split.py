@@ -15,12 +15,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import overload
 
 import numpy as np
 
 from embedfit.errors import InputError
 from embedfit.numerics.arrays import Bools, Ints
+from embedfit.numerics.near_duplicates import places_of_equal
+from embedfit.numerics.on_demand import OnDemand
 from embedfit.path.artefacts import Split
 
 #: From this number of documents on, whole documents are the units.
@@ -57,7 +58,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Items(Sequence[Item]):
+class Items(OnDemand[Item]):
     """N passages as arrays of (N,), of which each gives an Item when it is asked for."""
 
     documents: Ints
@@ -68,19 +69,13 @@ class Items(Sequence[Item]):
     def __len__(self) -> int:
         return len(self.documents)
 
-    @overload
-    def __getitem__(self, index: int) -> Item: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Item]: ...
-    def __getitem__(self, index: int | slice) -> Item | list[Item]:
-        """One item, or those of a slice."""
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+    def item(self, place: int) -> Item:
+        """The item of a passage."""
         return Item(
-            document_id=int(self.documents[index]),
-            title=int(self.titles[index]),
-            cluster=int(self.clusters[index]),
-            held_out=bool(self.held_out[index]),
+            document_id=int(self.documents[place]),
+            title=int(self.titles[place]),
+            cluster=int(self.clusters[place]),
+            held_out=bool(self.held_out[place]),
         )
 
 
@@ -233,12 +228,7 @@ def _set_borders_aside(parts: list[Split], items: Sequence[Item], trainable: Seq
 def _unite_clusters(parts: list[Split], items: Sequence[Item]) -> None:
     """Move near-duplicates to one side. One of a held-out passage is set aside, not trained on."""
     own = np.fromiter((item.cluster for item in items), np.int64, len(items))
-    order = np.argsort(own, kind="stable")
-    starts = np.flatnonzero(np.diff(own[order], prepend=own[order[:1]] - 1))
-    stops = np.append(starts[1:], len(order))
-    several = stops - starts > 1
-    for start, stop in zip(starts[several].tolist(), stops[several].tolist(), strict=True):
-        group = order[start:stop].tolist()
+    for group in places_of_equal(own):
         if len({parts[index] for index in group}) == 1:
             continue
         free = [index for index in group if not items[index].held_out]

@@ -63,7 +63,7 @@ def linked(count: int, columns: Iterable[Hashes], get: Callable[[int], Hashes], 
         return index
 
     for column in columns:
-        for members in _equal(column):
+        for members in places_of_equal(column):
             own = None
             for other in members[1:]:
                 a, b = root(members[0]), root(other)
@@ -93,7 +93,7 @@ def close_pairs(vectors: Vectors, cosine: float, of: Ints | None = None) -> Iter
                     yield row, column
 
 
-def _equal(column: Hashes) -> Iterator[list[int]]:
+def places_of_equal(column: Hashes | Ints) -> Iterator[list[int]]:
     """The places, ascending, of each value that occurs more than once. column: (N,)."""
     order = np.argsort(column, kind="stable")
     ends = np.flatnonzero(np.diff(column[order])) + 1

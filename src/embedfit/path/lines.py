@@ -7,18 +7,19 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import IO, Generic, TypeAlias, TypeVar, overload
+from typing import IO, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from embedfit.numerics.arrays import Ints
+from embedfit.numerics.on_demand import OnDemand
 
 Data: TypeAlias = bytes | mmap.mmap
 T = TypeVar("T")
 U = TypeVar("U")
 
 
-class Lines(Sequence[T]):
+class Lines(OnDemand[T]):
     """N records of a file of lines. In memory are 16 bytes a record."""
 
     def __init__(self, data: Data, starts: Ints, stops: Ints, decode: Callable[[bytes], T]) -> None:
@@ -28,15 +29,9 @@ class Lines(Sequence[T]):
     def __len__(self) -> int:
         return len(self._starts)
 
-    @overload
-    def __getitem__(self, index: int) -> T: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[T]: ...
-    def __getitem__(self, index: int | slice) -> T | list[T]:
-        """One record, or those of a slice."""
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
-        start, stop = int(self._starts[index]), int(self._stops[index])
+    def item(self, place: int) -> T:
+        """The record at a place."""
+        start, stop = int(self._starts[place]), int(self._stops[place])
         return self._decode(self._data[start:stop])
 
     def __iter__(self) -> Iterator[T]:

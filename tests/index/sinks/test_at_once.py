@@ -19,6 +19,7 @@ from tests.index.sinks import opensearch_server, qdrant_server
 from tests.index.sinks.corpora import QUERIES, documents_index, hand
 from tests.index.sinks.ranking import assert_ranks_as
 from tests.index.sinks.test_sinks import Breaking
+from tests.said import Said
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +133,9 @@ def test_one_that_is_overtaken_at_its_end_gives_way(
         drop(self)
 
     monkeypatch.setattr(loader, "_drop_others", overtaken)
-    handover, lines = IndexHandover(index, Silent()), []
-    handover.log = lines.append  # type: ignore[method-assign]
-    kind_of(url).open(url).write(handover)
-    assert "another hand-over has put its rows" in lines[-1]
+    said = Said()
+    kind_of(url).open(url).write(IndexHandover(index, said))
+    assert "another hand-over has put its rows" in said.lines[-1]
     assert_holds(small, url, server, opened)
 
 

@@ -18,11 +18,11 @@ from embedfit.index.sinks.handover import IndexHandover
 from embedfit.index.sinks.postgres import load
 from embedfit.index.sinks.sink import Digest, Row, kind_of
 from embedfit.models.store.vectors import VectorStore
-from embedfit.progress import Silent
 from embedfit.runtime import Runtime
 from tests.index.sinks import opensearch_server, qdrant_server
 from tests.index.sinks.corpora import QUERIES, text_of
 from tests.index.sinks.ranking import assert_ranks_as
+from tests.said import Said
 
 PLACES = ("lancedb", "postgresql", "qdrant", "opensearch")
 CHANGED = "index: passages since the last hand-over: 1 new, 1 changed, 1 gone, 10 the same"
@@ -76,10 +76,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def handed(index: Index, url: str) -> list[str]:
     """Hand an index over. Returns what the user reads."""
-    handover, lines = IndexHandover(index, Silent(), batch_rows=5), []
-    handover.log = lines.append  # type: ignore[method-assign]
-    kind_of(url).open(url).write(handover)
-    return [line for line in lines if "z-score" not in line]
+    said = Said()
+    kind_of(url).open(url).write(IndexHandover(index, said, batch_rows=5))
+    return [line for line in said.lines if "z-score" not in line]
 
 
 def test_a_changed_corpus_is_found_as_it_is_now(

@@ -31,6 +31,7 @@ from tests.index.sinks.test_lancedb import FILTERS
 from tests.index.sinks.test_postgres import WHERE
 from tests.index.sinks.test_qdrant import Odd
 from tests.index.sinks.test_sinks import Breaking
+from tests.said import Said
 
 #: OpenSearch compares by cosines, the index by inner products of unit vectors that are rounded to float16.
 assert_ranks_as = partial(ranking.assert_ranks_as, atol=2e-3)
@@ -241,10 +242,9 @@ def test_another_server_is_named(server: Server, url: str, monkeypatch: pytest.M
 
 def test_a_server_without_z_scores_gets_no_pipeline(small: Index, server: Server, url: str, opened) -> None:
     server.has_z_scores = False
-    handover, lines = IndexHandover(small, Silent()), []
-    handover.log = lines.append  # type: ignore[method-assign]
-    kind_of(url).open(url).write(handover)
-    assert "no z-score" in lines[0] and not server.pipelines
+    said = Said()
+    kind_of(url).open(url).write(IndexHandover(small, said))
+    assert "no z-score" in said.lines[0] and not server.pipelines
     assert_ranks_as(small, opened(url), QUERIES[:1])
 
 

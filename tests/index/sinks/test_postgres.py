@@ -24,6 +24,7 @@ from tests.index.sinks.corpora import QUERIES, documents_index, expanded_index, 
 from tests.index.sinks.ranking import assert_filters_as, assert_ranks_as
 from tests.index.sinks.test_lancedb import FILTERS
 from tests.index.sinks.test_sinks import Breaking
+from tests.said import Said
 
 _NAMES = count()
 
@@ -233,12 +234,11 @@ class Odd(IndexHandover):
 
 
 def test_nul_in_a_text_is_written_as_an_unreadable_sign(small: Index, url: str, opened) -> None:
-    handover = Odd(small, Silent())
+    said = Said()
+    handover = Odd(small, said)
     handover.changed = {"text": "a\0b", "metadata": {"no\0te": ("x\0", 1), "year": 2002}}
-    lines = []
-    handover.log = lines.append  # type: ignore[method-assign]
     kind_of(url).open(url).write(handover)
-    assert "NUL" in lines[0] and "1 passages" in lines[0]
+    assert "NUL" in said.lines[0] and "1 passages" in said.lines[0]
     found = {hit.passage_id: hit for hit in opened(url).search("note", 9)}[small.passage(2).passage_id]
     assert found.text == "a\ufffdb" and found.metadata["no\ufffdte"] == ("x\ufffd", 1)
 

@@ -15,6 +15,7 @@ from qdrant_client.http import models
 from embedfit.commands.indexing import index_documents, update_index
 from embedfit.errors import EmbedfitError, InputError, ModelError, UsageError
 from embedfit.index.search import Index
+from embedfit.index.sinks import named
 from embedfit.index.sinks.client import Connected, connect
 from embedfit.index.sinks.handover import IndexHandover
 from embedfit.index.sinks.qdrant import load, search
@@ -249,7 +250,7 @@ def test_nul_in_a_text_stays(small: Index, url: str, opened) -> None:
 
 def test_requests_are_bounded(index: Index, server: Server, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "_REQUEST_BYTES", 10_000)
-    monkeypatch.setattr(load, "_CHUNK", 1_000)
+    monkeypatch.setattr(named, "_CHUNK", 1_000)
     hand(index, url)
     assert server.largest < 150_000
     content = IndexHandover(index, Silent())

@@ -17,6 +17,8 @@ from embedfit.errors import MissingDependency, ModelError
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.opening import Outside, open_model
 from embedfit.llm.protocol import Failure, Message, Reply, Request
+from embedfit.llm.providers.local.gguf import read_gguf
+from embedfit.llm.providers.local.hash import content_hash
 from embedfit.llm.providers.local.model import LocalGenerator
 from embedfit.llm.providers.local.offsets import without_offsets
 from embedfit.llm.providers.openvino import OpenVinoGenerator
@@ -158,8 +160,8 @@ def test_weights_that_the_library_would_round_are_rewritten_once(
 ) -> None:
     monkeypatch.setenv("EMBEDFIT_CACHE", str(tmp_path / "cache"))
     file = write_gguf(tmp_path / "a.gguf", kind=kind)
-    copy = without_offsets(file)
-    assert copy == without_offsets(file) and copy.is_relative_to(tmp_path / "cache")
+    copy = without_offsets(read_gguf(file), content_hash(file))
+    assert copy == without_offsets(read_gguf(file), content_hash(file)) and copy.is_relative_to(tmp_path / "cache")
     before, after = gguf.GGUFReader(file), gguf.GGUFReader(copy)
     said = {name: field.contents() for name, field in before.fields.items() if not name.startswith("GGUF.")}
     for name, field in said.items():
@@ -175,7 +177,7 @@ def test_weights_that_the_library_would_round_are_rewritten_once(
 def test_weights_that_the_library_reads_rightly_stay_where_they_are(tmp_path: Path) -> None:
     for kind in ("F16", "Q8_0", "Q4_0"):
         file = write_gguf(tmp_path / f"{kind}.gguf", kind=kind)
-        assert without_offsets(file) == file
+        assert without_offsets(read_gguf(file), content_hash(file)) == file
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.99])
@@ -186,7 +188,7 @@ def test_a_file_with_offsets_that_is_cut_off_is_refused(
     file = write_gguf(tmp_path / "a.gguf", kind="Q4_1")
     file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
     with pytest.raises(ModelError, match=r"damaged|cut off"):
-        without_offsets(file)
+        without_offsets(read_gguf(file), content_hash(file))
     assert not list((tmp_path / "cache").rglob("*.gguf"))
 
 

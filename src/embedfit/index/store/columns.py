@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,7 @@ from embedfit.index.rows import starts_of
 from embedfit.index.store.filters import Condition, Filter, Scalar, date_of
 from embedfit.index.store.manifest import FieldColumns
 from embedfit.numerics.arrays import Ints
+from embedfit.numerics.on_demand import OnDemand
 from embedfit.path.artefacts import Metadata, Passage, Value
 
 Mask = npt.NDArray[np.bool_]
@@ -148,7 +148,7 @@ def _column(given: Sequence[tuple[int, Value]], count: int) -> tuple[list[tuple[
 # --- reading
 
 
-class Values(Sequence[Scalar]):
+class Values(OnDemand[Scalar]):
     """The distinct values of a field, read from the file when they are asked for."""
 
     def __init__(self, lines: memoryview, starts: Ints) -> None:
@@ -159,15 +159,9 @@ class Values(Sequence[Scalar]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, code: int) -> Scalar: ...
-    @overload
-    def __getitem__(self, code: slice) -> Sequence[Scalar]: ...
-    def __getitem__(self, code: int | slice) -> Scalar | Sequence[Scalar]:
+    def item(self, place: int) -> Scalar:
         """The value with this number."""
-        if isinstance(code, slice):
-            return [self[one] for one in range(*code.indices(len(self)))]
-        value: Scalar = json.loads(bytes(self._lines[self._starts[code] : self._starts[code + 1]]))
+        value: Scalar = json.loads(bytes(self._lines[self._starts[place] : self._starts[place + 1]]))
         return value
 
 

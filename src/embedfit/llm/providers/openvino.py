@@ -73,7 +73,8 @@ class OpenVinoGenerator(LanguageModel):
                 remedy="Give a GGUF file, or a folder made by: " + _CONVERT,
             )
         name = self._path.stem if self._path.is_file() else self._path.name
-        self.model = f"{name}@{content_hash(self._path)[:12]}"
+        self._content = content_hash(self._path)
+        self.model = f"{name}@{self._content[:12]}"
         self._asked = 0
 
     def count_tokens(self, request: Request) -> int:
@@ -189,8 +190,13 @@ class OpenVinoGenerator(LanguageModel):
             _PASS,
         )
         scheduler.enable_prefix_caching = True
-        context = _context(self._path)
-        file = without_offsets(self._path) if self._path.is_file() else self._path
+        file = self._path
+        if file.is_file():
+            header = read_gguf(file)
+            context = int(header.value(f"{header.value('general.architecture')}.context_length"))
+            file = without_offsets(header, self._content)
+        else:
+            context = _context(file)
         try:
             pipeline = genai.ContinuousBatchingPipeline(str(file), scheduler, "CPU", _compute())
             tokenizer = pipeline.get_tokenizer()
@@ -231,10 +237,7 @@ def is_folder(path: Path) -> bool:
 
 
 def _context(path: Path) -> int:
-    """The most tokens of a prompt with its reply."""
-    if path.is_file():
-        file = read_gguf(path)
-        return int(file.value(f"{file.value('general.architecture')}.context_length"))
+    """The most tokens of a prompt with its reply, by a folder's configuration."""
     try:
         config = json.loads((path / "config.json").read_text("utf-8"))
         return int(config.get("text_config", config).get("max_position_embeddings") or 1 << 20)

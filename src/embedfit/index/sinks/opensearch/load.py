@@ -9,17 +9,16 @@ NAME         the name of the search pipeline too
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from embedfit.errors import EmbedfitError, InputError, UsageError
-from embedfit.index.sinks.changes import say_changes
+from embedfit.errors import EmbedfitError
 from embedfit.index.sinks.conditions import keys_of
+from embedfit.index.sinks.named import NamedLoader
 from embedfit.index.sinks.opensearch.bodies import MARK, document, index_body, pipeline_body
 from embedfit.index.sinks.opensearch.connection import explained, opened, place_of
-from embedfit.index.sinks.server import AtWork, Place, is_at_work
-from embedfit.index.sinks.sink import About, Digest, Handover, read_about
+from embedfit.index.sinks.server import AtWork, Place
+from embedfit.index.sinks.sink import Handover
 
 if TYPE_CHECKING:
     from opensearchpy import OpenSearch
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 _REQUEST_ROWS, _REQUEST_BYTES = 500, 9 << 20
 #: How often an overloaded server is asked again, and the seconds before the first time; each wait doubles.
 _RETRIES, _WAIT_SECONDS = 5, 1
-_CHUNK = 1 << 20
 _PAGE = 10_000
 #: The document of the facts that says that rows are being written.
 _SIGN = "writing"
@@ -56,43 +54,26 @@ class OpenSearchSink:
             _Loader(client, self.place, handover).load()
 
 
-class _Loader:
+class _Loader(NamedLoader):
     """One hand-over, by one connection."""
 
+    word, scheme, mark, sign = "an index", "opensearch", MARK, _SIGN
+
     def __init__(self, client: OpenSearch, place: Place, handover: Handover) -> None:
+        super().__init__(place, handover)
         self._client = client
-        self._place = place
-        self._handover = handover
-        self._about: About = handover.about
-        self._target = f"{place.name}_{self._about.content}"
 
-    def load(self) -> None:
-        """Everything."""
-        self._check_names()
-        before = self._shown()
-        if before == [self._target] and facts_of(self._client, f"{self._target}_about") is not None:
-            self._handover.log(f"index: {self._place.shown} holds these rows already")
-            self._pipeline()
-            self._drop_others()
-            return
-        self._create_about()
-        with AtWork(self._sign) as sign:
-            if facts_of(self._client, f"{self._target}_about") is None:
-                self._create()
-                self._fill(sign)
-                self._write_facts()
-            if before and self._is_read(before[0]):
-                say_changes(self._handover, self._digests(before[0]))
-            self._pipeline()
-            self._switch()
-            self._drop_others()
-        if self._target not in self._shown():
-            self._handover.log(f"index: another hand-over has put its rows in {self._place.shown} meanwhile; they stay")
-            self._drop(self._target)
+    def _collections(self) -> Collection[str]:
+        return self._there()
 
-    def _shown(self) -> list[str]:
-        """The indexes that the name stands for: one, or none at first."""
-        return [index for index, aliases in self._there().items() if self._place.name in aliases]
+    def _holders(self, name: str) -> list[str]:
+        return [index for index, aliases in self._there().items() if name in aliases]
+
+    def _in_use(self) -> Collection[str]:
+        return self._holders(self._place.name)
+
+    def _facts(self, collection: str) -> Mapping[str, Any] | None:
+        return facts_of(self._client, f"{collection}_about")
 
     def _there(self) -> dict[str, set[str]]:
         """Each index whose name or alias begins with ours, with its aliases."""
@@ -105,39 +86,19 @@ class _Loader:
                     found.setdefault(index, set()).update(about["aliases"])
         return found
 
-    def _ours(self) -> list[str]:
-        """The indexes of hand-overs to this name, whole or not. Each has one for its facts beside it."""
-        there = self._there()
-        pattern = re.compile(rf"{re.escape(self._place.name)}_[0-9a-f]{{16}}")
-        return [name for name in there if pattern.fullmatch(name) and f"{name}_about" in there]
-
-    def _check_names(self) -> None:
-        """Raise UsageError if a name that is needed belongs to something else."""
-        there, ours = self._there(), self._ours()
-        for name in (self._place.name, f"{self._place.name}_about"):
-            holders = [index for index, aliases in there.items() if name in aliases]
-            if name in there or any(index.removesuffix("_about") not in ours for index in holders):
-                raise UsageError(
-                    f"The server has an index {name} that is not embedfit's; it is not touched.",
-                    remedy="Choose another name: --to opensearch://HOST/NAME",
-                )
-
     def _create_about(self) -> None:
-        """The index of the facts, unless an interrupted load made it."""
         if f"{self._target}_about" not in self._there():
             meta = {"dynamic": False, "_meta": index_body(self._about)["mappings"]["_meta"]}
             self._client.indices.create(index=f"{self._target}_about", body={"mappings": meta})
 
     def _create(self) -> None:
-        """The index of the passages, unless an interrupted load made it."""
         if self._target not in self._there():
             self._client.indices.create(index=self._target, body=index_body(self._about))
 
-    def _sign(self, now: float) -> None:
-        self._client.index(index=f"{self._target}_about", id=_SIGN, body={"at": now})
+    def _put(self, number: int | str, value: Mapping[str, object]) -> None:
+        self._client.index(index=f"{self._target}_about", id=number, body=value)
 
     def _fill(self, sign: AtWork) -> None:
-        """Load the rows behind those that an interrupted load left. A request that broke off may have left some."""
         from opensearchpy.helpers import streaming_bulk
 
         answers = streaming_bulk(
@@ -157,12 +118,7 @@ class _Loader:
                 text, remedy = explained(int(result.get("status", 0)), said, self._place)
                 raise EmbedfitError(f"{self._place.shown}, passage {result.get('_id')}: {text}", remedy=remedy)
         self._client.indices.refresh(index=self._target)
-        count = self._client.count(index=self._target)["count"]
-        if count != self._about.passages:
-            raise EmbedfitError(
-                f"{self._place.shown} holds {count:,} of {self._about.passages:,} passages after the load.",
-                remedy="Run the same command again: it loads those that are missing.",
-            )
+        self._check_count(self._client.count(index=self._target)["count"])
 
     def _actions(self, sign: AtWork) -> Iterator[dict[str, Any]]:
         keys, done = keys_of(self._about), self._first_missing()
@@ -176,13 +132,16 @@ class _Loader:
         """The least number of a passage that is not there."""
         self._client.indices.refresh(index=self._target)
         expected = 0
-        for hit in self._documents(self._target, False):
+        for hit in self._hits(self._target, False):
             if hit["sort"][0] != expected:
                 break
             expected += 1
         return expected
 
-    def _documents(self, index: str, source: list[str] | bool) -> Iterator[Mapping[str, Any]]:
+    def _documents(self, collection: str, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        return (hit["_source"] for hit in self._hits(collection, list(fields)))
+
+    def _hits(self, index: str, source: list[str] | bool) -> Iterator[Mapping[str, Any]]:
         """The documents of an index by their numbers."""
         after = -1
         while True:
@@ -193,28 +152,8 @@ class _Loader:
                 return
             after = hits[-1]["sort"][0]
 
-    def _is_read(self, index: str) -> bool:
-        """Whether an index is of this edition."""
-        facts = facts_of(self._client, f"{index}_about")
-        try:
-            return facts is not None and bool(read_about(str(facts["about"]), self._place.shown))
-        except InputError:
-            return False
-
-    def _digests(self, index: str) -> Iterator[Digest]:
-        for hit in self._documents(index, ["id", "digest"]):
-            yield Digest(str(hit["_source"]["id"]), str(hit["_source"]["digest"]))
-
-    def _write_facts(self) -> None:
-        name, data = f"{self._target}_about", self._handover.questions
-        chunks = [data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK)]
-        for number, chunk in enumerate(chunks, 1):
-            self._client.index(index=name, id=number, body={"data": base64.b64encode(chunk).decode("ascii")})
-        facts = {MARK: self._about.content, "chunks": len(chunks), "about": self._about.model_dump_json()}
-        self._client.index(index=name, id=0, body=facts)
-
-    def _pipeline(self) -> None:
-        """The search pipeline. A server before 3.0 has no z-scores and does without."""
+    def _prepare_search(self) -> None:
+        """Make the search pipeline. A server before 3.0 has no z-scores and does without."""
         from opensearchpy.exceptions import TransportError
 
         path = f"/_search/pipeline/{self._place.name}"
@@ -229,7 +168,7 @@ class _Loader:
             )
 
     def _switch(self) -> None:
-        """Move both names to this content in one request, which the server does whole or not.
+        """Move both names in one request.
 
         must_exist makes it fail if another hand-over has moved them since they were read; then they are read again.
         """
@@ -256,25 +195,18 @@ class _Loader:
                 steps.append({"add": {"index": target, "alias": name}})
         if steps:
             self._client.indices.update_aliases(body={"actions": steps})
-        losers = sorted(self._shown())[:-1]  # after two first hand-overs at the same time
+        losers = sorted(self._holders(self._place.name))[:-1]  # after two first hand-overs at the same time
         if losers:
             both = [(f"{index}{end}", f"{self._place.name}{end}") for index in losers for end in _ENDS]
             own = [{"remove": {"index": index, "alias": name}} for index, name in both]
             self._client.indices.update_aliases(body={"actions": own}, ignore=[404])
 
-    def _drop_others(self) -> None:
-        """Drop earlier rows, and what a broken-off load left. Rows that another process writes now stay."""
-        shown = self._shown()
-        for other in self._ours():
-            if other != self._target and other not in shown and not self._is_at_work(other):
-                self._drop(other)
+    def _signed(self, collection: str) -> object:
+        answer = self._client.get(index=f"{collection}_about", id=self.sign, ignore=[404])
+        return answer.get("_source", {}).get("at")
 
-    def _is_at_work(self, index: str) -> bool:
-        answer = self._client.get(index=f"{index}_about", id=_SIGN, ignore=[404])
-        return is_at_work(answer.get("_source", {}).get("at"))
-
-    def _drop(self, index: str) -> None:
-        self._client.indices.delete(index=f"{index},{index}_about", ignore=[404])
+    def _drop(self, collection: str) -> None:
+        self._client.indices.delete(index=f"{collection},{collection}_about", ignore=[404])
 
 
 def facts_of(client: OpenSearch, index: str) -> Mapping[str, Any] | None:

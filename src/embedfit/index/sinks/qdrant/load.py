@@ -11,16 +11,14 @@ and `filters`, which holds for conditions what metadata can't: dates as numbers,
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from embedfit.errors import EmbedfitError, InputError, UsageError
-from embedfit.index.sinks.changes import say_changes
 from embedfit.index.sinks.conditions import FOLDER, dates_of, folders_of, keys_of
+from embedfit.index.sinks.named import NamedLoader
 from embedfit.index.sinks.qdrant.connection import opened, place_of
-from embedfit.index.sinks.server import AtWork, Place, is_at_work
-from embedfit.index.sinks.sink import About, Digest, Handover, Row, read_about
+from embedfit.index.sinks.server import AtWork, Place
+from embedfit.index.sinks.sink import Handover, Row
 from embedfit.index.store.columns import DOCUMENT
 
 if TYPE_CHECKING:
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
 
 #: A request holds so many bytes of vectors, which JSON makes some five times as long. A server takes 32 MB.
 _REQUEST_BYTES = 2 << 20
-#: Bytes of the questions in a point.
-_CHUNK = 1 << 20
 #: Ids that are read at a time.
 _PAGE = 10_000
 #: The point of the facts that says that rows are being written.
@@ -53,51 +49,21 @@ class QdrantSink:
             _Loader(client, self.place, handover).load()
 
 
-class _Loader:
+class _Loader(NamedLoader):
     """One hand-over, by one connection."""
 
+    word, scheme, mark, sign = "a collection", "qdrant", MARK, _SIGN
+
     def __init__(self, client: QdrantClient, place: Place, handover: Handover) -> None:
+        super().__init__(place, handover)
         self._client = client
-        self._place = place
-        self._handover = handover
-        self._about: About = handover.about
-        self._target = f"{place.name}_{self._about.content}"
         self._keys = keys_of(self._about)
 
-    def load(self) -> None:
-        """Everything."""
-        self._check_names()
-        before = self._aliases().get(self._place.name)
-        if before == self._target and facts_of(self._client, f"{self._target}_about") is not None:
-            self._handover.log(f"index: {self._place.shown} holds these rows already")
-            self._drop_others()
-            return
-        self._create_about()
-        with AtWork(self._sign) as sign:
-            if facts_of(self._client, f"{self._target}_about") is None:
-                self._create()
-                self._fill(sign)
-                self._write_facts()
-            if before is not None and self._is_read(before):
-                say_changes(self._handover, self._digests(before))
-            self._switch()
-            self._drop_others()
-        if self._aliases().get(self._place.name) != self._target:
-            self._handover.log(f"index: another hand-over has put its rows in {self._place.shown} meanwhile; they stay")
-            self._drop(self._target)
+    def _facts(self, collection: str) -> Mapping[str, Any] | None:
+        return facts_of(self._client, f"{collection}_about")
 
-    def _is_read(self, collection: str) -> bool:
-        """Whether a collection is of this edition."""
-        facts = facts_of(self._client, f"{collection}_about")
-        try:
-            return facts is not None and bool(read_about(str(facts["about"]), self._place.shown))
-        except InputError:
-            return False
-
-    def _digests(self, collection: str) -> Iterator[Digest]:
-        for point in self._points(collection, ["id", "digest"]):
-            payload = point.payload or {}
-            yield Digest(str(payload["id"]), str(payload["digest"]))
+    def _documents(self, collection: str, fields: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        return (point.payload or {} for point in self._points(collection, list(fields)))
 
     def _points(self, collection: str, payload: list[str] | bool) -> Iterator[models.Record]:
         """The points of a collection by their numbers."""
@@ -116,26 +82,14 @@ class _Loader:
     def _collections(self) -> set[str]:
         return {one.name for one in self._client.get_collections().collections}
 
-    def _ours(self) -> list[str]:
-        """The collections of hand-overs to this name, whole or not. Each has one for its facts beside it."""
-        every = self._collections()
-        pattern = re.compile(rf"{re.escape(self._place.name)}_[0-9a-f]{{16}}")
-        return [name for name in every if pattern.fullmatch(name) and f"{name}_about" in every]
+    def _holders(self, name: str) -> list[str]:
+        aliases = self._aliases()
+        return [aliases[name]] if name in aliases else []
 
-    def _check_names(self) -> None:
-        """Raise UsageError if a name that is needed belongs to something else."""
-        names, collections, aliases = self._place.name, self._collections(), self._aliases()
-        ours = self._ours()
-        for name in (names, f"{names}_about"):
-            other = aliases.get(name, "").removesuffix("_about")
-            if name in collections or (name in aliases and other not in ours):
-                raise UsageError(
-                    f"The server has a collection {name} that is not embedfit's; it is not touched.",
-                    remedy="Choose another name: --to qdrant://HOST/NAME",
-                )
+    def _in_use(self) -> Collection[str]:
+        return self._aliases().values()
 
     def _create_about(self) -> None:
-        """The collection of the facts, unless an interrupted load made it."""
         if f"{self._target}_about" not in self._collections():
             self._client.create_collection(f"{self._target}_about", vectors_config={}, metadata=self._note())
 
@@ -143,14 +97,13 @@ class _Loader:
         """What every collection says of itself. Servers before 1.16 leave it out; the facts say it again."""
         return {MARK: self._about.content, "model": self._about.model, "fingerprint": self._about.fingerprint}
 
-    def _sign(self, now: float) -> None:
+    def _put(self, number: int | str, value: Mapping[str, object]) -> None:
         from qdrant_client.http import models
 
-        point = models.PointStruct(id=_SIGN, vector={}, payload={"at": now})
+        point = models.PointStruct(id=number, vector={}, payload=dict(value))
         self._client.upsert(f"{self._target}_about", [point], wait=True)
 
     def _create(self) -> None:
-        """The collection of the passages, unless an interrupted load made it."""
         from qdrant_client.http import models
 
         about = self._about
@@ -167,18 +120,12 @@ class _Loader:
             )
 
     def _fill(self, sign: AtWork) -> None:
-        """Load the rows behind those that an interrupted load left. A request that broke off may have left some."""
         done = self._first_missing()
         for batch in self._handover.batches(done) if done < self._about.passages else ():
             sign.renew()
             for rows in _pieces(batch):
                 self._client.upsert(self._target, points=[self._point(row) for row in rows], wait=True)
-        count = self._client.count(self._target, exact=True).count
-        if count != self._about.passages:
-            raise EmbedfitError(
-                f"{self._place.shown} holds {count:,} of {self._about.passages:,} passages after the load.",
-                remedy="Run the same command again: it loads those that are missing.",
-            )
+        self._check_count(self._client.count(self._target, exact=True).count)
 
     def _first_missing(self) -> int:
         """The least number of a passage that is not there."""
@@ -208,19 +155,10 @@ class _Loader:
         found = {"dates": dates, "fields": odd, "folders": folders_of(row.metadata.get(FOLDER))}
         return {name: value for name, value in found.items() if value}
 
-    def _write_facts(self) -> None:
-        from qdrant_client.http import models
-
-        data, name = self._handover.questions, f"{self._target}_about"
-        chunks = [data[start : start + _CHUNK] for start in range(0, len(data), _CHUNK)]
-        for number, chunk in enumerate(chunks, 1):
-            payload: dict[str, Any] = {"data": base64.b64encode(chunk).decode("ascii")}
-            self._client.upsert(name, [models.PointStruct(id=number, vector={}, payload=payload)], wait=True)
-        facts = {MARK: self._about.content, "chunks": len(chunks), "about": self._about.model_dump_json()}
-        self._client.upsert(name, [models.PointStruct(id=0, vector={}, payload=facts)], wait=True)
+    def _prepare_search(self) -> None:
+        pass
 
     def _switch(self) -> None:
-        """Move both names to this content in one request, which the server does whole or not."""
         from qdrant_client.http import models
 
         aliases, name = self._aliases(), self._place.name
@@ -236,16 +174,9 @@ class _Loader:
                 steps.append(models.CreateAliasOperation(create_alias=alias))
             self._client.update_collection_aliases(steps)
 
-    def _drop_others(self) -> None:
-        """Drop earlier rows, and what a broken-off load left. Rows that another process writes now stay."""
-        shown = self._aliases().values()
-        for other in self._ours():
-            if other != self._target and other not in shown and not self._is_at_work(other):
-                self._drop(other)
-
-    def _is_at_work(self, collection: str) -> bool:
-        found = self._client.retrieve(f"{collection}_about", [_SIGN], with_payload=True)
-        return bool(found) and is_at_work((found[0].payload or {}).get("at"))
+    def _signed(self, collection: str) -> object:
+        found = self._client.retrieve(f"{collection}_about", [self.sign], with_payload=True)
+        return (found[0].payload or {}).get("at") if found else None
 
     def _drop(self, collection: str) -> None:
         self._client.delete_collection(collection)

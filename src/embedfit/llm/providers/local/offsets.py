@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from embedfit.errors import MissingDependency, ModelError, first_line
 from embedfit.files.atomic import atomic_folder
-from embedfit.llm.providers.local.gguf import GgufFile, read_gguf
-from embedfit.llm.providers.local.hash import content_hash
+from embedfit.llm.providers.local.gguf import GgufFile
 from embedfit.runtime import cache_folder
 
 if TYPE_CHECKING:
@@ -25,26 +24,26 @@ _EXACT = frozenset({0, 1, 2, 8})
 _COPY = "writer.gguf"
 
 
-def without_offsets(path: Path) -> Path:
+def without_offsets(file: GgufFile, content: str) -> Path:
     """A GGUF file whose weights openvino-genai reads as they are meant: the file itself, or a copy in the cache.
 
-    In kinds such as Q4_1 and Q4_K a block of weights is d·q + m. openvino-genai makes d·(q - z) of that and rounds
+    In kinds such as Q4_1 a block of weights is d·q + m. openvino-genai makes d·(q - z) of that and rounds
     z = -m/d to four bits, which moves all weights of the block by up to d/2. The copy has such weights in eight bits
-    without an offset (Q8_0), which is nearer to the file than its own steps. The file's content names the copy.
+    without an offset (Q8_0), which is nearer to the file than its own steps. content: a hash of the file, which names
+    the copy.
 
     Raises ModelError if the file is damaged or has weights that can't be read.
     """
-    file = read_gguf(path)
     if all(tensor.kind in _EXACT for tensor in file.tensors.values()):
-        return path
-    target = cache_folder() / "writers" / content_hash(path)[:32]
+        return file.path
+    target = cache_folder() / "writers" / content[:32]
     if not (target / _COPY).is_file():
         with atomic_folder(target) as folder:
             try:
                 _rewrite(file, folder / _COPY)
             except (ValueError, KeyError, IndexError, TypeError, NotImplementedError) as error:
                 raise ModelError(
-                    f"{path} is damaged, or has weights that can't be read: {first_line(error)}",
+                    f"{file.path} is damaged, or has weights that can't be read: {first_line(error)}",
                     remedy="Fetch the model again, or use another quantisation of it, such as Q8_0.",
                 ) from error
     return target / _COPY
