@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 RUN_TESTS := $(BIN)/python -m pytest
+# Half of the time the tests wait for servers and child processes: a few files run at the same time.
+IN_PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 
 .PHONY: setup demo test test-all coverage docs lint clean
 
@@ -23,12 +25,11 @@ setup: .venv/ready
 demo: .venv/demo-ready
 	$(BIN)/embedfit demo --run runs/demo
 
-# Half of the time the tests wait for servers and child processes: a few files run at the same time.
 test: setup lint
-	$(RUN_TESTS) --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(RUN_TESTS) $(IN_PARALLEL)
 
 test-all: setup lint
-	HYPOTHESIS_PROFILE=random $(RUN_TESTS) -m ''
+	HYPOTHESIS_PROFILE=random $(RUN_TESTS) -m '' $(IN_PARALLEL)
 
 coverage: setup
 	$(BIN)/python -m coverage run -m pytest
