@@ -261,7 +261,9 @@ def test_the_next_command_is_one_that_the_shell_finds(tmp_path: Path, monkeypatc
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_demo_as_a_user_runs_it(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["demo", "--run", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--run", str(tmp_path / "run")])
+    assert ended.value.code == 0
     said = capsys.readouterr()
     assert [f"{number}/{len(PARTS)}  " in said.err for number in range(1, len(PARTS) + 1)] == [True] * len(PARTS)
     assert "Without training, embedfit's retriever finds more than one vector" in said.err

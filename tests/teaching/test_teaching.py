@@ -137,6 +137,19 @@ def test_candidates_of_all_passages_teach_what_the_whole_teaches() -> None:
     np.testing.assert_allclose(one.matrix, two.matrix, atol=1e-4)
 
 
+def test_a_prior_holds_the_map_of_few_queries_nearer_to_the_identity() -> None:
+    passages, queries = unit(30, 6, 1), unit(64, 6, 2)
+    scores = (queries[:, ::-1] @ passages.T).astype(np.float32)
+
+    def moved(count: int, prior: float) -> float:
+        settings = MapSettings(steps=200, learning_rate=1e-2, prior=prior)
+        return float(np.linalg.norm(fit(queries[:count], passages, whole(scores[:count]), settings).matrix - np.eye(6)))
+
+    assert moved(8, 5.0) < moved(64, 5.0) < moved(64, 0.0)
+    assert moved(8, 5.0) < moved(8, 0.0) - 0.5
+    assert moved(64, 1e5) < 0.01
+
+
 # --- people's questions, and what their words say
 
 
@@ -169,7 +182,7 @@ def test_only_questions_of_the_log_that_were_kept_count() -> None:
     assert (covered_log(hidden, asked) or 0) < covered(contents, ["red stands knife"])
 
 
-@pytest.mark.parametrize(("share", "most"), [(COVERED, 1.0), (COVERED - 0.01, CAREFUL), (None, 0.75)])
+@pytest.mark.parametrize(("share", "most"), [(COVERED, 1.0), (COVERED - 0.01, CAREFUL), (None, 1.0)])
 def test_how_much_of_a_map_ships_goes_by_the_words_of_the_log(share: float | None, most: float) -> None:
     config = resolve(preset="default", overrides={"queries": ["log.txt"]})
     assert sweep_settings(config, share).max_alpha == most

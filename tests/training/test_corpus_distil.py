@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -74,13 +74,15 @@ def tuned_runs(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Tun
 SPLITS: dict[str, Literal["log", "judge"] | None] = {"none": None, "log": "log", "judge": "judge"}
 
 
-def map_of(folder: Path, config: Config, split: Literal["log", "judge"] | None) -> QueryMap:
-    """The map of a run whose questions that people asked are of a split; None for no such questions."""
+def map_of(
+    folder: Path, config: Config, split: Literal["log", "judge"] | None, texts: Sequence[str] = TEXTS
+) -> QueryMap:
+    """The map of a run whose questions that people asked (texts) are of a split; None for no such questions."""
     workspace = make_run(folder)
     if split:
         asked = [
             Query(query_id=f"asked-{n}", passage_id="", text=text, style="asked", split=split, kept=True)
-            for n, text in enumerate(TEXTS)
+            for n, text in enumerate(texts)
         ]
         workspace.write(Query, [*workspace.read(Query), *asked])
     trained(workspace, config)
@@ -147,6 +149,28 @@ def test_questions_without_labels_train_and_questions_that_judge_do_not(tiny_ber
     contents = [passage.content for passage in Workspace(tmp_path / "log").read(Passage)]
     assert maps["log"].card.made["covered"] == pytest.approx(covered(contents, TEXTS), abs=1e-6)
     assert not any("covered" in maps[name].card.made for name in ("none", "judge"))
+
+
+def test_questions_in_other_words_than_the_passages_train_only_where_no_label_teaches(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    texts = ["red zebra walrus quark", "a slow xylophone wants otters", "deep kazoo lemurs yodel"]
+    for share, trains in ((0.3, False), (0.0, True)):
+        config = settings(tiny_bert, "map", f"train.label_share={share}", "train.map_prior=0")
+        none, log = (map_of(tmp_path / f"{share}-{split}", config, SPLITS[split], texts) for split in ("none", "log"))
+        assert np.array_equal(none.matrix, log.matrix) != trains
+        assert ("covered" in log.card.made) == trains
+
+
+def test_the_prior_holds_the_map_unless_questions_that_people_asked_train(tiny_bert: Path, tmp_path: Path) -> None:
+    moved = {}
+    for prior in (0, 15):
+        config = settings(tiny_bert, "map", f"train.map_prior={prior}")
+        for split in ("none", "log"):
+            found = map_of(tmp_path / f"{prior}-{split}", config, SPLITS[split])
+            moved[prior, split] = float(np.linalg.norm(found.matrix - np.eye(found.width)))
+    assert moved[15, "none"] < 0.9 * moved[0, "none"]
+    assert moved[15, "log"] == moved[0, "log"]
 
 
 def test_a_log_that_does_not_train_leaves_the_map_s_teacher_as_it_is(tiny_bert: Path, tmp_path: Path) -> None:

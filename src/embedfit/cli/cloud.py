@@ -110,7 +110,7 @@ def _print_calls(plan: JobPlan, console: Console) -> None:
     if uploads > _SHOWN_UPLOADS:
         console.print(f"  [dim]and {uploads - _SHOWN_UPLOADS:,} more uploads[/]")
     console.print("  then, until it has ended: sagemaker.describe_training_job, logs.get_log_events")
-    console.print("  then: s3.download_file of each result, and the deletion of everything above")
+    console.print("  then: s3.get_object of each result, and the deletion of everything above")
     console.print("  [dim]Tags, whole parameters and the IAM policies: --json[/]")
 
 

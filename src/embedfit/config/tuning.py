@@ -87,6 +87,9 @@ class TrainConfig(Section):
     )
     map_steps: int = decides(200, ge=1, le=100_000, description="steps of the query map, which takes seconds")
     map_learning_rate: float = decides(1e-3, gt=0)
+    map_prior: float = decides(
+        15.0, ge=0, description="how strongly few queries hold the query map near the identity, which changes nothing"
+    )
     hard_negatives: int = decides(4, ge=0, description="hard negatives of a row that a step uses")
     in_batch_negatives: bool = decides(True)
     both_directions: bool = decides(False)

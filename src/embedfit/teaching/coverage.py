@@ -23,6 +23,15 @@ def largest_weight(share: float) -> float:
     return 1.0 if share >= COVERED else CAREFUL
 
 
+def log_teaches(share: float, label_share: float) -> bool:
+    """Whether people's questions train beside written queries. share: covered() of the questions.
+
+    If words mislead and the written queries' own passages count in their targets (label_share above 0), the written
+    ones alone teach more (docs/recipe.md).
+    """
+    return share >= COVERED or not label_share
+
+
 def covered(contents: Sequence[str], questions: Sequence[str]) -> float:
     """The share of a question that BM25's best passage covers, averaged over the questions; 0 without questions."""
     if not questions:

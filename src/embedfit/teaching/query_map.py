@@ -21,7 +21,7 @@ class MapSettings:
     """The settings of a map's training. docs/recipe.md has the measurements behind the defaults.
 
     steps: of Adam, with `batch` queries each. temperature: τ, the student's. teacher_temperature: T. label_share: see
-    targets().
+    targets(). prior: c, the pull to the identity, see fit(); 0 for none.
     """
 
     steps: int = 200
@@ -30,6 +30,7 @@ class MapSettings:
     temperature: float = 0.05
     teacher_temperature: float = 1.0
     label_share: float = 0.3
+    prior: float = 0.0
     seed: int = 13
 
 
@@ -45,10 +46,14 @@ def fit(
     """The map, learned from the identity, whose cosines with the passages have a softmax that is near the targets'.
 
     queries: (Q, H) and passages: (N, H), unit rows of one embedder; scores: of the Q queries. labels: of the Q queries,
-    or () for none. Equal inputs give equal maps.
+    or () for none. Equal inputs give equal maps. With a prior c the loss has another addend, c / Q · ‖M − I‖² (squared
+    Frobenius norm), so that few queries move the map little; a pull to the start instead of to zero is called L2-SP
+    (Li et al. 2018, arXiv 1802.01483).
     """
     known = labels or [{}] * len(queries)
-    matrix = torch.eye(queries.shape[1], requires_grad=True)
+    identity = torch.eye(queries.shape[1])
+    matrix = identity.clone().requires_grad_()
+    pull = settings.prior / len(queries)
     optimiser = torch.optim.Adam([matrix], lr=settings.learning_rate)
     asked, found = torch.from_numpy(queries), torch.from_numpy(passages)
     with (report or Silent()).task("query map", settings.steps, "steps") as task:
@@ -59,6 +64,8 @@ def fit(
             mapped = normalize(asked[rows] @ matrix.T, dim=1)
             logits = mapped @ (found if scores.whole else found[columns]).T / settings.temperature
             loss = corpus_cross_entropy(logits, torch.from_numpy(spread)).mean()
+            if pull:
+                loss = loss + pull * (matrix - identity).square().sum()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()

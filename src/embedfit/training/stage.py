@@ -33,6 +33,7 @@ from embedfit.path.artefacts import DevScores, Passage, Query, TrainingLog, Trai
 from embedfit.path.workspace import Workspace, encode_record, encode_whole
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
+from embedfit.teaching.coverage import covered_log, log_teaches
 from embedfit.teaching.query_map import MapSettings, fit
 from embedfit.training.batches import Composer, Composes
 from embedfit.training.dev import DevSet, dev_set, encode_store
@@ -78,8 +79,9 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     if (runtime.processes > 1 or runtime.nodes) and config.training.tuned != "map":
         loss = loss_named(config.training.loss)
         if loss.teaches_map:  # the teachers' vectors and scores are stored, and each process finds them
-            data = _training_data(workspace, trained_tower(config), config, Silent())
-            corpus_teacher(workspace, config, data, runtime)
+            covered = _covered(workspace, config)
+            data = _training_data(workspace, trained_tower(config), config, covered, Silent())
+            corpus_teacher(workspace, config, data, covered, runtime)
         if loss.soft_labels:
             # The vectors of tokens are not stored, so each process computes them itself.
             fused_teacher(data.texts, config.model, TeacherWeights(windows=1, tokens=0, words=0), runtime)
@@ -118,8 +120,9 @@ def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material
     if trunk is not None and rank:
         trained = sum(weight.numel() for weight in trunk.parameters().values())
         runtime.report.log(f"train: an adapter (LoRA) of rank {rank}: {trained:,} weights train beside {size:,}")
-    data = _training_data(workspace, encoder, config, runtime.report)
-    corpus = corpus_teacher(workspace, config, data, runtime) if loss.teaches_map else None
+    covered = _covered(workspace, config)
+    data = _training_data(workspace, encoder, config, covered, runtime.report)
+    corpus = corpus_teacher(workspace, config, data, covered, runtime) if loss.teaches_map else None
     decided = {
         "epochs": settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, loss.steps, loss.epochs),
         "learning_rate": settings.learning_rate or learning_rate_for(size, adapter=rank > 0),
@@ -148,18 +151,41 @@ def trained_tower(config: Config, precision: Precision | Literal["auto"] = "auto
     return Encoder.load(plain, layout=own, precision=precision)
 
 
-def _training_data(workspace: Workspace, encoder: Encoder, config: Config, report: Reporter) -> TrainingData:
-    path, settings = workspace.existing("train.jsonl"), config.training
-    rows = read_flagembedding(path)
+def _covered(workspace: Workspace, config: Config) -> float | None:
+    """The share of people's questions that passages cover, if such questions may train; else None."""
+    if not loss_named(config.training.loss).corpus:
+        return None
+    return covered_log(workspace.read(Passage), workspace.read(Query))
+
+
+def _asked(workspace: Workspace, settings: TrainConfig, covered: float | None, report: Reporter) -> list[str]:
+    """The questions that people asked and that train. covered: see _covered()."""
     asked = [query.text for query in workspace.read(Query) if query.split == "log" and query.kept]
-    if asked and not loss_named(settings.loss).corpus:
+    if not asked:
+        return []
+    if covered is None:
         report.log(
             f"train: {len(asked):,} questions that people asked don't train, for train.loss={settings.loss} needs a "
             "passage for each; train.loss=corpus-distil learns from them"
         )
-    elif asked:
-        rows += [TrainRow(query=text, pos=(), neg=()) for text in asked]
-        report.log(f"train: {len(asked):,} questions that people asked train too; nobody said what answers them")
+        return []
+    if not log_teaches(covered, settings.label_share):
+        report.log(
+            f"train: {len(asked):,} questions that people asked don't train: a passage has {covered:.0%} of a "
+            "question's words, on average, so a teacher that counts words misleads, and the queries whose passage is "
+            "known teach more"
+        )
+        return []
+    report.log(f"train: {len(asked):,} questions that people asked train too; nobody said what answers them")
+    return asked
+
+
+def _training_data(
+    workspace: Workspace, encoder: Encoder, config: Config, covered: float | None, report: Reporter
+) -> TrainingData:
+    path, settings = workspace.existing("train.jsonl"), config.training
+    rows = read_flagembedding(path)
+    rows += [TrainRow(query=text, pos=(), neg=()) for text in _asked(workspace, settings, covered, report)]
     limits = {True: settings.query_max_tokens, False: settings.passage_max_tokens or _LONGEST}
 
     def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
@@ -335,6 +361,7 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
             temperature=settings.temperature,
             teacher_temperature=corpus.temperature,
             label_share=corpus.share,
+            prior=settings.map_prior if corpus.covered is None else 0.0,
             seed=config.seed,
         ),
         labels=corpus.labels,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ResponseStreamingError
 
+from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.destroy import destroy
+from embedfit.deploy.jobs.bring import Results
 from embedfit.deploy.state import StateFile
 from embedfit.errors import DeployError, EmbedfitError
 from embedfit.runtime import Runtime
@@ -305,3 +309,33 @@ def test_a_failure_at_any_call_is_mended_by_the_same_command_or_destroy(desk: De
     assert desk.jobs.running == [] and desk.recorded() == []
     assert "objects" not in desk.account.everything() and "roles" not in desk.account.everything()
     assert StateFile(desk.run_folder / "deploy", desk.time.clock.now).read().deployments == ()
+
+
+class _BreakingOff:
+    """An S3 client whose objects' bodies break off, so many times, before they arrive whole."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def get_object(self, **_: str) -> dict[str, object]:
+        return {"Body": self}
+
+    def iter_chunks(self, _: int) -> Iterator[bytes]:
+        yield b"half of "
+        if self.left:
+            self.left -= 1
+            raise ResponseStreamingError(error="the connection was reset")
+        yield b"it"
+
+
+def test_an_object_whose_body_breaks_off_is_asked_for_again_and_is_never_half_there(tmp_path: Path) -> None:
+    for times, whole in ((0, True), (4, True), (5, False)):
+        target = tmp_path / str(times) / "model.bin"
+        place = Results(
+            aws=Aws(session=None, region="us-east-1", _clients={"s3": _BreakingOff(times)}), bucket="b", prefix="p/",
+            place="run",
+        )  # fmt: skip
+        with nullcontext() if whole else pytest.raises(ResponseStreamingError):
+            assert place._get("run/model.bin", target)
+        assert target.exists() == whole
+        assert not whole or target.read_bytes() == b"half of it"

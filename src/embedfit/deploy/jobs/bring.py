@@ -10,10 +10,13 @@ from pathlib import Path, PurePosixPath
 from embedfit.deploy.account.calls import Aws, aws_errors
 from embedfit.deploy.jobs.layout import LEDGER, LISTED, LISTING, Listing, run_files
 from embedfit.errors import DeployError
-from embedfit.files.atomic import disk_errors, is_temporary
+from embedfit.files.atomic import atomic_file, disk_errors, is_temporary
 from embedfit.files.hashes import sha256_file
 from embedfit.network.aws import aws_exceptions, is_absent
 from embedfit.progress import Reporter
+
+#: Bytes of an object that are held at a time, and how often a body that breaks off is asked for again.
+_CHUNK, _TRIES = 1 << 20, 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,17 +85,22 @@ class Results:
 
     def _get(self, key: str, target: Path) -> bool:
         """Fetch an object. Returns whether there is one."""
-        from boto3.s3.transfer import TransferConfig  # boto3 is an optional package
-
-        target.parent.mkdir(parents=True, exist_ok=True)
-        config = TransferConfig(use_threads=False)  # type: ignore[no-untyped-call]  # so that Ctrl-C arrives here
-        try:
-            self.aws.client("s3").download_file(self.bucket, f"{self.prefix}{key}", str(target), Config=config)
-        except aws_exceptions() as error:
-            if is_absent(error):
-                return False
-            raise
-        return True
+        for left in reversed(range(_TRIES)):
+            try:
+                body = self.aws.client("s3").get_object(Bucket=self.bucket, Key=f"{self.prefix}{key}")["Body"]
+            except aws_exceptions() as error:  # boto3 has repeated the call itself
+                if is_absent(error):
+                    return False
+                raise
+            try:
+                with atomic_file(target, binary=True) as file:
+                    for chunk in body.iter_chunks(_CHUNK):
+                        file.write(chunk)
+                return True
+            except aws_exceptions():
+                if not left:
+                    raise
+        return False
 
 
 def _belongs(name: str) -> bool:

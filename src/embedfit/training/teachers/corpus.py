@@ -14,14 +14,13 @@ import numpy as np
 from embedfit.config import Config, TrainConfig
 from embedfit.models.local import LocalModel, base_model
 from embedfit.numerics.arrays import Floats, Ints, Vectors
-from embedfit.path.artefacts import Passage, Query
+from embedfit.path.artefacts import Passage
 from embedfit.path.workspace import Workspace, sha256_json
 from embedfit.runtime import Runtime
-from embedfit.teaching.coverage import CAREFUL_TEACHER, COVERED, covered_log
+from embedfit.teaching.coverage import CAREFUL_TEACHER, COVERED, log_teaches
 from embedfit.teaching.scores import TeacherScores, TeacherWeights, corpus_scores, stored_scores
 from embedfit.teaching.targets import Labels, common_columns, targets
 from embedfit.training.batches import TrainingBatch
-from embedfit.training.losses.loss import loss_named
 from embedfit.training.store import Example, TrainingData
 
 
@@ -31,7 +30,7 @@ class CorpusTeacher:
 
     base: the untuned model. queries: (Q, H) its vectors of the examples' queries. passages: (N, H) its vectors of all
     passages. labels: passages that are known to answer each example's query. temperature, share: see targets().
-    covered: as covered_log() has it; None if no question that people asked trains.
+    covered: as covered_log() has it, if questions that people asked train; else None.
     """
 
     base: LocalModel
@@ -49,10 +48,13 @@ class CorpusTeacher:
         return common_columns(chosen, self.scores, wanted)
 
 
-def corpus_teacher(workspace: Workspace, config: Config, data: TrainingData, runtime: Runtime) -> CorpusTeacher:
+def corpus_teacher(
+    workspace: Workspace, config: Config, data: TrainingData, covered: float | None, runtime: Runtime
+) -> CorpusTeacher:
     """The teacher of the examples. It reads no passage of the evaluation documents.
 
-    Vectors come from the store, or go into it. The scores are kept in the stage's scratch folder.
+    covered: as covered_log() has it. Vectors come from the store, or go into it. The scores are kept in the stage's
+    scratch folder.
     """
     settings = config.training
     corpus = [passage for passage in workspace.read(Passage) if passage.split != "test"]
@@ -60,8 +62,7 @@ def corpus_teacher(workspace: Workspace, config: Config, data: TrainingData, run
     texts = [data.texts[example.query].content for example in data.examples]
     base = base_model(config)
     parts = settings.corpus_teacher
-    asked_train = loss_named(settings.loss).corpus  # with another loss no question that people asked trains
-    share = covered_log(corpus, workspace.read(Query)) if asked_train else None
+    share = covered if covered is not None and log_teaches(covered, settings.label_share) else None
     by_default = parts == TrainConfig().corpus_teacher  # a teacher that somebody named stays
     if by_default and share is not None and share < COVERED:
         parts = CAREFUL_TEACHER
