@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from embedfit.path.artefacts import Passage, Query
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 from embedfit.teaching.coverage import CAREFUL, COVERED, covered, covered_log
+from embedfit.teaching.own_sentences import EACH, MOST, own_sentences
 from embedfit.teaching.query_map import MapSettings, corpus_cross_entropy, fit
 from embedfit.teaching.scores import CANDIDATES, SAMPLED, TeacherScores, TeacherWeights, corpus_scores
 from embedfit.teaching.targets import common_columns, targets
@@ -148,6 +150,28 @@ def test_a_prior_holds_the_map_of_few_queries_nearer_to_the_identity() -> None:
     assert moved(8, 5.0) < moved(64, 5.0) < moved(64, 0.0)
     assert moved(8, 5.0) < moved(8, 0.0) - 0.5
     assert moved(64, 1e5) < 0.01
+
+
+@given(
+    passages=st.lists(st.text("ab. 。\n", max_size=80), max_size=12),
+    taught=st.integers(0, 12),
+    queries=st.integers(0, 8),
+    seed=st.integers(0, 3),
+)
+def test_own_sentences_are_of_untaught_passages_and_every_passage_lends_before_one_lends_twice(
+    passages: list[str], taught: int, queries: int, seed: int
+) -> None:
+    found = own_sentences(passages, passages[:taught], queries=queries, seed=seed)
+    assert found == own_sentences(passages, passages[:taught], queries=queries, seed=seed)
+    assert len(found) <= MOST * queries
+    untaught = {text for text in passages[taught:] if text.strip()} - set(passages[:taught])
+    assert all(content in untaught and sentence in content for sentence, content in found)
+    lent = Counter(content for _, content in found)
+    assert max(lent.values(), default=0) <= EACH
+    if len(found) >= len(untaught):
+        assert lent.keys() == untaught
+    else:
+        assert max(lent.values(), default=0) <= 1
 
 
 # --- people's questions, and what their words say

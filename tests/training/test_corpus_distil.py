@@ -105,7 +105,7 @@ def test_what_is_tuned_changes_and_the_rest_stays(
         mapped = learned(base.embed(TEXTS, is_query=True))
         np.testing.assert_allclose(tuned.embed(TEXTS, is_query=True), mapped, atol=1e-5)
     log = json.loads((tmp_path / "finetuned" / "training.json").read_text())
-    assert log["rows"] == 24 and log["steps"] == (30 if tune == "map" else 9)
+    assert log["rows"] == 24 + 8 and log["steps"] == (30 if tune == "map" else 12)  # 8 passages of dev lend a sentence
     assert log["config"]["epochs"] == 3
 
 
@@ -160,6 +160,13 @@ def test_questions_in_other_words_than_the_passages_train_only_where_no_label_te
         none, log = (map_of(tmp_path / f"{share}-{split}", config, SPLITS[split], texts) for split in ("none", "log"))
         assert np.array_equal(none.matrix, log.matrix) != trains
         assert ("covered" in log.card.made) == trains
+
+
+def test_passages_without_a_query_lend_their_own_sentences(tiny_bert: Path, tmp_path: Path) -> None:
+    workspace = make_run(tmp_path)  # 24 passages have a row, 8 of dev have none
+    for share, rows in ((0.3, 32), (0.0, 24)):
+        trained(workspace, settings(tiny_bert, "map", f"train.label_share={share}"))
+        assert json.loads((tmp_path / "finetuned" / "training.json").read_text())["rows"] == rows
 
 
 def test_the_prior_holds_the_map_unless_questions_that_people_asked_train(tiny_bert: Path, tmp_path: Path) -> None:

@@ -30,10 +30,15 @@ def stand_ins(contents: Sequence[str], *, seed: int = 0) -> tuple[list[str], npt
     chosen = rng.permutation(len(contents))[:SAMPLE]
     texts = []
     for number in chosen:
-        whole = contents[number]
-        sentences = [part.strip() for part in _SENTENCE_ENDS.split(whole) if len(part.strip()) >= _SHORTEST]
-        texts.append((sentences[rng.integers(len(sentences))] if sentences else whole)[:_LONGEST])
+        sentences = sentences_of(contents[number])
+        texts.append(sentences[rng.integers(len(sentences))])
     return texts, chosen.astype(np.int64)
+
+
+def sentences_of(content: str) -> list[str]:
+    """The sentences of a passage that are long enough to say something, cut to _LONGEST; all of it if none is."""
+    found = [part.strip() for part in _SENTENCE_ENDS.split(content) if len(part.strip()) >= _SHORTEST]
+    return [text[:_LONGEST] for text in found or [content]]
 
 
 def deviations(

@@ -34,6 +34,7 @@ from embedfit.path.workspace import Workspace, encode_record, encode_whole
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
 from embedfit.teaching.coverage import covered_log, log_teaches
+from embedfit.teaching.own_sentences import own_sentences
 from embedfit.teaching.query_map import MapSettings, fit
 from embedfit.training.batches import Composer, Composes
 from embedfit.training.dev import DevSet, dev_set, encode_store
@@ -180,12 +181,29 @@ def _asked(workspace: Workspace, settings: TrainConfig, covered: float | None, r
     return asked
 
 
+def _stand_ins(workspace: Workspace, rows: Sequence[TrainRow], seed: int, report: Reporter) -> list[TrainRow]:
+    """Rows whose queries are sentences of the passages that no row teaches, the evaluation's passages left out."""
+    contents = [passage.content for passage in workspace.read(Passage) if passage.split != "test"]
+    found = own_sentences(contents, [text for row in rows for text in row.pos], queries=len(rows), seed=seed)
+    if found:
+        lending = len({content for _, content in found})
+        report.log(
+            f"train: {lending:,} passages have no query that trains, so {len(found):,} of their own sentences train in "
+            "the queries' place"
+        )
+    return [TrainRow(query=sentence, pos=(content,), neg=()) for sentence, content in found]
+
+
 def _training_data(
     workspace: Workspace, encoder: Encoder, config: Config, covered: float | None, report: Reporter
 ) -> TrainingData:
     path, settings = workspace.existing("train.jsonl"), config.training
     rows = read_flagembedding(path)
-    rows += [TrainRow(query=text, pos=(), neg=()) for text in _asked(workspace, settings, covered, report)]
+    asked = _asked(workspace, settings, covered, report)
+    rows += [TrainRow(query=text, pos=(), neg=()) for text in asked]
+    given = len(rows)
+    if loss_named(settings.loss).corpus and settings.label_share and not asked:
+        rows += _stand_ins(workspace, rows, config.seed, report)
     limits = {True: settings.query_max_tokens, False: settings.passage_max_tokens or _LONGEST}
 
     def tokenise(texts: Sequence[str], is_query: bool) -> list[list[int]]:
@@ -197,18 +215,19 @@ def _training_data(
     if data.empty_texts:
         lost = f" and with them the rows {_listed(data.dropped_rows)}" if data.dropped_rows else ""
         report.log(f"train: {data.empty_texts} texts without a token are left out{lost}")
-    if len(data.examples) < 2:
+    usable = [example for example in data.examples if example.row < given]
+    if len(usable) < 2:
         raise TrainingError(
-            f"{path} holds {len(data.examples)} usable rows; a row learns from the others, so two are the least.",
+            f"{path} holds {len(usable)} usable rows; a row learns from the others, so two are the least.",
             remedy=f"Generate more queries: embedfit generate --run {workspace.root} --force",
         )
     loss = loss_named(settings.loss)
-    if loss.needs_scores and not any(example.positive_scores for example in data.examples):
+    if loss.needs_scores and not any(example.positive_scores for example in usable):
         raise TrainingError(
             f"train.loss is {settings.loss}, but the rows of {path} have no scores to learn from.",
             remedy="Add pos_scores and neg_scores to the rows, or use --set train.loss=infonce",
         )
-    nothing, warnings = doubts(data.examples, contrasts=not loss.corpus, scored=loss.needs_scores)
+    nothing, warnings = doubts(usable, contrasts=not loss.corpus, scored=loss.needs_scores)
     if nothing:
         raise TrainingError(
             f"{path} teaches nothing: {nothing}.",
