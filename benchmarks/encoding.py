@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedfit.models.encoder import Encoder, encoding_batches
-from embedfit.models.graphs import cached_graph
+from embedfit.models.encoder import Encoder
+from embedfit.models.graphs.cache import cached_graph
 from embedfit.models.layout.modules import Head
 from embedfit.models.layout.prompts import open_model
+from embedfit.models.text_model import encoding_batches
 from embedfit.models.tokenizer import open_tokenizer
 from embedfit.numerics.arrays import Vectors
 from embedfit.numerics.batching import batches_by_length

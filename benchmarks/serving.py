@@ -37,7 +37,7 @@ from typing import Any
 import platformdirs
 import psutil
 
-from embedfit.models.export import to_onnx
+from embedfit.models.graphs.export import to_onnx
 from embedfit.models.sources import resolve_model
 from embedfit.models.tokenizer import load_tokenizer
 from embedfit.numerics.machine import cores, gemm_rate

@@ -37,10 +37,12 @@ def test_the_module_runs() -> None:
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, "passive"), ("active", "active")])
-def test_threads_of_torch_wait_without_spinning_unless_the_user_says_otherwise(own: str | None, expected: str) -> None:
-    """OpenMP reads the variable when torch is loaded, so no command may load torch before it is set."""
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(own: str | None, expected: str) -> None:
+    """OpenMP and OpenBLAS read the variables when torch and numpy are loaded, so these may be loaded only later."""
     code = (
-        "import os, sys; from embedfit.cli.main import main; loaded = 'torch' in sys.modules\n"
+        "import os, sys; import embedfit.cli; loaded = bool({'torch', 'numpy'} & set(sys.modules))\n"
+        "assert os.environ['OPENBLAS_THREAD_TIMEOUT'] == '4'\n"
+        "from embedfit.cli.main import main; assert 'torch' not in sys.modules\n"
         "try: main(['--version'])\nexcept SystemExit: print(loaded, os.environ['OMP_WAIT_POLICY'])"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}

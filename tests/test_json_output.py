@@ -123,7 +123,7 @@ def test_exports(said: Callable[..., str], tmp_path: Path, monkeypatch: pytest.M
     assert printed("embedfit ledger list", said("ledger", "list", "--ledger", ledger, "--json")) == []
     calls = said("ledger", "export", tmp_path / "calls.jsonl", "--ledger", ledger, "--json")
     assert printed("embedfit ledger export", calls) == {"file": str(tmp_path / "calls.jsonl"), "calls": 0}
-    monkeypatch.setattr("embedfit.models.export.to_onnx", lambda folder: folder / "onnx" / "model.onnx")
+    monkeypatch.setattr("embedfit.models.graphs.export.to_onnx", lambda folder: folder / "onnx" / "model.onnx")
     files = printed("embedfit export", said("export", tiny_bert, "--onnx", "--json"))["files"]
     assert files == [str(tiny_bert / "onnx" / "model.onnx")]
     monkeypatch.setattr("embedfit.reporting.push.push", lambda *given, **named: "https://hub.example/a/b")

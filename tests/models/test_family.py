@@ -18,8 +18,8 @@ from sentence_transformers import SentenceTransformer
 from embedfit.errors import ModelError
 from embedfit.merging.mixtures import WholeModels
 from embedfit.models.encoder import Encoder
-from embedfit.models.export import to_onnx
 from embedfit.models.folder import save_model
+from embedfit.models.graphs.export import to_onnx
 from embedfit.models.layout.golden import check_golden
 from embedfit.models.layout.modules import Head
 from embedfit.models.layout.reading import read_architecture
@@ -243,7 +243,7 @@ def test_family_without_graphs_is_served_by_torch_and_says_so(family: Callable[[
 def test_family_too_large_for_one_onnx_file_says_so(
     family: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("embedfit.models.graphs._LARGEST_ONNX", 1000)
+    monkeypatch.setattr("embedfit.models.graphs.cache._LARGEST_ONNX", 1000)
     with pytest.raises(ModelError, match="one ONNX file holds") as caught:
         to_onnx(family("bert"), tmp_path / "model.onnx")
     assert "--engine openvino" in caught.value.remedy

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedfit.models.export import to_onnx, to_openvino
+from embedfit.models.graphs.export import to_onnx, to_openvino
 from embedfit.models.layout.modules import Head, unit_rows
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.tokenizer import load_tokenizer
@@ -110,7 +110,7 @@ def test_the_onnx_file_is_what_tei_reads(tiny_bert, tmp_path):
 
 def test_an_export_that_differs_is_not_kept(tiny_bert, tmp_path, monkeypatch):
     from embedfit.errors import ModelError
-    from embedfit.models import export
+    from embedfit.models.graphs import export
 
     monkeypatch.setattr(export, "TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="differs"):

@@ -9,6 +9,7 @@ import pytest
 from embedfit.errors import ModelError
 from embedfit.serving.engines.choice import EngineCandidate, EngineChoice
 from embedfit.serving.engines.known import known_choice, place_of
+from embedfit.serving.scheduling.admission import GateResult
 from tests.serving.conftest import FakeEngine
 
 ENGINES = {"fp32": FakeEngine(), "bf16": FakeEngine()}
@@ -29,14 +30,16 @@ def candidates(broken: str = "") -> list[EngineCandidate]:
 class Choosing:
     """Counts how often all engines are tried."""
 
-    def __init__(self, precision: str) -> None:
+    def __init__(self, precision: str, verdict: GateResult | None = None) -> None:
         self.times = 0
-        self.precision = precision
+        self.precision, self.verdict = precision, verdict
 
     def __call__(self) -> EngineChoice:
         self.times += 1
         rates: dict[str, float | None] = {"fake fp32": 100.0, "fake bf16": 300.0, "other": None}
-        return EngineChoice(engine=ENGINES[self.precision], label=f"fake {self.precision}", rates=rates)
+        return EngineChoice(
+            engine=ENGINES[self.precision], label=f"fake {self.precision}", rates=rates, verdict=self.verdict
+        )
 
 
 def test_all_are_tried_once(tmp_path: Path) -> None:
@@ -71,7 +74,27 @@ def test_an_engine_that_no_longer_loads_is_chosen_anew(tmp_path: Path) -> None:
     assert found.label == "fake fp32"
 
 
-def test_another_model_or_other_engines_have_another_place() -> None:
+def test_whatever_decides_a_choice_has_another_place() -> None:
     one = place_of("content", candidates())
     assert one == place_of("content", candidates())
-    assert len({one, place_of("other", candidates()), place_of("content", candidates()[:1])}) == 3
+    others = (
+        place_of("other", candidates()),
+        place_of("content", candidates()[:1]),
+        place_of("content", candidates(), precision="int8"),
+        place_of("content", candidates(), gate="queries"),
+        place_of("content", candidates(), gate="other queries"),
+    )
+    assert len({one, *others}) == 6
+
+
+def test_the_verdict_of_the_gate_is_kept(tmp_path: Path) -> None:
+    """A model that is checked on queries is not compiled in all precisions at each start."""
+    verdict = GateResult(
+        passed=True, exact=0.5, fast=0.51, least_cosine=0.99, queries=7, passages=9, source="the run's own queries"
+    )
+    choosing, said = Choosing("bf16", verdict), list[str]()
+    place = tmp_path / "one.json"
+    first = known_choice(place, candidates(), choosing, log=said.append)
+    assert known_choice(place, candidates(), choosing, log=said.append) == first
+    assert first.verdict == verdict and choosing.times == 1
+    assert any("passes the quality gate" in line for line in said)

@@ -11,7 +11,7 @@ import transformers
 from sentence_transformers import SentenceTransformer
 
 from embedfit.models.architecture import Architecture
-from embedfit.models.export import to_onnx, to_openvino
+from embedfit.models.graphs.export import to_onnx, to_openvino
 from embedfit.models.layout.modules import Head
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.tokenizer import open_tokenizer

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -88,9 +87,6 @@ class _Signals:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line. Errors become one message with its remedy, and an exit code."""
-    # Read when torch is loaded, which no import above does. Its threads would wait for each other by spinning: beside
-    # other busy processes, or under a quota, a search then takes ten times as long and more.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     terminal.prepare()
     with _Signals() as signals:
         try:

@@ -115,7 +115,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a model as a graph into its folder, or into those of its two towers, checked against torch."""
-    from embedfit.models.export import to_onnx, to_openvino  # loads torch
+    from embedfit.models.graphs.export import to_onnx, to_openvino  # loads torch
     from embedfit.models.layout.towers import plain_folders
     from embedfit.models.sources import resolve_model
 

@@ -8,6 +8,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,20 @@ _TICK_NS = 2_000_000_000
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
+    """Hex SHA-256 of a file's bytes. A large file that this process has read is read again only if it changed."""
+    status = path.stat()
+    changed = max(status.st_mtime_ns, status.st_ctime_ns)
+    if status.st_size < _WORTH_KEEPING or time.time_ns() - changed < _TICK_NS:
+        return _sha256(path)
+    return _kept_sha256(path.absolute(), (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, changed))
+
+
+@lru_cache(maxsize=256)
+def _kept_sha256(path: Path, status: tuple[int, ...]) -> str:
+    return _sha256(path)
+
+
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -23,6 +23,7 @@ from embedfit.index.store.filters import Where, filter_of
 from embedfit.index.store.folder import Stored, read
 from embedfit.index.store.manifest import index_folder
 from embedfit.index.tokens import TokenReader, TokenSpace, gathered, to_bytes
+from embedfit.models.graphs.encoder import GraphKind
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.local import LocalModel
 from embedfit.numerics.arrays import Floats
@@ -71,12 +72,16 @@ class Asker:
         """The model's folder."""
         return self._model.folder
 
+    def use_graphs(self, kind: GraphKind) -> None:
+        """Read texts by the model's graphs from now on, without torch. Raises ModelError if it has no right ones."""
+        self._model.use_graphs(kind, tokens=self._space is not None)
+
     def ask(self, texts: Sequence[str]) -> Asked:
         """Vectors of queries and, if the index holds tokens, their token vectors."""
         if self._space is None:
             return Asked(texts=texts, vectors=self._model.embed(texts, is_query=True))
         if self._reader is None:
-            self._reader = TokenReader(self._model.tower(is_query=True).encoder())
+            self._reader = TokenReader(self._model.tower(is_query=True).text_model())
         vectors, tokens = self._reader.queries(texts, self._space)
         return Asked(texts=texts, vectors=vectors, tokens=tokens)
 
@@ -100,7 +105,7 @@ class Asker:
                 remedy="Build it with them: embedfit index … --tokens",
             )
         if self._passages is None:
-            self._passages = TokenReader(self._model.tower(is_query=False).encoder())
+            self._passages = TokenReader(self._model.tower(is_query=False).text_model())
         lengths, rows = self._passages.beginnings(texts)
         return gathered([to_bytes(self._space.projected(one)) for one in rows]), lengths
 

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from embedfit.errors import ModelError
-from embedfit.index.rows import product, starts_of
+from embedfit.index.rows import product, starts_of, to_floats
 from embedfit.index.scoring import Tokens
-from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import Chunk, Compute, Task, VectorStore
-from embedfit.models.token_vectors import text_and_token_vectors, token_vectors
+from embedfit.models.text_model import TextModel
 from embedfit.models.tokenizer import open_tokenizer
 from embedfit.models.windows import windows_of_model
 from embedfit.numerics.arrays import Floats, Ints
@@ -64,7 +63,7 @@ class TokenSpace:
 class TokenReader:
     """Token vectors of passages and of queries by one tower: each of two towers has a reader of its own."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: TextModel) -> None:
         self._encoder = encoder
         self._special = set(encoder.tokenizer.encode("").ids)
 
@@ -87,12 +86,12 @@ class TokenReader:
         ids = self.passage_ids(texts)
         flat = [row for parts in ids for row in parts]
         if all(flat):
-            whole, found = text_and_token_vectors(self._encoder, flat, is_query=False)
+            whole, found = self._encoder.texts_and_tokens(flat, is_query=False)
         else:  # a model without special tokens reads nothing of some texts
-            whole, found = np.zeros((0, 0), np.float32), token_vectors(self._encoder, flat)
+            whole, found = np.zeros((0, 0), np.float32), self._encoder.tokens(flat)
         starts = starts_of([len(rows) for rows in ids]).tolist()
         single = [whole[start] if len(whole) and stop == start + 1 else None for start, stop in pairwise(starts)]
-        own = [vectors[self._own(row)].float().cpu().numpy() for vectors, row in zip(found, flat, strict=True)]
+        own = [to_floats(vectors[self._own(row)]) for vectors, row in zip(found, flat, strict=True)]
         return single, [np.concatenate(own[start:stop]) for start, stop in pairwise(starts)]
 
     def beginnings(self, texts: Sequence[str]) -> tuple[list[int], list[Floats]]:
@@ -104,8 +103,8 @@ class TokenReader:
         before = encoder.instruction(False)
         lengths = [len(row.ids) for row in encoder.tokenizer.encode_batch_fast([before + text for text in texts])]
         ids = encoder.token_ids(texts)
-        found = zip(token_vectors(encoder, ids), ids, strict=True)
-        return lengths, [vectors[self._own(row)].float().cpu().numpy() for vectors, row in found]
+        found = zip(encoder.tokens(ids), ids, strict=True)
+        return lengths, [to_floats(vectors[self._own(row)]) for vectors, row in found]
 
     def holders(self, texts: Sequence[str]) -> Ints:
         """The number of passages that hold each token id: (V,)."""
@@ -127,10 +126,8 @@ class TokenReader:
         before, after = self._around()
         room = max(1, min(_ROW_OF_AXES, encoder.layout.max_tokens) - len(before) - len(after))
         rows = [[*before, *rng.choice(own, room).tolist(), *after] for _ in range(max(1, _SAMPLE // room))]
-        found = zip(token_vectors(encoder, rows), rows, strict=True)
-        return principal_axes(
-            np.concatenate([vectors[self._own(row)].float().cpu().numpy() for vectors, row in found]), WIDTH
-        )
+        found = zip(encoder.tokens(rows), rows, strict=True)
+        return principal_axes(np.concatenate([to_floats(vectors[self._own(row)]) for vectors, row in found]), WIDTH)
 
     def _around(self) -> tuple[list[int], list[int]]:
         """The special tokens before and after a text."""
@@ -146,13 +143,13 @@ class TokenReader:
         rows = self._encoder.token_ids(texts, is_query=True)
         prompt = len(self._own(self._encoder.token_ids([""], is_query=True)[0]))
         if all(rows):
-            whole, tokens = text_and_token_vectors(self._encoder, rows, is_query=True)
+            whole, tokens = self._encoder.texts_and_tokens(rows, is_query=True)
         else:  # a model without special tokens reads nothing of some texts
-            whole, tokens = self._encoder.encode_unit(texts, is_query=True), token_vectors(self._encoder, rows)
+            whole, tokens = self._encoder.encode_unit(texts, is_query=True), self._encoder.tokens(rows)
         found = []
         for ids, vectors in zip(rows, tokens, strict=True):
             places = self._own(ids)[prompt:]
-            own = vectors[places].float().cpu().numpy()
+            own = to_floats(vectors[places])
             found.append((space.projected(own), space.rarity([ids[place] for place in places])))
         return whole, found
 

@@ -13,11 +13,12 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from embedfit.errors import ModelError, first_line
-from embedfit.models.encoder import autocast, encoding_batches
+from embedfit.models.encoder import autocast
 from embedfit.models.folder import read_module
 from embedfit.models.layout.families import FAMILIES, Family
 from embedfit.models.layout.files import tokenizer_window
 from embedfit.models.layout.reading import NO_LIMIT
+from embedfit.models.text_model import encoding_batches
 from embedfit.models.tokenizer import plain_tokenizer
 from embedfit.numerics.arrays import Scores, Tokens
 from embedfit.numerics.batching import pad

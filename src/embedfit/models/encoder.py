@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 import transformers
 from safetensors import SafetensorError
-from tokenizers import Tokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from embedfit.errors import ModelError, first_line
@@ -21,28 +19,14 @@ from embedfit.models.architecture import Architecture, StaticEmbedding
 from embedfit.models.folder import read_module
 from embedfit.models.layout.families import Family
 from embedfit.models.layout.files import shapes
-from embedfit.models.layout.modules import Head, pool, unit_rows
+from embedfit.models.layout.modules import pool
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.layout.reading import read_architecture
+from embedfit.models.text_model import TextModel, inner_layer
 from embedfit.models.tokenizer import TextTokenizer, open_tokenizer
-from embedfit.numerics.arrays import Ints, Vectors
-from embedfit.numerics.batching import batches_by_length, pad
-from embedfit.numerics.machine import Precision, cores, device, encoding_precision
-from embedfit.progress import Reporter, Silent
-
-#: Tokens that a CPU could encode in the fixed time of one more batch.
-_BATCH_OVERHEAD = 64
-
-
-def encoding_batches(lengths: Sequence[int], *, all_layers: bool = False) -> Iterator[Ints]:
-    """Indices of texts of so many tokens, batch by batch, of the size that encodes fastest here.
-
-    On a CPU that is about a thousand tokens a core: a layer's states then stay in the core's cache, and batches of
-    texts of like length waste little on padding. all_layers: the states of every layer are held at once.
-    """
-    if device().type == "cpu":
-        return batches_by_length(lengths, max(2048, 1024 * cores()), overhead=_BATCH_OVERHEAD)
-    return batches_by_length(lengths, 131_072 // (4 if all_layers else 1))
+from embedfit.numerics.arrays import Halves, Vectors
+from embedfit.numerics.batching import pad
+from embedfit.numerics.machine import Precision, device, encoding_precision
 
 
 def load_backbone(folder: Path, layout: Architecture | None = None) -> torch.nn.Module:
@@ -148,13 +132,17 @@ class States(NamedTuple):
     mask: torch.Tensor
     layers: tuple[torch.Tensor, ...]
 
+    def side_by_side(self) -> torch.Tensor:
+        """Unit vectors of tokens for late interaction, (B, L, 2H) in fp16: of an inner layer and of the last one."""
+        inner = self.layers[inner_layer(len(self.layers))]
+        both = [torch.nn.functional.normalize(layer.float(), dim=-1) for layer in (inner, self.layers[-1])]
+        return (torch.cat(both, -1) / 2**0.5).to(torch.float16)
 
-class Encoder:
-    """A model folder, loaded: its tokenizer, its transformer and its architecture.
 
-    encode() gives the vectors that sentence-transformers gives for the folder, norms included: without a Normalize in
-    the folder their lengths differ from 1. In a model of two towers this is the tower of passages, and the one of
-    queries beside it encodes what is a query.
+class Encoder(TextModel):
+    """A model folder, loaded, which torch runs.
+
+    In a model of two towers this is the tower of passages, and the one of queries beside it encodes what is a query.
     """
 
     def __init__(
@@ -168,12 +156,9 @@ class Encoder:
         towers: tuple[Encoder, Encoder] | None = None,
     ) -> None:
         """towers: those of passages and of queries, in a model of two."""
-        self.folder = folder
-        self.layout = layout
-        self.text_tokenizer = tokenizer
+        super().__init__(folder, layout=layout, tokenizer=tokenizer)
         self.backbone = backbone
         self.precision = precision
-        self.head = Head.load(folder, layout)
         self._towers = towers
 
     @classmethod
@@ -220,73 +205,9 @@ class Encoder:
         """The tower that encodes queries or passages: the encoder itself if the model has one tower."""
         return self if self._towers is None else self._towers[is_query]
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer itself, without truncation or padding."""
-        return self.text_tokenizer.tokenizer
-
-    def instruction(self, is_query: bool | None) -> str:
-        """The text put before queries (True) or passages (False); empty for texts that already hold it (None)."""
-        if is_query is None:
-            return ""
-        return self.layout.query_instruction if is_query else self.layout.document_instruction
-
-    def token_ids(self, texts: Sequence[str], *, is_query: bool | None = False, max_tokens: int = 0) -> list[list[int]]:
-        """Token ids with special tokens, cut to max_tokens (0: the window), after the layout's instruction.
-
-        is_query: None for texts that already begin with their instruction or prompt, so none is added.
-        """
-        if is_query and self._towers is not None:
-            return self.tower(is_query=True).token_ids(texts, is_query=True, max_tokens=max_tokens)
-        before = self.instruction(is_query)
-        limit = min(max_tokens or self.layout.max_tokens, self.layout.max_tokens)
-        return self.text_tokenizer.token_ids([before + text for text in texts], limit)
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        is_query: bool = False,
-        report: Reporter | None = None,
-        description: str = "encode",
-    ) -> Vectors:
-        """Vectors of texts: (N, D) float32, as the folder's modules give them. Equal texts are encoded once.
-
-        A text without any token has the vector that the modules give for zeros.
-        """
-        if is_query and self._towers is not None:
-            return self.tower(is_query=True).encode(texts, is_query=True, report=report, description=description)
-        distinct = list(dict.fromkeys(texts))
-        row_of = {text: row for row, text in enumerate(distinct)}
-        vectors = np.zeros((len(distinct), self.layout.width), np.float32)
-        ids = self.token_ids(distinct, is_query=is_query)
-        skip = self.skip(is_query)
-        with (report or Silent()).task(description, len(distinct), "texts") as task:
-            for batch in encoding_batches([len(row) for row in ids]):
-                vectors[batch] = self._forward([ids[index] for index in batch], skip)
-                task.advance(len(batch))
-        return vectors[[row_of[text] for text in texts]]
-
-    def encode_unit(
-        self,
-        texts: Sequence[str],
-        *,
-        is_query: bool = False,
-        report: Reporter | None = None,
-        description: str = "encode",
-    ) -> Vectors:
-        """Unit vectors: encode()'s rows divided by their lengths, so that inner products are cosines."""
-        return unit_rows(self.encode(texts, is_query=is_query, report=report, description=description))
-
-    def skip(self, is_query: bool) -> int:
-        """How many tokens at a text's beginning belong to the instruction and are not pooled."""
-        own = self.tower(is_query=is_query)
-        if own.layout.pooling.include_prompt:
-            return 0
-        return own.text_tokenizer.prompt_length(own.instruction(is_query), own.layout.max_tokens)
-
     @torch.inference_mode()
-    def _forward(self, rows: list[list[int]], skip: int) -> Vectors:
+    def forward(self, rows: list[list[int]], skip: int) -> Vectors:
+        """As in TextModel."""
         filled = [index for index, row in enumerate(rows) if row]
         if len(filled) == len(rows):
             return self.pooled(self.run(rows), skip)
@@ -297,6 +218,13 @@ class Encoder:
             found = found.to(some.device).index_copy(0, torch.tensor(filled, device=some.device), some)
         result: Vectors = self.head.finish(found).cpu().numpy()
         return result
+
+    @torch.inference_mode()
+    def states_of(self, rows: list[Sequence[int]], skip: int | None) -> tuple[Vectors | None, list[Halves]]:
+        """As in TextModel."""
+        states = self.run(rows, all_layers=True)
+        tokens = zip(states.side_by_side().cpu().numpy(), rows, strict=True)
+        return None if skip is None else self.pooled(states, skip), [vectors[: len(row)] for vectors, row in tokens]
 
     def pooled(self, states: States, skip: int) -> Vectors:
         """The vectors (B, D) of texts, each of at least one token."""

@@ -5,21 +5,27 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from embedfit.config import Config
+from embedfit.errors import ModelError
 from embedfit.files.hashes import sha256_file
 from embedfit.models.architecture import Architecture
-from embedfit.models.encoder import Encoder
+from embedfit.models.graphs.encoder import GraphEncoder, GraphKind
 from embedfit.models.layout.files import content_names
 from embedfit.models.layout.prompts import open_model
 from embedfit.models.layout.reading import read_architecture
 from embedfit.models.store.vectors import Storage, VectorStore
+from embedfit.models.text_model import TextModel
 from embedfit.models.tokenizer import open_tokenizer
 from embedfit.models.windows import blended, windows_of_model
 from embedfit.numerics.arrays import Ints, Vectors
 from embedfit.numerics.machine import Precision, encoding_precision
 from embedfit.path.workspace import sha256_json
 from embedfit.progress import Reporter
+
+if TYPE_CHECKING:
+    from embedfit.models.encoder import Encoder
 
 #: Change this whenever the computation of vectors changes, so that vectors stored before are not found.
 _VERSION = 2
@@ -43,6 +49,7 @@ class LocalModel:
         self.folder = folder
         self.layout = (layout or read_architecture(folder)).with_prompts(query=query_instruction)
         self._encoder: Encoder | None = None
+        self._graph: GraphEncoder | None = None
         self._key: str | None = None
         self._precision: Precision | None = None
         self._towers: tuple[LocalModel, LocalModel] | None = None
@@ -82,7 +89,7 @@ class LocalModel:
     def __getstate__(self) -> dict[str, object]:
         """What another process needs, which loads the weights itself."""
         _ = self.key, self.precision
-        return {**self.__dict__, "_encoder": None}
+        return {**self.__dict__, "_encoder": None, "_graph": None}
 
     @property
     def instruction(self) -> str:
@@ -91,13 +98,38 @@ class LocalModel:
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
         """Unit rows: (N, H)."""
-        return self.tower(is_query=is_query).encoder().encode_unit(texts, is_query=is_query)
+        return self.tower(is_query=is_query).text_model().encode_unit(texts, is_query=is_query)
+
+    def text_model(self) -> TextModel:
+        """The model that encodes, loaded: a graph after use_graphs(), else torch's encoder."""
+        return self._graph or self.encoder()
+
+    def use_graphs(self, kind: GraphKind, *, tokens: bool) -> None:
+        """Encode by graphs from now on, without torch. tokens: whether tokens' vectors are asked for, too.
+
+        Raises ModelError if a graph can't give torch's vectors; then torch stays.
+        """
+        if self.precision != "fp32":
+            raise ModelError(f"{self.name} encodes in {self.precision} on this machine, and its graphs in fp32.")
+        passages, queries = self.tower(is_query=False), self.tower(is_query=True)
+        graph = GraphEncoder.load(self.folder, kind, layout=passages.layout, is_query=False)
+        if queries.layout.first == passages.layout.first:
+            other = graph.beside(queries.layout)
+        else:
+            other = GraphEncoder.load(self.folder, kind, layout=queries.layout, is_query=True)
+        if tokens and not (graph.graph.has_inner and other.graph.has_inner):
+            raise ModelError(f"{self.name}: its graphs do not give the states that late interaction reads.")
+        passages._graph, queries._graph = graph, other
 
     def encoder(self) -> Encoder:
         """The loaded model. Of two towers each is loaded when it is first needed."""
         if self._towers is not None:
             passages, queries = self._towers
+            from embedfit.models.encoder import Encoder  # see below
+
             return Encoder.of_towers(passages.encoder(), queries.encoder(), layout=self.layout)
+        from embedfit.models.encoder import Encoder  # loads torch, which graphs do without
+
         with _LOADING:
             if self._encoder is None:
                 beside = None if self._beside is None else self._beside._encoder

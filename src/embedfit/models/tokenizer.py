@@ -87,11 +87,11 @@ def open_tokenizer(folder: Path, architecture: Architecture) -> TextTokenizer:
 
 
 def cached_tokenizer(folder: Path, architecture: Architecture, cache: Path) -> TextTokenizer:
-    """open_tokenizer() for a process without torch: another process makes the tokenizer once and keeps it in a file.
+    """open_tokenizer() without loading transformers: another process makes the tokenizer once and keeps it in a file.
 
     cache: the file, whose name stands for the folder's content.
     """
-    if "torch" in sys.modules:
+    if "transformers" in sys.modules:
         return open_tokenizer(folder, architecture)
     if not cache.exists():
         command = [sys.executable, "-m", "embedfit.models.tokenizer", str(folder.resolve()), str(cache)]

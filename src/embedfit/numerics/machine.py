@@ -89,6 +89,11 @@ def may_have_gpu() -> bool:
     return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")) or os.name == "nt"
 
 
+def has_gpu() -> bool:
+    """Whether torch can use a GPU. torch is loaded only where a GPU's driver is."""
+    return may_have_gpu() and device().type == "cuda"
+
+
 def device() -> torch.device:
     """The first GPU, or the CPU of a machine without one."""
     import torch  # imported late: a server on OpenVINO takes `cores` from here without torch's start and memory
@@ -156,4 +161,4 @@ def encoding_precision() -> Precision:
     could also choose different precisions in two processes, and the second would not find the vectors that the first
     one stored.
     """
-    return "fp32" if device().type == "cpu" else best_precision()
+    return best_precision() if has_gpu() else "fp32"

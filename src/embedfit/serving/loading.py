@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,9 @@ from embedfit.errors import EmbedfitError, ModelError, UsageError
 from embedfit.files.hashes import sha256_file
 from embedfit.index.store.manifest import AGAIN
 from embedfit.models.architecture import DOCUMENT, QUERY, Architecture
-from embedfit.models.graphs import content_key
-from embedfit.models.layout.files import ADAPTER, read_json, weight_files
+from embedfit.models.graphs.cache import content_key
+from embedfit.models.graphs.encoder import GraphKind
+from embedfit.models.layout.files import ADAPTER, pad_id, weight_files
 from embedfit.models.layout.golden import NAME as GOLDEN
 from embedfit.models.layout.golden import prove
 from embedfit.models.layout.modules import Head
@@ -43,9 +45,11 @@ from embedfit.serving.settings import ServeSettings
 
 if TYPE_CHECKING:
     from embedfit.index.search import Index
+    from embedfit.models.cross_encoder import CrossEncoder
     from embedfit.serving.search.query_log import QueryLog
 
 Log = Callable[[str], None]
+_GRAPHS: Mapping[str, GraphKind] = {"onnx": "onnx", "openvino": "openvino"}
 _TEIS_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "lasttoken": "last_token"}
 
 
@@ -194,7 +198,7 @@ def _load(model: str, served: _Served, settings: ServeSettings, log: Log) -> Ser
     )
     batcher = Batcher(
         engine=choice.engine,
-        pad_id=_pad_id(folder),
+        pad_id=pad_id(folder, layout),
         capacity=capacity,
         max_rows=settings.max_batch_requests or settings.max_batch_tokens,
         max_queue_tokens=settings.max_queue_tokens,
@@ -222,15 +226,15 @@ def load_with_index(
 
     query_log: gets the queries that are answered. Raises InputError if the filter of a key does not fit the index.
     """
-    from embedfit.models.cross_encoder import CrossEncoder  # these load torch, which a model alone does not need
-    from embedfit.serving.search.searcher import Searcher
+    reranker = None if settings.reranker is None else _reranker(settings.reranker)
+    from embedfit.serving.search.searcher import Searcher  # a model alone needs nothing of an index
 
-    reranker = None if settings.reranker is None else CrossEncoder.load(resolve_model(settings.reranker))
     index = opened()
     name = index.stored.model.name
     if name.startswith("."):  # a path relative to the index folder
         name = os.path.normpath(index.stored.folder / name)
     service = load_service(name, settings, log=log)
+    encode_by_graphs(index, service.batcher.engine.name, log=log)
     waits = settings.max_queue_seconds or QUEUE_SECONDS
     searcher = Searcher(index, max_queue_seconds=waits, query_log=query_log, reranker=reranker)
     log(f"search: {len(index):,} passages of {index.stored.folder}")
@@ -249,9 +253,39 @@ def load_with_index(
     return replace(service, searcher=searcher, info=service.info | {"index": about})
 
 
+def _reranker(name: str) -> CrossEncoder:
+    from embedfit.models.cross_encoder import CrossEncoder  # loads torch
+
+    return CrossEncoder.load(resolve_model(name))
+
+
+def graph_engine(settings: ServeSettings) -> str:
+    """The name of the engine that reads queries where none was chosen for the embedding routes."""
+    if settings.engine != "auto":
+        return settings.engine
+    packages = {"openvino": "openvino", "onnx": "onnxruntime"}
+    return next((name for name, package in packages.items() if importlib.util.find_spec(package)), "torch")
+
+
+def encode_by_graphs(index: Index, engine: str, *, log: Log) -> None:
+    """Let an index and its base read queries by the graphs of an engine, which gives the vectors that torch gives.
+
+    engine: its name. Nothing changes for "torch"; a model without a right graph keeps torch, and the log says why.
+    """
+    kind = _GRAPHS.get(engine)
+    if kind is None:
+        return
+    log(f"search: {engine} reads the queries, in fp32; a graph that is not in the cache is made now, once")
+    for asker in dict.fromkeys((index.asker, index.base.asker)):
+        try:
+            asker.use_graphs(kind)
+        except ModelError as error:
+            log(f"search: queries are read by torch, which takes seconds to load: {error.message}")
+
+
 def proven(index: Index) -> float:
     """The share of an index' golden answers that are found; 1 if it has none. Raises ModelError if too few are."""
-    from embedfit.index.store.golden import LEAST_SERVED, share_found  # loads torch
+    from embedfit.index.store.golden import LEAST_SERVED, share_found  # a model alone needs nothing of an index
 
     golden = index.stored.manifest.golden
     if not golden:
@@ -302,10 +336,12 @@ def _choice(model: str, served: _Served, settings: ServeSettings, encoder: TextE
     tried = candidates(folder, layout, settings, threads=cores(), gated=evaluation is not None)
     gate = None if evaluation is None else _gate(served, evaluation, encoder, log)
     fastest = partial(choose, tried, max_tokens=layout.max_tokens, precision=settings.precision, gate=gate, log=log)
-    if gate is not None or len(tried) == 1:  # the gate needs the exact engine beside the fast one
+    if len(tried) == 1:
         choice = fastest()
     else:
-        choice = known_choice(place_of(content_key(folder), tried), tried, fastest, log=log)
+        judged = None if evaluation is None else f"{content_key(served.whole or folder)} {content_of(evaluation)}"
+        place = place_of(content_key(folder), tried, precision=settings.precision, gate=judged)
+        choice = known_choice(place, tried, fastest, log=log)
     for label, rate in choice.rates.items():
         if rate:
             log(f"{label}: {rate:,.0f} tokens/s{' (chosen)' if label == choice.label else ''}")
@@ -322,18 +358,12 @@ def _gate(served: _Served, evaluation: Path, encoder: TextEncoder, log: Log) -> 
     def gate(exact: Engine, fast: Engine, label: str) -> GateResult:
         def measure() -> GateResult:
             log(f"measuring {label} on {evaluation}")
-            return compare(exact, fast, trial_of(evaluation, rows_of), _pad_id(folder), after=after)
+            return compare(exact, fast, trial_of(evaluation, rows_of), pad_id(folder, served.layout), after=after)
 
         name = f"{content_key(served.whole or folder)}-{content_of(evaluation)}-{fast.name}-{fast.precision}.json"
         return remembered(cache_folder() / "gates" / name, measure)
 
     return gate
-
-
-def _pad_id(folder: Path) -> int:
-    where = folder / read_architecture(folder).first.path / "config.json"
-    value = read_json(where, optional=True).get("pad_token_id")
-    return value if isinstance(value, int) and value >= 0 else 0
 
 
 def _info(

@@ -104,6 +104,12 @@ def content_names(folder: Path, architecture: Architecture) -> dict[str, Path]:
     return own if len(own) == len(whole) else whole
 
 
+def pad_id(folder: Path, architecture: Architecture) -> int:
+    """The token id that fills short rows, as a model's configuration says."""
+    value = read_json(folder / architecture.first.path / "config.json", optional=True).get("pad_token_id")
+    return value if isinstance(value, int) and value >= 0 else 0
+
+
 def tokenizer_window(folder: Path) -> int | None:
     """The limit of tokens that a folder's tokenizer sets, or None if it sets none."""
     value = read_json(folder / "tokenizer_config.json", optional=True).get("model_max_length")

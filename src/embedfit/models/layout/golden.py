@@ -99,6 +99,11 @@ def _golden(
     ]
 
 
+def golden_texts() -> list[str]:
+    """The texts whose vectors are golden ones."""
+    return [text * times for text, times in (*_QUERIES, *_PASSAGES)]
+
+
 def read_golden(folder: Path, layout: Architecture) -> GoldenVectors | None:
     """A folder's golden vectors; None if it has none. Raises ModelError for a file that is none of ours."""
     path = folder / NAME

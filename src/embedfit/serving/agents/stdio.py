@@ -22,7 +22,7 @@ from embedfit.errors import UsageError
 from embedfit.serving.agents.protocol import server_of
 from embedfit.serving.agents.tools import SECONDS, Tools
 from embedfit.serving.edge.access import ANYBODY, Caller, keys_of
-from embedfit.serving.loading import proven
+from embedfit.serving.loading import encode_by_graphs, graph_engine, proven
 from embedfit.serving.search.query_log import query_log_of
 from embedfit.serving.search.searcher import Searcher
 from embedfit.serving.server import Loader
@@ -45,7 +45,13 @@ def serve_stdio(opened: Callable[[], Index], settings: ServeSettings, *, log: Lo
     log("MCP on standard input and output, for an agent that starts this command; the index is being opened")
     with _only_the_protocol() as (source, sink):
         lines = _Lines(source, sink, settings.payload_limit)
-        asyncio.run(_serve(lambda: Searcher(opened(), query_log=query_log), caller, lines, log))
+
+        def made() -> Searcher:
+            index = opened()
+            encode_by_graphs(index, graph_engine(settings), log=log)
+            return Searcher(index, query_log=query_log)
+
+        asyncio.run(_serve(made, caller, lines, log))
 
 
 def _caller(settings: ServeSettings) -> Caller:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from embedfit.errors import EmbedfitError, MissingDependency, ServingError
 from embedfit.models.architecture import Architecture
-from embedfit.models.graphs import cached_graph
+from embedfit.models.graphs.cache import cached_graph
 from embedfit.models.layout.modules import Head
-from embedfit.numerics.machine import device, encoding_precision, may_have_gpu
+from embedfit.numerics.machine import device, encoding_precision, has_gpu
 from embedfit.serving.engines.engine import Engine
 from embedfit.serving.engines.warmup import tokens_a_second
 from embedfit.serving.scheduling.admission import GateResult
@@ -63,7 +63,7 @@ def candidates(
     gated: there are queries to check int8 on; without them it is not tried.
     """
     engine, precision = settings.engine, settings.precision
-    if engine in ("auto", "torch") and may_have_gpu() and device().type == "cuda":
+    if engine in ("auto", "torch") and has_gpu():
         return _torch(folder, layout, precision, threads)
     found: list[EngineCandidate] = []
     if engine == "auto" and not layout.family.exports:  # no graph of this family is right

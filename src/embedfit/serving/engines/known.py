@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from embedfit.errors import EmbedfitError
@@ -13,12 +14,21 @@ from embedfit.numerics.machine import cores
 from embedfit.path.workspace import sha256_json
 from embedfit.runtime import cache_folder
 from embedfit.serving.engines.choice import EngineCandidate, EngineChoice
+from embedfit.serving.scheduling.admission import GateResult
+from embedfit.serving.settings import PrecisionName
 
 
-def place_of(content: str, tried: Sequence[EngineCandidate]) -> Path:
-    """The file of a choice. Its name changes with the model's content, the machine, and the engines to choose from."""
+def place_of(
+    content: str, tried: Sequence[EngineCandidate], *, precision: PrecisionName = "auto", gate: str | None = None
+) -> Path:
+    """The file of a choice. Its name changes with all that decides it.
+
+    content: names the model's. tried: the engines to choose from. precision: the one asked for. gate: names the content
+    of the queries by which int8 is judged; None: it is not.
+    """
     labels = [one.label for one in tried]
-    about = {"content": content, "engines": labels, "cores": cores(), "cpu": _processor()}
+    about: dict[str, object] = {"content": content, "engines": labels, "precision": precision, "gate": gate}
+    about |= {"cores": cores(), "cpu": _processor()}
     return cache_folder() / "engines" / f"{sha256_json(about)[:32]}.json"
 
 
@@ -30,12 +40,16 @@ def known_choice(
         kept = json.loads(place.read_text("utf-8"))
         rates: dict[str, float | None] = {str(label): rate and float(rate) for label, rate in kept["rates"].items()}
         candidate = next(one for one in tried if one.label == kept["label"])
-        found = EngineChoice(engine=candidate.load(), label=candidate.label, rates=rates)
+        verdict = None if kept["verdict"] is None else GateResult(**kept["verdict"])
+        found = EngineChoice(engine=candidate.load(), label=candidate.label, rates=rates, verdict=verdict)
     except (OSError, ValueError, TypeError, AttributeError, KeyError, StopIteration, EmbedfitError):
         found = choose()
         with atomic_file(place) as file:
-            json.dump({"label": found.label, "rates": found.rates}, file)
+            kept = {"label": found.label, "rates": found.rates, "verdict": found.verdict and asdict(found.verdict)}
+            json.dump(kept, file)
     else:
+        if found.verdict is not None:
+            log(found.verdict.sentence("int8"))
         log(f"{found.label} was the fastest at an earlier start; to try all again: rm {place}")
     return found
 

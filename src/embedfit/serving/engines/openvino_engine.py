@@ -11,6 +11,7 @@ import openvino as _openvino
 import openvino.opset13 as _ops
 
 from embedfit.models.architecture import PoolingMode
+from embedfit.models.graphs.encoder import openvino_compiled
 from embedfit.models.layout.modules import Head, pool_nodes
 from embedfit.numerics.arrays import Vectors
 from embedfit.serving.engines.engine import PaddedRows
@@ -23,9 +24,6 @@ ops: Untyped = _ops
 #: Activations are quantised at run time, in groups of so many numbers. This size is the fastest that divides embedding
 #: models' widths; its vectors' cosine with fp32 is about .999.
 _ACTIVATION_GROUP = 128
-#: Kernels that are kept for shapes seen before. Batches have hundreds of shapes, and with the default of 5,000 kernels
-#: memory grows by a megabyte a shape; with this number it stays constant, and the speed is the same.
-_KERNELS = 128
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
@@ -79,14 +77,6 @@ def is_bf16_supported() -> bool:
     return "BF16" in capabilities
 
 
-def _compile(graph: Untyped, properties: dict[str, object]) -> Untyped:
-    core = openvino.Core()
-    try:
-        return core.compile_model(graph, "CPU", properties | {"CPU_RUNTIME_CACHE_CAPACITY": _KERNELS})
-    except RuntimeError:  # the property is undocumented, and a release may drop it
-        return core.compile_model(graph, "CPU", properties)
-
-
 class OpenVinoEngine:
     """A graph compiled for the CPU, run on a fixed number of streams."""
 
@@ -101,16 +91,12 @@ class OpenVinoEngine:
         self._head = head
         modes = head.pooling.modes
         self._pools = len(modes) == 1 and with_pooling(graph, modes[0])
-        compiled = _compile(
+        compiled = openvino_compiled(
             graph,
-            {
-                "DYNAMIC_QUANTIZATION_GROUP_SIZE": _ACTIVATION_GROUP if precision == "int8" else 0,
-                "INFERENCE_PRECISION_HINT": _HINTS[precision],
-                "NUM_STREAMS": streams,
-                "INFERENCE_NUM_THREADS": threads,
-                # The event loop shares the cores; pinned threads would wait for it.
-                "ENABLE_CPU_PINNING": False,
-            },
+            DYNAMIC_QUANTIZATION_GROUP_SIZE=_ACTIVATION_GROUP if precision == "int8" else 0,
+            INFERENCE_PRECISION_HINT=_HINTS[precision],
+            NUM_STREAMS=streams,
+            INFERENCE_NUM_THREADS=threads,
         )
         self._takes_token_types = any("token_type_ids" in port.get_names() for port in compiled.inputs)
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
@@ -119,6 +105,8 @@ class OpenVinoEngine:
     def load(cls, path: Path, *, head: Head, precision: str, threads: int, streams: int) -> OpenVinoEngine:
         """Read model.xml (its model.bin beside it)."""
         graph = openvino.Core().read_model(path)
+        for result in graph.get_results()[1:]:  # states that late interaction alone reads
+            graph.remove_result(result)
         return cls(graph, head=head, precision=precision, threads=threads, streams=streams)
 
     def pooled(self, batch: PaddedRows, stream: int) -> Vectors:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import TypeVar
-
-import torch
 
 from embedfit.numerics.machine import cores
 from embedfit.serving.failures import BackendFailure, Overloaded, RequestFailure
@@ -39,7 +38,7 @@ class Line:
         self.waiting: Counter[str] = Counter()
         self.seconds: dict[str, float] = {}
         self._clock = clock
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="search", initializer=_use_own_cores)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="search")
 
     @property
     def delay(self) -> float:
@@ -79,6 +78,7 @@ class Line:
 
     def _timed(self, work: Callable[[Event], T], gone: Event) -> tuple[T, float]:
         """On the thread."""
+        _use_own_cores()
         started = self._clock()
         try:
             return work(gone), self._clock() - started
@@ -90,5 +90,6 @@ class Line:
 
 def _use_own_cores() -> None:
     """Let torch use the cores that this process may use: in a container it would take all of the machine's."""
-    if "OMP_NUM_THREADS" not in os.environ:
+    torch = sys.modules.get("torch")  # a server that does without it shall not load it for this
+    if torch is not None and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(cores())

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from threading import Event
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import orjson
@@ -15,7 +15,6 @@ import orjson
 from embedfit.errors import InputError
 from embedfit.index.search import Hit, Index
 from embedfit.index.store.columns import Mask
-from embedfit.models.cross_encoder import CrossEncoder
 from embedfit.numerics.arrays import Floats
 from embedfit.serving.edge.access import ANYBODY, Caller
 from embedfit.serving.failures import Invalid, NotFound
@@ -23,6 +22,9 @@ from embedfit.serving.scheduling.batcher import QUEUE_SECONDS
 from embedfit.serving.schemas import SearchRequest, unfit
 from embedfit.serving.search.line import Left, Line
 from embedfit.serving.search.query_log import QueryLog
+
+if TYPE_CHECKING:
+    from embedfit.models.cross_encoder import CrossEncoder
 
 #: Values of a field that are listed, and characters of the longest.
 MOST_LISTED = 50

@@ -16,8 +16,7 @@ from embedfit.models.layout.reading import read_architecture
 from embedfit.runtime import cache_folder
 
 #: Raised when the way a graph is made changes, so that cached graphs are made again.
-GRAPH_VERSION = 2
-
+GRAPH_VERSION = 3
 
 #: Bytes that an ONNX file can hold: a protocol buffer is at most 2 GiB.
 _LARGEST_ONNX = (2 << 30) - (64 << 20)
@@ -50,7 +49,7 @@ def cached_graph(folder: Path, kind: str) -> Path:
     if (target / name).exists():
         return target / name
     check_exportable(folder, kind)
-    command = [sys.executable, "-m", "embedfit.models.export", kind, str(folder.resolve()), str(target)]
+    command = [sys.executable, "-m", "embedfit.models.graphs.export", kind, str(folder.resolve()), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode or not (target / name).exists():
         lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
@@ -60,7 +59,8 @@ def cached_graph(folder: Path, kind: str) -> Path:
 
 def content_key(folder: Path) -> str:
     """A name for a model's content: changes with its weights, its configuration or the converters."""
-    digest = hashlib.sha256(f"{GRAPH_VERSION} {version('torch')} {version('openvino')}".encode())
+    made_and_proved_by = [version(package) for package in ("torch", "transformers", "onnxruntime", "openvino")]
+    digest = hashlib.sha256(f"{GRAPH_VERSION} {made_and_proved_by}".encode())
     layout = read_architecture(folder)
     towers = (layout,) if layout.queries is None else (layout, layout.queries)
     for path in (path for tower in towers for path in deciding_files(folder, tower)):

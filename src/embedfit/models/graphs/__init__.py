@@ -1,0 +1,1 @@
+"""A model as a graph for ONNX Runtime and OpenVINO, which encodes without torch."""
