@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from embedfit.cli.options import executor_for
+from embedfit.cli.options import executor_for, runtime_for
 from embedfit.errors import EmbedfitError, InputError, UsageError
 from embedfit.scale.executor import open_executor
 from embedfit.scale.inline import Inline
 from embedfit.scale.processes import Processes
-from embedfit.scale.ray import Ray, _room
+from embedfit.scale.ray import Ray, _environments, _room
 from tests.scale.work import Opened, square
 
 
@@ -87,6 +89,9 @@ def test_a_wrong_cluster_says_the_right_form(rest: str) -> None:
         ([{"CPU": 8.0, "GPU": 2.0}, {"CPU": 64.0}], None, 4, 1, (2, 4, 1)),
         ([{"CPU": 2.0}], None, 4, 0, (1, 2, 0)),
         ([{"CPU": 4.0}, {"CPU": 4.0}], 1, 1, 0, (1, 4, 0)),
+        ([{"CPU": 16.0}] * 3, 4, 1, 0, (4, 8, 0)),
+        ([{"CPU": 16.0, "GPU": 1.0}, {"CPU": 32.0, "GPU": 3.0}, {"CPU": 64.0}], 4, 1, 1, (4, 10, 1)),
+        ([{"CPU": 8.0, "GPU": 2.0}], 3, 1, 1, (3, 4, 1)),
         ([], None, 4, 0, (1, 1, 0)),
     ],
 )
@@ -97,6 +102,59 @@ def test_workers_fill_a_cluster(
     lost = {"Alive": False, "Resources": {"CPU": 99.0, "GPU": 9.0}}
     count, needs = _room([*alive, lost], workers, cpus, gpus)
     assert (count, needs["num_cpus"], needs["num_gpus"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("hosts", "gpus", "local_ranks", "local_sizes"),
+    [
+        ("a", 0, "0", "1"),
+        ("ababb", 0, "00112", "23233"),
+        ("abb", 1, "000", "122"),
+    ],
+)
+def test_each_worker_is_told_its_place_as_by_torchrun(
+    hosts: str, gpus: float, local_ranks: str, local_sizes: str
+) -> None:
+    told = _environments([(host, 1000 + number) for number, host in enumerate(hosts)], gpus)
+    assert [one["RANK"] for one in told] == [str(rank) for rank in range(len(hosts))]
+    assert "".join(one["LOCAL_RANK"] for one in told) == local_ranks
+    assert "".join(one["LOCAL_WORLD_SIZE"] for one in told) == local_sizes
+    assert {(one["MASTER_ADDR"], one["MASTER_PORT"], one["WORLD_SIZE"]) for one in told} == {
+        ("a", "1000", str(len(hosts)))
+    }
+
+
+@pytest.mark.slow
+def test_workers_that_work_together_meet_and_are_heard(local: Ray, tmp_path: Path) -> None:
+    """Three on a cluster of two cores: as many as were asked for, or none."""
+    said = sorted(local.together("tests.scale.work:meet", (str(tmp_path), ""), 3))
+    assert said == ["0 of 3, here 0 of 3", "1 of 3, here 1 of 3", "2 of 3, here 2 of 3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "kind", "text"),
+    [
+        ("row", InputError, "^a row is wrong$"),
+        ("killed", EmbedfitError, "^Worker 2 of 2 that work together on the Ray cluster has ended"),
+        ("bug", RuntimeError, "by a bug"),
+    ],
+)
+def test_one_that_fails_ends_the_others_and_is_named(
+    local: Ray, tmp_path: Path, fault: str, kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        list(local.together("tests.scale.work:meet", (str(tmp_path), fault), 2))
+    until = time.monotonic() + 100
+    while any(psutil.pid_exists(int(one.read_text())) for one in tmp_path.glob("came-*")):
+        assert time.monotonic() < until, "no worker is left behind"
+        time.sleep(0.1)
+
+
+def test_one_way_to_train_on_several_machines() -> None:
+    with pytest.raises(UsageError, match="--ray and --nodes are two ways") as caught:
+        runtime_for(ray="auto", nodes="2@10.0.0.5:29500", processes=2)
+    assert "--nproc" in (caught.value.remedy or "")
 
 
 def test_ray_and_workers_name_one_executor() -> None:

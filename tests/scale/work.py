@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from embedfit.errors import InputError, MissingDependency
@@ -40,3 +41,26 @@ def square(folder: Path, shard: int, tell) -> int:
     if shard == -6:
         raise MissingDependency("gold", extra="bank", needed_for="Paying")
     return shard**2
+
+
+def blown_up(folder: Path, shard: int, tell) -> bytes:
+    """As many bytes as the shard says."""
+    return bytes(range(251)) * (shard // 251) + bytes(shard % 251)
+
+
+def meet(folder: str, fault: str, say: Callable[[str], None]) -> None:
+    """Say one's place when all have come. With a fault the second worker fails, and then the others miss it."""
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    (Path(folder) / f"came-{rank}").write_text(str(os.getpid()))
+    while len(list(Path(folder).glob("came-*"))) < size:
+        time.sleep(0.02)
+    say(f"{rank} of {size}, here {os.environ['LOCAL_RANK']} of {os.environ['LOCAL_WORLD_SIZE']}")
+    if not fault:
+        return
+    if rank == 1:
+        if fault == "killed":
+            os.kill(os.getpid(), 9)
+        raise InputError("a row is wrong", remedy="Mend it.") if fault == "row" else ZeroDivisionError("by a bug")
+    if fault == "bug":
+        time.sleep(600)
+    raise RuntimeError("Connection closed by peer")

@@ -17,12 +17,14 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from embedfit.config import resolve
-from embedfit.errors import TrainingError, UsageError
+from embedfit.errors import InputError, TrainingError, UsageError
 from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
+from embedfit.scale.ray import Ray
 from embedfit.training.batches import micro_batches
 from embedfit.training.memory import MemoryBudget
 from embedfit.training.processes.launch import Nodes, command
+from embedfit.training.processes.worker import work_there
 from embedfit.training.processes.world import World
 from embedfit.training.stage import run
 from embedfit.training.step import accumulate_gradients
@@ -119,13 +121,45 @@ def test_nproc_2_trains_what_one_process_trains(tiny_bert, tmp_path):
     one, two, lines = make_run(tmp_path / "one"), make_run(tmp_path / "two"), Lines()
     run(one, settings(tiny_bert), Runtime())
     run(two, settings(tiny_bert), Runtime(processes=2, report=LogLines(lines)))
+    assert_same_model(one, two)
+    assert "2 processes" in lines.text and "kept the weights of step" in lines.text
+    assert json.loads((two.path("finetuned") / "training.json").read_text())["steps"] == 6
+
+
+def assert_same_model(one, two):
     left, right = (load_file(w.path("finetuned") / "model.safetensors") for w in (one, two))
     for name in left:
         torch.testing.assert_close(
             left[name], right[name], rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
         )
-    assert "2 processes" in lines.text and "kept the weights of step" in lines.text
-    assert json.loads((two.path("finetuned") / "training.json").read_text())["steps"] == 6
+
+
+@pytest.fixture
+def ray_cluster():
+    ray = pytest.importorskip("ray")
+    yield Ray("local", 2)
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_workers_of_a_ray_cluster_train_what_one_process_trains(tiny_bert, tmp_path, ray_cluster):
+    one, two, lines = make_run(tmp_path / "one"), make_run(tmp_path / "two"), Lines()
+    run(one, settings(tiny_bert), Runtime())
+    run(two, settings(tiny_bert), Runtime(processes=2, executor=ray_cluster, report=LogLines(lines)))
+    assert_same_model(one, two)
+    assert "each a worker of the executor" in lines.text and "kept the weights of step" in lines.text
+    assert not list(two.scratch("train").glob("seen-*"))
+    (two.path("train.jsonl")).write_text('{"query": "red", "pos": ["green"]}\n')
+    with pytest.raises(TrainingError, match="1 usable rows"):
+        run(two, settings(tiny_bert), Runtime(processes=2, executor=ray_cluster))
+
+
+def test_a_machine_that_does_not_see_the_run_folder_says_so(tmp_path):
+    with pytest.raises(InputError, match="does not see the run folder") as caught:
+        work_there(str(tmp_path / "run"), str(tmp_path / "vectors"), str(tmp_path / "run" / "token"), print)
+    assert "all machines mount" in caught.value.remedy
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -193,6 +227,4 @@ def test_the_command_for_the_other_machine_trains_with_this_one(tiny_bert, tmp_p
     finally:
         for other in others:
             other.kill()
-    left, right = (load_file(w.path("finetuned") / "model.safetensors") for w in (one, two))
-    for name in left:
-        torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-4)
+    assert_same_model(one, two)

@@ -57,7 +57,7 @@ Nodes = Annotated[
 People = Annotated[
     list[Path] | None, typer.Option("--queries", help="Questions that people asked, one a line or JSONL.")
 ]
-Processes = Annotated[int, typer.Option("--nproc", help="Processes that train.")]
+Processes = Annotated[int, typer.Option("--nproc", help="Processes that train; with --ray on its cluster.")]
 RayCluster = Annotated[
     str | None,
     typer.Option(
@@ -95,6 +95,11 @@ def runtime_for(
     yes: bool = False,
 ) -> Runtime:
     """The runtime of a command. Progress goes to standard error; questions are asked only if somebody can answer."""
+    if ray is not None and nodes:
+        raise UsageError(
+            "--ray and --nodes are two ways to train on several machines.",
+            remedy="Leave --nodes out: with --ray, --nproc is the number of processes that train on the cluster.",
+        )
     runtime = Runtime(
         report=reporter_for(sys.stderr),
         ledger=ledger or default_ledger(),

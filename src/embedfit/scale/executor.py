@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from embedfit import plugins
 
@@ -48,6 +48,22 @@ class Executor(Protocol):
         Function, state, shards and results can be pickled; the function stands at the top of a module. Shards are taken
         as they are needed, so that many don't lie in memory. Closing the generator stops the work. An error of a shard,
         which its str() names, is raised when the other shards are done (embedfit.scale.queue).
+        """
+
+
+@runtime_checkable
+class WorksTogether(Protocol):
+    """An executor whose workers can also do one work together, such as a training."""
+
+    def together(
+        self, work: str, arguments: tuple[str, ...], count: int, *, gpus: float = 0
+    ) -> Generator[str, None, None]:
+        """Call a function in `count` workers at the same time, and yield the lines that they say.
+
+        work: "module:name" of the function, of the arguments and of a callable that takes a line. gpus: what a worker
+        needs. Each worker has the environment of a process of torchrun: MASTER_ADDR, MASTER_PORT, RANK, LOCAL_RANK,
+        WORLD_SIZE, LOCAL_WORLD_SIZE. Raises the error of a worker that failed, or EmbedfitError if one is lost; the
+        others are ended. Closing the generator ends all.
         """
 
 

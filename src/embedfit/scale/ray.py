@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-import platform
+import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Generic
 
 from embedfit import __version__
 from embedfit.errors import EmbedfitError, InputError, MissingDependency, UsageError
 from embedfit.numerics.machine import cores
+from embedfit.scale.actors import Member, Worker
 from embedfit.scale.executor import ExecutorKind, Function, Result, Shard, State, TellOf
-from embedfit.scale.processes import portable
 from embedfit.scale.queue import Numbered, Queue
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _FORM = "ray:auto"
 _IN_FLIGHT = 2
 #: Seconds for which a cluster may have no worker at all before we give up: time enough for an autoscaler's new node.
 _PATIENCE = 900.0
-#: Seconds that actors get to leave their state, such as a process of a reader.
+#: Seconds that actors get to leave their state, such as a process of a reader, or to fail after another one.
 _CLOSING = 5.0
 
 
@@ -71,6 +72,28 @@ class Ray:
             crew.end()
         queue.end()
 
+    def together(
+        self, work: str, arguments: tuple[str, ...], count: int, *, gpus: float = 0
+    ) -> Generator[str, None, None]:
+        """Yield the lines that `count` actors say, which work at the same time. Raises the error of one that fails."""
+        ray = self._connected()
+        room, needs = _room(ray.nodes(), count, 1, gpus)
+        if self.address == "local" and _room(ray.nodes(), None, 1, gpus)[0] < room:
+            needs = dict.fromkeys(needs, 0.0)  # as torchrun does, which counts no cores
+        kind = ray.remote(max_restarts=0, max_task_retries=0, **needs)(Member)
+        members = [kind.remote() for _ in range(count)]
+        try:
+            places = _placed(ray, [member.place.remote() for member in members], needs)
+            streams = [
+                member.work.remote(__version__, work, arguments, environment)
+                for member, environment in zip(members, _environments(places, needs["num_gpus"]), strict=True)
+            ]
+            yield from _said(ray, streams)
+        finally:
+            for member in members:
+                with suppress(ray.exceptions.RayError):
+                    ray.kill(member)
+
     def _connected(self) -> ModuleType:
         """Ray's module, connected to the cluster. A program that is connected already stays so."""
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anybody
@@ -103,55 +126,110 @@ def _room(nodes: list[dict[str, Any]], workers: int | None, cpus: int, gpus: flo
     each = [int(one.get("CPU", 0)) for one in free] or [0]
     if not any(one.get("GPU", 0) for one in free):
         gpus = 0.0
-    if workers is not None:
-        cpus = max(1, min(sum(each) // workers, max(each)))
-        return workers, {"num_cpus": cpus, "num_gpus": gpus}
-    cpus = max(1, min(cpus, max(each)))
-    count = sum(
-        min(own // cpus, int(one.get("GPU", 0) // gpus) if gpus else own) for own, one in zip(each, free, strict=False)
-    )
-    return max(1, count), {"num_cpus": cpus, "num_gpus": gpus}
 
-
-class _Worker(Generic[State, Shard, Result]):
-    """The actor: it has the state, and does one shard after another."""
-
-    def open(
-        self, version: str, function: Function[State, Shard, Result], state: AbstractContextManager[State]
-    ) -> Exception | None:
-        """Enter the state. Returns the error if it can't be entered."""
-        if __version__ != version:
-            return InputError(
-                f"A node of the cluster has embedfit {__version__}, not {version}.",
-                remedy=f"Install the same version on every node: pip install 'embedfit[ray]=={version}'",
-            )
-        self._function, self._state = function, state
-        try:
-            self._opened = state.__enter__()
-        except Exception as error:  # of any kind: it is the driver's to raise
-            return _explained(error)
-        return None
-
-    def do(self, shard: Shard) -> tuple[bool, Result | Exception]:
-        """(True, the result of a shard) or (False, its error)."""
-        try:
-            return True, self._function(self._opened, shard, _ignore)
-        except Exception as error:  # of any kind: it is the driver's to raise
-            return False, _explained(error)
-
-    def close(self) -> None:
-        """Leave the state."""
-        self._state.__exit__(None, None, None)
-
-
-def _explained(error: Exception) -> Exception:
-    """The error as the driver raises it. A node that lacks a file is a fault of the cluster, not of embedfit."""
-    if isinstance(error, FileNotFoundError):
-        return InputError(
-            f"{platform.node()}, a node of the Ray cluster, has no {error.filename}.",
-            remedy="Documents, models, the run and EMBEDFIT_CACHE must lie in a folder that every node mounts.",
+    def fitting(cpus: int) -> int:
+        return sum(
+            min(own // cpus, int(one.get("GPU", 0) // gpus) if gpus else own)
+            for own, one in zip(each, free, strict=False)
         )
-    return portable(error)
+
+    if workers is None:
+        cpus = max(1, min(cpus, max(each)))
+        workers = max(1, fitting(cpus))
+    else:
+        wanted = max(1, min(workers, fitting(1)))
+        cpus = next((most for most in range(max(each), 1, -1) if fitting(most) >= wanted), 1)
+    return workers, {"num_cpus": cpus, "num_gpus": gpus}
+
+
+def _no_room(count: int, needs: dict[str, float]) -> EmbedfitError:
+    wanted = ", ".join(f"{value:g} {name[4:].upper()}" for name, value in needs.items() if value)
+    workers = "a worker" if count == 1 else f"{count} workers, each"
+    return EmbedfitError(
+        f"The Ray cluster has had no room for {workers} of {wanted} for {_PATIENCE / 60:.0f} minutes.",
+        remedy="Look at `ray status`. What is done is kept: the same command goes on.",
+    )
+
+
+def _unable(error: Exception) -> EmbedfitError:
+    return EmbedfitError(
+        f"A node of the Ray cluster can't do embedfit's work: {str(error).splitlines()[-1]}",
+        remedy="Install the same Python, embedfit and models on every node, and mount the same folders.",
+    )
+
+
+def _too_large(error: Exception) -> EmbedfitError:
+    """The error of a shard whose result has no room. Ray keeps on the disk what its object store can't hold."""
+    return EmbedfitError(
+        "its result has no room on its node: Ray's object store is full, and so is the disk that takes what the store "
+        f"can't hold ({str(error).strip().splitlines()[-1]})",
+        remedy="Free some space on that node, or start it with a larger store or on a larger disk: `ray start` "
+        "--object-store-memory BYTES, --object-spilling-directory FOLDER. What is done is kept: the same command "
+        "goes on.",
+    )
+
+
+def _placed(ray: ModuleType, asked: list[object], needs: dict[str, float]) -> list[tuple[str, int]]:
+    """The (address, free port) of each member, when all have started. All or none: one alone would wait for ever."""
+    ready, _ = ray.wait(asked, num_returns=len(asked), timeout=_PATIENCE)
+    if len(ready) < len(asked):
+        raise _no_room(len(asked), needs)
+    try:
+        places: list[tuple[str, int]] = ray.get(asked)
+    except ray.exceptions.RayError as error:
+        raise _unable(error) from error
+    return places
+
+
+def _environments(places: Sequence[tuple[str, int]], gpus: float) -> list[dict[str, str]]:
+    """The variables by which torchrun tells each process its place, for members at these places.
+
+    gpus: of each member. Ray shows an actor no GPU but its own, so that it is the first one there.
+    """
+    hosts = [host for host, _ in places]
+    return [
+        {
+            "MASTER_ADDR": hosts[0],
+            "MASTER_PORT": str(places[0][1]),
+            "RANK": str(rank),
+            "LOCAL_RANK": "0" if gpus else str(hosts[:rank].count(own)),
+            "WORLD_SIZE": str(len(hosts)),
+            "LOCAL_WORLD_SIZE": str(hosts.count(own)),
+        }
+        for rank, own in enumerate(hosts)
+    ]
+
+
+def _said(ray: ModuleType, streams: Sequence[Any]) -> Generator[str, None, None]:
+    """Yield the lines of all members until all have ended. Raises the error that ended the others.
+
+    If a member ends, the others fail because they miss it. So errors are gathered for a moment: the first error for
+    people is raised, or that a member is lost, or a bug, in this order.
+    """
+    waiting, until = {stream: rank for rank, stream in enumerate(streams, 1)}, math.inf
+    failures: list[tuple[int, Exception]] = []
+    while waiting and (left := until - time.monotonic()) > 0:
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=None if math.isinf(left) else left)
+        for stream in ready:
+            try:
+                kind, value = ray.get(next(stream))
+            except StopIteration:
+                del waiting[stream]
+                continue
+            except ray.exceptions.RayTaskError as error:  # not of the work, whose errors come as values
+                kind, value = "failed", _unable(error)
+            except ray.exceptions.RayError as error:
+                lost = f"Worker {waiting[stream]} of {len(streams)} that work together on the Ray cluster has ended"
+                kept = "What is done is kept: the same command goes on."
+                kind, value = "lost", EmbedfitError(f"{lost} ({str(error).splitlines()[0]}).", remedy=kept)
+            if kind == "line":
+                yield value
+            elif kind != "ended":
+                del waiting[stream]
+                until = min(until, time.monotonic() + _CLOSING)
+                failures.append((1 if kind == "lost" else 2 * (not isinstance(value, EmbedfitError)), value))
+    if failures:
+        raise min(failures, key=lambda one: one[0])[1]
 
 
 class _Member(Generic[Shard]):
@@ -178,8 +256,9 @@ class _Crew(Generic[State, Shard, Result]):
         job: tuple[Function[State, Shard, Result], AbstractContextManager[State]],
     ) -> None:
         self._ray, self._needs = ray, needs
+        self._full = (ray.exceptions.OutOfDiskError, ray.exceptions.ObjectStoreFullError)
         # Explicit, although they are Ray's defaults: what is done again is decided here, not there.
-        self._kind = ray.remote(max_restarts=0, max_task_retries=0, **needs)(_Worker)
+        self._kind = ray.remote(max_restarts=0, max_task_retries=0, **needs)(Worker)
         self._job = [ray.put(one) for one in job]
         self._members: list[_Member[Shard]] = []
 
@@ -217,20 +296,17 @@ class _Crew(Generic[State, Shard, Result]):
         awaited = {member.awaited: member for member in self._members if member.awaited is not None}
         ready, _ = self._ray.wait(list(awaited), num_returns=1, timeout=_PATIENCE)
         if not ready and self.idle:
-            wanted = ", ".join(f"{value:g} {name[4:].upper()}" for name, value in self._needs.items() if value)
-            raise EmbedfitError(
-                f"The Ray cluster has had no room for a worker of {wanted} for {_PATIENCE / 60:.0f} minutes.",
-                remedy="Look at `ray status`. What is done is kept: the same command goes on.",
-            )
+            raise _no_room(1, self._needs)
         for one in ready:
             member = awaited[one]
             try:
                 said = self._ray.get(one)
+            except self._full as error:
+                _, (_, shard) = member.shards.popleft()
+                queue.failed(shard, _too_large(error))
+                continue
             except self._ray.exceptions.RayTaskError as error:  # not of the work, whose errors come as values
-                raise EmbedfitError(
-                    f"A node of the Ray cluster can't do embedfit's work: {str(error).splitlines()[-1]}",
-                    remedy="Install the same Python, embedfit and models on every node, and mount the same folders.",
-                ) from error
+                raise _unable(error) from error
             except self._ray.exceptions.RayError as error:
                 self._replace(member, queue, str(error).splitlines()[0])
                 continue
@@ -270,10 +346,6 @@ class _Crew(Generic[State, Shard, Result]):
     def _kill(self, member: _Member[Shard]) -> None:
         with suppress(self._ray.exceptions.RayError):
             self._ray.kill(member.actor)
-
-
-def _ignore(share: float) -> None:
-    pass
 
 
 def _open(rest: str) -> Ray:

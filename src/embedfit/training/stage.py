@@ -300,7 +300,7 @@ def trainer_of(material: Material, workspace: Workspace, config: Config, runtime
         must_equal=_must_equal(workspace, config, material),
     )
     trained = sum(weight.numel() for weight in trunk.parameters().values())
-    limit = graph_budget(settings.memory_mb, trained, trunk.device) // world.size
+    limit = graph_budget(settings.memory_mb, trained, trunk.device) // world.local
     return Trainer(
         trunk,
         material.data.store,
@@ -474,7 +474,7 @@ def process_settings(world: World) -> Iterator[None]:
     """Threads and heap for training; threads and the global random state are put back."""
     threads = torch.get_num_threads()
     keep_heap()
-    torch.set_num_threads(max(1, cores() // world.size))
+    torch.set_num_threads(max(1, cores() // world.local))
     try:
         with torch.random.fork_rng([torch.cuda.current_device()] if torch.cuda.is_available() else []):
             yield

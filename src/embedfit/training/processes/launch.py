@@ -1,4 +1,4 @@
-"""Training in several processes, on this machine or on several: started by torchrun, watched from here."""
+"""Training in several processes, which torchrun or an executor starts: on this machine or on several."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +18,12 @@ from embedfit.models.sources import resolve_model
 from embedfit.numerics.machine import cores
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
+from embedfit.scale.executor import WorksTogether
 
 #: Files in the scratch folder: the processes' settings, the error of one that failed, and their stderr.
 CONFIG, ERROR, _STDERR = "config.toml", "error.json", "processes.log"
+#: The module of the processes. It imports the stage, which imports this module.
+_WORKER = "embedfit.training.processes.worker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ def command(processes: int, root: Path, vectors: Path, nodes: Nodes) -> list[str
     """
     return [
         sys.executable, "-m", "torch.distributed.run", *nodes.options(), "--nproc-per-node", str(processes),
-        "-m", "embedfit.training.processes.worker", str(root), str(vectors),
+        "-m", _WORKER, str(root), str(vectors),
     ]  # fmt: skip
 
 
@@ -68,12 +72,38 @@ def launch(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     scratch = workspace.scratch("train")
     save(config, scratch / CONFIG)
     (scratch / ERROR).unlink(missing_ok=True)
+    folders = workspace.root.resolve(), runtime.vectors.folder.resolve()
+    if isinstance(runtime.executor, WorksTogether) and not runtime.nodes:
+        _launch_there(runtime.executor, folders, scratch.resolve(), runtime)
+    else:
+        _launch_here(folders, scratch, runtime)
+
+
+def _launch_there(executor: WorksTogether, folders: tuple[Path, Path], scratch: Path, runtime: Runtime) -> None:
+    """Train in workers of an executor."""
+    token = scratch / f"seen-{uuid.uuid4().hex}"
+    token.touch()
+    runtime.report.log(f"train: {runtime.processes} processes, each a worker of the executor")
+    arguments = (*map(str, folders), str(token))
+    lines = executor.together(f"{_WORKER}:work_there", arguments, runtime.processes, gpus=1)
+    try:
+        for line in lines:
+            runtime.report.log(line)
+    except RuntimeError as error:  # a bug: its traceback
+        (scratch / _STDERR).write_text(str(error), "utf-8")
+        raise _failure(scratch, 1) from error
+    finally:
+        lines.close()
+        token.unlink(missing_ok=True)
+
+
+def _launch_here(folders: tuple[Path, Path], scratch: Path, runtime: Runtime) -> None:
+    """Train in processes of torchrun, on this machine and on others where the user starts them."""
     processes, report = runtime.processes, runtime.report
     threads = str(max(1, cores() // processes))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     report.log(f"train: {processes} processes of {threads} threads")
     nodes = Nodes.parsed(runtime.nodes)
-    folders = workspace.root.resolve(), runtime.vectors.folder.resolve()
     words = command(processes, *folders, nodes)
     for rank in range(1, nodes.count):
         theirs = shlex.join(command(processes, *folders, replace(nodes, rank=rank)))

@@ -21,11 +21,12 @@ class World:
 
     All of them compose the same batch. Each encodes its share of the micro-batches; vectors, and then gradients, are
     summed over the processes, with zeros for the parts of others. So the loss is that of the joint batch, every text of
-    it is encoded once, and nothing has to be rescaled.
+    it is encoded once, and nothing has to be rescaled. local: how many of them are on this machine.
     """
 
     rank: int = 0
     size: int = 1
+    local: int = 1
 
     @property
     def leads(self) -> bool:
@@ -50,7 +51,7 @@ class World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The world of the processes that torchrun started; this process alone if it started none."""
+    """The world of the processes whose places torchrun's variables tell; this process alone if there are none."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()
@@ -60,6 +61,6 @@ def joined() -> Iterator[World]:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if gpus else "gloo")
     try:
-        yield World(dist.get_rank(), size)
+        yield World(dist.get_rank(), size, int(os.environ["LOCAL_WORLD_SIZE"]))
     finally:
         dist.destroy_process_group()
