@@ -14,9 +14,9 @@ import numpy as np
 from embedfit.index.constants import sentences_of
 
 #: Sentences of a passage at most.
-EACH = 3
+EACH = 2
 #: Sentences at most, in multiples of the number of queries.
-MOST = 2.0
+MOST = 1.0
 
 
 def own_sentences(contents: Sequence[str], taught: Sequence[str], *, queries: int, seed: int) -> list[tuple[str, str]]:
