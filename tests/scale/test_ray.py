@@ -135,7 +135,7 @@ def test_workers_that_work_together_meet_and_are_heard(local: Ray, tmp_path: Pat
 @pytest.mark.parametrize(
     ("fault", "kind", "text"),
     [
-        ("row", InputError, "^a row is wrong$"),
+        ("row", InputError, "^a row is wrong\n  Mend it.$"),
         ("killed", EmbedfitError, "^Worker 2 of 2 that work together on the Ray cluster has ended"),
         ("bug", RuntimeError, "by a bug"),
     ],

@@ -123,12 +123,14 @@ def test_nproc_2_trains_what_one_process_trains(tiny_bert, tmp_path):
     run(two, settings(tiny_bert), Runtime(processes=2, report=LogLines(lines)))
     assert_same_model(one, two)
     assert "2 processes" in lines.text and "kept the weights of step" in lines.text
-    assert json.loads((two.path("finetuned") / "training.json").read_text())["steps"] == 6
+    assert json.loads((two.path("finetuned") / "training.json").read_text())["steps"] == 8
 
 
 def assert_same_model(one, two):
     left, right = (load_file(w.path("finetuned") / "model.safetensors") for w in (one, two))
     for name in left:
+        if name.endswith("attention.self.key.bias"):
+            continue  # the softmax cancels it, so its gradient is rounding, which AdamW makes steps of
         torch.testing.assert_close(
             left[name], right[name], rtol=1e-3, atol=1e-4, msg=lambda text, n=name: f"{n}: {text}"
         )
