@@ -4,10 +4,11 @@
     python benchmarks/recipe.py                                      # writes benchmarks/results/recipe.json
     python benchmarks/recipe.py --corpora emanual --queries log --tune map,both --model mpnet
 
-Three tables, all in nDCG@10 on questions that nothing but the score sees, with 95% intervals (paired bootstrap by
+Four tables, all in nDCG@10 on questions that nothing but the score sees, with 95% intervals (paired bootstrap by
 cluster): one vector a passage, tuned against untuned; the default retriever (one vector, windows, words, late
-interaction), tuned against the same retriever untuned; and what ships where a strong writer's queries cover the corpus,
-with these queries in training and index, against the default retriever untuned. Sources of training queries:
+interaction), tuned against the same retriever untuned; where a strong writer's queries cover the corpus, the retriever
+with these queries in its index, tuned against untuned; and what ships with a strong writer's queries, in training and,
+if they cover the corpus, in the index, against the default retriever untuned. Sources of training queries:
 
 * small: embedfit's writer on this machine (SmolLM2-135M), preset offline.
 * strong: `strong_queries.jsonl` in the place of Llama 3 70B, by `--generator recorded:FILE`, preset default.

@@ -123,13 +123,11 @@ class LocalModel:
 
     def encoder(self) -> Encoder:
         """The loaded model. Of two towers each is loaded when it is first needed."""
-        if self._towers is not None:
-            passages, queries = self._towers
-            from embedfit.models.encoder import Encoder  # see below
-
-            return Encoder.of_towers(passages.encoder(), queries.encoder(), layout=self.layout)
         from embedfit.models.encoder import Encoder  # loads torch, which graphs do without
 
+        if self._towers is not None:
+            passages, queries = self._towers
+            return Encoder.of_towers(passages.encoder(), queries.encoder(), layout=self.layout)
         with _LOADING:
             if self._encoder is None:
                 beside = None if self._beside is None else self._beside._encoder

@@ -80,8 +80,8 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     if (runtime.processes > 1 or runtime.nodes) and config.training.tuned != "map":
         loss = loss_named(config.training.loss)
         if loss.teaches_map:  # the teachers' vectors and scores are stored, and each process finds them
-            covered = _covered(workspace, config)
-            data = _training_data(workspace, trained_tower(config), config, covered, Silent())
+            asked, covered = _asked(workspace, config.training, Silent())
+            data = _training_data(workspace, trained_tower(config), config, asked, Silent())
             corpus_teacher(workspace, config, data, covered, runtime)
         if loss.soft_labels:
             # The vectors of tokens are not stored, so each process computes them itself.
@@ -121,8 +121,8 @@ def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material
     if trunk is not None and rank:
         trained = sum(weight.numel() for weight in trunk.parameters().values())
         runtime.report.log(f"train: an adapter (LoRA) of rank {rank}: {trained:,} weights train beside {size:,}")
-    covered = _covered(workspace, config)
-    data = _training_data(workspace, encoder, config, covered, runtime.report)
+    asked, covered = _asked(workspace, settings, runtime.report)
+    data = _training_data(workspace, encoder, config, asked, runtime.report)
     corpus = corpus_teacher(workspace, config, data, covered, runtime) if loss.teaches_map else None
     decided = {
         "epochs": settings.epochs or automatic_epochs(len(data.examples), settings.batch_size, loss.steps, loss.epochs),
@@ -152,33 +152,28 @@ def trained_tower(config: Config, precision: Precision | Literal["auto"] = "auto
     return Encoder.load(plain, layout=own, precision=precision)
 
 
-def _covered(workspace: Workspace, config: Config) -> float | None:
-    """The share of people's questions that passages cover, if such questions may train; else None."""
-    if not loss_named(config.training.loss).corpus:
-        return None
-    return covered_log(workspace.read(Passage), workspace.read(Query))
-
-
-def _asked(workspace: Workspace, settings: TrainConfig, covered: float | None, report: Reporter) -> list[str]:
-    """The questions that people asked and that train. covered: see _covered()."""
-    asked = [query.text for query in workspace.read(Query) if query.split == "log" and query.kept]
-    if not asked:
-        return []
-    if covered is None:
+def _asked(workspace: Workspace, settings: TrainConfig, report: Reporter) -> tuple[list[str], float | None]:
+    """The questions that people asked and that train, and the share of them that passages cover; ([], None) if none."""
+    queries = workspace.read(Query)
+    asked = [query.text for query in queries if query.split == "log" and query.kept]
+    if asked and not loss_named(settings.loss).corpus:
         report.log(
             f"train: {len(asked):,} questions that people asked don't train, for train.loss={settings.loss} needs a "
             "passage for each; train.loss=corpus-distil learns from them"
         )
-        return []
+        return [], None
+    covered = covered_log(workspace.read(Passage), queries) if asked else None
+    if covered is None:
+        return [], None
     if not log_teaches(covered, settings.label_share):
         report.log(
             f"train: {len(asked):,} questions that people asked don't train: a passage has {covered:.0%} of a "
             "question's words, on average, so a teacher that counts words misleads, and the queries whose passage is "
             "known teach more"
         )
-        return []
+        return [], None
     report.log(f"train: {len(asked):,} questions that people asked train too; nobody said what answers them")
-    return asked
+    return asked, covered
 
 
 def _stand_ins(workspace: Workspace, rows: Sequence[TrainRow], seed: int, report: Reporter) -> list[TrainRow]:
@@ -195,11 +190,10 @@ def _stand_ins(workspace: Workspace, rows: Sequence[TrainRow], seed: int, report
 
 
 def _training_data(
-    workspace: Workspace, encoder: Encoder, config: Config, covered: float | None, report: Reporter
+    workspace: Workspace, encoder: Encoder, config: Config, asked: Sequence[str], report: Reporter
 ) -> TrainingData:
     path, settings = workspace.existing("train.jsonl"), config.training
     rows = read_flagembedding(path)
-    asked = _asked(workspace, settings, covered, report)
     rows += [TrainRow(query=text, pos=(), neg=()) for text in asked]
     given = len(rows)
     if loss_named(settings.loss).corpus and settings.label_share and not asked:

@@ -15,7 +15,7 @@ from embedfit.files.hashes import sha256_file
 from embedfit.network.aws import aws_exceptions, is_absent
 from embedfit.progress import Reporter
 
-#: Bytes of an object that are held at a time, and how often a body that breaks off is asked for again.
+#: Bytes of an object that are held at a time, and how often one whose body breaks off is asked for.
 _CHUNK, _TRIES = 1 << 20, 5
 
 
@@ -83,24 +83,23 @@ class Results:
                 remedy="Give the same command again.",
             )
 
-    def _get(self, key: str, target: Path) -> bool:
-        """Fetch an object. Returns whether there is one."""
-        for left in reversed(range(_TRIES)):
-            try:
-                body = self.aws.client("s3").get_object(Bucket=self.bucket, Key=f"{self.prefix}{key}")["Body"]
-            except aws_exceptions() as error:  # boto3 has repeated the call itself
-                if is_absent(error):
-                    return False
+    def _get(self, key: str, target: Path, tries: int = _TRIES) -> bool:
+        """Fetch an object. Returns whether there is one. tries: how often it is asked for if its body breaks off."""
+        try:
+            body = self.aws.client("s3").get_object(Bucket=self.bucket, Key=f"{self.prefix}{key}")["Body"]
+        except aws_exceptions() as error:  # boto3 has repeated the call itself
+            if is_absent(error):
+                return False
+            raise
+        try:
+            with atomic_file(target, binary=True) as file:
+                for chunk in body.iter_chunks(_CHUNK):
+                    file.write(chunk)
+        except aws_exceptions():
+            if tries == 1:
                 raise
-            try:
-                with atomic_file(target, binary=True) as file:
-                    for chunk in body.iter_chunks(_CHUNK):
-                        file.write(chunk)
-                return True
-            except aws_exceptions():
-                if not left:
-                    raise
-        return False
+            return self._get(key, target, tries - 1)
+        return True
 
 
 def _belongs(name: str) -> bool:

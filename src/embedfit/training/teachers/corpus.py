@@ -17,7 +17,7 @@ from embedfit.numerics.arrays import Floats, Ints, Vectors
 from embedfit.path.artefacts import Passage
 from embedfit.path.workspace import Workspace, sha256_json
 from embedfit.runtime import Runtime
-from embedfit.teaching.coverage import CAREFUL_TEACHER, COVERED, log_teaches
+from embedfit.teaching.coverage import CAREFUL_TEACHER, COVERED
 from embedfit.teaching.scores import TeacherScores, TeacherWeights, corpus_scores, stored_scores
 from embedfit.teaching.targets import Labels, common_columns, targets
 from embedfit.training.batches import TrainingBatch
@@ -53,7 +53,7 @@ def corpus_teacher(
 ) -> CorpusTeacher:
     """The teacher of the examples. It reads no passage of the evaluation documents.
 
-    covered: as covered_log() has it. Vectors come from the store, or go into it. The scores are kept in the stage's
+    covered: as in CorpusTeacher. Vectors come from the store, or go into it. The scores are kept in the stage's
     scratch folder.
     """
     settings = config.training
@@ -62,13 +62,12 @@ def corpus_teacher(
     texts = [data.texts[example.query].content for example in data.examples]
     base = base_model(config)
     parts = settings.corpus_teacher
-    share = covered if covered is not None and log_teaches(covered, settings.label_share) else None
     by_default = parts == TrainConfig().corpus_teacher  # a teacher that somebody named stays
-    if by_default and share is not None and share < COVERED:
+    if by_default and covered is not None and covered < COVERED:
         parts = CAREFUL_TEACHER
         runtime.report.log(
-            f"train: a passage covers {share:.0%} of a question that people asked, on average, so words count less in "
-            "the teacher"
+            f"train: a passage covers {covered:.0%} of a question that people asked, on average, so words count less "
+            "in the teacher"
         )
     weights = TeacherWeights(**dict(zip(("one", "windows", "words"), parts, strict=True)))
     facts = {"model": base.key, "passages": contents, "queries": texts, "weights": weights.parts, "seed": config.seed}
@@ -88,7 +87,7 @@ def corpus_teacher(
         labels=[_labels(example, data, number, judged=config.mine.teacher == "judge") for example in data.examples],
         temperature=settings.teacher_temperature,
         share=settings.label_share,
-        covered=share,
+        covered=covered,
     )
 
 
