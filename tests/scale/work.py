@@ -11,7 +11,7 @@ from embedfit.errors import InputError, MissingDependency
 
 
 class Opened:
-    """A state that writes down who opened and closed it, and counts how often a shard was begun."""
+    """A state that writes down who opened it, worked in it and closed it, and how often a shard was begun."""
 
     def __init__(self, folder: Path, fault: str = "") -> None:
         self.folder, self.fault = folder, fault
@@ -27,6 +27,7 @@ class Opened:
 
 
 def square(folder: Path, shard: int, tell) -> int:
+    (folder / f"worked-{os.getpid()}").touch()
     with (folder / f"begun-{shard}").open("a") as begun:
         begun.write("x")
     tell(0.5)

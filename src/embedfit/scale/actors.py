@@ -24,17 +24,19 @@ Said = tuple[Literal["line", "ended", "failed"], object]
 class Worker(Generic[State, Shard, Result]):
     """The actor: it has the state, and does one shard after another."""
 
+    _state: AbstractContextManager[State] | None = None  # until it is entered
+
     def open(
         self, version: str, function: Function[State, Shard, Result], state: AbstractContextManager[State]
     ) -> Exception | None:
         """Enter the state. Returns the error if it can't be entered."""
         if (wrong := _other_version(version)) is not None:
             return wrong
-        self._function, self._state = function, state
         try:
             self._opened = state.__enter__()
         except Exception as error:  # of any kind: it is the driver's to raise
             return _explained(error)
+        self._function, self._state = function, state
         return None
 
     def do(self, shard: Shard) -> tuple[bool, Result | Exception]:
@@ -45,8 +47,9 @@ class Worker(Generic[State, Shard, Result]):
             return False, _explained(error)
 
     def close(self) -> None:
-        """Leave the state."""
-        self._state.__exit__(None, None, None)
+        """Leave the state if it was entered."""
+        if self._state is not None:
+            self._state.__exit__(None, None, None)
 
 
 class Member:

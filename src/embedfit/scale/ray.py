@@ -334,8 +334,11 @@ class _Crew(Generic[State, Shard, Result]):
             queue.lost(numbered, f"a worker of the Ray cluster ended in the middle of its work ({reason})")
 
     def end(self) -> None:
-        """Let actors that are ready leave their state; end all of them."""
+        """Let actors that are ready leave their state; end all of them, also one that enters its state just now."""
         with suppress(self._ray.exceptions.RayError):
+            if opening := {one.opening: one for one in self._members if one.opening is not None}:
+                for entered in self._ray.wait(list(opening), num_returns=len(opening), timeout=0)[0]:
+                    opening[entered].opening = None
             closing = [one.actor.close.remote() for one in self._members if one.opening is None and not one.shards]
             if closing:
                 self._ray.wait(closing, num_returns=len(closing), timeout=_CLOSING)
