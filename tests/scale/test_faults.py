@@ -20,6 +20,7 @@ import pytest
 
 import embedfit
 from embedfit.errors import EmbedfitError
+from embedfit.llm.ledger import Ledger
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Silent, Task
@@ -28,6 +29,8 @@ from embedfit.runtime import Runtime
 from embedfit.scale.executor import Executor
 from embedfit.scale.inline import Inline
 from embedfit.scale.ray import Ray
+from embedfit.testing.fake_openai import FakeOpenAi
+from embedfit.testing.language_service import Ask, Behaviour
 from tests.scale.work import Opened, blown_up, square
 from tests.training.conftest import WORDS
 
@@ -193,6 +196,54 @@ def test_the_driver_is_killed_and_its_command_given_again(tiny_bert: Path, tmp_p
     there, here = (files_of(tmp_path / name) for name in ("there", "here"))
     assert there.keys() == here.keys() and {"ingest.manifest.json", "passages.jsonl"} < here.keys()
     assert [name for name in here if here[name] != there[name]] == []
+
+
+def asking_anew(ask: Ask) -> str:
+    """A query in each style that the call asks for; no other call gets the same."""
+    name = sha256(f"{ask.system} {ask.key}".encode()).hexdigest()[:12]
+    styles = [line[2:].split(":")[0] for line in ask.key.splitlines() if line.startswith("- ")]
+    return json.dumps([{"style": style, "query": f"what the {name} says as {style}"} for style in styles])
+
+
+@pytest.mark.timeout(2000)
+def test_a_driver_killed_while_it_pays_pays_for_each_call_once(tiny_bert: Path, tmp_path: Path) -> None:
+    """Encoding is Ray's; the ledger has one owner, this machine. What the kill catches in flight may be sent again."""
+    pytest.importorskip("ray")
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(f'{{"_id": "r{n}", "text": "{text}"}}\n' for n, text in enumerate(records(80))))
+
+    def driver(service: FakeOpenAi, home: str, *how: str) -> subprocess.Popen[bytes]:
+        """Write queries of the passages, which lie in the run folder already."""
+        run = tmp_path / home / "run"
+        if not run.exists():
+            embedfit.run(corpus, run=run, settings={"model": str(tiny_bert)}, until="ingest")
+        words = ["generate", "--run", str(run), "--generator", f"openai:{service.base_url}#fake-chat", "--yes"]
+        environment = {**os.environ, "EMBEDFIT_HOME": str(tmp_path / home), "RAY_USAGE_STATS_ENABLED": "0"}
+        return subprocess.Popen([sys.executable, "-m", "embedfit", *words, *how], env=environment)
+
+    ray = ("--ray", "local", "--workers", "2")
+    with FakeOpenAi(Behaviour(answer=asking_anew, latency_s=0.1)) as service:
+        first = driver(service, "theirs", *ray)
+        try:
+            until = time.monotonic() + 800
+            while len(service.seen) < 40:
+                assert first.poll() is None and time.monotonic() < until, "the first driver pays until it is killed"
+                time.sleep(0.02)
+        finally:
+            first.send_signal(signal.SIGKILL)
+            first.wait()
+        time.sleep(0.3)  # what it had sent is answered, to nobody
+        with Ledger(next((tmp_path / "theirs").rglob("ledger.sqlite"))) as ledger:
+            kept = len(list(ledger.rows()))
+        sent, most = len(service.paid()), service.most_in_flight
+        assert 0 < kept <= sent <= kept + most
+        assert driver(service, "theirs", *ray).wait(1000) == 0
+        paid = len(service.paid())
+        assert driver(service, "mine").wait(1000) == 0
+        calls = len(service.paid()) - paid
+    assert paid - (sent - kept) == calls > 80
+    there, here = ((tmp_path / home / "run" / "queries.jsonl").read_bytes() for home in ("theirs", "mine"))
+    assert there == here
 
 
 def test_a_poisoned_document_is_skipped_wherever_it_is_read(tiny_bert: Path, tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -17,7 +19,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
 from embedfit.config import resolve
-from embedfit.errors import InputError, TrainingError, UsageError
+from embedfit.errors import EmbedfitError, InputError, TrainingError, UsageError
 from embedfit.progress import LogLines
 from embedfit.runtime import Runtime
 from embedfit.scale.ray import Ray
@@ -155,6 +157,35 @@ def test_two_workers_of_a_ray_cluster_train_what_one_process_trains(tiny_bert, t
     (two.path("train.jsonl")).write_text('{"query": "red", "pos": ["green"]}\n')
     with pytest.raises(TrainingError, match="1 usable rows"):
         run(two, settings(tiny_bert), Runtime(processes=2, executor=ray_cluster))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_worker_that_is_lost_costs_the_steps_since_the_checkpoint(tiny_bert, tmp_path, ray_cluster):
+    one, two = make_run(tmp_path / "one"), make_run(tmp_path / "two")
+    longer = settings(tiny_bert, "train.epochs=60", "train.checkpoint_every=20", "train.learning_rate=1e-4")
+    scratch, killed = two.scratch("train"), []
+
+    def kill_one():
+        until = time.monotonic() + 600
+        while not any(scratch.glob("step-*")) and time.monotonic() < until:
+            time.sleep(0.01)
+        names = ((child, " ".join(child.cmdline())) for child in psutil.process_iter() if child.pid != os.getpid())
+        member = next(child for child, name in names if name.startswith("ray::Member"))
+        member.kill()
+        killed.append(member.pid)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with pytest.raises(EmbedfitError, match="work together on the Ray cluster has ended") as caught:
+        run(two, longer, Runtime(processes=2, executor=ray_cluster))
+    killer.join()
+    assert killed and "the same command goes on" in caught.value.remedy
+    lines = Lines()
+    run(two, longer, Runtime(processes=2, executor=ray_cluster, report=LogLines(lines)))
+    run(one, longer, Runtime())
+    assert "train: going on after step" in lines.text, lines.text
+    assert_same_model(one, two)
 
 
 def test_a_machine_that_does_not_see_the_run_folder_says_so(tmp_path):
