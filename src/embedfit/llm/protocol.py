@@ -22,6 +22,13 @@ class Message:
     role: str
     content: str
 
+    def harmless(self, specials: Sequence[str]) -> str:
+        """The content, unable to end its own turn: control tokens in it are broken up. specials: the longest first."""
+        text = self.content
+        for special in specials:
+            text = text.replace(special, special[0] + " " + special[1:])
+        return text
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:

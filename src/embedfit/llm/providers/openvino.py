@@ -171,7 +171,7 @@ class OpenVinoGenerator(LanguageModel):
         for request in requests:
             if request.messages in known:
                 continue
-            turns = [{"role": one.role, "content": _harmless(one.content, loaded.specials)} for one in request.messages]
+            turns = [{"role": one.role, "content": one.harmless(loaded.specials)} for one in request.messages]
             if turns[0]["role"] == "text":
                 text = turns[0]["content"]
             else:
@@ -256,13 +256,6 @@ def _specials(tokenizer: Untyped) -> tuple[str, ...]:
         return ()
     left = tokenizer.decode([[number] for number, _ in marks])
     return tuple(sorted((name for (_, name), text in zip(marks, left, strict=True) if not text), key=len, reverse=True))
-
-
-def _harmless(text: str, specials: Sequence[str]) -> str:
-    """A message's text, unable to end its own turn: control tokens in it are broken up."""
-    for special in specials:
-        text = text.replace(special, special[0] + " " + special[1:])
-    return text
 
 
 def _is_running(handle: Untyped) -> bool:

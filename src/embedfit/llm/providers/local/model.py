@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from embedfit.errors import ModelError
-from embedfit.llm.protocol import Failure, LanguageModel, Message, Outcome, Request
+from embedfit.llm.protocol import Failure, LanguageModel, Outcome, Request
 from embedfit.llm.providers.local.folder import open_folder
 from embedfit.llm.providers.local.generic import GenericBackend
 from embedfit.llm.providers.local.hash import content_hash
@@ -98,9 +98,9 @@ class LocalGenerator(LanguageModel):
         texts = []
         for messages in distinct:
             if messages[0].role == "text":
-                texts.append(_harmless(messages[0], specials))
+                texts.append(messages[0].harmless(specials))
                 continue
-            conversation = [{"role": m.role, "content": _harmless(m, specials)} for m in messages]
+            conversation = [{"role": one.role, "content": one.harmless(specials)} for one in messages]
             texts.append(str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)))
         encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
         tokens = {messages: tuple(ids) for messages, ids in zip(distinct, encoded, strict=True)}
@@ -122,12 +122,3 @@ class LocalGenerator(LanguageModel):
     @property
     def _writer(self) -> Writer:
         return self._loaded[2]
-
-
-def _harmless(message: Message, specials: Sequence[str]) -> str:
-    """The message's text, unable to end its own turn: control tokens in it are broken up."""
-    text = message.content
-    for special in specials:
-        if special in text:
-            text = text.replace(special, special[0] + " " + special[1:])
-    return text
