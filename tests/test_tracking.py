@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -260,12 +261,17 @@ def test_each_tracker_is_called_as_its_api_wants(
 ) -> None:
     fake = Fake(name)
     monkeypatch.setitem(sys.modules, name, fake)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "5")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT")
     tell(tracking_for(f"{name}:shop"), tmp_path / "my run", Said())
     calls = [(function, named or given) for function, given, named in fake.calls if function != "Settings"]
     if name == "mlflow":
         assert [function for function, _ in calls] == [
             "set_experiment", "start_run", "log_params", *["log_metrics"] * 3, "log_artifact", "end_run"
         ]  # fmt: skip
+        assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "5", "what the user set holds"
+        assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "20", "a server that is not there must not hold up a run"
         assert calls[0][1] == ("shop",) and calls[1][1] == {"run_name": "my run"} and calls[-1][1] == ("FINISHED",)
     else:
         assert [function for function, _ in calls] == ["init", *["log"] * 3, "log_artifact", "finish"]

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from embedfit.errors import MissingDependency, UsageError
 from embedfit.path.artefacts import DevScore, TrainingStep
@@ -187,8 +187,16 @@ class _Wandb(_WandbLike):
 
 
 class _MlFlow:
+    #: By its own defaults MLflow asks a server that is not there for minutes, and the run waits.
+    PATIENCE: ClassVar[Mapping[str, str]] = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    }
+
     def __init__(self, module: ModuleType, start: Start) -> None:
         self._module = module
+        for name, value in self.PATIENCE.items():
+            os.environ.setdefault(name, value)
         module.set_experiment(start.project)
         module.start_run(run_name=start.folder.name)
         module.log_params(dict(start.settings))
