@@ -284,9 +284,11 @@ def _build(contents: _Contents, workspace: Workspace, runtime: Runtime) -> None:
         )
         write(temporary, built, contents.passages, origin, metadata=contents.metadata, report=runtime.report)
     total = sum(path.stat().st_size for path in workspace.path(IN_RUN).rglob("*") if path.is_file())
-    runtime.report.log(
-        f"index: {len(texts):,} passages, {total / 1e6:,.1f} MB ({total / len(texts) / 1e3:,.1f} kB a passage)"
-    )
+    windows = built.parts.windows
+    several = 0 if windows is None else np.count_nonzero(np.diff(windows.starts) > 1)
+    cut = f"{several:,} of them in several windows, " if several else ""
+    size = f"{total / 1e6:,.1f} MB ({total / len(texts) / 1e3:,.1f} kB a passage)"
+    runtime.report.log(f"index: {len(texts):,} passages, {cut}{size}")
 
 
 def _base(base: LocalModel, texts: Sequence[str], name: str, runtime: Runtime) -> Base:

@@ -115,7 +115,6 @@ def _windows(
     starts = starts_of(counts)
     if not texts:
         return Rows(np.zeros((0, whole.shape[1]), np.float16), starts)
-    report.log(f"index: {len(several):,} of {len(contents):,} passages are {len(texts):,} windows")
     vectors = cache.embed(model, texts, is_query=False, report=report)
     mixed = blended(vectors, whole[several].astype(np.float32), starts[several])
     return Rows(mixed.astype(np.float16), starts)
