@@ -3,6 +3,7 @@
     python benchmarks/recipe.py --quick                              # parts of two corpora; under ten minutes
     python benchmarks/recipe.py                                      # writes benchmarks/results/recipe.json
     python benchmarks/recipe.py --corpora emanual --queries log --tune map,both --model mpnet
+    python benchmarks/recipe.py --later --queries strong --tune preset   # a quarter of the passages comes after tuning
 
 Four tables, all in nDCG@10 on questions that nothing but the score sees, with 95% intervals (paired bootstrap by
 cluster): one vector a passage, tuned against untuned; the default retriever (one vector, windows, words, late
@@ -14,6 +15,9 @@ if they cover the corpus, in the index, against the default retriever untuned. S
 * strong: `strong_queries.jsonl` in the place of Llama 3 70B, by `--generator recorded:FILE`, preset default.
 * log: half of people's questions, without labels, beside the queries of `strong_queries.jsonl` if they cover the
   corpus, else of the small writer. The other half judges. "apart" are questions that share no passage with the log.
+
+With --later a run knows three quarters of the passages; all of them are searched, and "apart" are questions that only
+passages of the last quarter answer.
 
 What is tuned: map, query and both are `train.tune` with train.loss=corpus-distil; "preset" is whatever the preset says;
 in-batch-distil and infonce are the first edition's losses. A row is the model that the gate ships; `whole` beside it is
@@ -89,7 +93,7 @@ QUICK_PASSAGES = 240
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One training. passages: a part of the corpus; 0 for all of it."""
+    """One training. passages: a part of the corpus; 0 for all of it. later: a quarter of it comes after tuning."""
 
     corpus: str
     source: str
@@ -98,6 +102,7 @@ class Cell:
     seed: int = 13
     passages: int = 0
     settings: tuple[str, ...] = ()
+    later: bool = False
 
     @property
     def key(self) -> str:
@@ -107,9 +112,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What judges a cell, and the log of its training."""
+    """What judges a cell, what its run reads, and the log of its training."""
 
     judging: EvalSet
+    read: EvalSet
     log: tuple[str, ...] = ()
     apart: np.ndarray[Any, np.dtype[np.bool_]] | None = None
 
@@ -117,20 +123,24 @@ class Question:
 def question_of(cell: Cell, folder: Path) -> Question:
     """The judging questions of a cell. folder: an empty one, where its documents and BEIR folder are written."""
     whole = part(cell.corpus, folder / "part", cell.passages) if cell.passages else corpus(cell.corpus)
+    if cell.later:
+        read = part(cell.corpus, folder / "known", len(whole.passage_ids) * 3 // 4)
+        apart = np.array([not of.keys() & set(read.passage_ids) for of in whole.relevant])
+        return Question(judging=whole, read=read, apart=apart)
     if cell.source != "log":
-        return Question(judging=whole)
+        return Question(judging=whole, read=whole)
     found: Halves = halves_of(whole) if cell.passages else halves(cell.corpus)
-    return Question(judging=found.judging, log=found.log, apart=found.apart)
+    return Question(judging=found.judging, read=found.judging, log=found.log, apart=found.apart)
 
 
-def beir_of(judging: EvalSet, folder: Path) -> Path:
-    """Write the corpus and its judging questions as a BEIR folder."""
+def beir_of(read: EvalSet, folder: Path) -> Path:
+    """Write the corpus that a run reads and the questions that judge as a BEIR folder."""
     entries = {
         key: Entry(text=text, title=title)
-        for key, title, text in zip(judging.passage_ids, judging.titles, judging.texts, strict=True)
+        for key, title, text in zip(read.passage_ids, read.titles, read.texts, strict=True)
     }
-    qrels = dict(zip(judging.query_ids, ({k: float(v) for k, v in of.items()} for of in judging.relevant), strict=True))
-    texts = dict(zip(judging.query_ids, judging.queries, strict=True))
+    qrels = dict(zip(read.query_ids, ({k: float(v) for k, v in of.items()} for of in read.relevant), strict=True))
+    texts = dict(zip(read.query_ids, read.queries, strict=True))
     write_beir(folder, RetrievalData(corpus=entries, queries=texts, qrels=qrels))
     return folder
 
@@ -161,7 +171,7 @@ def outcome(cell: Cell, store: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         question = question_of(cell, folder)
-        beir = beir_of(question.judging, folder / "beir")
+        beir = beir_of(question.read, folder / "beir")
         config = config_of(cell, question, beir, folder / "log.txt")
         workspace, runtime = Workspace(folder / "run"), Runtime(report=LogLines(sys.stderr), confirm=lambda _: True)
         workspace.root.mkdir()
@@ -224,8 +234,9 @@ def compared(found: Mapping[str, Any], retriever: str, which: str = "ships") -> 
     row = {"base": float(base.mean()), "tuned": float(tuned.mean()), **difference(tuned, base, of)}
     if found["apart"] is not None and sum(found["apart"]) > 1:
         apart = np.array(found["apart"])
-        again = np.unique(of[apart], return_inverse=True)[1]
-        row["apart"] = {"questions": int(apart.sum()), **difference(tuned[apart], base[apart], again)}
+        for name, some in (("apart", apart), ("others", ~apart)):
+            again = np.unique(of[some], return_inverse=True)[1]
+            row[name] = {"questions": int(some.sum()), **difference(tuned[some], base[some], again)}
     return row
 
 
@@ -250,19 +261,19 @@ def table(outcomes: Sequence[Mapping[str, Any]], retriever: str, title: str) -> 
     for row, p in zip(rows, holm([row["p_value"] for row in rows]), strict=True):
         row["p_holm"] = p
     print(f"\n{title}\n")
-    print("| corpus | queries | tune | α | s | base | tuned | difference | apart from the log | before mixing |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| corpus | queries | tune | α | s | base | tuned | difference | apart | others | before mixing |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         print(
             f"| {row['corpus']} | {row['source']}, {row['training_queries']:,} | {row['tune']} | {row['alpha']:g} | "
             f"{row['seconds']:.0f} | {row['base']:.3f} | {row['tuned']:.3f} | {points(row)} | "
-            f"{points(row.get('apart'))} | {points(row['whole'])} |"
+            f"{points(row.get('apart'))} | {points(row.get('others'))} | {points(row['whole'])} |"
         )
     for kind in dict.fromkeys((one["source"], one["tune"]) for one in outcomes):
         own = [one for one in outcomes if (one["source"], one["tune"]) == kind]
         if len(own) > 1:
             mean = mean_difference([values_of(one, retriever) for one in own])
-            print(f"| mean of {len(own)} | {kind[0]} | {kind[1]} | | | | | {points(mean)} | | |")
+            print(f"| mean of {len(own)} | {kind[0]} | {kind[1]} | | | | | {points(mean)} | | | |")
             rows.append({"mean_of": len(own), "source": kind[0], "tune": kind[1], "retriever": retriever, **mean})
     return rows
 
@@ -278,6 +289,7 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
                     yield Cell(
                         corpus=name, source=source, tune=tune, model=arguments.model, seed=seed,
                         passages=QUICK_PASSAGES if arguments.quick else 0, settings=tuple(arguments.set),
+                        later=arguments.later,
                     )  # fmt: skip
 
 
@@ -295,12 +307,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in _words(text)], default=[13])
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--set", action="append", default=[], help="a setting over the preset's, KEY=VALUE")
+    parser.add_argument("--later", action="store_true", help="a quarter of the passages comes after tuning")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--again", action="store_true", help="compute kept outcomes again")
     arguments = parser.parse_args()
     arguments.corpora = arguments.corpora or list(CORPORA[:2] if arguments.quick else CORPORA)
     arguments.queries = arguments.queries or list(SOURCES[1:] if arguments.quick else SOURCES)
     arguments.tune = arguments.tune or (["preset", "map"] if arguments.quick else ["preset", "map", "both"])
+    if arguments.later and (arguments.quick or "log" in arguments.queries):
+        parser.error("--later goes with whole corpora and written queries: --queries strong")
     if not DATA.is_dir():
         sys.exit(f"There is no folder {DATA}: set EMBEDFIT_DATA.")
     store = Path(platformdirs.user_cache_dir("embedfit")) / "benchmarks" / "recipe"
