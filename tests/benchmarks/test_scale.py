@@ -42,6 +42,7 @@ def test_every_stage_and_the_search_are_measured_and_kept(tmp_path: Path) -> Non
     assert all((one["from"], one["to"]) == (45, 90) for (one,) in first["growth"].values())
     search = first["search"]
     assert search["same_result"] and search["inline"]["rows"] == 2000 and search["inline"]["queries"] == 60
+    assert search["workers"]["processes"]["queries"] == 15 and search["workers"]["processes"]["two_against_one"] > 0
     assert search["share_of_product"] > 0 and search["ten_million_rows_hours"] > 0
     assert {"versions", "hardware"} < first.keys()
     assert measure("--rows", "0")["sizes"] == first["sizes"], "what is kept is not measured again"
