@@ -1,7 +1,7 @@
 """Documents to a report: embedfit beside the same work by hand with sentence-transformers, each in its own process.
 
-    python benchmarks/end_to_end.py --quick      # 40 passages of emanual and two short PDFs; under 8 minutes
-    python benchmarks/end_to_end.py              # the two 10-Ks, emanual, covid_qa; writes results/end_to_end.json
+    python benchmarks/end_to_end.py --quick      # 40 passages of emanual and a short PDF; some six minutes
+    python benchmarks/end_to_end.py              # two PDFs, the two 10-Ks, emanual, covid_qa; results/end_to_end.json
     python benchmarks/end_to_end.py --only emanual
 
 embedfit: `embedfit run DOCS --preset offline`, from nothing: no stored vector, no reply in the ledger. By hand
@@ -61,13 +61,14 @@ class Task:
 FEW = ("--set", "generate.queries_per_passage=2", "--set", "train.epochs=0.5")
 QUICK = (
     Task(name="emanual-40", documents=("emanual/corpus.jsonl",), passages=40, options=FEW),
+    Task(name="a-pdf", documents=("pdf_samples/ULTABEAUTY_2023Q4_EARNINGS.pdf",), options=FEW),
+)
+FULL = (
     Task(
         name="two-pdfs",
         documents=("pdf_samples/ULTABEAUTY_2023Q4_EARNINGS.pdf", "pdf_samples/FOOTLOCKER_2022_8K_dated_2022-08-19.pdf"),
         options=FEW,
     ),
-)
-FULL = (
     Task(name="10k", documents=("10k/lyft_2021.pdf", "10k/uber_2021.pdf")),
     Task(name="emanual", documents=("emanual/corpus.jsonl",)),
     Task(name="covid_qa", documents=("covid_qa/corpus.jsonl",)),
