@@ -68,7 +68,12 @@ def embedded(service: Service, prompt_name: str | None) -> Vectors:
 
 # A graph takes a process of its own: each engine that reads graphs has one kind of folder.
 @pytest.mark.parametrize(
-    ("engine", "kind"), [*(("torch", kind) for kind in KINDS), ("onnx", "mapped"), ("openvino", "tuned")]
+    ("engine", "kind"),
+    [
+        *(("torch", kind) for kind in KINDS),
+        pytest.param("onnx", "mapped", marks=pytest.mark.slow),
+        ("openvino", "tuned"),
+    ],
 )
 def test_every_engine_serves_both_towers(engine: str, kind: str, tmp_path: Path) -> None:
     folder = KINDS[kind](tmp_path)
