@@ -26,7 +26,7 @@ from embedfit.numerics.machine import best_precision
 
 HERE = Path(__file__).resolve().parent
 #: Rooms of the source whose code decides a tuned model.
-TUNING = ("mining", "training", "merging", "models", "numerics")
+TUNING = ("mining", "teaching", "training", "merging", "models", "numerics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
