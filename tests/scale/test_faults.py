@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import embedfit
 from embedfit.errors import EmbedfitError
@@ -124,6 +125,16 @@ def records(count: int) -> list[str]:
     return [f"part {number} " + " ".join(WORDS[: 1 + number % len(WORDS)]) for number in range(count)]
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As a worker of one core: the number of threads decides the last bit of a vector."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_node_is_taken_away_in_encode_and_another_in_mine(cluster: Any, tiny_bert: Path, tmp_path: Path) -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     model, texts, queries = LocalModel("base", tiny_bert), records(3_000), records(200)
