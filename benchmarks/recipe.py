@@ -125,7 +125,8 @@ def question_of(cell: Cell, folder: Path) -> Question:
     whole = part(cell.corpus, folder / "part", cell.passages) if cell.passages else corpus(cell.corpus)
     if cell.later:
         read = part(cell.corpus, folder / "known", len(whole.passage_ids) * 3 // 4)
-        apart = np.array([not of.keys() & set(read.passage_ids) for of in whole.relevant])
+        known = set(read.passage_ids)
+        apart = np.array([known.isdisjoint(of) for of in whole.relevant])
         return Question(judging=whole, read=read, apart=apart)
     if cell.source != "log":
         return Question(judging=whole, read=whole)

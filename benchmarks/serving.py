@@ -320,6 +320,7 @@ def main() -> None:
         "quick": arguments.quick,
         "seconds_a_case": seconds,
         "int8_gate": Path(gate).name if gate else None,
+        "hardware": hardware(),
     }
     rows: list[dict[str, Any]] = []
     environments = {"embedfit": versions("embedfit")}
@@ -353,7 +354,7 @@ def write(
         rows = [row for row in before["rows"] if row["system"] not in measured] + rows
         environments = before["versions"] | environments
     date = datetime.now(timezone.utc).date().isoformat()
-    document = {"date": date, **about, "hardware": hardware(), "versions": environments, "rows": rows}
+    document = {"date": date, **about, "versions": environments, "rows": rows}
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(output) as file:
         file.write(json.dumps(document, indent=1) + "\n")

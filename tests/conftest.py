@@ -9,7 +9,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +50,17 @@ def minilm() -> Path:
         return resolve_model("minilm")
     except ModelError as error:
         pytest.skip(f"MiniLM can't be had: {error.message}")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch in one thread: tiny tensors are slower in two, and their number decides the last bit of a vector."""
+    import torch  # slow, and most tests do without
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

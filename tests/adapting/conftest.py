@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from embedfit.commands.adapting import adapt
 from embedfit.models.store.vectors import VectorStore
@@ -20,11 +19,8 @@ from embedfit.testing.tiny_model import make_tiny_bert
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _one_thread(one_thread):
+    """Every test here runs torch in one thread."""
 
 
 @pytest.fixture(scope="session")

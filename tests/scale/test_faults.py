@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import embedfit
 from embedfit.errors import EmbedfitError
@@ -35,7 +34,8 @@ from embedfit.testing.language_service import Ask, Behaviour
 from tests.scale.work import Opened, blown_up, square
 from tests.training.conftest import WORDS
 
-pytestmark = pytest.mark.slow
+# Both sides of a comparison have one thread, as a worker of one core has.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def test_a_node_that_is_taken_away_loses_nothing(cluster: Any, tmp_path: Path) -> None:
@@ -125,16 +125,6 @@ def records(count: int) -> list[str]:
     return [f"part {number} " + " ".join(WORDS[: 1 + number % len(WORDS)]) for number in range(count)]
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As a worker of one core: the number of threads decides the last bit of a vector."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_a_node_is_taken_away_in_encode_and_another_in_mine(cluster: Any, tiny_bert: Path, tmp_path: Path) -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     model, texts, queries = LocalModel("base", tiny_bert), records(3_000), records(200)
@@ -177,32 +167,52 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.timeout(2000)
-def test_the_driver_is_killed_and_its_command_given_again(tiny_bert: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(f'{{"_id": "r{n}", "text": "{text}"}}\n' for n, text in enumerate(records(3_000))))
+def corpus_of(folder: Path, count: int) -> Path:
+    """A corpus file of records."""
+    corpus = folder / "corpus.jsonl"
+    corpus.write_text("".join(f'{{"_id": "r{n}", "text": "{text}"}}\n' for n, text in enumerate(records(count))))
+    return corpus
 
-    def driver(home: str, folder: str, *how: str) -> subprocess.Popen[bytes]:
-        words = ["index", str(corpus), "--model", str(tiny_bert), "--to-folder", str(tmp_path / folder), "--no-tokens"]
-        environment = {**os.environ, "EMBEDFIT_HOME": str(tmp_path / home), "RAY_USAGE_STATS_ENABLED": "0"}
-        return subprocess.Popen(
-            [sys.executable, "-m", "embedfit", *words, *how], env=environment, stderr=subprocess.PIPE
-        )
 
-    first = driver("theirs", "there", "--ray", "local", "--workers", "2")
+ON_RAY = ("--ray", "local", "--workers", "2")
+
+
+def driver(home: Path, *words: str) -> subprocess.Popen[bytes]:
+    """A command of embedfit, begun, in one thread. home: what is its own, its ledger and its vectors."""
+    own = {"EMBEDFIT_HOME": str(home), "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **own}
+    return subprocess.Popen([sys.executable, "-m", "embedfit", *words], env=environment, stderr=subprocess.PIPE)
+
+
+def killed(first: subprocess.Popen[bytes], is_time: Callable[[], bool]) -> None:
+    """Kill a driver as soon as it is time."""
     try:
         until = time.monotonic() + 800
-        while not list((tmp_path / "theirs").rglob("*.shard")):
+        while not is_time():
             assert first.poll() is None and time.monotonic() < until, "the first driver works until it is killed"
             time.sleep(0.02)
     finally:
         first.send_signal(signal.SIGKILL)
-    first.communicate()
-    second = driver("theirs", "there", "--ray", "local", "--workers", "2")
-    _, said = second.communicate(timeout=1000)
+        first.communicate()
+
+
+def done(process: subprocess.Popen[bytes]) -> bytes:
+    """What a driver said that ends well."""
+    _, said = process.communicate(timeout=1000)
+    assert process.returncode == 0, said[-2000:]
+    return said
+
+
+@pytest.mark.timeout(2000)
+def test_the_driver_is_killed_and_its_command_given_again(tiny_bert: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    corpus, home = corpus_of(tmp_path, 3_000), tmp_path / "theirs"
+    target = ("--to-folder", str(tmp_path / "there"))
+    command = ("index", str(corpus), "--model", str(tiny_bert), *target, "--no-tokens", *ON_RAY)
+    killed(driver(home, *command), lambda: bool(list(home.rglob("*.shard"))))
+    said = done(driver(home, *command))
     known = re.search(rb"([\d,]+) known", said)
-    assert second.returncode == 0 and known and 0 < int(known[1].replace(b",", b"")) < 3_000, said[-2000:]
+    assert known and 0 < int(known[1].replace(b",", b"")) < 3_000, said[-2000:]
     embedfit.index_documents([corpus], folder=tmp_path / "here", model=str(tiny_bert), tokens=False)
     there, here = (files_of(tmp_path / name) for name in ("there", "here"))
     assert there.keys() == here.keys() and {"ingest.manifest.json", "passages.jsonl"} < here.keys()
@@ -220,41 +230,29 @@ def asking_anew(ask: Ask) -> str:
 def test_a_driver_killed_while_it_pays_pays_for_each_call_once(tiny_bert: Path, tmp_path: Path) -> None:
     """Encoding is Ray's; the ledger has one owner, this machine. What the kill catches in flight may be sent again."""
     pytest.importorskip("ray")
-    corpus = tmp_path / "corpus.jsonl"
-    corpus.write_text("".join(f'{{"_id": "r{n}", "text": "{text}"}}\n' for n, text in enumerate(records(80))))
+    corpus = corpus_of(tmp_path, 80)
 
-    def driver(service: FakeOpenAi, home: str, *how: str) -> subprocess.Popen[bytes]:
+    def writing(service: FakeOpenAi, home: Path, *how: str) -> subprocess.Popen[bytes]:
         """Write queries of the passages, which lie in the run folder already."""
-        run = tmp_path / home / "run"
-        if not run.exists():
-            embedfit.run(corpus, run=run, settings={"model": str(tiny_bert)}, until="ingest")
-        words = ["generate", "--run", str(run), "--generator", f"openai:{service.base_url}#fake-chat", "--yes"]
-        environment = {**os.environ, "EMBEDFIT_HOME": str(tmp_path / home), "RAY_USAGE_STATS_ENABLED": "0"}
-        return subprocess.Popen([sys.executable, "-m", "embedfit", *words, *how], env=environment)
+        if not (home / "run").exists():
+            embedfit.run(corpus, run=home / "run", settings={"model": str(tiny_bert)}, until="ingest")
+        writer = f"openai:{service.base_url}#fake-chat"
+        return driver(home, "generate", "--run", str(home / "run"), "--generator", writer, "--yes", *how)
 
-    ray = ("--ray", "local", "--workers", "2")
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
     with FakeOpenAi(Behaviour(answer=asking_anew, latency_s=0.1)) as service:
-        first = driver(service, "theirs", *ray)
-        try:
-            until = time.monotonic() + 800
-            while len(service.seen) < 40:
-                assert first.poll() is None and time.monotonic() < until, "the first driver pays until it is killed"
-                time.sleep(0.02)
-        finally:
-            first.send_signal(signal.SIGKILL)
-            first.wait()
+        killed(writing(service, theirs, *ON_RAY), lambda: len(service.seen) >= 40)
         time.sleep(0.3)  # what it had sent is answered, to nobody
-        with Ledger(next((tmp_path / "theirs").rglob("ledger.sqlite"))) as ledger:
+        with Ledger(next(theirs.rglob("ledger.sqlite"))) as ledger:
             kept = len(list(ledger.rows()))
         sent, most = len(service.paid()), service.most_in_flight
         assert 0 < kept <= sent <= kept + most
-        assert driver(service, "theirs", *ray).wait(1000) == 0
+        done(writing(service, theirs, *ON_RAY))
         paid = len(service.paid())
-        assert driver(service, "mine").wait(1000) == 0
+        done(writing(service, mine))
         calls = len(service.paid()) - paid
     assert paid - (sent - kept) == calls > 80
-    there, here = ((tmp_path / home / "run" / "queries.jsonl").read_bytes() for home in ("theirs", "mine"))
-    assert there == here
+    assert (theirs / "run" / "queries.jsonl").read_bytes() == (mine / "run" / "queries.jsonl").read_bytes()
 
 
 def test_a_poisoned_document_is_skipped_wherever_it_is_read(tiny_bert: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from embedfit.models.encoder import Encoder
 from embedfit.path.artefacts import Passage, Query, TrainRow
@@ -11,13 +10,9 @@ from embedfit.training.trunk import Trunk
 
 
 @pytest.fixture(autouse=True)
-def _one_thread(monkeypatch):
+def _one_thread(monkeypatch, one_thread):
     """Tiny tensors are slower in two threads, and other tests want the cores."""
     monkeypatch.setattr("embedfit.training.stage.cores", lambda: 1)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make_trunk(folder: Path) -> Trunk:

@@ -170,8 +170,8 @@ def test_a_worker_that_is_lost_costs_the_steps_since_the_checkpoint(tiny_bert, t
         until = time.monotonic() + 600
         while not any(scratch.glob("step-*")) and time.monotonic() < until:
             time.sleep(0.01)
-        names = ((child, " ".join(child.cmdline())) for child in psutil.process_iter() if child.pid != os.getpid())
-        member = next(child for child, name in names if name.startswith("ray::Member"))
+        everyone = psutil.process_iter(["cmdline"])
+        member = next(one for one in everyone if " ".join(one.info["cmdline"] or ()).startswith("ray::Member"))
         member.kill()
         killed.append(member.pid)
 
