@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +132,11 @@ def test_minilm_in_openvino_on_human_queries_and_manual_pages(minilm, data_dir, 
     expected = sentence_transformers_vectors(minilm, texts)
     least = {"fp32": 0.99999, "bf16": 0.999, "int8": 0.995}[precision]
     assert (vectors_of(engine, minilm, texts) * expected).sum(1).min() > least
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the processes are made by fork")
+def test_two_streams_may_run_for_the_first_time_at_the_same_moment() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.serving.first_inference", "15"], capture_output=True, text=True, timeout=400
+    )
+    assert done.stdout.strip() == "0", done.stdout + done.stderr

@@ -32,6 +32,7 @@ from embedfit.path.artefacts import MergeSweep, Passage, Query, TrainRow
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
 from embedfit.teaching.coverage import covered
+from embedfit.teaching.own_sentences import FEWEST
 from embedfit.training import loop
 from embedfit.training.stage import run
 from tests.models.tiny_families import save_static
@@ -105,7 +106,7 @@ def test_what_is_tuned_changes_and_the_rest_stays(
         mapped = learned(base.embed(TEXTS, is_query=True))
         np.testing.assert_allclose(tuned.embed(TEXTS, is_query=True), mapped, atol=1e-5)
     log = json.loads((tmp_path / "finetuned" / "training.json").read_text())
-    assert log["rows"] == 24 + 8 and log["steps"] == (30 if tune == "map" else 12)  # 8 passages of dev lend a sentence
+    assert log["rows"] == 24 and log["steps"] == (30 if tune == "map" else 9)
     assert log["config"]["epochs"] == 3
 
 
@@ -162,11 +163,17 @@ def test_questions_in_other_words_than_the_passages_train_only_where_no_label_te
         assert ("covered" in log.card.made) == trains
 
 
-def test_passages_without_a_query_lend_their_own_sentences(tiny_bert: Path, tmp_path: Path) -> None:
-    workspace = make_run(tmp_path)  # 24 passages have a row, 8 of dev have none
-    for share, rows in ((0.3, 32), (0.0, 24)):
-        trained(workspace, settings(tiny_bert, "map", f"train.label_share={share}"))
-        assert json.loads((tmp_path / "finetuned" / "training.json").read_text())["rows"] == rows
+@pytest.mark.parametrize(
+    ("rows", "share", "lent"),
+    [(FEWEST, 0.3, 8), (FEWEST - 1, 0.3, 0), (FEWEST, 0.0, 0)],
+    ids=["enough", "few", "apart"],
+)
+def test_passages_without_a_query_lend_their_own_sentences_where_queries_are_enough(
+    tiny_bert: Path, tmp_path: Path, rows: int, share: float, lent: int
+) -> None:
+    workspace = make_run(tmp_path, rows=rows)  # and 8 passages of dev, which have no row
+    trained(workspace, settings(tiny_bert, "map", f"train.label_share={share}"))
+    assert json.loads((tmp_path / "finetuned" / "training.json").read_text())["rows"] == rows + lent
 
 
 def test_the_prior_holds_the_map_unless_questions_that_people_asked_train(tiny_bert: Path, tmp_path: Path) -> None:
@@ -214,7 +221,10 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits_and_asks_the_teacher_onc
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_passages_of_the_evaluation_teach_nothing(tiny_bert: Path, tmp_path: Path) -> None:
+def test_passages_of_the_evaluation_teach_nothing(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("embedfit.training.stage.FEWEST", 1)  # so that passages without a query lend their sentences
     maps = []
     for n, text in enumerate(("red green blue", "slow deep round flat")):
         workspace = make_run(tmp_path / str(n))

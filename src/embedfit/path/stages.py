@@ -89,7 +89,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="train",
         module="embedfit.training.stage",
-        version=8,
+        version=9,
         reads=("passages.jsonl", "queries.jsonl", "train.jsonl"),
         writes=("finetuned",),
         may_write=("query_map.safetensors",),

@@ -17,6 +17,9 @@ from embedfit.index.constants import sentences_of
 EACH = 2
 #: Sentences at most, in multiples of the number of queries.
 MOST = 1.0
+#: Below this number of queries no passage should lend: they teach too little beside as many sentences, and where people
+#: paraphrase the retriever lost a point (docs/training.md, the quick run beside the peers).
+FEWEST = 256
 
 
 def own_sentences(contents: Sequence[str], taught: Sequence[str], *, queries: int, seed: int) -> list[tuple[str, str]]:

@@ -34,7 +34,7 @@ from embedfit.path.workspace import Workspace, encode_record, encode_whole
 from embedfit.progress import Reporter, Silent
 from embedfit.runtime import Runtime
 from embedfit.teaching.coverage import covered_log, log_teaches
-from embedfit.teaching.own_sentences import own_sentences
+from embedfit.teaching.own_sentences import FEWEST, own_sentences
 from embedfit.teaching.query_map import MapSettings, fit
 from embedfit.training.batches import Composer, Composes
 from embedfit.training.dev import DevSet, dev_set, encode_store
@@ -177,7 +177,12 @@ def _asked(workspace: Workspace, settings: TrainConfig, report: Reporter) -> tup
 
 
 def _stand_ins(workspace: Workspace, rows: Sequence[TrainRow], seed: int, report: Reporter) -> list[TrainRow]:
-    """Rows whose queries are sentences of the passages that no row teaches, the evaluation's passages left out."""
+    """Rows whose queries are sentences of the passages that no row teaches, the evaluation's passages left out.
+
+    None if there are too few rows.
+    """
+    if len(rows) < FEWEST:
+        return []
     contents = [passage.content for passage in workspace.read(Passage) if passage.split != "test"]
     found = own_sentences(contents, [text for row in rows for text in row.pos], queries=len(rows), seed=seed)
     if found:

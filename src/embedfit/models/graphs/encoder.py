@@ -32,6 +32,10 @@ Untyped: TypeAlias = Any
 #: kernels memory grows by a megabyte a shape; with this number it stays constant, and the speed is the same.
 _KERNELS = 128
 
+#: Held while OpenVINO is given an array. The first one in a process makes it load what it needs of NumPy, and two
+#: threads whose first arrays meet wait for each other for ever: one for the GIL, one for what is half loaded.
+_FIRST_ARRAY = Lock()
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -143,6 +147,8 @@ def openvino_compiled(graph: Untyped, **properties: object) -> Untyped:
     import openvino as _openvino  # an optional dependency
 
     openvino: Untyped = _openvino  # the package fills its modules at run time
+    with _FIRST_ARRAY:
+        openvino.Tensor(np.zeros(1, np.float32))
     # An event loop shares the cores; pinned threads would wait for it.
     properties |= {"ENABLE_CPU_PINNING": False}
     core = openvino.Core()
