@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from contextlib import closing
 
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.metered import LedgeredModel
@@ -23,7 +24,8 @@ def main():
         metered = LedgeredModel(model, ledger, prices, run="killed")
         sys.stdout.write("ready\n")
         sys.stdout.flush()
-        texts = [reply.text for _, reply, _ in metered.complete(requests)]
+        with closing(metered.complete(requests)) as answers:  # ends the calls before the ledger closes, as the product
+            texts = [reply.text for _, reply, _ in answers]
         sys.stdout.write(f"{len(texts)}\n")
 
 

@@ -430,3 +430,33 @@ def test_interrupted_it_ends_in_time_and_keeps_what_arrived(tmp_path):
         with Ledger(tmp_path / "l") as ledger:
             assert {row.request.messages[0].content for row in ledger.rows()} == set(service.paid())
             assert ledger.spent("killed") == pytest.approx(sum(row.usd for row in ledger.rows()))
+
+
+class _Interrupted:
+    """A connection on which Ctrl-C is raised once, after a statement that begins with a word was executed."""
+
+    def __init__(self, connection, word):
+        self.connection, self.word = connection, word
+
+    def execute(self, sql, parameters=()):
+        found = self.connection.execute(sql, parameters)
+        if self.word and sql.startswith(self.word):
+            self.word = ""
+            raise KeyboardInterrupt
+        return found
+
+    def close(self):
+        self.connection.close()
+
+
+@pytest.mark.parametrize("word", ["BEGIN", "DELETE", "COMMIT"])
+def test_ctrl_c_leaves_neither_a_lock_nor_a_transaction_behind(ledger, word):
+    ledger.sending("a", 0.25)
+    ledger._free = _Interrupted(ledger._free, word)
+    with pytest.raises(KeyboardInterrupt) as held:  # its traceback keeps alive whatever was interrupted
+        ledger.returned("a")
+    other = threading.Thread(target=put, args=(ledger, 1), daemon=True)
+    other.start()
+    other.join(timeout=30)
+    assert not other.is_alive() and held.tb
+    assert len(list(ledger.rows())) == 1

@@ -1,5 +1,6 @@
 """Calls at once: what an interruption at any moment leaves behind."""
 
+import queue
 import threading
 
 import pytest
@@ -64,3 +65,23 @@ def test_an_interruption_leaves_no_call_counted_that_was_never_sent(at, noted):
         list(RemoteModel(transport).complete_through(REQUESTS, gate))
     assert not gate.open
     assert str(at) not in transport.sent
+
+
+class _TakenAway(queue.SimpleQueue):
+    """A queue from which Ctrl-C takes the first thing that is got."""
+
+    def get(self, *args, **kwargs):
+        found = super().get(*args, **kwargs)
+        if not getattr(self, "taken", False):
+            self.taken = True
+            raise KeyboardInterrupt
+        return found
+
+
+@pytest.mark.timeout(60)
+def test_an_end_that_an_interruption_took_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr("embedfit.llm.transport.remote.queue.SimpleQueue", _TakenAway)
+    transport = Transport()
+    with pytest.raises(KeyboardInterrupt):
+        list(RemoteModel(transport, grace_s=1000.0).complete(REQUESTS))
+    assert transport.sent

@@ -6,16 +6,17 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from embedfit.errors import EmbedfitError, InputError, SchemaMismatch
 from embedfit.files.atomic import disk_errors
 
 #: A row of a SELECT. SQLite's types are known where the columns are named.
 SqlRow: TypeAlias = tuple[Any, ...]
+Result = TypeVar("Result")
 #: Stored in SQLite's user_version.
 SCHEMA_VERSION = 2
 CHUNK = 500  # keys in one SELECT: under SQLite's limit of 999 parameters in old builds
@@ -62,7 +63,7 @@ class Database:
             # without that, and after a power cut they only cost some work again.
             self._paid = self._connect("FULL", busy_s)
             self._free = self._connect("NORMAL", busy_s)
-            self._prepare()
+            self._commit(self._paid, self._prepare)
 
     def close(self) -> None:
         """Close the file."""
@@ -76,18 +77,17 @@ class Database:
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         return connection
 
-    def _prepare(self) -> None:
-        with self._transaction(self._paid) as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            elif version != SCHEMA_VERSION:
-                raise SchemaMismatch(
-                    f"{self.path} is a ledger of schema version {version}; this embedfit reads {SCHEMA_VERSION}.",
-                    remedy="Use the embedfit that made it, or name another file with --ledger PATH.",
-                )
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        elif version != SCHEMA_VERSION:
+            raise SchemaMismatch(
+                f"{self.path} is a ledger of schema version {version}; this embedfit reads {SCHEMA_VERSION}.",
+                remedy="Use the embedfit that made it, or name another file with --ledger PATH.",
+            )
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -98,17 +98,32 @@ class Database:
             except sqlite3.Error as error:
                 raise _for_people(error, self.path) from error
 
-    @contextmanager
-    def _transaction(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    def _commit(self, connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Do work in a transaction, whole or not at all. Returns what work returns.
+
+        Ctrl-C may arrive at any moment of it and leaves neither the lock nor a transaction behind, for which the calls
+        in flight would wait with replies that are paid for. So all is in one frame: a context manager written in Python
+        can be interrupted when it has entered but its `with` does not know it yet.
+        """
         with self._lock, self._explained():
-            connection.execute("BEGIN IMMEDIATE")
             try:
-                yield connection
+                connection.execute("BEGIN IMMEDIATE")
+                result = work(connection)
                 connection.execute("COMMIT")
+                return result
             except BaseException:
-                with suppress(sqlite3.Error):  # SQLite rolls back by itself when the disk is full
+                with suppress(sqlite3.Error):  # nothing has begun, all is committed, or a full disk rolled it back
                     connection.execute("ROLLBACK")
                 raise
+
+    def _do(self, connection: sqlite3.Connection, *statements: tuple[str, Sequence[object]]) -> None:
+        """Execute (SQL, parameters) in a transaction."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            for sql, parameters in statements:
+                connection.execute(sql, parameters)
+
+        self._commit(connection, work)
 
     def _select(self, sql: str, parameters: Sequence[object] = ()) -> list[SqlRow]:
         with self._lock, self._explained():

@@ -26,6 +26,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -116,27 +117,27 @@ class Ledger(Database):
                 said = True
             time.sleep(_POLL_S)
         if not held:
-            with self._transaction(self._free) as connection:
-                connection.execute("INSERT INTO doubts SELECT run, usd, 'killed', ? FROM claims", (_now(),))
-                connection.execute("DELETE FROM claims")
+            self._do(
+                self._free,
+                ("INSERT INTO doubts SELECT run, usd, 'killed', ? FROM claims", (_now(),)),
+                ("DELETE FROM claims", ()),
+            )
 
     def sending(self, key: str, usd: float, *, run: str = "") -> None:
         """Note a call before it is sent. usd: the most that it can cost; it counts as spent until the call ends."""
-        with self._transaction(self._free) as connection:
-            connection.execute("INSERT OR REPLACE INTO claims VALUES (?, '', ?, ?, 0)", (key, run, usd))
+        self._do(self._free, ("INSERT OR REPLACE INTO claims VALUES (?, '', ?, ?, 0)", (key, run, usd)))
 
     def returned(self, key: str) -> None:
         """Note that a call failed and was not billed."""
-        with self._transaction(self._free) as connection:
-            connection.execute("DELETE FROM claims WHERE call_id = ?", (key,))
+        self._do(self._free, ("DELETE FROM claims WHERE call_id = ?", (key,)))
 
     def lost(self, key: str) -> None:
         """Note that a call failed and may have been billed: its possible cost stays counted."""
-        with self._transaction(self._free) as connection:
-            connection.execute(
-                "INSERT INTO doubts SELECT run, usd, 'no reply', ? FROM claims WHERE call_id = ?", (_now(), key)
-            )
-            connection.execute("DELETE FROM claims WHERE call_id = ?", (key,))
+        self._do(
+            self._free,
+            ("INSERT INTO doubts SELECT run, usd, 'no reply', ? FROM claims WHERE call_id = ?", (_now(), key)),
+            ("DELETE FROM claims WHERE call_id = ?", (key,)),
+        )
 
     def spent(self, run: str) -> float:
         """USD that a run has spent or may have spent: replies, doubts, calls in flight and open batch jobs."""
@@ -194,9 +195,7 @@ class Ledger(Database):
     def _write(self, batch: list[_Put]) -> None:
         precious = any(put.usd > 0 and not put.fetchable for put in batch)
         try:
-            with self._transaction(self._paid if precious else self._free) as connection:
-                for put in batch:
-                    _insert(connection, put)
+            self._commit(self._paid if precious else self._free, partial(_insert, batch))
         except BaseException:
             with self._queue_lock:
                 self._queue = batch + self._queue  # each thread of the batch tries, and fails, by itself
@@ -208,15 +207,16 @@ class Ledger(Database):
 
     def add_job(self, job: BatchJob, records: Sequence[JobRecord]) -> None:
         """Record a job before it is created at the provider."""
-        with self._transaction(self._paid) as connection:
-            connection.execute("INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?)", tuple(asdict(job).values()))
-            rows = [(job.name, record.record_id, record.call_id, record.usd) for record in records]
-            connection.executemany("INSERT INTO job_records VALUES (?,?,?,?)", rows)
+        rows = [(job.name, record.record_id, record.call_id, record.usd) for record in records]
+        self._do(
+            self._paid,
+            ("INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?)", tuple(asdict(job).values())),
+            *(("INSERT INTO job_records VALUES (?,?,?,?)", row) for row in rows),
+        )
 
     def update_job(self, name: str, *, state: str, arn: str | None = None) -> None:
         """Record a job's new state."""
-        with self._transaction(self._paid) as connection:
-            connection.execute("UPDATE jobs SET state = ?, arn = coalesce(?, arn) WHERE name = ?", (state, arn, name))
+        self._do(self._paid, ("UPDATE jobs SET state = ?, arn = coalesce(?, arn) WHERE name = ?", (state, arn, name)))
 
     def open_jobs(self, provider: str, model: str) -> list[BatchJob]:
         """Jobs of a model that still owe replies, oldest first."""
@@ -251,7 +251,8 @@ class Ledger(Database):
         keys = [(key,) for key in dict.fromkeys(call_ids)]
         with self._lock, self._explained():
             self._paid.execute("PRAGMA secure_delete = ON")
-        with self._transaction(self._paid) as connection:
+
+        def work(connection: sqlite3.Connection) -> int:
             connection.executemany(
                 f"INSERT INTO doubts SELECT run, usd, 'of a call that was forgotten', '{_now()}' FROM calls"
                 " WHERE call_id = ? AND usd > 0",
@@ -259,6 +260,9 @@ class Ledger(Database):
             )
             gone = connection.executemany("DELETE FROM calls WHERE call_id = ?", keys).rowcount
             connection.execute("DELETE FROM prompts WHERE prompt_id NOT IN (SELECT prompt_id FROM calls)")
+            return gone
+
+        gone = self._commit(self._paid, work)
         with self._lock, self._explained():
             # VACUUM writes the file anew, so that rows which older versions deleted leave no trace either.
             self._paid.execute("VACUUM")
@@ -339,14 +343,15 @@ class _Put:
     done: bool = False
 
 
-def _insert(connection: sqlite3.Connection, put: _Put) -> None:
-    key, prompt_id, run = put.row[0], put.row[3], put.row[11]
-    connection.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt_id, put.prompt))
-    marks = ", ".join("?" * len(put.row))
-    new = connection.execute(f"INSERT OR IGNORE INTO calls VALUES ({marks})", put.row).rowcount
-    if not new and put.usd > 0 and not put.fetchable:  # paid twice: an earlier run did not await the end of its call
-        connection.execute("INSERT INTO doubts VALUES (?, ?, 'duplicate', ?)", (run, put.usd, _now()))
-    connection.execute("DELETE FROM claims WHERE call_id = ?", (key,))
+def _insert(batch: Iterable[_Put], connection: sqlite3.Connection) -> None:
+    for put in batch:
+        key, prompt_id, run = put.row[0], put.row[3], put.row[11]
+        connection.execute("INSERT OR IGNORE INTO prompts VALUES (?, ?)", (prompt_id, put.prompt))
+        marks = ", ".join("?" * len(put.row))
+        new = connection.execute(f"INSERT OR IGNORE INTO calls VALUES ({marks})", put.row).rowcount
+        if not new and put.usd > 0 and not put.fetchable:  # paid twice: an earlier run did not await the call's end
+            connection.execute("INSERT INTO doubts VALUES (?, ?, 'duplicate', ?)", (run, put.usd, _now()))
+        connection.execute("DELETE FROM claims WHERE call_id = ?", (key,))
 
 
 Record = TypeVar("Record", BatchJob, JobRecord, ModelTotals)

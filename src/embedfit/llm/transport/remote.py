@@ -115,6 +115,7 @@ class _Calls:
         self._model, self._requests, self._gate = model, requests, gate
         self._waiting = [_Attempt(-math.inf, index, 1) for index in range(len(requests))]  # a heap
         self._in_flight: dict[int, float] = {}  # when each was sent, by index
+        self._working: set[_Attempt] = set()  # those whose threads have not put their end into the queue yet
         self._ended: queue.SimpleQueue[tuple[_Attempt, Reply | BaseException]] = queue.SimpleQueue()
         self._error: BaseException | None = None
         self._replies = self._given_up = 0
@@ -139,7 +140,11 @@ class _Calls:
     def _rest(self) -> Iterator[tuple[int, Outcome]]:
         until = time.monotonic() + self._model.grace_s
         while self._in_flight and (left := until - time.monotonic()) > 0:
-            yield from self._arrived(left)
+            # An end that Ctrl-C took from the queue never arrives.
+            working = bool(self._working)  # first: a thread puts its end before it is through
+            if not working and self._ended.empty():
+                return
+            yield from self._arrived(left if working else 0.0)
 
     def _send_due(self) -> float:
         """Send the calls that may go now. Returns the seconds after which to look again."""
@@ -165,11 +170,13 @@ class _Calls:
                 self._model.throttle.sent(now)
                 self._in_flight[attempt.call] = now
                 thread = threading.Thread(target=self._call, args=(attempt,), name="embedfit-call", daemon=True)
+                self._working.add(attempt)
                 started = True
                 thread.start()
         except BaseException:  # Ctrl-C here must not leave a call counted that was never sent
             if not started:
                 self._in_flight.pop(attempt.call, None)
+                self._working.discard(attempt)
                 self._gate.returned(attempt.call)
             raise
         return True
@@ -191,6 +198,7 @@ class _Calls:
         except BaseException as error:  # for example a ledger that can't be written
             end = error
         self._ended.put((attempt, end))
+        self._working.discard(attempt)
 
     def _arrived(self, wait: float) -> Iterator[tuple[int, Outcome]]:
         """The outcome of the next call that ends within so many seconds, if it has one yet."""
