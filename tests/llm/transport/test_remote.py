@@ -70,9 +70,11 @@ def test_an_interruption_leaves_no_call_counted_that_was_never_sent(at, noted):
 class _TakenAway(queue.SimpleQueue):
     """A queue from which Ctrl-C takes the first thing that is got."""
 
+    taken = False
+
     def get(self, *args, **kwargs):
         found = super().get(*args, **kwargs)
-        if not getattr(self, "taken", False):
+        if not self.taken:
             self.taken = True
             raise KeyboardInterrupt
         return found

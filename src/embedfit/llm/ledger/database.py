@@ -116,7 +116,7 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
-    def _do(self, connection: sqlite3.Connection, *statements: tuple[str, Sequence[object]]) -> None:
+    def _execute(self, connection: sqlite3.Connection, *statements: tuple[str, Sequence[object]]) -> None:
         """Execute (SQL, parameters) in a transaction."""
 
         def work(connection: sqlite3.Connection) -> None:

@@ -117,7 +117,7 @@ class Ledger(Database):
                 said = True
             time.sleep(_POLL_S)
         if not held:
-            self._do(
+            self._execute(
                 self._free,
                 ("INSERT INTO doubts SELECT run, usd, 'killed', ? FROM claims", (_now(),)),
                 ("DELETE FROM claims", ()),
@@ -125,15 +125,15 @@ class Ledger(Database):
 
     def sending(self, key: str, usd: float, *, run: str = "") -> None:
         """Note a call before it is sent. usd: the most that it can cost; it counts as spent until the call ends."""
-        self._do(self._free, ("INSERT OR REPLACE INTO claims VALUES (?, '', ?, ?, 0)", (key, run, usd)))
+        self._execute(self._free, ("INSERT OR REPLACE INTO claims VALUES (?, '', ?, ?, 0)", (key, run, usd)))
 
     def returned(self, key: str) -> None:
         """Note that a call failed and was not billed."""
-        self._do(self._free, ("DELETE FROM claims WHERE call_id = ?", (key,)))
+        self._execute(self._free, ("DELETE FROM claims WHERE call_id = ?", (key,)))
 
     def lost(self, key: str) -> None:
         """Note that a call failed and may have been billed: its possible cost stays counted."""
-        self._do(
+        self._execute(
             self._free,
             ("INSERT INTO doubts SELECT run, usd, 'no reply', ? FROM claims WHERE call_id = ?", (_now(), key)),
             ("DELETE FROM claims WHERE call_id = ?", (key,)),
@@ -207,16 +207,19 @@ class Ledger(Database):
 
     def add_job(self, job: BatchJob, records: Sequence[JobRecord]) -> None:
         """Record a job before it is created at the provider."""
-        rows = [(job.name, record.record_id, record.call_id, record.usd) for record in records]
-        self._do(
-            self._paid,
-            ("INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?)", tuple(asdict(job).values())),
-            *(("INSERT INTO job_records VALUES (?,?,?,?)", row) for row in rows),
-        )
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO jobs VALUES (?,?,?,?,?,?,?,?,?)", tuple(asdict(job).values()))
+            rows = [(job.name, record.record_id, record.call_id, record.usd) for record in records]
+            connection.executemany("INSERT INTO job_records VALUES (?,?,?,?)", rows)
+
+        self._commit(self._paid, work)
 
     def update_job(self, name: str, *, state: str, arn: str | None = None) -> None:
         """Record a job's new state."""
-        self._do(self._paid, ("UPDATE jobs SET state = ?, arn = coalesce(?, arn) WHERE name = ?", (state, arn, name)))
+        self._execute(
+            self._paid, ("UPDATE jobs SET state = ?, arn = coalesce(?, arn) WHERE name = ?", (state, arn, name))
+        )
 
     def open_jobs(self, provider: str, model: str) -> list[BatchJob]:
         """Jobs of a model that still owe replies, oldest first."""

@@ -139,12 +139,10 @@ class _Calls:
 
     def _rest(self) -> Iterator[tuple[int, Outcome]]:
         until = time.monotonic() + self._model.grace_s
-        while self._in_flight and (left := until - time.monotonic()) > 0:
-            # An end that Ctrl-C took from the queue never arrives.
-            working = bool(self._working)  # first: a thread puts its end before it is through
-            if not working and self._ended.empty():
-                return
-            yield from self._arrived(left if working else 0.0)
+        # An end that Ctrl-C took from the queue never arrives: what neither works nor has ended is not waited for. A
+        # thread puts its end into the queue before it leaves _working, so the queue is asked last.
+        while self._in_flight and (self._working or not self._ended.empty()) and (left := until - time.monotonic()) > 0:
+            yield from self._arrived(left)
 
     def _send_due(self) -> float:
         """Send the calls that may go now. Returns the seconds after which to look again."""
