@@ -249,3 +249,14 @@ def test_the_offline_preset_learns_a_map_from_a_log_and_a_model_from_written_que
         assert (named.training.loss, named.training.tuned) == ("corpus-distil", tune)
     both = resolve(preset="offline", overrides={"queries": ["log.txt"]}, assignments=["train.tune=both"])
     assert (both.training.loss, both.training.tuned) == ("in-batch-distil", "both")
+
+
+def test_a_query_that_comes_several_times_teaches_what_as_many_equal_queries_teach() -> None:
+    passages, queries, times = unit(30, 6, 1), unit(20, 6, 2), np.array([3, *[1] * 18, 2])
+    scores = (queries[:, ::-1] @ passages.T).astype(np.float32)
+    settings = MapSettings(steps=20, batch=8)
+    once = fit(queries, passages, whole(scores), settings)
+    found = fit(queries, passages, whole(scores), settings, times=times)
+    repeated = fit(np.repeat(queries, times, 0), passages, whole(np.repeat(scores, times, 0)), settings)
+    np.testing.assert_array_equal(found.matrix, repeated.matrix)
+    assert not np.allclose(found.matrix, once.matrix)

@@ -31,10 +31,12 @@ from embedfit.models.store.vectors import VectorStore
 from embedfit.path.artefacts import MergeSweep, Passage, Query, TrainRow
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
-from embedfit.teaching.coverage import covered
+from embedfit.teaching.coverage import COVERED, covered
 from embedfit.teaching.own_sentences import FEWEST
 from embedfit.training import loop
 from embedfit.training.stage import run
+from embedfit.training.store import Example
+from embedfit.training.teachers.corpus import MOST_TIMES, times_of
 from tests.models.tiny_families import save_static
 from tests.models.tiny_towers import SHAPES, random_map
 from tests.said import Said
@@ -185,6 +187,26 @@ def test_the_prior_holds_the_map_unless_questions_that_people_asked_train(tiny_b
             moved[prior, split] = float(np.linalg.norm(found.matrix - np.eye(found.width)))
     assert moved[15, "none"] < 0.9 * moved[0, "none"]
     assert moved[15, "log"] == moved[0, "log"]
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "share", "times"),
+    [
+        (30, 10, COVERED, 3),
+        (30, 10, COVERED - 0.01, 1),
+        (30, 10, None, 1),
+        (10, 30, COVERED, 1),
+        (1000, 2, COVERED, MOST_TIMES),
+        (30, 0, COVERED, 1),
+    ],
+    ids=["as-often", "other-words", "no-log", "a-large-log", "few-questions", "none-trains"],
+)
+def test_questions_that_people_asked_come_as_often_as_written_queries_if_passages_hold_their_words(
+    written: int, asked: int, share: float | None, times: int
+) -> None:
+    known = [(row,) for row in range(written)] + [()] * asked
+    examples = [Example(row=row, query=row, positives=positives) for row, positives in enumerate(known)]
+    assert times_of(examples, share).tolist() == [1] * written + [times] * asked
 
 
 def test_a_log_that_does_not_train_leaves_the_map_s_teacher_as_it_is(tiny_bert: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="train",
         module="embedfit.training.stage",
-        version=9,
+        version=10,
         reads=("passages.jsonl", "queries.jsonl", "train.jsonl"),
         writes=("finetuned",),
         may_write=("query_map.safetensors",),

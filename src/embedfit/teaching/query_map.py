@@ -41,24 +41,26 @@ def fit(
     settings: MapSettings = MapSettings(),
     *,
     labels: Sequence[Labels] = (),
+    times: Ints | None = None,
     report: Reporter | None = None,
 ) -> QueryMap:
     """The map, learned from the identity, whose cosines with the passages have a softmax that is near the targets'.
 
     queries: (Q, H) and passages: (N, H), unit rows of one embedder; scores: of the Q queries. labels: of the Q queries,
-    or () for none. Equal inputs give equal maps. With a prior c the loss has another addend, c / Q · ‖M − I‖² (squared
-    Frobenius norm), so that few queries move the map little; a pull to the start instead of to zero is called L2-SP
-    (Li et al. 2018, arXiv 1802.01483).
+    or () for none. times: (Q,) how often each query comes in an epoch; None: once. Equal inputs give equal maps. With a
+    prior c the loss has another addend, c / Q · ‖M − I‖² (squared Frobenius norm), so that few queries move the map
+    little; a pull to the start instead of to zero is called L2-SP (Li et al. 2018, arXiv 1802.01483).
     """
     known = labels or [{}] * len(queries)
     identity = torch.eye(queries.shape[1])
     matrix = identity.clone().requires_grad_()
     pull = settings.prior / len(queries)
+    every = np.repeat(np.arange(len(queries), dtype=np.int64), 1 if times is None else times)
     optimiser = torch.optim.Adam([matrix], lr=settings.learning_rate)
     asked, found = torch.from_numpy(queries), torch.from_numpy(passages)
     with (report or Silent()).task("query map", settings.steps, "steps") as task:
         for step in range(settings.steps):
-            rows = _rows(step, len(queries), settings)
+            rows = _rows(step, every, settings)
             wanted = targets(rows, scores, known, temperature=settings.teacher_temperature, share=settings.label_share)
             columns, spread = common_columns(rows, scores, wanted)
             mapped = normalize(asked[rows] @ matrix.T, dim=1)
@@ -83,9 +85,9 @@ def corpus_cross_entropy(logits: torch.Tensor, wanted: torch.Tensor) -> torch.Te
     return -(wanted.nan_to_num(0.0) * logs.masked_fill(missing, 0.0)).sum(1)
 
 
-def _rows(step: int, count: int, settings: MapSettings) -> Ints:
-    """The queries of a step: every epoch all once, in an order of its own."""
-    size = min(settings.batch, count)
-    epoch, place = divmod(step, max(1, count // size))
-    order = np.random.default_rng([settings.seed, epoch]).permutation(count)
-    return order[place * size : (place + 1) * size].astype(np.int64)
+def _rows(step: int, every: Ints, settings: MapSettings) -> Ints:
+    """The queries of a step: every epoch all of `every`, in an order of its own."""
+    size = min(settings.batch, len(every))
+    epoch, place = divmod(step, max(1, len(every) // size))
+    order = np.random.default_rng([settings.seed, epoch]).permutation(every)
+    return order[place * size : (place + 1) * size]

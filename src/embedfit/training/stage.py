@@ -383,6 +383,7 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
             seed=config.seed,
         ),
         labels=corpus.labels,
+        times=corpus.times,
         report=report,
     )
     seconds = time.monotonic() - began

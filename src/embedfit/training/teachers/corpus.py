@@ -23,14 +23,19 @@ from embedfit.teaching.targets import Labels, common_columns, targets
 from embedfit.training.batches import TrainingBatch
 from embedfit.training.store import Example, TrainingData
 
+#: The most often that a question of a log comes in an epoch, so that a map does not learn a few by heart
+#: (docs/recipe.md).
+MOST_TIMES = 6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusTeacher:
     """Scores and labels of every example.
 
     base: the untuned model. queries: (Q, H) its vectors of the examples' queries. passages: (N, H) its vectors of all
-    passages. labels: passages that are known to answer each example's query. temperature, share: see targets().
-    covered: as covered_log() has it, if questions that people asked train; else None.
+    passages. labels: passages that are known to answer each example's query. times: (Q,) how often each query comes in
+    an epoch of the map's training. temperature, share: see targets(). covered: as covered_log() has it, if questions
+    that people asked train; else None.
     """
 
     base: LocalModel
@@ -38,6 +43,7 @@ class CorpusTeacher:
     passages: Vectors
     scores: TeacherScores
     labels: Sequence[Labels]
+    times: Ints
     temperature: float
     share: float
     covered: float | None = None
@@ -78,6 +84,11 @@ def corpus_teacher(
     )
     passages, queries = runtime.vectors.embed_both(base, contents, texts, report=runtime.report)
     base.release()
+    times = times_of(data.examples, covered)
+    if (most := int(times.max())) > 1:
+        runtime.report.log(
+            f"train: the map sees each question that people asked {most} times as often as a written query"
+        )
     number = {content: row for row, content in reversed(list(enumerate(contents)))}
     return CorpusTeacher(
         base=base,
@@ -85,10 +96,23 @@ def corpus_teacher(
         passages=passages,
         scores=scores,
         labels=[_labels(example, data, number, judged=config.mine.teacher == "judge") for example in data.examples],
+        times=times,
         temperature=settings.teacher_temperature,
         share=settings.label_share,
         covered=covered,
     )
+
+
+def times_of(examples: Sequence[Example], covered: float | None) -> Ints:
+    """(Q,) how often each query trains the map in an epoch.
+
+    People's questions, which have no positive, come as often as the written ones if the passages hold their words.
+    """
+    asked = np.array([not example.positives for example in examples], np.bool_)
+    times = np.ones(len(examples), np.int64)
+    if covered is not None and covered >= COVERED and asked.any():
+        times[asked] = min(MOST_TIMES, max(1, round((~asked).sum() / asked.sum())))
+    return times
 
 
 def _labels(example: Example, data: TrainingData, number: dict[str, int], *, judged: bool) -> Labels:
