@@ -47,7 +47,7 @@ from embedfit.training.optimise import automatic_epochs, learning_rate_for
 from embedfit.training.processes.launch import launch
 from embedfit.training.processes.world import World
 from embedfit.training.store import TrainingData, doubts, tokenise_rows
-from embedfit.training.teachers.corpus import CorpusComposer, CorpusTeacher, corpus_teacher
+from embedfit.training.teachers.corpus import CorpusComposer, CorpusTeacher, corpus_teacher, times_of
 from embedfit.training.teachers.teacher import TeacherWeights, fused_teacher
 from embedfit.training.trunk import Trunk, check_trainable
 
@@ -368,6 +368,9 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
     """Learn the query map and write it; with tune=map write finetuned/ with it as the tower of queries."""
     corpus, settings, began = material.corpus, material.settings, time.monotonic()
     assert corpus is not None
+    times = times_of(material.data.examples, corpus.covered)
+    if (most := int(times.max())) > 1:
+        report.log(f"train: the map sees each question that people asked {most} times as often as a written query")
     learned = fit(
         corpus.queries,
         corpus.passages,
@@ -383,7 +386,7 @@ def _save_map(workspace: Workspace, config: Config, material: Material, report: 
             seed=config.seed,
         ),
         labels=corpus.labels,
-        times=corpus.times,
+        times=times,
         report=report,
     )
     seconds = time.monotonic() - began

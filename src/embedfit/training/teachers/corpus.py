@@ -33,9 +33,8 @@ class CorpusTeacher:
     """Scores and labels of every example.
 
     base: the untuned model. queries: (Q, H) its vectors of the examples' queries. passages: (N, H) its vectors of all
-    passages. labels: passages that are known to answer each example's query. times: (Q,) how often each query comes in
-    an epoch of the map's training. temperature, share: see targets(). covered: as covered_log() has it, if questions
-    that people asked train; else None.
+    passages. labels: passages that are known to answer each example's query. temperature, share: see targets().
+    covered: as covered_log() has it, if questions that people asked train; else None.
     """
 
     base: LocalModel
@@ -43,7 +42,6 @@ class CorpusTeacher:
     passages: Vectors
     scores: TeacherScores
     labels: Sequence[Labels]
-    times: Ints
     temperature: float
     share: float
     covered: float | None = None
@@ -84,11 +82,6 @@ def corpus_teacher(
     )
     passages, queries = runtime.vectors.embed_both(base, contents, texts, report=runtime.report)
     base.release()
-    times = times_of(data.examples, covered)
-    if (most := int(times.max())) > 1:
-        runtime.report.log(
-            f"train: the map sees each question that people asked {most} times as often as a written query"
-        )
     number = {content: row for row, content in reversed(list(enumerate(contents)))}
     return CorpusTeacher(
         base=base,
@@ -96,7 +89,6 @@ def corpus_teacher(
         passages=passages,
         scores=scores,
         labels=[_labels(example, data, number, judged=config.mine.teacher == "judge") for example in data.examples],
-        times=times,
         temperature=settings.teacher_temperature,
         share=settings.label_share,
         covered=covered,
