@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embedfit.errors import EmbedfitError
-from embedfit.index.tokens import stored_tokens
+from embedfit.index.tokens import store_tokens, stored_tokens
 from embedfit.models.local import LocalModel
 from embedfit.models.store.vectors import VectorStore
 from embedfit.progress import Silent
@@ -55,6 +55,28 @@ def test_who_computes_token_vectors_makes_no_difference(tiny_bert: Path, tmp_pat
         tokens, _ = stored_tokens(texts, model, store, Silent(), are_contents=True)
         found.append((tokens.vectors.tobytes(), store.embed(Never(model), texts, is_query=False).tobytes()))
     assert found[0] == found[1]
+
+
+def test_tokens_that_were_stored_for_later_are_read_and_not_computed_again(tiny_bert: Path, tmp_path: Path) -> None:
+    texts, model = texts_of(520), LocalModel("base", tiny_bert)
+    store, other = VectorStore(tmp_path / "a"), VectorStore(tmp_path / "b")
+    store_tokens(texts, model, store, Silent())
+    assert (
+        store.embed(Never(model), texts, is_query=False).tobytes()
+        == other.embed(model, texts, is_query=False).tobytes()
+    )
+    (tokens, space), (expected, same) = (
+        stored_tokens(texts, model, one, Silent(), are_contents=True) for one in (store.computed_by(Refuses()), other)
+    )
+    assert tokens.vectors.tobytes() == expected.vectors.tobytes()
+    assert np.array_equal(space.projection, same.projection)
+
+
+class Refuses:
+    """An executor that must have nothing to do."""
+
+    def map(self, function, shards, *, state, **how):
+        raise AssertionError("something was computed again")
 
 
 class Never:

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from embedfit.commands.indexing import index_run
+from embedfit.index import tokens
 from embedfit.models.encoder import Encoder
 from embedfit.models.local import LocalModel
-from embedfit.models.store.vectors import VectorStore
-from embedfit.numerics.arrays import Vectors
-from embedfit.path.artefacts import Passage
+from embedfit.models.store.vectors import Chunk, VectorStore
+from embedfit.numerics.arrays import Floats, Vectors
+from embedfit.path.artefacts import CheckResult, Passage
 from embedfit.runtime import Runtime
+from embedfit.scale.executor import Tell
 from embedfit.testing.run_folder import build_run
 
 
@@ -24,12 +26,16 @@ def test_passages_are_encoded_once_a_model_in_all_stages_and_the_index(
 ) -> None:
     stored: Counter[tuple[str, str]] = Counter()
     every: Counter[str] = Counter()
-    embed, encode = LocalModel.embed, Encoder.encode
+    embed, encode, read = LocalModel.embed, Encoder.encode, tokens._read
 
     def embed_counted(self: LocalModel, texts: Sequence[str], *, is_query: bool) -> Vectors:
         if not is_query:
             stored.update((self.tower(is_query=False).key, text) for text in texts)
         return embed(self, texts, is_query=is_query)
+
+    def read_counted(state: tuple[LocalModel, Floats], chunk: Chunk, tell: Tell) -> object:
+        stored.update((state[0].key, text) for text in chunk.texts)
+        return read(state, chunk, tell)
 
     def encode_counted(self: Encoder, texts: Sequence[str], *, is_query: bool = False, **more: object) -> Vectors:
         if not is_query:
@@ -38,6 +44,7 @@ def test_passages_are_encoded_once_a_model_in_all_stages_and_the_index(
 
     monkeypatch.setattr(LocalModel, "embed", embed_counted)
     monkeypatch.setattr(Encoder, "encode", encode_counted)
+    monkeypatch.setattr(tokens, "_read", read_counted)
     workspace, config = build_run(tmp_path)
     index_run(
         workspace.root, runtime=Runtime(ledger=tmp_path / "ledger.sqlite", vectors=VectorStore(tmp_path / "vectors"))
@@ -46,7 +53,11 @@ def test_passages_are_encoded_once_a_model_in_all_stages_and_the_index(
     models = {key for key, text in stored if text in contents}
     assert len(models) >= 3, "the base, the tuned and the merged model"
     assert {text for _, text in stored} >= contents
-    assert set(stored.values()) == {1}
+    # One pass gives a passage's one vector and its tokens. The check alone encodes passages before: those of its pairs.
+    checked = {pair.passage for pair in workspace.load(CheckResult).pairs}
+    again = {(key, text) for (key, text), count in stored.items() if count > 1}
+    assert {text for _, text in again} <= checked
+    assert len({key for key, _ in again}) <= 1 and max(stored.values()) <= 2
     # Beside the store only the sweep of α encodes: each of its mixtures between the ends, those passages that some
     # model or BM25 found for a dev query.
     mixtures = config.merge.steps

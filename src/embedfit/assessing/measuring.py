@@ -14,7 +14,8 @@ from embedfit.config import WINDOW_TOKENS, Config
 from embedfit.evaluation.evalset import EvalSet, cut
 from embedfit.evaluation.measure import Group, Measured, measure, of_model, of_words
 from embedfit.index.build import Source
-from embedfit.index.retriever import BASE, BM25, DEFAULT, EXPANDED, MOST_WITH_TOKENS, RRF, WINDOWS, Retriever
+from embedfit.index.plan import has_tokens
+from embedfit.index.retriever import BASE, BM25, DEFAULT, EXPANDED, RRF, WINDOWS, Retriever
 from embedfit.index.written import Written
 from embedfit.models.local import LocalModel
 from embedfit.models.tokenizer import load_tokenizer
@@ -48,8 +49,7 @@ class Room:
         """The retrievers that are measured over a model."""
         contents = self.eval_set.contents
         windowed = bool(cut(contents, load_tokenizer(model.folder), WINDOW_TOKENS)[1])
-        wish = self.config.index.tokens
-        tokens = wish == "yes" or (wish == "auto" and len(contents) <= MOST_WITH_TOKENS)
+        tokens = has_tokens(len(contents), self.config.index.tokens)
         found = [BASE, *([WINDOWS] if windowed else []), ONE_AND_WORDS, *([WINDOWS_AND_WORDS] if windowed else []), RRF]
         return [*found, *([SUM, DEFAULT] if tokens else [DEFAULT.without_tokens()])]
 

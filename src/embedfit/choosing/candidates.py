@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedfit.generators import generator
-from embedfit.index.retriever import BASE, BM25, DEFAULT, EXPANDED, RRF, WINDOWS, Part, Retriever, default_for
+from embedfit.index.retriever import BASE, BM25, DEFAULT, EXPANDED, RRF, WINDOWS, Part, Retriever
 from embedfit.index.written import Written
 from embedfit.path.artefacts import ShippedModel
 
@@ -49,11 +49,6 @@ def candidates(
         for model in models
         for one in retrievers
     ]
-
-
-def has_tokens(passages: int, wish: str) -> bool:
-    """Whether the safe default for so many passages has a second stage. wish: the setting index.tokens."""
-    return default_for(passages).rerank is not None if wish == "auto" else wish == "yes"
 
 
 def safe_name(written: Written, writer: str, wish: str) -> str:

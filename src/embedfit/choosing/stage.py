@@ -30,7 +30,9 @@ from embedfit.choosing.ranking import rank
 from embedfit.config import RECORDED, Config
 from embedfit.errors import GeneratorError, PaidInPart, ProviderError
 from embedfit.index.build import Source
+from embedfit.index.plan import has_tokens
 from embedfit.index.retriever import DEFAULT, EXPANDED
+from embedfit.index.tokens import store_tokens
 from embedfit.index.written import Written, written_of
 from embedfit.models.local import LocalModel, base_model
 from embedfit.path.artefacts import (
@@ -139,10 +141,12 @@ class _Run:
     @property
     def candidates(self) -> list[CandidateRetriever]:
         """All candidates. The first is the safe default over the model that ships by the merge's decision."""
-        wishes = self.config.index
-        tokens = candidate.has_tokens(len(self.ids), wishes.tokens)
-        expanded = self.written.enough and wishes.queries != "no"
-        return candidate.candidates(self.models, tokens=tokens, expanded=expanded, default=self.default)
+        expanded = self.written.enough and self.config.index.queries != "no"
+        return candidate.candidates(self.models, tokens=self._has_tokens, expanded=expanded, default=self.default)
+
+    @property
+    def _has_tokens(self) -> bool:
+        return has_tokens(len(self.ids), self.config.index.tokens)
 
     def safe(self, model: ShippedModel) -> CandidateRetriever:
         """The safe default over a model, with its deviations, which need no token vectors."""
@@ -176,6 +180,8 @@ class _Run:
                 continue
             merged = name == "merged"
             model = LocalModel(name, self.workspace.existing(name)) if merged else base_model(self.config)
+            if self._has_tokens:  # the stage evaluate needs them: this saves a pass of the model
+                store_tokens(self.contents, model, self.runtime.vectors, self.runtime.report)
             for one, rows in rank(own, model, source, texts, depth, self.runtime):
                 found.append(one)
                 rankings.append([[self.ids[number] for number in row] for row in rows])

@@ -24,6 +24,11 @@ class IndexPlan:
     why: str
 
 
+def has_tokens(passages: int, wish: Wish) -> bool:
+    """Whether the safe default for so many passages has a second stage. wish: the setting index.tokens."""
+    return default_for(passages).rerank is not None if wish == "auto" else wish == "yes"
+
+
 def plan(
     passages: int,
     *,

@@ -54,10 +54,8 @@ class TokenSpace:
         return result
 
     def projected(self, vectors: Floats) -> Floats:
-        """Unit rows in the stored space. vectors: (L, H); returns (L, D)."""
-        rows = product(vectors, self.projection)
-        result: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-        return result
+        """Unit rows in the stored space. vectors: (L, 2H); returns (L, D)."""
+        return projected(vectors, self.projection)
 
 
 class TokenReader:
@@ -164,6 +162,13 @@ def principal_axes(rows: Floats, width: int) -> Floats:
     return result
 
 
+def projected(vectors: Floats, projection: Floats) -> Floats:
+    """Unit rows in the stored space. vectors: (L, 2H); projection: (2H, D); returns (L, D)."""
+    rows = product(vectors, projection)
+    result: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    return result
+
+
 def to_bytes(rows: Floats) -> npt.NDArray[np.int8]:
     """Rows in one byte a number, (L, D). Each is scaled to its largest number, so only its direction is kept."""
     largest = np.maximum(np.abs(rows).max(1, keepdims=True, initial=0.0), 1e-9)
@@ -179,20 +184,59 @@ def stored_tokens(
     are_contents: whether the texts are those of the passages' one vectors. If so, the cache gets the one vectors too,
     which come out of the same pass of the model. Raises ModelError if queries' tokens can't be compared with passages'.
     """
-    _check_towers(model)
+    if not _are_alike(model):
+        raise ModelError(
+            f"{model.name}: its towers for queries and for passages have other tokens or states of another width, so "
+            "late interaction can't compare a query's tokens with a passage's.",
+            remedy="Build the index without them: embedfit index … --no-tokens",
+        )
     model = model.tower(is_query=False)
+    reader, projection = _projected(model, cache)
+    space = TokenSpace(projection=projection, holders=reader.holders(texts), passages=len(texts))
+    width = projection.shape[1]
+    found = cache.kept(*_work(texts, model, projection, cache, report, are_contents=are_contents))
+    return gathered([np.frombuffer(one, np.int8).reshape(-1, width) for one in found], width), space
+
+
+def store_tokens(contents: Sequence[str], model: LocalModel, cache: VectorStore, report: Reporter) -> None:
+    """Put the token vectors and the one vectors of passages into the cache, both out of one pass of the model.
+
+    Whoever needs the one vectors now and the token vectors later saves a pass. A model of two towers whose tokens
+    can't be compared gets neither.
+    """
+    if _are_alike(model):
+        model = model.tower(is_query=False)
+        _, projection = _projected(model, cache)
+        cache.complete(*_work(contents, model, projection, cache, report, are_contents=True))
+
+
+def _projected(model: LocalModel, cache: VectorStore) -> tuple[TokenReader, Floats]:
+    """The reader of a tower, and the projection (2H, D) of its token vectors."""
     reader = TokenReader(model.encoder())
-    made_by = {"tokens": _VERSION, "model": model.key, "width": WIDTH}
-    task = Task(name=model.name, unit="axes", report=Silent())
     once = Compute(
         function=lambda reader, _, __: reader.axes(),
         state=nullcontext(reader),
         values=lambda _, axes: [axes.tobytes()],
         here=True,
     )
-    axes = cache.kept(sha256_json(made_by), [""], once, task)[0]
-    projection = np.frombuffer(axes, np.float32).reshape(2 * model.layout.hidden_size, -1)
-    space = TokenSpace(projection=projection, holders=reader.holders(texts), passages=len(texts))
+    axes = cache.kept(sha256_json(_made_by(model)), [""], once, Task(name=model.name, unit="axes", report=Silent()))
+    return reader, np.frombuffer(axes[0], np.float32).reshape(2 * model.layout.hidden_size, -1)
+
+
+def _made_by(model: LocalModel) -> dict[str, object]:
+    return {"tokens": _VERSION, "model": model.key, "width": WIDTH}
+
+
+def _work(
+    texts: Sequence[str],
+    model: LocalModel,
+    projection: Floats,
+    cache: VectorStore,
+    report: Reporter,
+    *,
+    are_contents: bool,
+) -> tuple[str, Sequence[str], Compute[tuple[LocalModel, Floats], _Read], Task]:
+    """What the cache needs to compute the token vectors that it lacks: their key, the texts, the work and its name."""
 
     def values(chunk: Chunk, read: _Read) -> list[bytes]:
         if are_contents:
@@ -201,37 +245,29 @@ def stored_tokens(
                 cache.put(model, [text for text, _ in known], np.stack([one for _, one in known]), is_query=False)
         return [rows.tobytes() for rows in read[1]]
 
-    key = sha256_json({**made_by, "axes": hashlib.sha256(axes).hexdigest()})
-    task = Task(name=f"{model.name}: token vectors", unit="passages", report=report)
-    width = projection.shape[1]
-    compute = Compute(function=_read, state=nullcontext((model, space)), values=values)
-    rows = [np.frombuffer(one, np.int8).reshape(-1, width) for one in cache.kept(key, texts, compute, task)]
-    return gathered(rows, width), space
+    key = sha256_json({**_made_by(model), "axes": hashlib.sha256(projection.tobytes()).hexdigest()})
+    compute = Compute(function=_read, state=nullcontext((model, projection)), values=values)
+    return key, texts, compute, Task(name=f"{model.name}: token vectors", unit="passages", report=report)
 
 
 #: Each passage's one vector (H,), if it fits into the model's window, and its tokens in the stored space, (L, D).
 _Read = tuple[list[Floats | None], list[npt.NDArray[np.int8]]]
 
 
-def _read(state: tuple[LocalModel, TokenSpace], chunk: Chunk, tell: Tell) -> _Read:
+def _read(state: tuple[LocalModel, Floats], chunk: Chunk, tell: Tell) -> _Read:
     """The work on a chunk of passages."""
-    model, space = state
+    model, projection = state
     single, tokens = TokenReader(model.encoder()).read(chunk.texts)
-    return single, [to_bytes(space.projected(rows)) for rows in tokens]
+    return single, [to_bytes(projected(rows, projection)) for rows in tokens]
 
 
-def _check_towers(model: LocalModel) -> None:
-    """Raise ModelError for two towers whose tokens or states are of different kinds."""
+def _are_alike(model: LocalModel) -> bool:
+    """Whether both towers of a model have tokens and states of one kind."""
     passages, queries = (model.tower(is_query=is_query) for is_query in (False, True))
     if passages.layout.first == queries.layout.first:
-        return
+        return True
     words = [open_tokenizer(tower.folder, tower.layout).tokenizer.get_vocab() for tower in (passages, queries)]
-    if passages.layout.hidden_size != queries.layout.hidden_size or words[0] != words[1]:
-        raise ModelError(
-            f"{model.name}: its towers for queries and for passages have other tokens or states of another width, so "
-            "late interaction can't compare a query's tokens with a passage's.",
-            remedy="Build the index without them: embedfit index … --no-tokens",
-        )
+    return passages.layout.hidden_size == queries.layout.hidden_size and words[0] == words[1]
 
 
 def gathered(passages: Sequence[npt.NDArray[np.int8]], width: int = WIDTH) -> Tokens:

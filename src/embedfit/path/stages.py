@@ -63,7 +63,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="generate",
         module="embedfit.queries.stage",
-        version=9,
+        version=10,
         reads=("passages.jsonl",),
         may_read=(FORGOTTEN,),
         writes=("queries.jsonl",),

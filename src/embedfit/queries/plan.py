@@ -14,8 +14,8 @@ from embedfit.generators import Wanted, generator
 from embedfit.path.artefacts import Passage
 from embedfit.queries.prompts import STYLES, Style
 
-#: At least so many queries of dev and of test passages: 250 give an interval of about ±2 points, and the filters
-#: drop up to a third of a small model's.
+#: So many queries of dev and of test passages, if there are passages enough: 250 give an interval of about ±2 points,
+#: and the filters drop a third of a small model's.
 WANTED_HELD_OUT = 400
 
 
@@ -71,9 +71,13 @@ def plan(
             used[style.name] += 1
     for split in ("dev", "test"):
         members = _spread(by_split[split], WANTED_HELD_OUT, rng)
-        rounds = int(np.clip(-(-WANTED_HELD_OUT // max(len(members), 1)), 1, most_held_out))
-        for place, passage in enumerate(members):
-            for number in range(rounds):
+        places = range(len(members))
+        rounds, rest = divmod(WANTED_HELD_OUT, max(len(members), 1))
+        if rounds >= most_held_out:
+            rounds, rest = most_held_out, 0
+        once_more = set(_spread(places, rest, rng)) if rest else set()
+        for place, passage in zip(places, members, strict=True):
+            for number in range(rounds + (place in once_more)):
                 style = held_out[(place + number) % len(held_out)]
                 asks.append(Ask(passage, style, seed + 1000 + number // len(held_out)))
     return sorted(asks, key=lambda ask: ask.passage)

@@ -16,6 +16,8 @@ from embedfit.config import Config
 from embedfit.errors import BudgetExceeded, EmbedfitError, InputError, PaidInPart
 from embedfit.files.beir import write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
+from embedfit.index.plan import has_tokens
+from embedfit.index.tokens import store_tokens
 from embedfit.judging.judge import Judge, Pair
 from embedfit.judging.opening import OWN_MODEL, opened_judge
 from embedfit.llm.metered import OVER_BUDGET
@@ -106,6 +108,8 @@ def filtered(
     contents = [passage.content for passage in passages]
     alive = [number for number, reason in enumerate(reasons) if not reason]
     texts = [drafts[number].text for number in alive]
+    if config.adapt.vectors is None and has_tokens(len(passages), config.index.tokens):
+        store_tokens(contents, base, runtime.vectors, runtime.report)  # later stages need them: this saves a pass
     vectors, query_vectors = runtime.vectors.embed_both(base, contents, texts, report=runtime.report)
     sources = np.array([by_id[drafts[number].passage_id] for number in alive], np.int64)
     for number, close in zip(

@@ -211,7 +211,14 @@ class VectorStore:
 
         key: a hash of all that decides a value beside the text.
         """
-        return list(self._completed(self._of_key(key, task.name), "kept", texts, compute, task).values())
+        return list(self._kept(key, texts, compute, task).values())
+
+    def complete(self, key: str, texts: Sequence[str], compute: Compute[State, Result], task: Task) -> None:
+        """Compute and store the values that kept() would compute, without reading the others."""
+        self._kept(key, texts, compute, task)
+
+    def _kept(self, key: str, texts: Sequence[str], compute: Compute[State, Result], task: Task) -> Located:
+        return self._completed(self._of_key(key, task.name), "kept", texts, compute, task)
 
     def _completed(
         self, shards: Shards, kind: str, texts: Sequence[str], compute: Compute[State, Result], about: Task
