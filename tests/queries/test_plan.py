@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from embedfit.config import GenerateConfig
 from embedfit.generators import Wanted, generator
 from embedfit.path.artefacts import Passage
-from embedfit.queries.plan import WANTED_HELD_OUT, limited, plan, queries_per_passage
+from embedfit.queries.plan import WANTED, limited, plan, queries_per_passage
 
 
 def passages(train: int, dev: int, test: int = 0) -> list[Passage]:
@@ -43,13 +43,14 @@ def test_each_held_out_style_gets_a_share_of_the_passages() -> None:
         assert len({(ask.passage, ask.style.name, ask.seed) for ask in asks}) == len(asks)
 
 
-@given(st.integers(1, 900), st.sampled_from(["local", "bedrock"]))
-def test_held_out_passages_get_as_many_queries_as_an_interval_needs_and_no_more(dev: int, name: str) -> None:
-    asks = plan(passages(4, dev), GenerateConfig(generator=name), seed=1)
-    counts = Counter(ask.passage for ask in asks if ask.passage >= 4)
-    assert counts.total() == min(WANTED_HELD_OUT, dev * generator(name).wanted.held_out)
-    assert max(counts.values()) - min(counts.values()) <= 1
-    assert len(counts) == min(dev, WANTED_HELD_OUT), "as many passages as can be"
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from(["local", "bedrock"]))
+def test_held_out_passages_get_as_many_queries_as_an_interval_needs_and_no_more(dev: int, test: int, name: str) -> None:
+    asks = plan(passages(4, dev, test), GenerateConfig(generator=name), seed=1)
+    for split, first, members in (("dev", 4, dev), ("test", 4 + dev, test)):
+        counts = Counter(ask.passage for ask in asks if first <= ask.passage < first + members)
+        assert counts.total() == min(WANTED[split], members * generator(name).wanted.held_out)
+        assert max(counts.values()) - min(counts.values()) <= 1
+        assert len(counts) == min(members, WANTED[split]), "as many passages as can be"
 
 
 def test_a_style_that_the_generator_can_t_write_is_not_asked_of_it(tmp_path: Path) -> None:

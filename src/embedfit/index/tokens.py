@@ -191,7 +191,7 @@ def stored_tokens(
             remedy="Build the index without them: embedfit index … --no-tokens",
         )
     model = model.tower(is_query=False)
-    reader, projection = _projected(model, cache)
+    reader, projection = _reader_and_axes(model, cache)
     space = TokenSpace(projection=projection, holders=reader.holders(texts), passages=len(texts))
     width = projection.shape[1]
     found = cache.kept(*_work(texts, model, projection, cache, report, are_contents=are_contents))
@@ -206,12 +206,12 @@ def store_tokens(contents: Sequence[str], model: LocalModel, cache: VectorStore,
     """
     if _are_alike(model):
         model = model.tower(is_query=False)
-        _, projection = _projected(model, cache)
+        _, projection = _reader_and_axes(model, cache)
         cache.complete(*_work(contents, model, projection, cache, report, are_contents=True))
 
 
-def _projected(model: LocalModel, cache: VectorStore) -> tuple[TokenReader, Floats]:
-    """The reader of a tower, and the projection (2H, D) of its token vectors."""
+def _reader_and_axes(model: LocalModel, cache: VectorStore) -> tuple[TokenReader, Floats]:
+    """The reader of a tower, and the axes (2H, D) on which its token vectors are projected."""
     reader = TokenReader(model.encoder())
     once = Compute(
         function=lambda reader, _, __: reader.axes(),
