@@ -10,6 +10,7 @@ from embedfit.errors import ModelError
 from embedfit.serving.engines.choice import EngineCandidate, EngineChoice
 from embedfit.serving.engines.known import known_choice, place_of
 from embedfit.serving.scheduling.admission import GateResult
+from embedfit.serving.scheduling.batcher import Capacity
 from tests.serving.conftest import FakeEngine
 
 ENGINES = {"fp32": FakeEngine(), "bf16": FakeEngine()}
@@ -25,6 +26,10 @@ def candidates(broken: str = "") -> list[EngineCandidate]:
         EngineCandidate(name="fake", precision=one, streams=1, load=lambda one=one: load(one))  # type: ignore[misc]
         for one in ENGINES
     ]
+
+
+def calibrated(engine: FakeEngine) -> Capacity:
+    return Capacity(budget=512, overhead=9, tokens_per_second=1_000.5)
 
 
 class Choosing:
@@ -44,47 +49,53 @@ class Choosing:
 
 def test_all_are_tried_once(tmp_path: Path) -> None:
     place, choosing, said = tmp_path / "engines" / "one.json", Choosing("bf16"), list[str]()
-    first = known_choice(place, candidates(), choosing, log=said.append)
+    first = known_choice(place, candidates(), choosing, calibrated, log=said.append)
     assert said == []
-    again = known_choice(place, candidates(), choosing, log=said.append)
+    again = known_choice(place, candidates(), choosing, calibrated, log=said.append)
     assert choosing.times == 1
-    assert again == first and again.engine is ENGINES["bf16"]
+    assert again == first and again[0].engine is ENGINES["bf16"]
+    assert again[1] == calibrated(FakeEngine())
     assert f"rm {place}" in said[0]
     place.unlink()
-    known_choice(place, candidates(), choosing, log=said.append)
+    known_choice(place, candidates(), choosing, calibrated, log=said.append)
     assert choosing.times == 2
 
 
 @pytest.mark.parametrize(
     "kept", ["", "nonsense", "[]", "{}", '{"label": "fake bf16"}', '{"label": "gone", "rates": {}}', '{"rates": 3}',
+             '{"label": "fake bf16", "rates": {}, "verdict": null}',
+             '{"label": "fake bf16", "rates": {}, "verdict": null, "capacity": {"budget": 512, "overhead": 9}}',
+             '{"label": "fake bf16", "rates": {}, "verdict": null, "capacity": {"budget": 512, "overhead": 9,'
+             ' "tokens_per_second": NaN}}',
              '{"label": "fake bf16", "rates": {"a": "fast"}}', '{"label": "fake bf16", "rates": []}']
 )  # fmt: skip
 def test_a_damaged_file_is_written_anew(tmp_path: Path, kept: str) -> None:
     place, choosing = tmp_path / "one.json", Choosing("fp32")
     place.write_text(kept)
-    assert known_choice(place, candidates(), choosing, log=lambda _: None).label == "fake fp32"
-    assert known_choice(place, candidates(), choosing, log=lambda _: None).label == "fake fp32"
+    assert known_choice(place, candidates(), choosing, calibrated, log=lambda _: None)[0].label == "fake fp32"
+    assert known_choice(place, candidates(), choosing, calibrated, log=lambda _: None)[0].label == "fake fp32"
     assert choosing.times == 1
 
 
 def test_an_engine_that_no_longer_loads_is_chosen_anew(tmp_path: Path) -> None:
     place = tmp_path / "one.json"
-    known_choice(place, candidates(), Choosing("bf16"), log=lambda _: None)
-    found = known_choice(place, candidates(broken="bf16"), Choosing("fp32"), log=lambda _: None)
+    known_choice(place, candidates(), Choosing("bf16"), calibrated, log=lambda _: None)
+    found, _ = known_choice(place, candidates(broken="bf16"), Choosing("fp32"), calibrated, log=lambda _: None)
     assert found.label == "fake fp32"
 
 
 def test_whatever_decides_a_choice_has_another_place() -> None:
-    one = place_of("content", candidates())
-    assert one == place_of("content", candidates())
+    one = place_of("content", candidates(), max_batch_tokens=99)
+    assert one == place_of("content", candidates(), max_batch_tokens=99)
     others = (
-        place_of("other", candidates()),
-        place_of("content", candidates()[:1]),
-        place_of("content", candidates(), precision="int8"),
-        place_of("content", candidates(), gate="queries"),
-        place_of("content", candidates(), gate="other queries"),
+        place_of("other", candidates(), max_batch_tokens=99),
+        place_of("content", candidates()[:1], max_batch_tokens=99),
+        place_of("content", candidates(), max_batch_tokens=98),
+        place_of("content", candidates(), max_batch_tokens=99, precision="int8"),
+        place_of("content", candidates(), max_batch_tokens=99, gate="queries"),
+        place_of("content", candidates(), max_batch_tokens=99, gate="other queries"),
     )
-    assert len({one, *others}) == 6
+    assert len({one, *others}) == 7
 
 
 def test_the_verdict_of_the_gate_is_kept(tmp_path: Path) -> None:
@@ -94,7 +105,7 @@ def test_the_verdict_of_the_gate_is_kept(tmp_path: Path) -> None:
     )
     choosing, said = Choosing("bf16", verdict), list[str]()
     place = tmp_path / "one.json"
-    first = known_choice(place, candidates(), choosing, log=said.append)
-    assert known_choice(place, candidates(), choosing, log=said.append) == first
-    assert first.verdict == verdict and choosing.times == 1
+    first = known_choice(place, candidates(), choosing, calibrated, log=said.append)
+    assert known_choice(place, candidates(), choosing, calibrated, log=said.append) == first
+    assert first[0].verdict == verdict and choosing.times == 1
     assert any("passes the quality gate" in line for line in said)

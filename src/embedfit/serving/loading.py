@@ -39,7 +39,7 @@ from embedfit.serving.engines.known import known_choice, place_of
 from embedfit.serving.engines.tokens import TextEncoder
 from embedfit.serving.engines.warmup import calibrate
 from embedfit.serving.scheduling.admission import GateResult, compare, content_of, evaluation_of, remembered, trial_of
-from embedfit.serving.scheduling.batcher import QUEUE_SECONDS, Batcher
+from embedfit.serving.scheduling.batcher import QUEUE_SECONDS, Batcher, Capacity
 from embedfit.serving.service import Service
 from embedfit.serving.settings import ServeSettings
 
@@ -190,8 +190,7 @@ def _map_of(folder: Path, layout: Architecture) -> Head | None:
 def _load(model: str, served: _Served, settings: ServeSettings, log: Log) -> Service:
     folder, layout = served.folder, served.layout
     encoder = _encoder(folder, layout, settings)
-    choice = _choice(model, served, settings, encoder, log)
-    capacity = calibrate(choice.engine, max_tokens=layout.max_tokens, max_batch_tokens=settings.max_batch_tokens)
+    choice, capacity = _choice(model, served, settings, encoder, log)
     log(
         f"{choice.label}: {capacity.tokens_per_second:,.0f} tokens/s in batches of {capacity.budget:,} tokens; "
         f"another batch costs as much as {capacity.overhead} tokens"
@@ -323,8 +322,10 @@ def _encoder(folder: Path, layout: Architecture, settings: ServeSettings) -> Tex
     )
 
 
-def _choice(model: str, served: _Served, settings: ServeSettings, encoder: TextEncoder, log: Log) -> EngineChoice:
-    """The fastest engine; int8 only if queries show that it finds as much."""
+def _choice(
+    model: str, served: _Served, settings: ServeSettings, encoder: TextEncoder, log: Log
+) -> tuple[EngineChoice, Capacity]:
+    """The fastest engine with its capacity; int8 only if queries show that it finds as much."""
     folder, layout = served.folder, served.layout
     measurable = served.whole is None or served.after is not None  # else queries have another engine
     evaluation = evaluation_of(model, settings.gate_beir) if measurable else None
@@ -336,16 +337,15 @@ def _choice(model: str, served: _Served, settings: ServeSettings, encoder: TextE
     tried = candidates(folder, layout, settings, threads=cores(), gated=evaluation is not None)
     gate = None if evaluation is None else _gate(served, evaluation, encoder, log)
     fastest = partial(choose, tried, max_tokens=layout.max_tokens, precision=settings.precision, gate=gate, log=log)
-    if len(tried) == 1:
-        choice = fastest()
-    else:
-        judged = None if evaluation is None else f"{content_key(served.whole or folder)} {content_of(evaluation)}"
-        place = place_of(content_key(folder), tried, precision=settings.precision, gate=judged)
-        choice = known_choice(place, tried, fastest, log=log)
+    most = settings.max_batch_tokens
+    judged = None if evaluation is None else f"{content_key(served.whole or folder)} {content_of(evaluation)}"
+    place = place_of(content_key(folder), tried, max_batch_tokens=most, precision=settings.precision, gate=judged)
+    measure = partial(calibrate, max_tokens=layout.max_tokens, max_batch_tokens=most)
+    choice, capacity = known_choice(place, tried, fastest, measure, log=log)
     for label, rate in choice.rates.items():
         if rate:
             log(f"{label}: {rate:,.0f} tokens/s{' (chosen)' if label == choice.label else ''}")
-    return choice
+    return choice, capacity
 
 
 def _gate(served: _Served, evaluation: Path, encoder: TextEncoder, log: Log) -> QualityGate:

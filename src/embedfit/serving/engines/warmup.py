@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -43,6 +44,12 @@ def seconds_a_batch(
             best = min(best, clock() - begun)
             rounds += 1
     return best
+
+
+def warm_up(engine: Engine) -> None:
+    """Run each stream once, so that no request waits for what an engine sets up at its first batch."""
+    with ThreadPoolExecutor(engine.streams) as pool:
+        list(pool.map(partial(engine.pooled, example_batch(1, 1)), range(engine.streams)))
 
 
 def tokens_a_second(engine: Engine, max_tokens: int, clock: Callable[[], float] = time.perf_counter) -> float:
