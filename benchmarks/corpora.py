@@ -1,12 +1,13 @@
 """The corpora that benchmarks share: passages, people's questions, a log and a judging half, a strong writer's queries.
 
 They lie in $EMBEDFIT_DATA (default ../shared/data). 10k_published is LlamaIndex's guide: to judge, Uber's passages with
-GPT-3.5's questions; every other corpus has people's. A tuned model is judged with `judged`, which is the code that
-search uses, and two systems are compared with `difference`.
+GPT-3.5's questions; to train, Lyft's passages with GPT-3.5's questions. Every other corpus has people's. A tuned model
+is judged with `judged`, which is the code that search uses, and two systems are compared with `difference`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import tempfile
@@ -17,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import platformdirs
 
 from embedfit.evaluation.evalset import EvalSet, read_eval_set
+from embedfit.files.atomic import atomic_file
 from embedfit.files.beir import write_beir
 from embedfit.files.llamaindex import read_llamaindex
 from embedfit.files.retrieval import Entry, RetrievalData
@@ -38,6 +41,7 @@ DATA = Path(os.environ.get("EMBEDFIT_DATA") or Path(__file__).resolve().parent.p
 #: The seed of ../shared/data/halves.py.
 HALVES = 11
 METRIC = "ndcg@10"
+PUBLISHED = "10k_published"
 
 Values = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
@@ -58,10 +62,17 @@ class Halves:
 
 def corpus(name: str) -> EvalSet:
     """A corpus with all of its questions: `contents`, `queries` and `relevant`, among others."""
-    if name != "10k_published":
-        return read_eval_set(DATA / name, "human")
+    return _published("val") if name == PUBLISHED else read_eval_set(DATA / name, "human")
+
+
+def known(name: str) -> EvalSet:
+    """The passages from which a model is tuned for a corpus: its own, but Lyft's for 10k_published."""
+    return _published("train") if name == PUBLISHED else corpus(name)
+
+
+def _published(half: str) -> EvalSet:
     with tempfile.TemporaryDirectory() as folder:
-        write_beir(Path(folder), read_llamaindex(DATA / name / "val_dataset.json"))
+        write_beir(Path(folder), read_llamaindex(DATA / PUBLISHED / f"{half}_dataset.json"))
         return read_eval_set(Path(folder), "human")
 
 
@@ -115,7 +126,23 @@ def part(name: str, folder: Path, passages: int) -> EvalSet:
 
 def strong_file(name: str) -> Path:
     """The queries that a strong writer wrote, in the form of `--generator recorded:FILE`."""
-    return DATA / name / "strong_queries.jsonl"
+    return _published_queries() if name == PUBLISHED else DATA / name / "strong_queries.jsonl"
+
+
+def _published_queries() -> Path:
+    """GPT-3.5's two questions of each of Lyft's passages. Their form is one, so the styles are names alone."""
+    path = Path(platformdirs.user_cache_dir("embedfit")) / "benchmarks" / f"{PUBLISHED}.jsonl"
+    train = known(PUBLISHED)
+    asked: dict[str, list[str]] = {}
+    for query, relevant in zip(train.queries, train.relevant, strict=True):
+        for key in relevant:
+            asked.setdefault(key, []).append(query)
+    with atomic_file(path) as file:
+        for key, (first, *others) in asked.items():
+            last = others[-1] if others else first
+            row = {"id": key, "question": first, "keywords": last, "conversational": first, "problem": last}
+            file.write(json.dumps(row) + "\n")
+    return path
 
 
 def strong(name: str) -> dict[str, list[str]]:

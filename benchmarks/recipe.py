@@ -4,6 +4,7 @@
     python benchmarks/recipe.py                                      # writes benchmarks/results/recipe.json
     python benchmarks/recipe.py --corpora emanual --queries log --tune map,both --model mpnet
     python benchmarks/recipe.py --later --queries strong --tune preset   # a quarter of the passages comes after tuning
+    python benchmarks/recipe.py --corpora emanual --queries strong --tune preset --each train.map_steps=25,100,200
 
 Four tables, all in nDCG@10 on questions that nothing but the score sees, with 95% intervals (paired bootstrap by
 cluster): one vector a passage, tuned against untuned; the default retriever (one vector, windows, words, late
@@ -15,6 +16,8 @@ if they cover the corpus, in the index, against the default retriever untuned. S
 * strong: `strong_queries.jsonl` in the place of Llama 3 70B, by `--generator recorded:FILE`, preset default.
 * log: half of people's questions, without labels, beside the queries of `strong_queries.jsonl` if they cover the
   corpus, else of the small writer. The other half judges. "apart" are questions that share no passage with the log.
+
+10k_published trains on Lyft's passages with GPT-3.5's questions (strong), and Uber's judge.
 
 With --later a run knows three quarters of the passages; all of them are searched, and "apart" are questions that only
 passages of the last quarter answer.
@@ -28,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import sys
 import tempfile
@@ -41,6 +45,7 @@ import numpy as np
 import platformdirs
 from corpora import (
     DATA,
+    PUBLISHED,
     Halves,
     Values,
     clusters,
@@ -129,7 +134,7 @@ def question_of(cell: Cell, folder: Path) -> Question:
         apart = np.array([known.isdisjoint(of) for of in whole.relevant])
         return Question(judging=whole, read=read, apart=apart)
     if cell.source != "log":
-        return Question(judging=whole, read=whole)
+        return Question(judging=whole, read=known(cell.corpus) if cell.corpus == PUBLISHED else whole)
     found: Halves = halves_of(whole) if cell.passages else halves(cell.corpus)
     return Question(judging=found.judging, read=found.judging, log=found.log, apart=found.apart)
 
@@ -251,7 +256,8 @@ def table(outcomes: Sequence[Mapping[str, Any]], retriever: str, title: str) -> 
     """Print a table and return its rows. The last rows are means over corpora, by source and tune."""
     rows = [
         {
-            **{name: one[name] for name in ("corpus", "source", "tune", "model", "seed", "alpha", "training_queries")},
+            **{name: one[name] for name in ("corpus", "source", "model", "seed", "alpha", "training_queries")},
+            "tune": tune_of(one),
             "seconds": one["seconds_train_and_merge"],
             "retriever": retriever,
             **compared(one, retriever),
@@ -270,13 +276,18 @@ def table(outcomes: Sequence[Mapping[str, Any]], retriever: str, title: str) -> 
             f"{row['seconds']:.0f} | {row['base']:.3f} | {row['tuned']:.3f} | {points(row)} | "
             f"{points(row.get('apart'))} | {points(row.get('others'))} | {points(row['whole'])} |"
         )
-    for kind in dict.fromkeys((one["source"], one["tune"]) for one in outcomes):
-        own = [one for one in outcomes if (one["source"], one["tune"]) == kind]
+    for kind in dict.fromkeys((one["source"], tune_of(one)) for one in outcomes):
+        own = [one for one in outcomes if (one["source"], tune_of(one)) == kind]
         if len(own) > 1:
             mean = mean_difference([values_of(one, retriever) for one in own])
             print(f"| mean of {len(own)} | {kind[0]} | {kind[1]} | | | | | {points(mean)} | | | |")
             rows.append({"mean_of": len(own), "source": kind[0], "tune": kind[1], "retriever": retriever, **mean})
     return rows
+
+
+def tune_of(one: Mapping[str, Any]) -> str:
+    """What an outcome tuned, and the settings over the preset's."""
+    return " ".join([one["tune"], *one["settings"]])
 
 
 def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
@@ -285,13 +296,18 @@ def cells(arguments: argparse.Namespace) -> Iterator[Cell]:
         for source in arguments.queries:
             if source == "strong" and not strong_file(name).exists():
                 continue
-            for tune in arguments.tune:
-                for seed in arguments.seeds:
-                    yield Cell(
-                        corpus=name, source=source, tune=tune, model=arguments.model, seed=seed,
-                        passages=QUICK_PASSAGES if arguments.quick else 0, settings=tuple(arguments.set),
-                        later=arguments.later,
-                    )  # fmt: skip
+            for tune, seed, more in itertools.product(arguments.tune, arguments.seeds, arguments.each):
+                yield Cell(
+                    corpus=name, source=source, tune=tune, model=arguments.model, seed=seed,
+                    passages=QUICK_PASSAGES if arguments.quick else 0, settings=(*arguments.set, *more),
+                    later=arguments.later,
+                )  # fmt: skip
+
+
+def _each(text: str) -> list[tuple[str, ...]]:
+    """KEY=V1,V2 → the settings of each training."""
+    key, _, values = text.partition("=")
+    return [(f"{key}={value}",) for value in _words(values)]
 
 
 def _words(text: str) -> list[str]:
@@ -308,6 +324,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=lambda text: [int(one) for one in _words(text)], default=[13])
     parser.add_argument("--model", default="minilm")
     parser.add_argument("--set", action="append", default=[], help="a setting over the preset's, KEY=VALUE")
+    parser.add_argument("--each", type=_each, default=[()], help="a training for each value: KEY=V1,V2")
     parser.add_argument("--later", action="store_true", help="a quarter of the passages comes after tuning")
     parser.add_argument("--out", type=Path, default=None)
     parser.add_argument("--again", action="store_true", help="compute kept outcomes again")
