@@ -56,6 +56,7 @@ from corpora import (
     halves_of,
     holm,
     judged,
+    known,
     mean_difference,
     part,
     points,
@@ -130,8 +131,8 @@ def question_of(cell: Cell, folder: Path) -> Question:
     whole = part(cell.corpus, folder / "part", cell.passages) if cell.passages else corpus(cell.corpus)
     if cell.later:
         read = part(cell.corpus, folder / "known", len(whole.passage_ids) * 3 // 4)
-        known = set(read.passage_ids)
-        apart = np.array([known.isdisjoint(of) for of in whole.relevant])
+        earlier = set(read.passage_ids)
+        apart = np.array([earlier.isdisjoint(of) for of in whole.relevant])
         return Question(judging=whole, read=read, apart=apart)
     if cell.source != "log":
         return Question(judging=whole, read=known(cell.corpus) if cell.corpus == PUBLISHED else whole)
