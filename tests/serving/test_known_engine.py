@@ -67,6 +67,8 @@ def test_all_are_tried_once(tmp_path: Path) -> None:
              '{"label": "fake bf16", "rates": {}, "verdict": null, "capacity": {"budget": 512, "overhead": 9}}',
              '{"label": "fake bf16", "rates": {}, "verdict": null, "capacity": {"budget": 512, "overhead": 9,'
              ' "tokens_per_second": NaN}}',
+             '{"label": "fake bf16", "rates": {}, "verdict": null, "capacity": {"budget": Infinity, "overhead": 9,'
+             ' "tokens_per_second": 9}}',
              '{"label": "fake bf16", "rates": {"a": "fast"}}', '{"label": "fake bf16", "rates": []}']
 )  # fmt: skip
 def test_a_damaged_file_is_written_anew(tmp_path: Path, kept: str) -> None:

@@ -64,7 +64,7 @@ def known_choice(
         verdict = None if kept["verdict"] is None else GateResult(**kept["verdict"])
         capacity = _capacity(kept["capacity"])
         found = EngineChoice(engine=candidate.load(), label=candidate.label, rates=rates, verdict=verdict)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError, StopIteration, EmbedfitError):
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, StopIteration, EmbedfitError):
         found = choose()
         capacity = calibrate(found.engine)
         with suppress(EmbedfitError), atomic_file(place) as file:  # a cache may be read-only
