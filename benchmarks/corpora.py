@@ -7,6 +7,7 @@ is judged with `judged`, which is the code that search uses, and two systems are
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -65,9 +66,9 @@ def corpus(name: str) -> EvalSet:
     return _published("val") if name == PUBLISHED else read_eval_set(DATA / name, "human")
 
 
-def known(name: str) -> EvalSet:
+def known(name: str, own: EvalSet) -> EvalSet:
     """The passages from which a model is tuned for a corpus: its own, but Lyft's for 10k_published."""
-    return _published("train") if name == PUBLISHED else corpus(name)
+    return _published("train") if name == PUBLISHED else own
 
 
 def _published(half: str) -> EvalSet:
@@ -129,10 +130,11 @@ def strong_file(name: str) -> Path:
     return _published_queries() if name == PUBLISHED else DATA / name / "strong_queries.jsonl"
 
 
+@functools.cache
 def _published_queries() -> Path:
     """GPT-3.5's two questions of each of Lyft's passages. Their form is one, so the styles are names alone."""
     path = Path(platformdirs.user_cache_dir("embedfit")) / "benchmarks" / f"{PUBLISHED}.jsonl"
-    train = known(PUBLISHED)
+    train = _published("train")
     asked: dict[str, list[str]] = {}
     for query, relevant in zip(train.queries, train.relevant, strict=True):
         for key in relevant:

@@ -45,7 +45,6 @@ import numpy as np
 import platformdirs
 from corpora import (
     DATA,
-    PUBLISHED,
     Halves,
     Values,
     clusters,
@@ -135,7 +134,7 @@ def question_of(cell: Cell, folder: Path) -> Question:
         apart = np.array([earlier.isdisjoint(of) for of in whole.relevant])
         return Question(judging=whole, read=read, apart=apart)
     if cell.source != "log":
-        return Question(judging=whole, read=known(cell.corpus) if cell.corpus == PUBLISHED else whole)
+        return Question(judging=whole, read=known(cell.corpus, whole))
     found: Halves = halves_of(whole) if cell.passages else halves(cell.corpus)
     return Question(judging=found.judging, read=found.judging, log=found.log, apart=found.apart)
 

@@ -57,6 +57,15 @@ def test_who_computes_token_vectors_makes_no_difference(tiny_bert: Path, tmp_pat
     assert found[0] == found[1]
 
 
+def test_tokens_that_are_stored_load_no_weights(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, store = texts_of(30), VectorStore(tmp_path)
+    store_tokens(texts, LocalModel("base", tiny_bert), store, Silent())
+    monkeypatch.setattr(LocalModel, "encoder", lambda self: pytest.fail("the weights are loaded"))
+    store_tokens(texts, LocalModel("base", tiny_bert), store, Silent())
+
+
 def test_tokens_that_were_stored_for_later_are_read_and_not_computed_again(tiny_bert: Path, tmp_path: Path) -> None:
     texts, model = texts_of(520), LocalModel("base", tiny_bert)
     store, other = VectorStore(tmp_path / "a"), VectorStore(tmp_path / "b")

@@ -191,8 +191,9 @@ def stored_tokens(
             remedy="Build the index without them: embedfit index … --no-tokens",
         )
     model = model.tower(is_query=False)
-    reader, projection = _reader_and_axes(model, cache)
-    space = TokenSpace(projection=projection, holders=reader.holders(texts), passages=len(texts))
+    projection = _axes(model, cache)
+    holders = TokenReader(model.encoder()).holders(texts)
+    space = TokenSpace(projection=projection, holders=holders, passages=len(texts))
     width = projection.shape[1]
     found = cache.kept(*_work(texts, model, projection, cache, report, are_contents=are_contents))
     return gathered([np.frombuffer(one, np.int8).reshape(-1, width) for one in found], width), space
@@ -206,21 +207,19 @@ def store_tokens(contents: Sequence[str], model: LocalModel, cache: VectorStore,
     """
     if _are_alike(model):
         model = model.tower(is_query=False)
-        _, projection = _reader_and_axes(model, cache)
-        cache.complete(*_work(contents, model, projection, cache, report, are_contents=True))
+        cache.complete(*_work(contents, model, _axes(model, cache), cache, report, are_contents=True))
 
 
-def _reader_and_axes(model: LocalModel, cache: VectorStore) -> tuple[TokenReader, Floats]:
-    """The reader of a tower, and the axes (2H, D) on which its token vectors are projected."""
-    reader = TokenReader(model.encoder())
+def _axes(model: LocalModel, cache: VectorStore) -> Floats:
+    """The axes (2H, D) on which a tower's token vectors are projected. The weights are loaded if none are stored."""
     once = Compute(
-        function=lambda reader, _, __: reader.axes(),
-        state=nullcontext(reader),
+        function=lambda model, _, __: TokenReader(model.encoder()).axes(),
+        state=nullcontext(model),
         values=lambda _, axes: [axes.tobytes()],
         here=True,
     )
     axes = cache.kept(sha256_json(_made_by(model)), [""], once, Task(name=model.name, unit="axes", report=Silent()))
-    return reader, np.frombuffer(axes[0], np.float32).reshape(2 * model.layout.hidden_size, -1)
+    return np.frombuffer(axes[0], np.float32).reshape(2 * model.layout.hidden_size, -1)
 
 
 def _made_by(model: LocalModel) -> dict[str, object]:

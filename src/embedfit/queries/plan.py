@@ -73,9 +73,7 @@ def plan(
     for split, most in WANTED.items():
         members = _spread(by_split[split], most, rng)
         places = range(len(members))
-        rounds, rest = divmod(most, max(len(members), 1))
-        if rounds >= most_held_out:
-            rounds, rest = most_held_out, 0
+        rounds, rest = divmod(min(most, len(members) * most_held_out), max(len(members), 1))
         once_more = set(_spread(places, rest, rng)) if rest else set()
         for place, passage in zip(places, members, strict=True):
             for number in range(rounds + (place in once_more)):
