@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from sentence_transformers import SentenceTransformer
 
 from embedfit.errors import ModelError
-from embedfit.merging.mixtures import WholeModels
+from embedfit.merging.mixtures import Store, WholeModels
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import save_model
 from embedfit.models.graphs.export import to_onnx
@@ -26,6 +26,7 @@ from embedfit.models.layout.reading import read_architecture
 from embedfit.models.local import LocalModel
 from embedfit.models.tokenizer import open_tokenizer
 from embedfit.numerics.batching import pad
+from embedfit.runtime import Runtime
 from embedfit.serving.engines.choice import candidates
 from embedfit.serving.engines.engine import Engine, PaddedRows
 from embedfit.serving.engines.onnx_engine import OnnxEngine
@@ -141,12 +142,18 @@ def test_family_trains_like_plain_transformers_and_is_saved(name: str, tuned: Ca
     assert_sentence_transformers_vectors(tuned(name))
 
 
+def save_half(base: Path, tuned: Path, merged: Path) -> None:
+    """Write the mixture of two model folders in equal parts."""
+    store = Store(LocalModel("base", base), Runtime(), merged.parent)
+    WholeModels(store, tuned, tuned / "adapter").save(0.5, merged)
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_family_merges_halfway(
     name: str, family: Callable[[str], Path], tuned: Callable[[str], Path], tmp_path: Path
 ) -> None:
     base, other, merged = family(name), tuned(name), tmp_path / "merged"
-    WholeModels(LocalModel("base", base), other, other / "adapter").save(0.5, merged)
+    save_half(base, other, merged)
     assert_sentence_transformers_vectors(merged)
     ends = [load_file(folder / "model.safetensors") for folder in (base, other)]
     found = load_file(merged / "model.safetensors")
@@ -223,7 +230,7 @@ def test_family_of_bge_m3_keeps_its_other_heads_untouched(tmp_path: Path) -> Non
     encoder = Encoder.load(base, precision="fp32")
     tensors = {name: tensor * 1.01 for name, tensor in encoder.backbone.state_dict().items()}
     save_model(tmp_path / "tuned", tensors, base=base, layout=encoder.layout)
-    WholeModels(LocalModel("base", base), tmp_path / "tuned", tmp_path / "none").save(0.5, tmp_path / "merged")
+    save_half(base, tmp_path / "tuned", tmp_path / "merged")
     for name in ("sparse_linear.pt", "colbert_linear.pt"):
         assert (tmp_path / "merged" / name).read_bytes() == (base / name).read_bytes()
     assert_sentence_transformers_vectors(tmp_path / "merged")
@@ -257,7 +264,7 @@ def test_family_of_static_embeddings(tmp_path: Path) -> None:
         base=folder,
         layout=read_architecture(folder),
     )
-    WholeModels(LocalModel("base", folder), tmp_path / "other", tmp_path / "none").save(0.5, tmp_path / "merged")
+    save_half(folder, tmp_path / "other", tmp_path / "merged")
     ours, theirs = Encoder.load(tmp_path / "merged", precision="fp32"), SentenceTransformer(str(tmp_path / "merged"))
     texts = [text for text in TEXTS if text.strip()]
     assert_allclose(ours.encode(texts), theirs.encode(texts), atol=1e-6)

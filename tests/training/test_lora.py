@@ -17,7 +17,7 @@ from transformers import AutoModel
 from embedfit.errors import EmbedfitError, MissingDependency, ModelError
 from embedfit.merging import stage as merge
 from embedfit.merging.blends import AdapterScale, Weights
-from embedfit.merging.mixtures import Frozen, QueryTowers, WholeModels
+from embedfit.merging.mixtures import QueryTowers, Store, WholeModels
 from embedfit.models.encoder import Encoder
 from embedfit.models.layout import adapters
 from embedfit.models.layout.towers import tower_folder
@@ -47,6 +47,12 @@ def with_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
     """The weights that peft itself merges."""
     model = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(base), str(adapter))
     return model.merge_and_unload().state_dict()
+
+
+def mixture(base: LocalModel, tuned: Path, alpha: float, folder: Path) -> Encoder:
+    """The mixture of all weights, without the adapter."""
+    Weights(base, tuned).write(alpha, folder)
+    return Encoder.load(folder)
 
 
 def test_lora_changes_the_linear_layers_alone_and_peft_merges_the_same(tuned, tiny_bert):
@@ -104,13 +110,16 @@ def test_lora_of_each_family_is_merged_into_the_same_vectors(name, tmp_path):
 @pytest.mark.parametrize("alpha", [0.3, 1.0])
 def test_lora_scaled_by_alpha_is_the_mixture_of_all_weights(alpha, tuned, tiny_bert, tmp_path):
     base, folder = LocalModel("base", tiny_bert), tuned / "finetuned"
-    scaled, mixed = AdapterScale(base, folder, folder / "adapter"), Weights(base, folder)
+    scaled, mixed = AdapterScale(base, folder, folder / "adapter"), mixture(base, folder, alpha, tmp_path / "mixed")
+    scaled.write(alpha, tmp_path / "scaled")
     for is_query in (True, False):
-        expected = mixed.mixed(alpha).encode(TEXTS, is_query=is_query)
-        assert_allclose(scaled.mixed(alpha).encode(TEXTS, is_query=is_query), expected, atol=1e-5)
-    assert_allclose(scaled.mixed(0.0).encode(TEXTS), Encoder.load(tiny_bert).encode(TEXTS), atol=1e-6)
-    WholeModels(base, folder, folder / "adapter").save(alpha, tmp_path / "merged")
-    assert_allclose(Encoder.load(tmp_path / "merged").encode(TEXTS), mixed.mixed(alpha).encode(TEXTS), atol=1e-5)
+        found = Encoder.load(tmp_path / "scaled").encode(TEXTS, is_query=is_query)
+        assert_allclose(found, mixed.encode(TEXTS, is_query=is_query), atol=1e-5)
+    scaled.write(0.0, tmp_path / "none")
+    assert_allclose(Encoder.load(tmp_path / "none").encode(TEXTS), Encoder.load(tiny_bert).encode(TEXTS), atol=1e-6)
+    models = WholeModels(Store(base, Runtime(), tmp_path), folder, folder / "adapter")
+    models.save(alpha, tmp_path / "merged")
+    assert_allclose(Encoder.load(tmp_path / "merged").encode(TEXTS), mixed.encode(TEXTS), atol=1e-5)
     merged = with_peft(tiny_bert, tmp_path / "merged" / "adapter")
     for name, weight in load_file(tmp_path / "merged" / "model.safetensors").items():
         assert_allclose(weight, merged[name], atol=1e-6)
@@ -118,11 +127,11 @@ def test_lora_scaled_by_alpha_is_the_mixture_of_all_weights(alpha, tuned, tiny_b
 
 def test_lora_of_the_tower_of_queries(tuned, tiny_bert, tmp_path):
     folder = tuned / "finetuned"
-    frozen = Frozen(LocalModel("base", tiny_bert), Runtime())
-    QueryTowers(frozen, folder, folder / "adapter").save(0.5, tmp_path / "merged")
+    base = LocalModel("base", tiny_bert)
+    QueryTowers(Store(base, Runtime(), tmp_path), folder, folder / "adapter").save(0.5, tmp_path / "merged")
     encoder = Encoder.load(tmp_path / "merged")
     assert_allclose(encoder.encode(TEXTS), Encoder.load(tiny_bert).encode(TEXTS), atol=1e-6)
-    half = Weights(LocalModel("base", tiny_bert), folder).mixed(0.5).encode(TEXTS, is_query=True)
+    half = mixture(base, folder, 0.5, tmp_path / "half").encode(TEXTS, is_query=True)
     assert_allclose(encoder.encode(TEXTS, is_query=True), half, atol=1e-5)
     assert (tmp_path / "merged" / "adapter" / "adapter_config.json").exists()
     assert not (tower_folder(tmp_path / "merged", is_query=True) / "adapter").exists()
@@ -135,7 +144,7 @@ def test_lora_in_the_merge_stage_ships_a_merged_model_with_its_adapter(tiny_bert
     merge.run(workspace, config, Runtime())
     merged = workspace.path("merged")
     found = Encoder.load(merged).encode(TEXTS)
-    half = Weights(LocalModel("base", tiny_bert), workspace.path("finetuned")).mixed(0.5)
+    half = mixture(LocalModel("base", tiny_bert), workspace.path("finetuned"), 0.5, tmp_path / "half")
     assert_allclose(found, half.encode(TEXTS), atol=1e-5)
     assert sorted(path.name for path in (merged / "adapter").glob("adapter*")) == [
         "adapter_config.json",

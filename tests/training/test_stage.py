@@ -192,6 +192,23 @@ def test_the_last_weights_are_kept_where_that_is_asked_for(tiny_bert, tmp_path, 
     assert all(torch.equal(weights[name], other[name]) for name in weights), "dev scores change nothing"
 
 
+@pytest.mark.parametrize(
+    ("more", "sizes"),
+    [
+        ((), (8, 32)),
+        (("train.keep=last",), (3, 3 + 3)),
+        (("train.keep=last", "train.eval_every=2"), (8, 32)),
+    ],
+)
+def test_dev_scores_that_choose_nothing_are_of_a_small_sample(tiny_bert, tmp_path, monkeypatch, more, sizes):
+    monkeypatch.setattr("embedfit.training.stage.MOST_FOR_THE_RECORD", 3)
+    seen = []
+    monkeypatch.setattr(loop, "dev_score", lambda _, dev, *__: (seen.append(dev), 0.5)[1])
+    trained(make_run(tmp_path), settings(tiny_bert, "train.eval_every=0", *more))
+    assert (len(seen[0].queries), len(seen[0].passages)) == sizes
+    assert all(len(relevant) == 1 and max(relevant) < sizes[1] for relevant in seen[0].relevant)
+
+
 @pytest.mark.parametrize("loss", ["distil", "margin-mse"])
 def test_losses_with_a_teacher(tiny_bert, tmp_path, loss):
     workspace = make_run(tmp_path)

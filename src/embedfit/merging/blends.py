@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 
 from embedfit.merging.weights import combine
+from embedfit.models.architecture import Architecture
 from embedfit.models.encoder import Encoder
 from embedfit.models.folder import save_model
 from embedfit.models.layout.adapters import Adapter
@@ -19,10 +20,7 @@ from embedfit.models.local import LocalModel
 
 
 class Blend(Protocol):
-    """A model for each α: the base at 0, the tuned model at 1."""
-
-    def mixed(self, alpha: float) -> Encoder:
-        """The encoder of one α, until the next call. The base alone keeps its own query instruction."""
+    """A plain model for each α: the base at 0, the tuned model at 1."""
 
     def write(self, alpha: float, folder: Path) -> None:
         """Write the plain model folder of one α."""
@@ -32,23 +30,15 @@ class Blend(Protocol):
 
 
 class Weights:
-    """Linear combinations of all weights. Both models are held in memory."""
+    """Linear combinations of all weights. Both models' are held in memory."""
 
     def __init__(self, base: LocalModel, tuned: Path) -> None:
-        self._base = Encoder.load(base.folder, layout=base.layout)
-        self._tuned = Encoder.load(tuned, precision=self._base.precision)
-        self._weights = [read_weights(self._base), read_weights(self._tuned)]
-
-    def mixed(self, alpha: float) -> Encoder:
-        """See Blend."""
-        mixed = self._base if alpha == 0 else self._tuned
-        mixed.backbone.load_state_dict(combine(self._weights, [1 - alpha, alpha]), strict=False)
-        return mixed
+        self._base, self._layout = base.folder, read_architecture(tuned)
+        self._weights = [read_weights(base.folder, base.layout), read_weights(tuned, self._layout)]
 
     def write(self, alpha: float, folder: Path) -> None:
         """See Blend."""
-        tensors = combine(self._weights, [1 - alpha, alpha])
-        save_model(folder, tensors, base=self._base.folder, layout=self._tuned.layout)
+        save_model(folder, combine(self._weights, [1 - alpha, alpha]), base=self._base, layout=self._layout)
 
     def finish(self, alpha: float, folder: Path) -> None:
         """See Blend."""
@@ -63,11 +53,6 @@ class AdapterScale:
         self._tuned = self._beside(tuned)
         self._adapter = Adapter.load(adapter, self._base.backbone)
         self._prove(tuned, 1.0)
-
-    def mixed(self, alpha: float) -> Encoder:
-        """See Blend."""
-        self._adapter.scale(alpha)
-        return self._base if alpha == 0 else self._tuned
 
     def write(self, alpha: float, folder: Path) -> None:
         """See Blend."""
@@ -96,8 +81,7 @@ class AdapterScale:
         )
 
 
-def read_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
-    """The weights of a model folder under the names of the bare transformer, fp32."""
-    own = encoder.backbone.state_dict()
-    # A copy, because mixtures are loaded into the backbone.
-    return {name: tensor.detach().cpu().clone() for name, tensor in own.items() if tensor.is_floating_point()}
+def read_weights(folder: Path, layout: Architecture) -> dict[str, torch.Tensor]:
+    """The weights of a model folder under the names that its transformer has in memory, fp32."""
+    own = Encoder.load(folder, layout=layout).backbone.state_dict()
+    return {name: tensor.cpu() for name, tensor in own.items() if tensor.is_floating_point()}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from embedfit.config import Config
+from embedfit.index.tokens import store_tokens
 from embedfit.merging.alike import check_alike
 from embedfit.merging.blends import AdapterScale, Blend, Weights
 from embedfit.merging.task import RetrievalTask
 from embedfit.models import query_map
-from embedfit.models.encoder import Encoder
 from embedfit.models.layout.files import ADAPTER
 from embedfit.models.layout.golden import write_golden
 from embedfit.models.layout.reading import read_architecture
@@ -36,33 +37,82 @@ class Mixtures(Protocol):
         """Write the mixture's model folder with its golden vectors. α above 0."""
 
 
-def mixtures_of(workspace: Workspace, config: Config, base: LocalModel, runtime: Runtime) -> Mixtures:
-    """The mixtures of a run. Raises ModelError if finetuned/ did not begin as the base."""
+def mixtures_of(
+    workspace: Workspace, config: Config, base: LocalModel, runtime: Runtime, *, tokens_of: float | None = None
+) -> Mixtures:
+    """The mixtures of a run. Raises ModelError if finetuned/ did not begin as the base.
+
+    tokens_of: the α whose passages get their token vectors stored beside their one vectors, out of one pass of the
+    model.
+    """
     tuned = workspace.existing("finetuned")
+    store = Store(base, runtime, workspace.scratch("merge"))
     if read_architecture(tuned).queries is None:
-        base.release()  # all it encodes is stored by now
-        return WholeModels(base, tuned, tuned / ADAPTER)
-    frozen = Frozen(base, runtime)
+        return WholeModels(store, tuned, tuned / ADAPTER, tokens_of=tokens_of)
     if config.training.tuned == "map":
-        return Maps(frozen, QueryMap.load(workspace.existing(query_map.FILE)))
-    return QueryTowers(frozen, tower_folder(tuned, is_query=True), tuned / ADAPTER)
+        return Maps(store, QueryMap.load(workspace.existing(query_map.FILE)))
+    return QueryTowers(store, tower_folder(tuned, is_query=True), tuned / ADAPTER)
 
 
-class WholeModels:
-    """Mixtures of all weights, which encode queries and passages."""
+@dataclass(frozen=True)
+class Store:
+    """Where mixtures find vectors and put them. base: the run's. scratch: a folder for models that only encode."""
 
-    def __init__(self, base: LocalModel, tuned: Path, adapter: Path) -> None:
-        """adapter: the folder of the adapter that tuned was made with; if it is there, its scale makes the mixtures."""
+    base: LocalModel
+    runtime: Runtime
+    scratch: Path
+
+    def embed(self, model: LocalModel, texts: Sequence[str], *, is_query: bool) -> Vectors:
+        """Vectors of texts: (N, H). The model gives back its memory."""
+        try:
+            return self.runtime.vectors.embed(model, texts, is_query=is_query, report=self.runtime.report)
+        finally:
+            model.release()
+
+    def scores(self, queries: Vectors, model: LocalModel, task: RetrievalTask) -> Scores:
+        """Cosines (Q, N) of query vectors (Q, H) and a task's passages by a model, -inf for a query's own passage."""
+        return without_own(queries @ self.embed(model, task.passages, is_query=False).T, task.own)
+
+
+class _Blends:
+    """Mixtures of weights: of all of them, or of those that encode queries."""
+
+    def __init__(self, store: Store, base: LocalModel, tuned: Path, adapter: Path) -> None:
+        """base: the plain model that tuned began as.
+
+        adapter: the folder of the adapter that tuned was made with; if it is there, its scale makes the mixtures.
+        """
         check_alike(base.folder, tuned)
+        self._store = store
+        self._ends = {0.0: base, 1.0: LocalModel("finetuned", tuned)}
         self._blend: Blend = AdapterScale(base, tuned, adapter) if adapter.is_dir() else Weights(base, tuned)
 
-    def mixed(self, alpha: float) -> Encoder:
-        """The encoder of a mixture, until the next call. The base alone keeps its own query instruction."""
-        return self._blend.mixed(alpha)
+    @contextmanager
+    def _model(self, alpha: float) -> Iterator[LocalModel]:
+        """The plain model of an α. The base alone keeps its own query instruction."""
+        if alpha in self._ends:
+            yield self._ends[alpha]
+            return
+        with tempfile.TemporaryDirectory(dir=self._store.scratch) as folder:
+            self._blend.write(alpha, Path(folder))
+            yield LocalModel("merged", Path(folder))
+
+
+class WholeModels(_Blends):
+    """Mixtures of all weights, which encode queries and passages."""
+
+    def __init__(self, store: Store, tuned: Path, adapter: Path, *, tokens_of: float | None = None) -> None:
+        """tokens_of: see mixtures_of(). adapter: see _Blends."""
+        super().__init__(store, store.base, tuned, adapter)
+        self._tokens_of = tokens_of
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
-        """See Mixtures."""
-        return task.scores(self.mixed(alpha))
+        """See Mixtures. What ships is saved with these weights, so later stages find the vectors in the store."""
+        store = self._store
+        with self._model(alpha) as model:
+            if alpha == self._tokens_of:
+                store_tokens(task.passages, model, store.runtime.vectors, store.runtime.report)
+            return store.scores(store.embed(model, task.queries, is_query=True), model, task)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
@@ -71,37 +121,22 @@ class WholeModels:
         self._blend.finish(alpha, folder)
 
 
-@dataclass(frozen=True)
-class Frozen:
-    """The base, whose vectors of passages no mixture changes. They come from the store."""
-
-    base: LocalModel
-    runtime: Runtime
-
-    def embed(self, texts: Sequence[str], *, is_query: bool) -> Vectors:
-        """The base's vectors: (N, H)."""
-        return self.runtime.vectors.embed(self.base, texts, is_query=is_query, report=self.runtime.report)
-
-    def scores(self, queries: Vectors, task: RetrievalTask) -> Scores:
-        """The scores (Q, N) of a task's passages by query vectors (Q, H)."""
-        return without_own(queries @ self.embed(task.passages, is_query=False).T, task.own)
-
-
-class QueryTowers(WholeModels):
+class QueryTowers(_Blends):
     """Mixtures of the weights that encode queries. Passages keep the base's vectors."""
 
-    def __init__(self, frozen: Frozen, tuned: Path, adapter: Path) -> None:
-        folder, layout = plain_tower(frozen.base.folder, frozen.base.layout, is_query=True)
-        super().__init__(LocalModel("base", folder, layout=layout), tuned, adapter)
-        self._frozen = frozen
+    def __init__(self, store: Store, tuned: Path, adapter: Path) -> None:
+        folder, layout = plain_tower(store.base.folder, store.base.layout, is_query=True)
+        super().__init__(store, LocalModel("base", folder, layout=layout), tuned, adapter)
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
         """See Mixtures."""
-        return self._frozen.scores(self.mixed(alpha).encode_unit(task.queries, is_query=True), task)
+        with self._model(alpha) as model:
+            queries = self._store.embed(model, task.queries, is_query=True)
+        return self._store.scores(queries, self._store.base, task)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
-        base = self._frozen.base
+        base = self._store.base
         with tempfile.TemporaryDirectory() as scratch:
             query = Path(scratch) / "query"
             self._blend.write(alpha, query)
@@ -113,15 +148,15 @@ class QueryTowers(WholeModels):
 class Maps:
     """Blends of a map on query vectors with the identity. Nothing is encoded anew for a blend."""
 
-    def __init__(self, frozen: Frozen, learned: QueryMap) -> None:
-        self._frozen, self._map = frozen, learned
+    def __init__(self, store: Store, learned: QueryMap) -> None:
+        self._store, self._map = store, learned
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
         """See Mixtures."""
-        queries = self._frozen.embed(task.queries, is_query=True)
-        return self._frozen.scores(self._map.blended(alpha)(queries), task)
+        queries = self._store.embed(self._store.base, task.queries, is_query=True)
+        return self._store.scores(self._map.blended(alpha)(queries), self._store.base, task)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
-        base = self._frozen.base
+        base = self._store.base
         save_mapped(folder, self._map.blended(alpha).matrix, base=base.folder, layout=base.layout)

@@ -11,6 +11,7 @@ import numpy as np
 from embedfit.config import Config, MergeConfig
 from embedfit.errors import InputError
 from embedfit.files.beir import read_beir
+from embedfit.index.plan import has_tokens
 from embedfit.merging.gate import Mixture, decide, ship_anyway
 from embedfit.merging.general import Retention, built_in
 from embedfit.merging.mixtures import Mixtures, mixtures_of
@@ -66,11 +67,12 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
     passages, queries = workspace.read(Passage), written(workspace.read(Query))
     dev = dev_pool(passages, queries, ends, runtime)
-    ends[1].release()  # the mixtures load what they need
-    models = mixtures_of(workspace, config, ends[0], runtime)
     general = retention_set(config, [passage.content for passage in passages])
     covered = covered_by(workspace, config)
     alphas, highest = sweep_of(sweep_settings(config, covered))
+    # The highest α most often ships, and the stages after this one need its passages' tokens.
+    tokens_of = highest if has_tokens(len(passages), config.index.tokens) else None
+    models = mixtures_of(workspace, config, ends[0], runtime, tokens_of=tokens_of)
     mixtures = []
     with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
         for alpha in alphas:

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedfit.models.encoder import Encoder
 from embedfit.numerics.arrays import Doubles, Ints, Scores
 from embedfit.numerics.ranking import best
 from embedfit.retrieval.metrics import judge, ndcg
-from embedfit.retrieval.own import without_own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +24,6 @@ class RetrievalTask:
     passages: tuple[str, ...]
     relevant: tuple[frozenset[int], ...]
     own: Ints | None = None
-
-    def scores(self, encoder: Encoder) -> Scores:
-        """Cosines of every query and passage, -inf for a query's own passage. (Q, N)."""
-        vectors = encoder.encode_unit(self.passages)
-        return without_own(encoder.encode_unit(self.queries, is_query=True) @ vectors.T, self.own)
 
     def ndcg10(self, scores: Scores) -> Doubles:
         """NDCG@10 of each query. scores: (Q, N), -inf for passages that are left out."""

@@ -17,9 +17,10 @@ from embedfit.training.processes.world import World
 from embedfit.training.store import Tokenise, TokenStore
 from embedfit.training.trunk import Trunk
 
-#: Passages beside the answers, and queries at most: a score every few steps must stay cheap beside the steps.
-_OTHERS = 500
-_QUERIES = 500
+#: Queries at most, and passages beside the answers: a score every few steps must stay cheap beside the steps.
+MOST = 500
+#: The same for scores that choose nothing: the merge measures both ends on all dev queries.
+MOST_FOR_THE_RECORD = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,10 @@ def dev_set(
     tokenise: Tokenise,
     rng: np.random.Generator,
     frozen: Callable[[Sequence[str]], Floats] | None = None,
+    *,
+    most: int = MOST,
 ) -> DevSet | None:
-    """The kept dev queries, at most 500, over their passages and 500 others. None if the run has none.
+    """The kept dev queries, at most `most`, over their passages and as many others. None if the run has none.
 
     frozen: texts → vectors of passages that don't train.
     """
@@ -50,13 +53,13 @@ def dev_set(
     chosen = [query for query in queries if query.split == "dev" and query.kept and query.passage_id in place]
     if not chosen:
         return None
-    if len(chosen) > _QUERIES:
-        chosen = [chosen[index] for index in sorted(rng.choice(len(chosen), _QUERIES, replace=False))]
+    if len(chosen) > most:
+        chosen = [chosen[index] for index in sorted(rng.choice(len(chosen), most, replace=False))]
     relevant = [{place[name] for name in (query.passage_id, *query.also_relevant) if name in place} for query in chosen]
     needed = set().union(*relevant)
     others = np.array([index for index in range(len(passages)) if index not in needed], np.int64)
-    if len(others) > _OTHERS:
-        others = rng.choice(others, _OTHERS, replace=False)
+    if len(others) > most:
+        others = rng.choice(others, most, replace=False)
     pool = sorted(needed.union(others.tolist()))
     column = {index: number for number, index in enumerate(pool)}
     contents = [passages[index].content for index in pool]

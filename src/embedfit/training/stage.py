@@ -37,7 +37,7 @@ from embedfit.teaching.coverage import covered_log, log_teaches
 from embedfit.teaching.own_sentences import FEWEST, own_sentences
 from embedfit.teaching.query_map import MapSettings, fit
 from embedfit.training.batches import Composer, Composes
-from embedfit.training.dev import DevSet, dev_set, encode_store
+from embedfit.training.dev import MOST, MOST_FOR_THE_RECORD, DevSet, dev_set, encode_store
 from embedfit.training.loop import Schedule, Trainer, TrainingOutcome, TrainingPlan
 from embedfit.training.losses.loss import loss_named
 from embedfit.training.losses.objective import Objective
@@ -134,7 +134,7 @@ def gathered(workspace: Workspace, config: Config, runtime: Runtime) -> Material
         encoder=encoder,
         trunk=trunk,
         data=data,
-        dev=_dev_set(workspace, encoder, config.seed, corpus if loss.corpus else None, runtime),
+        dev=_dev_set(workspace, encoder, config, corpus if loss.corpus else None, runtime),
         corpus=corpus,
         settings=settings.model_copy(update=decided),
         chosen=settings,
@@ -256,8 +256,10 @@ def _describe(data: TrainingData, limits: dict[bool, int], window: int) -> str:
 
 
 def _dev_set(
-    workspace: Workspace, encoder: Encoder, seed: int, corpus: CorpusTeacher | None, runtime: Runtime
+    workspace: Workspace, encoder: Encoder, config: Config, corpus: CorpusTeacher | None, runtime: Runtime
 ) -> DevSet | None:
+    chooses = config.training.keep == "best" or config.training.eval_every > 0
+
     def embed(texts: Sequence[str]) -> Floats:
         assert corpus is not None
         try:
@@ -272,8 +274,9 @@ def _dev_set(
         workspace.read(Passage),
         written(workspace.read(Query)),
         tokenise,
-        np.random.default_rng([seed, _DEV_SAMPLE]),
+        np.random.default_rng([config.seed, _DEV_SAMPLE]),
         None if corpus is None else embed,
+        most=MOST if chooses else MOST_FOR_THE_RECORD,
     )
 
 
