@@ -69,9 +69,9 @@ class Store:
         finally:
             model.release()
 
-    def scores(self, queries: Vectors, model: LocalModel, task: RetrievalTask) -> Scores:
-        """Cosines (Q, N) of query vectors (Q, H) and a task's passages by a model, -inf for a query's own passage."""
-        return without_own(queries @ self.embed(model, task.passages, is_query=False).T, task.own)
+    def scores(self, queries: Vectors, task: RetrievalTask) -> Scores:
+        """Cosines (Q, N) of query vectors (Q, H) and the base's passages, -inf for a query's own passage."""
+        return without_own(queries @ self.embed(self.base, task.passages, is_query=False).T, task.own)
 
 
 class _Blends:
@@ -108,11 +108,12 @@ class WholeModels(_Blends):
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
         """See Mixtures. What ships is saved with these weights, so later stages find the vectors in the store."""
-        store = self._store
+        vectors, report = self._store.runtime.vectors, self._store.runtime.report
         with self._model(alpha) as model:
             if alpha == self._tokens_of:
-                store_tokens(task.passages, model, store.runtime.vectors, store.runtime.report)
-            return store.scores(store.embed(model, task.queries, is_query=True), model, task)
+                store_tokens(task.passages, model, vectors, report)
+            passages, queries = vectors.embed_both(model, task.passages, task.queries, report=report)
+        return without_own(queries @ passages.T, task.own)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
@@ -132,7 +133,7 @@ class QueryTowers(_Blends):
         """See Mixtures."""
         with self._model(alpha) as model:
             queries = self._store.embed(model, task.queries, is_query=True)
-        return self._store.scores(queries, self._store.base, task)
+        return self._store.scores(queries, task)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
@@ -154,7 +155,7 @@ class Maps:
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
         """See Mixtures."""
         queries = self._store.embed(self._store.base, task.queries, is_query=True)
-        return self._store.scores(self._map.blended(alpha)(queries), self._store.base, task)
+        return self._store.scores(self._map.blended(alpha)(queries), task)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
