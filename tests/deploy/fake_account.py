@@ -13,8 +13,8 @@ import boto3
 from embedfit.deploy.account.calls import Aws, Clock
 from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.artefact import Artefact, resolve_artefact
+from embedfit.deploy.endpoint.plan import DeployPlan, make_plan
 from embedfit.deploy.options import Options
-from embedfit.deploy.plan import DeployPlan, make_plan
 from embedfit.testing.aws_faults import Faults
 from tests.deploy import backends
 

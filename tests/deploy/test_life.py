@@ -359,7 +359,7 @@ def test_a_hub_model_is_named_to_the_container(deployer, account, yes, time):
 def test_other_regions_are_deleted_where_they_are(deployer, account, yes, time):
     account.plain("s3").create_bucket(Bucket="eu-bucket", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     from embedfit.deploy.account.prices import load_prices
-    from embedfit.deploy.plan import make_plan
+    from embedfit.deploy.endpoint.plan import make_plan
     from tests.deploy.fake_account import artefact_of, options_for
 
     aws = account.aws("eu-west-1")

@@ -8,8 +8,8 @@ import pytest
 from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.apply import apply
 from embedfit.deploy.destroy import destroy
+from embedfit.deploy.endpoint.plan import make_plan
 from embedfit.deploy.options import Options, parse_ttl, refuse_serverless
-from embedfit.deploy.plan import make_plan
 from embedfit.errors import InputError, ModelError, UsageError
 from embedfit.testing.tiny_model import make_tiny_bert
 from tests.deploy.fake_account import BUCKET, ROLE, artefact_of, options_for

@@ -22,8 +22,8 @@ from embedfit.deploy.account.calls import Aws
 from embedfit.deploy.account.images import device_of
 from embedfit.deploy.account.prices import load_prices
 from embedfit.deploy.artefact import model_folder_of, query_tower, resolve_artefact, run_label, state_folder_of
+from embedfit.deploy.endpoint.plan import DeployPlan, make_plan
 from embedfit.deploy.options import Options, refuse_serverless
-from embedfit.deploy.plan import DeployPlan, make_plan
 from embedfit.deploy.state import Deployment, StateFile
 from embedfit.display import terminal
 from embedfit.display.terminal import say, say_json, shown
@@ -74,7 +74,7 @@ Serverless = Annotated[bool, typer.Option("--serverless", hidden=True)]
 
 
 @sagemaker.command()
-@prints("embedfit.deploy.plan:DeployPlan")
+@prints("embedfit.deploy.endpoint.plan:DeployPlan")
 @with_options(Options)
 def plan(
     model: Model,

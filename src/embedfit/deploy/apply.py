@@ -14,8 +14,9 @@ from embedfit.deploy.account.found import ResourceFound
 from embedfit.deploy.account.logs import log_tail
 from embedfit.deploy.account.waiting import EndpointFailed, wait_gone, wait_in_service
 from embedfit.deploy.destroy import remove, teardown_order
+from embedfit.deploy.endpoint.plan import DeployPlan
 from embedfit.deploy.options import slug
-from embedfit.deploy.plan import Call, DeployPlan, Plan, Step
+from embedfit.deploy.plan import Call, Plan, Step
 from embedfit.deploy.state import Deployment, Kind, Resource, StateFile, Status
 from embedfit.errors import DeployError, EmbedfitError
 from embedfit.network.aws import Client, Parameters, aws_exceptions, error_code, is_already_there, is_expired

@@ -1,0 +1,1 @@
+"""An endpoint of SageMaker: its plan, and the calls that make it."""
