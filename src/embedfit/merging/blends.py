@@ -30,55 +30,57 @@ class Blend(Protocol):
 
 
 class Weights:
-    """Linear combinations of all weights. Both models' are held in memory."""
+    """Linear combinations of all weights. Nothing stays in memory between two calls."""
 
     def __init__(self, base: LocalModel, tuned: Path) -> None:
-        self._base, self._layout = base.folder, read_architecture(tuned)
-        self._weights = [read_weights(base.folder, base.layout), read_weights(tuned, self._layout)]
+        self._base, self._tuned, self._layout = base, tuned, read_architecture(tuned)
 
     def write(self, alpha: float, folder: Path) -> None:
         """See Blend."""
-        save_model(folder, combine(self._weights, [1 - alpha, alpha]), base=self._base, layout=self._layout)
+        weights = [read_weights(self._base.folder, self._base.layout), read_weights(self._tuned, self._layout)]
+        save_model(folder, combine(weights, [1 - alpha, alpha]), base=self._base.folder, layout=self._layout)
 
     def finish(self, alpha: float, folder: Path) -> None:
         """See Blend."""
 
 
 class AdapterScale:
-    """The base with α times an adapter's change: the same weights as Weights', from one model in memory."""
+    """The base with α times an adapter's change: the same weights as Weights', from one model, held while it writes."""
 
     def __init__(self, base: LocalModel, tuned: Path, adapter: Path) -> None:
         """Raises ModelError if base and adapter together do not give the tuned model's golden vectors."""
-        self._base = Encoder.load(base.folder, layout=base.layout)
-        self._tuned = self._beside(tuned)
-        self._adapter = Adapter.load(adapter, self._base.backbone)
-        self._prove(tuned, 1.0)
+        self._base, self._layout, self._folder = base, read_architecture(tuned), adapter
+        self._prove(tuned, 1.0, *self._loaded())
 
     def write(self, alpha: float, folder: Path) -> None:
         """See Blend."""
-        save_model(folder, self._adapter.merged(alpha), base=self._base.folder, layout=self._tuned.layout)
+        _, adapter = self._loaded()
+        save_model(folder, adapter.merged(alpha), base=self._base.folder, layout=self._layout)
 
     def finish(self, alpha: float, folder: Path) -> None:
         """See Blend."""
-        self._adapter.save(folder / ADAPTER, alpha)
-        self._prove(tower_folder(folder, is_query=True), alpha)
+        encoder, adapter = self._loaded()
+        adapter.save(folder / ADAPTER, alpha)
+        self._prove(tower_folder(folder, is_query=True), alpha, encoder, adapter)
 
-    def _prove(self, folder: Path, alpha: float) -> None:
+    def _loaded(self) -> tuple[Encoder, Adapter]:
+        """The base, and the adapter in its transformer."""
+        encoder = Encoder.load(self._base.folder, layout=self._base.layout)
+        return encoder, Adapter.load(self._folder, encoder.backbone)
+
+    @staticmethod
+    def _prove(folder: Path, alpha: float, base: Encoder, adapter: Adapter) -> None:
         """Compare the golden vectors of a merged plain folder with those of base and adapter, unmerged."""
-        self._adapter.scale(alpha)
-        encoder = self._beside(folder)
-        encode: Encode = lambda texts, is_query: encoder.encode(texts, is_query=is_query)  # noqa: E731
-        prove(folder, encoder.layout, encode, exact=encoder.precision == "fp32")
-
-    def _beside(self, folder: Path) -> Encoder:
-        """The encoder of a folder, with the transformer and the tokenizer of the base in place of the folder's."""
-        return Encoder(
+        adapter.scale(alpha)
+        encoder = Encoder(
             folder,
             layout=read_architecture(folder),
-            tokenizer=self._base.text_tokenizer,
-            backbone=self._base.backbone,
-            precision=self._base.precision,
+            tokenizer=base.text_tokenizer,
+            backbone=base.backbone,
+            precision=base.precision,
         )
+        encode: Encode = lambda texts, is_query: encoder.encode(texts, is_query=is_query)  # noqa: E731
+        prove(folder, encoder.layout, encode, exact=encoder.precision == "fp32")
 
 
 def read_weights(folder: Path, layout: Architecture) -> dict[str, torch.Tensor]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -85,17 +85,21 @@ class _Blends:
         check_alike(base.folder, tuned)
         self._store = store
         self._ends = {0.0: base, 1.0: LocalModel("finetuned", tuned)}
+        self._mixture, self._alpha = store.scratch / "mixture", 0.0
         self._blend: Blend = AdapterScale(base, tuned, adapter) if adapter.is_dir() else Weights(base, tuned)
 
-    @contextmanager
-    def _model(self, alpha: float) -> Iterator[LocalModel]:
-        """The plain model of an α. The base alone keeps its own query instruction."""
+    def _model(self, alpha: float) -> LocalModel:
+        """The plain model of an α: a mixture lies in the scratch folder until the next one is asked for.
+
+        The base alone keeps its own query instruction.
+        """
         if alpha in self._ends:
-            yield self._ends[alpha]
-            return
-        with tempfile.TemporaryDirectory(dir=self._store.scratch) as folder:
-            self._blend.write(alpha, Path(folder))
-            yield LocalModel("merged", Path(folder))
+            return self._ends[alpha]
+        if alpha != self._alpha:
+            shutil.rmtree(self._mixture, ignore_errors=True)
+            self._blend.write(alpha, self._mixture)
+            self._alpha = alpha
+        return LocalModel("merged", self._mixture)
 
 
 class WholeModels(_Blends):
@@ -109,10 +113,10 @@ class WholeModels(_Blends):
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
         """See Mixtures. What ships is saved with these weights, so later stages find the vectors in the store."""
         vectors, report = self._store.runtime.vectors, self._store.runtime.report
-        with self._model(alpha) as model:
-            if alpha == self._tokens_of:
-                store_tokens(task.passages, model, vectors, report)
-            passages, queries = vectors.embed_both(model, task.passages, task.queries, report=report)
+        model = self._model(alpha)
+        if alpha == self._tokens_of:
+            store_tokens(task.passages, model, vectors, report)
+        passages, queries = vectors.embed_both(model, task.passages, task.queries, report=report)
         return without_own(queries @ passages.T, task.own)
 
     def save(self, alpha: float, folder: Path) -> None:
@@ -131,9 +135,7 @@ class QueryTowers(_Blends):
 
     def scores(self, alpha: float, task: RetrievalTask) -> Scores:
         """See Mixtures."""
-        with self._model(alpha) as model:
-            queries = self._store.embed(model, task.queries, is_query=True)
-        return self._store.scores(queries, task)
+        return self._store.scores(self._store.embed(self._model(alpha), task.queries, is_query=True), task)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""

@@ -24,7 +24,7 @@ from typing_extensions import TypeForm
 from embedfit.display.pages import whole_page
 from embedfit.models.layout.modules import unit_rows
 from embedfit.numerics.arrays import Vectors
-from embedfit.serving import failures, schemas
+from embedfit.serving import failures, responses, schemas
 from embedfit.serving.edge.access import Caller
 from embedfit.serving.engines.tokens import Input, Token
 from embedfit.serving.metrics import CONTENT_TYPE, Metrics
@@ -103,17 +103,17 @@ class Answers:
         return [*self._computing(), *self._showing()]
 
     def _computing(self) -> Iterator[tuple[str, Operation]]:
-        one_each = list[schemas.Numbers]
+        one_each = list[responses.Numbers]
         compute = partial(Operation, failures=(failures.BackendFailure,))
         embed = compute(self.embed, "Vectors of inputs", body=EmbedRequest, answer=one_each)
         openai = Operation(
-            self.openai, "Vectors in OpenAI's form", body=schemas.OpenAIRequest, answer=schemas.OpenAIResponse,
+            self.openai, "Vectors in OpenAI's form", body=schemas.OpenAIRequest, answer=responses.OpenAIResponse,
             is_openais=True, failures=(failures.BackendFailure,),
         )  # fmt: skip
         search = partial(
             Operation,
             self.search,
-            answer=schemas.QueryAnswer | schemas.QueryAnswers,
+            answer=responses.QueryAnswer | responses.QueryAnswers,
             failures=(failures.BackendFailure, failures.NotFound),
         )
         yield "/embed", embed
@@ -125,17 +125,17 @@ class Answers:
             Operation, self.rerank, "The order of texts for a query",
             failures=(failures.BackendFailure, failures.NotFound),
         )  # fmt: skip
-        common = rerank(body=schemas.CommonRerankRequest, answer=schemas.RerankResponse, is_openais=True)
-        yield "/rerank", rerank(body=schemas.AnyRerankRequest, answer=list[schemas.Rank] | schemas.RerankResponse)
+        common = rerank(body=schemas.CommonRerankRequest, answer=responses.RerankResponse, is_openais=True)
+        yield "/rerank", rerank(body=schemas.AnyRerankRequest, answer=list[responses.Rank] | responses.RerankResponse)
         yield "/v1/rerank", common
         yield "/v2/rerank", replace(common, summary="")
         yield (
             "/embed_all",
-            compute(self.embed_all, "Vectors of every token", body=EmbedRequest, answer=list[list[schemas.Numbers]]),
+            compute(self.embed_all, "Vectors of every token", body=EmbedRequest, answer=list[list[responses.Numbers]]),
         )
         yield "/similarity", compute(
             self.similarity, "Cosines of one sentence with others", body=schemas.SimilarityRequest,
-            answer=schemas.Numbers,
+            answer=responses.Numbers,
         )  # fmt: skip
         yield (
             "/tokenize",
@@ -147,11 +147,11 @@ class Answers:
         yield "/endpoints/{name}/invocations", replace(embed, summary="")
         yield "/vertex", compute(
             self.vertex, "Vertex AI: several bodies of /embed", body=schemas.VertexRequest,
-            answer=schemas.VertexResponse,
+            answer=responses.VertexResponse,
         )  # fmt: skip
         yield "/", compute(
             self.root, "The same as /embed, or as /similarity", body=schemas.EmbedOrSimilarity,
-            answer=one_each | schemas.Numbers,
+            answer=one_each | responses.Numbers,
         )  # fmt: skip
 
     def _showing(self) -> Iterator[tuple[str, Operation]]:
@@ -406,16 +406,16 @@ def request_kind(request: VectorRequest) -> str:
 
 def reranked_answer(
     request: schemas.RerankRequest | schemas.CommonRerankRequest, found: Reranked, model: str
-) -> list[schemas.Rank] | schemas.RerankResponse:
+) -> list[responses.Rank] | responses.RerankResponse:
     """The answer of /rerank in the form of the request."""
     shares = np.clip(found.scores, 0, 1).tolist()
     if isinstance(request, schemas.RerankRequest):
         shown = found.sums.tolist() if request.raw_scores else shares
-        ranks: list[schemas.Rank] = [{"index": number, "score": shown[number]} for number in found.order]
+        ranks: list[responses.Rank] = [{"index": number, "score": shown[number]} for number in found.order]
         for rank in ranks if request.return_text else []:
             rank["text"] = request.texts[rank["index"]]
         return ranks
-    results: list[schemas.RankedDocument] = [
+    results: list[responses.RankedDocument] = [
         {"index": number, "relevance_score": shares[number]} for number in found.order[: request.top_n]
     ]
     for result in results if request.return_documents else []:

@@ -25,7 +25,8 @@ from embedfit.serving.failures import (
     UnsupportedMediaType,
 )
 from embedfit.serving.openapi import docs_page, openapi_document
-from embedfit.serving.schemas import Error, OpenAIError, read_body, read_parameters
+from embedfit.serving.responses import Error, OpenAIError
+from embedfit.serving.schemas import read_body, read_parameters
 from embedfit.serving.settings import ServeSettings
 
 _LOG = logging.getLogger("embedfit.serving")

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, Template
 from pydantic import TypeAdapter
 from typing_extensions import TypeForm
 
-from embedfit.serving import failures, schemas
+from embedfit.serving import failures, responses
 from embedfit.serving.answers import Operation
 
 Json = dict[str, object]
@@ -65,7 +65,7 @@ def openapi_document(table: Sequence[tuple[str, Operation]], *, protected: bool)
     """The OpenAPI 3.1 document. protected: computing routes need a key."""
     shown = [(path, operation) for path, operation in table if operation.summary]
     records = [record for _, one in shown for record in (one.body, one.answer) if record is not None]
-    made = _Schemas([schemas.Error, schemas.OpenAIError, *records])
+    made = _Schemas([responses.Error, responses.OpenAIError, *records])
     paths: dict[str, Json] = {}
     for path, operation in shown:
         paths.setdefault(path, {})[operation.method.lower()] = _described(operation, made, protected=protected)
@@ -81,7 +81,7 @@ def _described(operation: Operation, made: _Schemas, *, protected: bool) -> Json
     why: dict[int, list[str]] = {}
     for failure in met:
         why.setdefault(failure.status, []).append(failure.__doc__ or "")
-    error = made.content(schemas.OpenAIError if operation.is_openais else schemas.Error)
+    error = made.content(responses.OpenAIError if operation.is_openais else responses.Error)
     answer = {} if operation.answer is None else {"content": made.content(operation.answer)}
     described: Json = {
         "summary": operation.summary,

@@ -22,7 +22,7 @@ from embedfit.models.query_map import QueryMap
 from embedfit.models.store.vectors import PROBES
 from embedfit.numerics.arrays import Vectors
 from embedfit.runtime import Runtime
-from embedfit.serving import failures, schemas
+from embedfit.serving import failures, responses
 from embedfit.serving.answers import Answers, Operation, json_response, openai_answer, openai_models, request_kind
 from embedfit.serving.edge.access import Caller
 from embedfit.serving.schemas import QUERIES, Bounds, EmbedRequest, OpenAIRequest, VectorRequest, rows_of
@@ -89,12 +89,16 @@ class MappedAnswers(Answers):
         """The routes for vectors, and those that show."""
         failing = (failures.BackendFailure,)
         embed = Operation(
-            self.embed, "Vectors of inputs", body=EmbedRequest, answer=list[schemas.Numbers], failures=failing
+            self.embed, "Vectors of inputs", body=EmbedRequest, answer=list[responses.Numbers], failures=failing
         )
         openai = Operation(
-            self.openai, "Vectors in OpenAI's form", body=OpenAIRequest, answer=schemas.OpenAIResponse, is_openais=True,
+            self.openai,
+            "Vectors in OpenAI's form",
+            body=OpenAIRequest,
+            answer=responses.OpenAIResponse,
+            is_openais=True,
             failures=failing,
-        )  # fmt: skip
+        )
         show = partial(Operation, method="GET", failures=(failures.Unhealthy,))
         return [
             ("/embed", embed),

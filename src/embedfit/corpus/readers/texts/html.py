@@ -13,37 +13,13 @@ from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.quality import weight
 from embedfit.corpus.readers.decoding import read_markup_file
 from embedfit.corpus.readers.registry import Progress, Reader
+from embedfit.corpus.readers.texts.elements import ELEMENTS, JUDGED, is_inline, role_of
 
-#: Elements without text for people.
-_SILENT = frozenset("script style metadata annotation annotation-xml rp iframe".split())
-#: Elements that are judged as a whole when they end.
-_JUDGED = ("navigation", "list", "cookies", "fallback")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-#: Elements that are part of a line of text, as are those with a colon (Word's <o:p>). Others, such as <my-card>, begin
-#: a block.
-_INLINE = frozenset(
-    "a abbr acronym b bdi bdo big br button cite code data del dfn em font i img input ins kbd label mark meter nobr "
-    "output picture progress q rb rt ruby s samp slot small span strike strong sub sup time tt u var wbr source track "
-    "map area math mi mn mo mtext mrow msup msub mfrac msqrt svg g text tspan title desc path".split()
-)
-_PREFORMATTED = frozenset(("pre", "xmp", "listing", "plaintext"))
-_NAVIGATION_ROLES = frozenset(("navigation", "banner", "contentinfo", "search", "menu", "menubar"))
-#: Inside these a header or footer belongs to the text; elsewhere to the page.
-_SECTIONS = frozenset("article section main blockquote figure details dialog".split())
-#: Elements that a browser shows only if it can't show something better.
-_FALLBACK = frozenset("noscript noframes noembed object video audio canvas".split())
-_COOKIES = re.compile(
-    r"(?:^|[\s_-])(?:(?:cookies?|consent|gdpr|ccpa)[_-]?(?:law[_-]?)?(?:info[_-]?)?"
-    r"(?:banner|bar|notice|consent|popup|modal|overlay|dialog|message|wall|container)|onetrust-\S*|cybotcookiebot\S*|"
-    r"didomi-\S*|usercentrics\S*|qc-cmp2\S*|iubenda-cs\S*|osano-cm\S*|truste\S*)(?:$|[\s_-])",
-    re.I,
-)
 _ABOUT_COOKIES = re.compile(r"cookie|consent|tracking|privacy", re.I)
 _ABOUT_THE_BROWSER = re.compile(r"javascript|java script|your browser|this browser|doesn.t support|not support", re.I)
 _ABOUT_THE_SITE = re.compile(r"©|\(c\)|copyright|all rights reserved|cookie|privacy policy|imprint|impressum", re.I)
-#: Classes of signs that are set as words ("expand_more"), of the ¶ behind a heading and of numbers of footnotes.
-_SIGNS = re.compile(r"(?:^|\s)(?:material-(?:icons|symbols)\S*|headerlink|footnote-(?:ref|backref))(?:$|\s)")
-#: The text of such a sign: no letters, the number or letter of a footnote, or the purpose of a link. An icon's text is
+#: The text of a sign: no letters, the number or letter of a footnote, or the purpose of a link. An icon's text is
 #: one word of its maker. An element of such a class with more text is a container.
 _MARK = re.compile(r"[\W\d_]{0,20}|[\W_]{0,3}\w{1,2}[\W_]{0,3}|\s*(?:permalink|link to)\b.{0,80}\s*", re.I)
 _ICON = re.compile(r"[\W\d_]{0,20}|\s*[a-z0-9]+(?:_[a-z0-9]+)*\s*")
@@ -61,15 +37,8 @@ _METADATA = {
     "keywords": "keywords",
 }  # fmt: skip
 _MAX_METADATA = 10_000
-#: Attributes that label elements which the page's makers invented, and the standard's elements, which show none.
+#: Attributes that label elements which the page's makers invented.
 _TITLES = ("title", "label", "heading", "header", "question", "summary", "caption")
-_ELEMENTS = frozenset(
-    "html head body base basefont bgsound link meta title style script noscript template slot address article aside "
-    "footer header h1 h2 h3 h4 h5 h6 hgroup main nav section search blockquote dd div dl dt figcaption figure hr li "
-    "menu menuitem ol p pre ul table caption col colgroup tbody td tfoot th thead tr form fieldset legend datalist "
-    "optgroup option select textarea output details summary dialog iframe frame frameset noframes embed noembed object "
-    "param applet audio video canvas center marquee dir listing plaintext xmp isindex keygen portal fencedframe".split()
-)
 _PREVIEW = 120
 #: Browsers nest 512 deep, and libxml2 searches all open elements at each end tag; no page for people nests that deep.
 _MAX_DEPTH = 300
@@ -138,16 +107,7 @@ def _flat(tag: re.Match[bytes]) -> bytes:
     name = tag[1].decode("ascii").lower()
     if name in _OWN_RULES:
         return tag[0]
-    return b"" if _inline(name) else b"<br><br>"
-
-
-def is_element(tag: str) -> bool:
-    """Whether HTML, or another standard that pages use, defines an element."""
-    return tag in _ELEMENTS or tag in _SILENT or _inline(tag)
-
-
-def _inline(tag: str) -> bool:
-    return tag in _INLINE or ":" in tag
+    return b"" if is_inline(name) else b"<br><br>"
 
 
 class _TooDeep(Exception):
@@ -200,10 +160,10 @@ class _Page:
             raise _TooDeep
         tag = tag.lower()
         attributes = dict(attributes) if attributes else {}
-        what = self._what(tag, attributes)
+        what = role_of(tag, attributes, in_section=self._counts["section"] > 0)
         if self._counts["silent"]:
             what = "silent" if what == "silent" else ""
-        elif not _inline(tag) or what in _JUDGED:
+        elif not is_inline(tag) or what in JUDGED:
             self._flush()
         self._open.append((tag, what))
         if tag in ("html", "meta"):
@@ -214,7 +174,7 @@ class _Page:
             self._frame(attributes.get("srcdoc") or "")
         if self._counts["silent"]:
             return
-        if what in _JUDGED:
+        if what in JUDGED:
             self._collected.append(_Part(what))
         self._begin(tag, what, attributes)
 
@@ -253,30 +213,6 @@ class _Page:
 
     # --- elements
 
-    def _what(self, tag: str, attributes: Mapping[str, str]) -> str:
-        """The role of an element, "" for none."""
-        if tag in _SILENT:
-            return "silent"
-        if (_inline(tag) or "icon" in tag) and _SIGNS.search(attributes.get("class") or ""):
-            return "sign"
-        role = (attributes.get("role") or "").lower()
-        if tag == "nav" or role in _NAVIGATION_ROLES:
-            return "navigation"
-        if tag == "menu":
-            return "list"
-        if tag == "footer" and not self._counts["section"]:
-            return "navigation"
-        if tag in _FALLBACK:
-            return "fallback"
-        names = f"{attributes.get('id') or ''} {attributes.get('class') or ''}"
-        if tag not in ("html", "body", "main", "article") and _COOKIES.search(names):
-            return "cookies"
-        if tag in _SECTIONS:
-            return "section"
-        if tag in _PREFORMATTED:
-            return "pre"
-        return {"a": "link", "li": "item", "dd": "item", "option": "item", "svg": "svg"}.get(tag, "")
-
     def _begin(self, tag: str, what: str, attributes: Mapping[str, str]) -> None:
         if what == "sign":
             is_icon = "material-" in (attributes.get("class") or "")
@@ -291,7 +227,7 @@ class _Page:
             self._input(attributes)
         elif tag in ("optgroup", "option"):
             self._parts.append(f"{attributes.get('label') or ''} ")
-        elif not _inline(tag) and tag not in _ELEMENTS:
+        elif not is_inline(tag) and tag not in ELEMENTS:
             self._component(attributes)
         elif tag == "table":
             if self._tables:
@@ -303,7 +239,7 @@ class _Page:
             self._collected.append(_Part("cell"))
 
     def _end(self, tag: str, what: str) -> None:
-        if not self._counts["silent"] and (not _inline(tag) or what in _JUDGED):
+        if not self._counts["silent"] and (not is_inline(tag) or what in JUDGED):
             self._flush()
         if what in self._counts:
             self._counts[what] -= 1
@@ -322,7 +258,7 @@ class _Page:
                 self._frame(content)
             else:
                 self._alts.append(content)
-        if what in _JUDGED:
+        if what in JUDGED:
             self._judge()
         elif what == "sign":
             self._end_sign()
@@ -448,7 +384,7 @@ class _Page:
 
     def _judge(self) -> None:
         """Take the last part out if it is no text of the page; list it as removed if it is large enough."""
-        if len(self._collected) < 2 or self._collected[-1].why not in _JUDGED:
+        if len(self._collected) < 2 or self._collected[-1].why not in JUDGED:
             return
         part = self._collected.pop()
         text = " ".join(block.text for block in part.blocks)

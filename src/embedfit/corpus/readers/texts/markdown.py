@@ -12,7 +12,7 @@ from embedfit.corpus.blocks import Block, ParsedDocument, Removed
 from embedfit.corpus.cleaning import clean_line
 from embedfit.corpus.readers.decoding import read_text_file
 from embedfit.corpus.readers.registry import Progress, Reader
-from embedfit.corpus.readers.texts import html
+from embedfit.corpus.readers.texts import elements, html
 from embedfit.corpus.readers.texts.front_matter import front_matter
 
 _PREVIEW = 120
@@ -116,7 +116,7 @@ def _with_names_in_angles(page: str) -> str:
         elif is_end and name in _BLOCK_END and hiding:
             text_at.update(start for start, is_block in hiding.values() if not is_block)
             hiding = {name: one for name, one in hiding.items() if one[1]}
-        elif not html.is_element(name) and name not in ended and "=" not in tag[3]:
+        elif not elements.is_element(name) and name not in ended and "=" not in tag[3]:
             text_at.add(tag.start())
     text_at.update(start for start, _ in hiding.values())
     return _TAG.sub(lambda tag: escape(tag[0], quote=False) if tag.start() in text_at else tag[0], page)
