@@ -27,8 +27,8 @@ from embedfit.deploy.account.sagemaker import discover
 from embedfit.deploy.apply import apply
 from embedfit.deploy.artefact import resolve_artefact
 from embedfit.deploy.destroy import destroy
+from embedfit.deploy.endpoint.plan import DeployPlan, make_plan
 from embedfit.deploy.options import Options
-from embedfit.deploy.plan import DeployPlan, make_plan
 from embedfit.deploy.probe import probe, texts_of
 from embedfit.deploy.status import status
 from embedfit.integrations.langchain import EmbedfitSagemakerEmbeddings
