@@ -6,6 +6,7 @@ Nothing here changes anything.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 
@@ -130,6 +131,28 @@ def look(aws: Aws | None) -> tuple[CallerIdentity | None, tuple[AccountFinding, 
 def unchecked(check: str, what: str) -> AccountFinding:
     """The finding about what only the account knows."""
     return AccountFinding(check=check, status="unknown", detail=f"{what}: could not be checked without credentials")
+
+
+def role_finding(name: str, arn: str, aws: Aws | None, *, made: bool, unnamed: str) -> AccountFinding:
+    """The finding about a role. made: whether apply makes it. unnamed: the words for a role that nobody named."""
+    if arn == UNKNOWN_ROLE:
+        fix = "Give --role ARN, or --create-role to have one made from policies.execution and policies.trust."
+        return AccountFinding(check="role", status="missing", detail=unnamed, fix=fix)
+    if made:
+        return AccountFinding(check="role", status="ok", detail=f"{name} will be made")
+    return unchecked("role", arn) if aws is None else checks.role(aws, arn)
+
+
+def tag_list(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    """Tags as AWS takes them."""
+    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
+
+
+def network_of(subnets: Sequence[str], security_groups: Sequence[str]) -> Parameters:
+    """The parameter that puts a model or a job into a network; none without subnets."""
+    if not subnets:
+        return {}
+    return {"VpcConfig": {"Subnets": list(subnets), "SecurityGroupIds": list(security_groups)}}
 
 
 def default_bucket(region: str, account: str) -> str:

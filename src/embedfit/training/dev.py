@@ -43,7 +43,7 @@ def dev_set(
     rng: np.random.Generator,
     frozen: Callable[[Sequence[str]], Floats] | None = None,
     *,
-    most: int = MOST,
+    most: int,
 ) -> DevSet | None:
     """The kept dev queries, at most `most`, over their passages and as many others. None if the run has none.
 

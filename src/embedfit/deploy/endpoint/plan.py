@@ -24,6 +24,7 @@ from embedfit.deploy.plan import (
     Policies,
     default_bucket,
     look,
+    role_finding,
     unchecked,
 )
 from embedfit.deploy.state import StateFile
@@ -146,19 +147,9 @@ def _others(artefact: Artefact, name: str, now: datetime) -> tuple[str, ...]:
 
 def _resource_findings(target: Target, aws: Aws | None) -> tuple[AccountFinding, ...]:
     options = target.options
-    if target.role_arn == UNKNOWN_ROLE:
-        role = AccountFinding(
-            check="role",
-            status="missing",
-            detail="no execution role was named",
-            fix="Give --role ARN, or --create-role to have one made from policies.execution and policies.trust.",
-        )
-    elif options.create_role:
-        role = AccountFinding(check="role", status="ok", detail=f"{target.name} will be made")
-    elif aws is None:
-        role = unchecked("role", target.role_arn)
-    else:
-        role = checks.role(aws, target.role_arn)
+    role = role_finding(
+        target.name, target.role_arn, aws, made=options.create_role, unnamed="no execution role was named"
+    )
     uploads = bool(target.artefact.files)
     if aws is None:
         parts = [("bucket", f"s3://{target.bucket}")] if uploads else []

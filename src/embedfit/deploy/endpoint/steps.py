@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from embedfit.deploy.account import autoscaling
 from embedfit.deploy.artefact import Artefact
 from embedfit.deploy.options import MAX_BODY_BYTES, Options
-from embedfit.deploy.plan import Call, Policies, Step, marker_call, role_step, upload_call
+from embedfit.deploy.plan import Call, Policies, Step, marker_call, network_of, role_step, tag_list, upload_call
 from embedfit.network.aws import Parameters
 
 
@@ -24,11 +24,6 @@ class Target:
     prefix: str | None
     expires: str
     tags: dict[str, str]
-
-    @property
-    def tag_list(self) -> list[dict[str, str]]:
-        """The tags as AWS takes them."""
-        return [{"Key": key, "Value": value} for key, value in sorted(self.tags.items())]
 
 
 def _environment(target: Target) -> dict[str, str]:
@@ -50,7 +45,7 @@ def steps(target: Target, documents: Policies) -> tuple[Step, ...]:
     found = []
     if target.options.create_role:
         words = f"Execution role of the SageMaker endpoint {target.name}"
-        found.append(role_step(target.name, target.tag_list, documents, words))
+        found.append(role_step(target.name, tag_list(target.tags), documents, words))
     if target.artefact.files:
         found.append(_artefact_step(target))
     found += [_model_step(target), _config_step(target), _endpoint_step(target)]
@@ -101,13 +96,9 @@ def _model_step(target: Target) -> Step:
         "PrimaryContainer": container,
         "ExecutionRoleArn": target.role_arn,
         "EnableNetworkIsolation": options.network_isolation,
-        "Tags": target.tag_list,
+        "Tags": tag_list(target.tags),
     }
-    if options.subnets:
-        parameters["VpcConfig"] = {
-            "Subnets": list(options.subnets),
-            "SecurityGroupIds": list(options.security_groups),
-        }
+    parameters |= network_of(options.subnets, options.security_groups)
     call = Call(service="sagemaker", operation="create_model", parameters=parameters)
     return Step(kind="model", name=target.name, calls=(call,))
 
@@ -129,7 +120,7 @@ def _config_step(target: Target) -> Step:
     parameters: Parameters = {
         "EndpointConfigName": target.name,
         "ProductionVariants": [variant],
-        "Tags": target.tag_list,
+        "Tags": tag_list(target.tags),
     }
     if options.volume_kms_key:
         parameters["KmsKeyId"] = options.volume_kms_key
@@ -141,6 +132,6 @@ def _endpoint_step(target: Target) -> Step:
     call = Call(
         service="sagemaker",
         operation="create_endpoint",
-        parameters={"EndpointName": target.name, "EndpointConfigName": target.name, "Tags": target.tag_list},
+        parameters={"EndpointName": target.name, "EndpointConfigName": target.name, "Tags": tag_list(target.tags)},
     )
     return Step(kind="endpoint", name=target.name, calls=(call,))

@@ -31,7 +31,10 @@ from embedfit.deploy.plan import (
     default_bucket,
     look,
     marker_call,
+    network_of,
+    role_finding,
     role_step,
+    tag_list,
     unchecked,
     upload_call,
 )
@@ -124,10 +127,6 @@ class _Target:
     role_arn: str
     bucket: str
     tags: dict[str, str]
-
-    @property
-    def tag_list(self) -> list[dict[str, str]]:
-        return [{"Key": key, "Value": value} for key, value in sorted(self.tags.items())]
 
     def uri(self, folder: str) -> str:
         return f"s3://{self.bucket}/{_key(self.name, folder)}"
@@ -239,15 +238,8 @@ def _cost(options: JobOptions, prices: PriceTable) -> JobCost:
 def _findings(target: _Target, aws: Aws | None) -> tuple[AccountFinding, ...]:
     options = target.options
     use = "spot training job usage" if options.spot else "training job usage"
-    if target.role_arn == UNKNOWN_ROLE:
-        fix = "Give --role ARN, or --create-role to have one made from policies.execution and policies.trust."
-        role = AccountFinding(check="role", status="missing", detail="no role for the job was named", fix=fix)
-    elif options.create_role:
-        role = AccountFinding(check="role", status="ok", detail=f"{target.name} will be made")
-    elif aws is None:
-        role = unchecked("role", target.role_arn)
-    else:
-        role = checks.role(aws, target.role_arn)
+    unnamed = "no role for the job was named"
+    role = role_finding(target.name, target.role_arn, aws, made=options.create_role, unnamed=unnamed)
     if aws is None:
         quota = unchecked("quota", f"{options.instance_type} for {use}")
         return role, unchecked("bucket", f"s3://{target.bucket}"), quota
@@ -268,7 +260,7 @@ def _notes(options: JobOptions) -> tuple[str, ...]:
 
 def _steps(target: _Target, documents: Policies) -> tuple[Step, ...]:
     words = f"Role of the SageMaker training job {target.name}"
-    made = [role_step(target.name, target.tag_list, documents, words)] if target.options.create_role else []
+    made = [role_step(target.name, tag_list(target.tags), documents, words)] if target.options.create_role else []
     return (*made, _upload_step(target), _job_step(target))
 
 
@@ -321,13 +313,9 @@ def _job_step(target: _Target) -> Step:
         "EnableManagedSpotTraining": options.spot,
         "CheckpointConfig": {"S3Uri": target.uri(CHECKPOINTS), "LocalPath": f"{ROOT}/{CHECKPOINTS}"},
         "RetryStrategy": {"MaximumRetryAttempts": _RETRIES},
-        "Tags": target.tag_list,
+        "Tags": tag_list(target.tags),
     }
-    if options.subnets:
-        parameters["VpcConfig"] = {
-            "Subnets": list(options.subnets),
-            "SecurityGroupIds": list(options.security_groups),
-        }
+    parameters |= network_of(options.subnets, options.security_groups)
     call = Call(service="sagemaker", operation="create_training_job", parameters=parameters)
     return Step(kind="training_job", name=target.job, calls=(call,))
 
