@@ -15,7 +15,7 @@ from embedfit.choosing.gate import FEWEST, against
 from embedfit.cli.main import app
 from embedfit.config import Config, resolve, save
 from embedfit.errors import InputError, PaidInPart, ProviderError, UsageError
-from embedfit.index.retriever import DEFAULT, MOST_WITH_TOKENS, Retriever, default_for
+from embedfit.index.retriever import DEFAULT, DEFAULT_TUNED, MOST_WITH_TOKENS, Retriever, default_for
 from embedfit.llm.probing import FIRST
 from embedfit.llm.protocol import Request
 from embedfit.path.artefacts import Grade, MergeSweep, Passage, Pooled, Query
@@ -83,6 +83,17 @@ def test_without_evidence_the_safe_default_ships_over_what_the_merge_ships(works
     assert retriever.with_deviations({}) == DEFAULT
     deviations = {part.name: part.deviation for part in retriever.parts}
     assert 0 < deviations["one"] < 1 and deviations["words"] == 1
+
+
+def test_late_interaction_counts_for_less_over_a_model_that_was_tuned_as_a_whole(workspace, tiny_bert):
+    config = with_questions(workspace, tiny_bert, labelled=True)
+    whole = config.model_copy(update={"train": config.train.model_copy(update={"tune": "both"})})
+    share = {(row["model"], row["name"]): row["retriever"]["rerank"] for row in choose(workspace, whole)["candidates"]}
+    assert share["merged", "default"]["weight"] == DEFAULT_TUNED.rerank.weight < DEFAULT.rerank.weight
+    assert share["base", "default"]["weight"] == DEFAULT.rerank.weight
+    merge = workspace.read_json("merge.json")
+    workspace.write_json("merge.json", {**merge, "decision": {"ship": "base", "alpha": 0.0, "why": ""}})
+    assert choose(workspace, whole)["default"]["rerank"]["weight"] == DEFAULT.rerank.weight
 
 
 def test_above_a_number_of_passages_tokens_are_left_out():

@@ -17,7 +17,7 @@ from embedfit.evaluation import stage
 from embedfit.evaluation.run_systems import alike
 from embedfit.files.beir import read_beir, write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
-from embedfit.index.retriever import EXPANDED, Part, Retriever
+from embedfit.index.retriever import DEFAULT, DEFAULT_TUNED, DEPTH, EXPANDED, Part, Retriever
 from embedfit.llm.ledger import Ledger
 from embedfit.llm.protocol import Message, Reply, Request
 from embedfit.models.store.vectors import VectorStore
@@ -331,6 +331,17 @@ def test_another_chosen_retriever_is_told_against_itself_untuned(workspace, tiny
     rows = summary["retrievers"]
     assert (rows["chosen"]["model"], rows["chosen_base"]["model"]) == ("merged", "base")
     assert {("chosen", "chosen_base"), ("chosen", "default")} <= {(c["a"], c["b"]) for c in summary["comparisons"]}
+
+
+def test_the_untuned_default_keeps_its_own_share_of_late_interaction(workspace, tiny_bert, other_bert, runtime):
+    config = build_run(workspace, tiny_bert, other_model=other_bert)
+    chosen = workspace.read_json("retriever.json")
+    default = {**chosen["default"], "rerank": {"weight": DEFAULT_TUNED.rerank.weight, "depth": DEPTH}}
+    workspace.write_json("retriever.json", {**chosen, "retriever": default, "default": default})
+    stage.run(workspace, config, runtime)
+    rows = workspace.read_json("summary.json")["retrievers"]
+    assert rows["default"]["retriever"]["rerank"]["weight"] == DEFAULT_TUNED.rerank.weight
+    assert rows["default_base"]["retriever"]["rerank"]["weight"] == DEFAULT.rerank.weight
 
 
 def test_where_the_base_ships_the_default_is_over_the_base(workspace, tiny_bert, other_bert, runtime):

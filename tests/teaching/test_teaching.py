@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from embedfit.config import resolve
 from embedfit.errors import InputError
 from embedfit.merging.gate import Mixture, decide
-from embedfit.merging.stage import covered_by, sweep_of, sweep_settings
+from embedfit.merging.stage import OTHER_WORDS, covered_by, sweep_of, sweep_settings
 from embedfit.models import query_map
 from embedfit.models.local import LocalModel
 from embedfit.models.query_map import MapCard, QueryMap
@@ -23,7 +23,7 @@ from embedfit.numerics.arrays import Floats
 from embedfit.path.artefacts import Passage, Query
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
-from embedfit.teaching.coverage import CAREFUL, COVERED, covered, covered_log
+from embedfit.teaching.coverage import COVERED, covered, covered_log
 from embedfit.teaching.own_sentences import EACH, MOST, own_sentences
 from embedfit.teaching.query_map import MapSettings, corpus_cross_entropy, fit
 from embedfit.teaching.scores import CANDIDATES, SAMPLED, TeacherScores, TeacherWeights, corpus_scores
@@ -206,7 +206,7 @@ def test_only_questions_of_the_log_that_were_kept_count() -> None:
     assert (covered_log(hidden, asked) or 0) < covered(contents, ["red stands knife"])
 
 
-@pytest.mark.parametrize(("share", "most"), [(COVERED, 1.0), (COVERED - 0.01, CAREFUL), (None, 1.0)])
+@pytest.mark.parametrize(("share", "most"), [(COVERED, 1.0), (COVERED - 0.01, OTHER_WORDS), (None, 1.0)])
 def test_how_much_of_a_map_ships_goes_by_the_words_of_the_log(share: float | None, most: float) -> None:
     config = resolve(preset="default", overrides={"queries": ["log.txt"]})
     assert sweep_settings(config, share).max_alpha == most

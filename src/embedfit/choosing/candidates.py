@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedfit.generators import generator
-from embedfit.index.retriever import BASE, BM25, DEFAULT, EXPANDED, RRF, WINDOWS, Part, Retriever
+from embedfit.index.retriever import BASE, BM25, DEFAULT, DEFAULT_TUNED, EXPANDED, RRF, WINDOWS, Part, Retriever
 from embedfit.index.written import Written
 from embedfit.path.artefacts import ShippedModel
 
@@ -33,22 +33,22 @@ class CandidateRetriever:
 
 
 def candidates(
-    models: Sequence[ShippedModel], *, tokens: bool, expanded: bool, default: str
+    models: Sequence[ShippedModel], *, tokens: bool, expanded: bool, default: str, as_a_whole: bool
 ) -> list[CandidateRetriever]:
     """Every candidate over every model, the safe default first.
 
     tokens: whether the safe default may have a second stage. expanded: whether the index may hold written queries.
-    default: the safe default's name.
+    default: the safe default's name. as_a_whole: whether the merged model was tuned as a whole.
     """
-    safe = [DEFAULT, EXPANDED] if expanded else [DEFAULT]
-    safe = [one if tokens else one.without_tokens() for one in safe]
-    safe.sort(key=lambda one: one.name != default)
-    retrievers = [*safe, BASE, WINDOWS, ONE_AND_WORDS, WINDOWS_AND_WORDS, BM25, RRF]
-    return [
-        CandidateRetriever(model=model, retriever=one, ships=one.method == "sum")
-        for model in models
-        for one in retrievers
-    ]
+    found = []
+    for model in models:
+        tuned = DEFAULT_TUNED if as_a_whole and model == "merged" else DEFAULT
+        safe = [tuned, EXPANDED] if expanded else [tuned]
+        safe = [one if tokens else one.without_tokens() for one in safe]
+        safe.sort(key=lambda one: one.name != default)
+        for one in (*safe, BASE, WINDOWS, ONE_AND_WORDS, WINDOWS_AND_WORDS, BM25, RRF):
+            found.append(CandidateRetriever(model=model, retriever=one, ships=one.method == "sum"))
+    return found
 
 
 def safe_name(written: Written, writer: str, wish: str) -> str:

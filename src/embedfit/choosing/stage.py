@@ -140,9 +140,15 @@ class _Run:
 
     @property
     def candidates(self) -> list[CandidateRetriever]:
-        """All candidates. The first is the safe default over the model that ships by the merge's decision."""
+        """All candidates. Of those over one model the first is the safe default."""
         expanded = self.written.enough and self.config.index.queries != "no"
-        return candidate.candidates(self.models, tokens=self._has_tokens, expanded=expanded, default=self.default)
+        return candidate.candidates(
+            self.models,
+            tokens=self._has_tokens,
+            expanded=expanded,
+            default=self.default,
+            as_a_whole=self.config.training.tuned == "both",
+        )
 
     @property
     def _has_tokens(self) -> bool:
@@ -150,7 +156,7 @@ class _Run:
 
     def safe(self, model: ShippedModel) -> CandidateRetriever:
         """The safe default over a model, with its deviations, which need no token vectors."""
-        default = self.candidates[0].retriever
+        default = next(one.retriever for one in self.candidates if one.model == model)
         first = CandidateRetriever(model=model, retriever=default.without_tokens())
         found = self.measured([], [first]).candidates[0]
         return replace(found, retriever=replace(found.retriever, rerank=default.rerank))

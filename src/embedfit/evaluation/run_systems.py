@@ -18,7 +18,7 @@ from embedfit.files.flagembedding import read_flagembedding
 from embedfit.generators import generator
 from embedfit.index.build import Source
 from embedfit.index.plan import IndexPlan, Wish, plan
-from embedfit.index.retriever import BASE, BM25, RRF, Retriever, default_for
+from embedfit.index.retriever import BASE, BM25, DEFAULT, RRF, Retriever, default_for
 from embedfit.index.written import written_of
 from embedfit.models import query_map
 from embedfit.models.layout.towers import save_mapped
@@ -112,6 +112,7 @@ class RunSystems:
         windowed = bool(config.evaluate.windows and cut(contents, tokenizer, WINDOW_TOKENS)[1])
         default, chosen = self._shipped()
         self._is_default = alike(chosen, default)
+        untuned = replace(default, rerank=DEFAULT.rerank) if default.rerank else default
         self._has_map = workspace.path(query_map.FILE).exists()
         #: The run's own systems, grouped by the index that they search, and the model of each.
         self._rows: dict[Key, dict[str, Retriever]] = {}
@@ -124,7 +125,7 @@ class RunSystems:
             if twice or one.name == CUT or (one.windows and not windowed):
                 continue
             model = ships if one.model == "ships" else one.model
-            named = {"default": default, "chosen": chosen}
+            named = {"default": default if one.model == "ships" else untuned, "chosen": chosen}
             retriever = named[one.retriever] if isinstance(one.retriever, str) else one.retriever
             self._model_of[one.name] = model
             self._rows.setdefault((model or "base", retriever.reads_queries), {})[one.name] = retriever

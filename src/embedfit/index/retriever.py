@@ -126,6 +126,11 @@ DEFAULT = Retriever(
 )
 
 
+#: The same over a model that was tuned as a whole. Training moves what tokens say into the one vector, but it does not
+#: train the token vectors; where people paraphrase, they lose by it (docs/recipe.md).
+DEFAULT_TUNED = replace(DEFAULT, rerank=Rerank(weight=0.3))
+
+
 def default_for(passages: int) -> Retriever:
     """The safe default for so many passages. It has a second stage if its token vectors stay small."""
     return DEFAULT if passages <= MOST_WITH_TOKENS else DEFAULT.without_tokens()

@@ -39,13 +39,16 @@ from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
-from embedfit.teaching.coverage import largest_weight
+from embedfit.teaching.coverage import COVERED
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
 POOL_DEPTH = 15
 #: The least number of steps of α with a map that learned from people's questions: if the whole of it forgets too much
 #: or harms dev queries, the next smaller part ships, and not nothing.
 LOG_STEPS = 4
+#: The largest weight of a map that learned from questions in other words than the passages'. It is smaller than that
+#: of `embedfit adapt`, because a run's default retriever has words of its own (docs/recipe.md).
+OTHER_WORDS = 0.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,8 +138,7 @@ def sweep_settings(config: Config, covered: float | None) -> MergeConfig:
     """
     if covered is None:
         return config.merge
-    most = largest_weight(covered)
-    highest = most if most == 1 else min(most, config.merge.max_alpha)
+    highest = 1.0 if covered >= COVERED else min(OTHER_WORDS, config.merge.max_alpha)
     return config.merge.model_copy(update={"max_alpha": highest, "steps": max(LOG_STEPS, config.merge.steps)})
 
 
