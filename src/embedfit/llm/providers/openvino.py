@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ import numpy as np
 from embedfit.errors import GeneratorError, MissingDependency, ModelError, first_line
 from embedfit.llm.protocol import Failure, LanguageModel, Outcome, Reply, Request
 from embedfit.llm.providers.local import GENERATOR as LOCAL
+from embedfit.llm.providers.local.beginnings import Waiting
 from embedfit.llm.providers.local.gguf import read_gguf
 from embedfit.llm.providers.local.hash import content_hash
 from embedfit.llm.providers.local.offsets import without_offsets
@@ -86,21 +86,25 @@ class OpenVinoGenerator(LanguageModel):
         if not requests:
             return
         prompts = self._encode(requests)
-        fitting: deque[int] = deque()
+        fitting: dict[int, Tokens] = {}
         for index in sorted(range(len(requests)), key=lambda index: prompts[index]):
             if (failure := self._unfit(requests[index], prompts[index])) is None:
-                fitting.append(index)
+                fitting[index] = prompts[index]
             else:
                 yield index, failure
+        waiting = Waiting(fitting)
         running: dict[int, Untyped] = {}
         try:
-            while fitting or running:
-                while fitting and len(running) < _SIDE_BY_SIDE:
-                    index = fitting.popleft()
+            while waiting or running:
+                for index in waiting.start(_SIDE_BY_SIDE - len(running)):
                     running[index] = self._started(requests[index], prompts[index])
                 self._step()
-                for index in [one for one, handle in running.items() if not _is_running(handle)]:
-                    yield index, self._outcome(running.pop(index), requests[index], prompts[index])
+                for index, handle in list(running.items()):
+                    done = not _is_running(handle)
+                    if done or handle.can_read():  # a token was written, so the prompt was read
+                        waiting.was_read(index)
+                    if done:
+                        yield index, self._outcome(running.pop(index), requests[index], prompts[index])
         finally:
             for handle in running.values():
                 handle.cancel()
