@@ -116,6 +116,20 @@ def test_a_seed_decides_a_reply_alone_and_in_company(model: OpenVinoGenerator) -
     assert [one.input_tokens for one in together] == [model.count_tokens(request) for request in requests]
 
 
+def test_a_long_beginning_is_read_before_the_prompts_that_share_it_are_added(
+    model: OpenVinoGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    started, step = model._started, model._step
+    monkeypatch.setattr(model, "_started", lambda *given: events.append("add") or started(*given))
+    monkeypatch.setattr(model, "_step", lambda: (events.append("step"), step()))
+    shared = "the pump of the second basin " * 8
+    answered(model, [asked(f"{shared}{number}") for number in range(6)])
+    assert events[:2] == ["add", "step"], "the first prompt is read alone"
+    added = [place for place, event in enumerate(events) if event == "add"]
+    assert added[1:] == list(range(added[1], added[1] + 5)), "the others are added together"
+
+
 def test_replies_end_at_a_stop_string_or_at_the_limit(model: OpenVinoGenerator) -> None:
     (free,) = answered(model, [asked("the pump", temperature=0.0)])
     assert free.output_tokens <= 12 and len(free.text) > 3
