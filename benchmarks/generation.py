@@ -120,14 +120,12 @@ def timed(work: Callable[[], list[Reply]], count: int, pid: int | None = None) -
 
 def kept(pool: list[tuple[str, str]], rows: list[tuple[str, str]], replies: list[Reply]) -> list[str]:
     """The queries that the filters of `embedfit generate` keep. pool: the passages of the round trip, rows first."""
-    passages = [
-        Passage(passage_id=str(number), document_id=str(number), title=title, text=text)
-        for number, (title, text) in enumerate(dict.fromkeys([*rows, *pool]))
-    ]
+    ids = {pair: str(number) for number, pair in enumerate(dict.fromkeys([*rows, *pool]))}  # equal passages are one
+    passages = [Passage(passage_id=key, document_id=key, title=title, text=text) for (title, text), key in ids.items()]
     drafts = []
     for number, reply in enumerate(replies):
         ((text, reason),) = texts_of(reply, ["question"])
-        place = str(number * len(rows) // len(replies))
+        place = ids[rows[number * len(rows) // len(replies)]]
         drafts.append(
             Query(
                 query_id=str(number), passage_id=place, text=text, style="question", split="train",
