@@ -69,7 +69,7 @@ from embedfit.evaluation.evalset import EvalSet
 from embedfit.files.atomic import atomic_file
 from embedfit.files.beir import write_beir
 from embedfit.files.retrieval import Entry, RetrievalData
-from embedfit.index.retriever import BASE, DEFAULT, EXPANDED
+from embedfit.index.retriever import BASE, DEFAULT, DEFAULT_TUNED, EXPANDED, Retriever
 from embedfit.models.local import LocalModel, base_model
 from embedfit.path.artefacts import MergeSweep
 from embedfit.path.pipeline import run_all
@@ -92,7 +92,6 @@ TUNES: dict[str, tuple[str, ...]] = {
     ),
     "infonce": ("train.loss=infonce", "train.tune=both", "mine.negatives=4", "train.hard_negatives=4"),
 }  # fmt: skip
-RETRIEVERS = (BASE, DEFAULT)
 QUICK_PASSAGES = 240
 
 
@@ -194,7 +193,11 @@ def outcome(cell: Cell, store: Path) -> dict[str, Any]:
             "ships": LocalModel("merged", workspace.existing("merged")),
             "whole": LocalModel("finetuned", workspace.existing("finetuned")),
         }
-        values = {name: judged_with(cell, question.judging, model) for name, model in models.items()}
+        tuned = DEFAULT_TUNED if config.training.tuned == "both" and sweep.decision.alpha else DEFAULT
+        values = {
+            name: judged_with(cell, question.judging, model, DEFAULT if name == "base" else tuned)
+            for name, model in models.items()
+        }
         rows = len(workspace.existing("train.jsonl").read_text("utf-8").splitlines())
     found = {
         **asdict(cell),
@@ -214,9 +217,12 @@ def outcome(cell: Cell, store: Path) -> dict[str, Any]:
     return found
 
 
-def judged_with(cell: Cell, judging: EvalSet, model: LocalModel) -> dict[str, Values]:
-    """nDCG@10 (Q,) by retriever; also over an index with a strong writer's queries, if they trained and cover it."""
-    found = judged(judging, model, RETRIEVERS)
+def judged_with(cell: Cell, judging: EvalSet, model: LocalModel, default: Retriever) -> dict[str, Values]:
+    """nDCG@10 (Q,) by retriever; also over an index with a strong writer's queries, if they trained and cover it.
+
+    default: the safe default over the model.
+    """
+    found = judged(judging, model, (BASE, default))
     written = covering(cell.corpus, judging.passage_ids) if cell.source == "strong" else None
     if written is not None:
         found |= judged(judging, model, (EXPANDED,), written=written)
