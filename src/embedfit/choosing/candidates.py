@@ -35,7 +35,7 @@ class CandidateRetriever:
 def candidates(
     models: Sequence[ShippedModel], *, tokens: bool, expanded: bool, default: str, as_a_whole: bool
 ) -> list[CandidateRetriever]:
-    """Every candidate over every model, the safe default first.
+    """Every candidate over every model; over each model the safe default comes first.
 
     tokens: whether the safe default may have a second stage. expanded: whether the index may hold written queries.
     default: the safe default's name. as_a_whole: whether the merged model was tuned as a whole.

@@ -39,7 +39,7 @@ from embedfit.retrieval.own import own_passages, without_own
 from embedfit.retrieval.significance import clusters_of
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
-from embedfit.teaching.coverage import COVERED
+from embedfit.teaching.coverage import largest_weight
 
 #: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
 POOL_DEPTH = 15
@@ -138,7 +138,7 @@ def sweep_settings(config: Config, covered: float | None) -> MergeConfig:
     """
     if covered is None:
         return config.merge
-    highest = 1.0 if covered >= COVERED else min(OTHER_WORDS, config.merge.max_alpha)
+    highest = largest_weight(covered, careful=min(OTHER_WORDS, config.merge.max_alpha))
     return config.merge.model_copy(update={"max_alpha": highest, "steps": max(LOG_STEPS, config.merge.steps)})
 
 

@@ -18,9 +18,12 @@ CAREFUL = 0.5
 CAREFUL_TEACHER = (0.4, 0.4, 0.2)
 
 
-def largest_weight(share: float) -> float:
-    """The largest weight at which a map may ship that learned from people's questions. share: covered() of them."""
-    return 1.0 if share >= COVERED else CAREFUL
+def largest_weight(share: float, careful: float = CAREFUL) -> float:
+    """The largest weight at which a map may ship that learned from people's questions.
+
+    share: covered() of them. careful: the weight where words mislead.
+    """
+    return 1.0 if share >= COVERED else careful
 
 
 def log_teaches(share: float, label_share: float) -> bool:

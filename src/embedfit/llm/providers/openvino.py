@@ -19,6 +19,7 @@ from embedfit.llm.providers.local.beginnings import Waiting
 from embedfit.llm.providers.local.gguf import read_gguf
 from embedfit.llm.providers.local.hash import content_hash
 from embedfit.llm.providers.local.offsets import without_offsets
+from embedfit.llm.providers.local.prefix import Tokens
 from embedfit.models.sources import resolve_generator
 from embedfit.numerics.machine import cores
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 #: An object of openvino-genai's, of which a type checker knows no type.
 Untyped: TypeAlias = Any
-Tokens: TypeAlias = tuple[int, ...]
 
 #: Replies written side by side.
 _SIDE_BY_SIDE = 128

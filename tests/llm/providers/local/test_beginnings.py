@@ -8,21 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedfit.llm.providers.local.beginnings import BLOCK, Waiting
+from embedfit.llm.providers.local.prefix import Tokens
 
 #: Prompts of up to four blocks, each of one token, and a rest. So many of them begin alike, and some are equal.
 PROMPTS = st.lists(
     st.tuples(st.lists(st.integers(0, 1), max_size=4), st.integers(0, BLOCK - 1)), min_size=1, max_size=30
-).map(lambda rows: [[token for token in blocks for _ in range(BLOCK)] + [9] * rest for blocks, rest in rows])
+).map(lambda rows: [tuple(token for token in blocks for _ in range(BLOCK)) + (9,) * rest for blocks, rest in rows])
 
 
-def blocks(prompt: list[int]) -> list[tuple[int, ...]]:
+def blocks(prompt: Tokens) -> list[tuple[int, ...]]:
     """The beginnings of whole blocks."""
-    return [tuple(prompt[:end]) for end in range(BLOCK, len(prompt) + 1, BLOCK)]
+    return [prompt[:end] for end in range(BLOCK, len(prompt) + 1, BLOCK)]
 
 
 @given(prompts=PROMPTS, most=st.integers(1, 8), patience=st.integers(1, 4), data=st.data())
 def test_each_prompt_is_started_once_and_each_beginning_read_once(
-    prompts: list[list[int]], most: int, patience: int, data: st.DataObject
+    prompts: list[Tokens], most: int, patience: int, data: st.DataObject
 ) -> None:
     waiting = Waiting(dict(enumerate(prompts)))
     known: set[tuple[int, ...]] = set()  # what a batch with a cache finds when a prompt is added
@@ -44,14 +45,14 @@ def test_each_prompt_is_started_once_and_each_beginning_read_once(
 
 
 def test_prompts_that_share_nothing_start_at_once_in_their_order() -> None:
-    waiting = Waiting({number: [number] * (2 * BLOCK) for number in (3, 1, 2)})
+    waiting = Waiting({number: (number,) * (2 * BLOCK) for number in (3, 1, 2)})
     assert waiting.start(2) == [3, 1]
     assert waiting.start(0) == [] and waiting
     assert waiting.start(2) == [2] and not waiting
 
 
 def test_a_prompt_that_was_given_up_holds_nobody_back() -> None:
-    waiting = Waiting(dict.fromkeys((0, 1, 2), [1] * BLOCK))
+    waiting = Waiting(dict.fromkeys((0, 1, 2), (1,) * BLOCK))
     assert waiting.start(3) == [0] and waiting.start(3) == []
     waiting.was_read(0)
     assert waiting.start(3) == [1, 2]

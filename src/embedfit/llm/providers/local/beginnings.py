@@ -7,8 +7,10 @@ when the prompt is added. Prompts that are added together find nothing yet: each
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
+
+from embedfit.llm.providers.local.prefix import Tokens
 
 #: Beginnings are compared in blocks of so many tokens. What is shared beyond the last whole block is read twice.
 BLOCK = 64
@@ -17,7 +19,7 @@ BLOCK = 64
 class Waiting:
     """Prompts that were not started yet. One waits as long as a started one reads a beginning that both have."""
 
-    def __init__(self, prompts: Mapping[int, Sequence[int]]) -> None:
+    def __init__(self, prompts: Mapping[int, Tokens]) -> None:
         """prompts: the tokens of each prompt by its number, in the order in which they shall be started."""
         beginnings = {number: _beginnings(prompt) for number, prompt in prompts.items()}
         having = Counter(chain.from_iterable(beginnings.values()))
@@ -48,6 +50,6 @@ class Waiting:
         self._read.update(self._reading.pop(number, ()))
 
 
-def _beginnings(prompt: Sequence[int]) -> list[int]:
+def _beginnings(prompt: Tokens) -> list[int]:
     """A hash of each beginning of whole blocks."""
-    return [hash(tuple(prompt[:end])) for end in range(BLOCK, len(prompt) + 1, BLOCK)]
+    return [hash(prompt[:end]) for end in range(BLOCK, len(prompt) + 1, BLOCK)]
