@@ -5,6 +5,8 @@ import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedfit.llm.transport.retry import CallError
 from embedfit.llm.transport.throttle import Throttle
@@ -183,3 +185,33 @@ def test_calls_that_are_refused_together_are_one_refusal(crowd):
     throttle.sent(1.0)
     throttle.failed(1.0, CallError("slow down", status=429, throttled=True), 1.5)
     assert throttle.delay(1.5, 0) == pytest.approx(0.5)  # the next one waits longer
+
+
+_ENDS = (
+    None,
+    CallError("", status=503),
+    CallError("", status=429, throttled=True),
+    CallError("", status=429, throttled=True, retry_after=5.0),
+)
+
+
+@given(
+    calls=st.lists(st.tuples(st.floats(0, 200), st.floats(0, 400), st.sampled_from(_ENDS)), min_size=1, max_size=40),
+    minute=st.sampled_from([0.5, 60.0]),
+)
+def test_calls_may_end_in_any_order_and_after_any_time(calls, minute):
+    throttle = Throttle(max_concurrency=len(calls), start=len(calls), minute=minute)
+    events = [(sent, 0, sent, None) for sent, _, _ in calls]
+    events += [(sent + took, 1, sent, end) for sent, took, end in calls]
+    in_flight = 0
+    for now, ends, sent, end in sorted(events, key=lambda event: event[:2]):
+        if not ends:
+            throttle.sent(now)
+        elif end is None:
+            throttle.succeeded(sent, now, in_flight)
+        else:
+            throttle.failed(sent, end, now)
+        in_flight += -1 if ends else 1
+        assert throttle.rate >= 0.1
+        assert 1 <= throttle.limit <= len(calls)
+        assert 0 <= throttle.delay(now, 0) < math.inf

@@ -9,6 +9,7 @@ Nothing here waits or reads a clock: every method is given the time, in seconds.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import deque
 
@@ -60,7 +61,8 @@ class Throttle:
         """Count a call without a reply."""
         if error.throttled:
             self._refusals += sent > self._cut_at  # once for all calls that were on their way together
-            self._accepted.remove(sent)
+            with contextlib.suppress(ValueError):  # a call that took longer than a minute is no longer counted
+                self._accepted.remove(sent)
             self._slow_down(sent, now)
             # A provider that refuses everything, and does not say for how long, is asked less and less often.
             grown = min(self._minute / 240 * 2.0 ** (min(self._refusals, 9) - 1), self._minute / 2)
