@@ -32,11 +32,14 @@ def told(workspace, delta=0.001, ci95=(-0.008, 0.010), detectable=0.013, **rows)
     named = {("default", "default_base"): (delta, ci95), ("merged", "base"): (delta, ci95),
              ("finetuned", "base"): (delta, ci95), ("default_base", "base"): (0.1, (0.08, 0.12))}  # fmt: skip
     named |= {tuple(name.split("_against_")): value for name, value in rows.items()}
+    known = {(one.a, one.b) for one in summary.comparisons}
+    merged = summary.comparison("merged", "base")
+    added = [merged.model_copy(update={"a": a, "b": b}) for a, b in named if (a, b) not in known]
     changed = [
         one.model_copy(update={"delta": value[0], "ci95": value[1], "minimum_detectable": detectable})
         if (value := named.get((one.a, one.b))) and one.metric == "ndcg@10"
         else one
-        for one in summary.comparisons
+        for one in (*summary.comparisons, *added)
     ]
     workspace.store(summary.model_copy(update={"comparisons": tuple(changed)}))
 
@@ -204,7 +207,7 @@ def test_a_rate_that_is_too_high(made):
     points = [one.model_copy(update={"dev": {"ndcg@10": 0.5 - 0.2 * one.alpha}}) for one in sweep.alphas]
     workspace.store(sweep.model_copy(update={"alphas": tuple(points)}))
     cause = first(workspace, "rate")
-    assert "lost 20.0 points" in cause.evidence and "--set train.learning_rate=0.0004" in cause.command
+    assert "(α = 0.5) lost 10.0 points" in cause.evidence and "--set train.learning_rate=0.0004" in cause.command
 
 
 def test_a_rate_that_is_too_low(made):

@@ -278,6 +278,28 @@ def test_where_the_base_ships_the_fine_tuned_model_is_held_against_it(workspace,
     assert mean == pytest.approx(systems["finetuned"]["metrics"]["ndcg@10"])
 
 
+@pytest.mark.parametrize(
+    ("tune", "tried", "alpha", "measured"),
+    [
+        ("both", [0, 0.6], 0.6, False),
+        ("both", [0, 0.6], 0.0, True),
+        ("both", [0, 0.5, 1], 0.5, True),
+        ("query", [0, 0.5], 0.5, True),
+        ("map", [0, 0.3], 0.3, True),
+    ],
+)
+def test_the_whole_tuned_model_is_measured_if_it_could_ship_or_encodes_no_passage(
+    workspace, tiny_bert, runtime, tune, tried, alpha, measured
+):
+    config = build_run(workspace, tiny_bert)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"tune": tune})})
+    decision = {"ship": "merged" if alpha else "base", "alpha": alpha, "why": "dev"}
+    points = [{"alpha": one, "dev": {}, "retention": None} for one in tried]
+    workspace.write_json("merge.json", {"alphas": points, "decision": decision})
+    stage.run(workspace, config, runtime)
+    assert ("finetuned" in workspace.read_json("summary.json")["systems"]) == measured
+
+
 def means(folder, lines):
     """Mean nDCG@10 of a TREC run's lines on a BEIR folder's queries."""
     found = {}

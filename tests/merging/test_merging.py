@@ -106,10 +106,13 @@ def test_mixtures_beyond_the_highest_alpha_are_only_shown() -> None:
     assert "+5" in found.why
 
 
-def test_the_sweep_ends_at_the_highest_alpha_and_shows_the_fine_tuned_model() -> None:
-    assert sweep_of(MergeConfig(steps=5, max_alpha=0.5)) == ([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0], 0.5)
-    assert sweep_of(MergeConfig(steps=2, max_alpha=1.0)) == ([0.0, 0.5, 1.0], 1.0)
-    assert sweep_of(MergeConfig(alpha=0.75)) == ([0.0, 0.75], 0.75)
+def test_the_sweep_ends_at_the_highest_alpha_or_with_all_that_costs_no_encoding() -> None:
+    parts = MergeConfig(steps=5, max_alpha=0.5)
+    assert sweep_of(parts, must_encode=True) == ([0.0, 0.1, 0.2, 0.3, 0.4, 0.5], 0.5)
+    assert sweep_of(parts, must_encode=False) == ([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0], 0.5)
+    for must_encode in (True, False):
+        assert sweep_of(MergeConfig(steps=2, max_alpha=1.0), must_encode=must_encode) == ([0.0, 0.5, 1.0], 1.0)
+        assert sweep_of(MergeConfig(alpha=0.75), must_encode=must_encode) == ([0.0, 0.75], 0.75)
 
 
 def test_among_equals_the_one_farthest_from_the_base() -> None:

@@ -28,7 +28,7 @@ def test_a_whole_run_misses_nothing(run_copy):
     assert summary.human
     assert summary.comparison("merged").minimum_detectable > 0
     assert evidence.layout.width == 32
-    assert [point.alpha for point in evidence.merge.alphas] == [0, 0.25, 0.5, 1]
+    assert [point.alpha for point in evidence.merge.alphas] == [0, 0.25, 0.5]
     assert all(point.retention is not None and "ndcg@10" in point.dev for point in evidence.merge.alphas)
     assert summary.retrievers["default"].model == "merged" and summary.retrievers["bm25"].model is None
     assert summary.lead == "default" and summary.same_as_default

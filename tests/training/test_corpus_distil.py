@@ -19,8 +19,7 @@ from sentence_transformers import SentenceTransformer
 from embedfit.config import Config, resolve
 from embedfit.errors import InputError, TrainingError, UsageError
 from embedfit.merging import stage as merging
-from embedfit.merging.mixtures import Maps, QueryTowers, WholeModels, mixtures_of
-from embedfit.merging.task import RetrievalTask
+from embedfit.merging.mixtures import Maps, Mixtures, QueryTowers, WholeModels, mixtures_of
 from embedfit.models.architecture import Dense
 from embedfit.models.layout.modules import unit_rows
 from embedfit.models.layout.reading import read_architecture
@@ -28,6 +27,7 @@ from embedfit.models.layout.towers import save_mapped
 from embedfit.models.local import LocalModel, base_model
 from embedfit.models.query_map import QueryMap
 from embedfit.models.store.vectors import VectorStore
+from embedfit.numerics.arrays import Scores
 from embedfit.path.artefacts import MergeSweep, Passage, Query, TrainRow
 from embedfit.path.workspace import Workspace
 from embedfit.runtime import Runtime
@@ -43,6 +43,7 @@ from tests.said import Said
 from tests.training.conftest import make_run
 
 TEXTS = ["red green", "slow loud warm", "deep"]
+PASSAGES = ["red deep", "warm slow"]
 Tuned = Callable[[str, Path], Workspace]
 
 
@@ -112,6 +113,12 @@ def test_what_is_tuned_changes_and_the_rest_stays(
     assert log["config"]["epochs"] == 3
 
 
+def cosines(mixtures: Mixtures, alpha: float) -> Scores:
+    """Of TEXTS and PASSAGES by one mixture: (3, 2)."""
+    passages, queries = mixtures.embed(alpha, PASSAGES, TEXTS)
+    return queries @ passages.T
+
+
 @pytest.mark.parametrize(("tune", "kind"), [("map", Maps), ("query", QueryTowers), ("both", WholeModels)])
 def test_a_mixture_ranks_as_its_saved_folder(
     tiny_bert: Path, tmp_path: Path, tuned_runs: Tuned, tune: str, kind: type
@@ -120,15 +127,14 @@ def test_a_mixture_ranks_as_its_saved_folder(
     base = base_model(config)
     mixtures = mixtures_of(workspace, config, base, runtime(tmp_path))
     assert isinstance(mixtures, kind)
-    task = RetrievalTask(queries=tuple(TEXTS), passages=("red deep", "warm slow"), relevant=(frozenset({0}),) * 3)
-    start = base.embed(TEXTS, is_query=True) @ base.embed(task.passages, is_query=False).T
-    np.testing.assert_allclose(mixtures.scores(0.0, task), start, atol=2e-2 if tune != "map" else 1e-5)
+    start = base.embed(TEXTS, is_query=True) @ base.embed(PASSAGES, is_query=False).T
+    np.testing.assert_allclose(cosines(mixtures, 0.0), start, atol=2e-2 if tune != "map" else 1e-5)
     for alpha in (0.5, 1.0):
         mixtures.save(alpha, tmp_path / f"mixed-{alpha}")
         saved = LocalModel("mixed", tmp_path / f"mixed-{alpha}")
-        found = saved.embed(TEXTS, is_query=True) @ saved.embed(task.passages, is_query=False).T
-        np.testing.assert_allclose(mixtures.scores(alpha, task), found, atol=2e-2)
-    assert not np.allclose(mixtures.scores(1.0, task), start, atol=1e-3)
+        found = saved.embed(TEXTS, is_query=True) @ saved.embed(PASSAGES, is_query=False).T
+        np.testing.assert_allclose(cosines(mixtures, alpha), found, atol=2e-2)
+    assert not np.allclose(cosines(mixtures, 1.0), start, atol=1e-3)
 
 
 @pytest.mark.parametrize("tune", ["map", "query"])
@@ -326,10 +332,9 @@ def test_a_model_of_two_towers_is_tuned_further(tiny_bert: Path, tmp_path: Path,
     if tune == "map":
         mapped = learned(base.embed(TEXTS, is_query=True))
         np.testing.assert_allclose(tuned.embed(TEXTS, is_query=True), mapped, atol=1e-5)
-    tasks = RetrievalTask(queries=tuple(TEXTS), passages=("red deep", "warm slow"), relevant=(frozenset({0}),) * 3)
-    start = base.embed(TEXTS, is_query=True) @ base.embed(tasks.passages, is_query=False).T
+    start = base.embed(TEXTS, is_query=True) @ base.embed(PASSAGES, is_query=False).T
     mixtures = mixtures_of(workspace, config, base, runtime(tmp_path))
-    np.testing.assert_allclose(mixtures.scores(0.0, tasks), start, atol=2e-2 if tune == "query" else 1e-5)
+    np.testing.assert_allclose(cosines(mixtures, 0.0), start, atol=2e-2 if tune == "query" else 1e-5)
     assert sentence_transformers_agrees(shipped)
 
 

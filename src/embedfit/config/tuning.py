@@ -195,7 +195,7 @@ class MergeConfig(Section):
         2,
         ge=1,
         le=100,
-        description="equal steps of α up to max_alpha that are tried; 1 is measured too, for the report",
+        description="equal steps of α up to max_alpha that are tried; 1 too if only queries are tuned, for the report",
     )
     max_retention_loss: float = decides(
         0.01, ge=0, description="largest drop on the retention set that a merged model may show"

@@ -117,11 +117,16 @@ class RunSystems:
         #: The run's own systems, grouped by the index that they search, and the model of each.
         self._rows: dict[Key, dict[str, Retriever]] = {}
         self._model_of: dict[str, str | None] = {}
-        ships = files.chosen.model
+        ships, merged = files.chosen.model, files.merge
+        # All of a tuned model must encode every passage to be measured. It need not if it can't ship anyway, except
+        # where the base ships: then its row shows what tuning did.
+        only_a_part = merged.decision.alpha != 0 and all(tried.alpha < 1 for tried in merged.alphas)
+        only_a_part = only_a_part and config.training.tuned == "both"
         for one in SYSTEMS:
             twice = (one.retriever == "chosen" and self._is_default) or (one.name == "chosen_base" and ships == "base")
             # A model that is tuned by the map alone is the map.
             twice = twice or (one.model == "mapped" and (not self._has_map or config.training.tuned == "map"))
+            twice = twice or (one.name == "finetuned" and only_a_part)
             if twice or one.name == CUT or (one.windows and not windowed):
                 continue
             model = ships if one.model == "ships" else one.model

@@ -13,7 +13,6 @@ from embedfit.config import Config
 from embedfit.index.tokens import store_tokens
 from embedfit.merging.alike import check_alike
 from embedfit.merging.blends import AdapterScale, Blend, Weights
-from embedfit.merging.task import RetrievalTask
 from embedfit.models import query_map
 from embedfit.models.layout.files import ADAPTER
 from embedfit.models.layout.golden import write_golden
@@ -21,17 +20,16 @@ from embedfit.models.layout.reading import read_architecture
 from embedfit.models.layout.towers import plain_tower, save_mapped, save_towers, tower_folder
 from embedfit.models.local import LocalModel
 from embedfit.models.query_map import QueryMap
-from embedfit.numerics.arrays import Scores, Vectors
+from embedfit.numerics.arrays import Vectors
 from embedfit.path.workspace import Workspace
-from embedfit.retrieval.own import without_own
 from embedfit.runtime import Runtime
 
 
 class Mixtures(Protocol):
     """The models between the base (α = 0) and the tuned model (α = 1)."""
 
-    def scores(self, alpha: float, task: RetrievalTask) -> Scores:
-        """The scores of a task's queries and passages by one mixture: (Q, N)."""
+    def embed(self, alpha: float, passages: Sequence[str], queries: Sequence[str]) -> tuple[Vectors, Vectors]:
+        """One mixture's vectors of passages, (N, H), and of queries, (Q, H)."""
 
     def save(self, alpha: float, folder: Path) -> None:
         """Write the mixture's model folder with its golden vectors. α above 0."""
@@ -68,10 +66,6 @@ class Store:
             return self.runtime.vectors.embed(model, texts, is_query=is_query, report=self.runtime.report)
         finally:
             model.release()
-
-    def scores(self, queries: Vectors, task: RetrievalTask) -> Scores:
-        """Cosines (Q, N) of query vectors (Q, H) and the base's passages, -inf for a query's own passage."""
-        return without_own(queries @ self.embed(self.base, task.passages, is_query=False).T, task.own)
 
 
 class _Blends:
@@ -110,14 +104,13 @@ class WholeModels(_Blends):
         super().__init__(store, store.base, tuned, adapter)
         self._tokens_of = tokens_of
 
-    def scores(self, alpha: float, task: RetrievalTask) -> Scores:
+    def embed(self, alpha: float, passages: Sequence[str], queries: Sequence[str]) -> tuple[Vectors, Vectors]:
         """See Mixtures. What ships is saved with these weights, so later stages find the vectors in the store."""
         vectors, report = self._store.runtime.vectors, self._store.runtime.report
         model = self._model(alpha)
         if alpha == self._tokens_of:
-            store_tokens(task.passages, model, vectors, report)
-        passages, queries = vectors.embed_both(model, task.passages, task.queries, report=report)
-        return without_own(queries @ passages.T, task.own)
+            store_tokens(passages, model, vectors, report)
+        return vectors.embed_both(model, passages, queries, report=report)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
@@ -133,9 +126,10 @@ class QueryTowers(_Blends):
         folder, layout = plain_tower(store.base.folder, store.base.layout, is_query=True)
         super().__init__(store, LocalModel("base", folder, layout=layout), tuned, adapter)
 
-    def scores(self, alpha: float, task: RetrievalTask) -> Scores:
+    def embed(self, alpha: float, passages: Sequence[str], queries: Sequence[str]) -> tuple[Vectors, Vectors]:
         """See Mixtures."""
-        return self._store.scores(self._store.embed(self._model(alpha), task.queries, is_query=True), task)
+        asked = self._store.embed(self._model(alpha), queries, is_query=True)
+        return self._store.embed(self._store.base, passages, is_query=False), asked
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""
@@ -154,10 +148,11 @@ class Maps:
     def __init__(self, store: Store, learned: QueryMap) -> None:
         self._store, self._map = store, learned
 
-    def scores(self, alpha: float, task: RetrievalTask) -> Scores:
+    def embed(self, alpha: float, passages: Sequence[str], queries: Sequence[str]) -> tuple[Vectors, Vectors]:
         """See Mixtures."""
-        queries = self._store.embed(self._store.base, task.queries, is_query=True)
-        return self._store.scores(self._map.blended(alpha)(queries), task)
+        vectors, base = self._store.runtime.vectors, self._store.base
+        found, asked = vectors.embed_both(base, passages, queries, report=self._store.runtime.report)
+        return found, self._map.blended(alpha)(asked)
 
     def save(self, alpha: float, folder: Path) -> None:
         """See Mixtures."""

@@ -19,10 +19,9 @@ from embedfit.merging.task import RetrievalTask
 from embedfit.models import query_map
 from embedfit.models.layout.golden import prove_changed
 from embedfit.models.layout.towers import copy_whole
-from embedfit.models.local import LocalModel, base_model
+from embedfit.models.local import base_model
 from embedfit.models.query_map import QueryMap
-from embedfit.models.store.vectors import Embedder
-from embedfit.numerics.arrays import Ints, Scores
+from embedfit.numerics.arrays import Ints
 from embedfit.path.artefacts import (
     METRIC,
     MergeDecision,
@@ -35,13 +34,13 @@ from embedfit.path.artefacts import (
 )
 from embedfit.path.workspace import Workspace
 from embedfit.retrieval.bm25 import Bm25
-from embedfit.retrieval.own import own_passages, without_own
+from embedfit.retrieval.own import own_passages
 from embedfit.retrieval.significance import clusters_of
 from embedfit.retrieval.topk import top_k
 from embedfit.runtime import Runtime
 from embedfit.teaching.coverage import largest_weight
 
-#: Candidates for each dev query from each of base, fine-tuned model and BM25. A mixture ranks their union.
+#: Candidates for each dev query from each of base, the mixture of the highest α and BM25. A mixture ranks their union.
 POOL_DEPTH = 15
 #: The least number of steps of α with a map that learned from people's questions: if the whole of it forgets too much
 #: or harms dev queries, the next smaller part ships, and not nothing.
@@ -55,27 +54,24 @@ OTHER_WORDS = 0.4
 class DevPool(RetrievalTask):
     """The dev queries, searched in a pool of candidates.
 
-    clusters: (Q,) the document or passage of each query, as cluster_by says. base, tuned: (Q, N) scores of the pool by
-    the two models.
+    clusters: (Q,) the document or passage of each query, as cluster_by says.
     """
 
     clusters: Ints
     cluster_by: str
-    base: Scores
-    tuned: Scores
 
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write merged/ and merge.json."""
-    ends = base_model(config), LocalModel("finetuned", workspace.existing("finetuned"))
+    base, must_encode = base_model(config), config.training.tuned == "both"
     passages, queries = workspace.read(Passage), written(workspace.read(Query))
-    dev = dev_pool(passages, queries, ends, runtime)
     general = retention_set(config, [passage.content for passage in passages])
     covered = covered_by(workspace, config)
-    alphas, highest = sweep_of(sweep_settings(config, covered))
+    alphas, highest = sweep_of(sweep_settings(config, covered), must_encode=must_encode)
     # The highest α most often ships, and the stages after this one need its passages' tokens.
     tokens_of = highest if has_tokens(len(passages), config.index.tokens) else None
-    models = mixtures_of(workspace, config, ends[0], runtime, tokens_of=tokens_of)
+    models = mixtures_of(workspace, config, base, runtime, tokens_of=tokens_of)
+    dev = dev_pool(passages, queries, models, highest)
     mixtures = []
     with runtime.report.task("merge: sweep of α", len(alphas), "mixtures") as task:
         for alpha in alphas:
@@ -88,17 +84,17 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         rng=np.random.default_rng(config.seed),
         max_alpha=highest,
         max_dev_loss=config.merge.max_dev_loss,
-        must_gain=config.training.tuned == "both",
+        must_gain=must_encode,
     )
     if config.merge.always_ship:
         decision = ship_anyway(mixtures, decision, highest)
     runtime.report.log(f"merge: ship {decision.ship}. {decision.why}")
     with workspace.writing_folder("merged") as merged:
         if decision.alpha == 0:
-            copy_whole(merged, base=ends[0].folder, layout=ends[0].layout)
+            copy_whole(merged, base=base.folder, layout=base.layout)
         else:
             models.save(decision.alpha, merged)
-            prove_changed(merged, ends[0].folder, ends[0].layout)
+            prove_changed(merged, base.folder, base.layout)
     against_base = decision.comparison
     workspace.store(
         MergeSweep(
@@ -142,21 +138,23 @@ def sweep_settings(config: Config, covered: float | None) -> MergeConfig:
     return config.merge.model_copy(update={"max_alpha": highest, "steps": max(LOG_STEPS, config.merge.steps)})
 
 
-def sweep_of(settings: MergeConfig) -> tuple[list[float], float]:
-    """(the α to try, rising, the highest that may ship). A sweep ends with 1, to show the fine-tuned model itself."""
+def sweep_of(settings: MergeConfig, *, must_encode: bool) -> tuple[list[float], float]:
+    """(the α to try, rising, the highest that may ship).
+
+    must_encode: whether each α encodes the passages anew. Otherwise α 1 is tried too, to show the whole of what was
+    learned.
+    """
     if settings.alpha is not None:
         return sorted({0.0, settings.alpha}), settings.alpha
     steps = (round(settings.max_alpha * n / settings.steps, 4) for n in range(settings.steps + 1))
-    return sorted({0.0, *steps, 1.0}), settings.max_alpha
+    whole = () if must_encode else (1.0,)
+    return sorted({0.0, *steps, *whole}), settings.max_alpha
 
 
-def dev_pool(
-    passages: Sequence[Passage], queries: Sequence[Query], models: tuple[Embedder, Embedder], runtime: Runtime
-) -> DevPool:
-    """The dev queries with a pool of candidates: the best of base, fine-tuned model and BM25 for each query.
+def dev_pool(passages: Sequence[Passage], queries: Sequence[Query], models: Mixtures, highest: float) -> DevPool:
+    """The dev queries with a pool of candidates: the best of base, highest α and BM25 for each query.
 
-    models: base and fine-tuned model; their vectors are stored for the evaluation. Passages of the
-    evaluation documents stay out; passages of the test split are distractors.
+    Passages of the evaluation documents stay out; passages of the test split are distractors.
     """
     dev = [query for query in queries if query.kept and query.split == "dev"]
     if not dev:
@@ -170,12 +168,10 @@ def dev_pool(
     texts = [query.text for query in dev]
     relevant = [{number[pid] for pid in (query.passage_id, *query.also_relevant) if pid in number} for query in dev]
     pool: set[int] = set().union(*relevant)
-    vectors = []
-    for model in models:
-        found, asked = runtime.vectors.embed_both(model, contents, texts, report=runtime.report)
+    for alpha in sorted({0.0, highest}):
+        found, asked = models.embed(alpha, contents, texts)
         ids, _ = top_k(asked, found, POOL_DEPTH)
         pool.update(int(row) for row in ids.ravel())
-        vectors.append((asked, found))
     ids, scores = Bm25(contents).search(texts, POOL_DEPTH)
     pool.update(int(row) for row in ids[scores > 0])
     kept = sorted(pool)
@@ -188,8 +184,6 @@ def dev_pool(
         relevant=tuple(frozenset(place[row] for row in rows) for rows in relevant),
         clusters=clusters,
         cluster_by=by,
-        base=without_own(vectors[0][0] @ vectors[0][1][kept].T, twins),
-        tuned=without_own(vectors[1][0] @ vectors[1][1][kept].T, twins),
         own=twins,
     )
 
@@ -214,9 +208,7 @@ def retention_set(config: Config, corpus: Sequence[str]) -> Retention:
 
 
 def _measured(alpha: float, models: Mixtures, dev: DevPool, general: Retention) -> Mixture:
-    # The two ends were scored when the pool was drawn.
-    known = {0.0: dev.base, 1.0: dev.tuned}.get(alpha)
     kept = 0.0  # with every general passage in the corpus, nothing tells what was forgotten
     if general.queries:
-        kept = float(general.ndcg10(models.scores(alpha, general)).mean())
-    return Mixture(alpha=alpha, dev=dev.ndcg10(models.scores(alpha, dev) if known is None else known), retention=kept)
+        kept = float(general.ndcg10(*models.embed(alpha, general.passages, general.queries)).mean())
+    return Mixture(alpha=alpha, dev=dev.ndcg10(*models.embed(alpha, dev.passages, dev.queries)), retention=kept)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedfit.numerics.arrays import Doubles, Ints, Scores
+from embedfit.numerics.arrays import Doubles, Ints, Scores, Vectors
 from embedfit.numerics.ranking import best
 from embedfit.retrieval.metrics import judge, ndcg
+from embedfit.retrieval.own import without_own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +26,9 @@ class RetrievalTask:
     relevant: tuple[frozenset[int], ...]
     own: Ints | None = None
 
-    def ndcg10(self, scores: Scores) -> Doubles:
-        """NDCG@10 of each query. scores: (Q, N), -inf for passages that are left out."""
-        return per_query_ndcg(scores, self.relevant)
+    def ndcg10(self, passages: Vectors, queries: Vectors) -> Doubles:
+        """NDCG@10 of each query, (Q,), by vectors of the passages, (N, H), and of the queries, (Q, H)."""
+        return per_query_ndcg(without_own(queries @ passages.T, self.own), self.relevant)
 
 
 def per_query_ndcg(scores: Scores, relevant: Sequence[frozenset[int]], k: int = 10) -> Doubles:

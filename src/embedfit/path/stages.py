@@ -98,7 +98,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="merge",
         module="embedfit.merging.stage",
-        version=7,
+        version=8,
         written_alone=True,
         reads=("passages.jsonl", "queries.jsonl"),
         may_read=("query_map.safetensors",),
@@ -137,7 +137,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         name="evaluate",
         module="embedfit.evaluation.stage",
-        version=6,
+        version=7,
         reads=("documents.jsonl", "passages.jsonl", "queries.jsonl", "train.jsonl", "merge.json", "retriever.json"),
         models=("finetuned", "merged"),
         may_read=("eval", "judgements.jsonl", "query_map.safetensors"),

@@ -148,7 +148,7 @@ def check_systems(config: Config) -> None:
     """Raise UsageError for a name in evaluate.systems that is wrong, taken, or may cost money in the preset offline."""
     for name in config.evaluate.systems:
         if name in BY_NAME:
-            raise UsageError(f"evaluate.systems: {name} is always measured.", remedy="Leave it out.")
+            raise UsageError(f"evaluate.systems: {name} is a row that a run has by itself.", remedy="Leave it out.")
         system = parse(name)
         if system.windowed:
             raise UsageError(
