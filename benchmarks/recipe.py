@@ -23,8 +23,9 @@ With --later a run knows three quarters of the passages; all of them are searche
 passages of the last quarter answer.
 
 What is tuned: map, query and both are `train.tune` with train.loss=corpus-distil; "preset" is whatever the preset says;
-in-batch-distil and infonce are the first edition's losses. A row is the model that the gate ships; `whole` beside it is
-the tuned model before mixing. Outcomes are kept in the user's cache, so a run that broke off goes on.
+in-batch-distil and infonce are the first edition's losses; "rounds" is one model by in-batch distillation, and then the
+preset with that model as its base, judged against the first base. A row is the model that the gate ships; `whole`
+beside it is the tuned model before mixing. Outcomes are kept in the user's cache, so a run that broke off goes on.
 """
 
 from __future__ import annotations
@@ -80,17 +81,21 @@ from embedfit.runtime import Runtime
 HERE = Path(__file__).resolve().parent
 CORPORA = ("emanual", "stackfaq", "annual_reports", "covid_qa", "feedbackqa_cdc")
 SOURCES = ("small", "strong", "log")
+#: In-batch distillation of one model, with the settings of the preset `offline`.
+_ONE_MODEL = (
+    "train.loss=in-batch-distil", "train.tune=both", "train.teacher_temperature=0.5", "train.infonce_weight=0",
+    "train.learning_rate=3e-5", "train.dropout=0.1", "train.passage_max_tokens=64",
+)  # fmt: skip
+FIRST_ROUND = (*_ONE_MODEL, "merge.max_alpha=0.6", "merge.steps=1")
 #: The settings of each way to tune, over the preset's.
 TUNES: dict[str, tuple[str, ...]] = {
     "preset": (),
     "map": ("train.loss=corpus-distil", "train.tune=map"),
     "query": ("train.loss=corpus-distil", "train.tune=query"),
     "both": ("train.loss=corpus-distil", "train.tune=both"),
-    "in-batch-distil": (
-        "train.loss=in-batch-distil", "train.tune=both", "train.teacher_temperature=0.5", "train.infonce_weight=0",
-        "train.learning_rate=3e-5", "train.dropout=0.1", "train.passage_max_tokens=64", "merge.max_alpha=0.8",
-    ),
+    "in-batch-distil": (*_ONE_MODEL, "merge.max_alpha=0.8"),
     "infonce": ("train.loss=infonce", "train.tune=both", "mine.negatives=4", "train.hard_negatives=4"),
+    "rounds": (),
 }  # fmt: skip
 QUICK_PASSAGES = 240
 
@@ -150,8 +155,8 @@ def beir_of(read: EvalSet, folder: Path) -> Path:
     return folder
 
 
-def config_of(cell: Cell, question: Question, beir: Path, log: Path) -> Config:
-    """The settings of a cell's run."""
+def config_of(cell: Cell, question: Question, beir: Path, log: Path, tune: Sequence[str]) -> Config:
+    """The settings of a cell's run. tune: those of the way to tune."""
     strong = cell.source == "strong" or (
         cell.source == "log" and covering(cell.corpus, corpus(cell.corpus).passage_ids) is not None
     )
@@ -164,7 +169,7 @@ def config_of(cell: Cell, question: Question, beir: Path, log: Path) -> Config:
         log.write_text("".join(one + "\n" for one in question.log), "utf-8")
         settings["queries"] = [str(log)]
     preset = "offline" if not strong else "default"
-    return resolve(preset=preset, overrides=settings, assignments=[*TUNES[cell.tune], *cell.settings])
+    return resolve(preset=preset, overrides=settings, assignments=[*tune, *cell.settings])
 
 
 def outcome(cell: Cell, store: Path) -> dict[str, Any]:
@@ -177,19 +182,17 @@ def outcome(cell: Cell, store: Path) -> dict[str, Any]:
         folder = Path(scratch)
         question = question_of(cell, folder)
         beir = beir_of(question.read, folder / "beir")
-        config = config_of(cell, question, beir, folder / "log.txt")
-        workspace, runtime = Workspace(folder / "run"), Runtime(report=LogLines(sys.stderr), confirm=lambda _: True)
-        workspace.root.mkdir()
-        run_all(workspace, config, runtime, until="mine")
-        began = time.perf_counter()
-        try:
-            run_all(workspace, config, runtime, until="merge")
-        except CheckFailed as error:
-            print(error.message, file=sys.stderr)
-        seconds = time.perf_counter() - began
+        config = config_of(cell, question, beir, folder / "log.txt", TUNES[cell.tune])
+        base, seconds = base_model(config), 0.0
+        if cell.tune == "rounds":
+            first = Workspace(folder / "first")
+            seconds = trained(first, config_of(cell, question, beir, folder / "log.txt", FIRST_ROUND))
+            config = config.model_copy(update={"model": str(first.existing("merged"))})
+        workspace = Workspace(folder / "run")
+        seconds += trained(workspace, config)
         sweep = workspace.load(MergeSweep)
         models = {
-            "base": base_model(config),
+            "base": base,
             "ships": LocalModel("merged", workspace.existing("merged")),
             "whole": LocalModel("finetuned", workspace.existing("finetuned")),
         }
@@ -215,6 +218,19 @@ def outcome(cell: Cell, store: Path) -> dict[str, Any]:
     with atomic_file(kept) as file:
         file.write(json.dumps(found))
     return found
+
+
+def trained(workspace: Workspace, config: Config) -> float:
+    """Do a run's stages up to the merge. Returns the seconds of training and merging."""
+    runtime = Runtime(report=LogLines(sys.stderr), confirm=lambda _: True)
+    workspace.root.mkdir()
+    run_all(workspace, config, runtime, until="mine")
+    began = time.perf_counter()
+    try:
+        run_all(workspace, config, runtime, until="merge")
+    except CheckFailed as error:
+        print(error.message, file=sys.stderr)
+    return time.perf_counter() - began
 
 
 def judged_with(cell: Cell, judging: EvalSet, model: LocalModel, default: Retriever) -> dict[str, Values]:
