@@ -63,11 +63,11 @@ class DevPool(RetrievalTask):
 
 def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
     """Write merged/ and merge.json."""
-    base, must_encode = base_model(config), config.training.tuned == "both"
+    base, tunes_passages = base_model(config), config.training.tuned == "both"
     passages, queries = workspace.read(Passage), written(workspace.read(Query))
     general = retention_set(config, [passage.content for passage in passages])
     covered = covered_by(workspace, config)
-    alphas, highest = sweep_of(sweep_settings(config, covered), must_encode=must_encode)
+    alphas, highest = sweep_of(sweep_settings(config, covered), must_encode=tunes_passages)
     # The highest α most often ships, and the stages after this one need its passages' tokens.
     tokens_of = highest if has_tokens(len(passages), config.index.tokens) else None
     models = mixtures_of(workspace, config, base, runtime, tokens_of=tokens_of)
@@ -84,7 +84,7 @@ def run(workspace: Workspace, config: Config, runtime: Runtime) -> None:
         rng=np.random.default_rng(config.seed),
         max_alpha=highest,
         max_dev_loss=config.merge.max_dev_loss,
-        must_gain=must_encode,
+        must_gain=tunes_passages,
     )
     if config.merge.always_ship:
         decision = ship_anyway(mixtures, decision, highest)
