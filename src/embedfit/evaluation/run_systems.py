@@ -120,8 +120,8 @@ class RunSystems:
         ships, merged = files.chosen.model, files.merge
         # All of a tuned model must encode every passage to be measured. It need not if it can't ship anyway, except
         # where the base ships: then its row shows what tuning did.
-        only_a_part = merged.decision.alpha != 0 and all(tried.alpha < 1 for tried in merged.alphas)
-        only_a_part = only_a_part and config.training.tuned == "both"
+        tunes_passages = config.training.tuned == "both"
+        only_a_part = tunes_passages and merged.decision.alpha != 0 and all(one.alpha < 1 for one in merged.alphas)
         for one in SYSTEMS:
             twice = (one.retriever == "chosen" and self._is_default) or (one.name == "chosen_base" and ships == "base")
             # A model that is tuned by the map alone is the map.
